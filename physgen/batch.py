@@ -1,0 +1,132 @@
+"""The one thing that flows through physgen, and the description of what it holds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from physgen.errors import DomainError
+
+Domain = Literal["real", "non-negative", "integer", "binary", "spin", "angle"]
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One physical quantity.
+
+    Attributes:
+        name: as in the file it comes from.
+        unit: "1" for a pure number, "MeV", "GeV", "mm", ...
+        domain: which values it may take; "spin" is -1 or +1, "binary" is 0 or 1.
+        dtype: numpy name of the type it has in files, so that it is written back as it was read.
+        low, high: the range it was seen in, or may take; `None` is unbounded.
+    """
+
+    name: str
+    unit: str = "1"
+    domain: Domain = "real"
+    dtype: str = "float32"
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What one sample is.
+
+    Attributes:
+        shape: of one sample, without the batch dimension.
+        variables: one for the whole array (a lattice, a voxel grid), or one a column of the last
+            axis (an event table).
+        condition: the variables of `Batch.condition`, in the order of its columns.
+    """
+
+    shape: tuple[int, ...]
+    variables: tuple[Variable, ...]
+    condition: tuple[Variable, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.variables) != 1 and len(self.variables) != self.shape[-1]:
+            raise DomainError(
+                f"a schema of shape {self.shape} needs 1 variable or {self.shape[-1]} (one a "
+                f"column), not {len(self.variables)}"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the variables."""
+        return tuple(variable.name for variable in self.variables)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Schema:
+        """Inverse of `to_dict`."""
+        return cls(
+            shape=tuple(data["shape"]),
+            variables=tuple(Variable(**variable) for variable in data["variables"]),
+            condition=tuple(Variable(**variable) for variable in data["condition"]),
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples, and what belongs to each of them. The first axis of every tensor is the sample.
+
+    Attributes:
+        x: (B, *shape).
+        condition: (B, C), what the samples were drawn for.
+        weight: (B,), event weights as the experiment defines them (negative ones too).
+        mask: (B, ...), true where an entry of a padded sample is real.
+        chain: (B,), which Markov chain a sample belongs to, in the order of Monte Carlo time.
+        log_weight: (B,), log importance weight; never mixed up with `weight`.
+    """
+
+    x: Tensor
+    condition: Tensor | None = None
+    weight: Tensor | None = None
+    mask: Tensor | None = None
+    chain: Tensor | None = None
+    log_weight: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.x.shape[0]
+
+    def fields(self) -> dict[str, Tensor]:
+        """Return the tensors that are present, by name."""
+        pairs = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
+        return {name: value for name, value in pairs if value is not None}
+
+    def __getitem__(self, rows: slice | Tensor) -> Batch:
+        return Batch(**{name: value[rows] for name, value in self.fields().items()})
+
+    def replace(self, **changes: Any) -> Batch:
+        """Return a copy with some tensors exchanged."""
+        return dataclasses.replace(self, **changes)
+
+    def to(
+        self,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        non_blocking: bool = False,
+    ) -> Batch:
+        """Move to a device; `dtype` changes floating-point tensors only (never masks, chains)."""
+
+        def move(value: Tensor) -> Tensor:
+            kind = dtype if value.is_floating_point() else None
+            return value.to(device=device, dtype=kind, non_blocking=non_blocking)
+
+        return Batch(**{name: move(value) for name, value in self.fields().items()})
+
+    @staticmethod
+    def concatenate(batches: Sequence[Batch]) -> Batch:
+        """Join batches that hold the same tensors."""
+        names = batches[0].fields().keys()
+        return Batch(**{name: torch.cat([getattr(b, name) for b in batches]) for name in names})

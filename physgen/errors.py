@@ -1,0 +1,52 @@
+"""What physgen raises: every message says what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PhysgenError(Exception):
+    """Base of all errors raised on purpose; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class InputError(PhysgenError):
+    """The user's file, recipe or argument is wrong: the message names it and the remedy."""
+
+    exit_code = 2
+
+
+class RecipeError(InputError):
+    """A recipe holds an unknown key, a value of the wrong type, or parts that do not fit."""
+
+
+class FormatError(InputError):
+    """A file is not what it should be: path, dataset or branch, and row are in the message."""
+
+
+class DomainError(InputError):
+    """A value lies outside the domain a surrogate was trained on, or a field is defined on."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint is missing, torn, corrupted, or belongs to another recipe."""
+
+
+class TrainingError(PhysgenError):
+    """Training cannot go on: the loss is not finite, or a device ran out of memory."""
+
+
+def suggest(name: str, choices: Iterable[str], n: int = 3) -> str:
+    """Return "; did you mean 'a' or 'b'?" with the near misses of `name`, or the choices if few."""
+    options = sorted({str(choice) for choice in choices})
+    near = difflib.get_close_matches(name, options, n=n, cutoff=0.5)
+    if near:
+        return "; did you mean " + " or ".join(repr(match) for match in near) + "?"
+    if not options:
+        return ""
+    shown = ", ".join(repr(option) for option in options[:12])
+    return f"; there {'is' if len(options) == 1 else 'are'} {shown}" + (
+        f" and {len(options) - 12} more" if len(options) > 12 else ""
+    )

@@ -1,0 +1,1 @@
+"""What a surrogate becomes outside physgen."""

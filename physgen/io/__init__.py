@@ -1,0 +1,1 @@
+"""Files and arrays: knows formats, no physics, no models."""

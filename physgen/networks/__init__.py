@@ -1,0 +1,1 @@
+"""Network bodies, without physics or losses."""

@@ -1,0 +1,1 @@
+"""Samplers and corrections on callables: an action, a log-weight."""

@@ -1,0 +1,1 @@
+"""Families of generative models, each with the methods that train it."""

@@ -1,0 +1,269 @@
+"""The interface every family of models goes through.
+
+A surrogate is what is kept, exported and served; a method is how it is trained. RealNVP under
+maximum likelihood and RealNVP under reverse KL are one surrogate with two methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from physgen.batch import Batch, Schema
+from physgen.errors import DomainError
+from physgen.transforms.base import Chain, Transform
+
+
+class Surrogate(nn.Module):
+    """A generative model of one kind of sample, in physical units.
+
+    Subclasses take `schema` and `transform` positionally (the recipe's builder gives them) and
+    their own options as keyword-only arguments with defaults: these are what a recipe may set.
+    The shapes of parameters and buffers follow from the constructor's arguments alone.
+    """
+
+    def __init__(self, schema: Schema, transform: Transform | None = None) -> None:
+        super().__init__()
+        self.schema = schema
+        self.transform = transform if transform is not None else Chain()
+        self.conditions = ConditionPrior(schema)
+
+    def initialise(self, data: Batch | None) -> None:
+        """Fit the transform and all that is set from data before the first step.
+
+        `data` is a sample of the training split in physical units; `None` for data-free training.
+        """
+        if data is not None:
+            self.transform.fit(data)
+            if data.condition is not None:
+                self.conditions.fit(data.condition)
+
+    def sample(
+        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
+    ) -> Batch:
+        """Draw `n` samples in physical units.
+
+        Args:
+            condition: (n, C) in physical units; `None` draws from the stored condition prior.
+            generator: on the device of the parameters; the only source of randomness.
+        """
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the parameters."""
+        return next(self.parameters()).dtype
+
+
+class ConditionPrior(nn.Module):
+    """Remembers which conditions the training data had: to draw from, and to refuse others.
+
+    Keeps `size` of them (with repetition) and the range of each column.
+    """
+
+    values: Tensor
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, schema: Schema, size: int = 4096) -> None:
+        super().__init__()
+        self.variables = schema.condition
+        n_columns = len(schema.condition)
+        self.register_buffer("values", torch.full((size, n_columns), float("nan")))
+        self.register_buffer("low", torch.full((n_columns,), float("-inf")))
+        self.register_buffer("high", torch.full((n_columns,), float("inf")))
+
+    def fit(self, condition: Tensor) -> None:
+        """Store a resampling of the (N, C) conditions and their range."""
+        generator = torch.Generator(device=condition.device).manual_seed(0)
+        rows = torch.randint(
+            len(condition), (len(self.values),), generator=generator, device=condition.device
+        )
+        self.values.copy_(condition[rows])
+        self.low.copy_(condition.amin(0))
+        self.high.copy_(condition.amax(0))
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor | None:
+        """Return (n, C) drawn with replacement; `None` for an unconditional surrogate."""
+        if not self.variables:
+            return None
+        if torch.isnan(self.values).any():
+            raise DomainError(
+                "this surrogate has not seen any conditions: pass `condition`, or train it first"
+            )
+        rows = torch.randint(len(self.values), (n,), generator=generator, device=self.values.device)
+        return self.values[rows]
+
+    def check(self, condition: Tensor, tolerance: float = 1e-6) -> None:
+        """Raise `DomainError` naming the first row and variable outside the trained range."""
+        if condition.ndim != 2 or condition.shape[1] != len(self.variables):
+            names = ", ".join(f"{v.name} [{v.unit}]" for v in self.variables) or "none"
+            raise DomainError(
+                f"condition of shape {tuple(condition.shape)}: expected (n, "
+                f"{len(self.variables)}), the columns being {names}"
+            )
+        slack = tolerance * torch.maximum(self.low.abs(), self.high.abs())
+        # Written so that NaN, which compares false with everything, counts as outside.
+        inside = (condition >= self.low - slack) & (condition <= self.high + slack)
+        if not inside.all():
+            row, column = (~inside).nonzero()[0].tolist()
+            variable = self.variables[column]
+            raise DomainError(
+                f"condition {variable.name} = {condition[row, column].item():g} {variable.unit} "
+                f"(row {row}) is outside the trained domain "
+                f"[{self.low[column].item():g}, {self.high[column].item():g}] {variable.unit}; "
+                "train on a range that covers it"
+            )
+
+
+@runtime_checkable
+class HasDensity(Protocol):
+    """Knows its normalised density in physical space."""
+
+    def log_prob(self, batch: Batch) -> Tensor:
+        """Return (B,) log q(x | condition), differentiable."""
+        ...
+
+    def sample_with_log_prob(
+        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
+    ) -> tuple[Batch, Tensor]:
+        """Draw samples and return their (n,) log-density, differentiable."""
+        ...
+
+
+@runtime_checkable
+class HasBound(Protocol):
+    """Knows a lower bound on the log-density in physical space."""
+
+    def elbo(self, batch: Batch, *, generator: torch.Generator) -> Tensor:
+        """Return (B,), an unbiased draw of the bound."""
+        ...
+
+
+@runtime_checkable
+class HasLogWeight(Protocol):
+    """Can say how probable its samples are under an action: what exactness needs."""
+
+    def sample_with_log_weight(
+        self,
+        n: int,
+        action: Callable[[Tensor, Tensor | None], Tensor],
+        condition: Tensor | None = None,
+        *,
+        generator: torch.Generator,
+    ) -> Batch:
+        """Draw samples with `log_weight` = -action(x) - log q(x); their mean weight is Z."""
+        ...
+
+
+@runtime_checkable
+class FromNoise(Protocol):
+    """Is a deterministic map of noise: what export and fixed-seed pictures need."""
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the standard normal noise behind one sample."""
+        ...
+
+    def push(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Map (B, *noise_shape) noise to (B, *shape) samples in physical units."""
+        ...
+
+
+class StepContext(Protocol):
+    """What the engine offers a method within one step.
+
+    Every number drawn here follows from (seed, step) alone, so there is no generator state to save.
+    The batches a method sees are this rank's slice of the global batch; `randn` and `rand` draw for
+    the global batch and slice alike, so that 2 ranks of B/2 equal 1 rank of B.
+    """
+
+    step: int
+    batch_size: int
+    """Of this rank."""
+    generator: torch.Generator
+    """On the training device; differs between ranks (for Markov chains, which are per rank)."""
+
+    def randn(self, *shape: int) -> Tensor:
+        """Standard normal numbers, (batch_size, *shape)."""
+        ...
+
+    def rand(self, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1), (batch_size, *shape)."""
+        ...
+
+    def next(self, name: str = "data") -> Batch:
+        """Return a further, prepared batch of an input (several critic steps to one of another)."""
+        ...
+
+    def minimise(
+        self,
+        loss: Callable[..., Tensor],
+        optimiser: Optimizer,
+        *arguments: Batch | Tensor,
+    ) -> Tensor:
+        """Take one optimiser step on the weighted mean of per-sample losses.
+
+        `loss(*arguments)` returns (B,) losses. Arguments are cut into micro-batches along their
+        first axis; a `Batch` with `weight` among them weighs the mean: sum(w l) / sum(w) over all
+        micro-batches and ranks. Gradients reach this optimiser's parameters only, are reduced over
+        the ranks in one flat all-reduce, checked, clipped, and applied. Pass a bound method, not a
+        lambda, so that it is compiled once. Returns the detached mean loss; no host sync.
+        """
+        ...
+
+    def apply(self, optimiser: Optimizer) -> None:
+        """Step with the gradients of the mean loss that the method itself put into `.grad`."""
+        ...
+
+
+class Method:
+    """How a surrogate is trained: owns the optimisers, the chains, the critics.
+
+    Subclasses take by name what the recipe's builder offers (`surrogate`, `system`) and their own
+    options as keyword-only arguments. `modules` and `tensors` hold all that must survive a kill
+    besides the surrogate and the optimisers.
+    """
+
+    inputs: tuple[str, ...] = ("data",)
+    """Names of the batches a step needs; () for data-free training."""
+
+    def __init__(self, surrogate: Surrogate) -> None:
+        self.surrogate = surrogate
+        self.optimisers: dict[str, Optimizer] = {}
+        self.modules: dict[str, nn.Module] = {}
+        self.tensors: dict[str, Tensor] = {}
+
+    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Map a global batch to what `step` takes (preprocessing, dequantisation noise)."""
+        return batch
+
+    def step(self, batches: Mapping[str, Batch], ctx: StepContext) -> dict[str, Tensor]:
+        """Do one training step; return detached scalars ("loss" and what else is worth a curve)."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return optimisers, critics, chains and replay buffers."""
+        return {
+            "optimisers": {name: o.state_dict() for name, o in self.optimisers.items()},
+            "modules": {name: m.state_dict() for name, m in self.modules.items()},
+            "tensors": dict(self.tensors),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        for name, module in self.modules.items():
+            module.load_state_dict(state["modules"][name])
+        for name, tensor in state["tensors"].items():
+            self.tensors[name] = tensor

@@ -1,0 +1,1 @@
+"""Boltzmann machines and energy-based models."""

@@ -1,0 +1,1 @@
+"""Flows that respect the symmetries of a lattice."""

@@ -1,0 +1,1 @@
+"""The physics: one file a system."""

@@ -1,0 +1,123 @@
+"""What physgen knows of physics: what a sample is, what is measured on it, what is known of it.
+
+A system is a frozen dataclass built from a recipe. `System` is all it must be; the other protocols
+are what it may be able to do besides, and code above asks with `isinstance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+from numpy import float64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from physgen.batch import Batch, Schema
+from physgen.io.source import Source
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A quantity that is a function of means, such as a susceptibility or a Binder cumulant.
+
+    Attributes:
+        means: names of per-sample observables whose means the function takes, in this order.
+        function: maps an array (n_means,) of means to a number. Smooth, so that the Gamma-method
+            and the jackknife carry errors through it.
+    """
+
+    means: tuple[str, ...]
+    function: Callable[[NDArray[float64]], float]
+
+
+@runtime_checkable
+class System(Protocol):
+    """The physics of one kind of sample."""
+
+    @property
+    def schema(self) -> Schema:
+        """What one sample is."""
+        ...
+
+    @property
+    def derived(self) -> Mapping[str, Derived]:
+        """Quantities made of means of `observables`."""
+        ...
+
+    def observables(self, batch: Batch) -> dict[str, Tensor]:
+        """Return per-sample quantities, (B,) or (B, bins), by name (NaN: not defined here)."""
+        ...
+
+
+@runtime_checkable
+class HasUnits(Protocol):
+    """Knows the units of its observables; those not named are pure numbers."""
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        """Unit of each observable or derived quantity that has one."""
+        ...
+
+
+@runtime_checkable
+class HasAction(Protocol):
+    """Has an unnormalised probability exp(-action)."""
+
+    def action(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return (B,), differentiable in `x`."""
+        ...
+
+
+@runtime_checkable
+class Simulates(Protocol):
+    """Can make its own samples."""
+
+    def simulate(self, n: int, seed: int, condition: Tensor | None = None) -> Batch:
+        """Return `n` samples; the same seed gives the same samples.
+
+        Markov chain samples carry `chain`; independent ones do not.
+        """
+        ...
+
+
+@runtime_checkable
+class HasExact(Protocol):
+    """Knows some results exactly, at finite size."""
+
+    def exact(self) -> dict[str, float]:
+        """Return exact values by the names used in `observables` and `derived`."""
+        ...
+
+
+@runtime_checkable
+class HasReference(Protocol):
+    """Knows published or high-statistics results with their errors."""
+
+    def reference(self) -> dict[str, tuple[float, float]]:
+        """Return (value, error) by the names used in `observables` and `derived`."""
+        ...
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+    """Says what a classifier should look at."""
+
+    def features(self, batch: Batch, level: Literal["low", "high"]) -> Tensor:
+        """Return (B, F): the sample itself ("low") or what physicists compute from it ("high")."""
+        ...
+
+
+@runtime_checkable
+class HasFiles(Protocol):
+    """Has file formats of its own."""
+
+    def open(self, path: Path) -> Source:
+        """Open a user's file as samples of this system; raises `FormatError` if it is not."""
+        ...
+
+    def write(self, path: Path, batch: Batch) -> None:
+        """Write samples in the format of the field, atomically."""
+        ...

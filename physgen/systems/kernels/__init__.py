@@ -1,0 +1,1 @@
+"""Compiled Monte Carlo and simulation kernels."""

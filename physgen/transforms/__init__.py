@@ -1,0 +1,1 @@
+"""Invertible preprocessing with log-determinants."""

@@ -1,0 +1,1 @@
+"""Observables, distances, errors, verdicts: knows nothing of models."""
