@@ -1,0 +1,163 @@
+"""Gamma-method, jackknife and bootstrap against exact autocorrelation times and each other."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.signal import lfilter
+
+from physgen.errors import DomainError
+from physgen.validation.uncertainty import autocorrelation, bootstrap, gamma_method, jackknife
+
+
+def ar1(n, a, seed, replicas=1):
+    """Stationary unit-variance AR(1) chains, (replicas, n), with tau_int = (1 + a) / 2(1 - a)."""
+    generator = np.random.default_rng(seed)
+    noise = generator.standard_normal((replicas, n)) * np.sqrt(1 - a * a)
+    noise[:, 0] = generator.standard_normal(replicas)
+    return lfilter([1.0], [1.0, -a], noise, axis=1)
+
+
+@pytest.mark.parametrize(("a", "tau"), [(0.5, 1.5), (0.9, 9.5), (0.99, 99.5)])
+def test_exact_autocorrelation_time(a, tau):
+    n = 400_000
+    estimate = gamma_method(ar1(n, a, seed=1)[0], chain=np.zeros(n))
+    assert abs(estimate.tau_int - tau) < 4 * estimate.tau_int_error
+    assert estimate.tau_int_error < 0.1 * tau
+    assert estimate.error == pytest.approx(np.sqrt(2 * tau / n), rel=0.1)
+    assert estimate.converged
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # It imports scipy.odr.
+def test_agrees_with_pyerrors():
+    import pyerrors
+
+    x = ar1(20_000, 0.9, seed=3)[0] + 2.0
+    primary = pyerrors.Obs([x], ["chain"])
+    square = pyerrors.Obs([x**2], ["chain"])
+    for theirs, columns, function in (
+        (primary, x, None),
+        (square - primary**2, np.stack([x**2, x], 1), lambda m: m[0] - m[1] ** 2),
+    ):
+        theirs.gamma_method(S=1.5)
+        ours = gamma_method(columns, function=function, chain=np.zeros(len(x)))
+        assert ours.value == pytest.approx(theirs.value, rel=1e-9)
+        assert ours.error == pytest.approx(theirs.dvalue, rel=2e-2)
+        assert ours.error_of_error == pytest.approx(theirs.ddvalue, rel=5e-2)
+        assert ours.tau_int == pytest.approx(theirs.e_tauint["chain"], rel=3e-2)
+
+
+def test_replicas_in_any_interleaving_of_chains_give_the_same():
+    x = ar1(3000, 0.8, seed=4, replicas=5)
+    label = np.repeat(np.arange(5), 3000)
+    together = gamma_method(x.ravel(), chain=label)
+    interleaved = gamma_method(x.T.ravel(), chain=np.tile(np.arange(5), 3000))
+    assert together.error == pytest.approx(interleaved.error, rel=1e-12)
+    assert together.tau_int == pytest.approx(4.5, rel=0.15)
+
+
+def test_many_short_chains_fall_back_on_their_spread():
+    x = ar1(8, 0.9, seed=5, replicas=4000)
+    estimate = gamma_method(x.ravel(), chain=np.repeat(np.arange(4000), 8))
+    t = np.arange(1, 8)
+    exact = np.sqrt((1 + 2 * np.sum((1 - t / 8) * 0.9**t)) / 8 / 4000)
+    assert estimate.error == pytest.approx(exact, rel=0.06)
+    assert estimate.converged
+
+
+def test_a_chain_too_short_says_so():
+    x = ar1(60, 0.99, seed=6)[0]
+    assert not gamma_method(x, chain=np.zeros(60)).converged
+
+
+def test_errors_cover():
+    """Over many small chains the truth lies within one error in about 68% of them."""
+    inside = 0
+    for seed in range(200):
+        x = ar1(2000, 0.7, seed=100 + seed)[0]
+        pair = np.stack([x**2, x], 1)
+        estimate = gamma_method(pair, function=lambda m: m[0] - m[1] ** 2, chain=np.zeros(2000))
+        inside += abs(estimate.value - 1.0) < estimate.error
+    assert 0.58 < inside / 200 < 0.78
+
+
+def test_importance_weighted_mean_covers():
+    """Reweight N(0, 1) to N(0.5, 1): the mean is 0.5, and the pull has unit width."""
+    pulls = []
+    for seed in range(200):
+        x = np.random.default_rng(seed).standard_normal(1000)
+        estimate = gamma_method(x, weight=np.exp(0.5 * x))
+        pulls.append((estimate.value - 0.5) / estimate.error)
+    assert 0.85 < np.std(pulls) < 1.15
+    assert abs(np.mean(pulls)) < 0.3
+
+
+@given(st.integers(0, 1000), st.floats(-5, 5), st.floats(0.1, 10))
+@settings(max_examples=25, deadline=None)
+def test_scales_and_shifts(seed, shift, scale):
+    x = ar1(500, 0.5, seed)[0]
+    chain = np.zeros(500)
+    plain, moved = gamma_method(x, chain=chain), gamma_method(scale * x + shift, chain=chain)
+    assert moved.value == pytest.approx(scale * plain.value + shift, abs=1e-9)
+    assert moved.error == pytest.approx(scale * plain.error, rel=1e-9)
+    assert moved.tau_int == pytest.approx(plain.tau_int, rel=1e-9)
+
+
+def test_jackknife_and_bootstrap_agree_with_gamma():
+    generator = np.random.default_rng(7)
+    x, weight = generator.standard_normal(5000), generator.uniform(-0.3, 1.0, 5000)
+    columns = np.stack([x**4, x**2], 1)
+
+    def kurtosis(m):
+        return m[0] / m[1] ** 2
+
+    gamma = gamma_method(columns, function=kurtosis, weight=weight)
+    assert jackknife(columns, function=kurtosis, weight=weight).error == pytest.approx(
+        gamma.error, rel=0.3
+    )
+    assert bootstrap(columns, function=kurtosis, weight=weight, seed=1).error == pytest.approx(
+        gamma.error, rel=0.2
+    )
+
+
+def test_blocked_jackknife_sees_autocorrelation_and_removes_bias():
+    x = ar1(100_000, 0.9, seed=8)[0]
+    assert jackknife(x, n_blocks=100).error == pytest.approx(np.sqrt(19 / 100_000), rel=0.25)
+    y = np.random.default_rng(9).standard_normal(50)
+    unbiased = jackknife(np.stack([y**2, y], 1), function=lambda m: m[0] - m[1] ** 2, n_blocks=50)
+    assert unbiased.value == pytest.approx(np.var(y, ddof=1), rel=1e-6)
+
+
+def test_bootstrap_is_seeded():
+    x = np.arange(100.0)
+    assert bootstrap(x, seed=1) == bootstrap(x, seed=1)
+    assert bootstrap(x, seed=1) != bootstrap(x, seed=2)
+
+
+def test_undefined_samples_do_not_enter():
+    x = np.random.default_rng(1).standard_normal(1000)
+    holes = np.where(np.arange(2000) % 2 == 0, np.repeat(x, 2), np.nan)
+    plain, holed = gamma_method(x), gamma_method(holes)
+    assert holed.value == pytest.approx(plain.value)
+    assert holed.error == pytest.approx(plain.error, rel=1e-3)
+
+
+def test_a_constant_is_exact():
+    assert gamma_method(np.ones(100), chain=np.zeros(100)).error == 0.0
+
+
+def test_autocorrelation_function():
+    rho = autocorrelation(ar1(200_000, 0.8, seed=2)[0])
+    assert rho[0] == 1.0
+    np.testing.assert_allclose(rho[:6], 0.8 ** np.arange(6), atol=0.02)
+
+
+def test_faults():
+    with pytest.raises(DomainError, match="mean of nothing"):
+        gamma_method(np.full(10, np.nan))
+    with pytest.raises(DomainError, match="weights of shape"):
+        gamma_method(np.ones(10), weight=np.ones(9))
+    with pytest.raises(DomainError, match="one label a sample"):
+        gamma_method(np.ones(10), chain=np.ones(9))
+    with pytest.raises(DomainError, match="no function"):
+        gamma_method(np.ones((10, 2)))
