@@ -1,0 +1,89 @@
+"""Batches as branches: one column a variable, in the type that the variable has in files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from physgen.batch import Batch, Schema, Variable
+from physgen.errors import FormatError
+
+
+def branches(batch: Batch, schema: Schema, weight: str = "weight") -> dict[str, Any]:
+    """Return branch names to columns: numpy arrays (B,), awkward arrays where `batch` is masked.
+
+    Jagged columns whose names share a first word (before `_`) are zipped under it, so that they
+    share one counter.
+
+    Args:
+        batch: x of shape (B, F), (B, items, F) with a mask (B, items), or any fixed shape, which
+            becomes one branch of fixed-size arrays if `schema` has a single variable.
+        schema: names and types.
+        weight: name of the column of event weights.
+    """
+    columns: dict[str, Any] = {}
+    if batch.mask is not None:
+        columns |= _jagged(batch.x, batch.mask, schema)
+    elif len(schema.shape) == 1 and schema.shape[0] == len(schema.variables):
+        for index, variable in enumerate(schema.variables):
+            columns[variable.name] = as_written(batch.x[:, index], variable)
+    elif len(schema.variables) == 1:
+        variable = schema.variables[0]
+        columns[variable.name] = as_written(batch.x.flatten(1), variable)
+    else:
+        raise FormatError(
+            f"samples of shape {schema.shape} with {len(schema.variables)} variables and no mask "
+            "have no form as branches; write HDF5 instead"
+        )
+    if batch.condition is not None:
+        for index, variable in enumerate(schema.condition):
+            columns[variable.name] = as_written(batch.condition[:, index], variable)
+    if batch.weight is not None:
+        columns[weight] = batch.weight.detach().cpu().numpy()
+    if batch.log_weight is not None:
+        columns["log_weight"] = batch.log_weight.detach().cpu().numpy()
+    return columns
+
+
+def as_written(value: Tensor, variable: Variable) -> NDArray[Any]:
+    """Cast to the type of the file; integers are rounded and kept in range, never wrapped."""
+    array = value.detach().cpu().numpy()
+    dtype = np.dtype(variable.dtype)
+    if dtype.kind == "b":
+        return array if array.dtype == dtype else array > 0.5
+    if dtype.kind in "iu" and array.dtype.kind == "f":
+        # The float next to the largest int64 lies above it, so the bounds are floats within range.
+        info = np.iinfo(dtype)
+        high = float(info.max) if float(info.max) <= info.max else np.nextafter(float(info.max), 0)
+        return np.rint(array.astype(np.float64)).clip(float(info.min), high).astype(dtype)
+    return array.astype(dtype)
+
+
+def branch_types(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the type of each branch, as `uproot` wants them to declare a tree."""
+    return {
+        name: np.dtype((value.dtype, value.shape[1:]))
+        if isinstance(value, np.ndarray)
+        else value.type.content
+        for name, value in columns.items()
+    }
+
+
+def _jagged(x: Tensor, mask: Tensor, schema: Schema) -> dict[str, Any]:
+    import awkward as ak
+
+    counts = mask.sum(1).cpu().numpy()
+    items = x[mask]
+    columns = {
+        variable.name: ak.unflatten(as_written(items[:, index], variable), counts)
+        for index, variable in enumerate(schema.variables)
+    }
+    parts = {name: name.partition("_") for name in columns}
+    prefixes = {prefix for prefix, _, _ in parts.values()}
+    if len(columns) < 2 or len(prefixes) > 1 or not all(rest for _, _, rest in parts.values()):
+        return columns
+    return {prefixes.pop(): ak.zip({parts[name][2]: column for name, column in columns.items()})}
