@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from physgen.batch import Batch
+from physgen.errors import DomainError
 
 
 class Transform(nn.Module):
@@ -34,6 +35,17 @@ class Transform(nn.Module):
         """Map to the network's space; `generator` serves the maps that add noise."""
         raise NotImplementedError
 
+    def bound(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Batch, Tensor]:
+        """Map as `forward` does, with what makes the latent density a bound on the physical one.
+
+        Returns the mapped batch and v, (B,), such that E[log q(mapped) + v] <= log p(x). An exact
+        transform's v is its log-determinant; where noise r(z | x) was added it holds -log r.
+        """
+        mapped, log_det = self(batch, generator)
+        if log_det is None:
+            raise DomainError(f"{type(self).__name__} knows no bound on the density in x")
+        return mapped, log_det
+
     def inverse(self, batch: Batch) -> Batch:
         """Map back to physical units."""
         raise NotImplementedError
@@ -45,6 +57,10 @@ class Transform(nn.Module):
     def latent_condition(self, n_condition: int) -> int:
         """Number of columns of the mapped condition."""
         return n_condition
+
+    def map_condition(self, condition: Tensor) -> Tensor:
+        """Map conditions (B, C) as `forward` does: what a surrogate needs before it has samples."""
+        return condition
 
 
 class Chain(Transform):
@@ -72,6 +88,14 @@ class Chain(Transform):
             total = None if total is None or log_det is None else total + log_det
         return batch, total
 
+    def bound(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Batch, Tensor]:
+        """Map forwards, summing what each transform adds to the bound."""
+        total = batch.x.new_zeros(len(batch))
+        for transform in self._parts():
+            batch, volume = transform.bound(batch, generator)
+            total = total + volume
+        return batch, total
+
     def inverse(self, batch: Batch) -> Batch:
         """Map back, last transform first."""
         for transform in reversed(self._parts()):
@@ -89,6 +113,12 @@ class Chain(Transform):
         for transform in self._parts():
             n_condition = transform.latent_condition(n_condition)
         return n_condition
+
+    def map_condition(self, condition: Tensor) -> Tensor:
+        """Map conditions through all transforms."""
+        for transform in self._parts():
+            condition = transform.map_condition(condition)
+        return condition
 
     def _parts(self) -> list[Transform]:
         return [part for part in self.transforms if isinstance(part, Transform)]

@@ -1,0 +1,54 @@
+"""Fully connected bodies: h_{i+1} = a(W_i h_i + b_i), and a linear last layer."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
+
+from torch import Tensor, nn
+
+Activation = Literal["relu", "silu", "gelu", "tanh"]
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+}
+
+
+class MLP(nn.Module):
+    """A multilayer perceptron, (..., n_in) -> (..., n_out).
+
+    Args:
+        n_in: number of inputs.
+        n_out: number of outputs.
+        hidden: widths of the hidden layers; () is a linear map.
+        activation: between the layers.
+        zero_output: start with a last layer of zeros, so that the output starts as 0 (couplings
+            then start as the identity).
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        *,
+        hidden: tuple[int, ...] = (64, 64),
+        activation: Activation = "silu",
+        zero_output: bool = False,
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in pairwise((n_in, *hidden)):
+            layers += [nn.Linear(before, after), _ACTIVATIONS[activation]()]
+        last = nn.Linear(hidden[-1] if hidden else n_in, n_out)
+        if zero_output:
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(*layers, last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (..., n_out)."""
+        out: Tensor = self.layers(x)
+        return out
