@@ -1,0 +1,108 @@
+"""Which device to train on, and what machine this is."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any, Literal
+
+import torch
+
+from physgen.errors import InputError
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+PrecisionName = Literal["float32", "bf16", "float64"]
+
+
+def choose_device(name: DeviceName = "auto", local_rank: int = 0) -> torch.device:
+    """Return the device to use; "auto" takes a CUDA device where there is one.
+
+    Args:
+        local_rank: which of the processes on this machine asks; each gets a device of its own.
+
+    Raises:
+        InputError: "cuda" was asked for and there is none, or fewer than processes.
+    """
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or (name == "auto" and not available):
+        return torch.device("cpu")
+    if not available:
+        raise InputError(
+            "engine.device is 'cuda' but torch finds no CUDA device "
+            f"(torch {torch.__version__}, built for CUDA {torch.version.cuda or 'none'}); "
+            "use engine.device=cpu, or install a CUDA build of torch"
+        )
+    if local_rank >= available:
+        raise InputError(
+            f"process {local_rank} of this machine has no CUDA device: there are {available}; "
+            f"start at most {available} processes, or use engine.device=cpu"
+        )
+    return torch.device("cuda", local_rank)
+
+
+def floating_type(precision: PrecisionName) -> torch.dtype:
+    """Return the type parameters are kept in; bf16 computes in bfloat16 but keeps float32."""
+    return torch.float64 if precision == "float64" else torch.float32
+
+
+@contextmanager
+def deterministic(enabled: bool) -> Iterator[None]:
+    """Let only deterministic kernels run within the block, where `enabled`."""
+    if not enabled:
+        yield
+        return
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.backends.cudnn.benchmark,
+    )
+    # cuBLAS reads it when its first handle is made.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark = before[2]
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return versions, processors and devices as JSON types, for `doctor` and provenance."""
+    devices = []
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            devices.append(
+                {
+                    "name": properties.name,
+                    "memory_gib": round(properties.total_memory / 2**30, 1),
+                    "capability": f"{properties.major}.{properties.minor}",
+                    "bf16": torch.cuda.is_bf16_supported(),
+                }
+            )
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda,
+        "devices": devices,
+        "versions": {
+            name: _version(name)
+            for name in ("physgen", "torch", "numpy", "scipy", "numba", "h5py", "uproot", "mlflow")
+        },
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,175 @@
+"""Everything a run must remember to go on as if it had never stopped, and how it is stored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from physgen.engine.average import MovingAverage
+from physgen.engine.checkpoint import (
+    CheckpointStore,
+    finite,
+    read_tree,
+    write_bytes,
+    write_tensors,
+    write_tree,
+)
+from physgen.engine.context import Feed
+from physgen.engine.distributed import World
+from physgen.errors import CheckpointError, TrainingError
+from physgen.surrogates.base import Method, Surrogate
+
+
+@dataclass(frozen=True)
+class Best:
+    """The lowest held-out loss so far."""
+
+    loss: float
+    step: int
+
+
+class RunState:
+    """What a checkpoint holds: weights, their average and the best ones, the method, the cursors.
+
+    Attributes:
+        best: the lowest held-out loss so far.
+        last: the last checkpoint saved or resumed from.
+    """
+
+    def __init__(
+        self,
+        surrogate: Surrogate,
+        method: Method,
+        feeds: Mapping[str, Feed],
+        average: MovingAverage | None,
+        store: CheckpointStore,
+        identity: Mapping[str, str],
+        *,
+        world: World,
+    ) -> None:
+        self.best: Best | None = None
+        self.last: Path | None = None
+        self._surrogate, self._method, self._feeds = surrogate, method, feeds
+        self._average, self._store, self._world = average, store, world
+        self._identity = {**identity, "number of processes": str(world.size)}
+        self._best_weights: dict[str, Tensor] = {}
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the present weights to keep: the moving average, if there is one."""
+        return self._average.state() if self._average else dict(self._surrogate.state_dict())
+
+    def kept(self) -> dict[str, Tensor]:
+        """Return the weights to keep in the end: the best ones, if losses were held against."""
+        return self._best_weights or self.weights()
+
+    def consider(self, loss: float, step: int) -> None:
+        """Remember the present weights if their held-out loss is the lowest."""
+        if loss == loss and (self.best is None or loss < self.best.loss):
+            self.best = Best(loss, step)
+            self._best_weights = {name: value.clone() for name, value in self.weights().items()}
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint, on every rank.
+
+        Raises:
+            TrainingError: the weights are not finite, or differ between ranks.
+            CheckpointError: the disk is full or read-only.
+        """
+        self._world.check_equal(self._surrogate)
+        # Buffers may be infinite on purpose ("no bound"), parameters never.
+        if not bool(finite(dict(self._surrogate.named_parameters()))):
+            steps = self._store.steps()
+            raise TrainingError(
+                f"the weights are not finite after step {step}; "
+                + (f"{self._store.path(steps[-1])} is kept. " if steps else "nothing is saved. ")
+                + "Lower the method's learning rate or set engine.clip=1.0"
+            )
+        self.last = self._store.save(step, lambda part: self._write(part, step))
+
+    def resume(self, *, force: bool) -> int:
+        """Take over the newest whole checkpoint; return its step, 0 if there is none.
+
+        Raises:
+            CheckpointError: it belongs to another recipe, data set or number of processes.
+        """
+        found = self._store.newest()
+        if found is None:
+            return 0
+        step, path = found
+        cursor = json.loads((path / "cursor.json").read_bytes())
+        changed = [
+            name
+            for name, value in self._identity.items()
+            if cursor["identity"].get(name, value) != value
+        ]
+        if changed and not force:
+            was, now = cursor["identity"][changed[0]], self._identity[changed[0]]
+            raise CheckpointError(
+                f"{path} was made with another {changed[0]} ({was[:16]}, now {now[:16]}); restore "
+                "it, train into another directory, or force the resume"
+            )
+        try:
+            self._load(path, cursor)
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} does not fit this model: {str(error).splitlines()[0]}; the surrogate or "
+                "the method has changed since, train into another directory"
+            ) from error
+        self.last = path
+        return step
+
+    def _write(self, part: Path, step: int) -> None:
+        rank = self._world.rank
+        write_tree(part / f"method-{rank}", self._method.state_dict())
+        if not self._world.first:
+            return
+        write_tensors(part / "weights.safetensors", self._surrogate.state_dict())
+        if self._average is not None:
+            write_tensors(part / "ema.safetensors", self._average.state())
+        if self.best is not None:
+            write_tensors(part / "best.safetensors", self._best_weights)
+        cursor = {
+            "step": step,
+            "identity": self._identity,
+            "streams": {name: feed.state_dict() for name, feed in self._feeds.items()},
+            "ema_updates": self._average.count if self._average else None,
+            "best": asdict(self.best) if self.best else None,
+        }
+        write_bytes(part / "cursor.json", json.dumps(cursor, indent=1).encode())
+
+    def _load(self, path: Path, cursor: Mapping[str, object]) -> None:
+        self._surrogate.load_state_dict(load_file(path / "weights.safetensors"))
+        if self._average is not None and (path / "ema.safetensors").exists():
+            count = cursor["ema_updates"]
+            assert isinstance(count, int)
+            self._average.load(load_file(path / "ema.safetensors"), count)
+        best = cursor["best"]
+        if isinstance(best, dict):
+            self.best = Best(**best)
+            device = self._surrogate.device
+            self._best_weights = load_file(path / "best.safetensors", device=str(device))
+        # A forced resume with another number of processes starts the further ones from the first's.
+        own = path / f"method-{self._world.rank}"
+        if not own.with_name(own.name + ".json").exists():
+            own = path / "method-0"
+        options = [
+            {name: value for name, value in group.items() if name != "params"}
+            for optimiser in self._method.optimisers.values()
+            for group in optimiser.param_groups
+        ]
+        self._method.load_state_dict(read_tree(own))
+        # The recipe says what learning rates and betas are, also where a forced resume changed it.
+        groups = [g for o in self._method.optimisers.values() for g in o.param_groups]
+        for group, option in zip(groups, options, strict=True):
+            group.update(option)
+        streams = cursor["streams"]
+        assert isinstance(streams, dict)
+        for name, feed in self._feeds.items():
+            feed.stream.load_state_dict(streams[name])
+        torch.cuda.empty_cache()
