@@ -273,7 +273,7 @@ def _fluctuations(
     """Return (N,) delta_i of the module's first formula."""
     parts = weights / weights.mean(0) * (samples - means)
     if function is None:
-        return parts.sum(1)
+        return np.asarray(parts.sum(1))
     # Central differences over a quarter of each mean's naive error, as Wolff does: small enough
     # to be linear, large enough for rounding not to matter.
     steps = np.sqrt((parts**2).mean(0) / len(parts)) / 4

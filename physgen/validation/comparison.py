@@ -1,0 +1,154 @@
+"""What metrics compare: generated samples with truth, with more truth, and with a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy import float64
+from numpy.typing import NDArray
+
+from physgen.batch import Batch
+from physgen.errors import InputError
+from physgen.systems.base import HasExact, HasFeatures, HasReference, HasUnits, System
+
+Role = Literal["generated", "truth", "floor", "baseline"]
+BLOCK = 8192
+"""Samples whose observables are computed at once."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Samples side by side, and what they should be.
+
+    Attributes:
+        system: measures the samples, and may know exact or published values.
+        generated: what is judged. With `chain`, errors know of autocorrelation; with `log_weight`
+            and without `chain`, in a corrected comparison, means are importance-weighted.
+        truth: independent samples of what it should be; `None` where nobody can make them.
+        floor: a second, independent truth sample of the same size.
+        baseline: samples of something simple to stand beside.
+        proposals: independent draws with `log_weight` that `generated` was corrected from.
+        corrected: whether `generated` was corrected to be exact.
+        seed: of all resampling and of the judges.
+    """
+
+    system: System
+    generated: Batch
+    truth: Batch | None = None
+    floor: Batch | None = None
+    baseline: Batch | None = None
+    proposals: Batch | None = None
+    corrected: bool = False
+    seed: int = 0
+
+    def batch(self, role: Role) -> Batch | None:
+        """Return the samples that play a role, if there are any."""
+        batches = {
+            "generated": self.generated,
+            "truth": self.truth,
+            "floor": self.floor,
+            "baseline": self.baseline,
+        }
+        return batches[role]
+
+    @cached_property
+    def measured(self) -> dict[Role, Measured]:
+        """Observables of every sample that is there; computed once for all metrics."""
+        roles: tuple[Role, ...] = ("generated", "truth", "floor", "baseline")
+        return {
+            role: measure(self.system, batch, importance=role == "generated" and self.corrected)
+            for role in roles
+            if (batch := self.batch(role)) is not None
+        }
+
+    def known(self, name: str) -> tuple[float, float, Literal["exact", "reference"]] | None:
+        """Return (value, error, source) of an observable from theory or the literature."""
+        if name in self._exact:
+            return self._exact[name], 0.0, "exact"
+        if name in self._reference:
+            return *self._reference[name], "reference"
+        return None
+
+    @cached_property
+    def _exact(self) -> dict[str, float]:
+        return self.system.exact() if isinstance(self.system, HasExact) else {}
+
+    @cached_property
+    def _reference(self) -> dict[str, tuple[float, float]]:
+        return self.system.reference() if isinstance(self.system, HasReference) else {}
+
+    def unit(self, name: str) -> str:
+        """Return the unit of an observable or derived quantity."""
+        return self.system.units.get(name, "1") if isinstance(self.system, HasUnits) else "1"
+
+    def features(self, batch: Batch, level: Literal["low", "high"]) -> NDArray[float64]:
+        """Return (N, F), what a judge looks at; see `HasFeatures`."""
+        if not isinstance(self.system, HasFeatures):
+            if level == "low":
+                return batch.x.flatten(1).double().cpu().numpy()
+            values = measure(self.system, batch).values
+            return np.concatenate([v.reshape(len(v), -1) for v in values.values()], axis=1)
+        with torch.no_grad():
+            parts = [
+                self.system.features(batch[i : i + BLOCK], level).double().cpu()
+                for i in range(0, len(batch), BLOCK)
+            ]
+        result: NDArray[float64] = torch.cat(parts).numpy()
+        return result
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Observables of one batch, as numpy arrays.
+
+    Attributes:
+        values: (N,) or (N, bins) by name.
+        weight: (N,) event weights times importance weights, or `None`.
+        chain: (N,) or `None`.
+    """
+
+    values: Mapping[str, NDArray[float64]]
+    weight: NDArray[float64] | None
+    chain: NDArray[np.int64] | None
+
+    @property
+    def scalars(self) -> dict[str, NDArray[float64]]:
+        """The observables that are one number a sample."""
+        return {name: value for name, value in self.values.items() if value.ndim == 1}
+
+    def columns(self, max_bins: int) -> dict[str, NDArray[float64]]:
+        """Return (N,) columns: scalars, and the bins of vectors of up to `max_bins` bins."""
+        result = {}
+        for name, value in self.values.items():
+            if value.ndim == 1:
+                result[name] = value
+            elif value.shape[1] <= max_bins:
+                result |= {f"{name}[{i}]": value[:, i] for i in range(value.shape[1])}
+        return result
+
+
+def measure(system: System, batch: Batch, *, importance: bool = False) -> Measured:
+    """Compute the observables of a batch in blocks; `importance` makes use of `log_weight`.
+
+    Raises:
+        InputError: if the batch is empty.
+    """
+    if len(batch) == 0:
+        raise InputError("there are no samples to validate: the sample is empty")
+    with torch.no_grad():
+        parts = [system.observables(batch[i : i + BLOCK]) for i in range(0, len(batch), BLOCK)]
+    values = {
+        name: torch.cat([part[name] for part in parts]).double().cpu().numpy() for name in parts[0]
+    }
+    weight = None if batch.weight is None else batch.weight.double().cpu().numpy()
+    if importance and batch.log_weight is not None and batch.chain is None:
+        log_weight = batch.log_weight.double().cpu().numpy()
+        ratio = np.exp(log_weight - log_weight.max())
+        weight = ratio if weight is None else weight * ratio
+    chain = None if batch.chain is None else batch.chain.cpu().numpy()
+    return Measured(values, weight, chain)

@@ -1,0 +1,241 @@
+"""What validation finds: rows of (value, error, floor, exact, pull, verdict), as JSON or a table.
+
+How a row is judged (a pull alone grows with the number of samples, so it cannot judge a surrogate
+that is known to be approximate):
+
+- a stated tolerance decides: |bias| + 2 sigma <= limit for what should equal something,
+  value + 2 sigma <= limit for a distance, value <= limit for an AUC;
+- samples corrected to be exact are tested: p-values of pulls and of permutation tests, with Holm's
+  step-down correction over the whole card (Holm 1979), at a family-wise level of three sigma;
+- all else informs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from physgen.errors import FormatError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from physgen.validation.comparison import Comparison
+
+Verdict = Literal["pass", "fail", "info"]
+Curve = tuple[tuple[float, ...], tuple[float, ...]]
+
+SIGNIFICANCE = math.erfc(3 / math.sqrt(2))
+"""Family-wise probability of failing a perfect sampler: two-sided three sigma."""
+
+
+class Row(BaseModel):
+    """One line of a scorecard. Numbers that are not finite are stored as `None`.
+
+    Attributes:
+        name: of the observable or the distance.
+        metric: which metric made the row.
+        value, error: what was found on the generated samples, in `unit`.
+        floor, floor_error: the same statistic between two independent truth samples of the same
+            size; for a mean, the difference of the two.
+        baseline: the same as `value` for the baseline's samples.
+        exact, exact_error, exact_source: what the value should be, and how that is known.
+        pull: (value - exact) / sqrt(error^2 + exact_error^2).
+        p_value: of the hypothesis that the samples are perfect, before Holm's correction.
+        tolerance: the limit that decides, in `unit`.
+        note: what a reader must know besides.
+        curves: pairs (x, y) that a report may draw, by name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    metric: str
+    value: float | None
+    error: float | None = None
+    floor: float | None = None
+    floor_error: float | None = None
+    baseline: float | None = None
+    exact: float | None = None
+    exact_error: float | None = None
+    exact_source: Literal["exact", "reference", "truth"] | None = None
+    pull: float | None = None
+    p_value: float | None = None
+    tolerance: float | None = None
+    unit: str = "1"
+    verdict: Verdict = "info"
+    note: str = ""
+    curves: dict[str, Curve] = {}
+
+    @field_validator(
+        *("value", "error", "floor", "floor_error", "baseline", "exact", "exact_error"),
+        *("pull", "p_value", "tolerance"),
+    )
+    @classmethod
+    def _finite(cls, number: float | None) -> float | None:
+        return number if number is not None and math.isfinite(number) else None
+
+
+class Scorecard(BaseModel):
+    """All rows of a validation, and where they come from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: tuple[Row, ...]
+    provenance: dict[str, Any] = {}
+
+    @property
+    def verdict(self) -> Verdict:
+        """Return "fail" if any row failed, "pass" if any passed, "info" if none was judged."""
+        verdicts = {row.verdict for row in self.rows}
+        return "fail" if "fail" in verdicts else "pass" if "pass" in verdicts else "info"
+
+    def __getitem__(self, name: str) -> Row:
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise KeyError(name)
+
+    def to_json(self) -> str:
+        """Return JSON, without NaN or infinities; the overall verdict is written for readers."""
+        content = {"verdict": self.verdict, **self.model_dump(mode="json")}
+        return json.dumps(content, indent=1, allow_nan=False, default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> Scorecard:
+        """Inverse of `to_json`; raises `FormatError` for anything that is not a scorecard."""
+        try:
+            content = json.loads(text)
+            if not isinstance(content, dict):
+                raise ValueError("it is not a JSON object")
+            stated = content.pop("verdict", None)
+            card = cls.model_validate(content)
+        except (ValueError, ValidationError) as error:
+            raise FormatError(f"not a scorecard: {error}; run `physgen validate` again") from error
+        if stated != card.verdict:
+            raise FormatError(
+                f"a scorecard that says {stated!r} but whose rows say {card.verdict!r}: it was "
+                "edited; run `physgen validate` again"
+            )
+        return card
+
+    def table(self, title: str = "", *, informative: bool = True) -> Table:
+        """Return a table for the terminal; `informative` includes the rows without a verdict."""
+        from rich.markup import escape
+        from rich.table import Table
+
+        rows = [row for row in self.rows if informative or row.verdict != "info"]
+        columns = ["observable", "value", "floor", "baseline", "exact", "pull", "limit", "verdict"]
+        cells = [row_cells(row) for row in rows]
+        shown = [c for c in columns if c in ("observable", "value") or any(x[c] for x in cells)]
+        table = Table(title=title or None, title_justify="left")
+        for column in shown:
+            justify: Literal["left", "right"] = "left" if column == "observable" else "right"
+            table.add_column(column, justify=justify, no_wrap=column != "observable")
+        colour = {"pass": "green", "fail": "bold red", "info": "dim"}
+        for row, cell in zip(rows, cells, strict=True):
+            texts = [escape(cell[column]) for column in shown]
+            if "verdict" in shown:
+                texts[-1] = f"[{colour[row.verdict]}]{texts[-1]}[/]"
+            table.add_row(*texts)
+        return table
+
+
+class Metric(Protocol):
+    """One kind of question a scorecard answers."""
+
+    def rows(self, comparison: Comparison) -> list[Row]:
+        """Return the rows, judged as far as their own tolerance goes."""
+        ...
+
+
+def judge(
+    comparison: Comparison,
+    metrics: Sequence[Metric],
+    *,
+    provenance: Mapping[str, Any] | None = None,
+) -> Scorecard:
+    """Ask every metric, and judge what only the whole card can."""
+    rows = [row for metric in metrics for row in metric.rows(comparison)]
+    if comparison.corrected:
+        rows = judge_family(rows)
+    return Scorecard(rows=tuple(rows), provenance=dict(provenance or {}))
+
+
+def judge_family(rows: Iterable[Row]) -> list[Row]:
+    """Test all rows that have a p-value and no stated tolerance as one family (Holm)."""
+    result = list(rows)
+    family = [i for i, r in enumerate(result) if r.p_value is not None and r.verdict == "info"]
+    rejected = holm([result[i].p_value or 0.0 for i in family], SIGNIFICANCE)
+    for i, reject in zip(family, rejected, strict=True):
+        result[i] = result[i].model_copy(update={"verdict": "fail" if reject else "pass"})
+    return result
+
+
+def holm(p_values: Sequence[float], level: float) -> list[bool]:
+    """Return which hypotheses are rejected at family-wise `level` (Holm 1979, step-down)."""
+    order = np.argsort(p_values)
+    rejected = [False] * len(p_values)
+    for rank, index in enumerate(order):
+        if p_values[index] > level / (len(p_values) - rank):
+            break
+        rejected[index] = True
+    return rejected
+
+
+def within(bias: float, error: float, limit: float | None) -> Verdict:
+    """Judge |bias| + 2 sigma against a stated limit; what is not finite fails."""
+    if limit is None:
+        return "info"
+    return "pass" if abs(bias) + 2 * error <= limit else "fail"
+
+
+def row_cells(row: Row) -> dict[str, str]:
+    """Return the texts of a row by column: what terminal and report print alike."""
+    unit = "" if row.unit == "1" else f" {row.unit}"
+    known = row.exact is not None and row.exact_source is not None
+    exact = with_error(row.exact, row.exact_error) if known else ""
+    exact += {"reference": " ref", "truth": " truth"}.get(row.exact_source or "", "")
+    return {
+        "observable": row.name,
+        "value": with_error(row.value, row.error) + unit,
+        "floor": with_error(row.floor, row.floor_error) if row.floor is not None else "",
+        "baseline": with_error(row.baseline, row.error) if row.baseline is not None else "",
+        "exact": exact if known else "",
+        "pull": f"{row.pull:+.1f}" if row.pull is not None else "",
+        "limit": f"{row.tolerance:.3g}" if row.tolerance is not None else "",
+        "verdict": row.verdict,
+    }
+
+
+def with_error(value: float | None, error: float | None) -> str:
+    """Print a number to two digits of its error: 0.1434(12), or 1.230(12)e-06 where it is small.
+
+    Errors above 10 are written out, as in 5120(34); without an error, five digits are shown.
+    """
+    if value is None:
+        return "not finite"
+    if error is None or error <= 0 or not math.isfinite(error):
+        return f"{value:.5g}"
+    largest = max(abs(value), error)
+    exponent = math.floor(math.log10(largest))
+    if exponent < -3 or exponent > 5:
+        return f"{_brackets(value / 10.0**exponent, error / 10.0**exponent)}e{exponent:+03d}"
+    return _brackets(value, error)
+
+
+def _brackets(value: float, error: float) -> str:
+    digits = 1 - math.floor(math.log10(error))
+    if round(error * 10**digits) >= 100:  # 0.0996 is 0.10, not 0.100.
+        digits -= 1
+    if digits <= 0:
+        scale = 10**-digits
+        return f"{round(value / scale) * scale:d}({round(error / scale) * scale:d})"
+    if error >= 1:
+        return f"{value:.{digits}f}({error:.{digits}f})"
+    return f"{value:.{digits}f}({round(error * 10**digits):d})"

@@ -1,0 +1,163 @@
+"""Distances against closed forms, scipy and hand counts; p-values and errors over many samples."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from physgen.errors import DomainError
+from physgen.validation.distances import (
+    bin_edges,
+    compare,
+    kolmogorov_smirnov,
+    maximum_mean_discrepancy,
+    resample,
+    separation_power,
+    wasserstein,
+)
+
+
+def test_wasserstein_of_shifted_gaussians_is_the_shift():
+    x = np.random.default_rng(0).standard_normal(100_000)
+    assert wasserstein(x, x + 0.3) == pytest.approx(0.3, abs=1e-12)
+    y = np.random.default_rng(1).standard_normal(100_000) + 0.5
+    assert wasserstein(x, y) == pytest.approx(0.5, abs=0.02)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 60), st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_agrees_with_scipy(seed, n, m, discrete):
+    generator = np.random.default_rng(seed)
+    a, b = generator.standard_normal(n), generator.standard_normal(m) + 0.2
+    if discrete:
+        a, b = np.round(a), np.round(b)
+    wa, wb = generator.uniform(0.1, 2, n), generator.uniform(0.1, 2, m)
+    found = compare(a, b)
+    assert found.wasserstein == pytest.approx(stats.wasserstein_distance(a, b), abs=1e-12)
+    assert found.kolmogorov_smirnov == pytest.approx(stats.ks_2samp(a, b).statistic, abs=1e-12)
+    assert wasserstein(a, b, wa, wb) == pytest.approx(
+        stats.wasserstein_distance(a, b, wa, wb), abs=1e-12
+    )
+
+
+def test_an_integer_weight_is_a_repetition():
+    generator = np.random.default_rng(3)
+    a, b, times = generator.normal(size=40), generator.normal(size=50), generator.integers(1, 4, 40)
+    edges = np.linspace(-3, 3, 7)
+    weighted = compare(a, b, times, None, edges=edges)
+    repeated = compare(np.repeat(a, times), b, edges=edges)
+    for name in ("wasserstein", "kolmogorov_smirnov", "separation"):
+        assert getattr(weighted, name) == pytest.approx(getattr(repeated, name), abs=1e-12)
+
+
+def test_separation_power_of_known_histograms():
+    a = np.repeat([0.5, 1.5, 2.5], [5, 3, 2])
+    b = np.repeat([0.5, 1.5, 2.5], [1, 3, 6])
+    expected = 0.5 * ((0.4**2) / 0.6 + 0 + (0.4**2) / 0.8)
+    assert separation_power(a, b, edges=[0, 1, 2, 3]) == pytest.approx(expected)
+    assert separation_power(a, b) == pytest.approx(expected)  # discrete: a bin a value
+    assert separation_power([0.0, 0.1], [5.0, 6.0], edges=[0, 1, 7]) == 1.0
+
+
+def test_overflow_counts():
+    assert separation_power([0.5, 0.6], [99.0, -99.0], edges=[0, 0.55, 1]) == 0.0
+    assert separation_power([0.2, 0.3, 0.6], [99.0], edges=[0, 0.55, 1]) > 0.3
+
+
+def test_bins_of_a_mostly_constant_sample():
+    values = np.concatenate([np.zeros(100_000), np.linspace(1, 2, 80)])
+    assert bin_edges(values)[0] == 0.0
+    assert bin_edges(values)[-1] == 2.0
+    assert len(bin_edges(np.ones(5))) == 2
+
+
+def test_p_values_are_uniform_under_the_null_and_small_off_it():
+    generator = np.random.default_rng(4)
+    p_values = []
+    for seed in range(120):
+        a, b = generator.normal(size=100), generator.normal(size=100)
+        weights = generator.uniform(0.2, 2, (2, 100))
+        found = resample(a, b, *weights, seed=seed, n_permutations=99, n_bootstraps=2).p_value
+        p_values.append((found.wasserstein, found.kolmogorov_smirnov, found.separation))
+    for column in np.transpose(p_values):
+        assert stats.kstest(column, "uniform").pvalue > 1e-3
+    shifted = resample(a, b + 1, seed=1, n_bootstraps=2).p_value
+    assert shifted.wasserstein == pytest.approx(1 / 201)
+
+
+def test_one_weighted_sample_among_two_keeps_its_level():
+    generator = np.random.default_rng(5)
+    p_values = []
+    for seed in range(120):
+        a, b = generator.normal(size=100), generator.normal(size=100)
+        weight = generator.exponential(size=100)
+        found = resample(a, b, weight, None, seed=seed, n_permutations=99, n_bootstraps=2)
+        p_values.append(found.p_value.kolmogorov_smirnov)
+    assert stats.kstest(p_values, "uniform").pvalue > 1e-3
+
+
+def test_bootstrap_error_matches_repetition():
+    generator = np.random.default_rng(6)
+    values = [
+        wasserstein(generator.normal(size=400), generator.normal(0.5, 1, 400)) for _ in range(200)
+    ]
+    found = resample(generator.normal(size=400), generator.normal(0.5, 1, 400), seed=1)
+    assert found.error.wasserstein == pytest.approx(np.std(values), rel=0.3)
+
+
+def test_resampling_is_seeded_and_independent_of_chunks(monkeypatch):
+    a, b = np.random.default_rng(7).normal(size=(2, 300))
+    first = resample(a, b, seed=3)
+    monkeypatch.setattr("physgen.validation.distances.CHUNK", 5000)
+    assert resample(a, b, seed=3) == first
+    assert resample(a, b, seed=4) != first
+
+
+def gaussian_mmd(dimension, shift, bandwidth):
+    """E k - E k for N(0, 1) and N(shift, 1) in each of `dimension` directions."""
+    scale = (bandwidth**2 / (bandwidth**2 + 2)) ** (dimension / 2)
+    return 2 * scale * (1 - np.exp(-dimension * shift**2 / (2 * (bandwidth**2 + 2))))
+
+
+def test_mmd_closed_form():
+    generator = np.random.default_rng(8)
+    values, errors = [], []
+    for seed in range(40):
+        a, b = generator.normal(size=(250, 3)), generator.normal(0.5, 1, (250, 3))
+        found = maximum_mean_discrepancy(a, b, seed=seed, bandwidth=1.5, n_permutations=50)
+        values.append(found.value)
+        errors.append(found.error)
+    exact = gaussian_mmd(3, 0.5, 1.5)
+    assert abs(np.mean(values) - exact) < 4 * np.std(values) / np.sqrt(40)
+    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.35)
+
+
+def test_mmd_is_unbiased_and_uniform_under_the_null():
+    generator = np.random.default_rng(9)
+    found = [
+        maximum_mean_discrepancy(
+            *generator.normal(size=(2, 60, 2)), seed=seed, n_permutations=60, bandwidth=1.0
+        )
+        for seed in range(100)
+    ]
+    values = [f.value for f in found]
+    assert abs(np.mean(values)) < 4 * np.std(values) / 10
+    assert stats.kstest([f.p_value for f in found], "uniform").pvalue > 1e-3
+
+
+def test_mmd_importance_weights_undo_a_shift():
+    generator = np.random.default_rng(10)
+    a, b = generator.normal(size=(1500, 1)), generator.normal(0.7, 1, (1500, 1))
+    weight = np.exp(-0.7 * b[:, 0])
+    off = maximum_mean_discrepancy(a, b, seed=0)
+    on = maximum_mean_discrepancy(a, b, None, weight, seed=0)
+    assert off.p_value < 0.01
+    assert abs(on.value) < 0.05 * off.value
+
+
+def test_faults():
+    with pytest.raises(DomainError, match="no finite value"):
+        wasserstein([np.nan, np.inf], [1.0])
+    with pytest.raises(DomainError, match="2 values but 3 weights"):
+        kolmogorov_smirnov([1.0, 2.0], [1.0], [1.0, 1.0, 1.0])
