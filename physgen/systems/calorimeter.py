@@ -1,0 +1,319 @@
+"""Electromagnetic showers in a calorimeter of cylindrical voxels: energies in MeV.
+
+Observables of a shower with voxel energies v in layer i, E_i = sum v:
+
+    E_tot/E_inc, E_i, E_i/E_tot, occupied_i = share of the layer's voxels with energy,
+    <c>_i = sum v c / E_i and sigma_c,i = sqrt(<c^2>_i - <c>_i^2) for c = eta, phi (layers with
+    sectors) and r (all layers), in mm,
+    the spectrum: the share of all voxels in each bin of log10(v/MeV).
+
+What depends on a layer's energy is not defined (NaN) where the layer is empty. CaloChallenge
+(arXiv:2410.21611) calls the mean of `occupied` the sparsity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from physgen.batch import Batch, Schema
+from physgen.errors import DomainError, RecipeError
+from physgen.io.calochallenge import CaloChallengeSource, calochallenge_writer, shower_schema
+from physgen.io.shipped import shipped
+from physgen.io.source import Source
+from physgen.systems.base import Derived
+from physgen.systems.geometry import Geometry, read_geometry
+from physgen.systems.kernels.shower import Beam, Medium, Readout, showers
+from physgen.systems.media import homogeneous, material, sampling
+
+SPECTRUM_BINS = 40
+_BLOCK = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calorimeter:
+    """A calorimeter, its geometry, and the built-in simulation of showers in it.
+
+    The simulation is that of `physgen.systems.kernels.shower`. With the default cap of 1000 spots
+    it makes about 10,000 showers a second and core, at 1 to 256 GeV in the default medium.
+
+    Attributes:
+        binning: path of a CaloChallenge binning XML, or the name of a shipped one.
+        particle: name or PDG code in the binning file; photons convert at an exponential depth.
+        medium: "sampling" (absorber and active layers) or "homogeneous" (active material only).
+        absorber, active: names in `physgen.systems.media.MATERIALS`.
+        absorber_mm, active_mm: thickness of the layers of a sampling calorimeter.
+        resolution: a of the sampling fluctuations a/sqrt(E/GeV).
+        depths: where the layers begin and end in radiation lengths, one more than layers; empty
+            means equal layers down to 25.
+        energies_mev: (low, high) of a log-uniform spectrum, or the discrete energies.
+        spectrum: which of the two.
+        cell_mm: the axis enters uniformly within a square of this side.
+        angle_deg: the axis is inclined by an angle uniform between 0 and this, to any side.
+        cut_mev: readout threshold of a voxel.
+        noise_mev: electronic noise of a voxel, standard deviation, before the cut.
+        cross_talk: share of a voxel's energy that its neighbours see, before the cut.
+        max_spots: cap on the energy deposits of a shower; above it they grow instead.
+    """
+
+    binning: Path = Path("calo-368.xml")
+    particle: str = "photon"
+    medium: Literal["sampling", "homogeneous"] = "sampling"
+    absorber: str = "lead"
+    active: str = "liquid-argon"
+    absorber_mm: float = 1.5
+    active_mm: float = 4.2
+    resolution: float = 0.11
+    depths: tuple[float, ...] = (0.0, 2.0, 7.0, 20.0, 25.0, 40.0)
+    energies_mev: tuple[float, ...] = (1000.0, 256000.0)
+    spectrum: Literal["log-uniform", "discrete"] = "log-uniform"
+    cell_mm: float = 5.0
+    angle_deg: float = 2.0
+    cut_mev: float = 1.0
+    noise_mev: float = 0.0
+    cross_talk: float = 0.0
+    max_spots: int = 1000
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be simulated.
+
+        Raises:
+            RecipeError: an option is out of range; it is named.
+        """
+        edges = self.depths
+        if edges and (edges[0] < 0 or any(b <= a for a, b in pairwise(edges))):
+            raise RecipeError(f"depths must ascend from 0 or more, not {edges}")
+        if not self.energies_mev or min(self.energies_mev) <= 0:
+            raise RecipeError(f"energies_mev must be positive, not {self.energies_mev}")
+        if self.spectrum == "log-uniform" and (
+            len(self.energies_mev) != 2 or self.energies_mev[0] >= self.energies_mev[1]
+        ):
+            raise RecipeError(
+                f"a log-uniform spectrum needs energies_mev = [low, high], not {self.energies_mev}"
+            )
+        for name in ("resolution", "cell_mm", "angle_deg", "cut_mev", "noise_mev", "cross_talk"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise RecipeError(f"{name} must be 0 or more, not {getattr(self, name)}")
+        if self.cross_talk > 1 or self.angle_deg >= 60 or self.max_spots < 1:
+            raise RecipeError("cross_talk must be at most 1, angle_deg below 60, max_spots >= 1")
+        if min(self.absorber_mm, self.active_mm) <= 0:
+            raise RecipeError("absorber_mm and active_mm must be positive")
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """The voxels."""
+        path = Path(self.binning)
+        if not path.exists() and path.parent == Path():
+            path = shipped("datasets", path.name)
+        return read_geometry(path, self.particle)
+
+    @cached_property
+    def schema(self) -> Schema:
+        """Voxel energies in MeV, under the energy of the incoming particle in MeV."""
+        return shower_schema(self.geometry.n_voxels, min(self.energies_mev), max(self.energies_mev))
+
+    @property
+    def derived(self) -> Mapping[str, Derived]:
+        """Relative width of the response, sigma(E_tot)/<E_tot>, at the energies of the sample."""
+        return {
+            "resolution": Derived(
+                ("E_tot/E_inc", "(E_tot/E_inc)^2"),
+                lambda means: float(math.sqrt(max(means[1] - means[0] ** 2, 0.0)) / means[0]),
+            )
+        }
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        """Layer energies are in MeV, centres and widths in mm."""
+        names = (name.split("_")[0] for name in self._names)
+        kinds = {"E": "MeV", "centre": "mm", "width": "mm"}
+        return {
+            name: kinds[kind]
+            for name, kind in zip(self._names, names, strict=True)
+            if kind in kinds and not name.startswith("E_tot")
+        }
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        empty = torch.zeros((1, self.geometry.n_voxels))
+        return tuple(self.observables(Batch(x=empty, condition=torch.ones((1, 1)))))
+
+    def observables(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the observables of the module's description, by name.
+
+        Names end in the layer's id: "E_layer_12", "centre_eta_1", "width_r_0", "occupied_2".
+        "spectrum" is (B, 40), the bins being those of `spectrum_edges`; all others are (B,).
+        """
+        x = batch.x.double()
+        energy = self._incident(batch).double()
+        layers = self.layer_energies(x)
+        total = layers.sum(1)
+        values = {"E_tot/E_inc": total / energy, "(E_tot/E_inc)^2": (total / energy) ** 2}
+        occupied = self.layer_energies((x > 0).double())
+        moments = {name: self._moments(x, layers, name) for name in ("eta", "phi", "r")}
+        for i, layer in enumerate(self.geometry.layers):
+            values[f"E_layer_{layer.id}"] = layers[:, i]
+            values[f"fraction_{layer.id}"] = layers[:, i] / total
+            values[f"occupied_{layer.id}"] = occupied[:, i] / layer.n_voxels
+            for name, (centre, width) in moments.items():
+                if name == "r" or layer.n_alpha > 1:
+                    values[f"centre_{name}_{layer.id}"] = centre[:, i]
+                    values[f"width_{name}_{layer.id}"] = width[:, i]
+        values["spectrum"] = self._spectrum(x)
+        return values
+
+    def features(self, batch: Batch, level: Literal["low", "high"]) -> Tensor:
+        """Return what a classifier looks at, float32.
+
+        "low": log10 E_inc and voxels over E_inc. "high": log10 E_inc, E_tot/E_inc,
+        log10 of the layer energies, centres and widths (over 100 mm, 0 in empty layers) in eta and
+        phi, and the share of occupied voxels of each layer.
+        """
+        energy = self._incident(batch)[:, None]
+        if level == "low":
+            return torch.cat([torch.log10(energy), batch.x / energy], 1).float()
+        values = self.observables(batch)
+        columns = [torch.log10(energy[:, 0].double()), values["E_tot/E_inc"]]
+        for name, value in values.items():
+            if name.startswith("E_layer"):
+                columns.append(torch.log10(value + 1e-3))
+            elif name.startswith("occupied"):
+                columns.append(value)
+            elif name.split("_")[0] in ("centre", "width") and "_r_" not in name:
+                columns.append(value.nan_to_num(0.0) / 100)
+        return torch.stack(columns, 1).float()
+
+    def layer_energies(self, x: Tensor) -> Tensor:
+        """Sum (B, n_voxels) over each layer: (B, n_layers)."""
+        return torch.stack([part.sum(1) for part in torch.split(x, self._sizes, 1)], 1)
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [layer.n_voxels for layer in self.geometry.layers]
+
+    @property
+    def spectrum_edges(self) -> NDArray[np.float64]:
+        """(41,) edges of the voxel spectrum in MeV; the outermost bins are open."""
+        low = math.log10(self.cut_mev) if self.cut_mev > 0 else -3.0
+        high = math.log10(max(self.energies_mev))
+        return np.logspace(min(low, high - 1), high, SPECTRUM_BINS + 1)
+
+    def _spectrum(self, x: Tensor) -> Tensor:
+        edges = torch.from_numpy(self.spectrum_edges[1:-1]).to(x.device)
+        bins = torch.bucketize(x.contiguous(), edges, right=True)
+        counts = torch.zeros((len(x), SPECTRUM_BINS), dtype=x.dtype, device=x.device)
+        counts.scatter_add_(1, bins, (x > 0).to(x.dtype))
+        return counts / x.shape[1]
+
+    def _moments(self, x: Tensor, layers: Tensor, name: str) -> tuple[Tensor, Tensor]:
+        """Return (centre, width), (B, n_layers) each, NaN where a layer is empty."""
+        by_name = {
+            "eta": self.geometry.eta_mm,
+            "phi": self.geometry.phi_mm,
+            "r": self.geometry.radius,
+        }
+        position = torch.from_numpy(by_name[name]).to(x)
+        centre = self.layer_energies(x * position) / layers
+        square = self.layer_energies(x * position**2) / layers
+        return centre, (square - centre**2).clamp(min=0).sqrt()
+
+    def _incident(self, batch: Batch) -> Tensor:
+        if batch.condition is None:
+            raise DomainError(
+                "showers without incident energies: pass them as the condition (B, 1)"
+            )
+        return batch.condition[:, 0]
+
+    def simulate(self, n: int, seed: int, condition: Tensor | None = None) -> Batch:
+        """Simulate `n` showers, in blocks of 1024 with a generator each, on all torch threads.
+
+        Args:
+            n: how many.
+            seed: the same showers for the same seed, whatever the number of threads.
+            condition: (n, 1) energies in MeV; `None` draws them from the spectrum.
+        """
+        seeds = np.random.SeedSequence(seed).generate_state(n // _BLOCK + 2)
+        energies = self._draw_energies(n, int(seeds[0]))
+        if condition is not None:
+            energies = condition.detach().cpu().numpy().astype(np.float64).reshape(-1)
+            if len(energies) != n or not (energies > 0).all():
+                raise DomainError(f"condition must be ({n}, 1) positive energies in MeV")
+        starts = range(0, n, _BLOCK)
+
+        def block(i: int) -> NDArray[np.float32]:
+            rows = energies[starts[i] : starts[i] + _BLOCK]
+            voxels, _ = showers(rows, *self._tables, int(seeds[i + 1]))
+            return np.asarray(voxels)
+
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            blocks = list(pool.map(block, range(len(starts))))
+        x = np.concatenate(blocks) if blocks else np.empty((0, self.geometry.n_voxels), np.float32)
+        return Batch(
+            x=torch.from_numpy(x),
+            condition=torch.from_numpy(energies.astype(np.float32))[:, None],
+        )
+
+    def _draw_energies(self, n: int, seed: int) -> NDArray[np.float64]:
+        generator = np.random.default_rng(seed)
+        if self.spectrum == "discrete":
+            return generator.choice(np.array(self.energies_mev, np.float64), n)
+        low, high = np.log(self.energies_mev)
+        return np.exp(generator.uniform(low, high, n))
+
+    @cached_property
+    def _tables(self) -> tuple[Any, ...]:
+        """Arguments of the kernel between the energies and the seed."""
+        layers = self.geometry.layers
+        depths = self.depths or tuple(np.linspace(0, 25, len(layers) + 1))
+        if len(depths) != len(layers) + 1:
+            raise RecipeError(
+                f"{len(layers)} layers need {len(layers) + 1} depths, not {len(depths)}; leave "
+                "them empty for equal layers"
+            )
+        beam = Beam(
+            converts=self.geometry.pid == 22,
+            cell_mm=float(self.cell_mm),
+            angle=math.radians(self.angle_deg),
+            fluctuates=True,
+            max_spots=int(self.max_spots),
+        )
+        return (
+            np.array(depths, np.float64),
+            np.concatenate([np.array(layer.r_edges) for layer in layers]),
+            np.cumsum([0, *(len(layer.r_edges) for layer in layers)]),
+            np.array([layer.n_alpha for layer in layers]),
+            self.geometry.offsets,
+            self.effective_medium,
+            beam,
+            Readout(float(self.cross_talk), float(self.noise_mev), float(self.cut_mev)),
+        )
+
+    @property
+    def effective_medium(self) -> Medium:
+        """What the parametrisation sees of the materials."""
+        active = material(self.active)
+        if self.medium == "homogeneous":
+            return homogeneous(active)
+        return sampling(
+            material(self.absorber), active, self.absorber_mm, self.active_mm, self.resolution
+        )
+
+    def open(self, path: Path) -> Source:
+        """Open a CaloChallenge HDF5 file that fits the binning; raises `FormatError` otherwise."""
+        return CaloChallengeSource(path, self.geometry.n_voxels)
+
+    def write(self, path: Path, batch: Batch) -> None:
+        """Write showers as a CaloChallenge HDF5 file, atomically."""
+        with calochallenge_writer(path) as append:
+            append(batch)
