@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from physgen.batch import Batch, Schema
+from physgen.errors import FormatError
 
 
 @runtime_checkable
@@ -76,11 +80,65 @@ class ArraySource:
         return self._keys
 
 
-def digest_of(batches: list[Batch]) -> str:
-    """SHA-256 over the tensors of `batches`, field by field."""
-    sha = hashlib.sha256()
+def digest_of(batches: Iterable[Batch]) -> str:
+    """SHA-256 over the tensors of `batches`, field by field, however the rows are cut."""
+    fields: dict[str, Any] = {}
     for batch in batches:
-        for name, value in sorted(batch.fields().items()):
-            sha.update(f"{name}{tuple(value.shape[1:])}{value.dtype}".encode())
-            sha.update(np.ascontiguousarray(value.cpu().numpy()).tobytes())
-    return sha.hexdigest()
+        for name, value in batch.fields().items():
+            header = f"{name} {tuple(value.shape[1:])} {value.dtype}\n".encode()
+            sha = fields.setdefault(name, hashlib.sha256(header))
+            sha.update(np.ascontiguousarray(value.cpu().numpy()).data)
+    total = hashlib.sha256()
+    for _, sha in sorted(fields.items()):
+        total.update(sha.digest())
+    return total.hexdigest()
+
+
+def blocks(source: Source) -> Iterator[Batch]:
+    """Read a source in order, `source.block` rows at a time."""
+    for start in range(0, len(source), source.block):
+        yield source.read(start, min(start + source.block, len(source)))
+
+
+def to_tensor(array: NDArray[Any]) -> Tensor:
+    """Return a tensor of a type that holds the values exactly and that torch computes with.
+
+    Booleans and signed integers stay; unsigned ones become the next wider signed type; half and
+    long precision become float32 and float64. Byte order becomes the machine's.
+
+    Raises:
+        FormatError: an unsigned 64-bit value beyond the range of int64.
+    """
+    kind = _TORCH_KINDS.get(array.dtype.str[1:], array.dtype.newbyteorder("=").str)
+    if array.dtype.kind == "u" and array.dtype.itemsize == 8 and (array > _INT64_MAX).any():
+        raise FormatError("unsigned 64-bit values beyond the range of int64 cannot be samples")
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=kind))
+
+
+_INT64_MAX = np.uint64(2**63 - 1)
+_TORCH_KINDS = {"u2": "i4", "u4": "i8", "u8": "i8", "f2": "f4", "f16": "f8", "f12": "f8"}
+
+
+def check_finite(array: NDArray[Any], start: int, where: str) -> None:
+    """Raise `FormatError` naming the first row of `array` that holds a NaN or an infinity.
+
+    Args:
+        array: (rows, ...).
+        start: row of the file at which `array` begins.
+        where: path and dataset or branch, for the message.
+    """
+    if array.dtype.kind != "f":
+        return
+    # A sum is finite only if all terms are; one pass without a temporary in the usual case.
+    with np.errstate(all="ignore"):
+        if np.isfinite(array.sum()):
+            return
+    bad = ~np.isfinite(array.reshape(len(array), -1)).all(1)
+    if bad.any():
+        row = int(bad.argmax())
+        value = array[row].ravel()
+        value = value[~np.isfinite(value)][0]
+        raise FormatError(
+            f"{where}: row {start + row} holds {value}; remove such rows, or find out why they are "
+            "there (`physgen inspect` counts them)"
+        )

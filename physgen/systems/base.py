@@ -7,6 +7,7 @@ are what it may be able to do besides, and code above asks with `isinstance`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.io.source import Source
+from physgen.io.writer import Append
 
 
 @dataclass(frozen=True)
@@ -120,4 +122,16 @@ class HasFiles(Protocol):
 
     def write(self, path: Path, batch: Batch) -> None:
         """Write samples in the format of the field, atomically."""
+        ...
+
+
+@runtime_checkable
+class HasWriter(Protocol):
+    """Writes its file format piece by piece, so that generation needs no memory for all of it.
+
+    With it, `HasFiles.write` is `with self.writer(path) as append: append(batch)`.
+    """
+
+    def writer(self, path: Path) -> AbstractContextManager[Append]:
+        """Open an atomic output; the context yields `append(batch)` (see `physgen.io.writer`)."""
         ...

@@ -1,0 +1,159 @@
+"""Deterministic split into training, validation and test rows.
+
+A row goes where the hash of its key sends it: u = mix(key, seed) / 2^64 is compared with the
+cumulated fractions. So a row's part depends neither on how many rows there are nor on their order,
+and rows that share a key (several candidates of one collision) stay together. The mixing function
+is the finaliser of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from physgen.errors import InputError
+from physgen.io.source import Source, blocks
+
+Bits = NDArray[np.uint64]
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of each part, ascending."""
+
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """What rows have in common.
+
+    Attributes:
+        rows: of the source.
+        groups: distinct group keys; `None` if the source has no keys.
+        largest_group: rows of the commonest key.
+        rows_compared: how many rows were compared with each other.
+        repeated_rows: how many of those equal an earlier one in every value.
+    """
+
+    rows: int
+    groups: int | None
+    largest_group: int
+    rows_compared: int
+    repeated_rows: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether all rows were compared."""
+        return self.rows_compared == self.rows
+
+
+def split(
+    n: int,
+    *,
+    keys: NDArray[np.int64] | None = None,
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    seed: int = 0,
+) -> Split:
+    """Assign rows 0..n-1 to training, validation and test.
+
+    Args:
+        n: number of rows.
+        keys: (n,), rows with the same key stay together; `None` takes each row alone.
+        fractions: of training, validation and test; they sum to 1.
+        seed: another seed is another split.
+
+    Raises:
+        InputError: the fractions are not probabilities, or a part that should have rows has none.
+    """
+    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
+        raise InputError(f"split fractions {fractions} must be non-negative and sum to 1")
+    rows = np.arange(n, dtype=np.int64)
+    identity = rows if keys is None else np.asarray(keys, dtype=np.int64)
+    if identity.shape != (n,):
+        raise InputError(f"{identity.shape[0]} group keys for {n} rows: there must be one a row")
+    start = _mix(np.array([seed], dtype=np.int64).view(np.uint64) + _GOLDEN)
+    uniform = _mix(identity.view(np.uint64) ^ start) / 2.0**64
+    part = np.searchsorted(np.cumsum(fractions)[:2], uniform, side="right")
+    names = ("training", "validation", "test")
+    parts = [rows[part == index] for index in range(3)]
+    for name, fraction, members in zip(names, fractions, parts, strict=True):
+        if fraction > 0 and len(members) == 0:
+            groups = len(np.unique(identity))
+            raise InputError(
+                f"the {name} part ({fraction:g} of {n} rows in {groups} groups) came out empty: "
+                "give more data, larger fractions or another seed"
+            )
+    return Split(*parts)
+
+
+def repeats(source: Source, limit: int = 1_000_000) -> Repeats:
+    """Count repeated keys, and repeated rows among at most about `limit` rows.
+
+    Of a larger source, evenly spaced blocks are compared.
+    """
+    keys = source.keys()
+    groups, largest = None, 1
+    if keys is not None:
+        counts = np.unique(keys, return_counts=True)[1]
+        groups, largest = len(counts), int(counts.max(initial=1))
+    hashes = np.concatenate([np.zeros(0, np.uint64), *_row_hashes(source, limit)])
+    return Repeats(
+        rows=len(source),
+        groups=groups,
+        largest_group=largest,
+        rows_compared=len(hashes),
+        repeated_rows=len(hashes) - len(np.unique(hashes)),
+    )
+
+
+def hash_columns(columns: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
+    """Hash each row of several columns (n,) to an int64; the order of columns matters."""
+    state = np.zeros(len(columns[0]), dtype=np.uint64)
+    for column in columns:
+        state = _mix((state + _GOLDEN) ^ _mix(_bits(column)))
+    return state.view(np.int64)
+
+
+def _row_hashes(source: Source, limit: int) -> list[Bits]:
+    stride = max(1, -(-len(source) // limit))
+    chosen = (
+        blocks(source)
+        if stride == 1
+        else (
+            source.read(start, min(start + source.block, len(source)))
+            for start in range(0, len(source), source.block * stride)
+        )
+    )
+    hashes = []
+    for batch in chosen:
+        state = np.zeros(len(batch), dtype=np.uint64)
+        for _, value in sorted(batch.fields().items()):
+            array = value.numpy().reshape(len(batch), -1)
+            place = _mix(np.arange(1, array.shape[1] + 1, dtype=np.uint64) * _GOLDEN)
+            state = _mix(state + _GOLDEN + _mix(_bits(array) + place).sum(1, dtype=np.uint64))
+        hashes.append(state)
+    return hashes
+
+
+def _bits(values: NDArray[Any]) -> Bits:
+    """Return 64 bits that are equal for equal numbers (both zeros are one)."""
+    if values.dtype.kind == "f":
+        return (values.astype(np.float64) + 0.0).view(np.uint64)
+    if values.dtype.kind == "u":
+        return values.astype(np.uint64)
+    return values.astype(np.int64).view(np.uint64)
+
+
+def _mix(bits: Bits) -> Bits:
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
