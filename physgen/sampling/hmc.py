@@ -1,0 +1,165 @@
+r"""Hybrid Monte Carlo for any differentiable action (Duane, Kennedy, Pendleton & Roweth 1987).
+
+Momenta p ~ N(0, 1) are drawn, H = p^2 / 2 + S(x) is integrated by leapfrog,
+
+    p <- p - (eps / 2) dS/dx,    x <- x + eps p,    p <- p - (eps / 2) dS/dx,
+
+and the end accepted with probability min(1, exp(H - H')). `init` and `step` are pure functions of
+(C, ...) chains that move together; `sample` tunes, thermalises and runs them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from physgen.errors import DomainError, InputError
+
+Action = Callable[[Tensor], Tensor]
+"""Maps (C, ...) configurations to (C,) actions, differentiably."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Where (C, ...) chains stand, with (C,) actions and (C, ...) gradients there."""
+
+    x: Tensor
+    action: Tensor
+    gradient: Tensor
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a step did: (C,) acceptance probabilities, whether accepted, and H' - H."""
+
+    probability: Tensor
+    accepted: Tensor
+    energy_change: Tensor
+
+
+def init(x: Tensor, action: Action) -> State:
+    """Start chains at (C, ...) configurations.
+
+    Raises:
+        DomainError: if the action is not differentiable, or is not (C,).
+    """
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        value = action(x)
+        if value.shape != x.shape[:1]:
+            raise DomainError(
+                f"the action of {x.shape[0]} configurations has shape {tuple(value.shape)}: "
+                f"expected ({x.shape[0]},)"
+            )
+        if not value.requires_grad:
+            raise DomainError("the action does not depend differentiably on the configuration")
+        (gradient,) = torch.autograd.grad(value.sum(), x)
+    return State(x.detach(), value.detach(), gradient)
+
+
+def leapfrog(
+    state: State, momentum: Tensor, action: Action, step_size: float, n_steps: int
+) -> tuple[State, Tensor]:
+    """Integrate for `n_steps` steps; return where it ends."""
+    for _ in range(n_steps):
+        momentum = momentum - 0.5 * step_size * state.gradient
+        state = init(state.x + step_size * momentum, action)
+        momentum = momentum - 0.5 * step_size * state.gradient
+    return state, momentum
+
+
+def step(
+    state: State,
+    action: Action,
+    *,
+    step_size: float,
+    n_steps: int,
+    generator: torch.Generator,
+) -> tuple[State, Info]:
+    """Do one trajectory of every chain. A trajectory that runs off to NaN is refused."""
+    shape, device, dtype = state.x.shape, state.x.device, state.x.dtype
+    momentum = torch.randn(shape, generator=generator, device=device, dtype=dtype)
+    uniform = torch.rand(shape[:1], generator=generator, device=device, dtype=dtype)
+    proposal, end = leapfrog(state, momentum, action, step_size, n_steps)
+    kinetic = 0.5 * (end.square() - momentum.square()).flatten(1).sum(1)
+    change = proposal.action - state.action + kinetic
+    return choose(state, proposal, change, uniform)
+
+
+def choose(state: State, proposal: State, change: Tensor, uniform: Tensor) -> tuple[State, Info]:
+    """Accept the proposals of (C,) chains with probability min(1, exp(-change))."""
+    probability = torch.nan_to_num((-change).clamp(max=0).exp(), nan=0.0)
+    accepted = uniform < probability
+    each = accepted.reshape(-1, *[1] * (state.x.ndim - 1))
+    chosen = State(
+        torch.where(each, proposal.x, state.x),
+        torch.where(accepted, proposal.action, state.action),
+        torch.where(each, proposal.gradient, state.gradient),
+    )
+    return chosen, Info(probability, accepted, change)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Configurations (C, T, ...) of C chains, the acceptance, and the step size that was found."""
+
+    x: Tensor
+    acceptance: float
+    step_size: float
+
+
+def sample(
+    x: Tensor,
+    action: Action,
+    n_keep: int,
+    *,
+    generator: torch.Generator,
+    n_warm: int = 200,
+    n_skip: int = 1,
+    length: float = 1.0,
+    target: float = 0.85,
+) -> Run:
+    """Run chains from (C, ...) starts, keeping every `n_skip`-th of n_keep * n_skip configurations.
+
+    During the first `n_warm` trajectories the step size is driven towards the acceptance `target`
+    (Robbins & Monro), afterwards it is fixed. Trajectories have lengths between 1/2 and 3/2 of
+    `length`, so that no mode of a nearly harmonic action returns to where it was.
+
+    Raises:
+        InputError: if no step size is accepted: the action is not finite, or has jumps.
+    """
+    state, log_step, jitter = init(x, action), math.log(0.1 * length), _jitter(generator)
+    for trial in range(n_warm):
+        state, info = _trajectory(state, action, log_step, length * next(jitter), generator)
+        log_step += (float(info.probability.mean()) - target) / (1 + trial) ** 0.6
+        if log_step < math.log(length) - 9:
+            raise InputError(
+                f"HMC does not accept even steps of {math.exp(log_step):.1e}: the action is not "
+                "finite, or not continuous"
+            )
+        log_step = min(log_step, math.log(length))
+    kept, total = [], 0.0
+    for _ in range(n_keep):
+        for _ in range(n_skip):
+            state, info = _trajectory(state, action, log_step, length * next(jitter), generator)
+            total += float(info.probability.mean())
+        kept.append(state.x)
+    return Run(torch.stack(kept, 1), total / (n_keep * n_skip), math.exp(log_step))
+
+
+def _trajectory(
+    state: State, action: Action, log_step: float, length: float, generator: torch.Generator
+) -> tuple[State, Info]:
+    step_size = math.exp(log_step)
+    n_steps = max(1, round(length / step_size))
+    return step(state, action, step_size=step_size, n_steps=n_steps, generator=generator)
+
+
+def _jitter(generator: torch.Generator) -> Iterator[float]:
+    while True:
+        numbers = torch.rand(1024, generator=generator, device=generator.device)
+        yield from (0.5 + numbers).tolist()
