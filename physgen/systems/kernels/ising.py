@@ -44,7 +44,7 @@ last undecided replica does not hold up many."""
 
 def random_state(seed: int) -> NDArray[np.uint64]:
     """Return the (1,) state of a random stream; different seeds start far apart."""
-    return np.random.SeedSequence(seed).generate_state(1, np.uint64)
+    return np.random.SeedSequence(seed).generate_state(1, np.uint64).astype(np.uint64)
 
 
 @njit(cache=True, inline="always")
@@ -219,6 +219,23 @@ def wolff(
 
 
 @njit(cache=True)
+def cluster_chain(
+    spins: NDArray[np.int8],
+    temperature: float,
+    field: float,
+    n_clusters: int,
+    n_sweeps: int,
+    chain: NDArray[np.int8],
+    state: NDArray[np.uint64],
+) -> None:
+    """Fill (n, rows, columns) with states `n_clusters` clusters and `n_sweeps` apart."""
+    for k in range(len(chain)):
+        wolff(spins, temperature, field, n_clusters, state)
+        metropolis(spins, temperature, field, n_sweeps, state)
+        chain[k] = spins
+
+
+@njit(cache=True)
 def _probability_bits(probability: float) -> Any:
     """Return (_ROUNDS,) words, all ones where the binary fraction has a one, highest bit first."""
     bits = np.zeros(_ROUNDS, np.uint64)
@@ -288,3 +305,12 @@ def metropolis_64(
                 mine[i, half + 1] = mine[i, 1]
     state[0] = counter
     _join(colours, words)
+
+
+@njit(cache=True)
+def unpack_64(words: NDArray[np.uint64], spins: NDArray[np.int8]) -> None:
+    """Write the replicas of `metropolis_64` as (64, rows, columns) spins of -1 and +1."""
+    for r in range(64):
+        for i in range(words.shape[0]):
+            for j in range(words.shape[1]):
+                spins[r, i, j] = 1 if (words[i, j] >> np.uint64(r)) & np.uint64(1) else -1

@@ -1,0 +1,184 @@
+"""Spin configurations in files: `samples` of 0/1 or -1/+1, as the RBM community keeps them.
+
+HDF5 (and the same arrays in an npz): `samples` (N, sites) or (N, rows, columns), the string
+`variable_type` ("bernoulli" for 0/1, "ising" for -1/+1), and, if there are any, `weights` (N,) and
+the Markov chain of each configuration, `chain` (N,). They are read as -1/+1, one byte a spin.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from physgen.batch import Batch, Schema, Variable
+from physgen.errors import FormatError, suggest
+from physgen.io.hdf5 import HDF5Source, open_hdf5
+from physgen.io.source import ArraySource, Source, blocks, digest_of, to_tensor
+from physgen.io.writer import atomic, hdf5_writer, npz_writer
+
+_LOWEST = {"bernoulli": 0, "ising": -1}
+"""The value that stands for a spin that points down, by `variable_type`."""
+
+
+class SpinSource:
+    """Spin configurations of an HDF5 or npz file, as int8 of -1 and +1.
+
+    Args:
+        path: ends in .npz, or is HDF5.
+        shape: of one configuration; `None` takes the file's, and makes a square of a flat row where
+            its length is a square number.
+        dataset: path of the configurations inside the file.
+        chain: path of the (N,) chain numbers; `None` takes "chain" if it is there.
+
+    Raises:
+        FormatError: there is no such file or dataset; the number of spins is another; values other
+            than two, or not the two that `variable_type` promises.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        shape: tuple[int, ...] | None = None,
+        dataset: str = "samples",
+        chain: str | None = None,
+    ) -> None:
+        self.name = str(path)
+        self.path = Path(path)
+        self._where = f"{path}: dataset {dataset!r}"
+        read = _from_npz if self.path.suffix == ".npz" else _from_hdf5
+        self._inner, declared = read(self.path, dataset, chain)
+        self.block = self._inner.block
+        self.schema = Schema(
+            _shape(self._inner.schema.shape, shape, self._where),
+            (Variable("spin", domain="spin", dtype="int8"),),
+        )
+        self._low = self._lowest(declared)
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def read(self, start: int, stop: int) -> Batch:
+        """Return rows [start, stop); raises `FormatError` naming a row that holds no spins."""
+        batch = self._inner.read(start, stop)
+        values = batch.x.reshape(len(batch), *self.schema.shape)
+        up = values == 1
+        wrong = ~(up | (values == self._low))
+        if wrong.any():
+            row = int(wrong.flatten(1).any(1).nonzero()[0])
+            value = values[row][wrong[row]][0].item()
+            raise FormatError(
+                f"{self._where}: row {start + row} holds {value:g} where spins are {self._low} "
+                f"or 1; {_remedy(value, self._low)}"
+            )
+        return batch.replace(x=up.to(torch.int8).mul_(2).sub_(1))
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the spins as -1 and +1, however they are stored."""
+        return digest_of(blocks(self))
+
+    def keys(self) -> NDArray[np.int64] | None:
+        """Return `None`: every configuration stands alone."""
+        return None
+
+    def _lowest(self, declared: str | None) -> int:
+        """Return which value is a spin down: as declared, else the first that is not 1."""
+        if declared is not None:
+            if declared.lower() not in _LOWEST:
+                raise FormatError(
+                    f"{self.name}: variable_type is {declared!r}: not spins"
+                    f"{suggest(declared, _LOWEST)}"
+                )
+            return _LOWEST[declared.lower()]
+        for batch in blocks(self._inner):
+            others = batch.x[batch.x != 1]
+            if others.numel():
+                return 0 if others[0] == 0 else -1
+        return -1
+
+
+def write_spins(path: Path, batch: Batch) -> None:
+    """Write (B, ...) spins of -1/+1 as HDF5 or npz, atomically, as flat rows of int8.
+
+    Raises:
+        FormatError: a value is neither -1 nor +1.
+        InputError: the file exists or cannot be written.
+    """
+    if not (batch.x.abs() == 1).all():
+        raise FormatError(f"cannot write {path}: spins are -1 or +1, and other values are there")
+    if path.suffix == ".npz":
+        with npz_writer(path, lambda b: {**_columns(b), "variable_type": np.array(["ising"])}) as w:
+            w(batch)
+        return
+    with atomic(path) as part:
+        with hdf5_writer(part, _columns) as append:
+            append(batch)
+        with h5py.File(part, "r+") as file:
+            file["variable_type"] = "ising"
+            file.attrs["shape"] = batch.x.shape[1:]
+
+
+def _columns(batch: Batch) -> dict[str, NDArray[np.generic]]:
+    """Name the columns as other programs do."""
+    names: dict[str, Tensor | None] = {
+        "samples": batch.x.flatten(1).to(torch.int8),
+        "weights": batch.weight,
+        "chain": batch.chain,
+    }
+    return {name: value.cpu().numpy() for name, value in names.items() if value is not None}
+
+
+def _from_hdf5(path: Path, dataset: str, chain: str | None) -> tuple[Source, str | None]:
+    with open_hdf5(path) as file:
+        weight = "weights" if "weights" in file else None
+        chain = chain or ("chain" if "chain" in file else None)
+        declared = file["variable_type"][()] if "variable_type" in file else None
+    if isinstance(declared, bytes):
+        declared = declared.decode(errors="replace")
+    source = HDF5Source(path, x=dataset, weight=weight, chain=chain)
+    return source, None if declared is None else str(declared)
+
+
+def _from_npz(path: Path, dataset: str, chain: str | None) -> tuple[Source, str | None]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise FormatError(f"{path}: not an npz file of arrays ({error})") from error
+    for name in (dataset, chain):
+        if name is not None and name not in arrays:
+            raise FormatError(f"{path}: there is no array {name!r}{suggest(name, arrays)}")
+    names = {"x": dataset, "weight": "weights", "chain": chain or "chain"}
+    batch = Batch(**{key: to_tensor(arrays[n]) for key, n in names.items() if n in arrays})
+    declared = str(np.ravel(arrays["variable_type"])[0]) if "variable_type" in arrays else None
+    schema = Schema(tuple(batch.x.shape[1:]), (Variable(dataset),))
+    return ArraySource(batch, schema, name=str(path)), declared
+
+
+def _shape(stored: tuple[int, ...], wanted: tuple[int, ...] | None, where: str) -> tuple[int, ...]:
+    sites = math.prod(stored)
+    side = math.isqrt(sites)
+    if wanted is None:
+        return (side, side) if len(stored) == 1 and side * side == sites else stored
+    if math.prod(wanted) == sites and stored in (wanted, (sites,)):
+        return wanted
+    size = "x".join(map(str, stored))
+    square = f" (a lattice of {side}x{side}?)" if len(stored) == 1 and side * side == sites else ""
+    remedy = list((side, side) if square else stored)
+    raise FormatError(
+        f"{where} holds {size} spins a configuration{square}, and the system is a lattice of "
+        f"{'x'.join(map(str, wanted))}; set system.shape={remedy}, or choose another file"
+    )
+
+
+def _remedy(value: float, low: int) -> str:
+    if value in (0, -1) and value != low:
+        kind = "bernoulli" if value == 0 else "ising"
+        return f"use 0/1 or -1/+1 throughout, and set variable_type to {kind!r} if it is that"
+    return "it is damaged, or not a file of spins"
