@@ -25,6 +25,8 @@ class Variable:
         domain: which values it may take; "spin" is -1 or +1, "binary" is 0 or 1.
         dtype: numpy name of the type it has in files, so that it is written back as it was read.
         low, high: the range it was seen in, or may take; `None` is unbounded.
+        present: the rule on another column of the same row, such as "njets >= 2", that says when
+            this column means anything; elsewhere it holds a constant. `None` is always.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Variable:
     dtype: str = "float32"
     low: float | None = None
     high: float | None = None
+    present: str | None = None
 
 
 @dataclass(frozen=True)
