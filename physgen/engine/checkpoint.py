@@ -57,7 +57,7 @@ class CheckpointStore:
             self.world.barrier()
             if self.world.first:
                 _seal(part, final)
-                self._forget()
+                self._forget(step)
             self.world.barrier()
         except OSError as error:
             shutil.rmtree(part, ignore_errors=True)
@@ -102,14 +102,18 @@ class CheckpointStore:
             )
         return None
 
-    def _forget(self) -> None:
-        for step in self.steps()[: -self.keep]:
-            doomed = self.path(step)
-            # Renamed first: a kill within the removal must not leave half a checkpoint that counts.
-            part = doomed.with_name(doomed.name + ".part")
-            shutil.rmtree(part, ignore_errors=True)
-            doomed.rename(part)
-            shutil.rmtree(part)
+    def _forget(self, newest: int) -> None:
+        steps = self.steps()
+        # What is newer than the one just written is what a resume passed over as damaged.
+        kept = [step for step in steps if step <= newest][-self.keep :]
+        for step in steps:
+            if step not in kept:
+                doomed = self.path(step)
+                # Renamed first: a kill within the removal must not leave half a checkpoint.
+                part = doomed.with_name(doomed.name + ".part")
+                shutil.rmtree(part, ignore_errors=True)
+                doomed.rename(part)
+                shutil.rmtree(part)
 
 
 def verify(path: Path) -> None:
@@ -205,7 +209,7 @@ def _seal(part: Path, final: Path) -> None:
     write_bytes(part / MANIFEST, "".join(lines).encode())
     _sync_directory(part)
     if final.exists():
-        # Only a damaged one can be there: a run never reaches a step twice otherwise.
+        # Only a damaged one can be there: a resume starts from the newest whole one.
         shutil.rmtree(final)
     part.rename(final)
     _sync_directory(final.parent)

@@ -120,9 +120,9 @@ class Context:
         self.step = step
         self._taken = dict.fromkeys(self._feeds, 0)
         self._shared.manual_seed(keyed_seed(self._seed, step, "shared"))
-        own = keyed_seed(self._seed, step, "rank", self._world.rank)
-        self.generator.manual_seed(own)
-        seed_global(own, self._device)
+        rank = self._world.rank
+        self.generator.manual_seed(keyed_seed(self._seed, step, "rank", rank))
+        seed_global(keyed_seed(self._seed, step, "global", rank), self._device)
 
     def randn(self, *shape: int) -> Tensor:
         """Standard normal numbers, (batch_size, *shape)."""

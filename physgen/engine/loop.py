@@ -98,9 +98,9 @@ def fit(
         if world.first:
             stack.enter_context(exclusive(directory))
         stack.enter_context(deterministic(options.deterministic))
-        stack.enter_context(torch.random.fork_rng(enabled=True))
         stop = stack.enter_context(_signals())
         device = choose_device(options.device, world.local_rank)
+        stack.enter_context(torch.random.fork_rng([device] if cuda else []))
         dtype = floating_type(options.precision)
         _place(surrogate, method, device, dtype)
         for module in (surrogate, *method.modules.values()):

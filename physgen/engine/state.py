@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -115,11 +116,12 @@ class RunState:
                 "it, train into another directory, or force the resume"
             )
         try:
-            self._load(path, cursor)
+            self._load(path, cursor, force=force)
         except (RuntimeError, KeyError, ValueError) as error:
+            reason = " ".join(str(error).split())[:300]
             raise CheckpointError(
-                f"{path} does not fit this model: {str(error).splitlines()[0]}; the surrogate or "
-                "the method has changed since, train into another directory"
+                f"{path} does not fit this model: {reason}; the surrogate or the method has "
+                "changed since, train into another directory"
             ) from error
         self.last = path
         return step
@@ -143,15 +145,12 @@ class RunState:
         }
         write_bytes(part / "cursor.json", json.dumps(cursor, indent=1).encode())
 
-    def _load(self, path: Path, cursor: Mapping[str, object]) -> None:
+    def _load(self, path: Path, cursor: Mapping[str, Any], *, force: bool) -> None:
         self._surrogate.load_state_dict(load_file(path / "weights.safetensors"))
         if self._average is not None and (path / "ema.safetensors").exists():
-            count = cursor["ema_updates"]
-            assert isinstance(count, int)
-            self._average.load(load_file(path / "ema.safetensors"), count)
-        best = cursor["best"]
-        if isinstance(best, dict):
-            self.best = Best(**best)
+            self._average.load(load_file(path / "ema.safetensors"), cursor["ema_updates"])
+        if cursor["best"] is not None:
+            self.best = Best(**cursor["best"])
             device = self._surrogate.device
             self._best_weights = load_file(path / "best.safetensors", device=str(device))
         # A forced resume with another number of processes starts the further ones from the first's.
@@ -169,7 +168,10 @@ class RunState:
         for group, option in zip(groups, options, strict=True):
             group.update(option)
         streams = cursor["streams"]
-        assert isinstance(streams, dict)
         for name, feed in self._feeds.items():
-            feed.stream.load_state_dict(streams[name])
-        torch.cuda.empty_cache()
+            try:
+                feed.stream.load_state_dict(streams[name])
+            except CheckpointError as error:
+                if not force:
+                    raise
+                warnings.warn(f"{error}; the data start anew", RuntimeWarning, stacklevel=4)
