@@ -1,0 +1,156 @@
+"""Trees of ROOT files (TTree and RNTuple): opened with distrust, described, read in ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from physgen.errors import FormatError, suggest
+
+_TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
+
+_EVENT_KEYS = {
+    *("run", "runnumber", "run_number"),
+    *("event", "eventnumber", "event_number", "eventid", "event_id", "evt", "evtid"),
+    *("luminosityblock", "lumiblock", "lumi", "ls"),
+}
+
+
+def open_root(path: Path) -> Any:
+    """Open a ROOT file for reading.
+
+    Raises:
+        FormatError: there is no such file, it is not ROOT, or it is cut short.
+    """
+    import uproot
+
+    path = Path(path)
+    if not path.is_file():
+        near = suggest(path.name, (p.name for p in path.parent.glob("*") if p.is_file()))
+        raise FormatError(f"{path}: no such file{near}")
+    with path.open("rb") as file:
+        if file.read(4) != b"root":
+            raise FormatError(f"{path}: not a ROOT file; `physgen inspect {path}` says what it is")
+    try:
+        # The dictionary keeps a colon in the path from being taken for an object in the file.
+        return uproot.open({path: None}, object_cache=None, array_cache=None)
+    except Exception as error:  # Damage raises whatever the damaged bytes happen to mean.
+        raise _damaged(path, error) from error
+
+
+def tree_names(file: Any) -> list[str]:
+    """Return the paths of all trees in an open file."""
+    classes = file.classnames(recursive=True, cycle=False)
+    return [name for name, kind in classes.items() if kind in _TREE_CLASSES]
+
+
+def open_tree(path: Path, name: str | None = None) -> Any:
+    """Return a tree of a file; `None` takes the only one.
+
+    Raises:
+        FormatError: as `open_root`; there is no such tree (near misses are named), or several to
+            choose from.
+    """
+    file = open_root(path)
+    try:
+        names = tree_names(file)
+        if name is None and len(names) == 1:
+            name = names[0]
+        if name in names:
+            return file[name]
+    except Exception as error:
+        raise _damaged(path, error) from error
+    if not names:
+        raise FormatError(f"{path}: there is no tree in this file{suggest('', file.keys())}")
+    if name is None:
+        raise FormatError(f"{path}: which tree?{suggest('', names)}; set data.tree")
+    raise FormatError(f"{path}: there is no tree {name!r}{suggest(name, names)}")
+
+
+def branch_names(tree: Any) -> list[str]:
+    """Return the names of all branches or fields, with the paths of nested ones."""
+    return list(tree.keys())
+
+
+def read_branch(tree: Any, name: str, start: int, stop: int, where: str) -> Any:
+    """Return entries [start, stop) of a branch as an awkward array.
+
+    `name` may go on into the members of an object: "jet1P4.fP.fX".
+
+    Raises:
+        FormatError: there is no such branch or member, or it cannot be decoded.
+    """
+    import awkward as ak
+
+    branch, members = _resolve(tree, name, where)
+    try:
+        array = tree[branch].array(entry_start=start, entry_stop=stop, array_cache=None)
+    except Exception as error:
+        raise FormatError(
+            f"{where}: branch {branch!r} cannot be decoded in entries {start} to {stop - 1}: "
+            f"damaged, or of a type that has no columns ({_short(error)})"
+        ) from error
+    for member in members:
+        if member not in ak.fields(array):
+            raise FormatError(
+                f"{where}: branch {branch!r} has no member {member!r}"
+                f"{suggest(member, ak.fields(array))}"
+            )
+        array = array[member]
+    return array
+
+
+def describe_branch(array: Any, name: str, where: str) -> tuple[str, int]:
+    """Return (numpy type, jagged depth) of the entries of an awkward array.
+
+    Raises:
+        FormatError: text, objects (their members are named) or values that may be missing.
+    """
+    import awkward as ak
+
+    kind, depth = array.type.content, 0
+    while isinstance(kind, ak.types.ListType | ak.types.RegularType):
+        if "__array__" in kind.parameters:
+            raise FormatError(f"{where}: branch {name!r} holds text; choose branches of numbers")
+        kind, depth = kind.content, depth + 1
+    if isinstance(kind, ak.types.RecordType):
+        members = [f"{name}.{field}" for field in kind.fields]
+        raise FormatError(
+            f"{where}: branch {name!r} holds objects; name a member{suggest('', members)}"
+        )
+    if not isinstance(kind, ak.types.NumpyType):
+        raise FormatError(
+            f"{where}: branch {name!r} holds {kind}; only numbers that are always present can be "
+            "read"
+        )
+    return str(kind.primitive), depth
+
+
+def event_keys(tree: Any) -> list[str]:
+    """Return the branches that look like run, block and event numbers."""
+    return [name for name in branch_names(tree) if name.lower() in _EVENT_KEYS]
+
+
+def _resolve(tree: Any, name: str, where: str) -> tuple[str, list[str]]:
+    names = set(branch_names(tree))
+    for branch, members in _cuts(name):
+        if branch in names:
+            return branch, members
+    raise FormatError(f"{where}: there is no branch {name!r}{suggest(name, names)}")
+
+
+def _cuts(name: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield all ways to read a dotted name as a branch and members, longest branch first."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        yield ".".join(parts[:end]), parts[end:]
+
+
+def _damaged(path: Path, error: Exception) -> FormatError:
+    return FormatError(f"{path}: cut short or damaged ({_short(error)}); copy or make it again")
+
+
+def _short(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:120] if text else type(error).__name__
