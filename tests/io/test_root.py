@@ -129,9 +129,7 @@ def test_members_of_objects_are_reached_by_dots():
     source = RootSource(path, "tree", ("jet1P4.fE", "jet1P4.fP.fX"))
     assert source.schema.names == ("jet1P4.fE", "jet1P4.fP.fX")
     assert (source.read(0, 10).x[:, 0] > 0).all()
-    with pytest.raises(
-        FormatError, match=r"'jet1P4' holds objects; name a member; there are .*'jet1P4\.fE'"
-    ):
+    with pytest.raises(FormatError, match=r"'jet1P4' holds objects; name a member; .*'jet1P4\.fE'"):
         RootSource(path, "tree", ("jet1P4",))
     with pytest.raises(FormatError, match="no member 'fQ'"):
         RootSource(path, "tree", ("jet1P4.fQ",))
