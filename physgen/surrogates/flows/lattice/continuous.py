@@ -1,0 +1,182 @@
+r"""Continuous normalising flow for a scalar field, equivariant under all symmetries of the lattice.
+
+After Gerdes, de Haan, Rainone, Bondesan & Cheng (SciPost Phys. 15 (2023) 238, arXiv 2207.00283).
+A Gaussian field phi(0) flows over 0 <= t <= 1 by
+
+    d phi_x / dt = sum_{y, f} W_f(x - y; t) sin(omega_f phi_y),
+    W_f(r; t) = T sum_k P_k(2 t - 1) W_{f k}(r),
+
+with learned frequencies omega_f, Legendre polynomials P_k, and kernels W_{f k} that share the
+symmetries of the lattice. Sines are odd, so phi -> -phi is a symmetry as well. Density and score
+s = grad_phi log q go along exactly,
+
+    d log q / dt = -div,    div = sum_{x, f} W_f(0; t) omega_f cos(omega_f phi_x),
+    d s_y / dt = -sum_f omega_f cos(omega_f phi_y) (W_f * s)_y
+                 + sum_f W_f(0; t) omega_f^2 sin(omega_f phi_y),
+
+up to the error of the fourth-order Runge-Kutta steps, which `refined` makes negligible.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from physgen.batch import Batch, Schema
+from physgen.surrogates.base import Surrogate
+from physgen.surrogates.flows.lattice.fourier import FourierGaussian, check_lattice, orbits
+from physgen.surrogates.flows.lattice.velocity import State, Velocity, kernels
+from physgen.transforms.base import Transform
+
+
+class ContinuousLatticeFlow(Surrogate):
+    """Continuous flow of a real scalar field on a periodic lattice of any dimension.
+
+    Args:
+        schema: one real variable, whose shape is that of the lattice.
+        transform: none, since it would break the symmetries.
+        n_frequencies: sines F.
+        n_times: Legendre polynomials in time.
+        duration: T, by which the learned kernels are multiplied.
+        integration_steps: Runge-Kutta steps in training and in `sample`.
+        largest_frequency: the frequencies start equally spaced from 1 to this.
+        base_width: the base Gaussian starts as white noise of this width.
+
+    Raises:
+        RecipeError: if the samples are not a real field without conditions.
+    """
+
+    labels: Tensor
+
+    def __init__(
+        self,
+        schema: Schema,
+        transform: Transform | None = None,
+        *,
+        n_frequencies: int = 8,
+        n_times: int = 6,
+        duration: float = 4.5,
+        integration_steps: int = 8,
+        largest_frequency: float = 8.0,
+        base_width: float = 0.5,
+    ) -> None:
+        super().__init__(schema, transform)
+        check_lattice(type(self).__name__, schema, transform)
+        labels, n_orbits = orbits(schema.shape)
+        self.base = FourierGaussian(schema.shape, base_width)
+        self.weights = nn.Parameter(torch.zeros(n_times, n_frequencies, n_orbits))
+        self.frequencies = nn.Parameter(torch.linspace(1, largest_frequency, n_frequencies))
+        self.register_buffer("labels", labels, persistent=False)
+        self.duration = duration
+        self.integration_steps = integration_steps
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the noise behind one sample: that of the sample."""
+        return self.schema.shape
+
+    def refined(self) -> ContinuousLatticeFlow:
+        """Return a copy in float64 with twice the integration steps, for final numbers."""
+        other = copy.deepcopy(self).double()
+        other.integration_steps = 2 * self.integration_steps
+        return other
+
+    def push(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Map (B, *shape) noise to fields."""
+        (x,) = self._integrate(Velocity.alone, (self.base(noise).flatten(1),))
+        return x.reshape(noise.shape)
+
+    def push_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (B, *shape) noise to fields and their (B,) log-density, both differentiable."""
+        start = (self.base(noise).flatten(1), self.base.log_prob_of_noise(noise))
+        x, log_prob = self._integrate(Velocity.with_density, start)
+        return x.reshape(noise.shape), log_prob
+
+    def push_with_score(self, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Map (B, *shape) noise to fields, their (B,) log-density and its gradient in the field.
+
+        Only the fields are differentiable, which is what path gradients need; density and score
+        (B, *shape) are detached.
+        """
+        with torch.no_grad():
+            log_prob = self.base.log_prob_of_noise(noise)
+            score = self.base.score_of_noise(noise).flatten(1)
+        start = (self.base(noise).flatten(1), log_prob, score)
+        x, log_prob, score = self._integrate(Velocity.with_score, start)
+        return x.reshape(noise.shape), log_prob, score.reshape(noise.shape)
+
+    def log_prob(self, batch: Batch) -> Tensor:
+        """Return (B,) log q(x), by integrating backwards; differentiable."""
+        start = (batch.x.flatten(1), batch.x.new_zeros(len(batch)))
+        z, change = self._integrate(Velocity.with_density, start, backwards=True)
+        return self.base.log_prob_of_noise(self.base.whiten(z.reshape(batch.x.shape))) - change
+
+    def sample(
+        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
+    ) -> Batch:
+        """Draw `n` fields."""
+        with torch.no_grad():
+            return Batch(x=self.push(self._noise(n, generator)))
+
+    def sample_with_log_prob(
+        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
+    ) -> tuple[Batch, Tensor]:
+        """Draw `n` fields and their (n,) log-density, differentiable."""
+        x, log_prob = self.push_with_log_prob(self._noise(n, generator))
+        return Batch(x=x), log_prob
+
+    def sample_with_log_weight(
+        self,
+        n: int,
+        action: Callable[[Tensor, Tensor | None], Tensor],
+        condition: Tensor | None = None,
+        *,
+        generator: torch.Generator,
+    ) -> Batch:
+        """Draw `n` fields with `log_weight` = -S - log q."""
+        with torch.no_grad():
+            batch, log_prob = self.sample_with_log_prob(n, generator=generator)
+            return batch.replace(log_weight=-action(batch.x, None) - log_prob)
+
+    def _noise(self, n: int, generator: torch.Generator) -> Tensor:
+        return torch.randn(
+            n, *self.noise_shape, generator=generator, device=self.device, dtype=self.dtype
+        )
+
+    def _integrate(
+        self,
+        dynamics: Callable[[Velocity, int, State], State],
+        state: State,
+        backwards: bool = False,
+    ) -> State:
+        """Solve from t = 0 to 1, or back, by Runge-Kutta steps of fourth order."""
+        n = self.integration_steps
+        weights = self._weights_at(torch.linspace(-1, 1, 2 * n + 1, dtype=torch.float64))
+        velocity = Velocity(kernels(weights, self.labels), weights[:, :, 0], self.frequencies)
+        size, first, way = (-1 / n, 2 * n, -1) if backwards else (1 / n, 0, 1)
+        for index in range(n):
+            time = first + 2 * way * index
+            k1 = dynamics(velocity, time, state)
+            k2 = dynamics(velocity, time + way, _move(state, 0.5 * size, k1))
+            k3 = dynamics(velocity, time + way, _move(state, 0.5 * size, k2))
+            k4 = dynamics(velocity, time + 2 * way, _move(state, size, k3))
+            state = tuple(
+                y + (size / 6) * (a + 2 * (b + c) + d)
+                for y, a, b, c, d in zip(state, k1, k2, k3, k4, strict=True)
+            )
+        return state
+
+    def _weights_at(self, times: Tensor) -> Tensor:
+        """Return (times, F, orbits), the kernels at times in [-1, 1]."""
+        basis = [torch.ones_like(times), times]
+        for k in range(1, len(self.weights) - 1):
+            basis.append(((2 * k + 1) * times * basis[k] - k * basis[k - 1]) / (k + 1))
+        legendre = torch.stack(basis[: len(self.weights)], 1).to(self.weights)
+        return self.duration * torch.einsum("tk,kfo->tfo", legendre, self.weights)
+
+
+def _move(state: State, size: float, slope: State) -> State:
+    return tuple(y + size * k for y, k in zip(state, slope, strict=True))
