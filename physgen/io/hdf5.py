@@ -257,11 +257,10 @@ class HDF5Source:
             return None
         file = self._nodes()["x"].file
         columns = [dataset(file, name, rank=1) for name in self.group]
-        for column in columns:
+        for name, column in zip(self.group, columns, strict=True):
             if len(column) != len(self):
                 raise FormatError(
-                    f"{self.path}: dataset {column.name!r} has {len(column)} rows, the samples "
-                    f"{len(self)}"
+                    f"{self.path}: dataset {name!r} has {len(column)} rows, the samples {len(self)}"
                 )
         return hash_columns([read_rows(column, 0, len(self)) for column in columns])
 
