@@ -50,7 +50,9 @@ class CheckpointStore:
         try:
             if self.world.first:
                 self.directory.mkdir(parents=True, exist_ok=True)
-                shutil.rmtree(part, ignore_errors=True)
+                # What an earlier kill left half written or half removed.
+                for torn in self.directory.glob("step-*.part"):
+                    shutil.rmtree(torn)
                 part.mkdir()
             self.world.barrier()
             write(part)
@@ -110,10 +112,7 @@ class CheckpointStore:
             if step not in kept:
                 doomed = self.path(step)
                 # Renamed first: a kill within the removal must not leave half a checkpoint.
-                part = doomed.with_name(doomed.name + ".part")
-                shutil.rmtree(part, ignore_errors=True)
-                doomed.rename(part)
-                shutil.rmtree(part)
+                shutil.rmtree(doomed.rename(doomed.with_name(doomed.name + ".part")))
 
 
 def verify(path: Path) -> None:
@@ -126,10 +125,13 @@ def verify(path: Path) -> None:
         lines = (path / MANIFEST).read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"checkpoint {path} has no readable {MANIFEST}") from error
-    if not lines:
-        raise CheckpointError(f"checkpoint {path} is damaged: {MANIFEST} is empty")
-    for line in lines:
-        expected, _, name = line.partition("  ")
+    listed = {name: sum_ for sum_, _, name in (line.partition("  ") for line in lines)}
+    unlisted = {file.name for file in path.iterdir()} - {*listed, MANIFEST}
+    if unlisted:
+        raise CheckpointError(
+            f"checkpoint {path} is damaged: {min(unlisted)} is not in its {MANIFEST}"
+        )
+    for name, expected in listed.items():
         try:
             found = _file_hash(path / name)
         except OSError as error:

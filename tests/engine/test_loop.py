@@ -98,6 +98,8 @@ def test_a_run_in_two_parts_equals_a_run_in_one(tmp_path, method, extra):
     assert not first.finished
     assert first.step in (8, 9)
     assert "run the same command again" in first.message
+    saved = sorted(path.name for path in (tmp_path / "parts/checkpoints").iterdir())
+    assert saved == ["step-000000005", f"step-{first.step:09d}"], "two signals, one save"
     resumed, second = train(tmp_path / "parts", options, method)
     assert second.finished
     assert second.resumed_at == first.step
