@@ -20,28 +20,16 @@ absent, and its constant comes back exactly.
 from __future__ import annotations
 
 import math
-import operator
-import re
-from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from physgen.batch import Batch, Schema
-from physgen.errors import DomainError, RecipeError, suggest
+from physgen.errors import DomainError, RecipeError
+from physgen.systems.presence import presence_rules
 from physgen.transforms.base import Transform
 from physgen.transforms.distribution import FAR, distribution, knots, spikes, stretch
-
-_RULE = re.compile(r"\s*(.+?)\s*(>=|<=|==|!=|>|<)\s*(-?[\d.eE+-]+)\s*")
-_COMPARISONS: dict[str, Callable[[Tensor, float], Tensor]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    "==": operator.eq,
-    "!=": operator.ne,
-    ">": operator.gt,
-    "<": operator.lt,
-}
 
 
 class Gaussianise(Transform):
@@ -71,7 +59,7 @@ class Gaussianise(Transform):
             )
         self._variables, self._atoms, self._n_knots = schema.variables, atoms, n_knots
         discrete = [v.domain in ("integer", "binary", "spin") for v in schema.variables]
-        self._rules = [_rule(v.present, schema.names) for v in schema.variables]
+        self._rules = presence_rules(schema)
         self.exact = atoms == 0 and not any(discrete) and not any(self._rules)
         size = len(discrete)
         low = [-math.inf if v.low is None else v.low for v in schema.variables]
@@ -240,20 +228,6 @@ class Gaussianise(Transform):
 
 def _minus_log_normal(z: Tensor) -> Tensor:
     return 0.5 * z.square() + 0.5 * math.log(2 * math.pi)
-
-
-def _rule(rule: str | None, names: tuple[str, ...]) -> Callable[[Sequence[Tensor]], Tensor] | None:
-    """Read "njets >= 2" into a function of the columns."""
-    if rule is None:
-        return None
-    match = _RULE.fullmatch(rule)
-    if match is None:
-        raise RecipeError(f"present: {rule!r} is not of the form 'column >= number'")
-    name, sign, number = match.groups()
-    if name not in names:
-        raise RecipeError(f"present: {rule!r} names no column of the table{suggest(name, names)}")
-    column, holds, value = names.index(name), _COMPARISONS[sign], float(number)
-    return lambda columns: holds(columns[column], value)
 
 
 def _count(knots: Tensor, x: Tensor, *, strict: bool) -> Tensor:

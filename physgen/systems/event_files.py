@@ -1,0 +1,218 @@
+"""Files of event tables: where they are, how their columns are read, and jagged events as rows.
+
+Columns of HDF5 and npz files are datasets of their own, or those of the table that physgen wrote.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+
+from physgen.batch import Batch, Schema, Variable
+from physgen.errors import FormatError, suggest
+from physgen.io.hdf5 import HDF5Source
+from physgen.io.npz import open_npz
+from physgen.io.root import RootSource
+from physgen.io.shipped import shipped
+from physgen.io.source import Source, blocks, digest_of
+
+PACKAGED = "skhep-testdata:"
+"""Begins paths of files inside the package scikit-hep-testdata."""
+CARD_KEYS = ("path", "tree", "fields", "weight", "group")
+"""What the section `read` of a data set card may say."""
+
+
+def located(path: str) -> Path:
+    """Return the path of a file; those of scikit-hep-testdata are found inside the package.
+
+    Raises:
+        FormatError: the package is absent, or holds no such file (near misses are named).
+    """
+    if not path.startswith(PACKAGED):
+        return Path(path)
+    name = path.removeprefix(PACKAGED)
+    # The package itself would download what it does not hold.
+    package = importlib.util.find_spec("skhep_testdata")
+    if package is None or package.origin is None:
+        raise FormatError(
+            f"{path}: the package that holds this file is not installed; "
+            "`pip install scikit-hep-testdata==0.3.12` (later versions hold no files)"
+        )
+    folder = Path(package.origin).parent / "data"
+    if not (folder / name).is_file():
+        held = [file.name for file in folder.glob("*.root")]
+        remedy = suggest(name, held) if held else "; `pip install scikit-hep-testdata==0.3.12`"
+        raise FormatError(f"{path}: the installed scikit-hep-testdata holds no such file{remedy}")
+    return folder / name
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Return the section `read` of a data set card: a file, or one that physgen ships.
+
+    Raises:
+        FormatError: it cannot be read, or lacks the section.
+    """
+    found = path if path.exists() else shipped("datasets", path.name)
+    try:
+        card = yaml.safe_load(found.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise FormatError(f"{found}: not a readable data set card ({error})") from error
+    section = card.get("read") if isinstance(card, dict) else None
+    if not isinstance(section, dict) or "path" not in section:
+        raise FormatError(f"{found}: a data set card needs a section `read` with a `path`")
+    for key in section:
+        if key not in CARD_KEYS:
+            raise FormatError(f"{found}: unknown key read.{key}{suggest(key, CARD_KEYS)}")
+    return section
+
+
+def open_columns(
+    path: Path,
+    names: Sequence[str],
+    *,
+    tree: str | None,
+    weight: str | None,
+    group: tuple[str, ...],
+    max_items: int | None,
+) -> Source:
+    """Open named columns of a ROOT, HDF5 or npz file, in the shape they have there.
+
+    Raises:
+        FormatError: the file, or what is named, is absent or unfit.
+    """
+    if path.suffix == ".root":
+        return RootSource(path, tree, names, weight=weight, group=group, max_items=max_items)
+    if path.suffix not in (".h5", ".hdf5", ".npz"):
+        raise FormatError(f"{path}: event tables are read from .root, .h5, .hdf5 or .npz files")
+    if path.suffix == ".npz":
+        if group:
+            raise FormatError(f"{path}: data.group is read from ROOT or HDF5 files, not from npz")
+        return _columns(path, names, weight, lambda name: open_npz(path, x=name))
+    return _columns(path, names, weight, lambda name: HDF5Source(path, x=name, group=group))
+
+
+class Unrolled:
+    """A source of jagged events (items, columns), seen as a flat table.
+
+    Attributes:
+        schema: made by `unrolled`.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.name, self.block = source.name, source.block
+        self.schema = unrolled(source.schema.variables, source.schema.shape[0])
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(self, start: int, stop: int) -> Batch:
+        """Return rows [start, stop)."""
+        batch = self._source.read(start, stop)
+        if batch.mask is None:
+            raise FormatError(f"{self.name}: events of shape {tuple(batch.x.shape)} have no mask")
+        counts = batch.mask.sum(1, keepdim=True).to(batch.x.dtype)
+        return batch.replace(x=torch.cat([counts, batch.x.flatten(1)], 1), mask=None)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the samples."""
+        return digest_of(blocks(self))
+
+    def keys(self) -> NDArray[np.int64] | None:
+        """Return the group keys of the file."""
+        return self._source.keys()
+
+
+def unrolled(items: Sequence[Variable], most: int) -> Schema:
+    """Return the flat table of up to `most` items: their number, then the columns of each."""
+    prefixes = {item.name.partition("_")[0] for item in items}
+    count = f"n{prefixes.pop()}" if len(prefixes) == 1 else "n_items"
+    variables = [Variable(count, domain="integer", dtype="int32", low=0, high=most)]
+    for k in range(most):
+        for item in items:
+            name, rule = f"{item.name}[{k}]", f"{count} > {k}"
+            variables.append(Variable(**{**vars(item), "name": name, "present": rule}))
+    return Schema((len(variables),), tuple(variables))
+
+
+def rolled(batch: Batch, items: Sequence[Variable]) -> tuple[Batch, Schema]:
+    """Turn rows of an unrolled table back into masked events (items, columns)."""
+    most = (batch.x.shape[1] - 1) // len(items)
+    x = batch.x[:, 1:].reshape(-1, most, len(items))
+    mask = torch.arange(most, device=x.device) < batch.x[:, :1]
+    return batch.replace(x=x, mask=mask), Schema((most, len(items)), tuple(items))
+
+
+class _Table:
+    """Columns of several sources side by side; the first one knows the groups."""
+
+    def __init__(
+        self, parts: Sequence[tuple[Source, int]], weight: Source | None, names: Sequence[str]
+    ) -> None:
+        self._parts, self._weight, self.name = parts, weight, parts[0][0].name
+        self.block = min(source.block for source, _ in parts)
+        columns = [source.schema.variables[column] for source, column in parts]
+        described = [
+            Variable(**{**vars(column), "name": name})
+            for column, name in zip(columns, names, strict=True)
+        ]
+        self.schema = Schema((len(described),), tuple(described))
+
+    def __len__(self) -> int:
+        return len(self._parts[0][0])
+
+    def read(self, start: int, stop: int) -> Batch:
+        """Return rows [start, stop)."""
+        whole: dict[int, Batch] = {}
+        for source, _ in self._parts:
+            if id(source) not in whole:
+                whole[id(source)] = source.read(start, stop)
+        columns = [whole[id(source)].x[:, column] for source, column in self._parts]
+        weight = whole[id(self._parts[0][0])].weight
+        if self._weight is not None:
+            weight = self._weight.read(start, stop).x[:, 0]
+        return Batch(torch.stack(columns, 1), weight=weight)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the samples."""
+        return digest_of(blocks(self))
+
+    def keys(self) -> NDArray[np.int64] | None:
+        """Return the group keys of the file."""
+        return self._parts[0][0].keys()
+
+
+def _columns(
+    path: Path, names: Sequence[str], weight: str | None, open_one: Callable[[str], Source]
+) -> Source:
+    """Open columns by name: of the table that physgen wrote if there is one, else one by one."""
+    try:
+        table = open_one("x")
+    except FormatError:
+        table = None
+    if table is not None and len(table.schema.variables) > 1:
+        known = table.schema.names
+        for name in names:
+            if name not in known:
+                raise FormatError(f"{path}: there is no column {name!r}{suggest(name, known)}")
+        return _Table([(table, known.index(name)) for name in names], None, names)
+    sources = [open_one(name) for name in names]
+    for name, source in zip(names, sources, strict=True):
+        if source.schema.shape != (1,):
+            raise FormatError(
+                f"{path}: {name!r} has rows of shape {source.schema.shape}; a column has one number"
+            )
+        if len(source) != len(sources[0]):
+            raise FormatError(
+                f"{path}: columns of unequal length: {names[0]!r} has {len(sources[0])} rows, "
+                f"{name!r} has {len(source)}"
+            )
+    weights = None if weight is None else open_one(weight)
+    return _Table([(source, 0) for source in sources], weights, names)

@@ -1,0 +1,246 @@
+"""Tables of collision events: named columns with units, of which some may be absent.
+
+A flat file is taken as it is, a branch a column. Jagged branches (the muons of an event, the hits
+of a track) become a flat table too: the number of items n, then the columns of item 0, item 1, ...,
+those of item k being present if n > k. So an event is always a fixed number of columns, and a rule
+on another column says which of them mean anything (`Variable.present`).
+
+**Weights.** Simulated events carry weights w_i whose sum is the expected yield. A surrogate learns
+the weighted distribution, so that its events are equally probable, and each of n generated ones
+carries the weight sum(w) / n: the sum of weights of a generated file is that of the file learned
+from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from physgen.batch import Batch, Domain, Schema, Variable
+from physgen.errors import FormatError, RecipeError, suggest
+from physgen.io.source import Source, blocks
+from physgen.io.writer import hdf5_writer, npz_writer, root_writer
+from physgen.systems.base import Derived
+from physgen.systems.event_files import (
+    CARD_KEYS,
+    Unrolled,
+    located,
+    open_columns,
+    read_card,
+    rolled,
+    unrolled,
+)
+from physgen.systems.presence import presence_rules
+
+_OPTIONS = ("unit", "domain", "dtype", "low", "high", "present")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventTable:
+    """Events of a ROOT, HDF5 or npz file.
+
+    Args:
+        path: of the file; or of a data set card (YAML, also one that physgen ships, by its name),
+            whose section `read` holds path, tree, fields, weight and group; or
+            `skhep-testdata:NAME`, a file of the package scikit-hep-testdata.
+        tree: of a ROOT file; `None` takes the only one.
+        fields: columns, each a name or a mapping {name, unit, domain, dtype, low, high, present},
+            of which all but the name may be left out (see `Variable`). All flat or all jagged.
+        weight: column of event weights.
+        group: columns that together identify an event; rows of one stay together in a split.
+        max_items: how many items of a jagged event are kept; `None` keeps all.
+
+    Raises:
+        RecipeError: a field cannot be understood.
+        FormatError: the file, or what is named in it, is absent or unfit.
+    """
+
+    path: str | None = None
+    tree: str | None = None
+    fields: tuple[str | dict[str, Any], ...] | None = None
+    weight: str | None = None
+    group: tuple[str, ...] | None = None
+    max_items: int | None = None
+
+    @cached_property
+    def schema(self) -> Schema:
+        """The table: one variable a column."""
+        items = self._items
+        # Described in full, flat columns need no file: the surrogate can be used without it.
+        if all("dtype" in options for options in self._columns.values()):
+            return Schema((len(items),), tuple(items))
+        shape = self._source.schema.shape
+        return unrolled(items, shape[0]) if len(shape) == 2 else Schema(shape, tuple(items))
+
+    @property
+    def derived(self) -> Mapping[str, Derived]:
+        """Nothing: observables of tables are columns."""
+        return {}
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        """Unit of every column."""
+        return {variable.name: variable.unit for variable in self.schema.variables}
+
+    def observables(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the columns, (B,), NaN where absent."""
+        columns = batch.x.unbind(-1)
+        rules = presence_rules(self.schema)
+        return {
+            name: column if rule is None else torch.where(rule(columns), column, torch.nan)
+            for name, column, rule in zip(self.schema.names, columns, rules, strict=True)
+        }
+
+    def features(self, batch: Batch, level: Literal["low", "high"]) -> Tensor:
+        """Return the columns, absent ones as 0 ("low"), and all their ratios and differences.
+
+        "high" appends, for every two columns of the same unit that are real numbers, their
+        difference, or the logarithm of their ratio if neither is ever negative.
+        """
+        rules = presence_rules(self.schema)
+        raw = batch.x.unbind(-1)
+        columns = [
+            column if rule is None else torch.where(rule(raw), column, torch.zeros_like(column))
+            for column, rule in zip(raw, rules, strict=True)
+        ]
+        if level == "high":
+            columns += self._pairs(columns)
+        return torch.stack(columns, -1)
+
+    def open(self, path: Path) -> Source:
+        """Open a file with the columns of this table."""
+        source = dataclasses.replace(self, path=str(path))._source
+        return Unrolled(source) if len(source.schema.shape) == 2 else source
+
+    def write(self, path: Path, batch: Batch) -> None:
+        """Write events with the names and types they were read with (.root, .h5 or .npz).
+
+        Events without weights get equal ones, see `weigh`, if the table has a weight column.
+        """
+        batch = self.weigh(batch, len(batch))
+        schema, kind, card = self.schema, path.suffix, self._card
+        if kind == ".root":
+            if schema.names != tuple(self._columns):
+                batch, schema = rolled(batch, self._items)
+            tree, weight = card["tree"] or "events", card["weight"] or "weight"
+            with root_writer(path, schema, tree=tree, weight=weight) as put:
+                put(batch)
+        elif kind in (".h5", ".hdf5"):
+            with hdf5_writer(path, schema=schema) as put:
+                put(batch)
+        elif kind == ".npz":
+            with npz_writer(path, schema=schema) as put:
+                put(batch)
+        else:
+            raise FormatError(f"{path}: event tables are written as .root, .h5 or .npz")
+
+    def weigh(self, batch: Batch, total: int) -> Batch:
+        """Give generated events the weight sum(w) / total, `total` being how many are generated.
+
+        Events that have weights, and those of tables without a weight column, stay as they are.
+        """
+        if batch.weight is not None or not self._card.get("weight"):
+            return batch
+        weight = torch.full((len(batch),), self.sum_of_weights / max(total, 1), dtype=torch.float64)
+        return batch.replace(weight=weight.to(batch.x.device))
+
+    @cached_property
+    def sum_of_weights(self) -> float:
+        """Of the file, all rows of it; its number of rows if it has no weights."""
+        total = 0.0
+        for batch in blocks(self._source):
+            rows = torch.ones(len(batch)) if batch.weight is None else batch.weight
+            total += float(rows.double().sum())
+        return total
+
+    @cached_property
+    def _card(self) -> dict[str, Any]:
+        """Path, tree, fields, weight and group: what is given here, else what the card says."""
+        given = {key: getattr(self, key) for key in CARD_KEYS}
+        if self.path is not None and Path(self.path).suffix in (".yaml", ".yml"):
+            card = read_card(Path(self.path))
+            given = {key: given[key] or card.get(key) for key in CARD_KEYS} | {"path": card["path"]}
+        if not given["fields"]:
+            raise RecipeError("system events: name the columns of the table in data.fields")
+        return given
+
+    @cached_property
+    def _columns(self) -> dict[str, dict[str, Any]]:
+        """Options of every column by its name."""
+        columns: dict[str, dict[str, Any]] = {}
+        for field in self._card["fields"]:
+            options = {"name": field} if isinstance(field, str) else dict(field)
+            name = options.pop("name", None)
+            if not isinstance(name, str) or name in columns:
+                raise RecipeError(f"data.fields: {field!r} has no name, or one that is taken")
+            for key in options:
+                if key not in _OPTIONS:
+                    raise RecipeError(
+                        f"data.fields: unknown key {key!r} of {name}{suggest(key, _OPTIONS)}"
+                    )
+            columns[name] = options
+        return columns
+
+    @cached_property
+    def _items(self) -> list[Variable]:
+        """The columns of the file: what is said of them here, else what the file says."""
+        columns, found = self._columns, {}
+        if not all("dtype" in options for options in columns.values()):
+            found = {variable.name: variable for variable in self._source.schema.variables}
+        return [_variable(name, options, found.get(name)) for name, options in columns.items()]
+
+    @cached_property
+    def _source(self) -> Source:
+        """The file, in its own shape."""
+        card = self._card
+        if card["path"] is None:
+            raise RecipeError("system events: say which file to read in data.path")
+        return open_columns(
+            located(str(card["path"])),
+            list(self._columns),
+            tree=card["tree"],
+            weight=card["weight"],
+            group=tuple(card["group"] or ()),
+            max_items=self.max_items,
+        )
+
+    def _pairs(self, columns: Sequence[Tensor]) -> list[Tensor]:
+        """Return differences, or log ratios, of all pairs of comparable columns."""
+        pairs = []
+        for i, a in enumerate(self.schema.variables):
+            for j, b in enumerate(self.schema.variables[:i]):
+                if a.unit != b.unit or a.domain != b.domain or a.dtype != b.dtype:
+                    continue
+                if a.domain == "non-negative":
+                    pairs.append((columns[i] + 1).log() - (columns[j] + 1).log())
+                elif a.domain == "real":
+                    pairs.append(columns[i] - columns[j])
+        return pairs
+
+
+def _variable(name: str, options: Mapping[str, Any], found: Variable | None) -> Variable:
+    """Describe a column by what the recipe says, else by what the file says."""
+    known = {} if found is None else vars(found)
+    dtype = options.get("dtype", known.get("dtype", "float32"))
+    try:
+        kind = np.dtype(dtype).kind
+    except TypeError as error:
+        raise RecipeError(
+            f"data.fields: {name} has dtype {dtype!r}; take one such as float32"
+        ) from error
+    domain: Domain = "binary" if kind == "b" else "integer" if kind in "iu" else "real"
+    given = {"domain": domain, **known, **options, "name": name, "dtype": dtype}
+    if given["domain"] not in get_args(Domain):
+        raise RecipeError(
+            f"data.fields: {name} has domain {given['domain']!r}"
+            f"{suggest(given['domain'], get_args(Domain))}"
+        )
+    return Variable(**given)
