@@ -1,0 +1,187 @@
+"""Means of observables, and functions of them, against exact, published or true values.
+
+For every row: bias = value - exact, sigma^2 = error^2 + exact_error^2, pull = bias / sigma, and the
+two-sided p-value erfc(|pull| / sqrt 2). Errors are those of the Gamma-method where the samples
+carry chains (`physgen.validation.uncertainty`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy import float64
+from numpy.typing import NDArray
+
+from physgen.errors import DomainError, RecipeError, suggest
+from physgen.validation.comparison import Comparison, Measured
+from physgen.validation.scorecard import Row, within
+from physgen.validation.uncertainty import Estimate, gamma_method
+
+UNDEFINED = Estimate(math.nan, math.nan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """Means of observables and derived quantities.
+
+    An observable of several bins (a profile, a correlation function) gets one row: the bin that is
+    farthest off in standard deviations, its p-value corrected for having looked at all (Sidak).
+
+    Attributes:
+        tolerance: limit on |bias| + 2 sigma by name, relative to the value it should have (for a
+            profile, to its largest bin).
+    """
+
+    tolerance: dict[str, float] | None = None
+
+    def rows(self, comparison: Comparison) -> list[Row]:
+        """Return one row an observable or derived quantity.
+
+        Raises:
+            RecipeError: a tolerance is stated for something that is not measured.
+        """
+        values = comparison.measured["generated"].values
+        scalars = [name for name, value in values.items() if value.ndim == 1]
+        profiles = [name for name, value in values.items() if value.ndim > 1]
+        tolerance = self.tolerance or {}
+        refuse_unknown(tolerance, [*values, *comparison.system.derived])
+        rows = [
+            _row(comparison, name, tolerance.get(name))
+            for name in [*scalars, *comparison.system.derived]
+        ]
+        if "truth" in comparison.measured:
+            rows += [_profile(comparison, name, tolerance.get(name)) for name in profiles]
+        return rows
+
+
+def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise `RecipeError` for the first tolerance that belongs to no row."""
+    names = list(known)
+    for name in given:
+        if name not in names:
+            raise RecipeError(
+                f"a tolerance is stated for {name!r}, which is not measured" + suggest(name, names)
+            )
+
+
+def estimate(comparison: Comparison, measured: Measured, name: str) -> Estimate:
+    """Return an observable's mean or a derived quantity with its error; NaN if undefined."""
+    derived = comparison.system.derived.get(name)
+    columns = (
+        measured.values[name]
+        if derived is None
+        else np.stack([measured.values[mean] for mean in derived.means], axis=1)
+    )
+    try:
+        return gamma_method(
+            columns,
+            function=None if derived is None else derived.function,
+            chain=measured.chain,
+            weight=measured.weight,
+        )
+    except DomainError:
+        return UNDEFINED
+
+
+def _row(comparison: Comparison, name: str, tolerance: float | None) -> Row:
+    estimates = {r: estimate(comparison, m, name) for r, m in comparison.measured.items()}
+    ours, truth = estimates["generated"], estimates.get("truth")
+    floor, baseline = estimates.get("floor"), estimates.get("baseline")
+    content: dict[str, Any] = {
+        "name": name,
+        "metric": "means",
+        "value": ours.value,
+        "error": ours.error,
+        "baseline": None if baseline is None else baseline.value,
+        "unit": comparison.unit(name),
+        "note": _note(comparison.measured["generated"], name, ours),
+    }
+    known: tuple[float, float, str] | None = comparison.known(name)
+    if known is None and truth is not None:
+        known = truth.value, truth.error, "truth"
+    if known is None:
+        if tolerance is not None:
+            raise RecipeError(f"a tolerance is stated for {name!r}, but nobody knows its value")
+        return Row(**content)
+    exact, exact_error, source = known
+    content |= {"exact": exact, "exact_error": exact_error, "exact_source": source}
+    if floor is not None and truth is not None:
+        content["floor"] = abs(floor.value - truth.value)
+        content["floor_error"] = math.hypot(floor.error, truth.error)
+    bias, sigma = ours.value - exact, math.hypot(ours.error, exact_error)
+    content["pull"], content["p_value"] = pull(bias, sigma)
+    if tolerance is not None:
+        content["tolerance"] = tolerance * abs(exact)
+        content["verdict"] = within(bias, sigma, content["tolerance"])
+    return Row(**content)
+
+
+def pull(bias: float, sigma: float) -> tuple[float, float]:
+    """Return bias / sigma and its two-sided p-value; a bias without an error is impossible."""
+    if math.isnan(bias):
+        return math.nan, 0.0
+    if not sigma > 0:
+        return (0.0, 1.0) if bias == 0 else (math.copysign(math.inf, bias), 0.0)
+    return bias / sigma, math.erfc(abs(bias / sigma) / math.sqrt(2))
+
+
+def _note(measured: Measured, name: str, ours: Estimate) -> str:
+    parts = []
+    if measured.chain is not None and ours is not UNDEFINED:
+        parts.append(f"tau_int {ours.tau_int:.2g}")
+    if not ours.converged:
+        parts.append("chains too short for this autocorrelation: the error is a lower bound")
+    if name in measured.values:
+        missing = int(np.isnan(measured.values[name]).sum())
+        if missing:
+            parts.append(f"not defined in {missing} of {len(measured.values[name])} samples")
+    return "; ".join(parts)
+
+
+def _profile(comparison: Comparison, name: str, tolerance: float | None) -> Row:
+    profiles = {r: profile(m, name) for r, m in comparison.measured.items()}
+    truth, ours = profiles["truth"], profiles["generated"]
+    n_bins = truth.shape[1]
+    bias, sigma = ours[0] - truth[0], np.hypot(ours[1], truth[1])
+    pulls = [pull(b, s) for b, s in zip(bias.tolist(), sigma.tolist(), strict=True)]
+    # Where neither sample has anything in a bin there is nothing to be off.
+    worst = min(range(n_bins), key=lambda i: pulls[i][1])
+    limit = None if tolerance is None else tolerance * float(np.nanmax(np.abs(truth[0])))
+    content: dict[str, Any] = {}
+    if "floor" in profiles:
+        content["floor"] = abs(profiles["floor"][0, worst] - truth[0, worst])
+        content["floor_error"] = math.hypot(profiles["floor"][1, worst], truth[1, worst])
+    if "baseline" in profiles:
+        content["baseline"] = profiles["baseline"][0, worst]
+    single = min(pulls[worst][1], 1 - 1e-16)
+    return Row(
+        name=f"{name}, bin {worst + 1} of {n_bins}",
+        metric="means",
+        value=ours[0, worst],
+        error=ours[1, worst],
+        exact=truth[0, worst],
+        exact_error=truth[1, worst],
+        exact_source="truth",
+        pull=pulls[worst][0],
+        p_value=-math.expm1(n_bins * math.log1p(-single)),
+        tolerance=limit,
+        unit=comparison.unit(name),
+        verdict=within(bias[worst], sigma[worst], limit),
+        note="the bin that is farthest off",
+        **content,
+    )
+
+
+def profile(measured: Measured, name: str) -> NDArray[float64]:
+    """Return (2, bins): means and errors of an observable of several bins."""
+    found = []
+    for column in measured.values[name].T:
+        try:
+            found.append(gamma_method(column, chain=measured.chain, weight=measured.weight))
+        except DomainError:
+            found.append(UNDEFINED)
+    return np.array([[e.value for e in found], [e.error for e in found]])

@@ -1,0 +1,337 @@
+"""Shapes of distributions: histograms of observables, their correlations, a kernel on all of them.
+
+Distances are one-sided, so that they are judged by a permutation test (samples corrected to be
+exact) or by value + 2 sigma against a stated tolerance, beside the same between two truth samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy import float64
+from numpy.typing import NDArray
+
+from physgen.batch import Batch
+from physgen.errors import DomainError, InputError
+from physgen.validation.comparison import Comparison, Measured
+from physgen.validation.distances import (
+    Distances,
+    MaximumMean,
+    bin_edges,
+    compare,
+    maximum_mean_discrepancy,
+    resample,
+)
+from physgen.validation.means import refuse_unknown
+from physgen.validation.scorecard import Row, within
+from physgen.validation.uncertainty import gamma_method
+
+Array = NDArray[float64]
+_KINDS = {"W1": "wasserstein", "KS": "kolmogorov_smirnov", "separation": "separation"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histograms:
+    """W1, KS and separation power of every observable; of one with bins, the mean over its bins.
+
+    Samples that carry chains are thinned to 2 tau_int for p-value and error. The bins of the
+    separation power are those of `physgen.validation.distances.bin_edges` on the truth.
+
+    Attributes:
+        tolerance: limit on value + 2 sigma by name of the row ("W1 E/N", "KS E/N",
+            "separation E/N"); for W1 in units of the truth's standard deviation.
+        permutations: for each p-value.
+    """
+
+    tolerance: dict[str, float] | None = None
+    permutations: int = 200
+
+    def rows(self, comparison: Comparison) -> list[Row]:
+        """Return three rows an observable.
+
+        Raises:
+            RecipeError: a tolerance is stated for something that is not measured.
+            InputError: there is no truth.
+        """
+        truth = _truth(comparison)
+        tolerance = self.tolerance or {}
+        refuse_unknown(tolerance, [f"{kind} {name}" for name in truth.values for kind in _KINDS])
+        rows = []
+        for name in truth.values:
+            try:
+                numbers = self._distances(comparison, truth, name)
+            except DomainError as error:
+                rows.append(
+                    Row(
+                        name=f"W1 {name}",
+                        metric="histograms",
+                        value=None,
+                        p_value=0.0 if comparison.corrected else None,
+                        note=str(error),
+                        verdict="fail" if f"W1 {name}" in tolerance else "info",
+                    )
+                )
+                continue
+            rows += [
+                _distance_row(comparison, kind, name, numbers, tolerance.get(f"{kind} {name}"))
+                for kind in _KINDS
+            ]
+        return rows
+
+    def _distances(
+        self, comparison: Comparison, truth: Measured, name: str
+    ) -> dict[str, Distances]:
+        """Return distances by role, and for scalars "p", and "error" by role."""
+        columns = truth.values[name].reshape(len(truth.values[name]), -1).T
+        # A bin that is not defined in any true sample has nothing to be compared with.
+        defined = [i for i, column in enumerate(columns) if np.isfinite(column).any()]
+        edges = {i: bin_edges(columns[i], truth.weight) for i in defined}
+        numbers: dict[str, Distances] = {}
+        for role, other in comparison.measured.items():
+            if role == "truth":
+                continue
+            theirs = other.values[name].reshape(len(other.values[name]), -1).T
+            found = [
+                compare(columns[i], theirs[i], truth.weight, other.weight, edges=edges[i])
+                for i in defined
+            ]
+            numbers[role] = Distances(
+                *(float(np.mean([getattr(d, a) for d in found])) for a in _KINDS.values())
+            )
+            if truth.values[name].ndim == 1 and role != "baseline":
+                resampled = resample(
+                    *_thinned(truth, name, other),
+                    seed=comparison.seed,
+                    edges=edges[0],
+                    n_permutations=self.permutations if role == "generated" else 1,
+                )
+                numbers[f"{role} error"] = resampled.error
+                if role == "generated":
+                    numbers["p"] = resampled.p_value
+        return numbers
+
+
+def _thinned(
+    truth: Measured, name: str, other: Measured
+) -> tuple[Array, Array, Array | None, Array | None]:
+    """Return both samples of an observable and their weights, every (2 tau_int)-th of a chain."""
+    parts = []
+    for measured in (truth, other):
+        keep = slice(None, None, 1)
+        values = measured.values[name]
+        if measured.chain is not None:
+            tau = gamma_method(values, chain=measured.chain).tau_int
+            keep = slice(None, None, max(1, round(2 * tau)))
+        order = np.arange(len(values))
+        if measured.chain is not None:
+            order = np.argsort(measured.chain, kind="stable")
+        rows = order[keep]
+        parts.append((values[rows], None if measured.weight is None else measured.weight[rows]))
+    return parts[0][0], parts[1][0], parts[0][1], parts[1][1]
+
+
+def _distance_row(
+    comparison: Comparison,
+    kind: str,
+    name: str,
+    numbers: Mapping[str, Distances],
+    tolerance: float | None,
+) -> Row:
+    def number(key: str) -> float | None:
+        return float(getattr(numbers[key], _KINDS[kind])) if key in numbers else None
+
+    unit, limit = "1", tolerance
+    if kind == "W1":
+        unit = comparison.unit(name)
+        deviation = float(np.nanstd(comparison.measured["truth"].values[name]))
+        limit = None if tolerance is None else tolerance * deviation
+    value, error = number("generated"), number("generated error")
+    pooled = comparison.measured["truth"].values[name].ndim > 1
+    return Row(
+        name=f"{kind} {name}",
+        metric="histograms",
+        value=value,
+        error=error,
+        floor=number("floor"),
+        floor_error=number("floor error"),
+        baseline=number("baseline"),
+        p_value=number("p"),
+        tolerance=limit,
+        unit=unit,
+        verdict=within(number("generated") or 0.0, error or 0.0, limit),
+        note="mean over the bins" if pooled else "",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correlations:
+    """The largest and the mean difference of the correlation matrices of the observables.
+
+    Only samples in which all observables are defined enter.
+
+    Attributes:
+        tolerance: limit on value + 2 sigma of the largest difference.
+        resamples: bootstrap resamplings for the errors.
+    """
+
+    tolerance: float | None = None
+    resamples: int = 50
+
+    def rows(self, comparison: Comparison) -> list[Row]:
+        """Return two rows, or none where fewer than two observables vary.
+
+        Raises:
+            InputError: there is no truth, or no sample has all observables.
+        """
+        names = varying(_truth(comparison))
+        if len(names) < 2:
+            return []
+        samples = {role: complete(m, names) for role, m in comparison.measured.items()}
+        target = correlation_matrix(*samples["truth"])
+        upper = np.triu_indices(len(names), 1)
+        roles = [role for role in samples if role != "truth"]
+        found = {r: _differences(correlation_matrix(*samples[r]), target) for r in roles}
+        errors = {r: self._errors(samples["truth"], samples[r], comparison.seed) for r in roles}
+        difference = np.abs(correlation_matrix(*samples["generated"]) - target)[upper]
+        worst = int(np.argmax(difference))
+        notes = (
+            f"{names[upper[0][worst]]} with {names[upper[1][worst]]}",
+            f"over {len(difference)} pairs",
+        )
+        rows = []
+        for i, name in enumerate(("largest |d correlation|", "mean |d correlation|")):
+            value, error = float(found["generated"][i]), float(errors["generated"][i])
+            limit = self.tolerance if i == 0 else None
+            rows.append(
+                Row(
+                    name=name,
+                    metric="correlations",
+                    value=value,
+                    error=error,
+                    floor=float(found["floor"][i]) if "floor" in found else None,
+                    floor_error=float(errors["floor"][i]) if "floor" in found else None,
+                    baseline=float(found["baseline"][i]) if "baseline" in found else None,
+                    tolerance=limit,
+                    verdict=within(value, error, limit),
+                    note=notes[i],
+                )
+            )
+        return rows
+
+    def _errors(self, truth: tuple[Array, Array], other: tuple[Array, Array], seed: int) -> Array:
+        generator = np.random.default_rng(seed)
+        parts = []
+        for _ in range(self.resamples):
+            first, second = (
+                correlation_matrix(values, weight * generator.poisson(1.0, len(values)))
+                for values, weight in (truth, other)
+            )
+            parts.append(_differences(first, second))
+        return np.asarray(np.std(parts, axis=0, ddof=1))
+
+
+def varying(measured: Measured) -> list[str]:
+    """Return the names of the scalar observables that are not constant."""
+    return [name for name, value in measured.scalars.items() if np.nanstd(value) > 0]
+
+
+def complete(measured: Measured, names: list[str]) -> tuple[Array, Array]:
+    """Return (N, F) values and (N,) weights of the samples in which all `names` are defined."""
+    values = np.stack([measured.values[name] for name in names], axis=1)
+    keep = np.isfinite(values).all(1)
+    if keep.sum() < 2:
+        raise InputError("correlations: no sample has all observables defined")
+    weight = np.ones(len(values)) if measured.weight is None else measured.weight
+    return values[keep], weight[keep]
+
+
+def correlation_matrix(values: Array, weight: Array) -> Array:
+    """Return the (F, F) weighted Pearson correlations of (N, F) values."""
+    centred = values - weight @ values / weight.sum()
+    covariance = (centred * weight[:, None]).T @ centred
+    deviation = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    deviation = np.where(deviation > 0, deviation, 1.0)
+    result: Array = covariance / np.outer(deviation, deviation)
+    return result
+
+
+def _differences(a: Array, b: Array) -> Array:
+    off = np.abs(a - b)[np.triu_indices(len(a), 1)]
+    return np.array([off.max(), off.mean()])
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaximumMeanDiscrepancy:
+    """MMD^2 with a Gaussian kernel on features standardised by the truth.
+
+    Attributes:
+        level: which features (`HasFeatures`).
+        n: rows of each sample, evenly spaced; the cost grows as n^2.
+        permutations: for the p-value.
+        tolerance: limit on value + 2 sigma.
+    """
+
+    level: Literal["low", "high"] = "high"
+    n: int = 2000
+    permutations: int = 200
+    tolerance: float | None = None
+
+    def rows(self, comparison: Comparison) -> list[Row]:
+        """Return one row; `InputError` if there is no truth."""
+        truth, truth_weight = self._features(comparison, "truth")
+        centre, width = np.nanmean(truth, 0), np.nanstd(truth, 0)
+        width = np.where(width > 0, width, 1.0)
+
+        def standardised(values: Array) -> Array:
+            scaled = (values - centre) / width
+            return np.nan_to_num(scaled, nan=0.0, posinf=1e3, neginf=-1e3)
+
+        found: dict[str, MaximumMean] = {}
+        for role in comparison.measured:
+            if role != "truth":
+                values, weight = self._features(comparison, role)
+                found[role] = maximum_mean_discrepancy(
+                    standardised(truth),
+                    standardised(values),
+                    truth_weight,
+                    weight,
+                    seed=comparison.seed,
+                    n_permutations=self.permutations if role == "generated" else 20,
+                )
+        ours, floor, baseline = found["generated"], found.get("floor"), found.get("baseline")
+        return [
+            Row(
+                name=f"MMD^2 {self.level} level",
+                metric="mmd",
+                value=ours.value,
+                error=ours.error,
+                floor=None if floor is None else floor.value,
+                floor_error=None if floor is None else floor.error,
+                baseline=None if baseline is None else baseline.value,
+                p_value=ours.p_value,
+                tolerance=self.tolerance,
+                verdict=within(max(ours.value, 0.0), ours.error, self.tolerance),
+                note=f"{len(truth)} rows of each sample, bandwidth {ours.bandwidth:.3g}",
+            )
+        ]
+
+    def _features(self, comparison: Comparison, role: str) -> tuple[Array, Array | None]:
+        batch: Batch | None = getattr(comparison, role)
+        if batch is None:
+            raise InputError(f"MMD needs a sample of the {role}; this system cannot make one")
+        rows = np.linspace(0, len(batch) - 1, min(self.n, len(batch))).astype(int)
+        weight = next(m.weight for r, m in comparison.measured.items() if r == role)
+        values: Array = comparison.features(batch, self.level)[rows]
+        return values, None if weight is None else weight[rows]
+
+
+def _truth(comparison: Comparison) -> Measured:
+    if "truth" not in comparison.measured:
+        raise InputError(
+            "this metric needs a sample of the truth, which this system cannot make: give a data "
+            "set, or leave the metric out"
+        )
+    return comparison.measured["truth"]
