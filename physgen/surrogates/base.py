@@ -153,6 +153,10 @@ class HasBound(Protocol):
 class HasLogWeight(Protocol):
     """Can say how probable its samples are under an action: what exactness needs."""
 
+    def refined(self) -> Surrogate:
+        """Return a copy in double precision, with finer integration where there is any."""
+        ...
+
     def sample_with_log_weight(
         self,
         n: int,

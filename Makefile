@@ -1,0 +1,51 @@
+# Every target works on a fresh machine with Python 3.11 or later and git.
+PYTHON ?= python3
+BIN := .venv/bin
+# On a machine without a GPU, TORCH names the CPU build; see "CPU or CUDA" in README.md.
+TORCH ?= torch==2.13.0
+RUNS ?= runs
+
+.PHONY: install install-dev quickstart demo test test-slow lint docs bench-peers clean
+
+install: .venv/installed
+install-dev: .venv/installed-dev
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install -q '$(TORCH)'
+	$(BIN)/pip install -q -c constraints.txt -e '.[quickstart]'
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/pip install -q -c constraints.txt -e '.[quickstart,dev]'
+	touch $@
+
+quickstart: install
+	$(BIN)/physgen quickstart --runs $(RUNS)
+
+demo: install
+	$(BIN)/physgen quickstart --full --runs $(RUNS)
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest -n 2
+
+test-slow: install-dev
+	$(BIN)/pytest -m slow
+
+docs: install-dev
+	$(BIN)/pdoc -o docs/api physgen
+
+bench-peers: install-dev
+	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/run.py all --json benchmarks/results/latest.json
+
+clean:
+	rm -rf .venv build dist

@@ -1,0 +1,332 @@
+"""The command line: verbs in the order of the work. Holds no logic of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from physgen.errors import InputError, PhysgenError
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from physgen.pipeline import Progress
+    from physgen.validation.scorecard import Scorecard
+
+app = typer.Typer(
+    name="physgen",
+    help="From a file of physics samples, or an action, to a validated surrogate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+track = typer.Typer(help="The mirror of runs in MLflow.", no_args_is_help=True)
+app.add_typer(track, name="track")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the run directories.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Changes to the recipe, such as engine.steps=2000.")
+]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> None:
+    """Options of every verb."""
+    # `main` reads --debug from the command line, since an error may come before this runs.
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine is: versions, cores, devices, and what is missing.
+
+    Example: `physgen doctor`
+    """
+    from physgen.engine.device import describe_machine
+
+    _print_mapping(describe_machine(), as_json)
+
+
+@app.command()
+def inspect(file: Path, as_json: Json = False) -> None:
+    """Say what is in a file: format, shapes, units, ranges, and the first problem.
+
+    Example: `physgen inspect events.root`
+    """
+    from physgen.io.inspect import inspect as look
+
+    _print_mapping(look(file), as_json)
+
+
+@app.command()
+def simulate(
+    system: Annotated[str, typer.Argument(help="Name of a recipe, for its system.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
+    overrides: Overrides = None,
+    n: Annotated[int, typer.Option("-n", help="How many samples.")] = 10_000,
+    seed: int = 1,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Simulate samples of a recipe's system with its built-in Monte Carlo, into a file.
+
+    Example: `physgen simulate ising-rbm -n 1000 -o spins.h5 system.temperature=2.5`
+    """
+    from physgen import pipeline, recipe
+
+    resolved = recipe.read(system, recipe.parse_overrides(overrides or []))
+    pipeline.simulate(resolved, output, n, seed, overwrite=overwrite)
+    _print_mapping({"file": str(output), "n": n, "seed": seed}, as_json)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name or file of a recipe, or a run to resume.")],
+    overrides: Overrides = None,
+    preset: Annotated[str | None, typer.Option(help="A preset of the recipe.")] = None,
+    runs: Runs = Path("runs"),
+    force: Annotated[
+        bool, typer.Option(help="Resume although recipe, data or number of processes changed.")
+    ] = False,
+    score: Annotated[bool, typer.Option(help="Validate after training.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Train a surrogate, then score it. The same command again resumes where it stopped.
+
+    Example: `physgen train ising-rbm engine.steps=2000 surrogate.hidden=256`
+    """
+    from physgen import pipeline
+    from physgen.recipe import parse_overrides
+
+    with _bars(as_json) as progress:
+        run = pipeline.train(
+            recipe,
+            parse_overrides(overrides or []),
+            preset=preset,
+            runs=runs,
+            force=force,
+            score=score,
+            progress=progress,
+        )
+    if score:
+        _print_scorecard(run.scorecard(), as_json)
+    if not as_json:
+        typer.echo(f"run directory: {run.path}")
+        if score:
+            typer.echo(f"report: {run.path / 'report.html'}")
+
+
+@app.command()
+def validate(
+    target: Annotated[
+        Path, typer.Argument(help="A run directory, a file of generated samples, or an ensemble.")
+    ],
+    against: Annotated[
+        Path | None, typer.Option(help="File of true samples to judge the first one by.")
+    ] = None,
+    binning: Annotated[
+        str | None, typer.Option(help="Binning XML of CaloChallenge files, path or name.")
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(help="Recipe whose system the file belongs to.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Changes to the recipe, key=value.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for scorecard and report.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Score a run, any two files of samples against each other, or a Markov chain.
+
+    Examples: `physgen validate runs/ising-rbm/0123456789`,
+    `physgen validate --against truth.hdf5 generated.hdf5 --binning geometry.xml`,
+    `physgen validate ensemble.h5`
+    """
+    from physgen import pipeline, recipe
+
+    with _bars(as_json) as progress:
+        if target.is_dir():
+            card = pipeline.validate(target, progress=progress)
+            output = target
+        else:
+            changes = recipe.parse_overrides(overrides or [])
+            card = pipeline.validate_files(
+                target, against, binning, system, changes, output, progress=progress
+            )
+    _print_scorecard(card, as_json)
+    if output is not None and not as_json:
+        typer.echo(f"report: {output / 'report.html'}")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories.")],
+    output: Annotated[Path, typer.Option("-o", "--output")] = Path("report.html"),
+) -> None:
+    """Write one offline HTML page for one or several scored runs.
+
+    Example: `physgen report runs/*/* -o report.html`
+    """
+    from physgen import pipeline
+
+    typer.echo(f"report: {pipeline.report(runs, output)}")
+
+
+@app.command()
+def generate(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    n: Annotated[str, typer.Option("-n", help="How many samples; 1e6 is understood.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="HDF5 or ROOT file to write.")],
+    seed: int = 1,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(help="One condition for all samples, name=value in the card's units."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Generate samples into a file. The output depends on the seed only, not on chunks.
+
+    Example: `physgen generate runs/calo-flow/0123456789 -n 1e5 -o showers.hdf5 --seed 7`
+    """
+    from physgen import pipeline
+
+    try:
+        count = int(float(n))
+    except ValueError as error:
+        raise InputError(f"-n {n}: not a number of samples") from error
+    with _bars(as_json) as progress:
+        pipeline.generate(
+            run,
+            count,
+            seed=seed,
+            output=output,
+            condition=pipeline.parse_condition(condition or []),
+            device=device,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    _print_mapping({"file": str(output), "n": count, "seed": seed}, as_json)
+
+
+@track.command()
+def sync(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    uri: Annotated[
+        str | None, typer.Option(help="Tracking URI; MLFLOW_TRACKING_URI or SQLite if absent.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Bring MLflow up to date with a run's journal. Safe to repeat.
+
+    Example: `physgen track sync runs/ising-rbm/0123456789`
+    """
+    from physgen import pipeline
+
+    _print_mapping(pipeline.track(run, uri), as_json)
+
+
+@app.command()
+def quickstart(
+    runs: Runs = Path("runs"),
+    full: Annotated[bool, typer.Option(help="The full budget instead of the small one.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run the four pipelines: spins, a lattice, a calorimeter, collision events.
+
+    Example: `physgen quickstart`
+    """
+    from physgen import pipeline
+
+    with _bars(as_json) as progress:
+        finished, page = pipeline.quickstart(runs, full=full, progress=progress)
+    if as_json:
+        scores = {run.recipe.name: json.loads(run.scorecard().to_json()) for run in finished}
+        typer.echo(json.dumps({"report": str(page), "scorecards": scores}))
+        return
+    for run in finished:
+        _print_scorecard(run.scorecard(), as_json=False, title=run.recipe.name)
+    typer.echo(f"report: {page}")
+
+
+def main() -> None:
+    """Entry point of the `physgen` command: errors become one message and an exit code."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    try:
+        app(standalone_mode=True)
+    except PhysgenError as error:
+        if "--debug" in sys.argv:
+            raise
+        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        sys.exit(error.exit_code)
+
+
+@contextmanager
+def _bars(quiet: bool) -> Iterator[Progress | None]:
+    """Draw one progress bar a stage on standard error."""
+    if quiet:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Display
+
+    columns = (
+        TextColumn("{task.description:<34}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
+    with Display(*columns, console=Console(stderr=True)) as display:
+        tasks: dict[str, TaskID] = {}
+
+        def progress(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+            if stage not in tasks:
+                tasks[stage] = display.add_task(stage, total=total, figures="")
+            text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            display.update(tasks[stage], completed=done, total=total, figures=text)
+
+        yield progress
+
+
+def _print_mapping(mapping: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(mapping, default=str))
+        return
+    from rich.console import Console
+    from rich.tree import Tree
+
+    def grow(tree: Tree, value: Any) -> None:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            if isinstance(item, dict | list) and item:
+                grow(tree.add(str(key)), item)
+            else:
+                tree.add(f"{key}: {item}")
+
+    root = Tree("", hide_root=True)
+    grow(root, mapping)
+    Console(highlight=False).print(root)
+
+
+def _print_scorecard(card: Scorecard, as_json: bool, title: str = "") -> None:
+    if as_json:
+        typer.echo(card.to_json())
+        return
+    from rich.console import Console
+
+    Console().print(card.table(title=title))

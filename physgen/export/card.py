@@ -1,0 +1,87 @@
+"""The card of a surrogate: what it is, in which units, where it is valid, how far to trust it.
+
+A kept surrogate is a folder of two files, `weights.safetensors` and `card.json`; the card names the
+SHA-256 of the weights, so that a flipped bit is noticed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from physgen.errors import CheckpointError
+from physgen.io.writer import atomic, sha256
+from physgen.surrogates.base import Surrogate
+
+WEIGHTS = "weights.safetensors"
+CARD = "card.json"
+
+
+def save(surrogate: Surrogate, directory: Path, description: dict[str, Any]) -> None:
+    """Write weights and card; `description` holds what it takes to build the surrogate again."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with atomic(directory / WEIGHTS, overwrite=True) as part:
+        save_file({k: v.detach().cpu().contiguous() for k, v in _state(surrogate).items()}, part)
+    conditions = surrogate.conditions
+    card = {
+        **description,
+        "schema": surrogate.schema.to_dict(),
+        "dtype": str(surrogate.dtype).removeprefix("torch."),
+        "parameters": sum(p.numel() for p in surrogate.parameters()),
+        "condition_domain": {
+            variable.name: {"unit": variable.unit, "low": low, "high": high}
+            for variable, low, high in zip(
+                conditions.variables, conditions.low.tolist(), conditions.high.tolist(), strict=True
+            )
+        },
+        "weights_sha256": sha256(directory / WEIGHTS),
+    }
+    write_card(directory, card)
+
+
+def write_card(directory: Path, card: dict[str, Any]) -> None:
+    """Write `card.json`."""
+    with atomic(directory / CARD, overwrite=True) as part:
+        part.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+
+
+def read_card(directory: Path) -> dict[str, Any]:
+    """Read `card.json`; `CheckpointError` if there is none or it is not JSON."""
+    try:
+        card = json.loads((directory / CARD).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(
+            f"{directory}: no {CARD} ({error.strerror}); give a run directory of `physgen train` "
+            "whose training has finished"
+        ) from error
+    except ValueError as error:
+        raise CheckpointError(f"{directory / CARD} is not JSON: {error}") from error
+    if not isinstance(card, dict):
+        raise CheckpointError(f"{directory / CARD} is not the card of a surrogate")
+    return card
+
+
+def load_weights(surrogate: Surrogate, directory: Path, card: dict[str, Any]) -> None:
+    """Load the weights after checking their hash against the card."""
+    path = directory / WEIGHTS
+    if not path.exists():
+        raise CheckpointError(f"{path} is missing: copy the whole folder, or train again")
+    if sha256(path) != card.get("weights_sha256"):
+        raise CheckpointError(
+            f"{path} is not the file its card was written for (SHA-256 differs): it was changed or "
+            "damaged; restore it from a copy, or train again"
+        )
+    try:
+        surrogate.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"{path} does not fit the surrogate of its card: {error}") from error
+
+
+def _state(surrogate: Surrogate) -> dict[str, Tensor]:
+    # Tensors that share memory are refused by safetensors: store each under its own.
+    return {name: value.clone() for name, value in surrogate.state_dict().items()}

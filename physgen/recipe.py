@@ -1,0 +1,333 @@
+"""A recipe: one typed YAML file a pipeline, names turned into classes through entry points.
+
+Each class's own constructor is its schema: the keyword-only parameters are what a recipe may set,
+checked by a pydantic model made from the signature. What the builder knows (`schema`, `system`,
+`surrogate`, ...) is handed over by parameter name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+import json
+import os
+import typing
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from physgen import __version__
+from physgen.engine.options import Engine
+from physgen.errors import RecipeError, suggest
+from physgen.io.shipped import shipped
+
+Group = Literal["systems", "transforms", "surrogates", "methods", "metrics"]
+
+CONTEXT = frozenset({"schema", "transform", "system", "surrogate", "steps"})
+"""Constructor parameters that the builder provides; a recipe cannot set them."""
+
+DATA_KEYS = frozenset({"path", "binning", "tree", "fields", "weight", "group"})
+"""Keys of the data section that are handed to a system whose constructor names them."""
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are refused, and nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Section):
+    """Where the samples come from: `n` simulated ones, or the user's file.
+
+    Attributes:
+        n, seed: how many samples to simulate, from which seed.
+        path: a file to read instead; the keys below describe it and go to the system.
+        split: fractions of training, validation and test rows of a file.
+        fit_rows: how many training rows the transforms are fitted on.
+    """
+
+    n: int | None = Field(default=None, gt=0)
+    seed: int = 1
+    path: str | None = None
+    binning: str | None = None
+    tree: str | None = None
+    fields: tuple[str | dict[str, Any], ...] | None = None
+    weight: str | None = None
+    group: tuple[str, ...] | None = None
+    split: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    fit_rows: int = Field(default=200_000, gt=0)
+
+
+class Sampling(Section):
+    """How the samples that are validated are drawn.
+
+    Attributes:
+        n: how many.
+        correction: what makes them exact, for a system with an action.
+    """
+
+    n: int = Field(default=16_384, gt=0)
+    seed: int = 1
+    correction: Literal["none", "independence-metropolis"] = "none"
+
+
+class Component(Section):
+    """A class by its name, with its options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    kind: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All but the kind."""
+        return dict(self.model_extra or {})
+
+
+class Validation(Section):
+    """Which metrics stand on the scorecard."""
+
+    metrics: tuple[Component, ...] = ()
+
+
+class Recipe(Section):
+    """One pipeline: system + data + transform + surrogate + method + engine + validation."""
+
+    name: str
+    summary: str = ""
+    system: Component
+    data: Data | None = None
+    transform: tuple[Component, ...] = ()
+    surrogate: Component
+    method: Component
+    engine: Engine = Engine()
+    sampling: Sampling = Field(default_factory=Sampling)
+    baseline: Component | None = None
+    validation: Validation = Validation()
+
+    def components(self) -> list[tuple[str, Group, Component]]:
+        """Return (place in the recipe, group, component) of all classes it names."""
+        found: list[tuple[str, Group, Component]] = [("system", "systems", self.system)]
+        found += [(f"transform.{i}", "transforms", c) for i, c in enumerate(self.transform)]
+        found += [("surrogate", "surrogates", self.surrogate), ("method", "methods", self.method)]
+        if self.baseline is not None:
+            found.append(("baseline", "surrogates", self.baseline))
+        metrics = enumerate(self.validation.metrics)
+        found += [(f"validation.metrics.{i}", "metrics", c) for i, c in metrics]
+        return found
+
+    def to_yaml(self) -> str:
+        """Return the resolved recipe, readable by `read`."""
+        data = json.loads(self.model_dump_json(exclude_none=True))
+        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+    def digest(self) -> str:
+        """Return 10 hexadecimal digits that change with anything in the recipe."""
+        text = f"{__version__}\n{self.to_yaml()}"
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+# --- names -> classes -----------------------------------------------------------------------------
+
+
+@functools.cache
+def registry(group: Group) -> dict[str, EntryPoint]:
+    """Return the entry points of a group by name; two packages claiming one name is an error."""
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=f"physgen.{group}"):
+        other = found.get(point.name)
+        if other is not None and other.value != point.value:
+            raise RecipeError(
+                f"two packages register the {group[:-1]} {point.name!r}: {other.value} and "
+                f"{point.value}; uninstall one of them"
+            )
+        found[point.name] = point
+    return found
+
+
+def lookup(group: Group, kind: str) -> type[Any]:
+    """Return the class registered under `kind`; `RecipeError` with near misses if there is none."""
+    known = registry(group)
+    if kind not in known:
+        raise RecipeError(f"no {group[:-1]} is called {kind!r}{suggest(kind, known)}")
+    try:
+        return typing.cast("type[Any]", known[kind].load())
+    except (ImportError, AttributeError) as error:
+        point = known[kind]
+        if point.value.startswith("physgen."):
+            raise
+        warnings.warn(f"plugin {point.value} does not load: {error}", stacklevel=2)
+        raise RecipeError(f"the {group[:-1]} {kind!r} is a plugin that does not load") from error
+
+
+def options_model(cls: type[Any]) -> type[BaseModel]:
+    """Return the pydantic model of what a recipe may set of `cls`: its keyword-only parameters."""
+    provided = CONTEXT | DATA_KEYS
+    hints = typing.get_type_hints(cls.__init__)
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(cls).parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in provided:
+            default = ... if parameter.default is parameter.empty else parameter.default
+            fields[name] = (hints.get(name, Any), default)
+    config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    return create_model(cls.__name__, __config__=config, **fields)
+
+
+def build(group: Group, component: Component, context: Mapping[str, Any]) -> Any:
+    """Construct what `component` names, handing over what its constructor asks for by name."""
+    cls = lookup(group, component.kind)
+    options = options_model(cls)(**component.options)
+    chosen = {name: getattr(options, name) for name in options.model_fields_set}
+    parameters = inspect.signature(cls).parameters
+    given = {name: value for name, value in context.items() if name in parameters}
+    return cls(**given, **chosen)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def read(
+    recipe: str | os.PathLike[str],
+    overrides: Mapping[str, Any] | None = None,
+    preset: str | None = None,
+) -> Recipe:
+    """Read a recipe and check all of it, without running anything.
+
+    Args:
+        recipe: name of a shipped recipe, or path of a YAML file.
+        overrides: dotted keys to values, such as {"engine.steps": 2000}.
+        preset: name of a set of overrides in the recipe's `presets`, applied first.
+
+    Raises:
+        RecipeError: with the file, the key, and what was meant.
+    """
+    path = Path(recipe)
+    if path.suffix not in (".yaml", ".yml"):
+        path = shipped("pipelines", f"{recipe}.yaml")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"recipe {path}: {error.strerror}") from error
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"recipe {path} is not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise RecipeError(f"recipe {path} must be a mapping of sections, such as `system: ...`")
+    presets = tree.pop("presets", None) or {}
+    if preset is not None:
+        if preset not in presets:
+            raise RecipeError(f"recipe {path}: no preset {preset!r}{suggest(preset, presets)}")
+        for key, value in (presets[preset] or {}).items():
+            put(tree, key, value)
+    for key, value in (overrides or {}).items():
+        put(tree, key, value)
+    _resolve_paths(tree)
+    return check(tree, str(path))
+
+
+def check(tree: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """Turn a parsed recipe into a `Recipe`, naming the first key that is wrong."""
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {_explain(error, Recipe)}") from error
+    for place, group, component in recipe.components():
+        model = None
+        try:
+            model = options_model(lookup(group, component.kind))
+            model(**component.options)
+        except ValidationError as error:
+            raise RecipeError(f"{where}: {_explain(error, model, place)}") from error
+        except RecipeError as error:
+            raise RecipeError(f"{where}: {place}.kind: {error}") from error
+    return recipe
+
+
+def put(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key; a new `kind` drops the options of the old one."""
+    *parents, last = key.split(".")
+    node: Any = tree
+    for part in parents:
+        if isinstance(node, list):
+            node = node[_index(node, part, key)]
+            continue
+        child = node.get(part)
+        if child is None:
+            child = node[part] = {}
+        if not isinstance(child, dict | list):
+            raise RecipeError(f"cannot set {key}: {part!r} is the value {child!r}, not a section")
+        node = child
+    if isinstance(node, list):
+        node[_index(node, last, key)] = value
+    elif last == "kind" and node.get("kind") != value:
+        node.clear()
+        node["kind"] = value
+    else:
+        node[last] = value
+
+
+def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+    """Turn `key=value` words into overrides; values are YAML."""
+    overrides: dict[str, Any] = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or not key:
+            raise RecipeError(
+                f"{argument!r} is not of the form key=value, such as engine.steps=100"
+            )
+        try:
+            overrides[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{argument!r}: the value is not YAML: {error}") from error
+    return overrides
+
+
+def _index(node: list[Any], part: str, key: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise RecipeError(f"cannot set {key}: {part!r} is not one of the {len(node)} entries")
+    return int(part)
+
+
+def _resolve_paths(tree: dict[str, Any]) -> None:
+    """Make the user's file paths absolute, so that a run can be resumed from anywhere."""
+    data = tree.get("data")
+    if isinstance(data, dict):
+        for key in ("path", "binning"):
+            value = data.get(key)
+            if isinstance(value, str) and Path(value).exists():
+                data[key] = str(Path(value).resolve())
+
+
+def _explain(error: ValidationError, model: type[BaseModel] | None, place: str = "") -> str:
+    """Say the first problem of a pydantic error in one line, with the key and near misses."""
+    problem = error.errors()[0]
+    keys = [str(part) for part in problem["loc"]]
+    where = ".".join([place, *keys] if place else keys)
+    if problem["type"] == "extra_forbidden":
+        names = _names_at(model, keys[:-1])
+        return f"unknown key {where!r}{suggest(keys[-1], names)}"
+    if problem["type"] == "missing":
+        return f"key {where!r} is missing"
+    return f"{where} = {problem['input']!r}: {problem['msg'].lower()}"
+
+
+def _names_at(model: type[BaseModel] | None, keys: Sequence[str]) -> list[str]:
+    """Return the keys allowed in the section that `keys` leads to."""
+    for key in keys:
+        if model is None or key not in model.model_fields:
+            return []
+        annotation = model.model_fields[key].annotation
+        parts = [annotation, *typing.get_args(annotation)]
+        sections = [p for p in parts if inspect.isclass(p) and issubclass(p, BaseModel)]
+        if not sections:
+            classes = [p for p in parts if dataclasses.is_dataclass(p)]
+            return [field.name for field in dataclasses.fields(classes[0])] if classes else []
+        model = sections[0]
+    return list(model.model_fields) if model else []

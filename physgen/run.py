@@ -1,0 +1,184 @@
+"""A run directory: what a recipe became, and how to get its parts back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from physgen import __version__
+from physgen.batch import Batch
+from physgen.engine.device import describe_machine
+from physgen.errors import CheckpointError, RecipeError
+from physgen.export import card as cards
+from physgen.io.source import Source
+from physgen.io.split import Repeats, Split, repeats, split
+from physgen.io.stream import Stream
+from physgen.io.writer import atomic
+from physgen.recipe import DATA_KEYS, Component, Recipe, build, read
+from physgen.surrogates.base import Surrogate
+from physgen.systems.base import HasFiles, Simulates, System
+from physgen.transforms.base import Chain
+from physgen.validation.scorecard import Scorecard
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory and what is in it.
+
+    Attributes:
+        path: of the directory.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, recipe: Recipe, runs: Path) -> Run:
+        """Return the run of a recipe, made if absent: the same recipe has the same run."""
+        run = cls(runs / recipe.name / recipe.digest())
+        run.path.mkdir(parents=True, exist_ok=True)
+        if not (run.path / "recipe.yaml").exists():
+            with atomic(run.path / "recipe.yaml", overwrite=True) as part:
+                part.write_text(recipe.to_yaml(), encoding="utf-8")
+        return run
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The resolved recipe; `RecipeError` if this is not a run directory."""
+        path = self.path / "recipe.yaml"
+        if not path.exists():
+            raise RecipeError(
+                f"{self.path} is not a run directory (no recipe.yaml); `physgen train` makes one"
+            )
+        return read(path)
+
+    @cached_property
+    def system(self) -> System:
+        """The physics."""
+        return system_of(self.recipe)
+
+    @property
+    def finished(self) -> bool:
+        """Whether training has ended and the surrogate is there."""
+        return (self.path / "surrogate" / cards.CARD).exists()
+
+    @property
+    def scorecard(self) -> Scorecard:
+        """The scores of the last validation; `CheckpointError` if there was none."""
+        path = self.path / "scorecard.json"
+        if not path.exists():
+            raise CheckpointError(f"{self.path} has no scorecard: run `physgen validate` on it")
+        return Scorecard.from_json(path.read_text(encoding="utf-8"))
+
+    @cached_property
+    def source(self) -> Source | None:
+        """The data: the user's file, or simulated once into the run directory; `None` if none."""
+        data = self.recipe.data
+        if data is None:
+            return None
+        system = self.system
+        if not isinstance(system, HasFiles):
+            raise RecipeError(f"system {self.recipe.system.kind!r} has no files to read data from")
+        if data.path is not None:
+            return system.open(Path(data.path))
+        if data.n is None:
+            raise RecipeError(
+                "the data section needs `n` (how many to simulate) or `path` (a file)"
+            )
+        path = self.path / "data.h5"
+        if not path.exists():
+            if not isinstance(system, Simulates):
+                raise RecipeError(
+                    f"system {self.recipe.system.kind!r} cannot simulate: give it data.path=FILE"
+                )
+            system.write(path, system.simulate(data.n, data.seed))
+        return system.open(path)
+
+    @cached_property
+    def parts(self) -> Split:
+        """Rows of training, validation and test.
+
+        What is simulated is tested against fresh simulations, so it needs no test rows.
+        """
+        source, data = self.source, self.recipe.data
+        if source is None or data is None:
+            raise RecipeError(f"recipe {self.recipe.name!r} has no data section")
+        fractions = data.split
+        if data.path is None:
+            fractions = (1 - data.split[1], data.split[1], 0.0)
+        return split(len(source), keys=source.keys(), fractions=fractions, seed=data.seed)
+
+    def training_sample(self) -> Batch | None:
+        """Training rows for all that is fitted once: transforms, biases, baselines."""
+        source, data = self.source, self.recipe.data
+        if source is None or data is None:
+            return None
+        stream = Stream(source, self.parts.train, batch_size=1, seed=data.seed)
+        return stream.sample(data.fit_rows)
+
+    def build_surrogate(self) -> Surrogate:
+        """Construct the surrogate of the recipe, untrained."""
+        return surrogate_of(self.recipe, self.recipe.surrogate, self.system)
+
+    def load(self) -> Surrogate:
+        """Return the trained surrogate, in evaluation mode on the CPU."""
+        folder = self.path / "surrogate"
+        description = cards.read_card(folder)
+        surrogate = self.build_surrogate().to(getattr(torch, description["dtype"]))
+        cards.load_weights(surrogate, folder, description)
+        return surrogate.eval()
+
+    def write_provenance(self, extra: Mapping[str, Any]) -> None:
+        """Store what this run was made with, beside its recipe."""
+        content = {"physgen": __version__, "machine": describe_machine(), **extra}
+        with atomic(self.path / "provenance.json", overwrite=True) as part:
+            part.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What this run was made with."""
+        path = self.path / "provenance.json"
+        found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        return found
+
+
+def system_of(recipe: Recipe) -> System:
+    """Construct the system of a recipe; the data section's keys go to where they are named."""
+    data = {} if recipe.data is None else recipe.data.model_dump(include=set(DATA_KEYS))
+    given = {name: value for name, value in data.items() if value is not None}
+    system: System = build("systems", recipe.system, given)
+    return system
+
+
+def surrogate_of(recipe: Recipe, component: Component, system: System) -> Surrogate:
+    """Construct a surrogate of a recipe's system behind the recipe's transforms."""
+    schema = system.schema
+    transforms = [
+        build("transforms", part, {"schema": schema, "system": system}) for part in recipe.transform
+    ]
+    context = {"schema": schema, "transform": Chain(transforms), "system": system}
+    surrogate: Surrogate = build("surrogates", component, context)
+    return surrogate
+
+
+def repeated(source: Source) -> tuple[Repeats, list[str]]:
+    """Return what rows of a source have in common, and the sentences a user should read."""
+    found = repeats(source)
+    said = []
+    if found.groups is not None and found.groups < found.rows:
+        said.append(
+            f"{found.rows} rows share {found.groups} group keys (at most {found.largest_group} "
+            "rows each); rows of one key stay in one part of the split"
+        )
+    if found.repeated_rows:
+        compared = "" if found.complete else f" of {found.rows_compared} compared"
+        said.append(
+            f"{found.repeated_rows} rows{compared} repeat an earlier row exactly; if that is not "
+            "meant, remove them, or set data.group so that they stay on one side of the split"
+        )
+    return found, said

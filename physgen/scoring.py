@@ -1,0 +1,170 @@
+"""From a trained surrogate, or from files alone, to a scorecard and a report."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from physgen.batch import Batch
+from physgen.engine.device import choose_device
+from physgen.errors import InputError, RecipeError
+from physgen.io.source import Source
+from physgen.io.split import split
+from physgen.io.stream import Stream
+from physgen.recipe import Recipe, build
+from physgen.run import Run, surrogate_of, system_of
+from physgen.sampling.metropolis import independence_metropolis
+from physgen.surrogates.base import HasLogWeight, Surrogate
+from physgen.systems.base import HasAction, HasFiles, Simulates, System
+from physgen.validation.comparison import Comparison
+from physgen.validation.scorecard import Metric, Scorecard, judge
+
+TRUTH_SEED = 1_000_003
+"""Far from the seeds that users give to training data."""
+
+PROPOSALS = 4096
+"""Samples drawn at once for a correction."""
+
+
+def compare(run: Run, surrogate: Surrogate) -> Comparison:
+    """Draw samples of a surrogate and set them beside truth, more truth, and the baseline."""
+    recipe, system = run.recipe, run.system
+    truth, floor = _truth(run)
+    n = recipe.sampling.n if truth is None else len(truth)
+    condition = None if truth is None else truth.condition
+    device = choose_device(recipe.engine.device)
+    surrogate = copy.deepcopy(surrogate).to(device)
+    generator = torch.Generator(device=device).manual_seed(recipe.sampling.seed)
+    comparison = Comparison(
+        system=system,
+        generated=Batch(torch.empty(0)),
+        truth=truth,
+        floor=floor,
+        baseline=_baseline(run, n, condition),
+        seed=recipe.sampling.seed,
+    )
+    if recipe.sampling.correction == "none":
+        if condition is not None:
+            condition = condition.to(device=device, dtype=surrogate.dtype)
+        generated = surrogate.sample(n, condition, generator=generator)
+        return replace(comparison, generated=generated.to("cpu"))
+    proposals = _proposals(surrogate, system, recipe.sampling.n, generator)
+    corrected = independence_metropolis(
+        proposals.to("cpu"), generator=torch.Generator().manual_seed(recipe.sampling.seed)
+    )
+    return replace(
+        comparison, generated=corrected.batch, proposals=proposals.to("cpu"), corrected=True
+    )
+
+
+def metrics_of(recipe: Recipe) -> list[Metric]:
+    """Construct the metrics of a recipe."""
+    return [build("metrics", part, {}) for part in recipe.validation.metrics]
+
+
+def score(run: Run, surrogate: Surrogate) -> tuple[Comparison, Scorecard]:
+    """Compare and judge."""
+    comparison = compare(run, surrogate)
+    provenance = {"recipe": run.recipe.name, "run": run.path.name, **run.provenance}
+    return comparison, judge(comparison, metrics_of(run.recipe), provenance=provenance)
+
+
+def compare_files(
+    generated: Path, truth: Path, recipe: Recipe
+) -> tuple[Comparison, list[Metric], dict[str, Any]]:
+    """Set the samples of one file beside those of another; no surrogate is needed.
+
+    The truth is cut in two halves, the second of which gives the floor; as many generated samples
+    are used.
+    """
+    system = system_of(recipe)
+    true, made = _open(system, truth), _open(system, generated)
+    limit = min(len(made), recipe.sampling.n)
+    first, second = halves(true, np.arange(len(true)), limit)
+    n = len(first)
+    comparison = Comparison(
+        system=system,
+        generated=Stream(made, batch_size=1).sample(n),
+        truth=first,
+        floor=second,
+        seed=recipe.sampling.seed,
+    )
+    provenance = {
+        "truth": {"file": str(truth), "sha256": true.digest(), "used": 2 * n},
+        "generated": {"file": str(generated), "sha256": made.digest(), "used": n},
+    }
+    return comparison, metrics_of(recipe), provenance
+
+
+def halves(source: Source, rows: NDArray[np.int64], limit: int) -> tuple[Batch, Batch]:
+    """Return two disjoint samples of equal size, at most `limit`; rows of one group share a half.
+
+    Raises:
+        InputError: there are too few rows.
+    """
+    keys = source.keys()
+    identity = rows if keys is None else keys[rows]
+    parts = split(len(rows), keys=identity, fractions=(0.5, 0.5, 0.0), seed=TRUTH_SEED)
+    n = min(len(parts.train), len(parts.validation), limit)
+    if n < 2:
+        raise InputError(
+            f"{source.name}: {len(rows)} rows are too few to make two samples of truth"
+        )
+    first, second = (
+        Stream(source, rows[part], batch_size=1).sample(n)
+        for part in (parts.train, parts.validation)
+    )
+    return first, second
+
+
+def _open(system: System, path: Path) -> Source:
+    if not isinstance(system, HasFiles):
+        raise RecipeError(f"{type(system).__name__} has no files to read")
+    return system.open(path)
+
+
+def _truth(run: Run) -> tuple[Batch | None, Batch | None]:
+    """Two independent samples of the truth of the same size, never seen in training."""
+    recipe, system = run.recipe, run.system
+    if recipe.data is not None and recipe.data.path is not None:
+        source = run.source
+        if source is None:
+            raise RecipeError("the data section names a file that holds no samples")
+        return halves(source, run.parts.test, recipe.sampling.n)
+    if not isinstance(system, Simulates):
+        return None, None
+    n, seed = recipe.sampling.n, TRUTH_SEED + 2 * recipe.sampling.seed
+    return system.simulate(n, seed), system.simulate(n, seed + 1)
+
+
+def _baseline(run: Run, n: int, condition: torch.Tensor | None) -> Batch | None:
+    component = run.recipe.baseline
+    if component is None:
+        return None
+    surrogate = surrogate_of(run.recipe, component, run.system)
+    surrogate.initialise(run.training_sample())
+    generator = torch.Generator().manual_seed(run.recipe.sampling.seed)
+    return surrogate.sample(n, condition, generator=generator)
+
+
+def _proposals(surrogate: Surrogate, system: System, n: int, generator: torch.Generator) -> Batch:
+    if not isinstance(surrogate, HasLogWeight) or not isinstance(system, HasAction):
+        raise RecipeError(
+            "sampling.correction: independence-metropolis needs a surrogate that knows its density "
+            "and a system with an action; set sampling.correction=none"
+        )
+    # Drawn in double precision and finely integrated, so that the weights are those of the samples.
+    refined: Any = surrogate.refined()
+    parts = [
+        refined.sample_with_log_weight(
+            min(PROPOSALS, n - start), system.action, generator=generator
+        ).to("cpu")
+        for start in range(0, n, PROPOSALS)
+    ]
+    return Batch.concatenate(parts)

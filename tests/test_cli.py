@@ -1,0 +1,113 @@
+"""The command line: what a user sees when something is wrong, and that help is quick to come by."""
+
+import json
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from physgen import cli
+
+
+def run(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-c", "from physgen.cli import main; main()", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+    )
+
+
+def call(monkeypatch, capsys, *arguments):
+    """Run the command in this process; return (exit code, stdout, stderr)."""
+    monkeypatch.setattr(sys, "argv", ["physgen", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    captured = capsys.readouterr()
+    return ended.value.code or 0, captured.out, captured.err
+
+
+def test_help_needs_none_of_the_heavy_packages():
+    code = (
+        "import sys, physgen.cli; "
+        "print([n for n in ('torch', 'mlflow', 'uproot', 'matplotlib') if n in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_every_verb_has_an_example_in_its_help(monkeypatch, capsys):
+    names = [c.callback.__name__ for c in cli.app.registered_commands]
+    for name in [*names, "track sync"]:
+        code, out, _ = call(monkeypatch, capsys, *name.split(), "--help")
+        assert code == 0
+        assert "xample" in out, name
+
+
+def test_errors_are_one_message_and_exit_code_2():
+    result = run("train", "ising-rmb")
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "ising-rbm" in result.stderr
+
+
+def test_debug_shows_the_traceback():
+    result = run("--debug", "train", "ising-rmb")
+    assert result.returncode != 0
+    assert "Traceback" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "ising-rbm", "engine.stps=1"], "steps"),
+        (["train", "ising-rbm", "nonsense"], "key=value"),
+        (["train", "ising-rbm", "--preset", "quick"], "quickstart"),
+        (["train", "ising-rbm", "data.path=absent.h5"], "absent.h5"),
+        (["validate", "nowhere.h5"], "nowhere.h5"),
+        (["inspect", "nowhere.h5"], "nowhere.h5"),
+        (["generate", "nowhere", "-n", "10", "-o", "x.h5"], "nowhere"),
+        (["generate", "nowhere", "-n", "ten", "-o", "x.h5"], "ten"),
+    ],
+)
+def test_bad_input_names_what_and_where(monkeypatch, capsys, tmp_path, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert said in err
+    assert not list(tmp_path.glob("*.h5"))
+
+
+def test_inspect_prints_json(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = np.arange(6.0).reshape(3, 2)
+    code, out, _ = call(monkeypatch, capsys, "inspect", path, "--json")
+    assert code == 0
+    assert json.loads(out)
+
+
+def test_simulate_then_judge_two_files(monkeypatch, capsys, tmp_path):
+    truth, other = tmp_path / "a.hdf5", tmp_path / "b.hdf5"
+    for path, seed in ((truth, 1), (other, 2)):
+        arguments = ["simulate", "calo-flow", "-n", "400", "-o", path, "--seed", seed]
+        code, _, err = call(monkeypatch, capsys, *arguments)
+        assert code == 0, err
+    arguments = ["validate", other, "--against", truth, "--binning", "calo-368.xml", "--json"]
+    code, out, err = call(monkeypatch, capsys, *arguments)
+    assert code == 0, err
+    names = {row["name"] for row in json.loads(out)["rows"]}
+    assert any("E_tot/E_inc" in name for name in names)
+
+
+def test_a_spin_ensemble_is_analysed(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "spins.h5"
+    arguments = ["simulate", "ising-rbm", "-n", "500", "-o", path, "system.shape=[4,4]"]
+    code, _, err = call(monkeypatch, capsys, *arguments)
+    assert code == 0, err
+    code, out, err = call(monkeypatch, capsys, "validate", path, "--json")
+    assert code == 0, err
+    rows = {row["name"]: row for row in json.loads(out)["rows"]}
+    assert rows["E/N"]["exact"] is None or abs(rows["E/N"]["pull"]) < 5

@@ -1,0 +1,115 @@
+"""Recipes: what is refused, and how it is said."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from physgen import recipe
+from physgen.errors import RecipeError
+
+SHIPPED = sorted(p.stem for p in (Path(__file__).parents[1] / "pipelines").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_recipe_reads_with_each_of_its_presets(name):
+    path = Path(__file__).parents[1] / "pipelines" / f"{name}.yaml"
+    presets = yaml.safe_load(path.read_text()).get("presets", {})
+    for preset in [None, *presets]:
+        found = recipe.read(name, preset=preset)
+        assert found.name == name
+        assert found.summary
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_resolved_recipe_reads_as_itself(name, tmp_path):
+    found = recipe.read(name)
+    copy = tmp_path / "recipe.yaml"
+    copy.write_text(found.to_yaml())
+    assert recipe.read(copy) == found
+    assert recipe.read(copy).digest() == found.digest()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("engin.steps", 3, "did you mean 'engine'"),
+        ("engine.step", 3, "did you mean 'steps'"),
+        ("engine.steps", "many", "engine.steps = 'many'"),
+        ("surrogate.kind", "rbn", "did you mean 'rbm'"),
+        ("surrogate.hiden", 3, "did you mean 'hidden'"),
+        ("method.kind", "maximum-likelyhood", "did you mean 'maximum-likelihood'"),
+        ("validation.metrics.0.kind", "mean", "did you mean 'means'"),
+        ("data.pth", "x", "did you mean 'path'"),
+        ("name.x", 1, "not a section"),
+    ],
+)
+def test_a_slip_is_named_and_the_right_word_suggested(key, value, said):
+    with pytest.raises(RecipeError, match=said):
+        recipe.read("ising-rbm", {key: value})
+
+
+def test_an_unknown_recipe_names_the_near_ones():
+    with pytest.raises(RecipeError, match="ising-rbm"):
+        recipe.read("ising-rmb")
+
+
+def test_a_number_that_yaml_takes_for_a_string_is_a_number():
+    found = recipe.read("ising-rbm", recipe.parse_overrides(["engine.clip=1e-1"]))
+    assert found.engine.clip == 0.1
+
+
+def test_another_kind_does_not_inherit_the_options_of_the_old_one():
+    tree = {"method": {"kind": "a", "k": 10}}
+    recipe.put(tree, "method.kind", "b")
+    assert tree == {"method": {"kind": "b"}}
+
+
+@given(st.text(st.characters(blacklist_characters="=\n"), min_size=1), st.integers())
+def test_overrides_split_at_the_first_equals_sign(key, value):
+    assert recipe.parse_overrides([f"{key}={value}"]) == {key: value}
+
+
+@pytest.mark.parametrize("word", ["engine.steps", "=3", "a={"])
+def test_a_malformed_override_is_refused(word):
+    with pytest.raises(RecipeError, match=r"key=value|YAML"):
+        recipe.parse_overrides([word])
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "3"])
+def test_a_file_that_is_no_recipe_is_refused(tmp_path, text):
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=r"r\.yaml"):
+        recipe.read(path)
+
+
+def test_two_packages_with_one_name_clash(monkeypatch):
+    from importlib.metadata import EntryPoint
+
+    points = [EntryPoint("ising", f"{p}:Ising", "physgen.systems") for p in ("one", "two")]
+    monkeypatch.setattr(recipe, "entry_points", lambda group: points)
+    recipe.registry.cache_clear()
+    try:
+        with pytest.raises(RecipeError, match=r"one:Ising.*two:Ising"):
+            recipe.registry("systems")
+    finally:
+        recipe.registry.cache_clear()
+
+
+def test_a_broken_plugin_warns_and_is_named(monkeypatch):
+    from importlib.metadata import EntryPoint
+
+    points = [EntryPoint("odd", "no_such_package:Odd", "physgen.systems")]
+    monkeypatch.setattr(recipe, "entry_points", lambda group: points)
+    recipe.registry.cache_clear()
+    try:
+        with (
+            pytest.warns(UserWarning, match="no_such_package"),
+            pytest.raises(RecipeError, match="odd"),
+        ):
+            recipe.lookup("systems", "odd")
+    finally:
+        recipe.registry.cache_clear()
