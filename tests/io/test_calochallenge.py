@@ -1,0 +1,144 @@
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from physgen.batch import Batch
+from physgen.errors import FormatError, InputError
+from physgen.io.calochallenge import CaloChallengeSource, calochallenge_writer
+
+
+def showers(n=10, n_voxels=6):
+    generator = torch.Generator().manual_seed(n)
+    x = torch.rand(n, n_voxels, generator=generator)
+    return Batch(x=x * (x > 0.5), condition=1000 * (1 + torch.rand(n, 1, generator=generator)))
+
+
+def write(path, **datasets):
+    with h5py.File(path, "w") as file:
+        for name, value in datasets.items():
+            file[name] = value
+    return path
+
+
+ENERGIES, VOXELS = np.ones((4, 1)), np.ones((4, 6))
+
+
+def test_what_is_written_reads_back_bit_by_bit(tmp_path):
+    path, parts = tmp_path / "a.hdf5", [showers(5), showers(7)]
+    with calochallenge_writer(path) as append:
+        for part in parts:
+            append(part)
+    source = CaloChallengeSource(path, 6)
+    whole = Batch.concatenate(parts)
+    read = source.read(3, 9)
+    assert len(source) == 12
+    assert torch.equal(read.x, whole.x[3:9])
+    assert torch.equal(read.condition, whole.condition[3:9])
+    assert source.schema.condition[0].unit == source.schema.variables[0].unit == "MeV"
+    with h5py.File(path) as file:
+        assert file["showers"].compression == "gzip"
+        assert file["showers"].chunks[1] == 6
+        assert file["incident_energies"].shape == (12, 1)
+
+
+def test_the_digest_is_of_the_content_not_of_the_file(tmp_path):
+    batch = showers()
+    with calochallenge_writer(tmp_path / "a.hdf5") as append:
+        append(batch)
+    write(tmp_path / "b.hdf5", incident_energies=batch.condition, showers=batch.x)
+    changed = batch.replace(x=batch.x + 1)
+    write(tmp_path / "c.hdf5", incident_energies=batch.condition, showers=changed.x)
+    a, b, c = (CaloChallengeSource(tmp_path / f"{name}.hdf5").digest() for name in "abc")
+    assert a == b != c
+
+
+def test_double_precision_and_flat_energies_are_read_too(tmp_path):
+    path = write(tmp_path / "a.hdf5", incident_energies=np.full(4, 7.0), showers=VOXELS)
+    batch = CaloChallengeSource(path).read(0, 4)
+    assert batch.x.dtype == torch.float32
+    assert batch.condition.shape == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("datasets", "message"),
+    [
+        ({"incident_energies": ENERGIES, "shower": VOXELS}, "'showers'; did you mean 'shower'"),
+        ({"showers": VOXELS}, "no dataset 'incident_energies'"),
+        ({"incident_energies": ENERGIES[:3], "showers": VOXELS}, "4 showers but 3 incident"),
+        ({"incident_energies": ENERGIES, "showers": VOXELS[:, :5]}, "5 voxels.*binning has 6"),
+        ({"incident_energies": ENERGIES[:0], "showers": VOXELS[:0]}, "holds no showers"),
+        ({"incident_energies": ENERGIES, "showers": VOXELS[None]}, r"has shape \(1, 4, 6\)"),
+        ({"incident_energies": ENERGIES, "showers": np.full((4, 6), b"x")}, "expected numbers"),
+    ],
+)
+def test_faulty_structure_is_refused_on_opening(tmp_path, datasets, message):
+    with pytest.raises(FormatError, match=message):
+        CaloChallengeSource(write(tmp_path / "a.hdf5", **datasets), 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("showers", np.nan, "'showers' row 2, column 0 is nan"),
+        ("showers", -1.0, "'showers' row 2, column 0 is -1"),
+        ("showers", np.inf, "'showers' row 2, column 0 is inf"),
+        ("incident_energies", 0.0, "'incident_energies' row 2, column 0 is 0"),
+        ("incident_energies", np.nan, "'incident_energies' row 2"),
+    ],
+)
+def test_faulty_values_are_refused_with_their_row(tmp_path, name, value, message):
+    arrays = {"incident_energies": ENERGIES.copy(), "showers": VOXELS.copy()}
+    arrays[name][2, 0] = value
+    source = CaloChallengeSource(write(tmp_path / "a.hdf5", **arrays))
+    assert len(source.read(0, 2)) == 2
+    with pytest.raises(FormatError, match=message):
+        source.read(1, 4)
+
+
+def test_truncated_and_foreign_files_are_refused(tmp_path):
+    path = write(tmp_path / "a.hdf5", incident_energies=ENERGIES, showers=VOXELS)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(FormatError, match="truncated"):
+        CaloChallengeSource(path)
+    path.write_text("incident_energies showers")
+    with pytest.raises(FormatError, match="another format"):
+        CaloChallengeSource(path)
+    with pytest.raises(InputError, match="no file"):
+        CaloChallengeSource(tmp_path / "b.hdf5")
+
+
+def test_data_in_other_files_are_refused(tmp_path):
+    write(tmp_path / "other.hdf5", showers=VOXELS)
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        file["incident_energies"] = ENERGIES
+        file["showers"] = h5py.ExternalLink("other.hdf5", "showers")
+    with pytest.raises(FormatError, match=r"link to the file 'other.hdf5'"):
+        CaloChallengeSource(tmp_path / "a.hdf5")
+    layout = h5py.VirtualLayout((4, 6), dtype=float)
+    layout[:] = h5py.VirtualSource(tmp_path / "other.hdf5", "showers", (4, 6))
+    with h5py.File(tmp_path / "b.hdf5", "w") as file:
+        file["incident_energies"] = ENERGIES
+        file.create_virtual_dataset("showers", layout)
+    with pytest.raises(FormatError, match="keeps its data in other files"):
+        CaloChallengeSource(tmp_path / "b.hdf5")
+
+
+def test_unknown_filters_are_named(tmp_path):
+    path = tmp_path / "a.hdf5"
+    with h5py.File(path, "w") as file:
+        file["incident_energies"] = ENERGIES
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk((4, 6))
+        plist.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, (3,))
+        space = h5py.h5s.create_simple((4, 6))
+        h5py.h5d.create(file.id, b"showers", h5py.h5t.NATIVE_FLOAT, space, plist)
+    with pytest.raises(FormatError, match="filter 32015"):
+        CaloChallengeSource(path)
+
+
+def test_showers_are_written_with_their_energies_only(tmp_path):
+    path = tmp_path / "a.hdf5"
+    with pytest.raises(InputError, match="incident_energies"), calochallenge_writer(path) as append:
+        append(Batch(x=torch.ones(3, 6)))
+    assert not path.exists()
