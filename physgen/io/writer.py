@@ -50,13 +50,13 @@ def atomic(path: Path, overwrite: bool = False) -> Iterator[Path]:
         InputError: `path` exists (unless `overwrite`), or its directory cannot be written.
     """
     path = Path(path)
-    _refuse_existing(path, overwrite)
+    refuse_existing(path, overwrite)
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         _sync(part)
-        _refuse_existing(path, overwrite)
+        refuse_existing(path, overwrite)
         part.replace(path)
         _sync(path.parent)
     except OSError as error:
@@ -71,7 +71,8 @@ def atomic(path: Path, overwrite: bool = False) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def _refuse_existing(path: Path, overwrite: bool) -> None:
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise `InputError` if `path` exists (unless `overwrite`) or is a directory."""
     if path.is_dir():
         raise InputError(f"{path} is a directory; give the path of a file to write")
     if path.exists() and not overwrite:

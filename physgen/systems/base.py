@@ -129,9 +129,13 @@ class HasFiles(Protocol):
 class HasWriter(Protocol):
     """Writes its file format piece by piece, so that generation needs no memory for all of it.
 
-    With it, `HasFiles.write` is `with self.writer(path) as append: append(batch)`.
+    With it, `HasFiles.write` is `with self.writer(path, len(batch)) as append: append(batch)`.
     """
 
-    def writer(self, path: Path) -> AbstractContextManager[Append]:
-        """Open an atomic output; the context yields `append(batch)` (see `physgen.io.writer`)."""
+    def writer(self, path: Path, n: int) -> AbstractContextManager[Append]:
+        """Open an atomic output for `n` samples in all.
+
+        The context yields `append(batch)` and the file appears when it ends without an error (see
+        `physgen.io.writer`).
+        """
         ...

@@ -1,0 +1,159 @@
+import dataclasses
+from contextlib import contextmanager
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import uproot
+
+from physgen.batch import Batch, Schema, Variable
+from physgen.errors import DomainError, InputError, TrainingError
+from physgen.generate import BLOCK, generate, generate_blocks, generate_file
+from physgen.io.hdf5 import HDF5Source
+from physgen.surrogates.base import Surrogate
+
+SCHEMA = Schema(
+    (2,),
+    (Variable("e", "MeV"), Variable("n", domain="integer", dtype="int16")),
+    (Variable("e_inc", "MeV"),),
+)
+
+
+class Gaussian(Surrogate):
+    """Noise around its condition; remembers the sizes it was asked for."""
+
+    def __init__(self, schema=SCHEMA, scale=1.0):
+        super().__init__(schema)
+        self.weight = torch.nn.Parameter(torch.tensor(scale))
+        self.asked = []
+
+    def sample(self, n, condition=None, *, generator):
+        self.asked.append(n)
+        if condition is None:
+            condition = self.conditions.draw(n, generator)
+        noise = torch.randn(n, 2, generator=generator)
+        x = self.weight * noise + (0 if condition is None else condition)
+        return Batch(x, condition=condition)
+
+
+@pytest.fixture
+def surrogate():
+    made = Gaussian()
+    made.conditions.fit(torch.tensor([[10.0], [1000.0]]))
+    return made
+
+
+def test_a_sample_depends_on_the_seed_and_its_place_alone(surrogate):
+    whole = generate(surrogate, 3 * BLOCK, seed=5)
+    cut = generate(surrogate, BLOCK + 7, seed=5)
+    assert set(surrogate.asked) == {BLOCK}
+    assert torch.equal(cut.x, whole.x[: BLOCK + 7])
+    assert torch.equal(cut.condition, whole.condition[: BLOCK + 7])
+    later = list(generate_blocks(surrogate, 3 * BLOCK, seed=5, first=2))
+    assert torch.equal(later[0].x, whole.x[2 * BLOCK :])
+    assert not torch.equal(generate(surrogate, 10, seed=6).x, whole.x[:10])
+    assert len(torch.unique(whole.x[:, 0] - whole.condition[:, 0])) > 2 * BLOCK
+
+
+def test_conditions_go_to_their_samples(surrogate):
+    condition = torch.linspace(10, 1000, BLOCK + 9)[:, None]
+    batch = generate(surrogate, BLOCK + 9, seed=1, condition=condition)
+    assert torch.equal(batch.condition, condition)
+    assert (batch.x.mean(1) - condition[:, 0]).abs().max() < 6
+    same = generate(surrogate, 5, seed=1, condition=torch.tensor([20.0]))
+    assert same.condition.tolist() == [[20.0]] * 5
+
+
+def test_wrong_conditions_are_refused_before_anything_is_computed(surrogate):
+    with pytest.raises(DomainError, match=r"e_inc = 5000 MeV \(row 3\) is outside"):
+        generate(surrogate, 4, seed=1, condition=torch.tensor([[10.0], [10], [10], [5000]]))
+    with pytest.raises(DomainError, match="3 conditions for 4 samples"):
+        generate(surrogate, 4, seed=1, condition=torch.full((3, 1), 10.0))
+    with pytest.raises(InputError, match="n = 0"):
+        generate(surrogate, 0, seed=1)
+    assert surrogate.asked == []
+
+
+def test_samples_that_are_not_finite_are_not_passed_on():
+    schema = dataclasses.replace(SCHEMA, condition=())
+    with pytest.raises(TrainingError, match=r"sample \d+ is not finite"):
+        generate(Gaussian(schema, scale=float("inf")), 4, seed=1)
+
+
+def test_hdf5_root_and_npz_hold_the_same_samples(surrogate, tmp_path):
+    n = BLOCK + 100
+    expected = generate(surrogate, n, seed=3)
+    done = []
+    for suffix in ("h5", "root", "npz"):
+        path = tmp_path / f"out.{suffix}"
+        generate_file(surrogate, n, path, seed=3, progress=done.append)
+    assert done == [BLOCK, n] * 3
+    source = HDF5Source(tmp_path / "out.h5")
+    assert source.schema == SCHEMA
+    assert torch.equal(source.read(0, n).x, expected.x)
+    with uproot.open(tmp_path / "out.root") as file:
+        arrays = file["events"].arrays(library="np")
+    np.testing.assert_array_equal(arrays["e"], expected.x[:, 0])
+    assert arrays["n"].dtype == np.int16
+    with np.load(tmp_path / "out.npz") as arrays:
+        np.testing.assert_array_equal(arrays["condition"], expected.condition)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.h5", "out.npz", "out.root"]
+
+
+def test_existing_output_survives_refusal_and_failure(surrogate, tmp_path):
+    path = tmp_path / "out.h5"
+    generate_file(surrogate, 5, path, seed=3)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="exists; choose another path"):
+        generate_file(surrogate, 5, path, seed=4)
+    surrogate.weight.data.fill_(torch.inf)
+    with pytest.raises(TrainingError):
+        generate_file(surrogate, 5, path, seed=4, overwrite=True)
+    assert path.read_bytes() == before
+    surrogate.weight.data.fill_(1)
+    generate_file(surrogate, 5, path, seed=4, overwrite=True)
+    assert torch.equal(HDF5Source(path).read(0, 5).x, generate(surrogate, 5, seed=4).x)
+    assert [p.name for p in tmp_path.iterdir()] == ["out.h5"]
+    with pytest.raises(InputError, match=r"no format has the suffix '\.txt'"):
+        generate_file(surrogate, 5, tmp_path / "out.txt", seed=3)
+
+
+class Physics:
+    schema = SCHEMA
+
+    @property
+    def derived(self):
+        return {}
+
+    def observables(self, batch):
+        return {}
+
+
+class WholeFiles(Physics):
+    def open(self, path):
+        return HDF5Source(path, x="mine")
+
+    def write(self, path, batch):
+        with h5py.File(path, "w") as file:
+            file["mine"] = batch.x
+
+
+class Streams(WholeFiles):
+    @contextmanager
+    def writer(self, path, n):
+        with h5py.File(path, "w") as file:
+            file.attrs["n"] = n
+            yield lambda batch: file.create_dataset(f"{len(file)}", data=batch.x)
+
+
+def test_the_system_decides_the_format(surrogate, tmp_path):
+    n = BLOCK + 1
+    expected = generate(surrogate, n, seed=3)
+    generate_file(surrogate, n, tmp_path / "a.xyz", seed=3, system=WholeFiles())
+    with h5py.File(tmp_path / "a.xyz") as file:
+        np.testing.assert_array_equal(file["mine"], expected.x)
+    generate_file(surrogate, n, tmp_path / "b.xyz", seed=3, system=Streams())
+    with h5py.File(tmp_path / "b.xyz") as file:
+        assert file.attrs["n"] == n
+        np.testing.assert_array_equal(file["1"], expected.x[BLOCK:])
