@@ -1,0 +1,76 @@
+"""How the visible spins of a Boltzmann machine couple to its hidden ones: all to all, or by place.
+
+A coupling holds W and knows its two products, the fields W s on hidden and h W on visible spins.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+class DenseCoupling(nn.Module):
+    """Every hidden spin couples to every visible one: W is (hidden, sites).
+
+    Hidden spins are (B, hidden), biases (hidden,) and (*shape).
+    """
+
+    def __init__(self, shape: tuple[int, ...], hidden: int, scale: float) -> None:
+        super().__init__()
+        self.shape = shape
+        self.weight = nn.Parameter(scale * _normal(hidden, math.prod(shape)))
+        self.hidden_shape: tuple[int, ...] = (hidden,)
+        self.hidden_bias_shape: tuple[int, ...] = (hidden,)
+        self.visible_bias_shape = shape
+
+    def to_hidden(self, spins: Tensor, bias: Tensor) -> Tensor:
+        """Return (B, hidden) fields of (B, *shape) spins."""
+        return torch.addmm(bias, spins.flatten(1), self.weight.t())
+
+    def to_visible(self, hidden: Tensor, bias: Tensor) -> Tensor:
+        """Return (B, *shape) fields of (B, hidden) hidden spins."""
+        return torch.addmm(bias.flatten(), hidden, self.weight).reshape(-1, *self.shape)
+
+
+class LatticeCoupling(nn.Module):
+    """Filters at every site of a periodic lattice: all sites share W, (hidden, 1, size, ...).
+
+    Each filter has a hidden spin at each site, which couples to the visible spins in the block of
+    `size` sites a side around it. Hidden spins are (B, hidden, *shape), biases (hidden, 1, ...) and
+    (1, ...), so that the energy is invariant under translations (the convolutional machine of Lee
+    et al., ICML 2009, on a torus).
+    """
+
+    def __init__(self, shape: tuple[int, ...], hidden: int, size: int, scale: float) -> None:
+        super().__init__()
+        ones = (1,) * len(shape)
+        self.weight = nn.Parameter(scale * _normal(hidden, 1, *(size,) * len(shape)))
+        self.hidden_shape = (hidden, *shape)
+        self.hidden_bias_shape = (hidden, *ones)
+        self.visible_bias_shape = ones
+        self._convolve = _CONVOLUTIONS[len(shape)]
+        before, after = (size - 1) // 2, size // 2
+        self._pad_visible = (before, after) * len(shape)
+        self._pad_hidden = (after, before) * len(shape)
+        self._axes = tuple(range(2, 2 + len(shape)))
+
+    def to_hidden(self, spins: Tensor, bias: Tensor) -> Tensor:
+        """Return (B, hidden, *shape) fields of (B, *shape) spins."""
+        around = F.pad(spins.unsqueeze(1), self._pad_visible, mode="circular")
+        return self._convolve(around, self.weight, bias.flatten())
+
+    def to_visible(self, hidden: Tensor, bias: Tensor) -> Tensor:
+        """Return (B, *shape) fields of (B, hidden, *shape) hidden spins."""
+        around = F.pad(hidden, self._pad_hidden, mode="circular")
+        mirrored = self.weight.flip(self._axes).transpose(0, 1)
+        return self._convolve(around, mirrored, bias.flatten()).squeeze(1)
+
+
+def _normal(*shape: int) -> Tensor:
+    """Numbers of a fixed seed: the seed of a training is the engine's, not the constructor's."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
