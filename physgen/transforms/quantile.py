@@ -124,7 +124,7 @@ class Gaussianise(Transform):
 
     def bound(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Batch, Tensor]:
         """Map as `forward`; return also log slopes, and -log r(z | x) where noise was drawn."""
-        x = batch.x
+        x = batch.x.to(self.knots_x.dtype)  # Atoms are found by equality.
         present = self._present(x)
         if self.exact:
             noise = torch.full((2, *x.shape), 0.5, device=x.device, dtype=torch.float64)
