@@ -75,9 +75,8 @@ def generate_file(
     path = Path(path)
     refuse_existing(path, overwrite)
     replaced = path.exists()
-    target = (
-        path.with_name(f"{path.stem}.{secrets.token_hex(4)}{path.suffix}") if replaced else path
-    )
+    beside = path.with_name(f"{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    target = beside if replaced else path
     parts = generate_blocks(surrogate, n, seed=seed, condition=condition, progress=progress)
     try:
         with _open_writer(target, n, surrogate.schema, system) as append:
