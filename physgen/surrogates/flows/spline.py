@@ -49,10 +49,11 @@ def tail_spline(
         y and log|dy/dx|, each (..., D), the logarithm that of the map applied.
     """
     bins = (raw.shape[-1] + 1) // 3
-    slopes = functional.pad(soft_bound(raw[..., 2 * bins :], SLOPE_LIMIT), (1, 1)).exp()
+    # Padding with 0 is a derivative of 1 at both ends.
+    slopes = functional.pad(raw[..., 2 * bins :], (1, 1))
     inside = x.abs() < bound
     y, log_slope = _spline(
-        x.clamp(-bound, bound), raw[..., :bins], raw[..., bins : 2 * bins], slopes, bound, inverse
+        x.clamp(-bound, bound), raw[..., : 2 * bins], slopes, bound=bound, inverse=inverse
     )
     return torch.where(inside, y, x), torch.where(inside, log_slope, torch.zeros_like(x))
 
@@ -70,49 +71,45 @@ def circular_spline(x: Tensor, raw: Tensor, *, inverse: bool = False) -> tuple[T
         y in [-pi, pi) and log|dy/dx|, each (..., D).
     """
     bins = raw.shape[-1] // 3
-    slopes = soft_bound(raw[..., 2 * bins :], SLOPE_LIMIT).exp()
-    slopes = torch.cat([slopes, slopes[..., :1]], -1)
+    slopes = torch.cat([raw[..., 2 * bins :], raw[..., 2 * bins : 2 * bins + 1]], -1)
     wrapped = torch.remainder(x + math.pi, 2 * math.pi) - math.pi
-    return _spline(wrapped, raw[..., :bins], raw[..., bins : 2 * bins], slopes, math.pi, inverse)
-
-
-def _knots(raw: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    """Left knots and sizes of the bins of [-bound, bound], each (..., K)."""
-    sizes = functional.softmax(soft_bound(raw, BIN_LIMIT), -1) * (2 * bound)
-    right = sizes.cumsum(-1)
-    return functional.pad(right[..., :-1], (1, 0)) - bound, sizes
+    return _spline(wrapped, raw[..., : 2 * bins], slopes, bound=math.pi, inverse=inverse)
 
 
 def _spline(
-    x: Tensor, raw_widths: Tensor, raw_heights: Tensor, slopes: Tensor, bound: float, inverse: bool
+    x: Tensor, raw_sizes: Tensor, raw_slopes: Tensor, *, bound: float, inverse: bool
 ) -> tuple[Tensor, Tensor]:
-    left, widths = _knots(raw_widths, bound)
-    low, heights = _knots(raw_heights, bound)
-    knots = low if inverse else left
-    k = (x.unsqueeze(-1) >= knots[..., 1:]).sum(-1, keepdim=True)
+    """The spline within [-bound, bound], from 2K unbounded sizes and K + 1 derivatives."""
+    bins = raw_sizes.shape[-1] // 2
+    # Widths (0) and heights (1) go through everything together.
+    shares = soft_bound(raw_sizes.reshape(*x.shape, 2, bins), BIN_LIMIT).exp()
+    ends = shares.cumsum(-1)
+    scale = (2 * bound) / ends[..., -1:]
 
-    def pick(table: Tensor) -> Tensor:
-        return table.gather(-1, k).squeeze(-1)
+    axis = int(inverse)
+    place = (x + bound).unsqueeze(-1) / scale[..., axis, :]
+    k = (place >= ends[..., axis, :-1]).sum(-1, keepdim=True)
+    both = torch.stack([k, k], -2)
+    size, end = shares.gather(-1, both), ends.gather(-1, both)
+    w, h = (size * scale).squeeze(-1).unbind(-1)
+    x_k, y_k = ((end - size) * scale - bound).squeeze(-1).unbind(-1)
+    slopes = raw_slopes.gather(-1, torch.cat([k, k + 1], -1))
+    d_k, d_next = soft_bound(slopes, SLOPE_LIMIT).exp().unbind(-1)
 
-    w, h, x_k, y_k = pick(widths), pick(heights), pick(left), pick(low)
-    d_k, d_next = pick(slopes[..., :-1]), pick(slopes[..., 1:])
     s = h / w
     curve = d_next + d_k - 2 * s
     if inverse:
         rise = x - y_k
-        a = h * (s - d_k) + rise * curve
-        b = h * d_k - rise * curve
-        c = -s * rise
+        bend = rise * curve
+        a, b, c = h * (s - d_k) + bend, h * d_k - bend, -s * rise
         root = (b.square() - 4 * a * c).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
         xi = (2 * c / (-b - root)).clamp(0, 1)
-        y = x_k + w * xi
     else:
         xi = ((x - x_k) / w).clamp(0, 1)
     mixed = xi * (1 - xi)
     denominator = s + curve * mixed
     top = d_next * xi.square() + 2 * s * mixed + d_k * (1 - xi).square()
-    log_slope = 2 * s.log() + top.log() - 2 * denominator.log()
+    log_slope = (top * (s / denominator).square()).log()
     if inverse:
-        return y, -log_slope
-    y = y_k + h * (s * xi.square() + d_k * mixed) / denominator
-    return y, log_slope
+        return x_k + w * xi, -log_slope
+    return y_k + h * (s * xi.square() + d_k * mixed) / denominator, log_slope
