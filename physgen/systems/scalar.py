@@ -33,6 +33,7 @@ from torch import Tensor
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError
 from physgen.io.source import Source
+from physgen.sampling.thinning import spacing
 from physgen.systems import lattice_files
 from physgen.systems.base import Derived
 from physgen.systems.kernels import scalar as kernel
@@ -274,21 +275,6 @@ def hybrid_monte_carlo(
         elif rate > 0.95:
             step *= 1.25
     _, trial = run(step, 1, 500)
-    n_skip = max(1, math.ceil(2 * _autocorrelation_time(trial.sum(-1) ** 2)))
+    n_skip = spacing(trial.sum(-1) ** 2)
     _, out = run(step, n_skip, -(-n // kernel.LANES))
     return np.ascontiguousarray(out.transpose(1, 0, 2))
-
-
-def _autocorrelation_time(series: NDArray[np.float64]) -> float:
-    """Estimate the integrated autocorrelation time of (time, chains), with a window of 5 tau.
-
-    A rough one, for thinning only; errors are the business of the validation.
-    """
-    fluctuation = series - series.mean()
-    length, variance = len(series), (fluctuation**2).mean()
-    tau = 0.5
-    for t in range(1, length // 5):
-        tau += float((fluctuation[: length - t] * fluctuation[t:]).mean() / variance)
-        if t > 5 * tau:
-            break
-    return tau

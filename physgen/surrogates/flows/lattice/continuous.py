@@ -19,20 +19,20 @@ up to the error of the fourth-order Runge-Kutta steps, which `refined` makes neg
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from physgen.batch import Batch, Schema
-from physgen.surrogates.base import Surrogate
-from physgen.surrogates.flows.lattice.fourier import FourierGaussian, check_lattice, orbits
+from physgen.surrogates.flows.lattice.base import LatticeFlow
+from physgen.surrogates.flows.lattice.fourier import FourierGaussian, orbits
 from physgen.surrogates.flows.lattice.velocity import State, Velocity, kernels
 from physgen.transforms.base import Transform
 
 
-class ContinuousLatticeFlow(Surrogate):
+class ContinuousLatticeFlow(LatticeFlow):
     """Continuous flow of a real scalar field on a periodic lattice of any dimension.
 
     Args:
@@ -44,9 +44,6 @@ class ContinuousLatticeFlow(Surrogate):
         integration_steps: Runge-Kutta steps in training and in `sample`.
         largest_frequency: the frequencies start equally spaced from 1 to this.
         base_width: the base Gaussian starts as white noise of this width.
-
-    Raises:
-        RecipeError: if the samples are not a real field without conditions.
     """
 
     labels: Tensor
@@ -64,7 +61,6 @@ class ContinuousLatticeFlow(Surrogate):
         base_width: float = 0.5,
     ) -> None:
         super().__init__(schema, transform)
-        check_lattice(type(self).__name__, schema, transform)
         labels, n_orbits = orbits(schema.shape)
         self.base = FourierGaussian(schema.shape, base_width)
         self.weights = nn.Parameter(torch.zeros(n_times, n_frequencies, n_orbits))
@@ -73,14 +69,9 @@ class ContinuousLatticeFlow(Surrogate):
         self.duration = duration
         self.integration_steps = integration_steps
 
-    @property
-    def noise_shape(self) -> tuple[int, ...]:
-        """Shape of the noise behind one sample: that of the sample."""
-        return self.schema.shape
-
-    def refined(self) -> ContinuousLatticeFlow:
+    def refined(self) -> Self:
         """Return a copy in float64 with twice the integration steps, for final numbers."""
-        other = copy.deepcopy(self).double()
+        other = super().refined()
         other.integration_steps = 2 * self.integration_steps
         return other
 
@@ -113,38 +104,6 @@ class ContinuousLatticeFlow(Surrogate):
         start = (batch.x.flatten(1), batch.x.new_zeros(len(batch)))
         z, change = self._integrate(Velocity.with_density, start, backwards=True)
         return self.base.log_prob_of_noise(self.base.whiten(z.reshape(batch.x.shape))) - change
-
-    def sample(
-        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
-    ) -> Batch:
-        """Draw `n` fields."""
-        with torch.no_grad():
-            return Batch(x=self.push(self._noise(n, generator)))
-
-    def sample_with_log_prob(
-        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
-    ) -> tuple[Batch, Tensor]:
-        """Draw `n` fields and their (n,) log-density, differentiable."""
-        x, log_prob = self.push_with_log_prob(self._noise(n, generator))
-        return Batch(x=x), log_prob
-
-    def sample_with_log_weight(
-        self,
-        n: int,
-        action: Callable[[Tensor, Tensor | None], Tensor],
-        condition: Tensor | None = None,
-        *,
-        generator: torch.Generator,
-    ) -> Batch:
-        """Draw `n` fields with `log_weight` = -S - log q."""
-        with torch.no_grad():
-            batch, log_prob = self.sample_with_log_prob(n, generator=generator)
-            return batch.replace(log_weight=-action(batch.x, None) - log_prob)
-
-    def _noise(self, n: int, generator: torch.Generator) -> Tensor:
-        return torch.randn(
-            n, *self.noise_shape, generator=generator, device=self.device, dtype=self.dtype
-        )
 
     def _integrate(
         self,

@@ -14,10 +14,6 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from physgen.batch import Schema
-from physgen.errors import RecipeError
-from physgen.transforms.base import Chain, Transform
-
 
 def orbits(shape: tuple[int, ...]) -> tuple[Tensor, int]:
     """Return (*shape,) the orbit each lattice vector belongs to, and how many there are.
@@ -93,14 +89,3 @@ class FourierGaussian(nn.Module):
     def score_of_noise(self, noise: Tensor) -> Tensor:
         """Return (B, *shape), the gradient of the log-density at the field made of the noise."""
         return -self.whiten(noise)
-
-
-def check_lattice(name: str, schema: Schema, transform: Transform | None) -> None:
-    """Raise `RecipeError` unless a lattice flow can be built for these samples."""
-    if len(schema.variables) != 1 or schema.variables[0].domain != "real" or schema.condition:
-        raise RecipeError(
-            f"{name} models one unbounded real field on a lattice without conditions, and the "
-            f"samples are {', '.join(schema.names)} of shape {schema.shape}"
-        )
-    if not (transform is None or (isinstance(transform, Chain) and not len(transform.transforms))):
-        raise RecipeError(f"{name} keeps the lattice's symmetries: leave 'transform' empty")

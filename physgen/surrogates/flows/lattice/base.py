@@ -1,0 +1,87 @@
+"""What the flows of lattice fields share: noise of the lattice's shape, samples, log-weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from physgen.batch import Batch, Schema
+from physgen.errors import RecipeError
+from physgen.surrogates.base import Surrogate
+from physgen.transforms.base import Chain, Transform
+
+
+class LatticeFlow(Surrogate):
+    """A map of white noise on a lattice to a real field, with a density.
+
+    Raises:
+        RecipeError: if the samples are not one unbounded real field without conditions, or a
+            transform is given, which would break the symmetries of the lattice.
+    """
+
+    def __init__(self, schema: Schema, transform: Transform | None = None) -> None:
+        super().__init__(schema, transform)
+        name = type(self).__name__
+        if len(schema.variables) != 1 or schema.variables[0].domain != "real" or schema.condition:
+            raise RecipeError(
+                f"{name} models one unbounded real field on a lattice without conditions, and the "
+                f"samples are {', '.join(schema.names)} of shape {schema.shape}"
+            )
+        if not (isinstance(self.transform, Chain) and len(self.transform.transforms) == 0):
+            raise RecipeError(f"{name} keeps the lattice's symmetries: leave 'transform' empty")
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the noise behind one sample: that of the sample."""
+        return self.schema.shape
+
+    def push(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Map (B, *shape) noise to fields."""
+        return self.push_with_log_prob(noise)[0]
+
+    def push_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (B, *shape) noise to fields and their (B,) log-density, both differentiable."""
+        raise NotImplementedError
+
+    def log_prob(self, batch: Batch) -> Tensor:
+        """Return (B,) log q(x), differentiable."""
+        raise NotImplementedError
+
+    def refined(self) -> Self:
+        """Return a copy in float64, for final numbers."""
+        return copy.deepcopy(self).double()
+
+    def sample(
+        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
+    ) -> Batch:
+        """Draw `n` fields."""
+        with torch.no_grad():
+            return Batch(x=self.push(self._noise(n, generator)))
+
+    def sample_with_log_prob(
+        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
+    ) -> tuple[Batch, Tensor]:
+        """Draw `n` fields and their (n,) log-density, differentiable."""
+        x, log_prob = self.push_with_log_prob(self._noise(n, generator))
+        return Batch(x=x), log_prob
+
+    def sample_with_log_weight(
+        self,
+        n: int,
+        action: Callable[[Tensor, Tensor | None], Tensor],
+        condition: Tensor | None = None,
+        *,
+        generator: torch.Generator,
+    ) -> Batch:
+        """Draw `n` fields with `log_weight` = -S - log q."""
+        with torch.no_grad():
+            batch, log_prob = self.sample_with_log_prob(n, generator=generator)
+            return batch.replace(log_weight=-action(batch.x, None) - log_prob)
+
+    def _noise(self, n: int, generator: torch.Generator) -> Tensor:
+        shape = (n, *self.noise_shape)
+        return torch.randn(shape, generator=generator, device=self.device, dtype=self.dtype)
