@@ -119,10 +119,10 @@ class Context:
         """Key all random numbers to a step."""
         self.step = step
         self._taken = dict.fromkeys(self._feeds, 0)
-        self._shared.manual_seed(keyed_seed(self._seed, step, "shared"))
+        self._shared.manual_seed(keyed_seed(self._seed, "shared", number=step))
         rank = self._world.rank
-        self.generator.manual_seed(keyed_seed(self._seed, step, "rank", rank))
-        seed_global(keyed_seed(self._seed, step, "global", rank), self._device)
+        self.generator.manual_seed(keyed_seed(self._seed, "rank", rank, number=step))
+        seed_global(keyed_seed(self._seed, "global", rank, number=step), self._device)
 
     def randn(self, *shape: int) -> Tensor:
         """Standard normal numbers, (batch_size, *shape)."""
@@ -140,7 +140,7 @@ class Context:
                 f"{', '.join(map(repr, self._feeds)) or 'none'}; give the recipe a data section"
             )
         batch = self._feeds[name].take()
-        key = keyed_seed(self._seed, self.step, "prepare", name, self._taken[name])
+        key = keyed_seed(self._seed, "prepare", name, self._taken[name], number=self.step)
         self._taken[name] += 1
         self._preparation.manual_seed(key)
         with torch.no_grad():

@@ -6,6 +6,7 @@ Gradients are summed by one explicit all-reduce of one flat tensor. Wrappers tha
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -128,7 +129,9 @@ def module_hash(module: nn.Module) -> str:
 
 @contextmanager
 def connect(cuda: bool) -> Iterator[World]:
-    """Join the processes torchrun started, and leave them at the end of the block.
+    """Join the processes torchrun started; their connection lasts until this process ends.
+
+    An error in the block closes it, which ends the waits of the other ranks.
 
     Args:
         cuda: whether the ranks compute on CUDA devices (NCCL) or on CPUs (gloo).
@@ -138,17 +141,22 @@ def connect(cuda: bool) -> Iterator[World]:
         yield World()
         return
     world = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
-    mine = not dist.is_initialized()
-    if mine:
+    if not dist.is_initialized():
         if cuda:
             torch.cuda.set_device(world.local_rank)
         dist.init_process_group("nccl" if cuda else "gloo")
+        # Joining again later would meet the addresses of this time in torchrun's store.
+        atexit.register(_leave)
     try:
         yield world
-    finally:
-        # On an error this closes the connections, which ends the waits of the other ranks.
-        if mine:
-            dist.destroy_process_group()
+    except BaseException:
+        _leave()
+        raise
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -135,6 +135,8 @@ def fit(
             autocast=torch.bfloat16 if options.precision == "bf16" else None,
             compiled=options.compile,
         )
+        if world.first:
+            stack.enter_context(_failures_noted(journal, context))
         window = Window(world)
         surrogate.train()
         step = start
@@ -222,6 +224,17 @@ def _signals() -> Iterator[threading.Event]:
     finally:
         for kind, handler in before.items():
             signal.signal(kind, handler)
+
+
+@contextmanager
+def _failures_noted(journal: Journal, context: Context) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # A full disk may be the failure itself.
+        with suppress(OSError):
+            journal.note("fail", context.step, reason=str(error))
+        raise
 
 
 @contextmanager

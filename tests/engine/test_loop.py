@@ -207,6 +207,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(tmp_path):
     with pytest.raises(TrainingError, match=r"step 7; .*step-000000005") as caught:
         train(tmp_path, method=Breaks)
     assert "learning rate" in str(caught.value)
+    assert entries(tmp_path, "event")[-1]["reason"] == str(caught.value)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000000005"]
     assert all(torch.isfinite(p).all() for p in train(tmp_path, method=Weighted)[0].parameters())
 

@@ -1,0 +1,75 @@
+"""A surrogate as an MLflow pyfunc model: code and safetensors, no pickle.
+
+The model takes one row a sample with the conditions as columns (a surrogate without conditions: a
+column `n`, how many samples), and the parameter `seed`; it returns the samples, (n, *shape), in
+physical units. They are those of `physgen generate` with the same seed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from physgen.batch import Schema
+from physgen.errors import InputError
+from physgen.export import card as cards
+
+CODE = Path(__file__).with_name("served.py")
+"""What the served process runs; copied into the model."""
+
+NEEDED = ("physgen", "torch", "safetensors", "numpy")
+
+
+def save(run: Path, destination: Path | None = None) -> Path:
+    """Write the trained surrogate of a run as an MLflow model folder; return the folder.
+
+    Args:
+        run: a run directory whose training has finished.
+        destination: of the folder; `None` is `export/pyfunc` in the run directory, which tracking
+            copies to MLflow.
+
+    Raises:
+        CheckpointError: the training has not finished.
+        InputError: the destination exists and is not such a folder.
+    """
+    # Read when MLflow is imported.
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    from mlflow.models import ModelSignature
+    from mlflow.pyfunc import save_model
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, TensorSpec
+    from mlflow.types import Schema as Columns
+
+    description = cards.read_card(run / "surrogate")
+    schema = Schema.from_dict(description["schema"])
+    target = destination or run / "export" / "pyfunc"
+    if target.exists() and not (target / "MLmodel").exists():
+        raise InputError(f"{target} exists and is not an MLflow model; choose another folder")
+    columns = [ColSpec("double", variable.name) for variable in schema.condition]
+    samples = TensorSpec(np.dtype(description["dtype"]), (-1, *schema.shape))
+    signature = ModelSignature(
+        inputs=Columns(columns or [ColSpec("long", "n")]),
+        outputs=Columns([samples]),
+        params=ParamSchema([ParamSpec("seed", "long", 1)]),
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, suffix=".part") as folder:
+        kept = Path(folder) / "run"
+        shutil.copytree(run / "surrogate", kept / "surrogate")
+        shutil.copy(run / "recipe.yaml", kept)
+        save_model(
+            Path(folder) / "model",
+            python_model=str(CODE),
+            artifacts={"run": kept.as_uri()},
+            signature=signature,
+            pip_requirements=[f"{name}=={version(name)}" for name in NEEDED],
+            metadata={"condition_domain": description["condition_domain"]},
+        )
+        if target.exists():
+            shutil.rmtree(target)
+        (Path(folder) / "model").rename(target)
+    return target
