@@ -1,0 +1,159 @@
+r"""Gaussianisation of numbers whose distribution changes with a condition, atoms kept apart.
+
+For each of several groups and at knots of a condition y, a number is an exact zero (s = -inf) with
+probability p_0, a whole (s = +inf) with probability p_1, and otherwise continuous with distribution
+function F(s | y), kept as z = \Phi^{-1}(F) on a grid of s in [0, top]; z is bilinear in s and y,
+the probabilities are linear in y.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FAR = 5.0
+"""|z| beyond which a table does not go: one number in 3 million."""
+
+
+class QuantileTable(torch.nn.Module):
+    """Conditional distribution functions of several groups of numbers.
+
+    Args:
+        n_groups: how many distributions.
+        n_knots: in y, equidistant.
+        n_bins: in s, a power of 2, equidistant up to the largest s of the group.
+    """
+
+    knots: Tensor
+    top: Tensor
+    z: Tensor
+    atoms: Tensor
+
+    def __init__(self, n_groups: int, n_knots: int, n_bins: int) -> None:
+        super().__init__()
+        self.n_bins = n_bins
+        self.register_buffer("knots", torch.linspace(0, 1, n_knots))
+        self.register_buffer("top", torch.ones(n_groups))
+        line = torch.linspace(-FAR, FAR, n_bins + 1)
+        self.register_buffer("z", line.repeat(n_groups, n_knots, 1))
+        self.register_buffer("atoms", torch.zeros(2, n_groups, n_knots))
+
+    def fit(self, y: Tensor, s: Tensor, group: Tensor, weight: Tensor | None = None) -> None:
+        """Fill the table; every event counts at the two knots beside its y.
+
+        Args:
+            y: (N, D) conditions; NaN where the number is not defined.
+            s: (N, D) numbers; -inf is an exact zero, +inf a whole.
+            group: (D,) the distribution each column belongs to.
+            weight: (N,) event weights; negative ones count as 0.
+        """
+        defined = ~torch.isnan(y)
+        column, values, y = group.expand_as(s)[defined], s[defined].double(), y[defined].double()
+        weights = torch.ones_like(values)
+        if weight is not None:
+            weights = weight.double().clamp(min=0)[:, None].expand_as(s)[defined]
+        low, high = y.min(), y.max()
+        steps = torch.linspace(0, 1, len(self.knots), dtype=y.dtype, device=y.device)
+        self.knots.copy_(low + (high - low).clamp(min=1e-6) * steps)
+        inner = torch.isfinite(values)
+        top = torch.zeros(len(self.top), dtype=y.dtype, device=y.device)
+        top.scatter_reduce_(0, column[inner], values[inner], "amax")
+        self.top.copy_(torch.where(top > 0, top * (1 + 1e-6), 1.0))
+        # Cell 0 holds the zeros, cells 1..n the continuous part, cell n + 1 the wholes.
+        cell = (values.nan_to_num(0, 0, 0) / self.top[column] * self.n_bins).floor()
+        cell = cell.clamp(0, self.n_bins - 1) + 1
+        cell = torch.where(inner, cell, torch.where(values > 0, self.n_bins + 1.0, 0.0)).long()
+        n_knots, width = len(self.knots), self.n_bins + 2
+        flat = torch.zeros(len(self.top) * n_knots * width, dtype=y.dtype, device=y.device)
+        k, fraction = self._locate(y)
+        for knot, share in ((k, 1 - fraction), (k + 1, fraction)):
+            flat.index_add_(0, (column * n_knots + knot) * width + cell, share * weights)
+        counts = flat.reshape(-1, n_knots, width)
+        # One event of the group's overall shape helps knots that saw few.
+        overall = counts.sum(1, keepdim=True)
+        counts = counts + overall / overall.sum(-1, keepdim=True).clamp(min=1)
+        self.z.copy_(_quantiles(counts[..., 1:-1]))
+        share = counts[..., [0, -1]] / counts.sum(-1, keepdim=True).clamp(min=1e-9)
+        self.atoms.copy_(share.movedim(-1, 0))
+
+    def gaussian(self, y: Tensor, s: Tensor, group: Tensor) -> Tensor:
+        """Return z, (B, D), of the continuous part; what comes of atoms is of no meaning."""
+        k, fraction = self._locate(y.nan_to_num(0.0))
+        base = (group * len(self.knots) + k) * (self.n_bins + 1)
+        position = (s.nan_to_num(0, 0, 0) / self.top[group] * self.n_bins).clamp(0, self.n_bins)
+        j = position.floor().clamp(max=self.n_bins - 1)
+        low, high = self._at(base, j.long(), fraction), self._at(base, j.long() + 1, fraction)
+        return low + (high - low) * (position - j)
+
+    def number(self, y: Tensor, z: Tensor, group: Tensor) -> Tensor:
+        """Return s in [0, top], (B, D): the inverse of `gaussian`."""
+        k, fraction = self._locate(y.nan_to_num(0.0))
+        base = (group * len(self.knots) + k) * (self.n_bins + 1)
+        low = torch.zeros_like(k)
+        step = self.n_bins // 2
+        while step:
+            low = torch.where(z >= self._at(base, low + step, fraction), low + step, low)
+            step //= 2
+        left, right = self._at(base, low, fraction), self._at(base, low + 1, fraction)
+        return (low + ((z - left) / (right - left)).clamp(0, 1)) / self.n_bins * self.top[group]
+
+    def probabilities(self, y: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (p_0, p_1), (B, D) each."""
+        k, fraction = self._locate(y.nan_to_num(0.0))
+        index = group * len(self.knots) + k
+        zero, whole = (
+            table[index] + (table[index + 1] - table[index]) * fraction
+            for table in self.atoms.reshape(2, -1)
+        )
+        return zero, whole
+
+    def with_atoms(
+        self, y: Tensor, s: Tensor, group: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        """Return one standard normal number for each s, (B, D).
+
+        Zeros are drawn uniformly below p_0, wholes above 1 - p_1, and what is not defined (NaN in
+        y) anywhere.
+        """
+        zero, whole = self.probabilities(y, group)
+        u = torch.rand(s.shape, generator=generator, device=s.device, dtype=s.dtype)
+        p = zero + (1 - zero - whole) * torch.special.ndtr(self.gaussian(y, s, group))
+        p = torch.where(s == -torch.inf, u * zero, torch.where(s == torch.inf, 1 - u * whole, p))
+        z: Tensor = torch.special.ndtri(torch.where(torch.isnan(y), u, p).clamp(1e-7, 1 - 1e-7))
+        return z
+
+    def without_atoms(self, y: Tensor, z: Tensor, group: Tensor) -> Tensor:
+        """Return s, -inf for zeros and +inf for wholes: the inverse of `with_atoms`."""
+        zero, whole = self.probabilities(y, group)
+        p = torch.special.ndtr(z)
+        inner = ((p - zero) / (1 - zero - whole).clamp(min=1e-9)).clamp(1e-7, 1 - 1e-7)
+        s = self.number(y, torch.special.ndtri(inner), group)
+        return torch.where(p < zero, -torch.inf, torch.where(p > 1 - whole, torch.inf, s))
+
+    def _locate(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        first, last = self.knots[0], self.knots[-1]
+        position = (y - first) / (last - first) * (len(self.knots) - 1)
+        position = position.clamp(0, len(self.knots) - 1)
+        k = position.floor().clamp(max=len(self.knots) - 2)
+        return k.long(), position - k
+
+    def _at(self, base: Tensor, j: Tensor, fraction: Tensor) -> Tensor:
+        table, index = self.z.reshape(-1), base + j
+        left = table[index]
+        return left + (table[index + self.n_bins + 1] - left) * fraction
+
+
+def _quantiles(counts: Tensor) -> Tensor:
+    """Phi^-1(F) at the edges of the bins, from (groups, knots, n_bins) counts."""
+    n_bins = counts.shape[-1]
+    # A little, spread over all bins, keeps F strictly increasing.
+    counts = torch.nn.functional.pad(counts + 1e-3 / n_bins, (1, 0))
+    below = counts.cumsum(-1)
+    above = below[..., -1:] - below
+    # From the smaller tail, for precision.
+    total = below[..., -1:]
+    z = torch.where(
+        below < above, torch.special.ndtri(below / total), -torch.special.ndtri(above / total)
+    )
+    ramp = torch.linspace(0, 0.05, n_bins + 1, dtype=z.dtype, device=z.device)
+    return z.clamp(-FAR, FAR) + ramp
