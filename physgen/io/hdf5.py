@@ -143,6 +143,24 @@ def _check_storage(node: h5py.Dataset, where: str) -> None:
         )
 
 
+def stored_schema(file: h5py.File) -> Schema | None:
+    """Return the schema that physgen wrote into a file, `None` if it wrote none.
+
+    Raises:
+        FormatError: it cannot be understood.
+    """
+    text = file.attrs.get("physgen_schema")
+    if text is None:
+        return None
+    try:
+        return Schema.from_dict(json.loads(text))
+    except (ValueError, TypeError, KeyError) as error:
+        raise FormatError(
+            f"{file.filename}: the attribute physgen_schema cannot be understood ({error}); it was "
+            "changed, or written by another version: delete it to read plain datasets"
+        ) from error
+
+
 def read_rows(node: h5py.Dataset, start: int, stop: int, finite: bool = True) -> NDArray[Any]:
     """Return rows [start, stop) of a checked dataset.
 
@@ -274,10 +292,9 @@ class HDF5Source:
 
     def _schema(self, file: h5py.File, nodes: dict[str, h5py.Dataset]) -> Schema:
         shape = nodes["x"].shape[1:] or (1,)
-        if "physgen_schema" in file.attrs and self._names["x"] == "x":
-            schema = Schema.from_dict(json.loads(file.attrs["physgen_schema"]))
-            if schema.shape == shape:
-                return schema
+        stored = stored_schema(file)
+        if stored is not None and self._names["x"] == "x" and stored.shape == shape:
+            return stored
         condition: tuple[Variable, ...] = ()
         if "condition" in nodes:
             node, name = nodes["condition"], self._names["condition"]

@@ -85,7 +85,7 @@ class RootSource:
                         f"{self._where(index)}: branch {name!r} is {_shown(kind)}, in "
                         f"{self.paths[0]} it is {_shown(types[name])}; read them separately"
                     )
-            self._starts.append(self._starts[-1] + self._tree(index).num_entries)
+            self._starts.append(self._starts[-1] + int(self._tree(index).num_entries))
         self.jagged = types[self.fields[0]][1] == 1
         self._x_dtype = _common({types[name][0] for name in self.fields})
         self.longest = self.truncated_rows = self.truncated_items = 0
@@ -138,7 +138,7 @@ class RootSource:
             tree = self._tree(index)
             columns = []
             for name in names:
-                array = read_branch(tree, name, 0, tree.num_entries, self._where(index))
+                array = read_branch(tree, name, 0, int(tree.num_entries), self._where(index))
                 if describe_branch(array, name, self._where(index))[1]:
                     raise FormatError(f"{self._where(index)}: branch {name!r} is jagged: no key")
                 columns.append(array.to_numpy())
@@ -246,7 +246,7 @@ class RootSource:
         roles |= dict.fromkeys(self.fields, "fields")
         types = {}
         for name, role in roles.items():
-            array = read_branch(tree, name, 0, min(1, tree.num_entries), where)
+            array = read_branch(tree, name, 0, min(1, int(tree.num_entries)), where)
             types[name] = describe_branch(array, name, where)
             depth = types[name][1]
             if depth > (1 if role == "fields" else 0):

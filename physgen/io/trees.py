@@ -115,7 +115,8 @@ def describe_branch(array: Any, name: str, where: str) -> tuple[str, int]:
             raise FormatError(f"{where}: branch {name!r} holds text; choose branches of numbers")
         kind, depth = kind.content, depth + 1
     if isinstance(kind, ak.types.RecordType):
-        members = [f"{name}.{field}" for field in kind.fields]
+        fields = kind.fields or [str(index) for index in range(len(kind.contents))]
+        members = [f"{name}.{field}" for field in fields]
         raise FormatError(
             f"{where}: branch {name!r} holds objects; name a member{suggest('', members)}"
         )
@@ -148,7 +149,10 @@ def _cuts(name: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _damaged(path: Path, error: Exception) -> FormatError:
-    return FormatError(f"{path}: cut short or damaged ({_short(error)}); copy or make it again")
+    return FormatError(
+        f"{path}: cut short, damaged, or of an unsupported version "
+        f"({_short(error)}); copy or make it again"
+    )
 
 
 def _short(error: Exception) -> str:

@@ -1,0 +1,278 @@
+"""`physgen inspect`: what is in a file, as far as looking at it is safe.
+
+A file is recognised by its first bytes, never by its name, and nothing in it is run. Large files
+are looked at in evenly spaced blocks.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from physgen.errors import FormatError, suggest
+from physgen.io.statistics import Statistics, describe_array
+
+LOOK_ENTRIES = 50_000
+"""So many entries of each branch are read."""
+
+_LIME = bytes.fromhex("456789ab")
+_MILC = 20103
+_PICKLE_PROTOCOLS = range(2, 6)
+_SENTINELS = {-999.0, -9999.0, -99.0, -1000.0, 999.0, 9999.0, 99999.0, -1e30}
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """Describe a file in plain JSON types.
+
+    Returns:
+        format: what it is. reader: whether physgen reads it ("yes", "not yet", "refused", "no").
+        contents: by dataset or branch, its shape, dtype, unit if known, range, zeros (fraction),
+        nan, inf. problem: the first one, or `None`. hints: sentences on what to do with the file.
+
+    Raises:
+        FormatError: there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        if path.is_dir():
+            raise FormatError(f"{path} is a directory; name a file")
+        near = suggest(path.name, (p.name for p in path.parent.glob("*") if p.is_file()))
+        raise FormatError(f"{path}: no such file{near}")
+    found: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size}
+    found |= {"format": "", "reader": "yes", "contents": {}, "problem": None, "hints": []}
+    with path.open("rb") as file:
+        head = file.read(4096)
+    try:
+        _look(path, head, found)
+    except FormatError as error:
+        found["problem"] = str(error)
+    return found
+
+
+def _look(path: Path, head: bytes, found: dict[str, Any]) -> None:
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        from physgen.io.inspect_hdf5 import look_at_hdf5
+
+        found["format"] = "HDF5"
+        look_at_hdf5(path, found)
+    elif head.startswith(b"root"):
+        found["format"] = "ROOT"
+        _look_at_root(path, found)
+    elif head.startswith(b"PK\x03\x04"):
+        _look_at_zip(path, found)
+    elif head.startswith(b"\x93NUMPY"):
+        found |= {"format": "NumPy array", "reader": "no"}
+        found["hints"].append("save it in an archive: numpy.savez(FILE, x=array)")
+    elif head[:1] == b"\x80" and head[1:2] and head[1] in _PICKLE_PROTOCOLS:
+        _refuse_pickle(path, found, "pickle")
+    elif not _look_at_lattice(path, head, found):
+        _look_at_rest(path, head, found)
+
+
+def _look_at_root(path: Path, found: dict[str, Any]) -> None:
+    from physgen.io.trees import event_keys, open_root, open_tree, tree_names
+
+    with open_root(path) as file:
+        classes = file.classnames(recursive=True, cycle=False)
+        names = tree_names(file)
+    if not names:
+        objects = ", ".join(sorted(set(classes.values()))) or "nothing"
+        raise FormatError(f"{path}: there is no tree in this file, only {objects}")
+    kinds = {"RNTuple" if "RNTuple" in classes[name] else "TTree" for name in names}
+    found["format"] = "ROOT " + " and ".join(sorted(kinds))
+    for name in names:
+        tree = open_tree(path, name)
+        entries = int(tree.num_entries)
+        branches, usable = _look_at_branches(path, name, tree, found)
+        found["contents"][name] = {"entries": entries, "branches": branches}
+        if entries == 0:
+            _problem(found, f"{path}: tree {name!r} is empty")
+        elif not usable:
+            found["hints"].append(f"tree {name!r} has no flat branches of numbers")
+        else:
+            _advise(path, name, usable, event_keys(tree), found)
+
+
+def _look_at_branches(
+    path: Path, name: str, tree: Any, found: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return a description of each branch, and the names of flat branches of numbers."""
+    import awkward as ak
+
+    from physgen.io.trees import branch_names, describe_branch, read_branch
+
+    where = f"{path}: tree {name!r}"
+    described: dict[str, Any] = {}
+    usable = []
+    for branch in branch_names(tree):
+        try:
+            array = read_branch(tree, branch, 0, min(LOOK_ENTRIES, int(tree.num_entries)), where)
+            dtype, depth = describe_branch(array, branch, where)
+        except FormatError as error:
+            # Text and objects are no fault of the file; what cannot be decoded may be.
+            described[branch] = {"not read": str(error).removeprefix(f"{where}: ")}
+            continue
+        entry: dict[str, Any] = {"dtype": dtype}
+        if depth:
+            entry["jagged"] = "[]" * depth
+            if depth == 1:
+                entry["most items"] = int(ak.max(ak.num(array, axis=1)) or 0)
+        else:
+            usable.append(branch)
+        statistics = Statistics()
+        statistics.update(ak.to_numpy(ak.flatten(array, axis=None)))
+        described[branch] = entry | statistics.to_dict()
+        if depth == 0 and statistics.first_bad_row is not None:
+            row = statistics.first_bad_row
+            _problem(found, f"{where}: branch {branch!r} row {row} holds NaN or infinity")
+        extremes = {statistics.low, statistics.high} & _SENTINELS
+        if extremes:
+            found["hints"].append(
+                f"branch {branch!r} reaches exactly {extremes.pop():g}: a sentinel for 'absent'?"
+            )
+    return described, usable
+
+
+def _advise(
+    path: Path, tree: str, usable: list[str], keys: list[str], found: dict[str, Any]
+) -> None:
+    """Say how to train on a tree, what may be its weights, and whether its rows belong together."""
+    from physgen.io.root import RootSource
+
+    found["hints"].append(
+        f"train on columns of it: physgen train events-flow data.path={path} data.tree={tree} "
+        f"'data.fields=[{','.join(usable[:4])}]'"
+    )
+    weights = [branch for branch in usable if "weight" in branch.lower()]
+    if weights:
+        found["hints"].append(f"event weights? data.weight={weights[0]}")
+    keys = [key for key in keys if key in usable]
+    if keys:
+        source = RootSource(path, tree, [keys[0]], group=keys)
+        hashes = source.keys()
+        groups = 0 if hashes is None else len(np.unique(hashes))
+        if groups < len(source):
+            found["hints"].append(
+                f"tree {tree!r} has {len(source)} rows of {groups} events: keep the rows of one "
+                f"event on one side of the split with 'data.group=[{','.join(keys)}]'"
+            )
+
+
+def _look_at_zip(path: Path, found: dict[str, Any]) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile as error:
+        found |= {"format": "zip archive", "reader": "no"}
+        raise FormatError(f"{path}: cut short or damaged ({error}); copy it again") from error
+    if any(name.endswith((".pkl", ".pickle")) for name in names):
+        _refuse_pickle(path, found, "torch or other archive with a pickle in it")
+    elif names and all(name.endswith(".npy") for name in names):
+        found["format"] = "npz"
+        _look_at_npz(path, [name.removesuffix(".npy") for name in names], found)
+    else:
+        found |= {"format": "zip archive", "reader": "no"}
+        found["hints"].append(f"holds {len(names)} files; unpack it and inspect what you need")
+
+
+def _look_at_npz(path: Path, names: list[str], found: dict[str, Any]) -> None:
+    with np.load(path, allow_pickle=False) as archive:
+        for name in names:
+            try:
+                array = archive[name]
+            except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+                found["contents"][name] = {"not read": str(error)}
+                _problem(found, f"{path}: array {name!r} cannot be read ({error})")
+                continue
+            where = f"{path}: array {name!r}"
+            found["contents"][name], problem = describe_array(where, array)
+            found["problem"] = found["problem"] or problem
+    if "x" not in names and "samples" not in names:
+        found["hints"].append(f"samples are looked for under 'x'; here are {', '.join(names[:8])}")
+
+
+def _look_at_lattice(path: Path, head: bytes, found: dict[str, Any]) -> bool:
+    """Recognise gauge configurations by their magic numbers."""
+    about = dict(_lattice_facts(path, head))
+    if about:
+        found |= {"format": about.pop("format"), "reader": "not yet", "contents": about}
+    return bool(about)
+
+
+def _lattice_facts(path: Path, head: bytes) -> Iterator[tuple[str, Any]]:
+    size = path.stat().st_size
+    if head.startswith(b"BEGIN_HEADER"):
+        yield "format", "NERSC gauge configuration"
+        header, _, _ = head.partition(b"END_HEADER")
+        for line in header.decode("ascii", errors="replace").splitlines()[1:]:
+            key, _, value = line.partition("=")
+            yield key.strip(), value.strip()
+    elif head.startswith(_LIME):
+        yield "format", "LIME container (ILDG or SciDAC gauge configuration)"
+        yield "first record", head[16:144].rstrip(b"\0").decode("ascii", errors="replace")
+    elif len(head) >= 24:
+        for order in "<>":
+            magic, *dimensions = struct.unpack_from(f"{order}5i", head)
+            if magic == _MILC and all(0 < d < 4096 for d in dimensions):
+                yield "format", "MILC gauge configuration"
+                yield "dimensions (x, y, z, t)", dimensions
+        dimensions = list(struct.unpack_from("<4i", head))
+        if all(0 < d < 4096 for d in dimensions) and size == 24 + math.prod(dimensions) * 4 * 144:
+            yield "format", "openQCD gauge configuration"
+            yield "dimensions (t, x, y, z)", dimensions
+            yield "plaquette (real trace)", struct.unpack_from("<d", head, 16)[0]
+
+
+def _look_at_rest(path: Path, head: bytes, found: dict[str, Any]) -> None:
+    found["reader"] = "no"
+    if not head:
+        found["format"] = "empty"
+        raise FormatError(f"{path}: the file is empty; its writer may have been killed")
+    length = int.from_bytes(head[:8], "little")
+    if head[8:9] == b"{" and length >= 2:
+        found["format"] = "safetensors"
+        if length + 8 > found["bytes"]:
+            found["reader"] = "refused"
+            raise FormatError(
+                f"{path}: declares a header of {length} bytes in a file of {found['bytes']}: "
+                "damaged, or made to exhaust memory"
+            )
+        found["hints"].append("weights of a model, not samples")
+    elif head.startswith(b"\x1f\x8b"):
+        found["format"] = "gzip"
+        found["hints"].append("unpack it with gunzip and inspect what comes out")
+    elif b"\0" not in head:
+        found["format"] = "JSON" if _is_json(path, found["bytes"]) else "text"
+        found["hints"].append("tables of text are read by: numpy.savez(FILE, x=numpy.loadtxt(...))")
+    else:
+        found["format"] = "unknown"
+        raise FormatError(f"{path}: not a format that physgen knows (HDF5, ROOT, npz)")
+
+
+def _is_json(path: Path, size: int) -> bool:
+    if size > 2**20:
+        return False
+    try:
+        json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse_pickle(path: Path, found: dict[str, Any], kind: str) -> None:
+    found |= {"format": kind, "reader": "refused"}
+    raise FormatError(
+        f"{path}: a {kind}; reading one can run anything, so physgen never does. Where it was "
+        "made, save the arrays with numpy.savez or h5py instead"
+    )
+
+
+def _problem(found: dict[str, Any], text: str) -> None:
+    found["problem"] = found["problem"] or text

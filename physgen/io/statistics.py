@@ -1,0 +1,118 @@
+"""What a column of numbers holds: range, zeros, values that are no numbers; in one pass."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from physgen.errors import FormatError
+
+LOOK_BYTES = 2**28
+"""So much of an array is read; of what is larger, evenly spaced blocks."""
+FEW = 8
+"""So many different values are listed."""
+
+
+@dataclass
+class Statistics:
+    """Accumulates over blocks.
+
+    Attributes:
+        count: values seen.
+        low, high: of the finite ones.
+        nan, inf, zeros, negative: how many are what they say.
+        distinct: the different values as long as there are few, else `None`.
+        first_bad_row: row of the first NaN or infinity.
+    """
+
+    count: int = 0
+    low: float = np.inf
+    high: float = -np.inf
+    nan: int = 0
+    inf: int = 0
+    zeros: int = 0
+    negative: int = 0
+    distinct: set[float] | None = field(default_factory=set)
+    first_bad_row: int | None = None
+
+    def update(self, values: NDArray[Any], start: int = 0) -> None:
+        """Add (rows, ...) values that begin at row `start`."""
+        self.count += values.size
+        if values.size == 0:
+            return
+        finite = values
+        if values.dtype.kind == "f":
+            good = np.isfinite(values)
+            finite = values[good]
+            if finite.size < values.size:
+                nan = int(np.isnan(values).sum())
+                self.nan, self.inf = self.nan + nan, self.inf + values.size - finite.size - nan
+                if self.first_bad_row is None:
+                    rows = good.reshape(len(values), -1).all(1)
+                    self.first_bad_row = start + int((~rows).argmax())
+        if finite.size == 0:
+            return
+        self.low, self.high = min(self.low, finite.min()), max(self.high, finite.max())
+        self.zeros += int(finite.size - np.count_nonzero(finite))
+        if finite.dtype.kind in "if":
+            self.negative += int((finite < 0).sum())
+        if self.distinct is not None:
+            self.distinct |= set(np.unique(finite.ravel()[:4096]).tolist())
+            if len(self.distinct) <= FEW:
+                self.distinct |= set(np.unique(finite).tolist())
+            if len(self.distinct) > FEW:
+                self.distinct = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; what is absent (NaN, zeros) is left out."""
+        found: dict[str, Any] = {}
+        if self.low <= self.high:
+            found |= {"low": _plain(self.low), "high": _plain(self.high)}
+        found |= {
+            name: count
+            for name in ("nan", "inf", "negative")
+            if (count := getattr(self, name)) and (name != "negative" or self.low < 0 < self.high)
+        }
+        if self.zeros:
+            found["zeros"] = round(self.zeros / self.count, 4)
+        if self.distinct:
+            found["values"] = sorted(self.distinct)
+        return found
+
+
+def describe_array(where: str, array: Any) -> tuple[dict[str, Any], str | None]:
+    """Return shape, type and statistics of an array or HDF5 dataset, and its first problem.
+
+    Raises:
+        FormatError: rows cannot be read.
+    """
+    entry: dict[str, Any] = {"shape": list(array.shape), "dtype": str(array.dtype)}
+    if array.dtype.kind not in "biuf" or array.ndim == 0:
+        return entry, None
+    statistics = Statistics()
+    step = max(1, 2**24 // max(1, array.nbytes // max(1, len(array))))
+    stride = step * max(1, math.ceil(array.nbytes / LOOK_BYTES))
+    for start in range(0, len(array), stride):
+        try:
+            statistics.update(np.asarray(array[start : start + step]), start)
+        except OSError as error:
+            raise FormatError(
+                f"{where}: rows {start} to {start + step - 1} are damaged ({error})"
+            ) from error
+    if stride > step:
+        entry["looked at"] = f"1 / {stride // step} of the rows"
+    problem = None
+    if statistics.first_bad_row is not None:
+        problem = f"{where}: row {statistics.first_bad_row} holds NaN or infinity"
+    if len(array) == 0:
+        problem = f"{where}: holds no rows"
+    return entry | statistics.to_dict(), problem
+
+
+def _plain(value: Any) -> float | int:
+    number = np.asarray(value).item()
+    return int(number) if isinstance(number, int | bool) else float(f"{number:.6g}")

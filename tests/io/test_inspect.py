@@ -1,0 +1,207 @@
+import json
+import pickle
+import struct
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import uproot
+
+from physgen.batch import Batch, Schema, Variable
+from physgen.errors import FormatError
+from physgen.io.inspect import inspect
+from physgen.io.statistics import Statistics
+from physgen.io.writer import hdf5_writer
+
+
+def look(path):
+    found = inspect(path)
+    json.dumps(found, allow_nan=False)
+    return found
+
+
+def hints(found):
+    return "\n".join(found["hints"])
+
+
+def test_calochallenge_files(tmp_path):
+    showers = np.zeros((50, 368), "f4")
+    showers[:, ::4] = 3.0
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        file["incident_energies"] = np.full((50, 1), 65536.0)
+        file.create_dataset("showers", data=showers, compression="gzip", chunks=(50, 16))
+    found = look(tmp_path / "a.hdf5")
+    assert found["format"] == "CaloChallenge HDF5"
+    assert found["problem"] is None
+    described = found["contents"]["showers"]
+    assert described["shape"] == [50, 368]
+    assert (described["unit"], described["low"], described["high"]) == ("MeV", 0, 3)
+    assert described["zeros"] == 0.75
+    assert "public CaloChallenge set 1, photons" in hints(found)
+    assert "data.binning=" in hints(found)
+    assert "h5repack -l showers:CHUNK=1024x368" in hints(found)
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        file["showers"][3, 5] = -1
+        file["incident_energies"][:] = 65.5
+    found = look(tmp_path / "a.hdf5")
+    assert "negative energies" in found["problem"]
+    assert "are they GeV?" in hints(found)
+
+
+@pytest.mark.parametrize(
+    ("low", "said"), [(0, "spins are 0/1"), (-1, "lattice of 4x4"), (-2, "not Ising spins")]
+)
+def test_spin_files(tmp_path, low, said):
+    samples = np.where(np.arange(160).reshape(10, 16) % 3 == 0, low, 1)
+    with h5py.File(tmp_path / "spins.h5", "w") as file:
+        file["samples"] = samples
+        file["variable_type"] = "bernoulli"
+    found = look(tmp_path / "spins.h5")
+    assert "rbms style" in found["format"]
+    assert found["problem"] is None
+    assert said in hints(found)
+    assert found["contents"]["samples"]["values"] == sorted({low, 1})
+
+
+def test_what_physgen_wrote_has_units(tmp_path):
+    schema = Schema((2,), (Variable("e", "MeV"),), (Variable("theta", "rad"),))
+    with hdf5_writer(tmp_path / "a.h5", schema=schema) as append:
+        append(Batch(torch.rand(9, 2), condition=torch.rand(9, 1)))
+    found = look(tmp_path / "a.h5")
+    assert found["variables"] == {"e": "MeV"}
+    assert found["conditions"] == {"theta": "rad"}
+
+
+def test_first_problem_is_named_and_the_rest_is_still_described(tmp_path):
+    x = np.zeros((40, 3))
+    x[7, 1], x[9, 0], x[9, 2] = np.nan, np.inf, -np.inf
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["deep/x"] = x
+        file["none"] = np.zeros((0, 3))
+        file.create_dataset("huge", (10**12, 1000), "f4", chunks=(1, 1000))
+        file["away"] = h5py.ExternalLink("other.h5", "x")
+    found = look(tmp_path / "a.h5")
+    assert "dataset 'deep/x': row 7 holds NaN or infinity" in found["problem"]
+    assert (found["contents"]["deep/x"]["nan"], found["contents"]["deep/x"]["inf"]) == (1, 2)
+    assert "declares shape" in found["contents"]["huge"]["not read"]
+    assert "away" not in found["contents"]
+
+
+def test_truncated_and_damaged_files_are_problems_not_crashes(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset(
+            "x", data=np.random.default_rng(0).random((64, 8)), chunks=(16, 8), fletcher32=True
+        )
+        place = file["x"].id.get_chunk_info(1).byte_offset
+    content = bytearray(path.read_bytes())
+    (tmp_path / "cut.h5").write_bytes(content[:1000])
+    content[place] ^= 1
+    path.write_bytes(content)
+    assert "cut short" in look(tmp_path / "cut.h5")["problem"]
+    assert "damaged" in look(path)["problem"]
+
+
+def test_root_files_say_types_weights_and_events():
+    data_path = pytest.importorskip("skhep_testdata").data_path
+    found = look(data_path("uproot-Zmumu.root"))
+    branches = found["contents"]["events"]["branches"]
+    assert found["format"] == "ROOT TTree"
+    assert found["contents"]["events"]["entries"] == 2304
+    assert branches["Q1"]["values"] == [-1, 1]
+    assert "text" in branches["Type"]["not read"]
+    assert "2304 rows of 500 events" in hints(found)
+    assert "'data.group=[Run,Event]'" in hints(found)
+    found = look(data_path("uproot-HZZ.root"))
+    assert found["contents"]["events"]["branches"]["Muon_Px"]["jagged"] == "[]"
+    assert "data.weight=EventWeight" in hints(found)
+    found = look(data_path("uproot-from-geant4.root"))
+    assert "4808 rows of 453 events" in hints(found)
+    assert "is empty" in look(data_path("uproot-empty.root"))["problem"]
+    assert "no tree in this file, only TH1F" in look(data_path("uproot-histograms.root"))["problem"]
+
+
+def test_rntuple_sentinels_and_nan_in_root(tmp_path):
+    with uproot.recreate(tmp_path / "a.root") as file:
+        file.mkrntuple("ntuple", {"pt": np.array([1.0, -999.0, np.nan])})
+    found = look(tmp_path / "a.root")
+    assert found["format"] == "ROOT RNTuple"
+    assert "reaches exactly -999: a sentinel" in hints(found)
+    assert "branch 'pt' row 2 holds NaN" in found["problem"]
+
+
+class Trap:
+    def __reduce__(self):
+        return print, ("a pickle was run",)
+
+
+def test_pickles_are_refused_and_not_run(tmp_path, capsys):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(Trap(), protocol=4))
+    torch.save({"w": torch.zeros(2)}, tmp_path / "a.pt")
+    np.savez(tmp_path / "a.npz", x=np.array([Trap()], dtype=object), y=np.arange(3))
+    for name in ("a.pkl", "a.pt"):
+        found = look(tmp_path / name)
+        assert found["reader"] == "refused"
+        assert "can run anything" in found["problem"]
+    found = look(tmp_path / "a.npz")
+    assert "array 'x' cannot be read" in found["problem"]
+    assert found["contents"]["y"]["high"] == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_other_files_are_told_apart(tmp_path):
+    giant = struct.pack("<Q", 2**40) + b'{"a":'
+    for name, content, kind, problem in (
+        ("a.safetensors", giant, "safetensors", "declares a header of 1099511627776 bytes"),
+        ("b.safetensors", struct.pack("<Q", 2) + b"{}", "safetensors", None),
+        ("a.csv", b"1,2\n3,4\n", "text", None),
+        ("a.json", b'{"a": 1}', "JSON", None),
+        ("a.gz", b"\x1f\x8b\x08\0\0\0", "gzip", None),
+        ("a.bin", bytes(range(256)), "unknown", "not a format that physgen knows"),
+        ("a.h5", b"", "empty", "the file is empty"),
+        ("a.npy", b"\x93NUMPY\x01\0", "NumPy array", None),
+        ("a.npz", b"PK\x03\x04 cut", "zip archive", "cut short or damaged"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        found = look(tmp_path / name)
+        assert found["format"] == kind
+        assert (found["problem"] is None) == (problem is None)
+        assert (problem or "") in (found["problem"] or "")
+    with zipfile.ZipFile(tmp_path / "slip.zip", "w") as archive:
+        archive.writestr("../../outside.txt", "x")
+    assert look(tmp_path / "slip.zip")["reader"] == "no"
+    assert not (tmp_path.parent.parent / "outside.txt").exists()
+    with pytest.raises(FormatError, match=r"no such file; did you mean 'a\.csv'"):
+        inspect(tmp_path / "a.cvs")
+    with pytest.raises(FormatError, match="is a directory"):
+        inspect(tmp_path)
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_gauge_configurations_are_recognised_by_their_magic(tmp_path, order):
+    path = tmp_path / "conf"
+    path.write_bytes(struct.pack(f"{order}5i", 20103, 4, 4, 4, 8) + bytes(100))
+    assert look(path)["contents"]["dimensions (x, y, z, t)"] == [4, 4, 4, 8]
+    path.write_bytes(struct.pack("<4id", 8, 4, 4, 4, 1.5) + bytes(512 * 576))
+    assert look(path)["format"] == "openQCD gauge configuration"
+    path.write_bytes(b"BEGIN_HEADER\nDATATYPE = 4D_SU3_GAUGE\nEND_HEADER\n" + bytes(9))
+    assert look(path)["contents"] == {"DATATYPE": "4D_SU3_GAUGE"}
+    path.write_bytes(bytes.fromhex("456789ab") + bytes(12) + b"ildg-format" + bytes(200))
+    found = look(path)
+    assert (found["reader"], found["contents"]) == ("not yet", {"first record": "ildg-format"})
+
+
+def test_statistics_do_not_depend_on_the_blocks():
+    values = np.random.default_rng(0).integers(-3, 4, (100, 5)).astype("f4")
+    values[60, 2] = np.nan
+    whole, parts = Statistics(), Statistics()
+    whole.update(values)
+    for start in range(0, 100, 7):
+        parts.update(values[start : start + 7], start)
+    assert whole == parts
+    assert whole.first_bad_row == 60
+    assert whole.to_dict()["values"] == [-3, -2, -1, 0, 1, 2, 3]
+    whole.update(np.arange(100.0))
+    assert "values" not in whole.to_dict()
