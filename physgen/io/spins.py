@@ -20,7 +20,7 @@ from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError, suggest
 from physgen.io.hdf5 import HDF5Source, open_hdf5
 from physgen.io.source import ArraySource, Source, blocks, digest_of, to_tensor
-from physgen.io.writer import atomic, hdf5_writer, npz_writer
+from physgen.io.writer import atomic, hdf5_writer
 
 _LOWEST = {"bernoulli": 0, "ising": -1}
 """The value that stands for a spin that points down, by `variable_type`."""
@@ -113,8 +113,10 @@ def write_spins(path: Path, batch: Batch) -> None:
     if not (batch.x.abs() == 1).all():
         raise FormatError(f"cannot write {path}: spins are -1 or +1, and other values are there")
     if path.suffix == ".npz":
-        with npz_writer(path, lambda b: {**_columns(b), "variable_type": np.array(["ising"])}) as w:
-            w(batch)
+        with atomic(path) as part, part.open("wb") as archive:
+            np.savez(
+                archive, allow_pickle=False, variable_type=np.array("ising"), **_columns(batch)
+            )
         return
     with atomic(path) as part:
         with hdf5_writer(part, _columns) as append:

@@ -14,7 +14,9 @@ Three kernels leave it invariant:
   decided: replicas never share a number, which would correlate them.
 
 Lattices of even lengths are swept in checkerboard order, each colour in an array of its own, so
-that the sites of a row and their neighbours are contiguous and the loops become vector code.
+that the sites of a row and their neighbours are contiguous and the loops become vector code. In
+every half sweep one row, drawn at random, is left alone: flips that cost nothing are certain, so
+that stripes of one site, which cost nothing anywhere, would otherwise turn round for ever.
 
 Random numbers are SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): the state is a counter, one draw
 does not wait for the one before. It is an array of one uint64 that the kernels advance in place:
@@ -61,6 +63,12 @@ def _fill(words: NDArray[np.uint64], counter: Any) -> Any:
     for i in range(words.size):
         words[i] = _mix(counter + np.uint64(i + 1) * _STRIDE)
     return counter + np.uint64(words.size) * _STRIDE
+
+
+@njit(cache=True, inline="always")
+def _choose(draw: Any, n: int) -> Any:
+    """Return one of n numbers by the high half of a random word, uniform to n / 2^32."""
+    return np.int64(((draw >> _S32) * np.uint64(n)) >> _S32)
 
 
 @njit(cache=True)
@@ -110,7 +118,11 @@ def _sweep_by_colour(
     for _ in range(n_sweeps):
         for colour in range(2):
             mine, other = colours[colour], colours[1 - colour]
+            counter += _STRIDE
+            idle = _choose(_mix(counter), rows)
             for i in range(rows):
+                if i == idle:
+                    continue
                 counter = _fill(words, counter)
                 here = mine[i, 1 : half + 1]
                 above = other[i - 1 if i > 0 else rows - 1, 1 : half + 1]
@@ -182,8 +194,7 @@ def wolff(
     total = 0
     for _ in range(n_clusters):
         counter += _STRIDE
-        # The high half of a word times the number of sites: uniform to n_sites / 2^32.
-        seed = np.int64(((_mix(counter) >> _S32) * np.uint64(n_sites)) >> _S32)
+        seed = _choose(_mix(counter), n_sites)
         spin = flat[seed]
         flat[seed] = -spin
         members[0] = seed
@@ -267,7 +278,11 @@ def metropolis_64(
     for _ in range(n_sweeps):
         for colour in range(2):
             mine, other = colours[colour], colours[1 - colour]
+            counter += _STRIDE
+            idle = _choose(_mix(counter), rows)
             for i in range(rows):
+                if i == idle:
+                    continue
                 start_shifted = 2 * ((i + colour) & 1)
                 up, down = (i - 1 if i > 0 else rows - 1), (i + 1 if i + 1 < rows else 0)
                 for start in range(0, half, _STRIP):
