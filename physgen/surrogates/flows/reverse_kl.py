@@ -22,6 +22,7 @@ from physgen.batch import Batch
 from physgen.errors import RecipeError
 from physgen.surrogates.base import FromNoise, HasDensity, Method, StepContext, Surrogate
 from physgen.systems.base import HasAction, System
+from physgen.systems.symmetries import broken
 
 
 @runtime_checkable
@@ -31,6 +32,16 @@ class HasScore(Protocol):
     def push_with_score(self, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map noise to samples, differentiable, and their detached log-density and its gradient."""
         ...
+
+
+@runtime_checkable
+class HasSymmetries(Protocol):
+    """Has symmetries (names of `physgen.systems.symmetries`) whatever it learns."""
+
+    symmetries: tuple[str, ...]
+
+
+_REMEDY = {"sign": "surrogate.sign_symmetric=false", "axis exchange": "surrogate.isotropic=false"}
 
 
 class ReverseKL(Method):
@@ -43,7 +54,8 @@ class ReverseKL(Method):
         path_gradients: drop the part of the gradient that has mean zero.
 
     Raises:
-        RecipeError: if the surrogate has no density, or the system no action.
+        RecipeError: if the surrogate has no density, the system no action, or the action not the
+            symmetries that the surrogate assumes.
     """
 
     inputs = ()
@@ -64,6 +76,8 @@ class ReverseKL(Method):
             )
         if not isinstance(system, HasAction):
             raise RecipeError(f"reverse-kl needs an action, which {type(system).__name__} lacks")
+        if isinstance(surrogate, HasSymmetries):
+            _check_symmetries(surrogate.symmetries, surrogate, system)
         self._flow: FromNoise = surrogate
         self._density: HasDensity = surrogate
         self._action = system.action
@@ -98,3 +112,15 @@ class ReverseKL(Method):
         log_prob = self._density.log_prob(Batch(x=fixed))
         (score,) = torch.autograd.grad(log_prob.sum(), fixed)
         return x, log_prob.detach(), score
+
+
+def _check_symmetries(symmetries: tuple[str, ...], surrogate: Surrogate, system: HasAction) -> None:
+    """Raise `RecipeError` if a symmetry of the surrogate is none of the action."""
+    lost = broken(system.action, surrogate.schema.shape, symmetries)
+    if lost:
+        remedies = [_REMEDY[name] for name in lost if name in _REMEDY]
+        raise RecipeError(
+            f"{type(surrogate).__name__} has the symmetries {', '.join(symmetries)}, and "
+            f"the action is not invariant under {', '.join(lost)}"
+            + (f"; set {' '.join(remedies)}" if remedies else "; choose another surrogate")
+        )

@@ -23,6 +23,9 @@ class LatticeFlow(Surrogate):
             transform is given, which would break the symmetries of the lattice.
     """
 
+    symmetries: tuple[str, ...] = ()
+    """Names (of `physgen.systems.symmetries`) of those the density has, whatever it learns."""
+
     def __init__(self, schema: Schema, transform: Transform | None = None) -> None:
         super().__init__(schema, transform)
         name = type(self).__name__

@@ -1,14 +1,14 @@
 r"""Affine coupling flow on the checkerboard, with which flows for lattice fields began.
 
 After Albergo, Kanwar & Shanahan (Phys. Rev. D 100 (2019) 034515) and the tutorial arXiv 2101.08176,
-but from a learned Fourier-diagonal Gaussian, and odd under phi -> -phi. A layer freezes the sites
-of one parity and moves those of the other, a:
+but from a learned Fourier-diagonal Gaussian, and odd under phi -> -phi where that is a symmetry.
+A layer freezes the sites of one parity and moves those of the other, a:
 
     phi_a' = phi_a exp(s_a(phi_frozen)) + t_a(phi_frozen),    log|det| = sum_a s_a.
 
-The networks are circular convolutions without biases, with hyperbolic tangents between them, hence
-odd in the field: t is one of their outputs, and the even s is the product of two others, bounded
-by a tanh.
+The networks are circular convolutions with hyperbolic tangents between them: t is one of their
+outputs, s the product of two others, bounded by a tanh. Without biases the networks are odd in the
+field, so that t is odd and s even.
 """
 
 from __future__ import annotations
@@ -40,12 +40,19 @@ class CheckerboardCoupling(nn.Module):
         channels: of each of the hidden layers.
         hidden: number of hidden layers.
         kernel_size: of the convolutions, odd.
+        odd: without biases, so that the map is odd in the field.
     """
 
     active: Tensor
 
     def __init__(
-        self, shape: tuple[int, ...], parity: int, channels: int, hidden: int, kernel_size: int
+        self,
+        shape: tuple[int, ...],
+        parity: int,
+        channels: int,
+        hidden: int,
+        kernel_size: int,
+        odd: bool,
     ) -> None:
         super().__init__()
         self.register_buffer("active", parities(shape) == parity, persistent=False)
@@ -57,7 +64,7 @@ class CheckerboardCoupling(nn.Module):
                 kernel_size,
                 padding=kernel_size // 2,
                 padding_mode="circular",
-                bias=False,
+                bias=not odd,
             )
             for i in range(hidden + 1)
         ]
@@ -96,6 +103,7 @@ class CheckerboardFlow(LatticeFlow):
         hidden: number of hidden layers.
         kernel_size: of the convolutions, odd.
         base_width: the base Gaussian starts as white noise of this width.
+        sign_symmetric: the action does not change under phi -> -phi.
 
     Raises:
         RecipeError: if the lattice has no checkerboard, or more than three dimensions.
@@ -111,6 +119,7 @@ class CheckerboardFlow(LatticeFlow):
         hidden: int = 2,
         kernel_size: int = 3,
         base_width: float = 0.5,
+        sign_symmetric: bool = True,
     ) -> None:
         super().__init__(schema, transform)
         shape = schema.shape
@@ -124,9 +133,10 @@ class CheckerboardFlow(LatticeFlow):
                 f"kernel_size = {kernel_size} must be odd and at most {min(shape)}, the smallest "
                 "extent of the lattice"
             )
+        self.symmetries = ("even translation", *(("sign",) if sign_symmetric else ()))
         self.base = FourierGaussian(shape, base_width)
         self.layers = nn.ModuleList(
-            CheckerboardCoupling(shape, layer % 2, channels, hidden, kernel_size)
+            CheckerboardCoupling(shape, layer % 2, channels, hidden, kernel_size, sign_symmetric)
             for layer in range(n_layers)
         )
 

@@ -3,22 +3,23 @@ r"""Continuous normalising flow for a scalar field, equivariant under all symmet
 After Gerdes, de Haan, Rainone, Bondesan & Cheng (SciPost Phys. 15 (2023) 238, arXiv 2207.00283).
 A Gaussian field phi(0) flows over 0 <= t <= 1 by
 
-    d phi_x / dt = sum_{y, f} W_f(x - y; t) sin(omega_f phi_y),
-    W_f(r; t) = T sum_k P_k(2 t - 1) W_{f k}(r),
+    d phi_x / dt = sum_{y, f} W_f(x - y; t) sin(a_{f y}),    a_{f y} = omega_f phi_y + alpha_f,
+    W_f(r; t) = T sum_k P_k(2 t - 1) sum_o w_{f k o} I_o(r) / sqrt(|o|),
 
-with learned frequencies omega_f, Legendre polynomials P_k, and kernels W_{f k} that share the
-symmetries of the lattice. Sines are odd, so phi -> -phi is a symmetry as well. Density and score
-s = grad_phi log q go along exactly,
+with learned frequencies omega_f, Legendre polynomials P_k, and the indicators I_o of the orbits o
+of r under the symmetries of the lattice, whose normalisation puts near and far on a par for the
+optimiser. Without phases alpha_f the sines are odd, so that phi -> -phi is a symmetry as well.
+Density and score s = grad_phi log q go along exactly,
 
-    d log q / dt = -div,    div = sum_{x, f} W_f(0; t) omega_f cos(omega_f phi_x),
-    d s_y / dt = -sum_f omega_f cos(omega_f phi_y) (W_f * s)_y
-                 + sum_f W_f(0; t) omega_f^2 sin(omega_f phi_y),
+    d log q / dt = -div,    div = sum_{x, f} W_f(0; t) omega_f cos(a_{f x}),
+    d s_y / dt = -sum_f omega_f cos(a_{f y}) (W_f * s)_y + sum_f W_f(0; t) omega_f^2 sin(a_{f y}),
 
 up to the error of the fourth-order Runge-Kutta steps, which `refined` makes negligible.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Self
 
@@ -44,9 +45,13 @@ class ContinuousLatticeFlow(LatticeFlow):
         integration_steps: Runge-Kutta steps in training and in `sample`.
         largest_frequency: the frequencies start equally spaced from 1 to this.
         base_width: the base Gaussian starts as white noise of this width.
+        isotropic: the action does not change when axes of equal extent are exchanged.
+        sign_symmetric: the action does not change under phi -> -phi.
     """
 
     labels: Tensor
+    sizes: Tensor
+    phases: Tensor
 
     def __init__(
         self,
@@ -59,13 +64,27 @@ class ContinuousLatticeFlow(LatticeFlow):
         integration_steps: int = 8,
         largest_frequency: float = 8.0,
         base_width: float = 0.5,
+        isotropic: bool = True,
+        sign_symmetric: bool = True,
     ) -> None:
         super().__init__(schema, transform)
-        labels, n_orbits = orbits(schema.shape)
-        self.base = FourierGaussian(schema.shape, base_width)
+        labels, n_orbits = orbits(schema.shape, isotropic)
+        self.symmetries = (
+            "translation",
+            "reflection",
+            *(("axis exchange",) if isotropic else ()),
+            *(("sign",) if sign_symmetric else ()),
+        )
+        self.base = FourierGaussian(schema.shape, base_width, isotropic)
         self.weights = nn.Parameter(torch.zeros(n_times, n_frequencies, n_orbits))
         self.frequencies = nn.Parameter(torch.linspace(1, largest_frequency, n_frequencies))
+        if sign_symmetric:
+            self.register_buffer("phases", torch.zeros(n_frequencies), persistent=False)
+        else:  # sines and cosines in turn
+            self.phases = nn.Parameter(torch.arange(n_frequencies) % 2 * (math.pi / 2))
+        sizes = torch.bincount(labels.flatten(), minlength=n_orbits)
         self.register_buffer("labels", labels, persistent=False)
+        self.register_buffer("sizes", sizes, persistent=False)
         self.duration = duration
         self.integration_steps = integration_steps
 
@@ -114,7 +133,9 @@ class ContinuousLatticeFlow(LatticeFlow):
         """Solve from t = 0 to 1, or back, by Runge-Kutta steps of fourth order."""
         n = self.integration_steps
         weights = self._weights_at(torch.linspace(-1, 1, 2 * n + 1, dtype=torch.float64))
-        velocity = Velocity(kernels(weights, self.labels), weights[:, :, 0], self.frequencies)
+        velocity = Velocity(
+            kernels(weights, self.labels), weights[:, :, 0], self.frequencies, self.phases
+        )
         size, first, way = (-1 / n, 2 * n, -1) if backwards else (1 / n, 0, 1)
         for index in range(n):
             time = first + 2 * way * index
@@ -134,7 +155,8 @@ class ContinuousLatticeFlow(LatticeFlow):
         for k in range(1, len(self.weights) - 1):
             basis.append(((2 * k + 1) * times * basis[k] - k * basis[k - 1]) / (k + 1))
         legendre = torch.stack(basis[: len(self.weights)], 1).to(self.weights)
-        return self.duration * torch.einsum("tk,kfo->tfo", legendre, self.weights)
+        per_site = self.duration * self.weights / self.sizes.to(self.weights).sqrt()
+        return torch.einsum("tk,kfo->tfo", legendre, per_site)
 
 
 def _move(state: State, size: float, slope: State) -> State:

@@ -15,15 +15,17 @@ import torch
 from torch import Tensor, nn
 
 
-def orbits(shape: tuple[int, ...]) -> tuple[Tensor, int]:
+def orbits(shape: tuple[int, ...], isotropic: bool = True) -> tuple[Tensor, int]:
     """Return (*shape,) the orbit each lattice vector belongs to, and how many there are.
 
     Orbit 0 is that of the zero vector. Momenta 2 pi k / L have the orbits of their integers k.
+    Without `isotropic`, axes of equal extent are not exchanged.
     """
 
     def invariant(vector: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
         folded = (min(r, extent - r) for r, extent in zip(vector, shape, strict=True))
-        return tuple(sorted(zip(shape, folded, strict=True)))
+        pairs = tuple(zip(shape, folded, strict=True))
+        return tuple(sorted(pairs)) if isotropic else pairs
 
     invariants = [invariant(vector) for vector in product(*map(range, shape))]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(invariants))}
@@ -31,12 +33,12 @@ def orbits(shape: tuple[int, ...]) -> tuple[Tensor, int]:
     return labels.reshape(shape), len(numbers)
 
 
-def spectrum(shape: tuple[int, ...]) -> Tensor:
+def spectrum(labels: Tensor) -> Tensor:
     """Return (orbits, orbits), which maps the orbit values of W(r) to those of W(k), in float64."""
-    labels, n_orbits = orbits(shape)
-    members = nn.functional.one_hot(labels.flatten(), n_orbits).double()
-    indicator = members.T.reshape(n_orbits, *shape)
-    axes = tuple(range(1, 1 + len(shape)))
+    members = nn.functional.one_hot(labels.flatten()).double()
+    n_orbits = members.shape[1]
+    indicator = members.T.reshape(n_orbits, *labels.shape)
+    axes = tuple(range(1, 1 + labels.ndim))
     transformed: Tensor = torch.fft.fftn(indicator, dim=axes).real.reshape(n_orbits, -1)
     return (transformed @ members) / members.sum(0)
 
@@ -63,9 +65,9 @@ class FourierGaussian(nn.Module):
     labels: Tensor
     multiplicity: Tensor
 
-    def __init__(self, shape: tuple[int, ...], width: float = 0.5) -> None:
+    def __init__(self, shape: tuple[int, ...], width: float = 0.5, isotropic: bool = True) -> None:
         super().__init__()
-        labels, n_orbits = orbits(shape)
+        labels, n_orbits = orbits(shape, isotropic)
         self.log_width = nn.Parameter(torch.full((n_orbits,), math.log(width)))
         counts = torch.bincount(labels.flatten(), minlength=n_orbits)
         self.register_buffer("labels", half(labels).clone(), persistent=False)

@@ -1,7 +1,7 @@
 r"""Velocity of the continuous lattice flow, with its divergence and the motion of the score.
 
-Features h_f = sin(omega_f phi) of (B, V) fields are convolved with symmetric kernels W_f(t). The
-equations are those in the head of `physgen.surrogates.flows.lattice.continuous`.
+Features h_f = sin(omega_f phi + alpha_f) of (B, V) fields are convolved with symmetric kernels
+W_f(t). The equations are those in the head of `physgen.surrogates.flows.lattice.continuous`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class SpectralKernels:
     def __init__(self, weights: Tensor, labels: Tensor) -> None:
         self._shape = labels.shape
         self._axes = tuple(range(-labels.ndim, 0))
-        to_momenta = spectrum(tuple(labels.shape)).to(weights)
+        to_momenta = spectrum(labels).to(weights)
         self._factors = (weights @ to_momenta)[:, :, half(labels)]
 
     def contract(self, time: int, features: Tensor) -> Tensor:
@@ -99,10 +99,13 @@ class Velocity:
         convolutions: with the kernels W_f(t).
         diagonal: (times, F), W_f(0; t).
         frequencies: (F,), omega_f.
+        phases: (F,), alpha_f.
     """
 
-    def __init__(self, convolutions: Kernels, diagonal: Tensor, frequencies: Tensor) -> None:
-        self._convolutions, self._frequencies = convolutions, frequencies
+    def __init__(
+        self, convolutions: Kernels, diagonal: Tensor, frequencies: Tensor, phases: Tensor
+    ) -> None:
+        self._convolutions, self._frequencies, self._phases = convolutions, frequencies, phases
         self._divergence = diagonal * frequencies
         self._curvature = self._divergence * frequencies
 
@@ -131,5 +134,5 @@ class Velocity:
         return velocity, density, score
 
     def _angles(self, field: Tensor) -> Tensor:
-        """Return (B, F, V), omega_f phi."""
-        return self._frequencies[:, None] * field[:, None, :]
+        """Return (B, F, V), omega_f phi + alpha_f."""
+        return torch.addcmul(self._phases[:, None], self._frequencies[:, None], field[:, None, :])
