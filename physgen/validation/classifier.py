@@ -25,7 +25,7 @@ from numpy import float64
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from physgen.errors import InputError
+from physgen.errors import InputError, RecipeError
 from physgen.validation.comparison import Comparison
 from physgen.validation.scorecard import Curve, Row
 from physgen.validation.uncertainty import Estimate
@@ -45,7 +45,7 @@ class ClassifierTest:
         level: which features (`HasFeatures`).
         n_train: at most so many training rows of each class.
         epochs: of the neural judge.
-        folds: from 2 on, cross-validation: every row is tested once, by a judge that never saw it.
+        folds: from 3 on, cross-validation: every row is tested once, by a judge that never saw it.
         calibrate: also report the Jensen-Shannon divergence of the calibrated judge.
         maximum: fail above this AUC.
     """
@@ -57,6 +57,11 @@ class ClassifierTest:
     folds: int = 1
     calibrate: bool = False
     maximum: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse two folds: one trains, one chooses the epoch, one tests."""
+        if self.folds < 1 or self.folds == 2:
+            raise RecipeError(f"folds is {self.folds}: give 1 (no cross-validation), or at least 3")
 
     def rows(self, comparison: Comparison) -> list[Row]:
         """Return the AUC, and the JSD if asked for.
@@ -143,8 +148,8 @@ class ClassifierTest:
         y = np.tile([1.0, 0.0], n)
         bad = int((~np.isfinite(x)).sum())
         tested, n_train = [], 0
-        for fold in range(max(self.folds, 1)):
-            train, choose, test = _split(n, fold, max(self.folds, 5))
+        for fold in range(self.folds):
+            train, choose, test = _split(n, fold, self.folds if self.folds > 1 else 5)
             n_train = len(train) // 2
             scores = self._scores(x, y, w, train, choose, seed + fold)
             tested.append(
@@ -247,11 +252,9 @@ def _split(
 
     Pairs of rows (one of each class) stay together.
     """
-    edges = np.linspace(0, n, n_folds + 1).astype(int)
-    pairs = np.roll(np.arange(n), -edges[fold])
-    size = edges[1]
-    rows = (2 * pairs[:, None] + np.arange(2)).reshape(n, 2)
-    return rows[2 * size :].ravel(), rows[size : 2 * size].ravel(), rows[:size].ravel()
+    parts = np.array_split((2 * np.arange(n)[:, None] + np.arange(2)), n_folds)
+    test, choose, *train = parts[fold:] + parts[:fold]
+    return np.concatenate(train).ravel(), choose.ravel(), test.ravel()
 
 
 def _calibrated(
@@ -278,7 +281,7 @@ def _boosted(
 
     values = np.where(np.isfinite(x), x, np.nan).astype(np.float32)
     trees = HistGradientBoostingClassifier(
-        max_iter=300, learning_rate=0.1, early_stopping=True, n_iter_no_change=10, random_state=seed
+        max_iter=200, learning_rate=0.1, early_stopping=True, n_iter_no_change=10, random_state=seed
     )
     rows = np.concatenate([train, choose])
     # Training with |w|: the test, with signed weights, is right for whatever score is learned.
@@ -310,7 +313,7 @@ def _neural(
     best, best_scores = math.inf, torch.zeros(len(inputs))
     for _ in range(epochs):
         order = rows[torch.randperm(len(rows), generator=generator)]
-        for batch in order.split(batch_size):
+        for batch in torch.split(order, batch_size):
             loss = _loss(network(inputs[batch])[:, 0], target[batch], weight[batch])
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -320,7 +323,7 @@ def _neural(
             current = float(_loss(network(inputs[held])[:, 0], target[held], weight[held]))
             if current < best:
                 best = current
-                best_scores = torch.cat([network(part)[:, 0] for part in inputs.split(8192)])
+                best_scores = torch.cat([network(part)[:, 0] for part in torch.split(inputs, 8192)])
     return np.asarray(best_scores.double().numpy())
 
 
@@ -331,8 +334,8 @@ def _loss(logit: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 def _network(n_inputs: int, generator: torch.Generator, width: int = 256) -> nn.Sequential:
     layers: list[nn.Module] = []
     for fan_in in (n_inputs, width, width):
-        layers += [nn.Linear(fan_in, width), nn.LeakyReLU()]
-    layers.append(nn.Linear(width, 1))
+        layers += [nn.utils.skip_init(nn.Linear, fan_in, width), nn.LeakyReLU()]
+    layers.append(nn.utils.skip_init(nn.Linear, width, 1))
     for layer in layers:
         if isinstance(layer, nn.Linear):
             nn.init.kaiming_normal_(layer.weight, generator=generator)

@@ -287,7 +287,7 @@ class MaximumMeanDiscrepancy:
 
         def standardised(values: Array) -> Array:
             scaled = (values - centre) / width
-            return np.nan_to_num(scaled, nan=0.0, posinf=1e3, neginf=-1e3)
+            return np.asarray(np.nan_to_num(scaled, nan=0.0, posinf=1e3, neginf=-1e3))
 
         found: dict[str, MaximumMean] = {}
         for role in comparison.measured:
