@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-BIN_LIMIT = 3.0
-"""Bound on |log bin size|: the widest and narrowest bin differ by at most exp(6), about 400."""
-SLOPE_LIMIT = 5.0
-"""Bound on |log derivative| at a knot: slopes lie within exp(-5) and exp(5), 0.007 to 148."""
+BIN_LIMIT = 2.5
+"""Bound on |log bin size|: the widest and narrowest bin differ by at most exp(5), about 150."""
+SLOPE_LIMIT = 4.0
+"""Bound on |log derivative| at a knot: slopes lie within exp(-4) and exp(4), 0.02 to 55."""
 
 
 def soft_bound(raw: Tensor, limit: float) -> Tensor:
