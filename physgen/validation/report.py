@@ -1,0 +1,148 @@
+"""One offline HTML page for one or several scored runs: the verdict first, then how it came about.
+
+The page refers to nothing outside itself: pictures are embedded, styles are inline, there are no
+scripts. All text is escaped, so that names in files cannot become markup.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from physgen.errors import FormatError
+from physgen.validation.plots import INDEX, Picture
+from physgen.validation.scorecard import Row, Scorecard, row_cells
+
+TEMPLATE = "report.html.j2"
+COLUMNS = ("observable", "value", "floor", "baseline", "exact", "pull", "limit", "verdict")
+
+
+@dataclass(frozen=True)
+class Section:
+    """What a page shows of one run.
+
+    Attributes:
+        name: its title.
+        scorecard: what was found.
+        pictures: folder with the pictures of `physgen.validation.plots.draw`, if there is one.
+        recipe: the resolved recipe as text.
+        provenance: versions, seeds, hashes; that of the scorecard is shown as well.
+        summary: one line on what the run is.
+    """
+
+    name: str
+    scorecard: Scorecard
+    pictures: Path | None = None
+    recipe: str = ""
+    provenance: Mapping[str, Any] | None = None
+    summary: str = ""
+
+
+def report(runs: Path | Sequence[Path | Section], output: Path, *, title: str = "") -> Path:
+    """Write the page and return its path; it replaces an older one at once and whole.
+
+    Args:
+        runs: a run directory, or several of them, or `Section`s made by hand.
+        output: the HTML file.
+        title: of the page; by default the names of the runs.
+
+    Raises:
+        FormatError: a run directory has no scorecard, or a picture is missing.
+    """
+    import jinja2
+
+    several = [runs] if isinstance(runs, Path) else list(runs)
+    sections = [section_of(run) if isinstance(run, Path) else run for run in several]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("physgen.validation", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template(TEMPLATE).render(
+        title=title or ", ".join(section.name for section in sections),
+        sections=[_content(section, f"run{i}") for i, section in enumerate(sections, 1)],
+        columns=COLUMNS,
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    part = output.with_name(output.name + ".part")
+    part.write_text(page, encoding="utf-8")
+    part.replace(output)
+    return output
+
+
+def section_of(run: Path) -> Section:
+    """Read what a run directory holds for a report."""
+    card = run / "scorecard.json"
+    if not card.exists():
+        raise FormatError(f"{run} has no scorecard: run `physgen validate {run}` first")
+    recipe, provenance = run / "recipe.yaml", run / "provenance.json"
+    return Section(
+        name=run.parent.name if run.parent.name else run.name,
+        scorecard=Scorecard.from_json(card.read_text(encoding="utf-8")),
+        pictures=run / "plots" if (run / "plots" / INDEX).exists() else None,
+        recipe=recipe.read_text(encoding="utf-8") if recipe.exists() else "",
+        provenance=json.loads(provenance.read_text(encoding="utf-8"))
+        if provenance.exists()
+        else None,
+    )
+
+
+def _content(section: Section, anchor: str) -> dict[str, Any]:
+    rows = section.scorecard.rows
+    judged = [_line(row) for row in rows if row.verdict != "info"]
+    informative = [_line(row) for row in rows if row.verdict == "info"]
+    provenance = {**section.scorecard.provenance, **(section.provenance or {})}
+    counts = {v: sum(row.verdict == v for row in rows) for v in ("pass", "fail", "info")}
+    return {
+        "anchor": anchor,
+        "name": section.name,
+        "summary": section.summary,
+        "verdict": section.scorecard.verdict,
+        "counts": counts,
+        "judged": judged,
+        "informative": informative,
+        "pictures": [] if section.pictures is None else _pictures(section.pictures),
+        "recipe": section.recipe,
+        "provenance": _flat(provenance),
+    }
+
+
+def _line(row: Row) -> dict[str, Any]:
+    return {"cells": row_cells(row), "note": row.note, "verdict": row.verdict}
+
+
+def _pictures(folder: Path) -> list[dict[str, str]]:
+    index = folder / INDEX
+    try:
+        listed = [Picture(**entry) for entry in json.loads(index.read_text(encoding="utf-8"))]
+        # Only names: an index cannot make the page embed a file from elsewhere.
+        data = [(folder / Path(picture.file).name).read_bytes() for picture in listed]
+    except (OSError, ValueError, TypeError) as error:
+        raise FormatError(
+            f"{index}: {error}; run `physgen validate` again to draw the pictures"
+        ) from error
+    return [
+        {
+            "title": picture.title,
+            "caption": picture.caption,
+            "source": "data:image/png;base64," + base64.b64encode(content).decode("ascii"),
+        }
+        for picture, content in zip(listed, data, strict=True)
+    ]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return (dotted key, text) of a nested mapping."""
+    lines: list[tuple[str, str]] = []
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            lines += _flat(value, f"{prefix}{key}.")
+        else:
+            lines.append((f"{prefix}{key}", str(value)))
+    return lines
