@@ -49,7 +49,7 @@ def open_hdf5(path: Path) -> h5py.File:
         near = suggest(path.name, (p.name for p in path.parent.glob("*") if p.is_file()))
         raise FormatError(f"{path}: no such file{near}")
     try:
-        return h5py.File(path, "r", locking=False)
+        return h5py.File(path, "r")
     except OSError as error:
         with path.open("rb") as file:
             whole = file.read(8) == b"\x89HDF\r\n\x1a\n"
