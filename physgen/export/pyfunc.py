@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
@@ -39,10 +40,12 @@ def save(run: Path, destination: Path | None = None) -> Path:
     """
     # Read when MLflow is imported.
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    from mlflow.models import ModelSignature
-    from mlflow.pyfunc import save_model
-    from mlflow.types import ColSpec, ParamSchema, ParamSpec, TensorSpec
-    from mlflow.types import Schema as Columns
+    # MLflow warns of its own type hints when it is imported.
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        from mlflow.models import ModelSignature
+        from mlflow.pyfunc import save_model
+        from mlflow.types import ColSpec, ParamSchema, ParamSpec, TensorSpec
+        from mlflow.types import Schema as Columns
 
     description = cards.read_card(run / "surrogate")
     schema = Schema.from_dict(description["schema"])
@@ -61,14 +64,16 @@ def save(run: Path, destination: Path | None = None) -> Path:
         kept = Path(folder) / "run"
         shutil.copytree(run / "surrogate", kept / "surrogate")
         shutil.copy(run / "recipe.yaml", kept)
-        save_model(
-            Path(folder) / "model",
-            python_model=str(CODE),
-            artifacts={"run": kept.as_uri()},
-            signature=signature,
-            pip_requirements=[f"{name}=={version(name)}" for name in NEEDED],
-            metadata={"condition_domain": description["condition_domain"]},
-        )
+        # An example input would make it generate samples only to guess what the signature says.
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            save_model(
+                Path(folder) / "model",
+                python_model=str(CODE),
+                artifacts={"run": kept.as_uri()},
+                signature=signature,
+                pip_requirements=[f"{name}=={version(name)}" for name in NEEDED],
+                metadata={"condition_domain": description["condition_domain"]},
+            )
         if target.exists():
             shutil.rmtree(target)
         (Path(folder) / "model").rename(target)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
+from pandas import DataFrame  # type: ignore[import-untyped]
 
 
 class ServedSurrogate(PythonModel):  # type: ignore[misc]
@@ -19,10 +20,10 @@ class ServedSurrogate(PythonModel):  # type: ignore[misc]
         """Build the surrogate and load its weights, which are compared with their hash."""
         # By name, since a served process stands above the rooms that this file stands among.
         self._generate = import_module("physgen.generate").generate
-        self._surrogate = import_module("physgen.pipeline").load(Path(context.artifacts["run"]))
+        self._surrogate = import_module("physgen.run").Run(Path(context.artifacts["run"])).load()
 
     def predict(
-        self, context: Any, model_input: Any, params: dict[str, Any] | None = None
+        self, context: Any, model_input: DataFrame, params: dict[str, Any] | None = None
     ) -> np.ndarray[Any, Any]:
         """Return (n, *shape) samples; `model_input` is a data frame, `params` may hold `seed`."""
         names = [variable.name for variable in self._surrogate.schema.condition]
