@@ -11,16 +11,88 @@ import torch
 from torch import Tensor
 
 from physgen.batch import Batch, Schema
-from physgen.errors import RecipeError
+from physgen.errors import DomainError, RecipeError
 from physgen.surrogates.base import Surrogate
 from physgen.systems.calorimeter import Calorimeter
 from physgen.transforms.base import Chain, Transform
 from physgen.transforms.showers import OFF, ShowerTransform
 
-_BLOCK = 4096
+BLOCK = 4096
+"""Showers sampled at once: what bounds the memory."""
+
+MARGIN = 1.05
+"""Surrogates accept energies beyond those of their sample by this factor: the range of a sample is
+narrower than that of the distribution it comes from."""
 
 
-class ShowerCopula(Surrogate):
+class ShowerSurrogate(Surrogate):
+    """What surrogates of showers share: the transform, the range of energies, sampling by blocks.
+
+    Args:
+        schema: of the showers.
+        transform: must be absent; the surrogate brings its own.
+        own: the transform it brings.
+
+    Raises:
+        RecipeError: the recipe asks for a transform.
+    """
+
+    def __init__(self, schema: Schema, transform: Transform | None, own: ShowerTransform) -> None:
+        empty = transform is None or (isinstance(transform, Chain) and not transform.transforms)
+        if not empty:
+            raise RecipeError("transform: shower surrogates bring their own; remove it")
+        super().__init__(schema, own)
+        self.showers = own
+
+    def initialise(self, data: Batch | None) -> None:
+        """Fit the transform and the range of energies."""
+        super().initialise(data)
+        self.conditions.low.div_(MARGIN)
+        self.conditions.high.mul_(MARGIN)
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the standard normal noise behind one shower."""
+        raise NotImplementedError
+
+    def push(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Map (B, *noise_shape) noise and (B, 1) incident energies to (B, n_voxels) in MeV."""
+        raise NotImplementedError
+
+    def sample(
+        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
+    ) -> Batch:
+        """Draw showers; `condition` are their (n, 1) incident energies in MeV."""
+        if condition is None:
+            condition = self.conditions.draw(n, generator)
+        if condition is None:
+            raise DomainError("the schema of showers must have the incident energy as condition")
+        self.conditions.check(condition)
+        parts = [condition.new_empty(0, self.showers.n_voxels, dtype=self.dtype)]
+        with torch.no_grad():
+            for rows in torch.split(condition, BLOCK):
+                noise = torch.randn(
+                    len(rows),
+                    *self.noise_shape,
+                    generator=generator,
+                    device=self.device,
+                    dtype=self.dtype,
+                )
+                parts.append(self.push(noise, rows))
+        return Batch(torch.cat(parts), condition)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tables are: there may be no parameters."""
+        return self.showers.threshold.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the tables."""
+        return self.showers.threshold.dtype
+
+
+class ShowerCopula(ShowerSurrogate):
     """Independent voxels with the right marginals, fitted by `initialise`.
 
     Args:
@@ -42,49 +114,21 @@ class ShowerCopula(Surrogate):
         n_knots: int = 24,
         n_bins: int = 128,
     ) -> None:
-        if transform is not None and not (
-            isinstance(transform, Chain) and not transform.transforms
-        ):
-            raise RecipeError("transform: shower-copula brings its own; remove it from the recipe")
         own = ShowerTransform(schema, system.geometry, n_knots=n_knots, n_bins=n_bins, jitter=0.0)
-        super().__init__(schema, own)
-        self.showers = own
+        super().__init__(schema, transform, own)
 
-    def sample(
-        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
-    ) -> Batch:
-        """Draw showers; `condition` are their (n, 1) incident energies in MeV."""
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """One number a layer, two a voxel."""
+        return (self.showers.n_layers + 2 * self.showers.n_voxels,)
+
+    def push(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Map (B, *noise_shape) noise and (B, 1) incident energies to (B, n_voxels) in MeV."""
         if condition is None:
-            drawn = self.conditions.draw(n, generator)
-        else:
-            self.conditions.check(condition)
-            drawn = condition
-        if drawn is None:
-            raise RecipeError("shower-copula needs showers with incident energies")
-        parts = [self._sample(rows, generator) for rows in torch.split(drawn, _BLOCK)]
-        x = torch.cat(parts) if parts else drawn.new_empty(0, self.showers.n_voxels)
-        return Batch(x, drawn)
-
-    def _sample(self, incident: Tensor, generator: torch.Generator) -> Tensor:
-        t, n = self.showers, len(incident)
-        noise = torch.randn(
-            n,
-            t.n_layers + 2 * t.n_voxels,
-            generator=generator,
-            device=self.device,
-            dtype=self.dtype,
-        )
-        layers, u, values = noise.split_with_sizes([t.n_layers, t.n_voxels, t.n_voxels], 1)
-        energies = t.to_layers(layers, incident)
-        on = torch.special.ndtr(u) < torch.sigmoid(t.log_odds(t.condition_of(incident, energies)))
+            raise DomainError("showers need incident energies: pass them as the condition (B, 1)")
+        t, n = self.showers, self.showers.n_voxels
+        layers, u, values = torch.split(noise, [t.n_layers, n, n], 1)
+        energies = t.to_layers(layers, condition)
+        odds = t.log_odds(t.condition_of(condition, energies))
+        on = torch.special.ndtr(u) < torch.sigmoid(odds)
         return t.to_voxels(torch.where(on, values, OFF), energies, energies)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the tables are: there are no parameters."""
-        return self.showers.threshold.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Floating-point type of the tables."""
-        return self.showers.threshold.dtype

@@ -25,21 +25,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from physgen.batch import Batch, Schema
-from physgen.errors import RecipeError
+from physgen.errors import DomainError
 from physgen.networks.masked import MaskedMLP
-from physgen.surrogates.base import Surrogate
+from physgen.surrogates.copula import ShowerSurrogate
 from physgen.surrogates.flows.spline import soft_bound
 from physgen.surrogates.flows.stack import CouplingStack
 from physgen.systems.calorimeter import Calorimeter
-from physgen.transforms.base import Chain, Transform
+from physgen.transforms.base import Transform
 from physgen.transforms.showers import OFF, ShowerTransform
 
 LOG_SCALE_LIMIT = 4.0
 """Bound on |ln sigma| of a voxel."""
-_BLOCK = 4096
 
 
-class ShowerFlow(Surrogate):
+class ShowerFlow(ShowerSurrogate):
     """A conditional flow of calorimeter showers.
 
     Args:
@@ -71,16 +70,11 @@ class ShowerFlow(Surrogate):
         n_knots: int = 24,
         n_bins: int = 128,
     ) -> None:
-        if transform is not None and not (
-            isinstance(transform, Chain) and not transform.transforms
-        ):
-            raise RecipeError("transform: shower-flow brings its own; remove it from the recipe")
-        self_transform = ShowerTransform(
+        own = ShowerTransform(
             schema, system.geometry, n_knots=n_knots, n_bins=n_bins, jitter=jitter
         )
-        super().__init__(schema, self_transform)
-        self.showers = self_transform
-        n, n_voxels = self_transform.n_layers, self_transform.n_voxels
+        super().__init__(schema, transform, own)
+        n, n_voxels = own.n_layers, own.n_voxels
         self.layers = CouplingStack(
             n, 1, n_layers=n_layers, hidden=layer_hidden, coupling="spline", activation="silu"
         )
@@ -127,7 +121,7 @@ class ShowerFlow(Surrogate):
     def push(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, *noise_shape) noise and (B, 1) incident energies to (B, n_voxels) in MeV."""
         if condition is None:
-            raise RecipeError("showers need incident energies: pass them as the condition (B, 1)")
+            raise DomainError("showers need incident energies: pass them as the condition (B, 1)")
         t, n = self.showers, self.showers.n_layers
         z, jitter, u = noise[:, :n], noise[:, n : 2 * n], noise[:, 2 * n :]
         latent, _ = self.layers.inverse(z, t.map_condition(condition))
@@ -147,31 +141,6 @@ class ShowerFlow(Surrogate):
         self.voxels.autoregress(self._context(mapped), draw)
         return t.to_voxels(x.T[:, self.latent_order.argsort()], reference, energies)
 
-    def sample(
-        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
-    ) -> Batch:
-        """Draw showers; `condition` are their (n, 1) incident energies in MeV."""
-        if condition is None:
-            drawn = self.conditions.draw(n, generator)
-        else:
-            self.conditions.check(condition)
-            drawn = condition
-        if drawn is None:
-            raise RecipeError("shower-flow needs showers with incident energies")
-        parts = []
-        with torch.no_grad():
-            for rows in torch.split(drawn, _BLOCK):
-                noise = torch.randn(
-                    len(rows),
-                    *self.noise_shape,
-                    generator=generator,
-                    device=self.device,
-                    dtype=self.dtype,
-                )
-                parts.append(self.push(noise, rows))
-        x = torch.cat(parts) if parts else drawn.new_empty(0, self.showers.n_voxels)
-        return Batch(x, drawn)
-
     def _context(self, condition: Tensor) -> Tensor:
         """What the voxels see: the energies, and which layers are empty."""
         floor = self._floor()
@@ -187,5 +156,5 @@ class ShowerFlow(Surrogate):
 
     def _condition(self, batch: Batch) -> Tensor:
         if batch.condition is None:
-            raise RecipeError("shower-flow needs showers with incident energies")
+            raise DomainError("shower-flow needs showers with incident energies")
         return batch.condition
