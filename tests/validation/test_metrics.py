@@ -1,0 +1,193 @@
+"""Metrics on a system whose answers are known, and the verdicts that follow."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from toy import Normal, compare, draw
+
+from physgen.batch import Batch
+from physgen.errors import InputError, RecipeError
+from physgen.validation.comparison import Comparison, measure
+from physgen.validation.ensemble import analyse
+from physgen.validation.importance import acceptance
+from physgen.validation.metrics import (
+    ClassifierTest,
+    Correlations,
+    Histograms,
+    Importance,
+    MaximumMeanDiscrepancy,
+    Means,
+)
+from physgen.validation.scorecard import judge
+from physgen.validation.shapes import correlation_matrix
+
+
+def by_name(rows):
+    return {row.name: row for row in rows}
+
+
+def test_means_stand_beside_exact_values():
+    rows = by_name(Means(tolerance={"a^2": 0.3}).rows(compare(draw(4000, 3))))
+    a, variance = rows["a"], rows["variance"]
+    assert a.error == pytest.approx(1 / math.sqrt(4000), rel=0.05)
+    assert (a.exact, a.exact_source, a.unit) == (0.0, "exact", "GeV")
+    assert a.pull == pytest.approx(a.value / a.error)
+    assert variance.error == pytest.approx(math.sqrt(2 / 4000), rel=0.1)
+    assert rows["a^2"].tolerance == pytest.approx(0.3)
+    assert rows["a^2"].verdict == "pass"
+    assert a.verdict == "info"
+    assert rows["b"].exact_source == "truth"
+    assert rows["b"].exact_error == pytest.approx(a.error, rel=0.05)
+    assert a.floor < 4 * a.floor_error
+    profile = next(row for name, row in rows.items() if name.startswith("both, bin"))
+    assert profile.p_value > 1e-3
+
+
+def test_a_biased_sample_fails_where_a_tolerance_or_exactness_was_claimed():
+    shifted = draw(4000, 3, shift=0.3)
+    rows = by_name(Means(tolerance={"a^2": 0.05, "both": 0.1}).rows(compare(shifted)))
+    assert rows["a^2"].verdict == "fail"
+    assert next(r for n, r in rows.items() if n.startswith("both, bin 1")).verdict == "fail"
+    metrics = [Means(), Histograms(permutations=60)]
+    card = judge(compare(shifted, corrected=True), metrics)
+    assert card["a"].verdict == "fail"
+    assert card["W1 a"].verdict == "fail"
+    assert card["b"].verdict == "pass"
+    assert judge(compare(draw(4000, 3), corrected=True), metrics).verdict == "pass"
+
+
+def test_importance_weights_correct_the_means():
+    x = draw(8000, 4, shift=0.4)
+    # p / q of the pair, q shifted along a by 0.4 (precision matrix [[4/3, -2/3], [-2/3, 4/3]]).
+    a, b = x.x[:, 0], x.x[:, 1]
+    log_weight = -0.4 * (4 / 3 * a - 2 / 3 * b) + 0.5 * 0.16 * 4 / 3
+    reweighted = x.replace(log_weight=log_weight)
+    comparison = Comparison(Normal(), reweighted, corrected=True)
+    row = by_name(Means().rows(comparison))["a"]
+    assert abs(row.pull) < 4
+    assert abs(by_name(Means().rows(Comparison(Normal(), reweighted)))["a"].pull) > 10
+    rows = by_name(Importance(minimum_ess=0.5).rows(comparison))
+    variance = 0.16 * 4 / 3
+    assert abs(rows["ESS"].value - math.exp(-variance)) < 4 * rows["ESS"].error
+    assert abs(rows["acceptance"].value - math.erfc(math.sqrt(variance) / 2)) < 0.02
+    assert abs(rows["ln Z"].pull) < 4
+    assert rows["ESS"].verdict == "pass"
+    assert "fewer than 16384" in rows["ESS"].note
+
+
+def test_acceptance_is_the_pair_average():
+    w = np.random.default_rng(0).exponential(size=60)
+    pairs = np.minimum.outer(w, w)
+    np.fill_diagonal(pairs, 0)
+    assert acceptance(w).value == pytest.approx(pairs.sum() / (59 * w.sum()))
+    assert acceptance(np.ones(100)).value == pytest.approx(1.0)
+
+
+def test_chains_enlarge_the_error():
+    n = 4000
+    x = draw(n, 3)
+    slow = Batch(x=x.x[: n // 10].repeat_interleave(10, 0), chain=torch.zeros(n))
+    comparison = compare(slow, corrected=True)
+    assert by_name(Means().rows(comparison))["a"].error == pytest.approx(
+        math.sqrt(10 / n), rel=0.25
+    )
+    rows = by_name(Histograms(permutations=60).rows(comparison))
+    assert rows["KS a"].p_value > 1e-3
+
+
+def test_event_weights_are_used_everywhere():
+    x = draw(4000, 5, shift=0.5)
+    a, b = x.x[:, 0], x.x[:, 1]
+    weight = torch.exp(-0.5 * (4 / 3 * a - 2 / 3 * b))
+    comparison = compare(x.replace(weight=weight))
+    rows = by_name(Means().rows(comparison)) | by_name(Histograms(permutations=60).rows(comparison))
+    assert abs(rows["a"].pull) < 4
+    assert rows["KS a"].p_value > 1e-3
+    assert by_name(Correlations().rows(comparison))["largest |d correlation|"].value < 0.15
+
+
+def test_undefined_everywhere_fails_rather_than_vanishes():
+    x = draw(500, 6).x.clone()
+    x[:, 0] = float("nan")
+    card = judge(compare(Batch(x=x), corrected=True), [Means(), Histograms(permutations=20)])
+    assert card["a"].value is None
+    assert card["a"].verdict == "fail"
+    assert card["W1 a"].verdict == "fail"
+    assert by_name(Means(tolerance={"a^2": 0.1}).rows(compare(Batch(x=x))))["a^2"].verdict == "fail"
+
+
+def test_some_undefined_are_counted():
+    x = draw(500, 6).x.clone()
+    x[:7, 0] = float("nan")
+    assert "7 of 500" in by_name(Means().rows(compare(Batch(x=x))))["a"].note
+
+
+def test_correlations():
+    values = draw(20_000, 7).x.numpy()
+    matrix = correlation_matrix(values, np.ones(len(values)))
+    np.testing.assert_allclose(matrix, np.corrcoef(values.T), atol=1e-12)
+    rows = Correlations(tolerance=0.2).rows(compare(draw(4000, 8, rho=0.0)))
+    assert rows[0].value == pytest.approx(0.5, abs=0.08)
+    assert rows[0].verdict == "fail"
+    assert rows[0].floor < 0.1
+    assert 0 < rows[0].error < 0.1
+
+
+def test_mmd_and_classifier_see_a_shift_and_nothing_else():
+    shifted, same = compare(draw(1500, 9, shift=1.0)), compare(draw(1500, 9))
+    mmd = MaximumMeanDiscrepancy(n=500)
+    assert mmd.rows(shifted)[0].p_value < 1e-4
+    assert mmd.rows(same)[0].p_value > 1e-3
+    test = ClassifierTest(judge="boosted", maximum=0.6, calibrate=True)
+    auc, jsd = test.rows(compare(draw(1500, 9, shift=1.0), baseline=draw(1500, 10, shift=3.0)))
+    assert auc.verdict == "fail"
+    assert auc.baseline > auc.value > auc.floor
+    assert "trained on 900 + 900" in auc.note
+    assert "boosted judge, low level" in auc.name
+    assert set(auc.curves) == {"ROC generated", "ROC floor", "ROC baseline"}
+    assert jsd.value > 0.1
+    assert test.rows(same)[0].verdict == "pass"
+
+
+def test_a_chain_by_itself():
+    generator = np.random.default_rng(11)
+    n, a = 20_000, 0.8
+    x = np.zeros((n, 2))
+    noise = generator.standard_normal((n, 2)) * math.sqrt(1 - a * a)
+    for i in range(1, n):
+        x[i] = a * x[i - 1] + noise[i]
+    comparison, card = analyse(Normal(), Batch(x=torch.from_numpy(x)), provenance={"file": "x"})
+    assert card["tau_int a"].value == pytest.approx(4.5, rel=0.2)
+    assert card["a"].verdict == "pass"
+    assert card["b"].verdict == "info"
+    assert card.provenance["chains"] == 1
+    assert comparison.generated.chain is not None
+    _, biased = analyse(Normal(), Batch(x=torch.from_numpy(x + 1)))
+    assert biased.verdict == "fail"
+
+
+def test_blocks_do_not_change_observables(monkeypatch):
+    batch = draw(100, 12)
+    whole = measure(Normal(), batch).values["a"]
+    monkeypatch.setattr("physgen.validation.comparison.BLOCK", 7)
+    np.testing.assert_array_equal(whole, measure(Normal(), batch).values["a"])
+
+
+def test_faults():
+    comparison = compare(draw(100, 1))
+    with pytest.raises(RecipeError, match="did you mean 'variance'"):
+        Means(tolerance={"varianse": 0.1}).rows(comparison)
+    with pytest.raises(RecipeError, match="did you mean 'W1 a'"):
+        Histograms(tolerance={"W2 a": 0.1}).rows(comparison)
+    alone = Comparison(Normal(known=False), draw(100, 1))
+    with pytest.raises(RecipeError, match="nobody knows"):
+        Means(tolerance={"a": 0.1}).rows(alone)
+    for metric in (Histograms(), Correlations(), MaximumMeanDiscrepancy(), ClassifierTest()):
+        with pytest.raises(InputError, match="truth"):
+            metric.rows(alone)
+    with pytest.raises(InputError, match="log-weights"):
+        Importance().rows(comparison)
+    with pytest.raises(InputError, match="empty"):
+        measure(Normal(), Batch(x=torch.empty(0, 2)))
