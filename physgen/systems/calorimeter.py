@@ -3,8 +3,8 @@
 Observables of a shower with voxel energies v in layer i, E_i = sum v:
 
     E_tot/E_inc, E_i, E_i/E_tot, occupied_i = share of the layer's voxels with energy,
-    <c>_i = sum v c / E_i and sigma_c,i = sqrt(<c^2>_i - <c>_i^2) for c = eta, phi (layers with
-    sectors) and r (all layers), in mm,
+    <c>_i = sum v c / E_i and sigma_c,i = sqrt(<c^2>_i - <c>_i^2) for c = eta, phi in layers with
+    sectors, and for c = r in the others, in mm,
     the spectrum: the share of all voxels in each bin of log10(v/MeV).
 
 What depends on a layer's energy is not defined (NaN) where the layer is empty. CaloChallenge
@@ -152,7 +152,7 @@ class Calorimeter:
     def observables(self, batch: Batch) -> dict[str, Tensor]:
         """Return the observables of the module's description, by name.
 
-        Names end in the layer's id: "E_layer_12", "centre_eta_1", "width_r_0", "occupied_2".
+        Names end in the layer's id: "E_layer_12", "centre_eta_1", "width_r_12", "occupied_2".
         "spectrum" is (B, 40), the bins being those of `spectrum_edges`; all others are (B,).
         """
         x = batch.x.double()
@@ -167,7 +167,7 @@ class Calorimeter:
             values[f"fraction_{layer.id}"] = layers[:, i] / total
             values[f"occupied_{layer.id}"] = occupied[:, i] / layer.n_voxels
             for name, (centre, width) in moments.items():
-                if name == "r" or layer.n_alpha > 1:
+                if (name == "r") == (layer.n_alpha == 1):
                     values[f"centre_{name}_{layer.id}"] = centre[:, i]
                     values[f"width_{name}_{layer.id}"] = width[:, i]
         values["spectrum"] = self._spectrum(x)
@@ -177,8 +177,8 @@ class Calorimeter:
         """Return what a classifier looks at, float32.
 
         "low": log10 E_inc and voxels over E_inc. "high": log10 E_inc, E_tot/E_inc,
-        log10 of the layer energies, centres and widths (over 100 mm, 0 in empty layers) in eta and
-        phi, and the share of occupied voxels of each layer.
+        log10 of the layer energies, centres and widths (over 100 mm, 0 in empty layers), and the
+        share of occupied voxels of each layer.
         """
         energy = self._incident(batch)[:, None]
         if level == "low":
@@ -190,7 +190,7 @@ class Calorimeter:
                 columns.append(torch.log10(value + 1e-3))
             elif name.startswith("occupied"):
                 columns.append(value)
-            elif name.split("_")[0] in ("centre", "width") and "_r_" not in name:
+            elif name.split("_")[0] in ("centre", "width"):
                 columns.append(value.nan_to_num(0.0) / 100)
         return torch.stack(columns, 1).float()
 

@@ -196,17 +196,17 @@ def test_observables_by_hand(tmp_path):
         "width_eta_0": r * math.sqrt(0.75),
         "centre_phi_0": -r,
         "width_phi_0": 0,
-        "centre_r_0": 4,
         "centre_r_5": 5,
     }
     for name, value in expected.items():
         assert values[name][0].item() == pytest.approx(value, abs=1e-6), name
     assert "centre_eta_5" not in values
+    assert "centre_r_0" not in values
     assert values["centre_eta_0"][1].isnan()
     assert values["spectrum"].sum(1).tolist() == pytest.approx([3 / 9, 0])
-    assert system.units["centre_r_0"] == "mm"
+    assert system.units["centre_r_5"] == "mm"
     assert system.units["E_layer_5"] == "MeV"
-    for level, size in (("low", 10), ("high", 2 + 2 + 2 + 4)):
+    for level, size in (("low", 10), ("high", 2 + 2 + 2 + 4 + 2)):
         features = system.features(Batch(x=x, condition=torch.full((2, 1), 16.0)), level)
         assert features.shape == (2, size)
         assert features.isfinite().all()
