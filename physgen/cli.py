@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -119,7 +119,7 @@ def train(
             progress=progress,
         )
     if score:
-        _print_scorecard(run.scorecard(), as_json)
+        _print_scorecard(run.scorecard, as_json)
     if not as_json:
         typer.echo(f"run directory: {run.path}")
         if score:
@@ -163,7 +163,13 @@ def validate(
         else:
             changes = recipe.parse_overrides(overrides or [])
             card = pipeline.validate_files(
-                target, against, binning, system, changes, output, progress=progress
+                target,
+                against,
+                recipe=system,
+                binning=binning,
+                overrides=changes,
+                output=output,
+                progress=progress,
             )
     _print_scorecard(card, as_json)
     if output is not None and not as_json:
@@ -179,9 +185,9 @@ def report(
 
     Example: `physgen report runs/*/* -o report.html`
     """
-    from physgen import pipeline
+    from physgen.validation.report import report as write_report
 
-    typer.echo(f"report: {pipeline.report(runs, output)}")
+    typer.echo(f"report: {write_report(runs, output)}")
 
 
 @app.command()
@@ -194,7 +200,9 @@ def generate(
         list[str] | None,
         typer.Option(help="One condition for all samples, name=value in the card's units."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")
+    ] = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -214,7 +222,7 @@ def generate(
             count,
             seed=seed,
             output=output,
-            condition=pipeline.parse_condition(condition or []),
+            condition=_numbers(condition or []) or None,
             device=device,
             overwrite=overwrite,
             progress=progress,
@@ -254,11 +262,11 @@ def quickstart(
     with _bars(as_json) as progress:
         finished, page = pipeline.quickstart(runs, full=full, progress=progress)
     if as_json:
-        scores = {run.recipe.name: json.loads(run.scorecard().to_json()) for run in finished}
+        scores = {run.recipe.name: json.loads(run.scorecard.to_json()) for run in finished}
         typer.echo(json.dumps({"report": str(page), "scorecards": scores}))
         return
     for run in finished:
-        _print_scorecard(run.scorecard(), as_json=False, title=run.recipe.name)
+        _print_scorecard(run.scorecard, as_json=False, title=run.recipe.name)
     typer.echo(f"report: {page}")
 
 
@@ -301,6 +309,18 @@ def _bars(quiet: bool) -> Iterator[Progress | None]:
             display.update(tasks[stage], completed=done, total=total, figures=text)
 
         yield progress
+
+
+def _numbers(words: list[str]) -> dict[str, float]:
+    """Turn `name=value` words into numbers by name."""
+    found = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError as error:
+            raise InputError(f"--condition {word}: not of the form name=number") from error
+    return found
 
 
 def _print_mapping(mapping: dict[str, Any], as_json: bool) -> None:

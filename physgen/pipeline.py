@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from physgen import __version__
 from physgen.batch import Batch
+from physgen.engine import journal
+from physgen.engine.device import DeviceName, choose_device
 from physgen.engine.loop import fit
-from physgen.errors import InputError, TrainingError
+from physgen.errors import DomainError, InputError, TrainingError, suggest
 from physgen.export import card as cards
+from physgen.generate import generate as generate_batch
+from physgen.generate import generate_file
 from physgen.io.stream import Stream
+from physgen.io.writer import atomic, hdf5_writer
 from physgen.recipe import Recipe, build, read
 from physgen.run import Run, system_of
-from physgen.scoring import score
+from physgen.scoring import score_ensemble, score_files, score_run
 from physgen.surrogates.base import HasBound, HasDensity, Method, Surrogate
 from physgen.systems.base import HasFiles, Simulates
+from physgen.tracking import Tracker, sync
+from physgen.validation.comparison import Comparison
+from physgen.validation.plots import draw
+from physgen.validation.report import report as write_report
 from physgen.validation.scorecard import Scorecard
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
@@ -39,6 +50,7 @@ def train(
     runs: str | Path = "runs",
     force: bool = False,
     score: bool = True,
+    track: bool = True,
     progress: Progress | None = None,
     **sections: Mapping[str, Any],
 ) -> Run:
@@ -51,6 +63,7 @@ def train(
         runs: folder of the run directories, `<runs>/<recipe name>/<hash of the resolved recipe>`.
         force: resume though data or number of processes changed.
         score: validate and write the report afterwards.
+        track: mirror the run in MLflow; `physgen track sync` does it later.
         progress: called while it goes.
         sections: overrides by section, `engine={"steps": 2000}`.
 
@@ -59,27 +72,151 @@ def train(
         TrainingError: training stopped before its end.
     """
     run = _open_run(recipe, overrides, preset, Path(runs), sections)
-    if not run.finished:
-        _train(run, force, progress or _silent)
-    if score and not (run.path / "report.html").exists():
-        validate(run.path, progress=progress)
+    with Tracker(run.path) if track else nullcontext():
+        if not run.finished:
+            _train(run, force, progress or _silent)
+        if score and not (run.path / "report.html").exists():
+            validate(run.path, progress=progress)
     return run
 
 
 def validate(run: str | Path, *, progress: Progress | None = None) -> Scorecard:
-    """Score a trained run: writes `scorecard.json`, `samples.h5`, plots and `report.html`."""
+    """Score a trained run; writes scorecard, samples, plots and `report.html` into it.
+
+    Raises:
+        CheckpointError: training has not finished.
+    """
     opened = Run(Path(run))
     tell = progress or _silent
     stage = f"{opened.recipe.name}: validate"
     tell(stage, 0, 1, {})
-    comparison, card = score(opened, opened.load())
+    comparison, card = score_run(opened, opened.load())
+    _write_scores(opened.path, comparison, card)
+    kept = cards.read_card(opened.path / "surrogate")
+    cards.write_card(opened.path / "surrogate", {**kept, "verdict": card.verdict})
     tell(stage, 1, 1, {})
+    return card
+
+
+def validate_files(
+    file: Path,
+    against: Path | None = None,
+    *,
+    recipe: str | None = None,
+    binning: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    output: Path | None = None,
+    progress: Progress | None = None,
+) -> Scorecard:
+    """Score files of samples; no surrogate is needed.
+
+    Args:
+        file: generated samples, or a Markov chain to be analysed by itself.
+        against: true samples to judge them by.
+        recipe: name of a recipe whose system the files belong to; found from the format if absent.
+        binning: of CaloChallenge files.
+        overrides: changes to that recipe.
+        output: folder for `scorecard.json` and `report.html`.
+        progress: called while it goes.
+    """
+    tell = progress or _silent
+    stage = f"{file.name}: validate"
+    tell(stage, 0, 1, {})
+    changes = dict(overrides or {})
+    if binning is not None:
+        changes["data.binning"] = binning
+    if against is None:
+        comparison, card = score_ensemble(file, recipe, changes)
+    else:
+        comparison, card = score_files(file, against, recipe, changes)
+    tell(stage, 1, 1, {})
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        _write_scores(output, comparison, card)
     return card
 
 
 def load(run: str | Path) -> Surrogate:
     """Return the trained surrogate of a run directory, in evaluation mode on the CPU."""
     return Run(Path(run)).load()
+
+
+def generate(
+    run: str | Path,
+    n: int,
+    seed: int = 1,
+    *,
+    output: str | Path | None = None,
+    condition: Tensor | Mapping[str, float] | None = None,
+    device: DeviceName = "auto",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Batch | Path:
+    """Generate samples with the surrogate of a run; the same seed gives the same samples.
+
+    Args:
+        run: a run directory whose training has finished.
+        n: how many samples.
+        seed: decides all of them, whatever the chunks.
+        output: file to write; `None` returns the samples.
+        condition: (n, C) or (C,) in physical units, or one value a name; `None` draws from the
+            conditions of the training data.
+        device: where to compute; another device draws other random numbers.
+        overwrite: replace an existing file.
+        progress: called while it goes.
+
+    Raises:
+        CheckpointError: there is no finished surrogate.
+        DomainError: a condition is outside the trained domain.
+        InputError: the output exists, or its suffix names no format.
+    """
+    opened = Run(Path(run))
+    surrogate = opened.load().to(choose_device(device))
+    if isinstance(condition, Mapping):
+        condition = _condition_row(surrogate, condition)
+    stage = f"{opened.recipe.name}: generate"
+    told = None if progress is None else (lambda done: progress(stage, done, n, {}))
+    if output is None:
+        return generate_batch(surrogate, n, seed=seed, condition=condition, progress=told)
+    path = Path(output)
+    generate_file(
+        surrogate,
+        n,
+        path,
+        seed=seed,
+        condition=condition,
+        system=opened.system,
+        overwrite=overwrite,
+        progress=told,
+    )
+    return path
+
+
+def _condition_row(surrogate: Surrogate, given: Mapping[str, float]) -> Tensor:
+    """Turn {name: value} into one row in the surrogate's order."""
+    names = [variable.name for variable in surrogate.conditions.variables]
+    for name in given:
+        if name not in names:
+            raise DomainError(f"no condition is called {name!r}{suggest(name, names)}")
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise DomainError(f"the condition {missing[0]!r} is missing: give {', '.join(names)}")
+    return torch.tensor([given[name] for name in names], dtype=surrogate.dtype)
+
+
+def track(run: str | Path, uri: str | None = None) -> dict[str, Any]:
+    """Bring MLflow up to date with a run; safe to repeat."""
+    return vars(sync(Path(run), uri))
+
+
+def quickstart(
+    runs: str | Path = "runs", *, full: bool = False, progress: Progress | None = None
+) -> tuple[list[Run], Path]:
+    """Run the four pipelines, with small budgets unless `full`; return them and one report."""
+    preset = None if full else "quickstart"
+    done = [train(name, preset=preset, runs=runs, progress=progress) for name in QUICKSTART]
+    page = Path(runs) / ("demo.html" if full else "quickstart.html")
+    return done, write_report([run.path for run in done], page, title="physgen " + page.stem)
 
 
 def simulate(recipe: Recipe, output: Path, n: int, seed: int, *, overwrite: bool = False) -> None:
@@ -90,6 +227,17 @@ def simulate(recipe: Recipe, output: Path, n: int, seed: int, *, overwrite: bool
     if output.exists() and not overwrite:
         raise InputError(f"{output} exists; choose another name, or pass --overwrite")
     system.write(output, system.simulate(n, seed))
+
+
+def _write_scores(folder: Path, comparison: Comparison, card: Scorecard) -> None:
+    with atomic(folder / "scorecard.json", overwrite=True) as part:
+        part.write_text(card.to_json() + "\n", encoding="utf-8")
+    with hdf5_writer(
+        folder / "samples.h5", schema=comparison.system.schema, overwrite=True
+    ) as append:
+        append(comparison.generated)
+    draw(comparison, card, folder / "plots", journal=folder / journal.NAME)
+    write_report(folder, folder / "report.html")
 
 
 def _open_run(

@@ -310,10 +310,10 @@ def _explain(error: ValidationError, model: type[BaseModel] | None, place: str =
     problem = error.errors()[0]
     keys = [str(part) for part in problem["loc"]]
     where = ".".join([place, *keys] if place else keys)
-    if problem["type"] == "extra_forbidden":
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         names = _names_at(model, keys[:-1])
         return f"unknown key {where!r}{suggest(keys[-1], names)}"
-    if problem["type"] == "missing":
+    if problem["type"] in ("missing", "missing_keyword_only_argument"):
         return f"key {where!r} is missing"
     return f"{where} = {problem['input']!r}: {problem['msg'].lower()}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,28 @@ from numpy.typing import NDArray
 from physgen.batch import Batch
 from physgen.engine.device import choose_device
 from physgen.errors import InputError, RecipeError
+from physgen.io.inspect import inspect
 from physgen.io.source import Source
 from physgen.io.split import split
 from physgen.io.stream import Stream
-from physgen.recipe import Recipe, build
+from physgen.recipe import Component, Recipe, build, read
 from physgen.run import Run, surrogate_of, system_of
 from physgen.sampling.metropolis import independence_metropolis
 from physgen.surrogates.base import HasLogWeight, Surrogate
 from physgen.systems.base import HasAction, HasFiles, Simulates, System
+from physgen.systems.ensemble import Ensemble
 from physgen.validation.comparison import Comparison
+from physgen.validation.ensemble import analyse
 from physgen.validation.scorecard import Metric, Scorecard, judge
 
 TRUTH_SEED = 1_000_003
 """Far from the seeds that users give to training data."""
+
+RECIPES = {
+    "CaloChallenge HDF5": "calo-flow",
+    "spin configurations in HDF5 (rbms style)": "ising-rbm",
+}
+"""Whose samples a file of some format holds, where nobody says it."""
 
 PROPOSALS = 4096
 """Samples drawn at once for a correction."""
@@ -68,38 +78,66 @@ def metrics_of(recipe: Recipe) -> list[Metric]:
     return [build("metrics", part, {}) for part in recipe.validation.metrics]
 
 
-def score(run: Run, surrogate: Surrogate) -> tuple[Comparison, Scorecard]:
+def score_run(run: Run, surrogate: Surrogate) -> tuple[Comparison, Scorecard]:
     """Compare and judge."""
     comparison = compare(run, surrogate)
     provenance = {"recipe": run.recipe.name, "run": run.path.name, **run.provenance}
     return comparison, judge(comparison, metrics_of(run.recipe), provenance=provenance)
 
 
-def compare_files(
-    generated: Path, truth: Path, recipe: Recipe
-) -> tuple[Comparison, list[Metric], dict[str, Any]]:
+def score_files(
+    generated: Path, truth: Path, name: str | None, overrides: Mapping[str, Any]
+) -> tuple[Comparison, Scorecard]:
     """Set the samples of one file beside those of another; no surrogate is needed.
 
     The truth is cut in two halves, the second of which gives the floor; as many generated samples
-    are used.
+    are used. The metrics are those of the recipe `name`, without its tolerances for surrogates.
     """
+    recipe = read(name or _recipe_for(truth), overrides)
     system = system_of(recipe)
     true, made = _open(system, truth), _open(system, generated)
     limit = min(len(made), recipe.sampling.n)
     first, second = halves(true, np.arange(len(true)), limit)
-    n = len(first)
     comparison = Comparison(
         system=system,
-        generated=Stream(made, batch_size=1).sample(n),
+        generated=Stream(made, batch_size=1).sample(len(first)),
         truth=first,
         floor=second,
         seed=recipe.sampling.seed,
     )
     provenance = {
-        "truth": {"file": str(truth), "sha256": true.digest(), "used": 2 * n},
-        "generated": {"file": str(generated), "sha256": made.digest(), "used": n},
+        "truth": {"file": str(truth), "sha256": true.digest(), "used": 2 * len(first)},
+        "generated": {"file": str(generated), "sha256": made.digest(), "used": len(first)},
     }
-    return comparison, metrics_of(recipe), provenance
+    return comparison, judge(comparison, metrics_of(recipe), provenance=provenance)
+
+
+def score_ensemble(
+    file: Path, name: str | None, overrides: Mapping[str, Any]
+) -> tuple[Comparison, Scorecard]:
+    """Analyse a Markov chain: means with Gamma-method errors, and tau_int.
+
+    With the recipe of a system, its exact and published values stand beside; without, only what
+    needs no action is measured.
+    """
+    if name is None:
+        options = {k.removeprefix("system."): v for k, v in overrides.items()}
+        ensemble: Ensemble = build("systems", Component(kind="ensemble", **options), {"path": file})
+        return analyse(ensemble, ensemble.read(), provenance={"file": str(file)})
+    system = system_of(read(name, overrides))
+    source = _open(system, file)
+    batch = source.read(0, len(source))
+    return analyse(system, batch, provenance={"file": str(file)})
+
+
+def _recipe_for(path: Path) -> str:
+    """Return the recipe whose system reads files of this format."""
+    found = inspect(path)["format"]
+    if found not in RECIPES:
+        raise InputError(
+            f"{path} is {found}: say whose samples these are, with --system RECIPE (and --set)"
+        )
+    return RECIPES[found]
 
 
 def halves(source: Source, rows: NDArray[np.int64], limit: int) -> tuple[Batch, Batch]:
