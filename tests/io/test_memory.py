@@ -1,0 +1,41 @@
+import json
+import subprocess
+import sys
+
+import torch
+
+from physgen.batch import Batch
+from physgen.io.writer import hdf5_writer
+
+STREAM = """
+import json, sys
+from pathlib import Path
+from physgen.io.hdf5 import HDF5Source
+from physgen.io.stream import Stream
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+stream = Stream(HDF5Source(sys.argv[1], block=1024), batch_size=512, buffer_blocks=8)
+before = resident()
+while stream.epoch < 0.3:
+    next(stream)
+warm = highest = resident()
+while stream.epoch < 1.3:
+    next(stream)
+    highest = max(highest, resident())
+print(json.dumps([warm - before, highest - warm]))
+"""
+
+
+def test_memory_is_that_of_the_buffer_whatever_the_size_of_the_file(tmp_path):
+    # 80 MiB of file, 8 MiB of buffer.
+    with hdf5_writer(tmp_path / "large.h5") as append:
+        for _ in range(10):
+            append(Batch(torch.rand(8192, 256)))
+    code = [sys.executable, "-c", STREAM, str(tmp_path / "large.h5")]
+    result = subprocess.run(code, capture_output=True, text=True, check=True)
+    first, later = json.loads(result.stdout)
+    # Buffer, a block, the chunk cache of HDF5, and code that is loaded when it is first used.
+    assert 6 < first < 45
+    assert later < 8
