@@ -136,7 +136,7 @@ def sample(
     for trial in range(n_warm):
         state, info = _trajectory(state, action, log_step, length * next(jitter), generator)
         log_step += (float(info.probability.mean()) - target) / (1 + trial) ** 0.6
-        if log_step < math.log(length) - 9:
+        if log_step < math.log(length) - 5.5:
             raise InputError(
                 f"HMC does not accept even steps of {math.exp(log_step):.1e}: the action is not "
                 "finite, or not continuous"

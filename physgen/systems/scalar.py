@@ -231,8 +231,9 @@ def transfer_matrix(length: int, m2: float, lam: float, n_points: int = 400) -> 
     Z = tr T^length with T(x, y) = exp(-U(x)/2 + 2 x y - U(y)/2), U = (m^2 + 2) x^2 + lambda x^4,
     on equidistant points, whose error falls faster than any power of their distance.
     """
-    # exp(-lam x^4 - m2 x^2) is the marginal's envelope: beyond `edge` it is below 1e-34.
-    edge = math.sqrt((-m2 + math.sqrt(m2 * m2 + 4 * lam * (80 + m2 * m2 / (4 * lam)))) / (2 * lam))
+    # Neighbours only narrow exp(-m2 x^2 - lam x^4): beyond `edge` that is below e^-80 of its top.
+    low = min(m2, 0.0)
+    edge = math.sqrt(-low / (2 * lam) + 160 / (m2 - low + math.sqrt((m2 - low) ** 2 + 320 * lam)))
     x, spacing = np.linspace(-edge, edge, n_points, retstep=True)
     well = (m2 + 2) * x**2 + lam * x**4
     kernel_matrix = np.exp(2 * np.outer(x, x) - 0.5 * (well[:, None] + well)) * spacing
