@@ -33,7 +33,7 @@ def analyse(
     comparison = Comparison(system=system, generated=batch)
     means = judge_family(Means().rows(comparison))
     times = [_time(comparison, row) for row in means if row.value is not None]
-    about = {"samples": len(batch), "chains": int(chain.unique().numel())}
+    about = {"samples": len(batch), "chains": len(set(chain.tolist()))}
     card = Scorecard(rows=(*means, *times), provenance={**(provenance or {}), **about})
     return comparison, card
 

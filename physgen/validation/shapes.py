@@ -47,7 +47,7 @@ class Histograms:
     """
 
     tolerance: dict[str, float] | None = None
-    permutations: int = 200
+    permutations: int = 100
 
     def rows(self, comparison: Comparison) -> list[Row]:
         """Return three rows an observable.
@@ -194,7 +194,11 @@ class Correlations:
         upper = np.triu_indices(len(names), 1)
         roles = [role for role in samples if role != "truth"]
         found = {r: _differences(correlation_matrix(*samples[r]), target) for r in roles}
-        errors = {r: self._errors(samples["truth"], samples[r], comparison.seed) for r in roles}
+        errors = {
+            role: self._errors(samples["truth"], samples[role], comparison.seed)
+            for role in roles
+            if role != "baseline"
+        }
         difference = np.abs(correlation_matrix(*samples["generated"]) - target)[upper]
         worst = int(np.argmax(difference))
         notes = (
