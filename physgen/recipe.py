@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from physgen import __version__
 from physgen.engine.options import Engine
 from physgen.errors import RecipeError, suggest
-from physgen.io.shipped import shipped
+from physgen.io.shipped import shipped, shipped_folder
 
 Group = Literal["systems", "transforms", "surrogates", "methods", "metrics"]
 
@@ -209,6 +209,9 @@ def read(
     """
     path = Path(recipe)
     if path.suffix not in (".yaml", ".yml"):
+        names = [file.stem for file in shipped_folder("pipelines").glob("*.yaml")]
+        if str(recipe) not in names:
+            raise RecipeError(f"no recipe is called {str(recipe)!r}{suggest(str(recipe), names)}")
         path = shipped("pipelines", f"{recipe}.yaml")
     try:
         text = path.read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ def test_a_pipeline_runs_from_recipe_to_report(name, tmp_path):
     if name == "events-flow":
         pytest.importorskip("skhep_testdata")
     changes = {"sampling.n": 300, "engine.batch_size": 100, **SMALL[name]}
-    run = physgen.train(name, changes, preset="quickstart", runs=tmp_path)
+    run = physgen.train(name, changes, preset="quickstart", runs=tmp_path, track=False)
     card = run.scorecard
     assert card.rows
     assert all(row.value is not None for row in card.rows)
@@ -30,7 +30,7 @@ def test_a_pipeline_runs_from_recipe_to_report(name, tmp_path):
     assert kept["verdict"] == card.verdict
 
     before = (run.path / "surrogate" / "card.json").stat().st_mtime_ns
-    again = physgen.train(name, changes, preset="quickstart", runs=tmp_path)
+    again = physgen.train(name, changes, preset="quickstart", runs=tmp_path, track=False)
     assert again.path == run.path
     assert (run.path / "surrogate" / "card.json").stat().st_mtime_ns == before
 
