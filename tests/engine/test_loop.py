@@ -243,6 +243,21 @@ def test_resume_refuses_what_changed_unless_forced(tmp_path):
     assert result.step == 14
 
 
+def test_forced_resume_on_other_data_starts_them_anew(tmp_path):
+    class Other(Numbers):
+        def load_state_dict(self, state):
+            raise CheckpointError("cursor of another stream")
+
+    train(tmp_path)
+    longer = dataclasses.replace(OPTIONS, steps=14)
+    with pytest.raises(CheckpointError, match="another stream"):
+        train(tmp_path, longer, stream=Other())
+    other = Other()
+    with pytest.warns(RuntimeWarning, match="the data start anew"):
+        train(tmp_path, longer, stream=other, force=True)
+    assert other.position == 2
+
+
 def test_forced_resume_takes_the_new_learning_rate(tmp_path):
     train(tmp_path)
     surrogate, method = make(learning_rate=0.001)
