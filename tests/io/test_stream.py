@@ -74,10 +74,16 @@ def test_resume_at_any_point_is_exact(shape, before, after):
 
 
 def test_epochs_and_seeds_differ_and_windows_mix_their_blocks():
-    def epoch(seed, number):
-        stream = make(256, 8, batch_size=256, seed=seed, buffer_blocks=4)
+    def epoch(seed, number, buffer_blocks=4):
+        stream = make(256, 8, batch_size=256, seed=seed, buffer_blocks=buffer_blocks)
         return [numbers(next(stream)) for _ in range(number + 1)][number]
 
+    def first_blocks(seed, number):
+        return {row // 8 for row in epoch(seed, number)[:32]}
+
+    # Which blocks meet in a window, and how the rows of one window are mixed.
+    assert len({frozenset(first_blocks(*key)) for key in ((1, 0), (1, 1), (2, 0))}) == 3
+    assert len({tuple(epoch(*key, 32)) for key in ((1, 0), (1, 1), (2, 0))}) == 3
     assert epoch(1, 0) == epoch(1, 0)
     assert epoch(1, 0) != epoch(1, 1)
     assert epoch(1, 0) != epoch(2, 0)
