@@ -117,7 +117,10 @@ class EventTable:
 
     def open(self, path: Path) -> Source:
         """Open a file with the columns of this table."""
-        source = dataclasses.replace(self, path=str(path))._source
+        if path.suffix in (".yaml", ".yml"):
+            source = dataclasses.replace(self, path=str(path))._source
+        else:
+            source = self._open(str(path))
         return Unrolled(source) if len(source.schema.shape) == 2 else source
 
     def write(self, path: Path, batch: Batch) -> None:
@@ -200,15 +203,21 @@ class EventTable:
     @cached_property
     def _source(self) -> Source:
         """The file, in its own shape."""
-        card = self._card
-        if card["path"] is None:
+        path = self._card["path"]
+        if path is None:
             raise RecipeError("system events: say which file to read in data.path")
+        return self._open(str(path))
+
+    def _open(self, path: str) -> Source:
+        """Open any file with the columns of this table."""
+        card = self._card
         return open_columns(
-            located(str(card["path"])),
+            located(path),
             list(self._columns),
             tree=card["tree"],
             weight=card["weight"],
-            group=tuple(card["group"] or ()),
+            # Event numbers serve the split of the file described; generated files have none.
+            group=tuple(card["group"] or ()) if path == str(card["path"]) else (),
             max_items=self.max_items,
         )
 
@@ -237,7 +246,9 @@ def _variable(name: str, options: Mapping[str, Any], found: Variable | None) -> 
             f"data.fields: {name} has dtype {dtype!r}; take one such as float32"
         ) from error
     domain: Domain = "binary" if kind == "b" else "integer" if kind in "iu" else "real"
-    given = {"domain": domain, **known, **options, "name": name, "dtype": dtype}
+    if known.get("domain", "real") != "real":
+        domain = known["domain"]
+    given = {**known, "domain": domain, **options, "name": name, "dtype": dtype}
     if given["domain"] not in get_args(Domain):
         raise RecipeError(
             f"data.fields: {name} has domain {given['domain']!r}"

@@ -1,0 +1,174 @@
+"""Event tables: real files in, the same names, types and sums of weights out."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import uproot
+
+from physgen.batch import Batch, Schema
+from physgen.errors import FormatError, InputError, RecipeError
+from physgen.io.split import split
+from physgen.systems.base import HasFeatures, HasFiles, HasUnits, System
+from physgen.systems.events import EventTable
+
+CARD = Path("wt-loop.yaml")
+PACKAGED = "skhep-testdata:"
+
+
+@pytest.fixture(scope="module")
+def wt_loop():
+    pytest.importorskip("skhep_testdata")
+    table = EventTable(path=str(CARD))
+    source = table.open(CARD)
+    return table, source, source.read(0, len(source))
+
+
+def packaged(name, *fields, **options):
+    pytest.importorskip("skhep_testdata")
+    table = EventTable(path=PACKAGED + name, fields=fields, **options)
+    return table, table.open(Path(PACKAGED + name))
+
+
+def test_the_shipped_card_describes_the_file(wt_loop):
+    table, source, batch = wt_loop
+    assert isinstance(table, System)
+    assert isinstance(table, HasFiles)
+    assert isinstance(table, HasFeatures)
+    assert isinstance(table, HasUnits)
+    assert len(source) == 9812
+    assert batch.x.shape == (9812, 12)
+    assert table.units["mass_lep1lep2"] == "GeV"
+    assert len(np.unique(source.keys())) == 9812
+    njets, pt_jet2 = (batch.x[:, table.schema.names.index(n)] for n in ("njets", "pT_jet2"))
+    assert torch.equal(njets >= 2, pt_jet2 > 0)
+    assert table.sum_of_weights == pytest.approx(384.1746, rel=1e-6)
+    types = dict(zip(source.schema.names, (v.dtype for v in source.schema.variables), strict=True))
+    assert all(types[v.name] == v.dtype for v in table.schema.variables)
+
+
+def test_its_schema_needs_no_file_and_survives_json():
+    table = EventTable(path=str(CARD))
+    assert "_source" not in vars(table)
+    schema = table.schema
+    assert "_source" not in vars(table)
+    assert Schema.from_dict(schema.to_dict()) == schema
+
+
+def test_observables_are_nan_where_absent_and_features_are_not(wt_loop):
+    table, _, batch = wt_loop
+    observed = table.observables(batch)
+    absent = batch.x[:, table.schema.names.index("njets")] < 2
+    assert torch.equal(observed["pT_jet2"].isnan(), absent)
+    assert not observed["met"].isnan().any()
+    low, high = table.features(batch, "low"), table.features(batch, "high")
+    assert low.shape == (9812, 12)
+    assert high.shape[1] > 30
+    assert low.isfinite().all()
+    assert high.isfinite().all()
+
+
+def test_generated_events_are_written_with_names_types_and_the_sum_of_weights(wt_loop, tmp_path):
+    table, _, batch = wt_loop
+    table.write(tmp_path / "out.root", Batch(batch.x[:1000]))
+    with uproot.open(tmp_path / "out.root") as file:
+        tree = file["WtLoop_nominal"]
+        arrays = tree.arrays(library="np")
+    assert set(arrays) == {*table.schema.names, "weight_nominal"}
+    for variable in table.schema.variables:
+        assert arrays[variable.name].dtype == np.dtype(variable.dtype)
+    assert arrays["weight_nominal"].sum() == pytest.approx(table.sum_of_weights, rel=1e-6)
+    np.testing.assert_array_equal(arrays["njets"], batch.x[:1000, 0].numpy())
+    read = table.open(tmp_path / "out.root").read(0, 1000)
+    assert torch.equal(read.x, batch.x[:1000])
+
+
+def test_real_weights_are_kept(wt_loop, tmp_path):
+    table, _, batch = wt_loop
+    table.write(tmp_path / "out.root", batch[:500])
+    read = table.open(tmp_path / "out.root").read(0, 500)
+    assert torch.equal(read.weight.double(), batch.weight[:500].double())
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npz"])
+def test_other_formats_come_back(wt_loop, tmp_path, suffix):
+    table, _, batch = wt_loop
+    path = tmp_path / f"out{suffix}"
+    table.write(path, batch[:300])
+    again = EventTable(path=str(path), fields=("met", "njets")).open(path)
+    expected = batch.x[:300][:, [table.schema.names.index(n) for n in ("met", "njets")]]
+    read = again.read(0, 300)
+    assert torch.equal(read.x, expected)
+    assert again.schema.variables[0].unit == "GeV"
+
+
+def test_columns_of_a_foreign_hdf5_file(tmp_path):
+    path = tmp_path / "table.h5"
+    with h5py.File(path, "w") as file:
+        file["pt"] = np.arange(10.0)
+        file["n"] = np.arange(10, dtype="int32") // 2
+        file["w"] = np.full(10, 0.5)
+    table = EventTable(path=str(path), fields=("pt", "n"), weight="w", group=("n",))
+    source = table.open(path)
+    batch = source.read(2, 6)
+    assert batch.x.tolist() == [[2, 1], [3, 1], [4, 2], [5, 2]]
+    assert batch.weight.tolist() == [0.5] * 4
+    assert [v.domain for v in table.schema.variables] == ["real", "integer"]
+    assert len(np.unique(source.keys())) == 5
+
+
+def test_rows_of_one_event_stay_on_one_side_of_the_split():
+    table, source = packaged(
+        "uproot-Zmumu.root", "pt1", "eta1", "phi1", "M", group=("Run", "Event"), tree="events"
+    )
+    keys = source.keys()
+    assert len(source) == 2304
+    assert len(np.unique(keys)) == 500
+    parts = split(len(source), keys=keys, fractions=(0.6, 0.2, 0.2), seed=1)
+    sides = [set(keys[rows]) for rows in (parts.train, parts.validation, parts.test)]
+    assert sum(len(side) for side in sides) == len(set.union(*sides)) == 500
+    assert table.schema.names == ("pt1", "eta1", "phi1", "M")
+
+
+def test_jagged_events_become_rows_and_are_written_jagged(tmp_path):
+    table, source = packaged(
+        "uproot-HZZ.root", "Muon_Px", "Muon_Charge", weight="EventWeight", max_items=3
+    )
+    batch = source.read(0, len(source))
+    assert table.schema == source.schema
+    assert table.schema.names[:3] == ("nMuon", "Muon_Px[0]", "Muon_Charge[0]")
+    assert batch.x.shape == (2421, 7)
+    assert int((batch.x[:, 0] == 0).sum()) == 59
+    observed = table.observables(batch)
+    assert torch.equal(observed["Muon_Px[1]"].isnan(), batch.x[:, 0] < 2)
+    table.write(tmp_path / "out.root", Batch(batch.x))
+    with uproot.open(tmp_path / "out.root") as file:
+        arrays = file["events"].arrays(library="np")
+    assert arrays["nMuon"].tolist() == batch.x[:, 0].int().tolist()
+    assert arrays["Muon_Charge"][0].dtype == np.int32
+    assert arrays["EventWeight"].sum() == pytest.approx(table.sum_of_weights, rel=1e-5)
+    back = table.open(tmp_path / "out.root").read(0, 2421)
+    assert torch.equal(back.x, batch.x)
+
+
+def test_faults_are_named(tmp_path):
+    with pytest.raises(FormatError, match=r"did you mean 'uproot-HZZ\.root'"):
+        packaged("uproot-HZ.root", "x")
+    with pytest.raises(RecipeError, match="unknown key 'units' of pt; did you mean 'unit'"):
+        _ = EventTable(path="x.root", fields=({"name": "pt", "units": "GeV"},)).schema
+    with pytest.raises(RecipeError, match="domain 'whole'"):
+        _ = EventTable(fields=({"name": "n", "dtype": "int32", "domain": "whole"},)).schema
+    with pytest.raises(RecipeError, match=r"data\.fields"):
+        _ = EventTable(path="x.root").schema
+    with pytest.raises(RecipeError, match=r"data\.path"):
+        _ = EventTable(fields=("pt",)).schema
+    with pytest.raises(FormatError, match=r"\.root, \.h5, \.hdf5 or \.npz"):
+        _ = EventTable(path="x.csv", fields=("pt",)).schema
+    with pytest.raises(InputError, match="wt-loop"):
+        _ = EventTable(path="wt-lop.yaml").schema
+    card = tmp_path / "card.yaml"
+    card.write_text("read: {path: x.root, field: [a]}")
+    with pytest.raises(FormatError, match=r"unknown key read\.field; did you mean 'fields'"):
+        _ = EventTable(path=str(card)).schema
