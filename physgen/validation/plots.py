@@ -8,8 +8,7 @@ of their statistical errors sqrt(sum w^2) and the ratio to the truth below.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,17 @@ import numpy as np
 from numpy import float64
 from numpy.typing import NDArray
 
+from physgen.validation import curves, galleries
+from physgen.validation.canvas import COLOURS, STYLE, new_figure
 from physgen.validation.comparison import Comparison, Measured
 from physgen.validation.distances import bin_edges
 from physgen.validation.means import profile
 from physgen.validation.scorecard import Scorecard
 from physgen.validation.shapes import complete, correlation_matrix, varying
-from physgen.validation.uncertainty import autocorrelation
 
 Array = NDArray[float64]
 INDEX = "index.json"
-COLOURS = {"truth": "black", "generated": "#d1495b", "baseline": "#7a8b99", "floor": "#00798c"}
 _PANELS = 6
-_IMAGES = 8
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def draw(
 
     folder.mkdir(parents=True, exist_ok=True)
     pictures: list[Picture] = []
-    style = {**mplhep.style.ATLAS, **_STYLE}
+    style = {**mplhep.style.ATLAS, **STYLE}
     with mpl.rc_context({key: value for key, value in style.items() if key in mpl.rcParams}):
         for figure, title, caption in _figures(comparison, scorecard, journal):
             name = f"{len(pictures) + 1:02d}-{title.lower().replace(' ', '-')}.png"
@@ -65,52 +63,18 @@ def draw(
     return pictures
 
 
-_STYLE: dict[str, Any] = {
-    "font.size": 11,
-    "axes.labelsize": 11,
-    "axes.titlesize": 11,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "legend.fontsize": 9,
-    "legend.frameon": False,
-    "lines.linewidth": 1.5,
-    "lines.markersize": 3,
-    "xaxis.labellocation": "center",
-    "yaxis.labellocation": "center",
-    "axes.formatter.limits": (-3, 4),
-    "axes.formatter.use_mathtext": True,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "xtick.major.size": 5,
-    "ytick.major.size": 5,
-    "xtick.minor.size": 2.5,
-    "ytick.minor.size": 2.5,
-}
-
-
 def _figures(
     comparison: Comparison, scorecard: Scorecard, journal: Path | None
 ) -> Iterator[tuple[Any, str, str]]:
     yield from _histograms(comparison)
     yield from _profiles(comparison)
-    yield from _samples(comparison)
-    yield from _voxels(comparison)
+    yield from galleries.samples(comparison)
+    yield from galleries.voxels(comparison)
     yield from _correlations(comparison)
-    yield from _curves(scorecard)
-    yield from _chains(comparison)
+    yield from curves.scores(scorecard)
+    yield from curves.chains(comparison)
     if journal is not None and journal.exists():
-        yield from _losses(journal)
-
-
-def _new(width: float, height: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    layout = ConstrainedLayoutEngine(h_pad=0.03, hspace=0.0)
-    figure = Figure(figsize=(width, height), layout=layout)
-    FigureCanvasAgg(figure)
-    return figure
+        yield from curves.losses(journal)
 
 
 def _label(comparison: Comparison, name: str) -> str:
@@ -136,7 +100,7 @@ def _histograms(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
         part = names[start : start + _PANELS]
         n_columns = min(3, len(part))
         n_rows = -(-len(part) // n_columns)
-        figure = _new(3.9 * n_columns, 3.5 * n_rows)
+        figure = new_figure(3.9 * n_columns, 3.5 * n_rows)
         for cell, name in zip(
             figure.subfigures(n_rows, n_columns, squeeze=False).flat, part, strict=False
         ):
@@ -238,7 +202,7 @@ def _profiles(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
     shown = _shown(comparison)
     names = [name for name, value in shown["generated"].values.items() if value.ndim > 1]
     for name in names[:4]:
-        figure = _new(6.0, 4.2)
+        figure = new_figure(6.0, 4.2)
         axes = figure.subplots(
             2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1], "hspace": 0.06}
         )
@@ -253,6 +217,8 @@ def _profiles(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
         axes[0].set_ylabel(f"mean of {_label(comparison, name)}")
         if np.nanmin(reference) > 0 and np.nanmax(reference) > 100 * np.nanmin(reference):
             axes[0].set_yscale("log")
+        elif np.nanmin(reference) >= 0:
+            axes[0].set_ylim(bottom=0)
         axes[0].legend()
         axes[1].set_ylim(0.8, 1.2)
         axes[1].set_xlabel("bin")
@@ -268,97 +234,6 @@ def _word(name: str) -> str:
     return "".join(c if c.isalnum() else " " for c in name).strip().replace("  ", " ")
 
 
-def _samples(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
-    """Two-dimensional lattices and images, truth above, generated below."""
-    if len(comparison.system.schema.shape) != 2 or len(comparison.system.schema.variables) != 1:
-        return
-    rows = [r for r in ("truth", "generated") if getattr(comparison, r) is not None]
-    figure = _new(1.5 * _IMAGES, 1.6 * len(rows) + 0.3)
-    axes = figure.subplots(len(rows), _IMAGES, squeeze=False)
-    limit = float(np.quantile(np.abs(getattr(comparison, rows[0]).x.double().cpu().numpy()), 0.999))
-    variable = comparison.system.schema.variables[0]
-    image = None
-    for line, role in zip(axes, rows, strict=True):
-        batch = getattr(comparison, role)
-        chosen = np.linspace(0, len(batch) - 1, _IMAGES).astype(int)
-        for axis, i in zip(line, chosen, strict=True):
-            image = axis.imshow(
-                batch.x[int(i)].double().cpu().numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit
-            )
-            axis.set_xticks([], minor=False)
-            axis.set_yticks([], minor=False)
-            axis.minorticks_off()
-        line[0].set_ylabel(role)
-    unit = "" if variable.unit == "1" else f" [{variable.unit}]"
-    figure.colorbar(image, ax=axes, label=variable.name + unit, shrink=0.8, pad=0.01)
-    yield (
-        figure,
-        "Samples beside truth",
-        ("Configurations, evenly spaced through both samples, on one colour scale."),
-    )
-
-
-def _voxels(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
-    """Mean energy of the voxels of a calorimeter, layer by layer in the transverse plane."""
-    geometry = getattr(comparison.system, "geometry", None)
-    if geometry is None or comparison.truth is None:
-        return
-    layers = geometry.layers
-    wanted = sorted({int(i) for i in np.linspace(0, len(layers) - 1, min(5, len(layers)))})
-    ends = np.cumsum([layer.n_voxels for layer in layers])
-    figure = _new(2.3 * len(wanted) + 0.8, 4.9)
-    grid = figure.subplots(2, len(wanted), squeeze=False, subplot_kw={"projection": "polar"})
-    for column, i in enumerate(wanted):
-        layer, piece = layers[i], slice(int(ends[i]) - layers[i].n_voxels, int(ends[i]))
-        means = [
-            _mean_voxels(b.x, b.weight, piece) for b in (comparison.truth, comparison.generated)
-        ]
-        top = max(float(means[0].max()), 1e-9)
-        radii = np.asarray(layer.r_edges, dtype=float64)
-        angles = np.linspace(0, 2 * math.pi, layer.n_alpha + 1)
-        # A layer of one sector is drawn as a ring, which needs more than one step of angle.
-        repeat = 1 if layer.n_alpha > 1 else 60
-        angles = angles if repeat == 1 else np.linspace(0, 2 * math.pi, repeat + 1)
-        for axis, mean, role in zip(grid[:, column], means, ("truth", "generated"), strict=True):
-            tile = mean.reshape(layer.n_alpha, len(radii) - 1).T.repeat(repeat, axis=1)
-            mesh = axis.pcolormesh(
-                angles,
-                np.sqrt(radii),
-                np.log10(np.maximum(tile, top * 1e-4)),
-                cmap="magma",
-                vmin=math.log10(top) - 4,
-                vmax=math.log10(top),
-            )
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.grid(visible=False)
-            axis.set_title(f"layer {layer.id}" if role == "truth" else "")
-            if column == 0:
-                axis.set_ylabel(role, labelpad=12)
-        figure.colorbar(
-            mesh,
-            ax=grid[:, column],
-            orientation="horizontal",
-            shrink=0.8,
-            pad=0.03,
-            label="log10 of mean energy [MeV]" if column == len(wanted) // 2 else None,
-        )
-    yield (
-        figure,
-        "Mean showers",
-        (
-            "Mean energy of each voxel in the transverse plane; drawn is the root of the radius, "
-            "and both rows of a layer share their scale."
-        ),
-    )
-
-
-def _mean_voxels(x: Any, weight: Any, piece: slice) -> Array:
-    values = x[:, piece].double()
-    mean = values.mean(0) if weight is None else (weight.double() @ values) / weight.double().sum()
-    return np.asarray(mean.cpu().numpy())
-
-
 def _correlations(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
     if "truth" not in comparison.measured:
         return
@@ -369,8 +244,8 @@ def _correlations(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
         correlation_matrix(*complete(m, names))
         for m in (comparison.measured["truth"], comparison.measured["generated"])
     )
-    size = 3.0 + 0.24 * len(names)
-    figure = _new(2 * size + 1, size)
+    size = 3.4 + 0.14 * len(names)
+    figure = new_figure(2 * size + 1, size)
     limit = max(0.05, float(np.abs(ours - truth).max()))
     pairs = ((truth, 1.0, "truth"), (ours - truth, limit, "generated - truth"))
     for axis, (matrix, bound, title) in zip(figure.subplots(1, 2), pairs, strict=True):
@@ -382,102 +257,3 @@ def _correlations(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
         axis.set_title(title)
         figure.colorbar(image, ax=axis, label="correlation", shrink=0.8)
     yield figure, "Correlations", "Pearson correlations of the observables, and their difference."
-
-
-def _curves(scorecard: Scorecard) -> Iterator[tuple[Any, str, str]]:
-    """ROC curves of the judges, and the histogram of the log-weights."""
-    judged = [row for row in scorecard.rows if any(name.startswith("ROC") for name in row.curves)]
-    if judged:
-        figure = _new(3.9 * len(judged), 3.9)
-        for axis, row in zip(
-            figure.subplots(1, len(judged), squeeze=False)[0], judged, strict=True
-        ):
-            axis.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
-            for name, (x, y) in row.curves.items():
-                role = name.removeprefix("ROC ")
-                value = {"generated": row.value, "floor": row.floor}.get(role, row.baseline)
-                axis.plot(
-                    x,
-                    y,
-                    color=COLOURS[role],
-                    label=f"{role}, AUC {value:.3f}",
-                    linestyle="--" if role == "baseline" else "-",
-                )
-            axis.set_xlabel("generated taken for true")
-            axis.set_ylabel("true taken for true")
-            axis.set_title(row.name.removeprefix("AUC, "), fontsize=10)
-            axis.legend(loc="lower right")
-            axis.set_aspect("equal")
-        yield (
-            figure,
-            "Classifiers",
-            ("ROC curves of the judges; the floor is the same judge between two samples of truth."),
-        )
-    for row in scorecard.rows:
-        if "log weights" in row.curves:
-            edges, counts = row.curves["log weights"]
-            figure = _new(5.0, 3.6)
-            axis = figure.subplots()
-            axis.stairs(counts, edges, fill=True, color=COLOURS["generated"], alpha=0.5)
-            axis.set_xlabel("log weight, relative to the mean weight")
-            axis.set_ylabel("samples")
-            axis.set_title(f"ESS {row.value:.3f}")
-            yield figure, "Importance weights", "All at zero would be a perfect model."
-
-
-def _chains(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
-    measured = comparison.measured["generated"]
-    if measured.chain is None:
-        return
-    names = [name for name, v in measured.scalars.items() if np.isfinite(v).all() and v.std() > 0]
-    figure = _new(5.6, 3.8)
-    axis = figure.subplots()
-    reach = 5
-    for name in names[:6]:
-        rho = autocorrelation(measured.values[name], measured.chain)
-        below = np.flatnonzero(rho < 0.02)
-        reach = max(reach, 2 * int(below[0]) if len(below) else len(rho))
-        axis.plot(rho, label=name)
-    axis.set_xlim(0, reach)
-    axis.axhline(0, color="0.7", linewidth=0.8)
-    axis.set_xlabel("distance in the chain [steps]")
-    axis.set_ylabel("autocorrelation")
-    axis.legend()
-    yield figure, "Autocorrelation", "How long the generated chain remembers its observables."
-
-
-def _losses(journal: Path) -> Iterator[tuple[Any, str, str]]:
-    series = read_journal(journal.read_text(encoding="utf-8").splitlines())
-    if not series:
-        return
-    figure = _new(min(4.4 * len(series), 13.2), 3.6 * -(-len(series) // 3))
-    axes = figure.subplots(-(-len(series) // 3), min(3, len(series)), squeeze=False).ravel()
-    for axis, (name, (steps, values)) in zip(axes, series.items(), strict=False):
-        axis.plot(steps, values, color=COLOURS["floor"], linewidth=1)
-        low, high = np.quantile(values, [0.0, 0.98])
-        if high > low:
-            axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-        axis.set_xlabel("step")
-        axis.set_ylabel(name)
-    for axis in axes[len(series) :]:
-        axis.remove()
-    yield figure, "Training", "The journal of the training; the first, largest losses are cut off."
-
-
-def read_journal(lines: Iterable[str]) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
-    """Return (steps, values) of up to six finite metrics of a journal, the losses first."""
-    series: dict[str, tuple[list[float], list[float]]] = {}
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # A line torn by a kill: the engine cuts it off on resume.
-        for name, value in record.get("metrics", {}).items():
-            if isinstance(value, int | float) and math.isfinite(value):
-                steps, values = series.setdefault(name, ([], []))
-                steps.append(record["step"])
-                values.append(value)
-    kept = sorted(
-        (name for name in series if len(series[name][0]) > 1), key=lambda n: "loss" not in n
-    )
-    return {name: series[name] for name in kept[:6]}

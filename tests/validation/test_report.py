@@ -9,8 +9,9 @@ from toy import compare
 from toy import draw as sample
 
 from physgen.errors import FormatError
+from physgen.validation.curves import read_journal
 from physgen.validation.metrics import ClassifierTest, Means
-from physgen.validation.plots import INDEX, draw, read_journal
+from physgen.validation.plots import INDEX, draw
 from physgen.validation.report import Section, report
 from physgen.validation.scorecard import Row, Scorecard, judge
 

@@ -1,0 +1,41 @@
+"""The look of all pictures: colours of the roles, one style, figures without global state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+COLOURS = {"truth": "black", "generated": "#d1495b", "baseline": "#7a8b99", "floor": "#00798c"}
+
+STYLE: dict[str, Any] = {
+    "font.size": 11,
+    "axes.labelsize": 11,
+    "axes.titlesize": 11,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 3,
+    "xaxis.labellocation": "center",
+    "yaxis.labellocation": "center",
+    "axes.formatter.limits": (-3, 4),
+    "axes.formatter.use_mathtext": True,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "xtick.major.size": 5,
+    "ytick.major.size": 5,
+    "xtick.minor.size": 2.5,
+    "ytick.minor.size": 2.5,
+}
+
+
+def new_figure(width: float, height: float) -> Any:
+    """Return a figure of this size in inches, for files only."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(h_pad=0.03, hspace=0.0)
+    figure = Figure(figsize=(width, height), layout=layout)
+    FigureCanvasAgg(figure)
+    return figure

@@ -1,0 +1,118 @@
+"""Curves: ROC of the judges, importance weights, autocorrelation, training losses."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from physgen.validation.canvas import COLOURS, new_figure
+from physgen.validation.comparison import Comparison
+from physgen.validation.scorecard import Scorecard
+from physgen.validation.uncertainty import autocorrelation
+
+
+def scores(scorecard: Scorecard) -> Iterator[tuple[Any, str, str]]:
+    """ROC curves of the judges, and the histogram of the log-weights."""
+    judged = [row for row in scorecard.rows if any(name.startswith("ROC") for name in row.curves)]
+    if judged:
+        figure = new_figure(3.9 * len(judged), 3.9)
+        for axis, row in zip(
+            figure.subplots(1, len(judged), squeeze=False)[0], judged, strict=True
+        ):
+            axis.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
+            for name, (x, y) in row.curves.items():
+                role = name.removeprefix("ROC ")
+                value = {"generated": row.value, "floor": row.floor}.get(role, row.baseline)
+                axis.plot(
+                    x,
+                    y,
+                    color=COLOURS[role],
+                    label=f"{role}, AUC {value:.3f}",
+                    linestyle="--" if role == "baseline" else "-",
+                )
+            axis.set_xlabel("generated taken for true")
+            axis.set_ylabel("true taken for true")
+            axis.set_title(row.name.removeprefix("AUC, "), fontsize=10)
+            axis.legend(loc="lower right")
+            axis.set_aspect("equal")
+            axis.set(xlim=(0, 1), ylim=(0, 1.02))
+        yield (
+            figure,
+            "Classifiers",
+            ("ROC curves of the judges; the floor is the same judge between two samples of truth."),
+        )
+    for row in scorecard.rows:
+        if "log weights" in row.curves:
+            edges, counts = row.curves["log weights"]
+            figure = new_figure(5.0, 3.6)
+            axis = figure.subplots()
+            axis.stairs(counts, edges, fill=True, color=COLOURS["generated"], alpha=0.5)
+            axis.set_xlabel("log weight, relative to the mean weight")
+            axis.set_ylabel("samples")
+            axis.set_title(f"ESS {row.value:.3f}")
+            yield figure, "Importance weights", "All at zero would be a perfect model."
+
+
+def chains(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
+    """Autocorrelation functions of up to six observables of a chain."""
+    measured = comparison.measured["generated"]
+    if measured.chain is None:
+        return
+    names = [name for name, v in measured.scalars.items() if np.isfinite(v).all() and v.std() > 0]
+    figure = new_figure(5.6, 3.8)
+    axis = figure.subplots()
+    reach = 5
+    for name in names[:6]:
+        rho = autocorrelation(measured.values[name], measured.chain)
+        below = np.flatnonzero(rho < 0.02)
+        reach = max(reach, 2 * int(below[0]) if len(below) else len(rho))
+        axis.plot(rho, label=name)
+    axis.set_xlim(0, reach)
+    axis.axhline(0, color="0.7", linewidth=0.8)
+    axis.set_xlabel("distance in the chain [steps]")
+    axis.set_ylabel("autocorrelation")
+    axis.legend()
+    yield figure, "Autocorrelation", "How long the generated chain remembers its observables."
+
+
+def losses(journal: Path) -> Iterator[tuple[Any, str, str]]:
+    """What the journal of a training measured, the losses first."""
+    series = read_journal(journal.read_text(encoding="utf-8").splitlines())
+    if not series:
+        return
+    figure = new_figure(min(4.4 * len(series), 13.2), 3.6 * -(-len(series) // 3))
+    axes = figure.subplots(-(-len(series) // 3), min(3, len(series)), squeeze=False).ravel()
+    for axis, (name, (steps, values)) in zip(axes, series.items(), strict=False):
+        axis.plot(steps, values, color=COLOURS["floor"], linewidth=1)
+        low, high = np.quantile(values, [0.0, 0.98])
+        if high > low:
+            axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        axis.set_xlabel("step")
+        axis.set_ylabel(name)
+    for axis in axes[len(series) :]:
+        axis.remove()
+    yield figure, "Training", "The journal of the training; the first, largest losses are cut off."
+
+
+def read_journal(lines: Iterable[str]) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
+    """Return (steps, values) of up to six finite metrics of a journal, the losses first."""
+    series: dict[str, tuple[list[float], list[float]]] = {}
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # A line torn by a kill: the engine cuts it off on resume.
+        for name, value in record.get("metrics", {}).items():
+            if isinstance(value, int | float) and math.isfinite(value):
+                steps, values = series.setdefault(name, ([], []))
+                steps.append(record["step"])
+                values.append(value)
+    kept = sorted(
+        (name for name in series if len(series[name][0]) > 1), key=lambda n: "loss" not in n
+    )
+    return {name: series[name] for name in kept[:6]}
