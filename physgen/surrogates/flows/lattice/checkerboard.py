@@ -128,10 +128,10 @@ class CheckerboardFlow(LatticeFlow):
                 f"a checkerboard flow needs one to three even extents, not {shape}; "
                 "continuous-lattice-flow takes any lattice"
             )
-        if kernel_size % 2 == 0 or kernel_size > min(shape):
+        if kernel_size % 2 == 0 or kernel_size // 2 > min(shape):
             raise RecipeError(
-                f"kernel_size = {kernel_size} must be odd and at most {min(shape)}, the smallest "
-                "extent of the lattice"
+                f"kernel_size = {kernel_size} must be odd and at most {2 * min(shape) + 1}, "
+                "to wrap around the lattice no more than once"
             )
         self.symmetries = ("even translation", *(("sign",) if sign_symmetric else ()))
         self.base = FourierGaussian(shape, base_width)
