@@ -10,13 +10,12 @@ from scipy.stats import norm
 from physgen.errors import InputError, RecipeError
 from physgen.validation.classifier import (
     ClassifierTest,
-    _neural,
     _split,
-    _standardised,
     auc,
     jensen_shannon,
     roc,
 )
+from physgen.validation.judges import neural, standardised
 
 
 def pair_sum(scores, labels, weights):
@@ -112,7 +111,7 @@ def test_values_that_are_not_finite_are_counted_and_seen():
         found = ClassifierTest(judge=judge, epochs=3).test(truth, other, seed=1)
         assert found.not_finite == 500
         assert found.auc.value > 0.58
-    assert np.isfinite(_standardised(np.concatenate([truth, other]), np.arange(4000))).all()
+    assert np.isfinite(standardised(np.concatenate([truth, other]), np.arange(4000))).all()
 
 
 def test_the_judge_is_seeded_and_leaves_global_randomness_alone():
@@ -120,13 +119,16 @@ def test_the_judge_is_seeded_and_leaves_global_randomness_alone():
     x, y, w = generator.normal(size=(200, 2)), np.tile([1.0, 0.0], 100), np.ones(200)
     before = torch.get_rng_state()
     train, choose, _ = _split(100, 0, 5)
-    first = _neural(x, y, w, train, choose, 3, 2)
-    np.testing.assert_array_equal(first, _neural(x, y, w, train, choose, 3, 2))
+    first = neural(x, y, w, train, choose, 3, 2)
+    np.testing.assert_array_equal(first, neural(x, y, w, train, choose, 3, 2))
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_faults():
     with pytest.raises(RecipeError, match="at least 3"):
         ClassifierTest(folds=2)
+    x, y, w = np.ones((20, 2)), np.tile([1.0, 0.0], 10), np.full(20, np.nan)
+    with pytest.raises(InputError, match="not finite"):
+        neural(x, y, w, np.arange(10), np.arange(10, 20), 0, 1)
     with pytest.raises(InputError, match="too few"):
         ClassifierTest().test(np.ones((5, 2)), np.ones((9, 2)), seed=0)
