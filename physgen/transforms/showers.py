@@ -18,6 +18,9 @@ its sectors. Empty layers, and layers that hold all that remains, are atoms, dra
 interval of z. Voxels without energy are told apart: they become `OFF`, and the others are Gaussian
 by themselves, so that a model can treat the two as the different things they are.
 
+Voxels come a second time, as shares v/E'_i in units of their ring's spread. This says nothing new,
+but sums over a layer and its centre of energy are linear in it: networks look at it.
+
 Back in MeV the survivors of the threshold are rescaled to the layer energy subject to it:
 
     v -> v_0 + f (v - v_0),    f = (E_i - n v_0) / sum (v - v_0),
@@ -43,7 +46,7 @@ OFF = -32.0
 
 
 class ShowerTransform(Transform):
-    """Map showers (B, n_voxels) to (B, n_layers + n_voxels) numbers, standard normal or `OFF`.
+    """Map showers (B, n_voxels) to (B, n_layers + 2 n_voxels): Gaussian or `OFF`, then shares.
 
     The mapped condition is (B, 1 + n_layers): standardised ln E_inc and ln E'_i, the latter at
     the threshold for empty layers. The first column alone conditions the first n_layers numbers
@@ -64,6 +67,7 @@ class ShowerTransform(Transform):
     scale: Tensor
     layer: Tensor
     ring: Tensor
+    spread: Tensor
 
     def __init__(
         self,
@@ -88,13 +92,14 @@ class ShowerTransform(Transform):
         self.register_buffer("scale", torch.ones(1 + self.n_layers))
         self.register_buffer("layer", torch.from_numpy(geometry.layer))
         self.register_buffer("ring", torch.from_numpy(geometry.ring))
+        self.register_buffer("spread", torch.ones(self.n_voxels))
         self.total = QuantileTable(1, n_knots, 16 * n_bins)
         self.shares = QuantileTable(max(self.n_layers - 1, 1), n_knots, 16 * n_bins)
         self.voxels = QuantileTable(int(geometry.ring.max()) + 1, n_knots, n_bins)
 
     def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Layer energies and voxels."""
-        return (self.n_layers + self.n_voxels,)
+        """Layer energies, voxels, and voxels as shares."""
+        return (self.n_layers + 2 * self.n_voxels,)
 
     def latent_condition(self, n_condition: int) -> int:
         """The incident and the layer energies."""
@@ -118,6 +123,10 @@ class ShowerTransform(Transform):
             self.shares.fit(y, s, self._groups, batch.weight)
         y, s = self._parts_of_layers(batch.x, energies)
         self.voxels.fit(y, s, self.ring, batch.weight)
+        square = (batch.x / self._floor(energies)[:, self.layer]).square().mean(0)
+        rings = torch.zeros_like(self.voxels.top).index_add(0, self.ring, square)
+        rings /= torch.zeros_like(rings).index_add(0, self.ring, torch.ones_like(square))
+        self.spread.copy_(rings.sqrt().clamp(min=1e-6)[self.ring])
 
     def forward(
         self, batch: Batch, generator: torch.Generator | None = None
@@ -136,6 +145,7 @@ class ShowerTransform(Transform):
         y, s = self._parts_of_layers(batch.x, reference)
         z = self.voxels.gaussian(y, s, self.ring)
         latents.append(torch.where(torch.isfinite(s), z, OFF))
+        latents.append(batch.x / self._floor(reference)[:, self.layer] / self.spread)
         condition = self._standardise(self._incident(batch), reference)
         latent = torch.cat(latents, 1).to(batch.x.dtype)
         return batch.replace(x=latent, condition=condition.to(batch.x.dtype)), None
@@ -155,7 +165,7 @@ class ShowerTransform(Transform):
         logs = batch.condition * self.scale + self.centre
         incident, reference = logs[:, :1].exp(), logs[:, 1:].exp()
         energies = self.to_layers(batch.x[:, : self.n_layers], incident)
-        x = self.to_voxels(batch.x[:, self.n_layers :], reference, energies)
+        x = self.to_voxels(batch.x[:, self.n_layers :][:, : self.n_voxels], reference, energies)
         return batch.replace(x=x, condition=incident)
 
     def to_layers(self, latent: Tensor, incident: Tensor) -> Tensor:
@@ -188,9 +198,7 @@ class ShowerTransform(Transform):
             energies: (B, n_layers) the energies to be met.
         """
         y = self._floor(reference).log()[:, self.layer]
-        s = self.voxels.number(y, latent, self.ring)
-        v0 = self.threshold
-        v = torch.where(latent > OFF / 2, v0 * (s * (y - v0.log())).exp(), 0.0)
+        v = self._energy(y, latent, self.ring)
         zero, _ = self.voxels.probabilities(y, self.ring)
         # In a layer without survivors the voxel that has energy most often takes all.
         pieces = zip(
@@ -199,12 +207,27 @@ class ShowerTransform(Transform):
             energies.unbind(1),
             strict=True,
         )
-        return torch.cat([rescale(*piece, v0) for piece in pieces], 1)
+        return torch.cat([rescale(*piece, self.threshold) for piece in pieces], 1)
+
+    def share(self, latent: Tensor, log_reference: Tensor, voxel: int) -> Tensor:
+        """Return (B,) what a voxel's numbers (B,) become as shares, given ln E' of its layer."""
+        y, ring = log_reference[:, None], self.ring[voxel : voxel + 1]
+        energy = self._energy(y, latent[:, None], ring) / y.exp()
+        return energy[:, 0] / self.spread[voxel]
+
+    def log_references(self, condition: Tensor) -> Tensor:
+        """Return (B, n_layers), ln E', given the mapped condition."""
+        return condition[:, 1:] * self.scale[1:] + self.centre[1:]
+
+    def _energy(self, y: Tensor, latent: Tensor, group: Tensor) -> Tensor:
+        v0 = self.threshold
+        s = self.voxels.number(y, latent, group)
+        return torch.where(latent > OFF / 2, v0 * (s * (y - v0.log())).exp(), 0.0)
 
     def log_odds(self, condition: Tensor) -> Tensor:
         """Return (B, n_voxels) log-odds of voxels having energy, given the mapped condition."""
-        logs = condition * self.scale + self.centre
-        zero, _ = self.voxels.probabilities(logs[:, 1:][:, self.layer], self.ring)
+        y = self.log_references(condition)[:, self.layer]
+        zero, _ = self.voxels.probabilities(y, self.ring)
         return torch.logit(zero, eps=1e-6).neg()
 
     def layer_energies(self, x: Tensor) -> Tensor:
@@ -272,7 +295,7 @@ def rescale(v: Tensor, margin: Tensor, energy: Tensor, threshold: Tensor) -> Ten
     v, energy, v0 = v.double(), energy.double()[:, None], threshold.double()
     nearest = torch.zeros_like(v).scatter_(1, margin.argmax(1, keepdim=True), 1.0)
     v = torch.where((v > 0).any(1, keepdim=True), v, nearest * v0)
-    affordable = (energy / v0 * (1 + 1e-9)).floor()
+    affordable = (energy / v0 * (1 + 1e-6)).floor()
     rank = v.argsort(1, descending=True).argsort(1)
     kept = (v > 0) & (rank < affordable)
     excess = torch.where(kept, (v - v0).clamp(min=1e-9 * v0), 0.0)

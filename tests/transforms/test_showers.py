@@ -49,16 +49,28 @@ def test_new_showers_are_gaussian_in_its_space(fitted):
     latent, _ = fitted(SYSTEM.simulate(2000, 2), generator())
     for column in range(5):
         assert stats.kstest(latent.x[:, column].numpy(), "norm").statistic < 0.05, column
-    voxels = latent.x[:, 5:]
+    voxels = latent.x[:, 5 : 5 + 368]
     on = voxels > OFF / 2
     assert abs(voxels[on].mean()) < 0.05
     assert voxels[on].std() == pytest.approx(1, abs=0.1)
     assert (voxels[~on] == OFF).all()
 
 
+def test_shares_are_those_of_the_reference_and_follow_from_the_other_numbers(fitted, data):
+    latent, _ = fitted(data[:200], generator())
+    shares = latent.x[:, 5 + 368 :]
+    references = fitted.log_references(latent.condition)
+    for voxel in (0, 8, 200, 340):
+        layer = int(fitted.layer[voxel])
+        made = fitted.share(latent.x[:, 5 + voxel], references[:, layer], voxel)
+        assert torch.allclose(made, shares[:, voxel], rtol=1e-2, atol=1e-3)
+        expected = data.x[:200, voxel] / references[:, layer].exp() / fitted.spread[voxel]
+        assert torch.allclose(shares[:, voxel], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_the_log_odds_are_those_of_the_zeros(fitted):
     latent, _ = fitted(SYSTEM.simulate(2000, 2), generator())
-    on = (latent.x[:, 5:] > OFF / 2).float()
+    on = (latent.x[:, 5 : 5 + 368] > OFF / 2).float()
     present = (latent.condition[:, 1:] > latent.condition[:, 1:].amin(0))[:, fitted.layer]
     expected = torch.where(present, torch.sigmoid(fitted.log_odds(latent.condition)), 0.0)
     assert on.mean().item() == pytest.approx(expected.mean().item(), rel=0.03)

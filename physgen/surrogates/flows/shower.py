@@ -64,7 +64,7 @@ class ShowerFlow(ShowerSurrogate):
         *,
         system: Calorimeter,
         hidden: int = 512,
-        n_layers: int = 8,
+        n_layers: int = 6,
         layer_hidden: tuple[int, ...] = (64, 64),
         jitter: float = 0.03,
         n_knots: int = 24,
@@ -78,7 +78,7 @@ class ShowerFlow(ShowerSurrogate):
         self.layers = CouplingStack(
             n, 1, n_layers=n_layers, hidden=layer_hidden, coupling="spline", activation="silu"
         )
-        self.voxels = MaskedMLP(n_voxels, 2, 1 + 2 * n, 3, hidden)
+        self.voxels = MaskedMLP(n_voxels, 3, 1 + 2 * n, 3, hidden)
         self.register_buffer("latent_order", torch.arange(n_voxels))
 
     def initialise(self, data: Batch | None) -> None:
@@ -95,11 +95,13 @@ class ShowerFlow(ShowerSurrogate):
         condition = self._condition(batch)
         n = self.showers.n_layers
         layers = self.layers.log_prob(batch.x[:, :n], condition[:, :1])
-        x = batch.x[:, n:][:, self.latent_order]
+        n_voxels = self.showers.n_voxels
+        x = batch.x[:, n : n + n_voxels][:, self.latent_order]
+        share = batch.x[:, n + n_voxels :][:, self.latent_order]
         on = x > OFF / 2
         value = torch.where(on, x, 0.0)
         context = self._context(condition)
-        out = self.voxels(torch.stack([on.to(x.dtype), value], -1), context)
+        out = self.voxels(torch.stack([on.to(x.dtype), value, share], -1), context)
         logit = out[..., 0] + self.showers.log_odds(condition)[:, self.latent_order]
         log_scale = soft_bound(out[..., 2], LOG_SCALE_LIMIT)
         residual = (value - out[..., 1]) * (-log_scale).exp()
@@ -131,12 +133,16 @@ class ShowerFlow(ShowerSurrogate):
         log_odds = t.log_odds(mapped)[:, self.latent_order].T
         u = u.T
         x = torch.empty_like(log_odds)
+        log_references = t.log_references(mapped)
+        places = self.latent_order.tolist()
+        layers = t.layer.tolist()
 
         def draw(i: int, out: Tensor) -> Tensor:
             on = torch.special.ndtr(u[2 * i]) < torch.sigmoid(out[0] + log_odds[i])
             value = out[1] + soft_bound(out[2], LOG_SCALE_LIMIT).exp() * u[2 * i + 1]
             x[i] = torch.where(on, value.clamp(min=OFF / 4), OFF)
-            return torch.stack([on.to(value.dtype), torch.where(on, value, 0.0)])
+            share = t.share(x[i], log_references[:, layers[places[i]]], places[i])
+            return torch.stack([on.to(value.dtype), torch.where(on, value, 0.0), share])
 
         self.voxels.autoregress(self._context(mapped), draw)
         return t.to_voxels(x.T[:, self.latent_order.argsort()], reference, energies)
