@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -9,8 +11,8 @@ from torch import Tensor, nn
 
 Activation = Literal["relu", "silu", "gelu", "tanh"]
 
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": partial(nn.ReLU, inplace=True),  # Its derivative follows from its output.
     "silu": nn.SiLU,
     "gelu": nn.GELU,
     "tanh": nn.Tanh,

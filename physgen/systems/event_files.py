@@ -142,12 +142,15 @@ def unrolled(items: Sequence[Variable], most: int) -> Schema:
     return Schema((len(variables),), tuple(variables))
 
 
-def rolled(batch: Batch, items: Sequence[Variable]) -> tuple[Batch, Schema]:
-    """Turn rows of an unrolled table back into masked events (items, columns)."""
-    most = (batch.x.shape[1] - 1) // len(items)
-    x = batch.x[:, 1:].reshape(-1, most, len(items))
-    mask = torch.arange(most, device=x.device) < batch.x[:, :1]
-    return batch.replace(x=x, mask=mask), Schema((most, len(items)), tuple(items))
+def rolled_schema(table: Schema, items: Sequence[Variable]) -> Schema:
+    """Return the masked events (items, columns) that an unrolled table was made of."""
+    return Schema(((table.shape[0] - 1) // len(items), len(items)), tuple(items))
+
+
+def rolled(batch: Batch, n_columns: int) -> Batch:
+    """Turn rows of an unrolled table back into masked events of `n_columns` columns an item."""
+    x = batch.x[:, 1:].reshape(len(batch), -1, n_columns)
+    return batch.replace(x=x, mask=torch.arange(x.shape[1], device=x.device) < batch.x[:, :1])
 
 
 class _Table:

@@ -14,7 +14,8 @@ from.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +28,7 @@ from torch import Tensor
 from physgen.batch import Batch, Domain, Schema, Variable
 from physgen.errors import FormatError, RecipeError, suggest
 from physgen.io.source import Source, blocks
-from physgen.io.writer import hdf5_writer, npz_writer, root_writer
+from physgen.io.writer import Append, hdf5_writer, npz_writer, root_writer
 from physgen.systems.base import Derived
 from physgen.systems.event_files import (
     CARD_KEYS,
@@ -36,10 +37,12 @@ from physgen.systems.event_files import (
     open_columns,
     read_card,
     rolled,
+    rolled_schema,
     unrolled,
 )
 from physgen.systems.presence import presence_rules
 
+_WEIGHTS = "generated events weigh sum(w) / n each, so that the sum of weights is the data's"
 _OPTIONS = ("unit", "domain", "dtype", "low", "high", "present")
 
 
@@ -128,22 +131,32 @@ class EventTable:
 
         Events without weights get equal ones, see `weigh`, if the table has a weight column.
         """
-        batch = self.weigh(batch, len(batch))
-        schema, kind, card = self.schema, path.suffix, self._card
-        if kind == ".root":
-            if schema.names != tuple(self._columns):
-                batch, schema = rolled(batch, self._items)
+        with self.writer(path, len(batch)) as append:
+            append(batch)
+
+    @contextmanager
+    def writer(self, path: Path, n: int) -> Iterator[Append]:
+        """Write `n` events in parts, as `write` does."""
+        schema, card = self.schema, self._card
+        jagged = path.suffix == ".root" and schema.names != tuple(self._columns)
+        if path.suffix == ".root":
+            written = rolled_schema(schema, self._items) if jagged else schema
             tree, weight = card["tree"] or "events", card["weight"] or "weight"
-            with root_writer(path, schema, tree=tree, weight=weight) as put:
-                put(batch)
-        elif kind in (".h5", ".hdf5"):
-            with hdf5_writer(path, schema=schema) as put:
-                put(batch)
-        elif kind == ".npz":
-            with npz_writer(path, schema=schema) as put:
-                put(batch)
+            opened = root_writer(path, written, tree=tree, weight=weight)
+        elif path.suffix in (".h5", ".hdf5"):
+            said = {"weights": _WEIGHTS} if card["weight"] else {}
+            opened = hdf5_writer(path, schema=schema, attributes=said)
+        elif path.suffix == ".npz":
+            opened = npz_writer(path, schema=schema)
         else:
             raise FormatError(f"{path}: event tables are written as .root, .h5 or .npz")
+        with opened as put:
+
+            def append(batch: Batch) -> None:
+                batch = self.weigh(batch, n)
+                put(rolled(batch, len(self._items)) if jagged else batch)
+
+            yield append
 
     def weigh(self, batch: Batch, total: int) -> Batch:
         """Give generated events the weight sum(w) / total, `total` being how many are generated.

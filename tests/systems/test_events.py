@@ -11,7 +11,7 @@ import uproot
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError, InputError, RecipeError
 from physgen.io.split import split
-from physgen.systems.base import HasFeatures, HasFiles, HasUnits, System
+from physgen.systems.base import HasFeatures, HasFiles, HasUnits, HasWriter, System
 from physgen.systems.events import EventTable
 
 CARD = Path("wt-loop.yaml")
@@ -36,6 +36,7 @@ def test_the_shipped_card_describes_the_file(wt_loop):
     table, source, batch = wt_loop
     assert isinstance(table, System)
     assert isinstance(table, HasFiles)
+    assert isinstance(table, HasWriter)
     assert isinstance(table, HasFeatures)
     assert isinstance(table, HasUnits)
     assert len(source) == 9812
@@ -72,7 +73,9 @@ def test_observables_are_nan_where_absent_and_features_are_not(wt_loop):
 
 def test_generated_events_are_written_with_names_types_and_the_sum_of_weights(wt_loop, tmp_path):
     table, _, batch = wt_loop
-    table.write(tmp_path / "out.root", Batch(batch.x[:1000]))
+    with table.writer(tmp_path / "out.root", 1000) as append:
+        append(Batch(batch.x[:700]))
+        append(Batch(batch.x[700:1000]))
     with uproot.open(tmp_path / "out.root") as file:
         tree = file["WtLoop_nominal"]
         arrays = tree.arrays(library="np")
