@@ -200,6 +200,8 @@ def row_cells(row: Row) -> dict[str, str]:
     unit = "" if row.unit == "1" else f" {row.unit}"
     known = row.exact is not None and row.exact_source is not None
     exact = with_error(row.exact, row.exact_error) if known else ""
+    # What is tested by permutation has a p-value in the place of a pull.
+    chance = "" if row.p_value is None else f"p={row.p_value:.2g}"
     exact += {"reference": " ref", "truth": " truth"}.get(row.exact_source or "", "")
     return {
         "observable": row.name,
@@ -207,7 +209,7 @@ def row_cells(row: Row) -> dict[str, str]:
         "floor": with_error(row.floor, row.floor_error) if row.floor is not None else "",
         "baseline": f"{row.baseline:.3g}" if row.baseline is not None else "",
         "exact": exact if known else "",
-        "pull": f"{row.pull:+.1f}" if row.pull is not None else "",
+        "pull": f"{row.pull:+.1f}" if row.pull is not None else chance,
         "limit": f"{row.tolerance:.3g}" if row.tolerance is not None else "",
         "verdict": row.verdict,
     }
