@@ -128,7 +128,10 @@ class RBM(Surrogate):
 
     def free_energy(self, spins: Tensor) -> Tensor:
         """Return (B,), F of (B, *shape) spins."""
-        field = self.coupling.to_hidden(spins, self.hidden_bias)
+        return self.free_energy_in(self.coupling.to_hidden(spins, self.hidden_bias), spins)
+
+    def free_energy_in(self, field: Tensor, spins: Tensor) -> Tensor:
+        """Return (B,), F of spins that put the hidden ones into `field`."""
         hidden = (F.softplus(2 * field) - field).flatten(1).sum(1)
         return -(spins * self.visible_bias).flatten(1).sum(1) - hidden
 
@@ -222,21 +225,30 @@ class PersistentContrastiveDivergence(Method):
             data: whose `x` are (B, *shape) spins.
             chains: (n, *shape) spins of the model.
         """
-        rbm, weight = self.rbm, data.weight
-        energy = rbm.free_energy(data.x)
-        positive = energy.mean() if weight is None else (energy * weight).sum() / weight.sum()
-        gap = positive - rbm.free_energy(chains).mean()
-        parameters = list(rbm.parameters())
+        rbm = self.rbm
+        spins = torch.cat([data.x, chains])
+        weight = data.x.new_ones(len(data)) if data.weight is None else data.weight
+        share = torch.cat(
+            [weight / weight.sum(), chains.new_full((len(chains),), -1 / len(chains))]
+        )
+        field = rbm.coupling.to_hidden(spins, rbm.hidden_bias)
+        hidden = field.detach().tanh()
+        # dF / d field = -tanh(field); the rest is linear.
+        slope = -hidden * share.reshape(-1, *(1,) * (hidden.ndim - 1))
+        trained = [p for p in (rbm.coupling.weight, rbm.hidden_bias) if p.requires_grad]
         for parameter, gradient in zip(
-            parameters, torch.autograd.grad(gap, parameters), strict=True
+            trained, torch.autograd.grad(field, trained, slope), strict=True
         ):
             parameter.grad = gradient
-        if self.centred and not rbm.spin_flip_symmetric:
-            self._centre(torch.cat([data.x, chains]))
-        return gap.detach() / chains[0].numel()
+        with torch.no_grad():
+            if rbm.visible_bias.requires_grad:
+                total = -torch.tensordot(share, spins, 1)
+                rbm.visible_bias.grad = total.sum_to_size(rbm.visible_bias.shape)
+                if self.centred:
+                    self._centre(spins, hidden)
+            return share @ rbm.free_energy_in(field, spins) / chains[0].numel()
 
-    @torch.no_grad()
-    def _centre(self, spins: Tensor) -> None:
+    def _centre(self, spins: Tensor, hidden: Tensor) -> None:
         """Turn the gradients into their centred form (see the module's head).
 
         For shared filters the same formulae hold with one mu and one lambda a filter, since a sum
@@ -246,11 +258,10 @@ class PersistentContrastiveDivergence(Method):
         a, b, w = rbm.visible_bias.grad, rbm.hidden_bias.grad, rbm.coupling.weight.grad
         if a is None or b is None or w is None:
             return
-        hidden = rbm.coupling.to_hidden(spins, rbm.hidden_bias).tanh_()
         mu = _mean_as(spins, a).reshape(1, -1)
         lam = _mean_as(hidden, b).reshape(-1, 1)
-        rows = w.flatten(1)
-        rows -= lam * a.reshape(1, -1) + b.reshape(-1, 1) * mu
+        rows = w.flatten(1) - lam * a.reshape(1, -1) - b.reshape(-1, 1) * mu
+        w.copy_(rows.reshape(w.shape))
         a -= (lam * rows).sum(0).sum_to_size(a.numel()).reshape(a.shape)
         b -= (rows * mu).sum(1).reshape(b.shape)
 
