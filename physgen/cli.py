@@ -119,7 +119,7 @@ def train(
             progress=progress,
         )
     if score:
-        _print_scorecard(run.scorecard, as_json)
+        _print_scorecards({run.recipe.name: run.scorecard}, as_json)
     if not as_json:
         typer.echo(f"run directory: {run.path}")
         if score:
@@ -171,7 +171,7 @@ def validate(
                 output=output,
                 progress=progress,
             )
-    _print_scorecard(card, as_json)
+    _print_scorecards({target.name: card}, as_json)
     if output is not None and not as_json:
         typer.echo(f"report: {output / 'report.html'}")
 
@@ -265,8 +265,7 @@ def quickstart(
         scores = {run.recipe.name: json.loads(run.scorecard.to_json()) for run in finished}
         typer.echo(json.dumps({"report": str(page), "scorecards": scores}))
         return
-    for run in finished:
-        _print_scorecard(run.scorecard, as_json=False, title=run.recipe.name)
+    _print_scorecards({run.recipe.name: run.scorecard for run in finished}, as_json=False)
     typer.echo(f"report: {page}")
 
 
@@ -343,10 +342,15 @@ def _print_mapping(mapping: dict[str, Any], as_json: bool) -> None:
     Console(highlight=False).print(root)
 
 
-def _print_scorecard(card: Scorecard, as_json: bool, title: str = "") -> None:
+def _print_scorecards(cards: Mapping[str, Scorecard], as_json: bool) -> None:
     if as_json:
-        typer.echo(card.to_json())
+        contents = {name: json.loads(card.to_json()) for name, card in cards.items()}
+        typer.echo(json.dumps(contents if len(cards) > 1 else next(iter(contents.values()))))
         return
     from rich.console import Console
 
-    Console().print(card.table(title=title))
+    from physgen.validation.scorecard import summary
+
+    console = Console(highlight=False)
+    # A pipe has no width of its own; names and numbers are not to be cut for it.
+    console.print(summary(cards), width=None if console.is_terminal else 140)

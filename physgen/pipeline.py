@@ -18,8 +18,8 @@ from physgen.engine.device import DeviceName, choose_device
 from physgen.engine.loop import fit
 from physgen.errors import DomainError, InputError, TrainingError, suggest
 from physgen.export import card as cards
-from physgen.generate import generate as generate_batch
-from physgen.generate import generate_file
+from physgen.generation import generate as generate_batch
+from physgen.generation import generate_file
 from physgen.io.stream import Stream
 from physgen.io.writer import atomic, hdf5_writer
 from physgen.recipe import Recipe, build, read

@@ -201,7 +201,7 @@ def test_a_tracker_that_cannot_start_is_silent(tmp_path, monkeypatch):
 def test_the_surrogate_is_served_without_pickle(tmp_path, monkeypatch):
     from physgen.engine.device import choose_device
     from physgen.export import card, pyfunc
-    from physgen.generate import generate
+    from physgen.generation import generate
     from physgen.run import Run
 
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")

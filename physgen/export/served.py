@@ -19,7 +19,7 @@ class ServedSurrogate(PythonModel):  # type: ignore[misc]
     def load_context(self, context: Any) -> None:
         """Build the surrogate and load its weights, which are compared with their hash."""
         # By name, since a served process stands above the rooms that this file stands among.
-        self._generate = import_module("physgen.generate").generate
+        self._generate = import_module("physgen.generation").generate
         self._surrogate = import_module("physgen.run").Run(Path(context.artifacts["run"])).load()
 
     def predict(

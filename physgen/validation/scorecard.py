@@ -124,26 +124,52 @@ class Scorecard(BaseModel):
             )
         return card
 
-    def table(self, title: str = "", *, informative: bool = True) -> Table:
-        """Return a table for the terminal; `informative` includes the rows without a verdict."""
-        from rich.markup import escape
-        from rich.table import Table
+    def __str__(self) -> str:
+        """Return the table of `summary` as text."""
+        from rich.console import Console
 
-        rows = [row for row in self.rows if informative or row.verdict != "info"]
-        columns = ["observable", "value", "floor", "baseline", "exact", "pull", "limit", "verdict"]
-        cells = [row_cells(row) for row in rows]
-        shown = [c for c in columns if c in ("observable", "value") or any(x[c] for x in cells)]
-        table = Table(title=title or None, title_justify="left")
-        for column in shown:
-            justify: Literal["left", "right"] = "left" if column == "observable" else "right"
-            table.add_column(column, justify=justify, no_wrap=column != "observable")
-        colour = {"pass": "green", "fail": "bold red", "info": "dim"}
-        for row, cell in zip(rows, cells, strict=True):
+        console = Console(width=140, color_system=None)
+        with console.capture() as capture:
+            console.print(summary({"": self}))
+        return capture.get()
+
+
+def summary(cards: Mapping[str, Scorecard]) -> Table:
+    """Return one table of several scorecards: their means, and all rows that were judged.
+
+    What only informs besides the means (histograms, autocorrelation) is in the report.
+    """
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    columns = ("observable", "value", "floor", "baseline", "exact", "pull", "limit", "verdict")
+    chosen = {title: [row for row in card.rows if _prominent(row)] for title, card in cards.items()}
+    cells = {title: [row_cells(row) for row in rows] for title, rows in chosen.items()}
+    filled = [cell for part in cells.values() for cell in part]
+    shown = [c for c in columns if c in ("observable", "value") or any(x[c] for x in filled)]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for column in shown:
+        table.add_column(
+            column, justify="left" if column == "observable" else "right", no_wrap=True
+        )
+    colour = {"pass": "green", "fail": "bold red", "info": "dim"}
+    for title, rows in chosen.items():
+        if title:
+            verdict = cards[title].verdict
+            heading = [""] * (len(shown) - 2)
+            table.add_section()
+            table.add_row(f"[bold]{escape(title)}[/]", *heading, f"[{colour[verdict]}]{verdict}[/]")
+        for row, cell in zip(rows, cells[title], strict=True):
             texts = [escape(cell[column]) for column in shown]
-            if "verdict" in shown:
+            if shown[-1] == "verdict":
                 texts[-1] = f"[{colour[row.verdict]}]{texts[-1]}[/]"
             table.add_row(*texts)
-        return table
+    return table
+
+
+def _prominent(row: Row) -> bool:
+    return row.verdict != "info" or row.metric not in ("histograms", "correlations")
 
 
 class Metric(Protocol):

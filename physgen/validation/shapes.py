@@ -37,8 +37,10 @@ _KINDS = {"W1": "wasserstein", "KS": "kolmogorov_smirnov", "separation": "separa
 class Histograms:
     """W1, KS and separation power of every observable; of one with bins, the mean over its bins.
 
-    Samples that carry chains are thinned to 2 tau_int for p-value and error. The bins of the
-    separation power are those of `physgen.validation.distances.bin_edges` on the truth.
+    Samples that carry chains are thinned to 2 tau_int for the error, and have no p-value: a chain
+    that rejects repeats its samples, so that thinning does not make them exchangeable with others.
+    The bins of the separation power are those of `physgen.validation.distances.bin_edges` on the
+    truth.
 
     Attributes:
         tolerance: limit on value + 2 sigma by name of the row ("W1 E/N", "KS E/N",
@@ -109,7 +111,7 @@ class Histograms:
                     n_permutations=self.permutations if role == "generated" else 1,
                 )
                 numbers[f"{role} error"] = resampled.error
-                if role == "generated":
+                if role == "generated" and other.chain is None:
                     numbers["p"] = resampled.p_value
         return numbers
 

@@ -2,8 +2,9 @@
 
 import json
 
-import physgen
 import pytest
+
+import physgen
 from physgen.batch import Batch
 from physgen.errors import InputError
 

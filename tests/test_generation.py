@@ -9,7 +9,7 @@ import uproot
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, InputError, TrainingError
-from physgen.generate import BLOCK, generate, generate_blocks, generate_file
+from physgen.generation import BLOCK, generate, generate_blocks, generate_file
 from physgen.io.hdf5 import HDF5Source
 from physgen.surrogates.base import Surrogate
 

@@ -1,0 +1,127 @@
+"""The same pipelines on files that users bring."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uproot
+
+import physgen
+from physgen import recipe
+from physgen.run import Run
+from physgen.scoring import score_ensemble
+
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "root"
+SMALL = {"engine.steps": 4, "engine.batch_size": 64, "validation.metrics": [{"kind": "means"}]}
+
+
+def data_path(name):
+    return pytest.importorskip("skhep_testdata").data_path(name)
+
+
+def train(name, changes, runs):
+    return physgen.train(name, {**SMALL, **changes}, runs=runs, track=False)
+
+
+def test_events_of_one_collision_stay_together(tmp_path):
+    changes = {
+        "data.path": data_path("uproot-Zmumu.root"),
+        "data.tree": "events",
+        "data.fields": ["E1", "px1", "py1", "pz1", "E2", "px2", "py2", "pz2", "M"],
+        "data.group": ["Run", "Event"],
+    }
+    run = train("events-flow", changes, tmp_path)
+    keys, parts = run.source.keys(), run.parts
+    assert len(keys) == 2304
+    assert len(np.unique(keys)) == 500
+    members = [set(keys[part]) for part in (parts.train, parts.validation, parts.test)]
+    assert not members[0] & members[1]
+    assert not members[0] & members[2]
+    assert not members[1] & members[2]
+
+    output = physgen.generate(run.path, 300, seed=1, output=tmp_path / "more.root")
+    with uproot.open(output) as file:
+        tree = file["events"]
+        assert tree.num_entries == 300
+        assert tree["M"].typename == "double"
+
+
+def test_repeated_keys_are_said(tmp_path):
+    changes = {
+        "data.path": data_path("uproot-Zmumu.root"),
+        "data.tree": "events",
+        "data.fields": ["M", "pt1"],
+        "data.group": ["Run", "Event"],
+    }
+    resolved = recipe.read("events-flow", changes)
+    assert any("500 group keys" in sentence for sentence in Run.create(resolved, tmp_path).notes)
+
+
+def test_jagged_events(tmp_path):
+    changes = {
+        "data.path": data_path("uproot-HZZ.root"),
+        "data.tree": "events",
+        "data.fields": ["Muon_Px", "Muon_Py", "Muon_Pz", "Muon_E"],
+        "data.weight": "EventWeight",
+    }
+    run = train("events-flow", changes, tmp_path)
+    output = physgen.generate(run.path, 200, seed=1, output=tmp_path / "more.root")
+    with uproot.open(data_path("uproot-HZZ.root")) as file:
+        total = file["events"]["EventWeight"].array(library="np").astype(float).sum()
+    with uproot.open(output) as file:
+        tree = file["events"]
+        weights = tree["EventWeight"].array(library="np").astype(float)
+        counts = {len(row) for row in tree["Muon_Px"].array(library="np")}
+    assert weights.sum() == pytest.approx(total, rel=1e-4)
+    assert len(counts) > 1
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs the shared files")
+def test_an_rntuple(tmp_path):
+    file = SHARED / "Run2012BC_DoubleMuParked_Muons_1000evts_rntuple_v1-0-0-0.root"
+    changes = {"data.path": str(file), "data.fields": ["Muon_pt", "Muon_eta", "Muon_phi"]}
+    run = train("events-flow", changes, tmp_path)
+    assert len(run.source) == 1000
+
+
+def test_showers_of_a_user(tmp_path):
+    system = Run.create(recipe.read("calo-flow"), tmp_path).system
+    system.write(tmp_path / "mine.hdf5", system.simulate(500, seed=5))
+    changes = {
+        "data.path": str(tmp_path / "mine.hdf5"),
+        "data.binning": "calo-368.xml",
+        "data.split": [0.6, 0.1, 0.3],
+    }
+    run = train("calo-flow", changes, tmp_path)
+    assert len(run.source) == 500
+    assert run.scorecard.rows
+
+
+def test_spins_of_a_user(tmp_path):
+    system = Run.create(recipe.read("ising-rbm"), tmp_path).system
+    system.write(tmp_path / "spins.h5", system.simulate(300, seed=5))
+    run = train("ising-rbm", {"data.path": str(tmp_path / "spins.h5")}, tmp_path)
+    assert len(run.source) == 300
+
+
+def test_an_action_of_a_user(tmp_path):
+    (tmp_path / "my_action.py").write_text(
+        "def action(x):\n"
+        "    links = sum((x - x.roll(1, d)) ** 2 for d in (1, 2))\n"
+        "    return (links + 0.5 * x**2 + x**4).sum((1, 2))\n"
+    )
+    changes = {
+        "system.action": f"{tmp_path / 'my_action.py'}:action",
+        "system.shape": [4, 4],
+        "sampling.n": 500,
+    }
+    run = train("lattice-flow", changes, tmp_path)
+    assert {row.name for row in run.scorecard.rows} >= {"phi^2", "|m|", "chi2", "U4"}
+
+
+def test_a_chain_of_anybody(tmp_path):
+    field = np.random.default_rng(0).normal(size=(400, 6, 6))
+    np.savez(tmp_path / "chain.npz", x=field)
+    _, card = score_ensemble(tmp_path / "chain.npz", None, {})
+    assert card["phi^2"].value == pytest.approx(1.0, abs=5 * card["phi^2"].error)
+    assert card["tau_int phi^2"].value == pytest.approx(0.5, abs=0.2)
