@@ -34,6 +34,9 @@ from physgen.systems.kernels import ising as kernel
 
 CRITICAL_TEMPERATURE = 2 / math.log(1 + math.sqrt(2))
 
+_BINDER = {8: (0.61295, 0.00009), 16: (0.61123, 0.00016)}
+"""U4 at Tc on L x L, value and error, from long Monte Carlo runs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ising:
@@ -151,6 +154,13 @@ class Ising:
         if self.field != 0:
             return {}
         return {**kaufman(self.shape[0], self.shape[1], self.temperature), "m": 0.0}
+
+    def reference(self) -> dict[str, tuple[float, float]]:
+        """Return Monte Carlo values with their errors, where they are tabulated."""
+        critical = math.isclose(self.temperature, CRITICAL_TEMPERATURE) and self.field == 0
+        square = self.shape[0] == self.shape[1]
+        known = critical and square and self.shape[0] in _BINDER
+        return {"U4": _BINDER[self.shape[0]]} if known else {}
 
     def open(self, path: Path) -> SpinSource:
         """Open an HDF5 or npz file of configurations; raises `FormatError` if it is not one."""

@@ -242,6 +242,15 @@ def test_in_a_field_nothing_is_exact():
     assert Ising(field=0.1).exact() == {}
 
 
+def test_the_tabulated_binder_cumulant_is_that_of_the_simulation():
+    system, n = Ising(shape=(8, 8)), 20_000
+    o = system.observables(system.simulate(n, 3))
+    u4 = system.derived["U4"].function(np.array([o["m^4"].mean(), o["m^2"].mean()]))
+    value, error = system.reference()["U4"]
+    assert abs(u4 - value) < 4 * (error + 0.2 / n**0.5)
+    assert Ising(shape=(8, 8), temperature=2.0).reference() == {}
+
+
 def test_a_file_goes_round_and_the_wrong_lattice_is_named(tmp_path):
     system = Ising(shape=(6, 6))
     batch = system.simulate(20, 1)
