@@ -38,6 +38,12 @@ class TrainingError(PhysgenError):
     """Training cannot go on: the loss is not finite, or a device ran out of memory."""
 
 
+class Stopped(PhysgenError):
+    """A signal ended the training after it was saved; the same command goes on."""
+
+    exit_code = 143
+
+
 def suggest(name: str, choices: Iterable[str], n: int = 3) -> str:
     """Return "; did you mean 'a' or 'b'?" with the near misses of `name`, or the choices if few."""
     options = sorted({str(choice) for choice in choices})

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from physgen import __version__
 from physgen.batch import Batch
 from physgen.engine import journal
 from physgen.engine.device import DeviceName, choose_device
+from physgen.engine.distributed import World, connect
 from physgen.engine.loop import fit
-from physgen.errors import DomainError, InputError, TrainingError, suggest
+from physgen.errors import DomainError, InputError, Stopped, suggest
 from physgen.export import card as cards
+from physgen.export import pyfunc
 from physgen.generation import generate as generate_batch
 from physgen.generation import generate_file
 from physgen.io.stream import Stream
@@ -35,6 +38,8 @@ from physgen.validation.scorecard import Scorecard
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 """Called with (what is being done, steps done, steps in all, figures worth showing)."""
+
+LOG = logging.getLogger("physgen")
 
 HELD_OUT = 8192
 """Validation rows that a held-out loss is computed on."""
@@ -69,13 +74,19 @@ def train(
 
     Raises:
         RecipeError, FormatError, CheckpointError: the input is wrong; the message says how.
-        TrainingError: training stopped before its end.
+        TrainingError: the loss is not finite, or memory ran out.
+        Stopped: a signal came; what was done is saved.
     """
     run = _open_run(recipe, overrides, preset, Path(runs), sections)
-    with Tracker(run.path) if track else nullcontext():
+    with ExitStack() as stack:
+        world = stack.enter_context(connect(choose_device(run.recipe.engine.device).type == "cuda"))
+        if track and world.first:
+            stack.enter_context(Tracker(run.path))
         if not run.finished:
-            _train(run, force, progress or _silent)
-        if score and not (run.path / "report.html").exists():
+            _train(run, world, force, progress if progress and world.first else _silent)
+            if track and world.first:
+                pyfunc.save(run.path)
+        if score and world.first and not (run.path / "report.html").exists():
             validate(run.path, progress=progress)
     return run
 
@@ -259,14 +270,13 @@ def _open_run(
     return Run.create(read(recipe, changes, preset), runs)
 
 
-def _train(run: Run, force: bool, tell: Progress) -> None:
-    recipe, data = run.recipe, run.recipe.data
+def _train(run: Run, world: World, force: bool, tell: Progress) -> None:
+    recipe = run.recipe
     name = recipe.name
-    if data is not None:
-        tell(f"{name}: data", 0, 1, {})
+    if world.first:
+        _prepare_data(run, tell)
+    world.barrier()
     sample = run.training_sample()
-    if data is not None:
-        tell(f"{name}: data", 1, 1, {})
     with torch.random.fork_rng():
         torch.manual_seed(recipe.engine.seed)
         surrogate = run.build_surrogate()
@@ -292,7 +302,8 @@ def _train(run: Run, force: bool, tell: Progress) -> None:
         if len(parts.validation):
             held_out = Stream(source, parts.validation, batch_size=1, seed=recipe.engine.seed)
             evaluate = _held_out_loss(surrogate, held_out.sample(HELD_OUT))
-    run.write_provenance({"data": described})
+    if world.first:
+        run.write_provenance({"data": described})
     started = time.monotonic()
     result = fit(
         surrogate,
@@ -306,7 +317,9 @@ def _train(run: Run, force: bool, tell: Progress) -> None:
         progress=lambda step, m: tell(f"{name}: train", step, recipe.engine.steps, _brief(m)),
     )
     if not result.finished:
-        raise TrainingError(result.message)
+        raise Stopped(result.message)
+    if not world.first:
+        return
     cards.save(
         surrogate,
         run.path / "surrogate",
@@ -322,6 +335,20 @@ def _train(run: Run, force: bool, tell: Progress) -> None:
             "held_out": result.best,
         },
     )
+
+
+def _prepare_data(run: Run, tell: Progress) -> None:
+    """Simulate or open the data, and say what is to be known of a user's file."""
+    data = run.recipe.data
+    if data is None:
+        return
+    stage = f"{run.recipe.name}: data"
+    tell(stage, 0, 1, {})
+    rows = 0 if run.source is None else len(run.source)
+    if data.path is not None:
+        for sentence in run.notes:
+            LOG.warning(sentence)
+    tell(stage, rows, rows, {})
 
 
 def _held_out_loss(surrogate: Surrogate, batch: Batch) -> Callable[[], float] | None:

@@ -189,6 +189,11 @@ def build(group: Group, component: Component, context: Mapping[str, Any]) -> Any
     return cls(**given, **chosen)
 
 
+def asks_for(group: Group, component: Component, name: str) -> bool:
+    """Return whether the constructor of what `component` names takes a parameter `name`."""
+    return name in inspect.signature(lookup(group, component.kind)).parameters
+
+
 # --- reading --------------------------------------------------------------------------------------
 
 

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 
 from physgen import __version__
-from physgen.batch import Batch
+from physgen.batch import Batch, Schema
 from physgen.engine.device import describe_machine
 from physgen.errors import CheckpointError, RecipeError
 from physgen.export import card as cards
-from physgen.io.source import Source
-from physgen.io.split import Repeats, Split, repeats, split
+from physgen.io.source import HasNotes, Source
+from physgen.io.split import Split, repeats, split
 from physgen.io.stream import Stream
 from physgen.io.writer import atomic
-from physgen.recipe import DATA_KEYS, Component, Recipe, build, read
+from physgen.recipe import DATA_KEYS, Component, Recipe, asks_for, build, read
 from physgen.surrogates.base import Surrogate
 from physgen.systems.base import HasFiles, Simulates, System
 from physgen.transforms.base import Chain
@@ -113,6 +113,27 @@ class Run:
             fractions = (1 - data.split[1], data.split[1], 0.0)
         return split(len(source), keys=source.keys(), fractions=fractions, seed=data.seed)
 
+    @cached_property
+    def notes(self) -> list[str]:
+        """What the user should know of the data: repeated keys and rows, what was left out."""
+        source = self.source
+        if source is None:
+            return []
+        said = source.notes() if isinstance(source, HasNotes) else []
+        found = repeats(source)
+        if found.groups is not None and found.groups < found.rows:
+            said.append(
+                f"{source.name}: {found.rows} rows share {found.groups} group keys (up to "
+                f"{found.largest_group} rows each); rows of one key stay in one part of the split"
+            )
+        if found.repeated_rows:
+            compared = "" if found.complete else f" of {found.rows_compared} compared"
+            said.append(
+                f"{source.name}: {found.repeated_rows} rows{compared} repeat an earlier one "
+                "exactly; unless they are meant to, remove them: they make every test too good"
+            )
+        return said
+
     def training_sample(self) -> Batch | None:
         """Training rows for all that is fitted once: transforms, biases, baselines."""
         source, data = self.source, self.recipe.data
@@ -123,13 +144,23 @@ class Run:
 
     def build_surrogate(self) -> Surrogate:
         """Construct the surrogate of the recipe, untrained."""
-        return surrogate_of(self.recipe, self.recipe.surrogate, self.system)
+        return surrogate_of(self.recipe, self.recipe.surrogate, self.system.schema, self.system)
 
     def load(self) -> Surrogate:
-        """Return the trained surrogate, in evaluation mode on the CPU."""
+        """Return the trained surrogate, in evaluation mode on the CPU.
+
+        The data it was trained on need not be there, nor the system where only its schema matters.
+        """
         folder = self.path / "surrogate"
         description = cards.read_card(folder)
-        surrogate = self.build_surrogate().to(getattr(torch, description["dtype"]))
+        component = self.recipe.surrogate
+        physics = asks_for("surrogates", component, "system") or any(
+            asks_for("transforms", part, "system") for part in self.recipe.transform
+        )
+        schema = Schema.from_dict(description["schema"])
+        system = self.system if physics else None
+        surrogate = surrogate_of(self.recipe, component, schema, system)
+        surrogate.to(getattr(torch, description["dtype"]))
         cards.load_weights(surrogate, folder, description)
         return surrogate.eval()
 
@@ -155,30 +186,13 @@ def system_of(recipe: Recipe) -> System:
     return system
 
 
-def surrogate_of(recipe: Recipe, component: Component, system: System) -> Surrogate:
-    """Construct a surrogate of a recipe's system behind the recipe's transforms."""
-    schema = system.schema
-    transforms = [
-        build("transforms", part, {"schema": schema, "system": system}) for part in recipe.transform
-    ]
-    context = {"schema": schema, "transform": Chain(transforms), "system": system}
-    surrogate: Surrogate = build("surrogates", component, context)
+def surrogate_of(
+    recipe: Recipe, component: Component, schema: Schema, system: System | None
+) -> Surrogate:
+    """Construct a surrogate of a recipe's samples behind the recipe's transforms."""
+    context = {"schema": schema, "system": system}
+    transforms = [build("transforms", part, context) for part in recipe.transform]
+    surrogate: Surrogate = build(
+        "surrogates", component, {**context, "transform": Chain(transforms)}
+    )
     return surrogate
-
-
-def repeated(source: Source) -> tuple[Repeats, list[str]]:
-    """Return what rows of a source have in common, and the sentences a user should read."""
-    found = repeats(source)
-    said = []
-    if found.groups is not None and found.groups < found.rows:
-        said.append(
-            f"{found.rows} rows share {found.groups} group keys (at most {found.largest_group} "
-            "rows each); rows of one key stay in one part of the split"
-        )
-    if found.repeated_rows:
-        compared = "" if found.complete else f" of {found.rows_compared} compared"
-        said.append(
-            f"{found.repeated_rows} rows{compared} repeat an earlier row exactly; if that is not "
-            "meant, remove them, or set data.group so that they stay on one side of the split"
-        )
-    return found, said

@@ -185,7 +185,7 @@ def _baseline(run: Run, n: int, condition: torch.Tensor | None) -> Batch | None:
     component = run.recipe.baseline
     if component is None:
         return None
-    surrogate = surrogate_of(run.recipe, component, run.system)
+    surrogate = surrogate_of(run.recipe, component, run.system.schema, run.system)
     surrogate.initialise(run.training_sample())
     generator = torch.Generator().manual_seed(run.recipe.sampling.seed)
     return surrogate.sample(n, condition, generator=generator)

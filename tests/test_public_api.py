@@ -8,9 +8,20 @@ from physgen import pipeline
 
 def test_the_python_face():
     assert sorted(physgen.__all__) == ["generate", "load", "train", "validate"]
-    parameters = {name: list(inspect.signature(getattr(physgen, name)).parameters) for name in physgen.__all__}
+    parameters = {
+        name: list(inspect.signature(getattr(physgen, name)).parameters) for name in physgen.__all__
+    }
     assert parameters == {
-        "train": ["recipe", "overrides", "preset", "runs", "force", "score", "progress", "sections"],
+        "train": [
+            "recipe",
+            "overrides",
+            "preset",
+            "runs",
+            "force",
+            "score",
+            "progress",
+            "sections",
+        ],
         "validate": ["run", "progress"],
         "load": ["run"],
         "generate": ["run", "n", "seed", "output", "condition", "device", "overwrite", "progress"],

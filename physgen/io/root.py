@@ -132,6 +132,24 @@ class RootSource:
             return ()
         return names if len(np.unique(self._keys_of(names))) < len(self) else ()
 
+    def notes(self) -> list[str]:
+        """Return what was truncated, and which branches should keep rows of an event together."""
+        said = []
+        if self.truncated_rows:
+            said.append(
+                f"{self.name}: {self.truncated_rows} of {len(self)} events have more than "
+                f"{self.max_items} items; {self.truncated_items} items are left out (of at most "
+                f"{self.longest} an event); raise system.max_items to keep them"
+            )
+        suspects = self.suspected_group()
+        if suspects:
+            said.append(
+                f"{self.name}: several rows share one ({', '.join(suspects)}); set "
+                f"data.group=[{', '.join(suspects)}] so that the rows of one event do not stand on "
+                "both sides of the split"
+            )
+        return said
+
     def _keys_of(self, names: Sequence[str]) -> NDArray[np.int64]:
         parts = []
         for index in range(len(self.paths)):

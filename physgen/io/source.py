@@ -44,6 +44,15 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class HasNotes(Protocol):
+    """A source that has something to say to whoever trains on it."""
+
+    def notes(self) -> list[str]:
+        """Return sentences on what was left out, or looks wrong, and what to do about it."""
+        ...
+
+
 class ArraySource:
     """A batch in memory, read as if it were a file."""
 

@@ -21,7 +21,7 @@ from physgen.io.hdf5 import HDF5Source
 from physgen.io.npz import open_npz
 from physgen.io.root import RootSource
 from physgen.io.shipped import shipped
-from physgen.io.source import Source, blocks, digest_of
+from physgen.io.source import HasNotes, Source, blocks, digest_of
 
 PACKAGED = "skhep-testdata:"
 """Begins paths of files inside the package scikit-hep-testdata."""
@@ -128,6 +128,10 @@ class Unrolled:
     def keys(self) -> NDArray[np.int64] | None:
         """Return the group keys of the file."""
         return self._source.keys()
+
+    def notes(self) -> list[str]:
+        """Return what the file's reader has to say."""
+        return self._source.notes() if isinstance(self._source, HasNotes) else []
 
 
 def unrolled(items: Sequence[Variable], most: int) -> Schema:
