@@ -165,7 +165,9 @@ class EventTable:
         """
         if batch.weight is not None or not self._card.get("weight"):
             return batch
-        weight = torch.full((len(batch),), self.sum_of_weights / max(total, 1), dtype=torch.float64)
+        written = self._source.read(0, 1).weight
+        kind = torch.float64 if written is None else written.dtype
+        weight = torch.full((len(batch),), self.sum_of_weights / max(total, 1), dtype=kind)
         return batch.replace(weight=weight.to(batch.x.device))
 
     @cached_property
