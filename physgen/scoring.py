@@ -22,7 +22,7 @@ from physgen.io.stream import Stream
 from physgen.recipe import Component, Recipe, build, read
 from physgen.run import Run, surrogate_of, system_of
 from physgen.sampling.metropolis import independence_metropolis
-from physgen.surrogates.base import HasLogWeight, Surrogate
+from physgen.surrogates.base import HasDensity, HasLogWeight, Surrogate
 from physgen.systems.base import HasAction, HasFiles, Simulates, System
 from physgen.systems.ensemble import Ensemble
 from physgen.validation.comparison import Comparison
@@ -64,12 +64,21 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
             condition = condition.to(device=device, dtype=surrogate.dtype)
         generated = surrogate.sample(n, condition, generator=generator)
         return replace(comparison, generated=generated.to("cpu"))
-    proposals = _proposals(surrogate, system, recipe.sampling.n, generator)
+    if not isinstance(system, HasAction) or not isinstance(surrogate, HasLogWeight):
+        raise RecipeError(
+            "sampling.correction: independence-metropolis needs a surrogate that knows its density "
+            "and a system with an action; set sampling.correction=none"
+        )
+    # In double precision and finely integrated, so that the weights are those of the samples.
+    refined: Any = surrogate.refined()
+    proposals = _proposals(refined, system, recipe.sampling.n, generator)
     corrected = independence_metropolis(
-        proposals.to("cpu"), generator=torch.Generator().manual_seed(recipe.sampling.seed)
+        proposals, generator=torch.Generator().manual_seed(recipe.sampling.seed)
     )
+    if truth is not None and isinstance(refined, HasDensity):
+        truth = truth.replace(log_weight=_log_weights(refined, system, truth))
     return replace(
-        comparison, generated=corrected.batch, proposals=proposals.to("cpu"), corrected=True
+        comparison, generated=corrected.batch, proposals=proposals, truth=truth, corrected=True
     )
 
 
@@ -191,18 +200,24 @@ def _baseline(run: Run, n: int, condition: torch.Tensor | None) -> Batch | None:
     return surrogate.sample(n, condition, generator=generator)
 
 
-def _proposals(surrogate: Surrogate, system: System, n: int, generator: torch.Generator) -> Batch:
-    if not isinstance(surrogate, HasLogWeight) or not isinstance(system, HasAction):
-        raise RecipeError(
-            "sampling.correction: independence-metropolis needs a surrogate that knows its density "
-            "and a system with an action; set sampling.correction=none"
-        )
-    # Drawn in double precision and finely integrated, so that the weights are those of the samples.
-    refined: Any = surrogate.refined()
-    parts = [
-        refined.sample_with_log_weight(
-            min(PROPOSALS, n - start), system.action, generator=generator
-        ).to("cpu")
-        for start in range(0, n, PROPOSALS)
-    ]
-    return Batch.concatenate(parts)
+def _proposals(
+    surrogate: HasLogWeight, system: HasAction, n: int, generator: torch.Generator
+) -> Batch:
+    """Draw from a surrogate, with the weights that correct it."""
+    sizes = [min(PROPOSALS, n - start) for start in range(0, n, PROPOSALS)]
+    return Batch.concatenate(
+        [
+            surrogate.sample_with_log_weight(size, system.action, generator=generator).to("cpu")
+            for size in sizes
+        ]
+    )
+
+
+def _log_weights(surrogate: Any, system: HasAction, truth: Batch) -> torch.Tensor:
+    """Weights of true samples under a surrogate with a density: what shows a mode that it has forgotten."""
+    parts = []
+    for start in range(0, len(truth), PROPOSALS):
+        x = truth.x[start : start + PROPOSALS].to(surrogate.device, surrogate.dtype)
+        with torch.no_grad():
+            parts.append((-system.action(x) - surrogate.log_prob(Batch(x))).cpu())
+    return torch.cat(parts)

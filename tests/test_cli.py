@@ -111,4 +111,12 @@ def test_a_spin_ensemble_is_analysed(monkeypatch, capsys, tmp_path):
     code, out, err = call(monkeypatch, capsys, "validate", path, "--json")
     assert code == 0, err
     rows = {row["name"]: row for row in json.loads(out)["rows"]}
-    assert rows["E/N"]["exact"] is None or abs(rows["E/N"]["pull"]) < 5
+    assert rows["link energy"]["exact"] is None
+    assert rows["tau_int link energy"]["value"] > 0
+
+    arguments = ["--system", "ising-rbm", "--set", "system.shape=[4,4]"]
+    code, out, err = call(monkeypatch, capsys, "validate", path, "--json", *arguments)
+    assert code == 0, err
+    rows = {row["name"]: row for row in json.loads(out)["rows"]}
+    assert rows["E/N"]["exact"] == pytest.approx(-1.565623787638)
+    assert abs(rows["E/N"]["pull"]) < 5

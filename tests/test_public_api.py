@@ -19,6 +19,7 @@ def test_the_python_face():
             "runs",
             "force",
             "score",
+            "track",
             "progress",
             "sections",
         ],

@@ -103,6 +103,8 @@ class Gaussianise(Transform):
                 atoms = np.zeros(len(values), dtype=bool)
             elif self.discrete[j]:
                 atoms = np.ones(len(values), dtype=bool)
+            elif len(values) == 1 and self._atoms:
+                atoms = np.ones(1, dtype=bool)
             else:
                 atoms = spikes(counts, self._atoms)
             knots_x, knots_z = knots(values, mass, atoms, self._n_knots)

@@ -25,7 +25,8 @@ def test_a_pipeline_runs_from_recipe_to_report(name, tmp_path):
     run = physgen.train(name, changes, preset="quickstart", runs=tmp_path, track=False)
     card = run.scorecard
     assert card.rows
-    assert all(row.value is not None for row in card.rows)
+    undefined = {row.name for row in card.rows if row.value is None}
+    assert undefined <= {"xi2"}  # of so few samples, M^2 may be below the lowest mode
     assert "<html" in (run.path / "report.html").read_text()
     kept = json.loads((run.path / "surrogate" / "card.json").read_text())
     assert kept["verdict"] == card.verdict
