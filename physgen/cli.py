@@ -298,7 +298,10 @@ def _bars(quiet: bool) -> Iterator[Progress | None]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[figures]}"),
     )
-    with Display(*columns, console=Console(stderr=True)) as display:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        console.width = 110
+    with Display(*columns, console=console) as display:
         tasks: dict[str, TaskID] = {}
 
         def progress(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
@@ -352,5 +355,7 @@ def _print_scorecards(cards: Mapping[str, Scorecard], as_json: bool) -> None:
     from physgen.validation.scorecard import summary
 
     console = Console(highlight=False)
-    # A pipe has no width of its own; names and numbers are not to be cut for it.
-    console.print(summary(cards), width=None if console.is_terminal else 140)
+    if not console.is_terminal:
+        # A pipe has no width of its own; numbers are not to be folded for it.
+        console.width = 110
+    console.print(summary(cards))

@@ -214,7 +214,7 @@ def _proposals(
 
 
 def _log_weights(surrogate: Any, system: HasAction, truth: Batch) -> torch.Tensor:
-    """Weights of true samples under a surrogate with a density: what shows a mode that it has forgotten."""
+    """Weigh true samples under a surrogate with a density: a mode it has forgotten shows there."""
     parts = []
     for start in range(0, len(truth), PROPOSALS):
         x = truth.x[start : start + PROPOSALS].to(surrogate.device, surrogate.dtype)

@@ -128,48 +128,50 @@ class Scorecard(BaseModel):
         """Return the table of `summary` as text."""
         from rich.console import Console
 
-        console = Console(width=140, color_system=None)
+        console = Console(width=110, color_system=None)
         with console.capture() as capture:
             console.print(summary({"": self}))
         return capture.get()
 
 
 def summary(cards: Mapping[str, Scorecard]) -> Table:
-    """Return one table of several scorecards: their means, and all rows that were judged.
+    """Return one table of several scorecards, for a terminal of 100 columns.
 
-    What only informs besides the means (histograms, autocorrelation) is in the report.
+    It has what was judged, what stands beside a known value, the classifiers, and whatever is more
+    than three sigma off. Everything else is in the report.
     """
     from rich import box
     from rich.markup import escape
     from rich.table import Table
 
-    columns = ("observable", "value", "floor", "baseline", "exact", "pull", "limit", "verdict")
-    chosen = {title: [row for row in card.rows if _prominent(row)] for title, card in cards.items()}
-    cells = {title: [row_cells(row) for row in rows] for title, rows in chosen.items()}
-    filled = [cell for part in cells.values() for cell in part]
-    shown = [c for c in columns if c in ("observable", "value") or any(x[c] for x in filled)]
+    columns = ("observable", "value", "floor", "exact", "pull", "verdict")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for column in shown:
-        table.add_column(
-            column, justify="left" if column == "observable" else "right", no_wrap=True
-        )
+    for column in columns:
+        table.add_column(column, justify="left" if column == "observable" else "right")
     colour = {"pass": "green", "fail": "bold red", "info": "dim"}
-    for title, rows in chosen.items():
+    for title, card in cards.items():
+        verdict = f"[{colour[card.verdict]}]{card.verdict}[/]"
         if title:
-            verdict = cards[title].verdict
-            heading = [""] * (len(shown) - 2)
             table.add_section()
-            table.add_row(f"[bold]{escape(title)}[/]", *heading, f"[{colour[verdict]}]{verdict}[/]")
-        for row, cell in zip(rows, cells[title], strict=True):
-            texts = [escape(cell[column]) for column in shown]
-            if shown[-1] == "verdict":
-                texts[-1] = f"[{colour[row.verdict]}]{texts[-1]}[/]"
+            table.add_row(f"[bold]{escape(title)}[/]", "", "", "", "", verdict)
+        shown = [row for row in card.rows if _prominent(row)]
+        for row in shown:
+            cells = row_cells(row)
+            texts = [escape(cells[column]) for column in columns]
+            texts[-1] = f"[{colour[row.verdict]}]{row.verdict}[/]"
             table.add_row(*texts)
+        if len(shown) < len(card.rows):
+            table.add_row(f"[dim]and {len(card.rows) - len(shown)} more in the report[/]")
     return table
 
 
 def _prominent(row: Row) -> bool:
-    return row.verdict != "info" or row.metric not in ("histograms", "correlations")
+    return (
+        row.verdict != "info"
+        or row.exact_source in ("exact", "reference")
+        or row.metric not in ("means", "histograms", "correlations")
+        or abs(row.pull or 0.0) > 3
+    )
 
 
 class Metric(Protocol):
