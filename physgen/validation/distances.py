@@ -13,6 +13,7 @@ of permutations of whole rows (value with its weight).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -190,7 +191,8 @@ def bin_edges(truth: ArrayLike, weight: ArrayLike | None = None, n_bins: int = 5
     """Return the edges that histograms and the separation power use; the outer bins are open.
 
     Up to `n_bins` different values (discrete quantities) have a bin each. Otherwise: equal bins
-    between the 0.1% and 99.9% quantiles of the truth, at most one for 20 samples.
+    between the 0.1% and 99.9% quantiles of the truth, at most one for 20 samples; where the values
+    are equally spaced (an energy, a magnetisation of spins), each bin holds as many of them.
     """
     values, _ = _finite(truth, weight, "truth")
     unique = np.unique(values)
@@ -199,9 +201,16 @@ def bin_edges(truth: ArrayLike, weight: ArrayLike | None = None, n_bins: int = 5
         width = np.diff(unique).min() if len(unique) > 1 else 1.0
         return np.concatenate([[unique[0] - width / 2], middle, [unique[-1] + width / 2]])
     low, high = np.quantile(values, [0.001, 0.999])
+    n_bins = max(2, min(n_bins, len(values) // 20))
     if low == high:  # An atom that holds nearly all: what lies off it still needs a bin.
-        low, high = unique[0], unique[-1]
-    return np.linspace(low, high, max(2, min(n_bins, len(values) // 20)) + 1)
+        return np.linspace(unique[0], unique[-1], n_bins + 1)
+    spacing = float(np.diff(unique).min())
+    steps = np.diff(unique) / spacing
+    if 10 * len(unique) < len(values) and np.allclose(steps, np.round(steps), atol=1e-3):
+        together = max(1, math.ceil((high - low) / spacing / n_bins))
+        edges: Array = np.arange(low - spacing / 2, high + spacing * together, spacing * together)
+        return edges
+    return np.linspace(low, high, n_bins + 1)
 
 
 def _finite(values: ArrayLike, weight: ArrayLike | None, which: str) -> tuple[Array, Array]:

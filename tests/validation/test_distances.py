@@ -171,3 +171,12 @@ def test_faults():
         wasserstein([np.nan, np.inf], [1.0])
     with pytest.raises(DomainError, match="2 values but 3 weights"):
         kolmogorov_smirnov([1.0, 2.0], [1.0], [1.0, 1.0, 1.0])
+
+
+def test_bins_of_equally_spaced_values_hold_equally_many():
+    # The magnetisation of 256 spins comes in steps of 2/256: bins of another width would alternate.
+    magnetisation = np.random.default_rng(0).binomial(256, 0.5, 40_000) / 128 - 1
+    edges = bin_edges(magnetisation, n_bins=20)
+    inside = np.arange(np.ceil(edges[0] * 128), edges[-1] * 128) / 128
+    counts, _ = np.histogram(inside, edges)
+    assert len(set(counts.tolist())) == 1
