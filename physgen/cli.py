@@ -28,8 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-track = typer.Typer(help="The mirror of runs in MLflow.", no_args_is_help=True)
-app.add_typer(track, name="track")
+tracking = typer.Typer(help="The mirror of runs in MLflow.", no_args_is_help=True)
+app.add_typer(tracking, name="track")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the run directories.")]
@@ -99,6 +99,7 @@ def train(
         bool, typer.Option(help="Resume although recipe, data or number of processes changed.")
     ] = False,
     score: Annotated[bool, typer.Option(help="Validate after training.")] = True,
+    track: Annotated[bool, typer.Option(help="Mirror the run in MLflow.")] = True,
     as_json: Json = False,
 ) -> None:
     """Train a surrogate, then score it. The same command again resumes where it stopped.
@@ -116,6 +117,7 @@ def train(
             runs=runs,
             force=force,
             score=score,
+            track=track,
             progress=progress,
         )
     if score:
@@ -230,7 +232,7 @@ def generate(
     _print_mapping({"file": str(output), "n": count, "seed": seed}, as_json)
 
 
-@track.command()
+@tracking.command()
 def sync(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     uri: Annotated[
