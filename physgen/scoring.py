@@ -82,9 +82,13 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
     )
 
 
-def metrics_of(recipe: Recipe) -> list[Metric]:
-    """Construct the metrics of a recipe."""
-    return [build("metrics", part, {}) for part in recipe.validation.metrics]
+def metrics_of(recipe: Recipe, *, limits: bool = True) -> list[Metric]:
+    """Construct the metrics of a recipe, with or without the limits that it states."""
+    parts = [
+        part if limits else Component(kind=part.kind, **_without_limits(part.options))
+        for part in recipe.validation.metrics
+    ]
+    return [build("metrics", part, {}) for part in parts]
 
 
 def score_run(run: Run, surrogate: Surrogate) -> tuple[Comparison, Scorecard]:
@@ -100,7 +104,8 @@ def score_files(
     """Set the samples of one file beside those of another; no surrogate is needed.
 
     The truth is cut in two halves, the second of which gives the floor; as many generated samples
-    are used. The metrics are those of the recipe `name`, without its tolerances for surrogates.
+    are used. The metrics are those of the recipe `name`, without the limits that it sets to its own
+    surrogate, unless `overrides` state metrics.
     """
     recipe = read(name or _recipe_for(truth), overrides)
     system = system_of(recipe)
@@ -118,7 +123,8 @@ def score_files(
         "truth": {"file": str(truth), "sha256": true.digest(), "used": 2 * len(first)},
         "generated": {"file": str(generated), "sha256": made.digest(), "used": len(first)},
     }
-    return comparison, judge(comparison, metrics_of(recipe), provenance=provenance)
+    metrics = metrics_of(recipe, limits="validation.metrics" in overrides)
+    return comparison, judge(comparison, metrics, provenance=provenance)
 
 
 def score_ensemble(
@@ -137,6 +143,10 @@ def score_ensemble(
     source = _open(system, file)
     batch = source.read(0, len(source))
     return analyse(system, batch, provenance={"file": str(file)})
+
+
+def _without_limits(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key not in ("tolerance", "maximum")}
 
 
 def _recipe_for(path: Path) -> str:

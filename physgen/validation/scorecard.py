@@ -137,8 +137,8 @@ class Scorecard(BaseModel):
 def summary(cards: Mapping[str, Scorecard]) -> Table:
     """Return one table of several scorecards, for a terminal of 100 columns.
 
-    It has what was judged, what stands beside a known value, the classifiers, and whatever is more
-    than three sigma off. Everything else is in the report.
+    It has what was judged, means beside a known value or beside nothing, the classifiers, and
+    whatever is more than three sigma off. Everything else is in the report.
     """
     from rich import box
     from rich.markup import escape
@@ -169,6 +169,7 @@ def _prominent(row: Row) -> bool:
     return (
         row.verdict != "info"
         or row.exact_source in ("exact", "reference")
+        or (row.metric == "means" and row.exact_source is None)
         or row.metric not in ("means", "histograms", "correlations")
         or abs(row.pull or 0.0) > 3
     )

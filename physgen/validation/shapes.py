@@ -90,6 +90,8 @@ class Histograms:
         columns = truth.values[name].reshape(len(truth.values[name]), -1).T
         # A bin that is not defined in any true sample has nothing to be compared with.
         defined = [i for i, column in enumerate(columns) if np.isfinite(column).any()]
+        if not defined:
+            raise DomainError("not defined in any true sample")
         edges = {i: bin_edges(columns[i], truth.weight) for i in defined}
         numbers: dict[str, Distances] = {}
         for role, other in comparison.measured.items():

@@ -94,7 +94,8 @@ def test_chains_enlarge_the_error():
         math.sqrt(10 / n), rel=0.25
     )
     rows = by_name(Histograms(permutations=60).rows(comparison))
-    assert rows["KS a"].p_value > 1e-3
+    # A chain that repeats itself is not exchangeable with independent samples.
+    assert rows["KS a"].p_value is None
 
 
 def test_event_weights_are_used_everywhere():

@@ -117,4 +117,4 @@ def test_the_table_shows_what_there_is_and_escapes_markup():
     assert "x[bold]" in text
     assert "1.00(10)" in text
     assert "quiet" not in text
-    assert "pull" not in text
+    assert "and 1 more in the report" in text
