@@ -132,6 +132,12 @@ class Measured:
         return result
 
 
+def varies(values: NDArray[float64]) -> bool:
+    """Return whether an observable takes two values at least (NaN is none)."""
+    finite = values[np.isfinite(values)]
+    return len(finite) > 1 and bool(finite.min() < finite.max())
+
+
 def measure(system: System, batch: Batch, *, importance: bool = False) -> Measured:
     """Compute the observables of a batch in blocks; `importance` makes use of `log_weight`.
 

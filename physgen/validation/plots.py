@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from physgen.validation import curves, galleries
 from physgen.validation.canvas import COLOURS, STYLE, new_figure
-from physgen.validation.comparison import Comparison, Measured
+from physgen.validation.comparison import Comparison, Measured, varies
 from physgen.validation.distances import bin_edges
 from physgen.validation.means import profile
 from physgen.validation.scorecard import Scorecard
@@ -94,7 +94,7 @@ def _histograms(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
     names = [
         name
         for name, values in shown["generated"].scalars.items()
-        if all(np.isfinite(m.values[name]).any() for m in shown.values()) and np.nanstd(values) > 0
+        if all(np.isfinite(m.values[name]).any() for m in shown.values()) and varies(values)
     ]
     for page, start in enumerate(range(0, len(names), _PANELS)):
         part = names[start : start + _PANELS]

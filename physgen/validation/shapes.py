@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch
 from physgen.errors import DomainError, InputError
-from physgen.validation.comparison import Comparison, Measured
+from physgen.validation.comparison import Comparison, Measured, varies
 from physgen.validation.distances import (
     Distances,
     MaximumMean,
@@ -243,7 +243,7 @@ class Correlations:
 
 def varying(measured: Measured) -> list[str]:
     """Return the names of the scalar observables that are not constant."""
-    return [name for name, value in measured.scalars.items() if np.nanstd(value) > 0]
+    return [name for name, value in measured.scalars.items() if varies(value)]
 
 
 def complete(measured: Measured, names: list[str]) -> tuple[Array, Array]:
