@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,37 +10,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from physgen import __version__
 from physgen.batch import Batch
 from physgen.engine import journal
 from physgen.engine.device import DeviceName, choose_device
-from physgen.engine.distributed import World, connect
-from physgen.engine.loop import fit
-from physgen.errors import DomainError, InputError, Stopped, suggest
+from physgen.engine.distributed import connect
+from physgen.errors import DomainError, InputError, suggest
 from physgen.export import card as cards
 from physgen.export import pyfunc
 from physgen.generation import generate as generate_batch
 from physgen.generation import generate_file
-from physgen.io.stream import Stream
 from physgen.io.writer import atomic, hdf5_writer
-from physgen.recipe import Recipe, build, read
+from physgen.recipe import Recipe, read
 from physgen.run import Run, system_of
 from physgen.scoring import score_ensemble, score_files, score_run
-from physgen.surrogates.base import HasBound, HasDensity, Method, Surrogate
+from physgen.surrogates.base import Surrogate
 from physgen.systems.base import HasFiles, Simulates
 from physgen.tracking import Tracker, sync
+from physgen.training import Progress, train_run
 from physgen.validation.comparison import Comparison
 from physgen.validation.plots import draw
 from physgen.validation.report import report as write_report
 from physgen.validation.scorecard import Scorecard
-
-Progress = Callable[[str, int, int, Mapping[str, float]], None]
-"""Called with (what is being done, steps done, steps in all, figures worth showing)."""
-
-LOG = logging.getLogger("physgen")
-
-HELD_OUT = 8192
-"""Validation rows that a held-out loss is computed on."""
 
 QUICKSTART = ("ising-rbm", "phi4-flow", "calo-flow", "events-flow")
 
@@ -83,7 +71,7 @@ def train(
         if track and world.first:
             stack.enter_context(Tracker(run.path))
         if not run.finished:
-            _train(run, world, force, progress if progress and world.first else _silent)
+            train_run(run, world, progress if progress and world.first else _silent, force=force)
             if track and world.first:
                 pyfunc.save(run.path)
         if score and world.first and not (run.path / "report.html").exists():
@@ -268,111 +256,6 @@ def _open_run(
             )
         return Run(Path(recipe))
     return Run.create(read(recipe, changes, preset), runs)
-
-
-def _train(run: Run, world: World, force: bool, tell: Progress) -> None:
-    recipe = run.recipe
-    name = recipe.name
-    if world.first:
-        _prepare_data(run, tell)
-    world.barrier()
-    sample = run.training_sample()
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.engine.seed)
-        surrogate = run.build_surrogate()
-        surrogate.initialise(sample)
-        context = {"surrogate": surrogate, "system": run.system, "steps": recipe.engine.steps}
-        method: Method = build("methods", recipe.method, context)
-    identity = {"recipe": recipe.digest()}
-    streams: dict[str, Stream] = {}
-    described: dict[str, Any] = {}
-    evaluate = None
-    if run.source is not None:
-        source, parts = run.source, run.parts
-        identity["data"] = source.digest()
-        described = {
-            "name": source.name,
-            "sha256": identity["data"],
-            "rows": len(source),
-            "split": {"train": len(parts.train), "validation": len(parts.validation)},
-        }
-        streams["data"] = Stream(
-            source, parts.train, batch_size=recipe.engine.batch_size, seed=recipe.engine.seed
-        )
-        if len(parts.validation):
-            held_out = Stream(source, parts.validation, batch_size=1, seed=recipe.engine.seed)
-            evaluate = _held_out_loss(surrogate, held_out.sample(HELD_OUT))
-    if world.first:
-        run.write_provenance({"data": described})
-    started = time.monotonic()
-    result = fit(
-        surrogate,
-        method,
-        streams,
-        run.path,
-        recipe.engine,
-        identity=identity,
-        force=force,
-        evaluate=evaluate,
-        progress=lambda step, m: tell(f"{name}: train", step, recipe.engine.steps, _brief(m)),
-    )
-    if not result.finished:
-        raise Stopped(result.message)
-    if not world.first:
-        return
-    cards.save(
-        surrogate,
-        run.path / "surrogate",
-        {
-            "physgen": __version__,
-            "recipe": name,
-            "system": recipe.system.model_dump(),
-            "surrogate": recipe.surrogate.model_dump(),
-            "transform": [part.model_dump() for part in recipe.transform],
-            "data": described,
-            "steps": result.step,
-            "training_seconds": round(time.monotonic() - started, 1),
-            "held_out": result.best,
-        },
-    )
-
-
-def _prepare_data(run: Run, tell: Progress) -> None:
-    """Simulate or open the data, and say what is to be known of a user's file."""
-    data = run.recipe.data
-    if data is None:
-        return
-    stage = f"{run.recipe.name}: data"
-    tell(stage, 0, 1, {})
-    rows = 0 if run.source is None else len(run.source)
-    if data.path is not None:
-        for sentence in run.notes:
-            LOG.warning(sentence)
-    tell(stage, rows, rows, {})
-
-
-def _held_out_loss(surrogate: Surrogate, batch: Batch) -> Callable[[], float] | None:
-    """Return what the engine calls now and then: the mean of -log q (or of its bound)."""
-    if not isinstance(surrogate, HasDensity | HasBound):
-        return None
-
-    def evaluate() -> float:
-        moved = batch.to(surrogate.device, surrogate.dtype)
-        if isinstance(surrogate, HasDensity):
-            terms = -surrogate.log_prob(moved)
-        else:
-            generator = torch.Generator(device=surrogate.device).manual_seed(0)
-            terms = -surrogate.elbo(moved, generator=generator)
-        weight = torch.ones_like(terms) if moved.weight is None else moved.weight
-        return float((weight * terms).sum() / weight.sum())
-
-    return evaluate
-
-
-def _brief(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Only what fits on a progress line."""
-    shown = ("loss", "held_out_loss", "ess")
-    return {name: value for name, value in metrics.items() if name in shown}
 
 
 def _silent(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
