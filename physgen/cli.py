@@ -17,7 +17,7 @@ from physgen.errors import InputError, PhysgenError
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from physgen.pipeline import Progress
+    from physgen.training import Progress
     from physgen.validation.scorecard import Scorecard
 
 app = typer.Typer(
