@@ -120,6 +120,8 @@ def train(
             track=track,
             progress=progress,
         )
+    if os.environ.get("RANK", "0") != "0":
+        return  # Of the processes that torchrun started, the first one speaks for all.
     if score:
         _print_scorecards({run.recipe.name: run.scorecard}, as_json)
     if not as_json:
