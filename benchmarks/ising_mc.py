@@ -81,7 +81,11 @@ def measure(size):
                     "unit": "Mflips/s of CPU time, one core",
                     "peer": peer_title,
                     "peer_value": statistics.median(rates[peer]),
-                    "ratio": [statistics.median(ratios), min(ratios), max(ratios)],
+                    "ratio": {
+                        "median": statistics.median(ratios),
+                        "min": min(ratios),
+                        "max": max(ratios),
+                    },
                 }
             )
     return results

@@ -77,7 +77,7 @@ def measure(hidden, batch_size, n_steps):
         "unit": "samples/s of CPU time, one thread",
         "peer": "plain torch with torch.bernoulli",
         "peer_value": statistics.median(rates["plain"]),
-        "ratio": [statistics.median(ratios), min(ratios), max(ratios)],
+        "ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
     }
 
 
