@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -66,16 +67,26 @@ def train(
         Stopped: a signal came; what was done is saved.
     """
     run = _open_run(recipe, overrides, preset, Path(runs), sections)
-    with ExitStack() as stack:
-        world = stack.enter_context(connect(choose_device(run.recipe.engine.device).type == "cuda"))
-        if track and world.first:
-            stack.enter_context(Tracker(run.path))
-        if not run.finished:
-            train_run(run, world, progress if progress and world.first else _silent, force=force)
+    try:
+        with ExitStack() as stack:
+            world = stack.enter_context(
+                connect(choose_device(run.recipe.engine.device).type == "cuda")
+            )
             if track and world.first:
-                pyfunc.save(run.path)
-        if score and world.first and not (run.path / "report.html").exists():
-            validate(run.path, progress=progress)
+                stack.enter_context(Tracker(run.path))
+            if not run.finished:
+                train_run(
+                    run, world, progress if progress and world.first else _silent, force=force
+                )
+                if track and world.first:
+                    pyfunc.save(run.path)
+            if score and world.first and not (run.path / "report.html").exists():
+                validate(run.path, progress=progress)
+    except InputError:
+        # What cannot start leaves nothing behind.
+        if not run.started:
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
     return run
 
 

@@ -47,6 +47,11 @@ class Run:
                 part.write_text(recipe.to_yaml(), encoding="utf-8")
         return run
 
+    @property
+    def started(self) -> bool:
+        """Whether there is anything of a training."""
+        return (self.path / "checkpoints").exists() or self.finished
+
     @cached_property
     def recipe(self) -> Recipe:
         """The resolved recipe; `RecipeError` if this is not a run directory."""

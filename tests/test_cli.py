@@ -120,3 +120,12 @@ def test_a_spin_ensemble_is_analysed(monkeypatch, capsys, tmp_path):
     rows = {row["name"]: row for row in json.loads(out)["rows"]}
     assert rows["E/N"]["exact"] == pytest.approx(-1.565623787638)
     assert abs(rows["E/N"]["pull"]) < 5
+
+
+def test_what_cannot_start_leaves_nothing_behind(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["train", "ising-rbm", "data.path=absent.h5", "--no-track"]
+    code, _, err = call(monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert "absent.h5" in err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -76,7 +76,7 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     if path.is_dir():
         raise InputError(f"{path} is a directory; give the path of a file to write")
     if path.exists() and not overwrite:
-        raise InputError(f"{path} exists; choose another path, remove it, or allow overwriting")
+        raise InputError(f"{path} exists; choose another path, remove it, or pass --overwrite")
 
 
 def _sync(path: Path) -> None:
