@@ -66,7 +66,7 @@ def train(
         TrainingError: the loss is not finite, or memory ran out.
         Stopped: a signal came; what was done is saved.
     """
-    run = _open_run(recipe, overrides, preset, Path(runs), sections)
+    run, is_new = _open_run(recipe, overrides, preset, Path(runs), sections)
     try:
         with ExitStack() as stack:
             world = stack.enter_context(
@@ -83,8 +83,8 @@ def train(
             if score and world.first and not (run.path / "report.html").exists():
                 validate(run.path, progress=progress)
     except InputError:
-        # What cannot start leaves nothing behind.
-        if not run.started:
+        # What cannot start leaves nothing behind; only what this call made is removed.
+        if is_new and not run.started:
             shutil.rmtree(run.path, ignore_errors=True)
         raise
     return run
@@ -256,7 +256,8 @@ def _open_run(
     preset: str | None,
     runs: Path,
     sections: Mapping[str, Mapping[str, Any]],
-) -> Run:
+) -> tuple[Run, bool]:
+    """Return the run, and whether this call made its directory."""
     changes = dict(overrides or {})
     changes |= {f"{name}.{key}": v for name, part in sections.items() for key, v in part.items()}
     if Path(recipe).is_dir():
@@ -265,7 +266,7 @@ def _open_run(
                 f"{recipe} is a run: its recipe is settled. Resume it without overrides, or train "
                 "its recipe by name to start another run"
             )
-        return Run(Path(recipe))
+        return Run(Path(recipe)), False
     return Run.create(read(recipe, changes, preset), runs)
 
 

@@ -38,14 +38,18 @@ class Run:
     path: Path
 
     @classmethod
-    def create(cls, recipe: Recipe, runs: Path) -> Run:
-        """Return the run of a recipe, made if absent: the same recipe has the same run."""
+    def create(cls, recipe: Recipe, runs: Path) -> tuple[Run, bool]:
+        """Return the run of a recipe, and whether its directory is new.
+
+        The same recipe has the same run.
+        """
         run = cls(runs / recipe.name / recipe.digest())
+        is_new = not run.path.exists()
         run.path.mkdir(parents=True, exist_ok=True)
         if not (run.path / "recipe.yaml").exists():
             with atomic(run.path / "recipe.yaml", overwrite=True) as part:
                 part.write_text(recipe.to_yaml(), encoding="utf-8")
-        return run
+        return run, is_new
 
     @property
     def started(self) -> bool:

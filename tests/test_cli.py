@@ -129,3 +129,11 @@ def test_what_cannot_start_leaves_nothing_behind(monkeypatch, capsys, tmp_path):
     assert code == 2
     assert "absent.h5" in err
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_folder_that_is_no_run_is_left_alone(monkeypatch, capsys, tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    code, _, err = call(monkeypatch, capsys, "train", tmp_path)
+    assert code == 2
+    assert "not a run directory" in err
+    assert (tmp_path / "precious.txt").read_text() == "mine"

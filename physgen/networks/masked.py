@@ -27,25 +27,40 @@ class MaskedMLP(nn.Module):
         n_context: size of the context.
         n_outputs: parameters of a feature.
         hidden: units of each of the two layers; an eighth of them see the context only.
+        n_direct: the first so many parameters of a feature get a linear map of all that the feature
+            may depend on besides: what is nearly linear is learnt fast, and in full rank.
     """
 
-    degrees: Tensor
+    direct_mask: Tensor
 
     def __init__(
-        self, n_features: int, n_inputs: int, n_context: int, n_outputs: int, hidden: int = 512
+        self,
+        n_features: int,
+        n_inputs: int,
+        n_context: int,
+        n_outputs: int,
+        *,
+        hidden: int,
+        n_direct: int,
     ) -> None:
         super().__init__()
         self.n_features, self.n_inputs = n_features, n_inputs
-        self.n_context, self.n_outputs = n_context, n_outputs
+        self.n_context, self.n_outputs, self.n_direct = n_context, n_outputs, n_direct
         n_free = max(hidden // 8, 1)
-        ladder = torch.linspace(1, n_features, hidden - n_free + 1)[:-1].floor().long()
+        # More units for the first features, which have few before them to share units with.
+        rise = torch.linspace(0, 1, hidden - n_free + 1)[:-1].square()
+        ladder = (1 + rise * (n_features - 1)).floor().long()
         degrees = torch.cat([torch.zeros(n_free, dtype=torch.long), ladder])
         steps = torch.arange(n_features)
         self.first = nn.Linear(n_context + n_features * n_inputs, hidden)
         self.second = nn.Linear(hidden, hidden)
         self.last = nn.Linear(hidden, n_features * n_outputs)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        n_rows = n_features * n_direct
+        self.direct = nn.Parameter(torch.zeros(n_rows, self.first.in_features))
+        earlier = (steps < steps[:, None]).repeat_interleave(n_inputs, 1)
+        earlier = earlier.repeat_interleave(n_direct, 0)
+        earlier = torch.cat([torch.ones(n_rows, n_context, dtype=torch.bool), earlier], 1)
+        self.register_buffer("direct_mask", earlier.float(), persistent=False)
         sees = (steps < degrees[:, None]).repeat_interleave(n_inputs, 1)
         always = torch.ones(hidden, n_context, dtype=torch.bool)
         masks = (
@@ -60,11 +75,14 @@ class MaskedMLP(nn.Module):
 
     def forward(self, inputs: Tensor, context: Tensor) -> Tensor:
         """Return the parameters (B, D, n_outputs) of features shown as (B, D, n_inputs)."""
-        h = torch.cat([context, inputs.flatten(1)], 1)
+        x = h = torch.cat([context, inputs.flatten(1)], 1)
         for name in ("first", "second"):
             h = functional.silu(functional.linear(h, self._weight(name), self._bias(name)))
         out = functional.linear(h, self._weight("last"), self._bias("last"))
-        return out.reshape(-1, self.n_features, self.n_outputs)
+        out = out.reshape(-1, self.n_features, self.n_outputs)
+        direct = functional.linear(x, self.direct * self.direct_mask)
+        direct = direct.reshape(-1, self.n_features, self.n_direct)
+        return out + functional.pad(direct, (0, self.n_outputs - self.n_direct))
 
     def autoregress(self, context: Tensor, draw: Callable[[int, Tensor], Tensor]) -> None:
         """Go through the features in order.
@@ -91,6 +109,8 @@ class MaskedMLP(nn.Module):
                 a = b
             part = slice(i * n_out, (i + 1) * n_out)
             parameters = biases["last"][part] + weights["last"][part, :b] @ h[1, :b]
+            part = slice(i * self.n_direct, (i + 1) * self.n_direct)
+            parameters[: self.n_direct] += self.direct[part, :end] @ x[:end]
             x[end : end + self.n_inputs] = draw(i, parameters)
             end += self.n_inputs
 

@@ -1,8 +1,8 @@
 """The baseline every shower surrogate must beat: all marginals right, no correlations.
 
-Layer shares and voxels have the distributions that `ShowerTransform` measured at their energy, and
-are otherwise independent of each other; voxels are rescaled to their layer's energy. There is
-nothing to train.
+Layer shares, and the splits that divide a layer's energy among its voxels, have the distributions
+that `ShowerTransform` measured at their energy, and are otherwise independent of each other. There
+is nothing to train.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from physgen.errors import DomainError, RecipeError
 from physgen.surrogates.base import Surrogate
 from physgen.systems.calorimeter import Calorimeter
 from physgen.transforms.base import Chain, Transform
-from physgen.transforms.showers import OFF, ShowerTransform
+from physgen.transforms.showers import ShowerTransform, choose
 
 BLOCK = 4096
 """Showers sampled at once: what bounds the memory."""
@@ -68,7 +68,7 @@ class ShowerSurrogate(Surrogate):
         if condition is None:
             raise DomainError("the schema of showers must have the incident energy as condition")
         self.conditions.check(condition)
-        parts = [condition.new_empty(0, self.showers.n_voxels, dtype=self.dtype)]
+        parts = [condition.new_empty(0, self.showers.tree.n_voxels, dtype=self.dtype)]
         with torch.no_grad():
             for rows in torch.split(condition, BLOCK):
                 noise = torch.randn(
@@ -114,21 +114,24 @@ class ShowerCopula(ShowerSurrogate):
         n_knots: int = 24,
         n_bins: int = 128,
     ) -> None:
-        own = ShowerTransform(schema, system.geometry, n_knots=n_knots, n_bins=n_bins, jitter=0.0)
+        own = ShowerTransform(schema, system.geometry, n_knots=n_knots, n_bins=n_bins)
         super().__init__(schema, transform, own)
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        """One number a layer, two a voxel."""
-        return (self.showers.n_layers + 2 * self.showers.n_voxels,)
+        """One number a layer, two a split."""
+        return (self.showers.n_layers + 2 * self.showers.n_splits,)
 
     def push(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, *noise_shape) noise and (B, 1) incident energies to (B, n_voxels) in MeV."""
         if condition is None:
             raise DomainError("showers need incident energies: pass them as the condition (B, 1)")
-        t, n = self.showers, self.showers.n_voxels
-        layers, u, values = torch.split(noise, [t.n_layers, n, n], 1)
-        energies = t.to_layers(layers, condition)
-        odds = t.log_odds(t.condition_of(condition, energies))
-        on = torch.special.ndtr(u) < torch.sigmoid(odds)
-        return t.to_voxels(torch.where(on, values, OFF), energies, energies)
+        t, n = self.showers, self.showers.n_splits
+        layers, noise, z = torch.split(noise, [t.n_layers, n, n], 1)
+        u = torch.special.ndtr(noise)
+
+        def divide(whole: Tensor, stage: slice) -> tuple[Tensor, Tensor]:
+            number = choose(u[:, stage], z[:, stage], *t.outcomes(whole, stage))
+            return t.divide(whole, number, stage)
+
+        return t.tree.scatter(t.to_layers(layers, condition), divide)

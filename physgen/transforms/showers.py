@@ -4,30 +4,22 @@ Layer energies E_i, in an order in which the layer with most energy comes last:
 
     u_0 = sum_i E_i / E_inc,    u_i = E_i / R_i,    R_i = sum_{j >= i} E_j.
 
-Voxels v of layer i are taken relative to E'_i = E_i \lambda with ln \lambda ~ N(0, jitter^2):
-without it the condition would fix the sum over a layer, and the density would be singular.
+E_tot/E_inc is made Gaussian as it is. The others are put on a scale between the readout threshold
+v_0 (the smallest energy in the data) and what they are a part of,
 
-E_tot/E_inc is made Gaussian as it is. Every other number x is put on a scale s between the readout
-threshold v_0 (the smallest energy in the data) and what it is a part of:
+    s_i = ln(E_i/v_0) / ln(R_i/v_0),
 
-    s = ln(x/v_0) / ln(X/v_0),    X = R_i for layers, E'_i for voxels,
+so that s = 0 is the threshold and s = 1 the whole at every energy, and then made Gaussian given R_i
+(given E_inc for E_tot; see `quantile_table`). Empty layers, and layers that hold all that remains,
+are atoms, drawn within their interval of z.
 
-so that s = 0 is the threshold and s = 1 the whole at every energy, and then made Gaussian given X
-(given E_inc for E_tot; see `quantile_table`): one distribution a layer, and one a ring, pooled over
-its sectors. Empty layers, and layers that hold all that remains, are atoms, drawn within their
-interval of z. Voxels without energy are told apart: they become `OFF`, and the others are Gaussian
-by themselves, so that a model can treat the two as the different things they are.
+The energy of a layer is divided among its voxels by the splits of a `SplitTree`: the s of a split
+of energy W is made Gaussian given W, with one distribution for each kind of split. Splits that give
+all to one side are told apart from the others, so that a model can treat the two as the different
+things they are. Layer energies come out exactly, and no voxel falls below the threshold.
 
-Voxels come a second time, as shares v/E'_i in units of their ring's spread. This says nothing new,
-but sums over a layer and its centre of energy are linear in it: networks look at it.
-
-Back in MeV the survivors of the threshold are rescaled to the layer energy subject to it:
-
-    v -> v_0 + f (v - v_0),    f = (E_i - n v_0) / sum (v - v_0),
-
-which keeps each of the n survivors above the threshold. If the layer has too little energy for n of
-them, the smallest are dropped first; if it has energy but no survivor, the voxel that has energy
-most often takes it. Layer energies therefore come out exactly.
+What a network should look at besides: ln(W/v_0), and the contrast (L - R)/E_i in units of its
+spread, since the centre and the width of a layer are linear in the contrasts.
 """
 
 from __future__ import annotations
@@ -40,24 +32,27 @@ from physgen.errors import DomainError
 from physgen.systems.geometry import Geometry
 from physgen.transforms.base import Transform
 from physgen.transforms.quantile_table import QuantileTable
+from physgen.transforms.splits import SplitTree
 
-OFF = -32.0
-"""What a voxel without energy is mapped to; every voxel with energy lies above `OFF / 2`."""
+ALL_RIGHT, ALL_LEFT = -32.0, 32.0
+"""What a split is mapped to that gives all to one side; the others lie within half of that."""
 
 
 class ShowerTransform(Transform):
-    """Map showers (B, n_voxels) to (B, n_layers + 2 n_voxels): Gaussian or `OFF`, then shares.
+    """Map showers (B, n_voxels) to (B, n_layers + 3 n_splits).
 
-    The mapped condition is (B, 1 + n_layers): standardised ln E_inc and ln E'_i, the latter at
-    the threshold for empty layers. The first column alone conditions the first n_layers numbers
-    (the layer energies), all of it the others (the voxels).
+    These are the numbers of the layer energies; the Gaussian number of each split (`ALL_RIGHT` or
+    `ALL_LEFT` where it is not one; 0 where there is nothing to split); ln(W/v_0) of each split,
+    -1 where there is nothing to split; and the contrasts.
+
+    The mapped condition is (B, 1 + n_layers): standardised ln E_inc and ln E_i, the latter at
+    the threshold for empty layers. The first column alone conditions the first n_layers numbers.
 
     Args:
         schema: of the showers.
         geometry: of the voxels.
         n_knots: of the distribution functions, in the logarithm of the energy.
-        n_bins: of the voxels' distribution functions; layers have 16 times as many.
-        jitter: see the module's description.
+        n_bins: of the splits' distribution functions; layers have 16 times as many.
     """
 
     exact = False
@@ -65,41 +60,32 @@ class ShowerTransform(Transform):
     order: Tensor
     centre: Tensor
     scale: Tensor
-    layer: Tensor
-    ring: Tensor
     spread: Tensor
 
     def __init__(
-        self,
-        schema: Schema,
-        geometry: Geometry,
-        *,
-        n_knots: int = 24,
-        n_bins: int = 128,
-        jitter: float = 0.03,
+        self, schema: Schema, geometry: Geometry, *, n_knots: int = 24, n_bins: int = 128
     ) -> None:
         super().__init__()
         if schema.shape != (geometry.n_voxels,):
             raise DomainError(
                 f"showers of shape {schema.shape}, but the binning has {geometry.n_voxels} voxels"
             )
-        self.n_layers, self.n_voxels = len(geometry.layers), geometry.n_voxels
+        self.n_layers = len(geometry.layers)
+        self.tree = SplitTree(geometry)
+        self.n_splits = self.tree.n_splits
         self.sizes = [layer.n_voxels for layer in geometry.layers]
-        self.jitter = jitter
         self.register_buffer("threshold", torch.tensor(1.0))
         self.register_buffer("order", torch.arange(self.n_layers))
         self.register_buffer("centre", torch.zeros(1 + self.n_layers))
         self.register_buffer("scale", torch.ones(1 + self.n_layers))
-        self.register_buffer("layer", torch.from_numpy(geometry.layer))
-        self.register_buffer("ring", torch.from_numpy(geometry.ring))
-        self.register_buffer("spread", torch.ones(self.n_voxels))
+        self.register_buffer("spread", torch.ones(self.n_splits))
         self.total = QuantileTable(1, n_knots, 16 * n_bins)
         self.shares = QuantileTable(max(self.n_layers - 1, 1), n_knots, 16 * n_bins)
-        self.voxels = QuantileTable(int(geometry.ring.max()) + 1, n_knots, n_bins)
+        self.splits = QuantileTable(max(self.tree.n_groups, 1), n_knots, n_bins)
 
     def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Layer energies, voxels, and voxels as shares."""
-        return (self.n_layers + 2 * self.n_voxels,)
+        """Layer energies, splits, their energies, and contrasts."""
+        return (self.n_layers + 3 * self.n_splits,)
 
     def latent_condition(self, n_condition: int) -> int:
         """The incident and the layer energies."""
@@ -111,7 +97,8 @@ class ShowerTransform(Transform):
         if not len(positive):
             raise DomainError("all showers are empty: nothing to learn from")
         self.threshold.copy_(positive.min())
-        energies = self.layer_energies(batch.x)
+        nodes = self.tree.gather(batch.x)
+        energies = nodes[:, : self.n_layers]
         self.order.copy_(energies.mean(0).argsort())
         conditions = torch.cat([self._incident(batch), self._floor(energies)], 1).log()
         self.centre.copy_(conditions.mean(0))
@@ -121,32 +108,33 @@ class ShowerTransform(Transform):
         if self.n_layers > 1:
             y, s = self._shares(energies)
             self.shares.fit(y, s, self._groups, batch.weight)
-        y, s = self._parts_of_layers(batch.x, energies)
-        self.voxels.fit(y, s, self.ring, batch.weight)
-        square = (batch.x / self._floor(energies)[:, self.layer]).square().mean(0)
-        rings = torch.zeros_like(self.voxels.top).index_add(0, self.ring, square)
-        rings /= torch.zeros_like(rings).index_add(0, self.ring, torch.ones_like(square))
-        self.spread.copy_(rings.sqrt().clamp(min=1e-6)[self.ring])
+        if self.n_splits:
+            y, s = self._fractions(nodes)
+            self.splits.fit(y, s, self.tree.group, batch.weight)
+        # Alike splits have one spread.
+        square = self._contrasts(nodes).square().mean(0)
+        total = torch.zeros_like(self.splits.top).index_add(0, self.tree.group, square)
+        n = torch.zeros_like(total).index_add(0, self.tree.group, torch.ones_like(square))
+        self.spread.copy_((total / n).sqrt().clamp(min=1e-6)[self.tree.group])
 
     def forward(
         self, batch: Batch, generator: torch.Generator | None = None
     ) -> tuple[Batch, Tensor | None]:
-        """Map to Gaussian numbers, adding the noise of the atoms and of the reference energies."""
-        energies = self.layer_energies(batch.x)
+        """Map to Gaussian numbers, adding the noise of the layers' atoms."""
+        nodes = self.tree.gather(batch.x)
+        energies = nodes[:, : self.n_layers]
         y, s = self._total(batch, energies)
         latents = [self.total.with_atoms(y, s, self.order[:1] * 0, generator)]
         if self.n_layers > 1:
             y, s = self._shares(energies)
             latents.append(self.shares.with_atoms(y, s, self._groups, generator))
-        noise = torch.randn(
-            energies.shape, generator=generator, device=energies.device, dtype=energies.dtype
-        )
-        reference = energies * (self.jitter * noise).exp()
-        y, s = self._parts_of_layers(batch.x, reference)
-        z = self.voxels.gaussian(y, s, self.ring)
-        latents.append(torch.where(torch.isfinite(s), z, OFF))
-        latents.append(batch.x / self._floor(reference)[:, self.layer] / self.spread)
-        condition = self._standardise(self._incident(batch), reference)
+        y, s = self._fractions(nodes)
+        z = self.splits.gaussian(y, s, self.tree.group)
+        z = torch.where(torch.isfinite(s), z, s.clamp(ALL_RIGHT, ALL_LEFT))
+        latents.append(torch.where(torch.isnan(y), 0.0, z))
+        latents.append((y - self.threshold.log()).nan_to_num(-1.0))
+        latents.append(self._contrasts(nodes) / self.spread)
+        condition = self.condition_of(self._incident(batch), energies)
         latent = torch.cat(latents, 1).to(batch.x.dtype)
         return batch.replace(x=latent, condition=condition.to(batch.x.dtype)), None
 
@@ -156,16 +144,16 @@ class ShowerTransform(Transform):
 
     def condition_of(self, condition: Tensor, energies: Tensor) -> Tensor:
         """Return the mapped condition, (B, 1 + n_layers), of incident and layer energies in MeV."""
-        return self._standardise(condition, energies)
+        logs = torch.cat([condition, self._floor(energies)], 1).log()
+        return (logs - self.centre) / self.scale
 
     def inverse(self, batch: Batch) -> Batch:
         """Map back; the condition of the result are the incident energies, (B, 1)."""
         if batch.condition is None:
             raise DomainError("Gaussian numbers of showers without the energies they stand for")
-        logs = batch.condition * self.scale + self.centre
-        incident, reference = logs[:, :1].exp(), logs[:, 1:].exp()
+        incident = (batch.condition[:, :1] * self.scale[:1] + self.centre[:1]).exp()
         energies = self.to_layers(batch.x[:, : self.n_layers], incident)
-        x = self.to_voxels(batch.x[:, self.n_layers :][:, : self.n_voxels], reference, energies)
+        x = self.to_voxels(batch.x[:, self.n_layers :][:, : self.n_splits], energies)
         return batch.replace(x=x, condition=incident)
 
     def to_layers(self, latent: Tensor, incident: Tensor) -> Tensor:
@@ -189,46 +177,39 @@ class ShowerTransform(Transform):
         parts.append(torch.where(remaining < v0, 0.0, remaining))
         return torch.stack(parts, 1)[:, self.order.argsort()]
 
-    def to_voxels(self, latent: Tensor, reference: Tensor, energies: Tensor) -> Tensor:
-        """Map the last n_voxels numbers to voxels in MeV that sum to the layer energies.
+    def to_voxels(self, latent: Tensor, energies: Tensor) -> Tensor:
+        """Map the numbers of the splits, (B, n_splits), to voxels in MeV.
 
         Args:
-            latent: (B, n_voxels).
-            reference: (B, n_layers) the energies E' of the module's description.
-            energies: (B, n_layers) the energies to be met.
+            latent: Gaussian, `ALL_RIGHT` or `ALL_LEFT`.
+            energies: (B, n_layers) of the layers, in MeV; 0 or at least the threshold.
         """
-        y = self._floor(reference).log()[:, self.layer]
-        v = self._energy(y, latent, self.ring)
-        zero, _ = self.voxels.probabilities(y, self.ring)
-        # In a layer without survivors the voxel that has energy most often takes all.
-        pieces = zip(
-            torch.split(v, self.sizes, 1),
-            torch.split(-zero, self.sizes, 1),
-            energies.unbind(1),
-            strict=True,
+        return self.tree.scatter(
+            energies, lambda whole, stage: self.divide(whole, latent[:, stage], stage)
         )
-        return torch.cat([rescale(*piece, self.threshold) for piece in pieces], 1)
 
-    def share(self, latent: Tensor, log_reference: Tensor, voxel: int) -> Tensor:
-        """Return (B,) what a voxel's numbers (B,) become as shares, given ln E' of its layer."""
-        y, ring = log_reference[:, None], self.ring[voxel : voxel + 1]
-        energy = self._energy(y, latent[:, None], ring) / y.exp()
-        return energy[:, 0] / self.spread[voxel]
-
-    def log_references(self, condition: Tensor) -> Tensor:
-        """Return (B, n_layers), ln E', given the mapped condition."""
-        return condition[:, 1:] * self.scale[1:] + self.centre[1:]
-
-    def _energy(self, y: Tensor, latent: Tensor, group: Tensor) -> Tensor:
+    def divide(self, whole: Tensor, latent: Tensor, stage: slice) -> tuple[Tensor, Tensor]:
+        """Return (L, R), (B, n) each, of the splits `stage` of energies W, given their numbers."""
         v0 = self.threshold
-        s = self.voxels.number(y, latent, group)
-        return torch.where(latent > OFF / 2, v0 * (s * (y - v0.log())).exp(), 0.0)
+        s = self.splits.number(self._floor(whole).log(), latent, self.tree.group[stage])
+        t = (2 * s.clamp(0, 1) - 1) * self._span(whole)
+        # Each side from its own sigmoid: the small one keeps its precision.
+        left = torch.maximum(whole * torch.sigmoid(t), v0)
+        right = torch.maximum(whole * torch.sigmoid(-t), v0)
+        to_right, to_left = latent < ALL_RIGHT / 2, latent > ALL_LEFT / 2
+        # What does not suffice for two goes to the side that would have more.
+        scarce = whole < 2 * v0
+        to_right, to_left = to_right | (scarce & (latent <= 0)), to_left | (scarce & (latent > 0))
+        left = torch.where(to_left, whole, torch.where(to_right, 0.0, left))
+        right = torch.where(to_right, whole, torch.where(to_left, 0.0, right))
+        return left, right
 
-    def log_odds(self, condition: Tensor) -> Tensor:
-        """Return (B, n_voxels) log-odds of voxels having energy, given the mapped condition."""
-        y = self.log_references(condition)[:, self.layer]
-        zero, _ = self.voxels.probabilities(y, self.ring)
-        return torch.logit(zero, eps=1e-6).neg()
+    def outcomes(self, whole: Tensor, stage: slice) -> tuple[Tensor, Tensor]:
+        """Return ln p of all right and of all left against both, (B, n) each, at energies W."""
+        y = self._floor(whole).log()
+        right, left = self.splits.probabilities(y, self.tree.group[stage])
+        both = torch.where(whole < 2 * self.threshold, 0.0, 1 - right - left).clamp(min=1e-6).log()
+        return right.clamp(min=1e-6).log() - both, left.clamp(min=1e-6).log() - both
 
     def layer_energies(self, x: Tensor) -> Tensor:
         """Sum voxels over layers, (B, n_layers)."""
@@ -248,9 +229,9 @@ class ShowerTransform(Transform):
     def _floor(self, energies: Tensor) -> Tensor:
         return energies.clamp(min=self.threshold)
 
-    def _standardise(self, incident: Tensor, energies: Tensor) -> Tensor:
-        logs = torch.cat([incident, self._floor(energies)], 1).log()
-        return (logs - self.centre) / self.scale
+    def _span(self, whole: Tensor) -> Tensor:
+        """Return the largest ln(L/R) of a split of energy W."""
+        return (whole / self.threshold - 1).clamp(min=1.001).log()
 
     def _total(self, batch: Batch, energies: Tensor) -> tuple[Tensor, Tensor]:
         incident = self._incident(batch)
@@ -269,36 +250,29 @@ class ShowerTransform(Transform):
         s = torch.where((rest <= 0) & (part > 0), torch.inf, s)
         return torch.where(remaining > 0, remaining.log(), torch.nan), s
 
-    def _parts_of_layers(self, x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (ln E', s), (B, n_voxels) each."""
-        v0 = self.threshold
-        whole = self._floor(reference)[:, self.layer]
-        s = (x / v0).log() / (whole / v0).log().clamp(min=1e-3)
-        s = torch.where(x > 0, s.clamp(0, 2), -torch.inf)
-        present = (reference > 0)[:, self.layer]
-        return torch.where(present, whole.log(), torch.nan), s
+    def _fractions(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (ln W, s), (B, n_splits) each; ln W is NaN where there is nothing to split."""
+        left, right = self.tree.sides(nodes)
+        whole = left + right
+        s = 0.5 + 0.5 * (left / right).log() / self._span(whole)
+        s = torch.where(left > 0, s.clamp(0, 1), -torch.inf)
+        s = torch.where((right <= 0) & (left > 0), torch.inf, s)
+        return torch.where(whole > 0, whole.log(), torch.nan), s
+
+    def _contrasts(self, nodes: Tensor) -> Tensor:
+        left, right = self.tree.sides(nodes)
+        return (left - right) / self._floor(nodes[:, self.tree.layer])
 
 
-def rescale(v: Tensor, margin: Tensor, energy: Tensor, threshold: Tensor) -> Tensor:
-    """Make voxels sum to an energy, none of the survivors falling below the threshold.
+def choose(u: Tensor, z: Tensor, log_right: Tensor, log_left: Tensor) -> Tensor:
+    """Return the numbers of splits: `ALL_RIGHT`, `ALL_LEFT` or z.
 
     Args:
-        v: (B, n) voxels of a layer, 0 or at least the threshold.
-        margin: (B, n) which voxel takes the energy of a layer without survivors: the largest.
-        energy: (B,) to be met; 0 or at least the threshold.
-        threshold: (), of the readout.
-
-    Returns:
-        (B, n), in double precision inside.
+        u: uniform in [0, 1), decides.
+        z: Gaussian.
+        log_right, log_left: ln p of all right and of all left against both.
     """
-    kind = v.dtype
-    v, energy, v0 = v.double(), energy.double()[:, None], threshold.double()
-    nearest = torch.zeros_like(v).scatter_(1, margin.argmax(1, keepdim=True), 1.0)
-    v = torch.where((v > 0).any(1, keepdim=True), v, nearest * v0)
-    affordable = (energy / v0 * (1 + 1e-6)).floor()
-    rank = v.argsort(1, descending=True).argsort(1)
-    kept = (v > 0) & (rank < affordable)
-    excess = torch.where(kept, (v - v0).clamp(min=1e-9 * v0), 0.0)
-    n = kept.sum(1, keepdim=True)
-    factor = (energy - n * v0).clamp(min=0) / excess.sum(1, keepdim=True).clamp(min=1e-12 * v0)
-    return torch.where(kept, v0 + factor * excess, 0.0).to(kind)
+    right, left = log_right.exp(), log_left.exp()
+    place = u * (1 + right + left)
+    z = torch.where(place < right, ALL_RIGHT, z)
+    return torch.where(place > 1 + right, ALL_LEFT, z)

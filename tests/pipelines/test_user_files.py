@@ -54,7 +54,7 @@ def test_repeated_keys_are_said(tmp_path):
         "data.group": ["Run", "Event"],
     }
     resolved = recipe.read("events-flow", changes)
-    assert any("500 group keys" in sentence for sentence in Run.create(resolved, tmp_path).notes)
+    assert any("500 group keys" in sentence for sentence in Run.create(resolved, tmp_path)[0].notes)
 
 
 def test_jagged_events(tmp_path):
@@ -85,7 +85,7 @@ def test_an_rntuple(tmp_path):
 
 
 def test_showers_of_a_user(tmp_path):
-    system = Run.create(recipe.read("calo-flow"), tmp_path).system
+    system = Run.create(recipe.read("calo-flow"), tmp_path)[0].system
     system.write(tmp_path / "mine.hdf5", system.simulate(500, seed=5))
     changes = {
         "data.path": str(tmp_path / "mine.hdf5"),
@@ -98,7 +98,7 @@ def test_showers_of_a_user(tmp_path):
 
 
 def test_spins_of_a_user(tmp_path):
-    system = Run.create(recipe.read("ising-rbm"), tmp_path).system
+    system = Run.create(recipe.read("ising-rbm"), tmp_path)[0].system
     system.write(tmp_path / "spins.h5", system.simulate(300, seed=5))
     run = train("ising-rbm", {"data.path": str(tmp_path / "spins.h5")}, tmp_path)
     assert len(run.source) == 300

@@ -1,19 +1,19 @@
-r"""Showers in two stages: layer energies, then voxels given them.
+r"""Showers in two stages: layer energies, then their division among the voxels.
 
-In the space of `ShowerTransform`, with e the incident energy, l the numbers of the layer energies,
-E' the (jittered) layer energies and x_v the voxels, which are `OFF` or real:
+In the space of `ShowerTransform`, with e the incident energy, l the numbers of the layer energies
+E, and for each split its outcome c (all right, all left, both) and, for both, a real z:
 
-    q(l, x | e) = q(l | e) \prod_v q(x_v | x_{<v}, e, E').
+    q(l, c, z | e) = q(l | e) \prod_i q(c_i, z_i | c_{<i}, z_{<i}, e, E).
 
-The first factor is a stack of spline couplings. The voxels are autoregressive, from the layer with
-most energy to the one with least, and within a layer from ring to ring: an affine flow whose
-parameters come from one masked network, with the zeros as a discrete part of its own,
+The first factor is a stack of spline couplings. The others come from one masked network, through a
+small network for each split that also sees its energy W_i:
 
-    q(x_v = OFF | ...) = 1 - p,    q(x_v | ..., on) = p N(x_v; \mu, \sigma^2),
-    logit p = logit p_v(E'_i) + output,
+    q(c | ...) = softmax(ln p_c(W) + output),
+    z = \mu + \sigma sinh((asinh(n) + \epsilon) / \delta),
 
-where p_v is the frequency in the transform's tables: a new network is the copula of independent
-voxels. Both stages are trained by maximum likelihood at once; they share no parameters.
+with n standard normal (the sinh-arcsinh law: Jones & Pewsey, Biometrika 96 (2009) 761), and p_c(W)
+the frequencies in the transform's tables: a new flow is the copula of independent splits. Both
+stages are trained by maximum likelihood at once; they share no parameters.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from physgen.batch import Batch, Schema
@@ -32,10 +32,19 @@ from physgen.surrogates.flows.spline import soft_bound
 from physgen.surrogates.flows.stack import CouplingStack
 from physgen.systems.calorimeter import Calorimeter
 from physgen.transforms.base import Transform
-from physgen.transforms.showers import OFF, ShowerTransform
+from physgen.transforms.showers import ALL_LEFT, ALL_RIGHT, ShowerTransform, choose
 
-LOG_SCALE_LIMIT = 4.0
-"""Bound on |ln sigma| of a voxel."""
+LOG_SCALE_LIMIT = 3.0
+"""Bound on |ln sigma| of a split."""
+LOG_TAIL_LIMIT = 0.3
+"""Bound on |ln delta|: lighter tails would make an outlier's loss explode."""
+SKEW_LIMIT = 2.0
+"""Bound on |epsilon|."""
+N_DIRECT = 4
+"""How many numbers a split's own network gets that are linear in the earlier splits: where one
+split leans, all others of the shower lean too, and this is what it leans by."""
+ATOM = 3.0
+"""How the later splits see one that gives all to one side: as z of this size."""
 
 
 class ShowerFlow(ShowerSurrogate):
@@ -45,17 +54,15 @@ class ShowerFlow(ShowerSurrogate):
         schema: of the showers.
         transform: must be absent; the surrogate brings its own.
         system: the calorimeter, for its geometry.
-        hidden: units of each of the two hidden layers of the voxels' network.
+        hidden: units of each of the two hidden layers of the splits' common network.
+        split_hidden: units of each split's own network.
         n_layers: couplings of the flow of the layer energies.
         layer_hidden: widths of their networks.
-        jitter: relative spread of the reference energies (see `ShowerTransform`).
         n_knots, n_bins: of the transform's tables.
 
     Raises:
         RecipeError: the recipe asks for a transform.
     """
-
-    latent_order: Tensor
 
     def __init__(
         self,
@@ -63,104 +70,132 @@ class ShowerFlow(ShowerSurrogate):
         transform: Transform | None = None,
         *,
         system: Calorimeter,
-        hidden: int = 512,
+        hidden: int = 256,
+        split_hidden: int = 12,
         n_layers: int = 6,
         layer_hidden: tuple[int, ...] = (64, 64),
-        jitter: float = 0.03,
         n_knots: int = 24,
         n_bins: int = 128,
     ) -> None:
-        own = ShowerTransform(
-            schema, system.geometry, n_knots=n_knots, n_bins=n_bins, jitter=jitter
-        )
+        own = ShowerTransform(schema, system.geometry, n_knots=n_knots, n_bins=n_bins)
         super().__init__(schema, transform, own)
-        n, n_voxels = own.n_layers, own.n_voxels
+        n, n_splits = own.n_layers, own.n_splits
         self.layers = CouplingStack(
             n, 1, n_layers=n_layers, hidden=layer_hidden, coupling="spline", activation="silu"
         )
-        self.voxels = MaskedMLP(n_voxels, 3, 1 + 2 * n, 3, hidden)
-        self.register_buffer("latent_order", torch.arange(n_voxels))
-
-    def initialise(self, data: Batch | None) -> None:
-        """Fit the transform and the order of the voxels."""
-        super().initialise(data)
-        # Layers by falling energy; within a layer the flat order is turned into rings.
-        position = torch.empty_like(self.showers.order)
-        position[self.showers.order] = torch.arange(len(position), device=position.device)
-        key = -position[self.showers.layer] * self.showers.n_voxels + self.showers.ring
-        self.latent_order.copy_(key.argsort(stable=True))
+        self.splits = MaskedMLP(
+            n_splits,
+            3,
+            1 + 2 * n,
+            split_hidden,
+            hidden=hidden,
+            n_direct=min(N_DIRECT, split_hidden),
+        )
+        self.inward = nn.Parameter(torch.randn(n_splits, split_hidden) * 0.5)
+        self.outward = nn.Parameter(torch.zeros(n_splits, split_hidden, 6))
+        self.offset = nn.Parameter(torch.zeros(n_splits, 6))
 
     def latent_log_prob(self, batch: Batch) -> Tensor:
-        """Return (B,) log q of a mapped batch; probabilities for the zeros, densities elsewhere."""
+        """Return (B,) log q of a mapped batch; probabilities of outcomes, densities of z."""
         condition = self._condition(batch)
-        n = self.showers.n_layers
+        n, t = self.showers.n_layers, self.showers
         layers = self.layers.log_prob(batch.x[:, :n], condition[:, :1])
-        n_voxels = self.showers.n_voxels
-        x = batch.x[:, n : n + n_voxels][:, self.latent_order]
-        share = batch.x[:, n + n_voxels :][:, self.latent_order]
-        on = x > OFF / 2
-        value = torch.where(on, x, 0.0)
-        context = self._context(condition)
-        out = self.voxels(torch.stack([on.to(x.dtype), value, share], -1), context)
-        logit = out[..., 0] + self.showers.log_odds(condition)[:, self.latent_order]
-        log_scale = soft_bound(out[..., 2], LOG_SCALE_LIMIT)
-        residual = (value - out[..., 1]) * (-log_scale).exp()
-        density = -0.5 * residual.square() - log_scale - 0.5 * math.log(2 * math.pi)
-        # Voxels of an empty layer are zero by construction: nothing to be learnt.
-        present = self._present(condition)[:, self.latent_order]
-        each = torch.where(
-            on, functional.logsigmoid(logit) + density, functional.logsigmoid(-logit)
-        )
+        z, energy, contrast = batch.x[:, n:].reshape(len(batch), 3, t.n_splits).unbind(1)
+        right, left = z < ALL_RIGHT / 2, z > ALL_LEFT / 2
+        present = energy >= 0
+        both = present & ~right & ~left
+        h = self.splits(_shown(z, both, contrast), self._context(condition))
+        h = functional.silu(h + energy[..., None] * self.inward)
+        out = torch.einsum("bsh,sho->bso", h, self.outward) + self.offset
+        whole = energy.exp() * t.threshold
+        odds = t.outcomes(whole, slice(None))
+        log_right, log_left = odds[0] + out[..., 0], odds[1] + out[..., 1]
+        outcome = torch.where(right, log_right, torch.where(left, log_left, 0.0))
+        all_three = torch.stack([log_right, log_left, torch.zeros_like(z)], -1)
+        each = outcome - all_three.logsumexp(-1)
+        each = each + torch.where(both, _log_density(torch.where(both, z, 0.0), out[..., 2:]), 0.0)
         total: Tensor = layers + torch.where(present, each, 0.0).sum(1)
         return total
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        """Standard normal numbers behind one shower: one a layer, two more, two a voxel."""
-        n, n_voxels = self.showers.n_layers, self.showers.n_voxels
-        return (2 * n + 2 * n_voxels,)
+        """Standard normal numbers behind one shower: one a layer, two a split."""
+        return (self.showers.n_layers + 2 * self.showers.n_splits,)
 
     def push(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, *noise_shape) noise and (B, 1) incident energies to (B, n_voxels) in MeV."""
         if condition is None:
             raise DomainError("showers need incident energies: pass them as the condition (B, 1)")
         t, n = self.showers, self.showers.n_layers
-        z, jitter, u = noise[:, :n], noise[:, n : 2 * n], noise[:, 2 * n :]
-        latent, _ = self.layers.inverse(z, t.map_condition(condition))
+        latent, _ = self.layers.inverse(noise[:, :n], t.map_condition(condition))
         energies = t.to_layers(latent, condition)
-        reference = energies * (t.jitter * jitter).exp()
-        mapped = t.condition_of(condition, reference)
-        log_odds = t.log_odds(mapped)[:, self.latent_order].T
-        u = u.T
-        x = torch.empty_like(log_odds)
-        log_references = t.log_references(mapped)
-        places = self.latent_order.tolist()
-        layers = t.layer.tolist()
+        u = torch.special.ndtr(noise[:, n:][:, : t.n_splits]).T
+        normal = noise[:, n + t.n_splits :].T
+        nodes = energies.new_zeros(n + 2 * t.n_splits, len(energies))
+        nodes[:n] = energies.T
+        parents, layers = t.tree.parent.tolist(), t.tree.layer.tolist()
+        floors = energies.clamp(min=t.threshold).T
 
-        def draw(i: int, out: Tensor) -> Tensor:
-            on = torch.special.ndtr(u[2 * i]) < torch.sigmoid(out[0] + log_odds[i])
-            value = out[1] + soft_bound(out[2], LOG_SCALE_LIMIT).exp() * u[2 * i + 1]
-            x[i] = torch.where(on, value.clamp(min=OFF / 4), OFF)
-            share = t.share(x[i], log_references[:, layers[places[i]]], places[i])
-            return torch.stack([on.to(value.dtype), torch.where(on, value, 0.0), share])
+        def draw(i: int, h: Tensor) -> Tensor:
+            whole, stage = nodes[parents[i]], slice(i, i + 1)
+            energy = torch.where(whole > 0, (whole / t.threshold).clamp(min=1).log(), -1.0)
+            h = functional.silu(h + energy * self.inward[i][:, None])
+            out = self.outward[i].T @ h + self.offset[i][:, None]
+            odds = t.outcomes(whole[:, None], stage)
+            z = _draw(normal[i], out[2:].T).clamp(ALL_RIGHT / 4, ALL_LEFT / 4)
+            z = choose(u[i], z, odds[0][:, 0] + out[0], odds[1][:, 0] + out[1])
+            left, right = t.divide(whole[:, None], z[:, None], stage)
+            nodes[n + 2 * i], nodes[n + 2 * i + 1] = left[:, 0], right[:, 0]
+            both = (left[:, 0] > 0) & (right[:, 0] > 0)
+            contrast = (left - right)[:, 0] / floors[layers[i]] / t.spread[i]
+            z = torch.where(whole > 0, z, 0.0)
+            return _shown(z, both, contrast).T
 
-        self.voxels.autoregress(self._context(mapped), draw)
-        return t.to_voxels(x.T[:, self.latent_order.argsort()], reference, energies)
+        self.splits.autoregress(self._context(t.condition_of(condition, energies)), draw)
+        return nodes.T[:, t.tree.leaf]
 
     def _context(self, condition: Tensor) -> Tensor:
-        """What the voxels see: the energies, and which layers are empty."""
-        floor = self._floor()
-        return torch.cat([condition, (condition[:, 1:] > floor).to(condition.dtype)], 1)
-
-    def _present(self, condition: Tensor) -> Tensor:
-        return (condition[:, 1:] > self._floor())[:, self.showers.layer]
-
-    def _floor(self) -> Tensor:
-        """Mapped energies of empty layers, and a little more against rounding."""
+        """What the splits see: the energies, and which layers are empty."""
         t = self.showers
-        return (t.threshold.log() - t.centre[1:]) / t.scale[1:] + 1e-5
+        # Mapped energies of empty layers, and a little more against rounding.
+        floor = (t.threshold.log() - t.centre[1:]) / t.scale[1:] + 1e-5
+        return torch.cat([condition, (condition[:, 1:] > floor).to(condition.dtype)], 1)
 
     def _condition(self, batch: Batch) -> Tensor:
         if batch.condition is None:
             raise DomainError("shower-flow needs showers with incident energies")
         return batch.condition
+
+
+def _shown(z: Tensor, both: Tensor, contrast: Tensor) -> Tensor:
+    """Return how the later splits see one, (..., 3)."""
+    return torch.stack([z.clamp(-ATOM, ATOM), both.to(z.dtype), contrast], -1)
+
+
+def _parameters(out: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return mu, ln sigma, epsilon and ln delta, given outputs (..., 4)."""
+    mean, scale, skew, tail = out.unbind(-1)
+    return (
+        mean,
+        soft_bound(scale, LOG_SCALE_LIMIT),
+        soft_bound(skew, SKEW_LIMIT),
+        soft_bound(tail, LOG_TAIL_LIMIT),
+    )
+
+
+def _log_density(z: Tensor, out: Tensor) -> Tensor:
+    """Return the logarithm of the sinh-arcsinh density, given outputs (..., 4)."""
+    mean, log_scale, skew, log_tail = _parameters(out)
+    r = (z - mean) * (-log_scale).exp()
+    t = log_tail.exp() * r.asinh() - skew
+    normal = t.sinh()
+    log_slope = (
+        0.5 * (torch.log1p(normal.square()) - torch.log1p(r.square())) + log_tail - log_scale
+    )
+    return log_slope - 0.5 * normal.square() - 0.5 * math.log(2 * math.pi)
+
+
+def _draw(normal: Tensor, out: Tensor) -> Tensor:
+    """Map standard normal numbers to z: the inverse of what `_log_density` is the density of."""
+    mean, log_scale, skew, log_tail = _parameters(out)
+    return mean + log_scale.exp() * ((normal.asinh() + skew) * (-log_tail).exp()).sinh()
