@@ -7,8 +7,8 @@ from physgen.networks.masked import MaskedMLP
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    network = MaskedMLP(7, 2, 3, 4, hidden=40)
-    torch.nn.init.normal_(network.last.weight)
+    network = MaskedMLP(7, 2, 3, 4, hidden=40, n_direct=2)
+    torch.nn.init.normal_(network.direct)
     return network.double()
 
 
@@ -42,14 +42,25 @@ def test_going_through_the_features_agrees_with_one_pass(network):
         assert torch.allclose(torch.stack(parameters, 1), network(inputs, context))
 
 
-def test_a_new_network_returns_zeros_and_every_weight_learns():
-    network = MaskedMLP(4, 1, 2, 3, hidden=16)
-    assert (network(torch.randn(2, 4, 1), torch.randn(2, 2)) == 0).all()
-    torch.nn.init.normal_(network.last.weight)
+def test_the_direct_part_alone_has_full_rank(network):
+    for name in ("first", "second", "last"):
+        torch.nn.init.zeros_(getattr(network, name).weight)
+        torch.nn.init.zeros_(getattr(network, name).bias)
+    inputs = torch.randn(64, 7, 2, dtype=torch.float64)
+    context = torch.randn(64, 3, dtype=torch.float64)
+    out = network(inputs, context)
+    assert (out[..., 2:] == 0).all()
+    # Two numbers of each of seven features, from 3 + 2 * 6 numbers before the last.
+    assert torch.linalg.matrix_rank(out[..., :2].flatten(1)) == 14
+
+
+def test_every_weight_learns():
+    network = MaskedMLP(4, 1, 2, 3, hidden=16, n_direct=1)
+    torch.nn.init.normal_(network.direct)
     network(torch.randn(8, 4, 1), torch.randn(8, 2)).square().sum().backward()
     for name, parameter in network.named_parameters():
-        mask = getattr(network, name.replace(".weight", "_mask"), None)
-        if mask is not None and name.endswith("weight"):
+        mask = getattr(network, name.removesuffix(".weight") + "_mask", None)
+        if mask is not None:
             used = mask.bool()
             assert (parameter.grad[~used] == 0).all(), name
             assert (parameter.grad[used] != 0).float().mean() > 0.9, name

@@ -10,7 +10,7 @@ from physgen.surrogates.flows.shower import ShowerFlow
 from physgen.systems.calorimeter import Calorimeter
 from physgen.systems.geometry import Geometry, Layer, write_geometry
 from physgen.transforms.base import Chain
-from physgen.transforms.showers import OFF
+from physgen.transforms.showers import ALL_LEFT
 
 
 @pytest.fixture(scope="module")
@@ -86,20 +86,44 @@ def test_training_lowers_the_loss(trained):
 
 
 def test_a_new_flow_is_the_copula(system, data, copula):
-    flow = ShowerFlow(system.schema, system=system, hidden=32, jitter=0.0)
+    flow = ShowerFlow(system.schema, system=system, hidden=32)
     flow.initialise(data)
-    latent, _ = flow.transform(data[:50], generator())
-    values = latent.x[:, 4 : 4 + 24]
-    odds = copula.showers.log_odds(latent.condition)
-    normal = torch.distributions.Normal(0.0, 1.0)
-    each = torch.where(
-        values > OFF / 2,
-        torch.nn.functional.logsigmoid(odds) + normal.log_prob(values),
-        torch.nn.functional.logsigmoid(-odds),
-    )
-    present = (flow.showers.layer_energies(data.x[:50]) > 0)[:, flow.showers.layer]
-    expected = normal.log_prob(latent.x[:, :4]).sum(1) + torch.where(present, each, 0.0).sum(1)
-    assert torch.allclose(flow.latent_log_prob(latent), expected, rtol=1e-4)
+    noise = torch.randn(200, *flow.noise_shape, generator=generator())
+    incident = data.condition[:200]
+    with torch.no_grad():
+        assert torch.allclose(flow.push(noise, incident), copula.push(noise, incident), rtol=1e-3)
+
+
+def test_the_density_is_that_of_the_samples(trained, data):
+    # Of one split: the frequencies of its outcomes, and the quantiles of its z.
+    flow, _ = trained
+    t, n = flow.showers, 4000
+    x = data.x[:1].expand(n, -1)
+    latent, _ = t(Batch(x=x, condition=data.condition[:1].expand(n, -1)), generator())
+    z, energy, _ = latent.x[:, 4:].reshape(n, 3, t.n_splits).unbind(1)
+    last = int((energy[0] >= 0).nonzero().max())
+    grid = torch.linspace(-8, 8, n - 2)
+    values = torch.cat([torch.tensor([-ALL_LEFT, ALL_LEFT]), grid])
+    varied = latent.x.clone()
+    varied[:, 4 + last] = values
+    varied[:, :4] = varied[0, :4]
+    with torch.no_grad():
+        log_q = flow.latent_log_prob(latent.replace(x=varied)).double()
+    p = (log_q - log_q.max()).exp()
+    step = float(grid[1] - grid[0])
+    total = p[0] + p[1] + step * p[2:].sum()
+    # Without the split, the rest of the sum: what the split adds must integrate to one.
+    with torch.no_grad():
+        others = flow.latent_log_prob(latent.replace(x=_without(varied, last, t.n_splits)))
+    expected = others[0].double()
+    assert (log_q.max() + total.log()).item() == pytest.approx(expected.item(), abs=0.02)
+
+
+def _without(x, split, n_splits):
+    """The same showers where the split has nothing to divide: its term is absent."""
+    x = x.clone()
+    x[:, 4 + n_splits + split] = -1.0
+    return x
 
 
 def test_the_same_noise_makes_the_same_showers_in_double_precision_too(trained):
@@ -187,4 +211,4 @@ def test_conditions_outside_the_trained_domain_are_refused(kind, system, data):
 def test_showers_need_incident_energies(trained):
     flow, _ = trained
     with pytest.raises(DomainError, match="incident energies"):
-        flow.latent_log_prob(Batch(x=torch.zeros(1, 4 + 48)))
+        flow.latent_log_prob(Batch(x=torch.zeros(1, 4 + 60)))

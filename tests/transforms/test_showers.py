@@ -8,7 +8,7 @@ from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError
 from physgen.systems.calorimeter import Calorimeter
 from physgen.transforms.quantile_table import QuantileTable
-from physgen.transforms.showers import OFF, ShowerTransform, rescale
+from physgen.transforms.showers import ALL_LEFT, ALL_RIGHT, ShowerTransform, choose
 
 SYSTEM = Calorimeter(energies_mev=(1000.0, 16000.0))
 
@@ -45,37 +45,81 @@ def test_it_inverts(fitted, data):
     )
 
 
+def blocks(latent):
+    """Numbers, energies and contrasts of the splits, (B, 363) each."""
+    return latent.x[:, 5:].reshape(len(latent), 3, 363).unbind(1)
+
+
 def test_new_showers_are_gaussian_in_its_space(fitted):
     latent, _ = fitted(SYSTEM.simulate(2000, 2), generator())
     for column in range(5):
         assert stats.kstest(latent.x[:, column].numpy(), "norm").statistic < 0.05, column
-    voxels = latent.x[:, 5 : 5 + 368]
-    on = voxels > OFF / 2
-    assert abs(voxels[on].mean()) < 0.05
-    assert voxels[on].std() == pytest.approx(1, abs=0.1)
-    assert (voxels[~on] == OFF).all()
+    z, energy, _ = blocks(latent)
+    inner = (z.abs() < ALL_LEFT / 2) & (energy >= 0)
+    assert abs(z[inner].mean()) < 0.05
+    assert z[inner].std() == pytest.approx(1, abs=0.1)
+    assert set(z[~inner].unique().tolist()) == {ALL_RIGHT, 0.0, ALL_LEFT}
+    assert (z[energy < 0] == 0).all()
 
 
-def test_shares_are_those_of_the_reference_and_follow_from_the_other_numbers(fitted, data):
-    latent, _ = fitted(data[:200], generator())
-    shares = latent.x[:, 5 + 368 :]
-    references = fitted.log_references(latent.condition)
-    for voxel in (0, 8, 200, 340):
-        layer = int(fitted.layer[voxel])
-        made = fitted.share(latent.x[:, 5 + voxel], references[:, layer], voxel)
-        assert torch.allclose(made, shares[:, voxel], rtol=1e-2, atol=1e-3)
-        expected = data.x[:200, voxel] / references[:, layer].exp() / fitted.spread[voxel]
-        assert torch.allclose(shares[:, voxel], expected, rtol=1e-4, atol=1e-5)
+def test_energies_and_contrasts_are_those_of_the_splits(fitted, data):
+    rows = data[:200]
+    latent, _ = fitted(rows, generator())
+    z, energy, contrast = blocks(latent)
+    nodes = fitted.tree.gather(rows.x)
+    left, right = fitted.tree.sides(nodes)
+    whole = nodes[:, fitted.tree.parent]
+    present = whole > 0
+    assert torch.equal(energy >= 0, present)
+    assert torch.allclose((energy.exp() * fitted.threshold)[present], whole[present], rtol=1e-4)
+    layers = nodes[:, fitted.tree.layer].clamp(min=fitted.threshold)
+    assert torch.allclose(contrast * fitted.spread, (left - right) / layers, atol=1e-5)
+    assert torch.equal(z == ALL_LEFT, present & (right == 0))
+    assert torch.equal(z == ALL_RIGHT, present & (left == 0))
 
 
-def test_the_log_odds_are_those_of_the_zeros(fitted):
+def test_the_outcomes_have_the_frequencies_of_the_data(fitted):
     latent, _ = fitted(SYSTEM.simulate(2000, 2), generator())
-    on = (latent.x[:, 5 : 5 + 368] > OFF / 2).float()
-    present = (latent.condition[:, 1:] > latent.condition[:, 1:].amin(0))[:, fitted.layer]
-    expected = torch.where(present, torch.sigmoid(fitted.log_odds(latent.condition)), 0.0)
-    assert on.mean().item() == pytest.approx(expected.mean().item(), rel=0.03)
-    by_layer = [part.mean() for part in torch.split(on - expected, fitted.sizes, 1)]
-    assert max(abs(value) for value in by_layer) < 0.02
+    z, energy, _ = blocks(latent)
+    present = energy >= 0
+    odds = fitted.outcomes(energy.exp() * fitted.threshold, slice(None))
+    p = torch.stack([*odds, torch.zeros_like(z)]).softmax(0)
+    assert p.shape == (3, 2000, 363)
+    for outcome, expected in ((z == ALL_RIGHT, p[0]), (z == ALL_LEFT, p[1])):
+        off = torch.where(present, outcome.float() - expected, 0.0).mean(0)
+        assert abs(off.mean()) < 0.005
+        assert off.abs().max() < 0.06
+
+
+@given(st.floats(1.0, 1e6), st.floats(-40.0, 40.0), st.integers(0, 362))
+@settings(max_examples=200)
+def test_whatever_is_drawn_a_split_keeps_the_sum_and_the_threshold(fitted, energy, z, split):
+    v0 = fitted.threshold
+    whole, number = torch.tensor([[energy]]) * v0, torch.tensor([[z]])
+    left, right = fitted.divide(whole, number, slice(split, split + 1))
+    assert (left + right).item() == pytest.approx(whole.item(), rel=1e-5)
+    for side in (left, right):
+        assert side == 0 or side >= v0
+    if z > ALL_LEFT / 2:
+        assert right == 0
+    if z < ALL_RIGHT / 2:
+        assert left == 0
+    if whole < 2 * v0:
+        assert left == 0 or right == 0
+    elif abs(z) < 4:
+        assert left > 0
+        assert right > 0
+    nothing, void = fitted.divide(0 * whole, number, slice(split, split + 1))
+    assert nothing == void == 0
+
+
+def test_outcomes_are_chosen_with_their_probabilities():
+    n = 20000
+    u = (torch.arange(n) + 0.5) / n
+    odds = (torch.full((n,), value).log() for value in (0.5, 1.0))
+    z = choose(u, torch.full((n,), 0.3), *odds)
+    shares = [(z == value).float().mean().item() for value in (ALL_RIGHT, 0.3, ALL_LEFT)]
+    assert shares == pytest.approx([0.2, 0.4, 0.4], abs=1e-3)
 
 
 def test_gaussian_noise_becomes_layers_with_the_right_zeros(fitted, data):
@@ -85,38 +129,6 @@ def test_gaussian_noise_becomes_layers_with_the_right_zeros(fitted, data):
     assert torch.allclose((energies == 0).float().mean(0), (truth == 0).float().mean(0), atol=0.03)
     assert ((energies == 0) | (energies >= fitted.threshold)).all()
     assert torch.allclose(energies.sum(1) / incident[:, 0], torch.tensor(1.0), atol=0.6)
-
-
-@given(
-    st.lists(st.just(0.0) | st.floats(1.0, 1e4), min_size=1, max_size=12),
-    st.just(0.0) | st.floats(1.0, 1e5),
-)
-@settings(max_examples=200)
-def test_layer_energies_are_exact_after_the_cut(voxels, energy):
-    v = torch.tensor([voxels])
-    out = rescale(
-        v, torch.arange(float(len(voxels)))[None], torch.tensor([energy]), torch.tensor(1.0)
-    )
-    assert out.double().sum().item() == pytest.approx(energy, rel=1e-5)
-    assert ((out == 0) | (out >= 1 - 1e-6)).all()
-    if (v > 0).any():
-        assert not ((out > 0) & (v == 0)).any()
-    if int((v > 0).sum()) <= energy:
-        assert torch.equal(out > 0, v > 0) or not (v > 0).any()
-
-
-def test_without_survivors_the_likeliest_voxel_takes_the_energy():
-    out = rescale(
-        torch.zeros(1, 3), torch.tensor([[0.1, 0.9, 0.2]]), torch.tensor([7.0]), torch.tensor(1.0)
-    )
-    assert out.tolist() == [[0.0, 7.0, 0.0]]
-
-
-def test_the_smallest_are_dropped_where_the_energy_does_not_suffice():
-    v = torch.tensor([[1.5, 9.0, 3.0]])
-    out = rescale(v, v, torch.tensor([2.5]), torch.tensor(1.0))
-    assert out[0, 0] == 0
-    assert out[0, 1] > out[0, 2] >= 1
 
 
 def test_tables_reproduce_atoms_and_distributions():

@@ -1,1 +1,0 @@
-"""Thin bridges to the tools of the field."""
