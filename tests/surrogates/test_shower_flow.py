@@ -89,18 +89,18 @@ def test_a_new_flow_is_the_copula(system, data, copula):
     flow = ShowerFlow(system.schema, system=system, hidden=32)
     flow.initialise(data)
     noise = torch.randn(200, *flow.noise_shape, generator=generator())
+    noise[:, :4] = noise[:, :1]  # A new flow of layer energies permutes them.
     incident = data.condition[:200]
     with torch.no_grad():
         assert torch.allclose(flow.push(noise, incident), copula.push(noise, incident), rtol=1e-3)
 
 
-def test_the_density_is_that_of_the_samples(trained, data):
-    # Of one split: the frequencies of its outcomes, and the quantiles of its z.
+def test_what_a_split_adds_to_the_density_integrates_to_one(trained, data):
     flow, _ = trained
     t, n = flow.showers, 4000
     x = data.x[:1].expand(n, -1)
     latent, _ = t(Batch(x=x, condition=data.condition[:1].expand(n, -1)), generator())
-    z, energy, _ = latent.x[:, 4:].reshape(n, 3, t.n_splits).unbind(1)
+    _, energy, _ = latent.x[:, 4:].reshape(n, 3, t.n_splits).unbind(1)
     last = int((energy[0] >= 0).nonzero().max())
     grid = torch.linspace(-8, 8, n - 2)
     values = torch.cat([torch.tensor([-ALL_LEFT, ALL_LEFT]), grid])
@@ -112,7 +112,7 @@ def test_the_density_is_that_of_the_samples(trained, data):
     p = (log_q - log_q.max()).exp()
     step = float(grid[1] - grid[0])
     total = p[0] + p[1] + step * p[2:].sum()
-    # Without the split, the rest of the sum: what the split adds must integrate to one.
+    # Without the split, the rest of the sum remains.
     with torch.no_grad():
         others = flow.latent_log_prob(latent.replace(x=_without(varied, last, t.n_splits)))
     expected = others[0].double()
