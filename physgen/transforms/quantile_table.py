@@ -8,6 +8,8 @@ the probabilities are linear in y.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -130,6 +132,30 @@ class QuantileTable(torch.nn.Module):
         inner = ((p - zero) / (1 - zero - whole).clamp(min=1e-9)).clamp(1e-7, 1 - 1e-7)
         s = self.number(y, torch.special.ndtri(inner), group)
         return torch.where(p < zero, -torch.inf, torch.where(p > 1 - whole, torch.inf, s))
+
+    def log_slope(self, y: Tensor, s: Tensor, group: Tensor) -> Tensor:
+        """Return ln dz/ds, (B, D), of `gaussian`; what comes of atoms is of no meaning."""
+        k, fraction = self._locate(y.nan_to_num(0.0))
+        base = (group * len(self.knots) + k) * (self.n_bins + 1)
+        j = (s.nan_to_num(0, 0, 0) / self.top[group] * self.n_bins).floor()
+        j = j.clamp(0, self.n_bins - 1).long()
+        rise = self._at(base, j + 1, fraction) - self._at(base, j, fraction)
+        return (rise * self.n_bins / self.top[group]).log()
+
+    def log_volume(self, y: Tensor, s: Tensor, z: Tensor, group: Tensor) -> Tensor:
+        """Return what `with_atoms`, which made z of s, adds to a bound on the density, (B, D).
+
+        That is ln dz/ds where s is continuous, and otherwise minus the logarithm of the density
+        that z was drawn with.
+        """
+        zero, whole = self.probabilities(y, group)
+        z0 = self.gaussian(y, s, group)
+        # Ratios of the standard normal density; its constant stays where there is no ratio.
+        inner = (1 - zero - whole).log() - 0.5 * z0.square() + self.log_slope(y, s, group)
+        drawn = torch.where(s > 0, whole, zero).log()
+        drawn = torch.where(torch.isnan(y), 0.0, drawn) + 0.5 * math.log(2 * math.pi)
+        continuous = torch.isfinite(s) & ~torch.isnan(y)
+        return 0.5 * z.square() + torch.where(continuous, inner, drawn)
 
     def _locate(self, y: Tensor) -> tuple[Tensor, Tensor]:
         first, last = self.knots[0], self.knots[-1]

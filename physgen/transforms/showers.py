@@ -138,6 +138,33 @@ class ShowerTransform(Transform):
         latent = torch.cat(latents, 1).to(batch.x.dtype)
         return batch.replace(x=latent, condition=condition.to(batch.x.dtype)), None
 
+    def bound(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Batch, Tensor]:
+        """Map as `forward` does; return also what bounds the density in x.
+
+        That is a density per MeV for each voxel with energy, and a probability of the others being
+        without. The bound is not tight only where layers are empty or hold all that remains.
+        """
+        mapped, _ = self(batch, generator)
+        incident, v0 = self._incident(batch), self.threshold
+        nodes = self.tree.gather(batch.x)
+        energies = nodes[:, : self.n_layers]
+        y, s = self._total(batch, energies)
+        volume = self.total.log_volume(y, s, mapped.x[:, :1], self.order[:1] * 0)
+        total = (volume - torch.where(torch.isfinite(s), incident.log(), 0.0))[:, 0]
+        if self.n_layers > 1:
+            y, s = self._shares(energies)
+            volume = self.shares.log_volume(y, s, mapped.x[:, 1 : self.n_layers], self._groups)
+            part = self._floor(energies[:, self.order][:, :-1])
+            scale = part.log() + (y - v0.log()).clamp(min=1e-6).log()
+            continuous = torch.isfinite(s) & ~torch.isnan(y)
+            total = total + (volume - torch.where(continuous, scale, 0.0)).sum(1)
+        y, s = self._fractions(nodes)
+        left, right = self.tree.sides(nodes)
+        slope = self.splits.log_slope(y, s, self.tree.group)
+        scale = (0.5 * (1 / left + 1 / right) / self._span(left + right)).log()
+        both = (left > 0) & (right > 0)
+        return mapped, total + torch.where(both, slope + scale, 0.0).sum(1)
+
     def map_condition(self, condition: Tensor) -> Tensor:
         """Map incident energies (B, 1) to the first column of the mapped condition."""
         return (condition.log() - self.centre[:1]) / self.scale[:1]

@@ -47,3 +47,29 @@ def test_a_settled_run_takes_no_overrides(tmp_path):
     (tmp_path / "recipe.yaml").write_text("name: x\n")
     with pytest.raises(InputError, match="settled"):
         physgen.train(tmp_path, {"engine.steps": 3})
+
+
+def test_the_same_call_goes_on_where_it_was_cut(tmp_path):
+    """Whatever ends a training, calling it again gives the weights of one that was not cut."""
+    changes = {
+        "system.shape": [4, 4],
+        "data.n": 300,
+        "engine.steps": 12,
+        "engine.batch_size": 64,
+        "engine.log_every": 2,
+        "engine.checkpoint_every": 4,
+    }
+
+    def train(runs, progress=None):
+        run = physgen.train(
+            "ising-rbm", changes, runs=runs, track=False, score=False, progress=progress
+        )
+        return (run.path / "surrogate" / "weights.safetensors").read_bytes()
+
+    def cut(stage, done, total, figures):
+        if "train" in stage and done >= 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", cut)
+    assert train(tmp_path / "cut") == train(tmp_path / "whole")

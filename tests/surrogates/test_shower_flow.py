@@ -1,9 +1,11 @@
+import math
+
 import pytest
 import torch
 
 from physgen.batch import Batch
 from physgen.errors import DomainError, RecipeError
-from physgen.surrogates.base import FromNoise, HasDensity
+from physgen.surrogates.base import FromNoise, HasBound, HasDensity
 from physgen.surrogates.copula import ShowerCopula
 from physgen.surrogates.flows.likelihood import HasLatentDensity, MaximumLikelihood
 from physgen.surrogates.flows.shower import ShowerFlow
@@ -77,6 +79,7 @@ def test_it_keeps_the_contracts(trained):
     flow, _ = trained
     assert isinstance(flow, HasLatentDensity)
     assert isinstance(flow, FromNoise)
+    assert isinstance(flow, HasBound)
     assert not isinstance(flow, HasDensity)
 
 
@@ -124,6 +127,34 @@ def _without(x, split, n_splits):
     x = x.clone()
     x[:, 4 + n_splits + split] = -1.0
     return x
+
+
+def test_the_bound_is_a_density_of_showers(tmp_path):
+    # Two layers of two voxels, each with energy or without: integrated over all there is.
+    path = tmp_path / "tiny.xml"
+    write_geometry(path, Geometry((Layer(0, (0.0, 9.0, 99.0), 1), Layer(1, (0.0, 9.0, 99.0), 1))))
+    tiny = Calorimeter(
+        binning=path, depths=(0.0, 9.0, 30.0), energies_mev=(1000.0, 4000.0), max_spots=50
+    )
+    data = tiny.simulate(4000, 1)
+    flow = ShowerFlow(tiny.schema, system=tiny, hidden=16, n_layers=2, layer_hidden=(8,), n_bins=32)
+    train(flow, data, steps=10)
+    noise, n, incident = generator(1), 10000, 2000.0
+    v0 = float(flow.showers.threshold)
+    integral = torch.zeros((), dtype=torch.float64)
+    for pattern in range(16):
+        on = torch.tensor([pattern >> k & 1 for k in range(4)]).bool()
+        # Logarithmic in each voxel: importance sampling with density 1 / (v ln(top / v0)).
+        width = math.log(6000.0 / v0)
+        log_v = torch.rand(n if pattern else 1000, 4, generator=noise) * width
+        x = torch.where(on, v0 * log_v.exp(), 0.0)
+        log_weight = torch.where(on, x.clamp(min=v0).log() + math.log(width), 0.0).sum(1)
+        batch = Batch(x=x, condition=torch.full((len(x), 1), incident))
+        with torch.no_grad():
+            log_p = flow.elbo(batch, generator=noise)
+        integral += (log_p + log_weight).double().exp().mean()
+    print("INT", integral)
+    assert integral.item() == pytest.approx(1, abs=0.1)
 
 
 def test_the_same_noise_makes_the_same_showers_in_double_precision_too(trained):

@@ -117,6 +117,11 @@ class ShowerFlow(ShowerSurrogate):
         total: Tensor = layers + torch.where(present, each, 0.0).sum(1)
         return total
 
+    def elbo(self, batch: Batch, *, generator: torch.Generator) -> Tensor:
+        """Return (B,), a draw of the bound on the log-density; see `ShowerTransform.bound`."""
+        mapped, volume = self.showers.bound(batch, generator)
+        return self.latent_log_prob(mapped) + volume
+
     @property
     def noise_shape(self) -> tuple[int, ...]:
         """Standard normal numbers behind one shower: one a layer, two a split."""
