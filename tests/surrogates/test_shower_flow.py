@@ -139,7 +139,7 @@ def test_the_bound_is_a_density_of_showers(tmp_path):
     data = tiny.simulate(4000, 1)
     flow = ShowerFlow(tiny.schema, system=tiny, hidden=16, n_layers=2, layer_hidden=(8,), n_bins=32)
     train(flow, data, steps=10)
-    noise, n, incident = generator(1), 10000, 2000.0
+    noise, n, incident = generator(2), 10000, 2000.0
     v0 = float(flow.showers.threshold)
     integral = torch.zeros((), dtype=torch.float64)
     for pattern in range(16):
