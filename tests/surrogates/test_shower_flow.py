@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -130,30 +131,49 @@ def _without(x, split, n_splits):
 
 
 def test_the_bound_is_a_density_of_showers(tmp_path):
-    # Two layers of two voxels, each with energy or without: integrated over all there is.
+    # Layers of one and two voxels, each with energy or without: integrated over all there is.
     path = tmp_path / "tiny.xml"
-    write_geometry(path, Geometry((Layer(0, (0.0, 9.0, 99.0), 1), Layer(1, (0.0, 9.0, 99.0), 1))))
+    write_geometry(path, Geometry((Layer(0, (0.0, 99.0), 1), Layer(1, (0.0, 9.0, 99.0), 1))))
     tiny = Calorimeter(
         binning=path, depths=(0.0, 9.0, 30.0), energies_mev=(1000.0, 4000.0), max_spots=50
     )
     data = tiny.simulate(4000, 1)
+    torch.manual_seed(0)
     flow = ShowerFlow(tiny.schema, system=tiny, hidden=16, n_layers=2, layer_hidden=(8,), n_bins=32)
     train(flow, data, steps=10)
-    noise, n, incident = generator(2), 10000, 2000.0
+    noise, n, incident = generator(1), 50000, 2000.0
     v0 = float(flow.showers.threshold)
+
+    def cut(whole, two):
+        # In two, with ln(L/R) uniform, and the logarithm of 1 / density; or all to the right.
+        span = (whole / v0 - 1).clamp(min=1 + 1e-6).log()
+        left = whole * torch.sigmoid((2 * torch.rand(n, generator=noise) - 1) * span)
+        right = whole - left
+        log_weight = (2 * span * left * right / whole).log()
+        possible = (left >= v0) & (right >= v0)
+        if not two:
+            return torch.zeros(n), whole, torch.zeros(n)
+        return left, right, torch.where(possible, log_weight, -torch.inf)
+
     integral = torch.zeros((), dtype=torch.float64)
-    for pattern in range(16):
-        on = torch.tensor([pattern >> k & 1 for k in range(4)]).bool()
-        # Logarithmic in each voxel: importance sampling with density 1 / (v ln(top / v0)).
-        width = math.log(6000.0 / v0)
-        log_v = torch.rand(n if pattern else 1000, 4, generator=noise) * width
-        x = torch.where(on, v0 * log_v.exp(), 0.0)
-        log_weight = torch.where(on, x.clamp(min=v0).log() + math.log(width), 0.0).sum(1)
-        batch = Batch(x=x, condition=torch.full((len(x), 1), incident))
+    for first, second, third in itertools.product((False, True), repeat=3):
+        both, none = second and third, not (second or third)
+        if none and not first:
+            continue
+        total = incident * (0.3 + 1.4 * torch.rand(n, generator=noise))
+        log_weight = torch.full((n,), math.log(1.4 * incident))
+        one, rest, more = cut(total, two=first and not none)
+        if none:
+            one, rest = rest, one
+        a, b, last = cut(rest, two=both)
+        if second and not third:
+            a, b = b, a
+        log_weight = log_weight + more + last
+        kept = log_weight > -torch.inf
+        batch = Batch(x=torch.stack([one, a, b], 1), condition=torch.full((n, 1), incident))[kept]
         with torch.no_grad():
             log_p = flow.elbo(batch, generator=noise)
-        integral += (log_p + log_weight).double().exp().mean()
-    print("INT", integral)
+        integral += (log_p + log_weight[kept]).double().exp().sum() / n
     assert integral.item() == pytest.approx(1, abs=0.1)
 
 
