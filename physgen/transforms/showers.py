@@ -36,6 +36,8 @@ from physgen.transforms.splits import SplitTree
 
 ALL_RIGHT, ALL_LEFT = -32.0, 32.0
 """What a split is mapped to that gives all to one side; the others lie within half of that."""
+SPAN = 1e-3
+"""Least range of ln(L/R) that is stretched to [0, 1]: below, nothing is left to be told."""
 
 
 class ShowerTransform(Transform):
@@ -161,7 +163,7 @@ class ShowerTransform(Transform):
         y, s = self._fractions(nodes)
         left, right = self.tree.sides(nodes)
         slope = self.splits.log_slope(y, s, self.tree.group)
-        scale = (0.5 * (1 / left + 1 / right) / self._span(left + right)).log()
+        scale = (0.5 * (1 / left + 1 / right) / self._span(left + right).clamp(min=SPAN)).log()
         both = (left > 0) & (right > 0)
         return mapped, total + torch.where(both, slope + scale, 0.0).sum(1)
 
@@ -258,7 +260,7 @@ class ShowerTransform(Transform):
 
     def _span(self, whole: Tensor) -> Tensor:
         """Return the largest ln(L/R) of a split of energy W."""
-        return (whole / self.threshold - 1).clamp(min=1.001).log()
+        return (whole / self.threshold - 1).clamp(min=1).log()
 
     def _total(self, batch: Batch, energies: Tensor) -> tuple[Tensor, Tensor]:
         incident = self._incident(batch)
@@ -281,7 +283,7 @@ class ShowerTransform(Transform):
         """Return (ln W, s), (B, n_splits) each; ln W is NaN where there is nothing to split."""
         left, right = self.tree.sides(nodes)
         whole = left + right
-        s = 0.5 + 0.5 * (left / right).log() / self._span(whole)
+        s = 0.5 + 0.5 * (left / right).log() / self._span(whole).clamp(min=SPAN)
         s = torch.where(left > 0, s.clamp(0, 1), -torch.inf)
         s = torch.where((right <= 0) & (left > 0), torch.inf, s)
         return torch.where(whole > 0, whole.log(), torch.nan), s

@@ -91,7 +91,7 @@ def test_the_outcomes_have_the_frequencies_of_the_data(fitted):
         assert off.abs().max() < 0.06
 
 
-@given(st.floats(1.0, 1e6), st.floats(-40.0, 40.0), st.integers(0, 362))
+@given(st.floats(1.0, 3.0) | st.floats(1.0, 1e6), st.floats(-40.0, 40.0), st.integers(0, 362))
 @settings(max_examples=200)
 def test_whatever_is_drawn_a_split_keeps_the_sum_and_the_threshold(fitted, energy, z, split):
     v0 = fitted.threshold
