@@ -124,6 +124,8 @@ def train(
         return  # Of the processes that torchrun started, the first one speaks for all.
     if score:
         _print_scorecards({run.recipe.name: run.scorecard}, as_json)
+    elif as_json:
+        typer.echo(json.dumps({"run": str(run.path)}))
     if not as_json:
         typer.echo(f"run directory: {run.path}")
         if score:
@@ -184,6 +186,7 @@ def validate(
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run directories.")],
     output: Annotated[Path, typer.Option("-o", "--output")] = Path("report.html"),
+    as_json: Json = False,
 ) -> None:
     """Write one offline HTML page for one or several scored runs.
 
@@ -191,7 +194,7 @@ def report(
     """
     from physgen.validation.report import report as write_report
 
-    typer.echo(f"report: {write_report(runs, output)}")
+    _print_mapping({"report": str(write_report(runs, output))}, as_json)
 
 
 @app.command()
@@ -218,7 +221,7 @@ def generate(
 
     try:
         count = int(float(n))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(f"-n {n}: not a number of samples") from error
     with _bars(as_json) as progress:
         pipeline.generate(
@@ -283,6 +286,11 @@ def main() -> None:
             raise
         typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if "--debug" in sys.argv or error.filename is None:
+            raise
+        typer.secho(f"error: {error.filename}: {error.strerror}", err=True, fg=typer.colors.RED)
+        sys.exit(InputError.exit_code)
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 Sample i belongs to block i // 4096. A block is always computed whole, with a generator keyed by
 (seed, block), and cut afterwards: so neither n, nor the number of workers, nor where an interrupted
-run went on changes a sample. (The device does: its random numbers are others.) A block is the unit
-of restart; the output file appears when the last one is in it.
+run went on changes a sample. (The device does: its random numbers are others.) The output file
+appears when the last block is in it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def generate_file(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """Write `n` samples to a file, block by block; memory is that of one block.
+    """Write `n` samples to a file, block by block.
+
+    Memory is that of one block where the format can grow; spins, lattices and npz are held whole.
 
     Args:
         surrogate: on the device to compute on.
@@ -63,8 +65,8 @@ def generate_file(
         path: of the output; it appears when it is complete.
         seed: decides all samples.
         condition: see `generate_blocks`.
-        system: decides the format, if it has files of its own; else the suffix does: .h5, .hdf5,
-            .root or .npz (the last is held in memory).
+        system: decides the format, if it writes files of this suffix; else .h5, .hdf5, .root and
+            .npz hold plain samples.
         overwrite: replace an existing file, once the new one is complete.
         progress: called after each block.
 
@@ -130,6 +132,9 @@ def generate_blocks(
                 rows = rows.to(surrogate.device, surrogate.dtype)
             batch = surrogate.sample(BLOCK, rows, generator=generator)
         batch = batch[: stop - start].to("cpu")
+        if batch.chain is not None:
+            # Every block starts chains of its own.
+            batch = batch.replace(chain=batch.chain + block * BLOCK)
         _check_finite(batch, start)
         yield batch
         if progress is not None:
@@ -163,9 +168,9 @@ def _check_finite(batch: Batch, start: int) -> None:
 def _open_writer(
     path: Path, n: int, schema: Schema, system: object
 ) -> AbstractContextManager[Append]:
-    if isinstance(system, HasWriter):
-        return system.writer(path, n)
-    if isinstance(system, HasFiles):
+    if isinstance(system, HasFiles) and path.suffix in system.suffixes:
+        if isinstance(system, HasWriter):
+            return system.writer(path, n)
         return _collect(partial(system.write, path))
     if path.suffix in (".h5", ".hdf5"):
         return hdf5_writer(path, schema=schema)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -20,7 +21,7 @@ from physgen.export import card as cards
 from physgen.export import pyfunc
 from physgen.generation import generate as generate_batch
 from physgen.generation import generate_file
-from physgen.io.writer import atomic, hdf5_writer
+from physgen.io.writer import atomic, hdf5_writer, refuse_existing
 from physgen.recipe import Recipe, read
 from physgen.run import Run, system_of
 from physgen.scoring import score_ensemble, score_files, score_run
@@ -74,7 +75,9 @@ def train(
             )
             if track and world.first:
                 stack.enter_context(Tracker(run.path))
-            if not run.finished:
+            if run.finished:
+                run.check_unchanged()
+            else:
                 train_run(
                     run, world, progress if progress and world.first else _silent, force=force
                 )
@@ -234,9 +237,20 @@ def simulate(recipe: Recipe, output: Path, n: int, seed: int, *, overwrite: bool
     system = system_of(recipe)
     if not isinstance(system, Simulates) or not isinstance(system, HasFiles):
         raise InputError(f"system {recipe.system.kind!r} has no built-in simulation")
-    if output.exists() and not overwrite:
-        raise InputError(f"{output} exists; choose another name, or pass --overwrite")
-    system.write(output, system.simulate(n, seed))
+    if n < 1:
+        raise InputError(f"n = {n}: ask for one sample or more")
+    if output.suffix not in system.suffixes:
+        raise InputError(
+            f"{output}: samples of {recipe.system.kind} are written as {', '.join(system.suffixes)}"
+        )
+    refuse_existing(output, overwrite)
+    # Beside the old file until the new one is complete.
+    beside = output.with_name(f"{output.stem}.{secrets.token_hex(4)}{output.suffix}")
+    try:
+        system.write(beside, system.simulate(n, seed))
+        beside.replace(output)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _write_scores(folder: Path, comparison: Comparison, card: Scorecard) -> None:

@@ -305,6 +305,11 @@ def _index(node: list[Any], part: str, key: str) -> int:
 
 def _resolve_paths(tree: dict[str, Any]) -> None:
     """Make the user's file paths absolute, so that a run can be resumed from anywhere."""
+    system = tree.get("system")
+    if isinstance(system, dict) and isinstance(system.get("action"), str):
+        path, colon, function = system["action"].rpartition(":")
+        if colon and Path(path).exists():
+            system["action"] = f"{Path(path).resolve()}:{function}"
     data = tree.get("data")
     if isinstance(data, dict):
         for key in ("path", "binning"):

@@ -22,7 +22,7 @@ from physgen.io.stream import Stream
 from physgen.io.writer import atomic
 from physgen.recipe import DATA_KEYS, Component, Recipe, asks_for, build, read
 from physgen.surrogates.base import Surrogate
-from physgen.systems.base import HasFiles, Simulates, System
+from physgen.systems.base import HasFiles, HasOwnFiles, Simulates, System
 from physgen.transforms.base import Chain
 from physgen.validation.scorecard import Scorecard
 
@@ -107,6 +107,25 @@ class Run:
                 )
             system.write(path, system.simulate(data.n, data.seed))
         return system.open(path)
+
+    def identity(self) -> dict[str, str]:
+        """Return hashes of all that the training depends on: recipe, data, files of the system."""
+        found = {"recipe": self.recipe.digest()}
+        if isinstance(self.system, HasOwnFiles):
+            found["system"] = self.system.digest()
+        if self.source is not None:
+            found["data"] = self.source.digest()
+        return found
+
+    def check_unchanged(self) -> None:
+        """Raise `CheckpointError` if what a finished run was trained on has changed since."""
+        now, before = self.identity(), self.provenance.get("identity", {})
+        for name in ("system", "data"):
+            if now.get(name) != before.get(name):
+                raise CheckpointError(
+                    f"{self.path} was trained with another {name}: a file that the recipe names "
+                    "has changed since; remove the directory to train again, or put the file back"
+                )
 
     @cached_property
     def parts(self) -> Split:

@@ -25,7 +25,7 @@ from physgen.sampling.metropolis import independence_metropolis
 from physgen.surrogates.base import HasDensity, HasLogWeight, Surrogate
 from physgen.systems.base import HasAction, HasFiles, Simulates, System
 from physgen.systems.ensemble import Ensemble
-from physgen.validation.comparison import Comparison
+from physgen.validation.comparison import Comparison, Role
 from physgen.validation.ensemble import analyse
 from physgen.validation.scorecard import Metric, Scorecard, judge
 
@@ -45,7 +45,7 @@ PROPOSALS = 4096
 def compare(run: Run, surrogate: Surrogate) -> Comparison:
     """Draw samples of a surrogate and set them beside truth, more truth, and the baseline."""
     recipe, system = run.recipe, run.system
-    truth, floor = _truth(run)
+    truth, floor, groups = _truth(run)
     n = recipe.sampling.n if truth is None else len(truth)
     condition = None if truth is None else truth.condition
     device = choose_device(recipe.engine.device)
@@ -57,6 +57,7 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
         truth=truth,
         floor=floor,
         baseline=_baseline(run, n, condition),
+        groups=groups,
         seed=recipe.sampling.seed,
     )
     if recipe.sampling.correction == "none":
@@ -82,13 +83,18 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
     )
 
 
-def metrics_of(recipe: Recipe, *, limits: bool = True) -> list[Metric]:
-    """Construct the metrics of a recipe, with or without the limits that it states."""
-    parts = [
-        part if limits else Component(kind=part.kind, **_without_limits(part.options))
-        for part in recipe.validation.metrics
-    ]
-    return [build("metrics", part, {}) for part in parts]
+def metrics_of(recipe: Recipe) -> list[Metric]:
+    """Construct the metrics of a recipe."""
+    return [build("metrics", part, {}) for part in recipe.validation.metrics]
+
+
+def metrics_for_files(recipe: Recipe) -> list[Metric]:
+    """Construct those metrics of a recipe that need no surrogate, without their limits."""
+    limits = ("tolerance", "maximum")
+    parts = [part for part in recipe.validation.metrics if part.kind != "importance"]
+    free = [{k: v for k, v in part.options.items() if k not in limits} for part in parts]
+    pairs = zip(parts, free, strict=True)
+    return [build("metrics", Component(kind=part.kind, **o), {}) for part, o in pairs]
 
 
 def score_run(run: Run, surrogate: Surrogate) -> tuple[Comparison, Scorecard]:
@@ -111,19 +117,21 @@ def score_files(
     system = system_of(recipe)
     true, made = _open(system, truth), _open(system, generated)
     limit = min(len(made), recipe.sampling.n)
-    first, second = halves(true, np.arange(len(true)), limit)
+    first, second, groups = halves(true, np.arange(len(true)), limit)
     comparison = Comparison(
         system=system,
         generated=Stream(made, batch_size=1).sample(len(first)),
         truth=first,
         floor=second,
+        groups=groups,
         seed=recipe.sampling.seed,
     )
     provenance = {
         "truth": {"file": str(truth), "sha256": true.digest(), "used": 2 * len(first)},
         "generated": {"file": str(generated), "sha256": made.digest(), "used": len(first)},
     }
-    metrics = metrics_of(recipe, limits="validation.metrics" in overrides)
+    stated = "validation.metrics" in overrides
+    metrics = metrics_of(recipe) if stated else metrics_for_files(recipe)
     return comparison, judge(comparison, metrics, provenance=provenance)
 
 
@@ -145,10 +153,6 @@ def score_ensemble(
     return analyse(system, batch, provenance={"file": str(file)})
 
 
-def _without_limits(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if key not in ("tolerance", "maximum")}
-
-
 def _recipe_for(path: Path) -> str:
     """Return the recipe whose system reads files of this format."""
     found = inspect(path)["format"]
@@ -159,8 +163,13 @@ def _recipe_for(path: Path) -> str:
     return RECIPES[found]
 
 
-def halves(source: Source, rows: NDArray[np.int64], limit: int) -> tuple[Batch, Batch]:
-    """Return two disjoint samples of equal size, at most `limit`; rows of one group share a half.
+Groups = dict[Role, NDArray[np.int64]]
+
+
+def halves(source: Source, rows: NDArray[np.int64], limit: int) -> tuple[Batch, Batch, Groups]:
+    """Return two disjoint samples of equal size, at most `limit`, and the group keys of their rows.
+
+    Rows of one group share a half: the first is the truth, the second its floor.
 
     Raises:
         InputError: there are too few rows.
@@ -173,11 +182,18 @@ def halves(source: Source, rows: NDArray[np.int64], limit: int) -> tuple[Batch, 
         raise InputError(
             f"{source.name}: {len(rows)} rows are too few to make two samples of truth"
         )
+    # Drawn here, not by the stream, so that the keys are those of the rows that were drawn.
+    generator = np.random.default_rng(TRUTH_SEED)
     first, second = (
-        Stream(source, rows[part], batch_size=1).sample(n)
+        np.sort(generator.choice(rows[part], n, replace=False))
         for part in (parts.train, parts.validation)
     )
-    return first, second
+    groups: Groups = {} if keys is None else {"truth": keys[first], "floor": keys[second]}
+    return (
+        Stream(source, first, batch_size=1).sample(n),
+        Stream(source, second, batch_size=1).sample(n),
+        groups,
+    )
 
 
 def _open(system: System, path: Path) -> Source:
@@ -186,8 +202,8 @@ def _open(system: System, path: Path) -> Source:
     return system.open(path)
 
 
-def _truth(run: Run) -> tuple[Batch | None, Batch | None]:
-    """Two independent samples of the truth of the same size, never seen in training."""
+def _truth(run: Run) -> tuple[Batch | None, Batch | None, Groups]:
+    """Two independent samples of the truth of the same size, never seen in training; group keys."""
     recipe, system = run.recipe, run.system
     if recipe.data is not None and recipe.data.path is not None:
         source = run.source
@@ -195,9 +211,9 @@ def _truth(run: Run) -> tuple[Batch | None, Batch | None]:
             raise RecipeError("the data section names a file that holds no samples")
         return halves(source, run.parts.test, recipe.sampling.n)
     if not isinstance(system, Simulates):
-        return None, None
+        return None, None, {}
     n, seed = recipe.sampling.n, TRUTH_SEED + 2 * recipe.sampling.seed
-    return system.simulate(n, seed), system.simulate(n, seed + 1)
+    return system.simulate(n, seed), system.simulate(n, seed + 1), {}
 
 
 def _baseline(run: Run, n: int, condition: torch.Tensor | None) -> Batch | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 
 from physgen import __version__
 from physgen.batch import Batch
+from physgen.engine import journal
 from physgen.engine.distributed import World
 from physgen.engine.loop import fit
 from physgen.errors import Stopped
@@ -47,13 +47,12 @@ def train_run(run: Run, world: World, tell: Progress, *, force: bool = False) ->
         surrogate.initialise(sample)
         context = {"surrogate": surrogate, "system": run.system, "steps": recipe.engine.steps}
         method: Method = build("methods", recipe.method, context)
-    identity = {"recipe": recipe.digest()}
+    identity = run.identity()
     streams: dict[str, Stream] = {}
     described: dict[str, Any] = {}
     evaluate = None
     if run.source is not None:
         source, parts = run.source, run.parts
-        identity["data"] = source.digest()
         described = {
             "name": source.name,
             "sha256": identity["data"],
@@ -67,8 +66,7 @@ def train_run(run: Run, world: World, tell: Progress, *, force: bool = False) ->
             held_out = Stream(source, parts.validation, batch_size=1, seed=recipe.engine.seed)
             evaluate = _held_out_loss(surrogate, held_out.sample(HELD_OUT))
     if world.first:
-        run.write_provenance({"data": described})
-    started = time.monotonic()
+        run.write_provenance({"identity": identity, "data": described})
     result = fit(
         surrogate,
         method,
@@ -95,10 +93,21 @@ def train_run(run: Run, world: World, tell: Progress, *, force: bool = False) ->
             "transform": [part.model_dump() for part in recipe.transform],
             "data": described,
             "steps": result.step,
-            "training_seconds": round(time.monotonic() - started, 1),
+            "training_seconds": round(_seconds(run), 1),
             "held_out": result.best,
         },
     )
+
+
+def _seconds(run: Run) -> float:
+    """Return how long the training took, over all its sessions."""
+    total = begun = last = 0.0
+    for entry in journal.read(run.path / journal.NAME):
+        if entry.get("event") in ("start", "resume"):
+            total += last - begun
+            begun = entry["time"]
+        last = entry["time"]
+    return total + last - begun
 
 
 def _prepare_data(run: Run, tell: Progress) -> None:

@@ -137,3 +137,42 @@ def test_a_folder_that_is_no_run_is_left_alone(monkeypatch, capsys, tmp_path):
     assert code == 2
     assert "not a run directory" in err
     assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["generate", "nowhere", "-n", "inf", "-o", "x.h5"], "inf"),
+        (["simulate", "ising-rbm", "-n", "0", "-o", "x.h5"], "one sample"),
+        (["simulate", "calo-flow", "-n", "10", "-o", "x.npz"], ".hdf5"),
+        (["train", "phi4-flow", "--runs", "/proc/nothing", "--no-track"], "/proc/nothing"),
+    ],
+)
+def test_what_cannot_be_made_is_said(monkeypatch, capsys, tmp_path, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert said in err
+
+
+def test_simulate_overwrites_only_when_asked(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "spins.h5"
+    arguments = ["simulate", "ising-rbm", "-n", "5", "-o", path, "system.shape=[4,4]"]
+    assert call(monkeypatch, capsys, *arguments)[0] == 0
+    before = path.read_bytes()
+    assert call(monkeypatch, capsys, *arguments, "--seed", 2)[0] == 2
+    assert path.read_bytes() == before
+    assert call(monkeypatch, capsys, *arguments, "--seed", 2, "--overwrite")[0] == 0
+    assert path.read_bytes() != before
+    assert [p.name for p in tmp_path.iterdir()] == ["spins.h5"]
+
+
+def test_two_ensembles_are_judged_without_a_surrogate(monkeypatch, capsys, tmp_path):
+    for name, seed in (("a.h5", 1), ("b.h5", 2)):
+        arguments = ["simulate", "phi4-flow", "-n", "600", "-o", tmp_path / name, "--seed", seed]
+        assert call(monkeypatch, capsys, *arguments, "system.shape=[4,4]")[0] == 0
+    arguments = ["validate", tmp_path / "a.h5", "--against", tmp_path / "b.h5", "--json"]
+    options = ["--system", "phi4-flow", "--set", "system.shape=[4,4]"]
+    code, out, err = call(monkeypatch, capsys, *arguments, *options)
+    assert code == 0, err
+    assert json.loads(out)["verdict"] == "info"

@@ -131,6 +131,8 @@ class Physics:
 
 
 class WholeFiles(Physics):
+    suffixes = (".xyz",)
+
     def open(self, path):
         return HDF5Source(path, x="mine")
 
@@ -157,3 +159,5 @@ def test_the_system_decides_the_format(surrogate, tmp_path):
     with h5py.File(tmp_path / "b.xyz") as file:
         assert file.attrs["n"] == n
         np.testing.assert_array_equal(file["1"], expected.x[BLOCK:])
+    generate_file(surrogate, n, tmp_path / "c.root", seed=3, system=WholeFiles())
+    assert (tmp_path / "c.root").read_bytes().startswith(b"root")

@@ -105,10 +105,13 @@ class World:
                     dist.broadcast(tensor, src=0)
 
     def check_equal(self, module: nn.Module) -> None:
-        """Raise `TrainingError` if the ranks' parameters and buffers are not equal bit by bit."""
+        """Raise `TrainingError` if the ranks' parameters are not equal bit by bit.
+
+        Buffers may differ: Markov chains belong to their rank.
+        """
         if self.size == 1:
             return
-        hashes = self.gather(module_hash(module))
+        hashes = self.gather(parameter_hash(module))
         different = [rank for rank, value in enumerate(hashes) if value != hashes[0]]
         if different:
             raise TrainingError(
@@ -118,10 +121,10 @@ class World:
             )
 
 
-def module_hash(module: nn.Module) -> str:
-    """SHA-256 over parameters and buffers."""
+def parameter_hash(module: nn.Module) -> str:
+    """SHA-256 over the parameters."""
     sha = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
+    for name, value in sorted(module.named_parameters()):
         sha.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
         sha.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()

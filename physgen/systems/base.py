@@ -113,8 +113,22 @@ class HasFeatures(Protocol):
 
 
 @runtime_checkable
+class HasOwnFiles(Protocol):
+    """Is itself partly defined by files: a geometry, an action."""
+
+    def digest(self) -> str:
+        """Return the SHA-256 of them."""
+        ...
+
+
+@runtime_checkable
 class HasFiles(Protocol):
     """Has file formats of its own."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of the files that `write` makes."""
+        ...
 
     def open(self, path: Path) -> Source:
         """Open a user's file as samples of this system; raises `FormatError` if it is not."""

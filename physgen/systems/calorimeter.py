@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -32,6 +33,7 @@ from physgen.errors import DomainError, RecipeError
 from physgen.io.calochallenge import CaloChallengeSource, calochallenge_writer, shower_schema
 from physgen.io.shipped import shipped
 from physgen.io.source import Source
+from physgen.io.writer import Append, sha256
 from physgen.systems.base import Derived
 from physgen.systems.geometry import Geometry, read_geometry
 from physgen.systems.kernels.shower import Beam, Medium, Readout, showers
@@ -113,10 +115,18 @@ class Calorimeter:
     @cached_property
     def geometry(self) -> Geometry:
         """The voxels."""
+        return read_geometry(self._binning_file, self.particle)
+
+    @property
+    def _binning_file(self) -> Path:
         path = Path(self.binning)
         if not path.exists() and path.parent == Path():
-            path = shipped("datasets", path.name)
-        return read_geometry(path, self.particle)
+            return shipped("datasets", path.name)
+        return path
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the binning file."""
+        return sha256(self._binning_file)
 
     @cached_property
     def schema(self) -> Schema:
@@ -309,11 +319,20 @@ class Calorimeter:
             material(self.absorber), active, self.absorber_mm, self.active_mm, self.resolution
         )
 
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of the files that `write` makes."""
+        return (".h5", ".hdf5")
+
     def open(self, path: Path) -> Source:
         """Open a CaloChallenge HDF5 file that fits the binning; raises `FormatError` otherwise."""
         return CaloChallengeSource(path, self.geometry.n_voxels)
 
     def write(self, path: Path, batch: Batch) -> None:
         """Write showers as a CaloChallenge HDF5 file, atomically."""
-        with calochallenge_writer(path) as append:
+        with self.writer(path, len(batch)) as append:
             append(batch)
+
+    def writer(self, path: Path, n: int) -> AbstractContextManager[Append]:
+        """Write showers as a CaloChallenge HDF5 file piece by piece."""
+        return calochallenge_writer(path)

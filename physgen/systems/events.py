@@ -118,6 +118,11 @@ class EventTable:
             columns += self._pairs(columns)
         return torch.stack(columns, -1)
 
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of the files that `write` makes."""
+        return (".root", ".h5", ".hdf5", ".npz")
+
     def open(self, path: Path) -> Source:
         """Open a file with the columns of this table."""
         if path.suffix in (".yaml", ".yml"):

@@ -162,6 +162,11 @@ class Ising:
         known = critical and square and self.shape[0] in _BINDER
         return {"U4": _BINDER[self.shape[0]]} if known else {}
 
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of the files that `write` makes."""
+        return (".h5", ".hdf5", ".npz")
+
     def open(self, path: Path) -> SpinSource:
         """Open an HDF5 or npz file of configurations; raises `FormatError` if it is not one."""
         return SpinSource(path, shape=tuple(self.shape))

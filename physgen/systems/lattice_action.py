@@ -23,6 +23,7 @@ from torch import Tensor
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, InputError, suggest
 from physgen.io.source import Source
+from physgen.io.writer import sha256
 from physgen.sampling import hmc
 from physgen.sampling.thinning import spacing
 from physgen.systems import lattice_files
@@ -97,6 +98,15 @@ class LatticeAction:
         )
         chain = torch.arange(_CHAINS).repeat_interleave(length)
         return Batch(x=run.x.flatten(0, 1)[:n].contiguous(), chain=chain[:n])
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the file that holds the action."""
+        return sha256(Path(self.source.rpartition(":")[0]))
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of the files that `write` makes."""
+        return (".h5", ".hdf5", ".npz")
 
     def open(self, path: Path) -> Source:
         """Open an ensemble; raises `FormatError` where it is none, or of another lattice."""

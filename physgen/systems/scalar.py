@@ -140,6 +140,11 @@ class Phi4:
         row = _REFERENCE.get((self.shape[0], self.lam)) if square else None
         return dict(zip(_REFERENCE_NAMES, zip(*row, strict=True), strict=True)) if row else {}
 
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of the files that `write` makes."""
+        return (".h5", ".hdf5", ".npz")
+
     def open(self, path: Path) -> Source:
         """Open an ensemble; raises `FormatError` where it is none, or of another lattice."""
         return lattice_files.open_ensemble(path, self.schema)

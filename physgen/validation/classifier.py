@@ -6,9 +6,12 @@ measured on a third that it never saw,
     AUC = sum_ij w_i v_j [s(x_i) > s(y_j)] / (sum w sum v)          (ties count one half)
 
 0.5 if the samples cannot be told apart. Its error is that of DeLong, DeLong & Clarke-Pearson (1988)
-with weights. A weak or small judge sees less: each AUC names its judge and the training size, and
-stands beside its floor, the AUC of the same judge between two samples of truth. From a judge
-calibrated by isotonic regression, c(x) = p(true | x), follows the Jensen-Shannon divergence
+with weights; terms of one group of rows (candidates of one collision) are summed before they are
+squared, as by Obuchowski (1997). A group trains, chooses or tests as a whole: a judge that learned
+one of its rows by heart would recognise the others. A weak or small judge sees less: each AUC names
+its judge and the training size, and stands beside its floor, the AUC of the same judge between two
+samples of truth. From a judge calibrated by isotonic regression on the second part, to which it was
+not fitted, c(x) = p(true | x), follows the Jensen-Shannon divergence
 
     JSD = 1/2 E_true log2(2 c) + 1/2 E_generated log2(2 (1 - c))    in [0, 1] bits.
 """
@@ -30,13 +33,15 @@ from physgen.validation.scorecard import Curve, Row
 from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierTest:
     """AUC of a judge, its truth-against-truth floor, and the baseline's.
 
-    Of each sample 3/5 train, 1/5 choose the epoch and 1/5 test, at most `n_train` rows training.
+    Of each sample 3/5 train, 1/5 choose the epoch and calibrate, and 1/5 test; at most `n_train`
+    rows train.
 
     Attributes:
         judge: "neural", an MLP of 3 x 256 (LeakyReLU, Adam, standardised inputs); or "boosted",
@@ -75,12 +80,21 @@ class ClassifierTest:
             )
         truth = comparison.features(comparison.truth, self.level)
         weight = comparison.measured["truth"].weight
+        groups = comparison.groups
         found = {}
         for role, measured in comparison.measured.items():
             batch = comparison.batch(role)
             if role != "truth" and batch is not None:
                 other = comparison.features(batch, self.level)
-                found[role] = self.test(truth, other, weight, measured.weight, seed=comparison.seed)
+                found[role] = self.test(
+                    truth,
+                    other,
+                    weight,
+                    measured.weight,
+                    groups.get("truth"),
+                    groups.get(role),
+                    seed=comparison.seed,
+                )
         ours, floor, baseline = found["generated"], found.get("floor"), found.get("baseline")
         name = f"{self.judge} judge, {self.level} level"
         note = f"trained on {ours.n_train} + {ours.n_train} rows, tested on {ours.n_test}"
@@ -128,41 +142,53 @@ class ClassifierTest:
         generated: Array,
         weight_truth: Array | None = None,
         weight_generated: Array | None = None,
+        groups_truth: Rows | None = None,
+        groups_generated: Rows | None = None,
         *,
         seed: int,
     ) -> Judgement:
-        """Train and test on (N, F) and (M, F) features; equal numbers of rows of both are used."""
+        """Train and test on (N, F) and (M, F) features; equal numbers of rows of both are used.
+
+        Rows whose (N,) or (M,) group keys are equal are never apart.
+        """
         n = min(len(truth), len(generated), math.ceil(self.n_train * 5 / 3))
         if n < 20:
             raise InputError(f"{n} rows of each class are too few to train and test a judge")
         generator = np.random.default_rng(seed)
-        parts = []
-        for values, weight in ((truth, weight_truth), (generated, weight_generated)):
+        n_parts = self.folds if self.folds > 1 else 5
+        features, weights, identity, parts = [], [], [], []
+        for values, weight, groups in (
+            (truth, weight_truth, groups_truth),
+            (generated, weight_generated, groups_generated),
+        ):
             rows = generator.permutation(len(values))[:n]
             w = np.ones(n) if weight is None else weight[rows]
-            parts.append((values[rows], w / w.mean()))
-        # Rows 2 i and 2 i + 1 are one of each class, so that slices are balanced.
-        x = np.stack([parts[0][0], parts[1][0]], 1).reshape(2 * n, -1)
-        w = np.stack([parts[0][1], parts[1][1]], 1).reshape(-1)
-        y = np.tile([1.0, 0.0], n)
-        bad = int((~np.isfinite(x)).sum())
+            keys = (
+                np.arange(n) if groups is None else np.unique(groups[rows], return_inverse=True)[1]
+            )
+            features.append(values[rows])
+            weights.append(w / w.mean())
+            identity.append(keys)
+            parts.append(partition(keys, n_parts, generator))
+        x, w, keys, part = (np.concatenate(c) for c in (features, weights, identity, parts))
+        y = np.repeat([1.0, 0.0], n)
         tested, n_train = [], 0
         for fold in range(self.folds):
-            train, choose, test = _split(n, fold, self.folds if self.folds > 1 else 5)
+            test = np.flatnonzero(part == fold)
+            choose = np.flatnonzero(part == (fold + 1) % n_parts)
+            train = np.flatnonzero((part != fold) & (part != (fold + 1) % n_parts))
             n_train = len(train) // 2
             scores = self._scores(x, y, w, train, choose, seed + fold)
-            tested.append(
-                (scores[test], y[test], w[test], *_calibrated(scores, y, w, choose, test))
-            )
-        columns = [np.concatenate(column) for column in zip(*tested, strict=True)]
-        scores, labels, weights, calibrated = columns
+            certain = _calibrated(scores, y, w, choose, test)
+            tested.append((scores[test], y[test], w[test], certain, keys[test]))
+        scores, y, w, calibrated, keys = (np.concatenate(c) for c in zip(*tested, strict=True))
         return Judgement(
-            auc=auc(scores, labels, weights),
-            jsd=jensen_shannon(calibrated, labels, weights),
-            roc=roc(scores, labels, weights),
+            auc=auc(scores, y, w, keys),
+            jsd=jensen_shannon(calibrated, y, w, keys),
+            roc=roc(scores, y, w),
             n_train=n_train,
             n_test=len(scores) // 2,
-            not_finite=bad,
+            not_finite=int((~np.isfinite(x)).sum()),
         )
 
     def _scores(
@@ -170,8 +196,8 @@ class ClassifierTest:
         x: Array,
         y: Array,
         w: Array,
-        train: NDArray[np.int64],
-        choose: NDArray[np.int64],
+        train: Rows,
+        choose: Rows,
         seed: int,
     ) -> Array:
         if self.judge == "boosted":
@@ -186,7 +212,8 @@ class Judgement:
     Attributes:
         auc, jsd: with errors; the JSD in bits.
         roc: (false positive rate, true positive rate).
-        n_train, n_test: rows of each class that trained, and that were tested.
+        n_train, n_test: rows of each class that trained, and that were tested; the mean of both
+            classes, where groups make them differ.
         not_finite: how many feature values were NaN or infinite.
     """
 
@@ -198,16 +225,28 @@ class Judgement:
     not_finite: int
 
 
-def auc(scores: Array, labels: Array, weights: Array) -> Estimate:
-    """Return the weighted AUC of (N,) scores for labels 1 against 0, with DeLong's error."""
-    sides = [(scores[labels == k], weights[labels == k]) for k in (1.0, 0.0)]
-    (positive, w), (negative, v) = sides
-    above = _share_below(positive, negative, v)  # of the negatives, below each positive
-    below = 1 - _share_below(negative, positive, w)
+def auc(scores: Array, labels: Array, weights: Array, groups: Rows | None = None) -> Estimate:
+    """Return the weighted AUC of (N,) scores for labels 1 against 0, with DeLong's error.
+
+    Rows of one class with the same (N,) group number are not taken for independent.
+    """
+    positive, negative = labels == 1, labels == 0
+    w, v = weights[positive], weights[negative]
+    above = _share_below(scores[positive], scores[negative], v)  # of the negatives, below each
+    below = 1 - _share_below(scores[negative], scores[positive], w)
     value = float(w @ above / w.sum())
-    variance = float((w**2) @ (above - value) ** 2) / float(w.sum()) ** 2
-    variance += float((v**2) @ (below - value) ** 2) / float(v.sum()) ** 2
+    variance = 0.0
+    for of, weight, share in ((positive, w, above), (negative, v, below)):
+        terms = weight * (share - value)
+        variance += _square_sum(terms, groups, of) / float(weight.sum()) ** 2
     return Estimate(value, math.sqrt(variance))
+
+
+def _square_sum(terms: Array, groups: Rows | None, of: NDArray[np.bool_]) -> float:
+    """Return the sum over groups of the squared sum of their terms; `of` selects them."""
+    if groups is not None:
+        terms = np.bincount(groups[of], weights=terms)
+    return float(terms @ terms)
 
 
 def _share_below(points: Array, others: Array, weights: Array) -> Array:
@@ -231,9 +270,11 @@ def roc(scores: Array, labels: Array, weights: Array, n_points: int = 100) -> Cu
     return tuple(x.tolist()), tuple(y.tolist())
 
 
-def jensen_shannon(calibrated: Array, labels: Array, weights: Array) -> Estimate:
-    """Return the JSD in bits from calibrated (N,) probabilities of label 1."""
-    # The outermost steps of an isotonic fit rest on few samples: no certainty beyond 1%.
+def jensen_shannon(
+    calibrated: Array, labels: Array, weights: Array, groups: Rows | None = None
+) -> Estimate:
+    """Return the JSD in bits from calibrated (N,) probabilities of label 1; groups as in `auc`."""
+    # No certainty beyond 1%, which few samples could bear out.
     c = np.clip(calibrated, 0.01, 0.99)
     value, variance = 0.0, 0.0
     for label, terms in ((1.0, np.log2(2 * c)), (0.0, np.log2(2 * (1 - c)))):
@@ -241,28 +282,52 @@ def jensen_shannon(calibrated: Array, labels: Array, weights: Array) -> Estimate
         w, t = weights[of], terms[of]
         mean = float(w @ t / w.sum())
         value += mean / 2
-        variance += float((w**2) @ (t - mean) ** 2) / float(w.sum()) ** 2 / 4
+        variance += _square_sum(w * (t - mean), groups, of) / float(w.sum()) ** 2 / 4
     return Estimate(value, math.sqrt(variance))
 
 
-def _split(
-    n: int, fold: int, n_folds: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return rows that train, choose the epoch, and test: one part of `n_folds` each for the last.
+def partition(keys: Rows, n_parts: int, generator: np.random.Generator) -> Rows:
+    """Deal (N,) rows into parts of nearly equal size; rows with the same key share one.
 
-    Pairs of rows (one of each class) stay together.
+    Args:
+        keys: numbers of the groups, from 0 without gaps.
+        n_parts: how many.
+        generator: of the order in which groups are dealt.
+
+    Returns:
+        (N,) part of each row.
+
+    Raises:
+        InputError: a part has no rows, because there are too few groups.
     """
-    parts = np.array_split((2 * np.arange(n)[:, None] + np.arange(2)), n_folds)
-    test, choose, *train = parts[fold:] + parts[:fold]
-    return np.concatenate(train).ravel(), choose.ravel(), test.ravel()
+    sizes: Rows = np.bincount(keys)
+    order = generator.permutation(len(sizes))
+    ends = np.empty(len(sizes), dtype=np.int64)
+    ends[order] = np.cumsum(sizes[order])
+    # Where the middle of a group lies when all stand in a row.
+    part: Rows = ((2 * ends - sizes) * n_parts // (2 * len(keys)))[keys]
+    if len(np.unique(part)) < n_parts:
+        raise InputError(
+            f"{len(sizes)} groups of rows are too few to train and test a judge (the largest has "
+            f"{sizes.max()} of {len(keys)} rows): give more data, or leave out the classifier"
+        )
+    return part
 
 
-def _calibrated(
-    scores: Array, y: Array, w: Array, choose: NDArray[np.int64], test: NDArray[np.int64]
-) -> tuple[Array]:
+def _calibrated(scores: Array, y: Array, w: Array, choose: Rows, test: Rows) -> Array:
     """Map test scores to probabilities by isotonic regression on the rows that chose the epoch."""
     from sklearn.isotonic import IsotonicRegression
 
     regression = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
-    regression.fit(scores[choose], y[choose], sample_weight=np.abs(w[choose]))
-    return (np.asarray(regression.predict(scores[test]), dtype=float64),)
+    weight = np.abs(w[choose])
+    for label in (0.0, 1.0):  # even odds, also where groups of unequal size make classes unequal
+        weight[y[choose] == label] /= weight[y[choose] == label].sum()
+    # A step that k rows of one class make at either end is no certainty: a row of the other class
+    # beyond it makes it 1 / (k + 1), as far as so many rows can tell.
+    score, row = scores[choose], 2 / len(choose)
+    regression.fit(
+        np.concatenate([[score.min()], score, [score.max()]]),
+        np.concatenate([[1.0], y[choose], [0.0]]),
+        sample_weight=np.concatenate([[row], weight, [row]]),
+    )
+    return np.asarray(regression.predict(scores[test]), dtype=float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -34,6 +34,8 @@ class Comparison:
         baseline: samples of something simple to stand beside.
         proposals: independent draws with `log_weight` that `generated` was corrected from.
         corrected: whether `generated` was corrected to be exact.
+        groups: (N,) group keys of the rows of a sample (candidates of one collision share one), by
+            role; a sample that is not there has rows that stand alone. No two samples share a key.
         seed: of all resampling and of the judges.
     """
 
@@ -44,6 +46,7 @@ class Comparison:
     baseline: Batch | None = None
     proposals: Batch | None = None
     corrected: bool = False
+    groups: Mapping[Role, NDArray[np.int64]] = field(default_factory=dict)
     seed: int = 0
 
     def batch(self, role: Role) -> Batch | None:

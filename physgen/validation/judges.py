@@ -1,7 +1,8 @@
 """The two judges: a small network, and gradient-boosted trees. Both return a score for every row.
 
-Rows `train` are learned from, rows `choose` decide when to stop. Both train with |w|: the test that
-follows uses signed weights, and is right for whatever score was learned.
+Rows `train` are learned from, rows `choose` only decide when to stop: neither trees nor network are
+fitted to them, so that they can calibrate the score afterwards. Both judges train with |w|: the
+test that follows uses signed weights, and is right for whatever score was learned.
 """
 
 from __future__ import annotations
@@ -34,9 +35,14 @@ def boosted(
     trees = HistGradientBoostingClassifier(
         max_iter=200, learning_rate=0.1, early_stopping=True, n_iter_no_change=10, random_state=seed
     )
-    rows = np.concatenate([train, choose])
-    trees.set_params(validation_fraction=len(choose) / len(rows))
-    trees.fit(values[rows], y[rows], sample_weight=np.abs(w[rows]))
+    trees.fit(
+        values[train],
+        y[train],
+        sample_weight=np.abs(w[train]),
+        X_val=values[choose],
+        y_val=y[choose],
+        sample_weight_val=np.abs(w[choose]),
+    )
     return np.asarray(trees.decision_function(values), dtype=float64)
 
 

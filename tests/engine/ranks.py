@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from toys import Numbers, Plain, make
 
-from physgen.engine.distributed import module_hash
+from physgen.engine.distributed import parameter_hash
 from physgen.engine.loop import fit
 from physgen.engine.options import Engine
 from physgen.errors import PhysgenError
@@ -64,7 +64,7 @@ def work(base, case):
         surrogate, method = train(base / "parts", case)
         _, whole = train(base / "whole", case)
         found = {
-            "hash": module_hash(surrogate),
+            "hash": parameter_hash(surrogate),
             "weights": torch.cat([p.flatten() for p in surrogate.parameters()]).tolist(),
             "chains": method.tensors["chains"].tolist(),
             "chains of one part": whole.tensors["chains"].tolist(),

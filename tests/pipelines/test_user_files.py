@@ -8,6 +8,7 @@ import uproot
 
 import physgen
 from physgen import recipe
+from physgen.errors import CheckpointError
 from physgen.run import Run
 from physgen.scoring import score_ensemble
 
@@ -117,6 +118,11 @@ def test_an_action_of_a_user(tmp_path):
     }
     run = train("lattice-flow", changes, tmp_path)
     assert {row.name for row in run.scorecard.rows} >= {"phi^2", "|m|", "chi2", "U4"}
+
+    file = tmp_path / "my_action.py"
+    file.write_text(file.read_text().replace("0.5 * x**2", "5.0 * x**2"))
+    with pytest.raises(CheckpointError, match="has changed since"):
+        train("lattice-flow", changes, tmp_path)
 
 
 def test_a_chain_of_anybody(tmp_path):
