@@ -5,20 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from physgen.console import bars, print_mapping, print_scorecards
 from physgen.errors import InputError, PhysgenError
-
-if TYPE_CHECKING:
-    from rich.progress import TaskID
-
-    from physgen.training import Progress
-    from physgen.validation.scorecard import Scorecard
 
 app = typer.Typer(
     name="physgen",
@@ -54,7 +47,7 @@ def doctor(as_json: Json = False) -> None:
     """
     from physgen.engine.device import describe_machine
 
-    _print_mapping(describe_machine(), as_json)
+    print_mapping(describe_machine(), as_json)
 
 
 @app.command()
@@ -65,7 +58,7 @@ def inspect(file: Path, as_json: Json = False) -> None:
     """
     from physgen.io.inspect import inspect as look
 
-    _print_mapping(look(file), as_json)
+    print_mapping(look(file), as_json)
 
 
 @app.command()
@@ -86,7 +79,7 @@ def simulate(
 
     resolved = recipe.read(system, recipe.parse_overrides(overrides or []))
     pipeline.simulate(resolved, output, n, seed, overwrite=overwrite)
-    _print_mapping({"file": str(output), "n": n, "seed": seed}, as_json)
+    print_mapping({"file": str(output), "n": n, "seed": seed}, as_json)
 
 
 @app.command()
@@ -109,7 +102,7 @@ def train(
     from physgen import pipeline
     from physgen.recipe import parse_overrides
 
-    with _bars(as_json) as progress:
+    with bars(as_json) as progress:
         run = pipeline.train(
             recipe,
             parse_overrides(overrides or []),
@@ -123,7 +116,7 @@ def train(
     if os.environ.get("RANK", "0") != "0":
         return  # Of the processes that torchrun started, the first one speaks for all.
     if score:
-        _print_scorecards({run.recipe.name: run.scorecard}, as_json)
+        print_scorecards({run.recipe.name: run.scorecard}, as_json)
     elif as_json:
         typer.echo(json.dumps({"run": str(run.path)}))
     if not as_json:
@@ -162,7 +155,7 @@ def validate(
     """
     from physgen import pipeline, recipe
 
-    with _bars(as_json) as progress:
+    with bars(as_json) as progress:
         if target.is_dir():
             card = pipeline.validate(target, progress=progress)
             output = target
@@ -177,7 +170,7 @@ def validate(
                 output=output,
                 progress=progress,
             )
-    _print_scorecards({target.name: card}, as_json)
+    print_scorecards({target.name: card}, as_json)
     if output is not None and not as_json:
         typer.echo(f"report: {output / 'report.html'}")
 
@@ -194,7 +187,7 @@ def report(
     """
     from physgen.validation.report import report as write_report
 
-    _print_mapping({"report": str(write_report(runs, output))}, as_json)
+    print_mapping({"report": str(write_report(runs, output))}, as_json)
 
 
 @app.command()
@@ -223,7 +216,7 @@ def generate(
         count = int(float(n))
     except (ValueError, OverflowError) as error:
         raise InputError(f"-n {n}: not a number of samples") from error
-    with _bars(as_json) as progress:
+    with bars(as_json) as progress:
         pipeline.generate(
             run,
             count,
@@ -234,7 +227,7 @@ def generate(
             overwrite=overwrite,
             progress=progress,
         )
-    _print_mapping({"file": str(output), "n": count, "seed": seed}, as_json)
+    print_mapping({"file": str(output), "n": count, "seed": seed}, as_json)
 
 
 @tracking.command()
@@ -251,7 +244,7 @@ def sync(
     """
     from physgen import pipeline
 
-    _print_mapping(pipeline.track(run, uri), as_json)
+    print_mapping(pipeline.track(run, uri), as_json)
 
 
 @app.command()
@@ -266,13 +259,13 @@ def quickstart(
     """
     from physgen import pipeline
 
-    with _bars(as_json) as progress:
+    with bars(as_json) as progress:
         finished, page = pipeline.quickstart(runs, full=full, progress=progress)
     if as_json:
         scores = {run.recipe.name: json.loads(run.scorecard.to_json()) for run in finished}
         typer.echo(json.dumps({"report": str(page), "scorecards": scores}))
         return
-    _print_scorecards({run.recipe.name: run.scorecard for run in finished}, as_json=False)
+    print_scorecards({run.recipe.name: run.scorecard for run in finished}, as_json=False)
     typer.echo(f"report: {page}")
 
 
@@ -293,38 +286,6 @@ def main() -> None:
         sys.exit(InputError.exit_code)
 
 
-@contextmanager
-def _bars(quiet: bool) -> Iterator[Progress | None]:
-    """Draw one progress bar a stage on standard error."""
-    if quiet:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Display
-
-    columns = (
-        TextColumn("{task.description:<34}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[figures]}"),
-    )
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        console.width = 110
-    with Display(*columns, console=console) as display:
-        tasks: dict[str, TaskID] = {}
-
-        def progress(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-            if stage not in tasks:
-                tasks[stage] = display.add_task(stage, total=total, figures="")
-            text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-            display.update(tasks[stage], completed=done, total=total, figures=text)
-
-        yield progress
-
-
 def _numbers(words: list[str]) -> dict[str, float]:
     """Turn `name=value` words into numbers by name."""
     found = {}
@@ -335,39 +296,3 @@ def _numbers(words: list[str]) -> dict[str, float]:
         except ValueError as error:
             raise InputError(f"--condition {word}: not of the form name=number") from error
     return found
-
-
-def _print_mapping(mapping: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(mapping, default=str))
-        return
-    from rich.console import Console
-    from rich.tree import Tree
-
-    def grow(tree: Tree, value: Any) -> None:
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
-            if isinstance(item, dict | list) and item:
-                grow(tree.add(str(key)), item)
-            else:
-                tree.add(f"{key}: {item}")
-
-    root = Tree("", hide_root=True)
-    grow(root, mapping)
-    Console(highlight=False).print(root)
-
-
-def _print_scorecards(cards: Mapping[str, Scorecard], as_json: bool) -> None:
-    if as_json:
-        contents = {name: json.loads(card.to_json()) for name, card in cards.items()}
-        typer.echo(json.dumps(contents if len(cards) > 1 else next(iter(contents.values()))))
-        return
-    from rich.console import Console
-
-    from physgen.validation.scorecard import summary
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        # A pipe has no width of its own; numbers are not to be folded for it.
-        console.width = 110
-    console.print(summary(cards))

@@ -1,0 +1,86 @@
+"""What the command line draws in a terminal: progress bars, trees, the table of scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from physgen.training import Progress
+    from physgen.validation.scorecard import Scorecard
+
+
+@contextmanager
+def bars(quiet: bool) -> Iterator[Progress | None]:
+    """Draw one progress bar a stage on standard error."""
+    if quiet:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Display
+
+    columns = (
+        TextColumn("{task.description:<34}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        console.width = 110
+    with Display(*columns, console=console) as display:
+        tasks: dict[str, TaskID] = {}
+
+        def progress(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+            if stage not in tasks:
+                tasks[stage] = display.add_task(stage, total=total, figures="")
+            text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            display.update(tasks[stage], completed=done, total=total, figures=text)
+
+        yield progress
+
+
+def print_mapping(mapping: dict[str, Any], as_json: bool) -> None:
+    """Print nested facts as a tree, or as JSON."""
+    if as_json:
+        typer.echo(json.dumps(mapping, default=str))
+        return
+    from rich.console import Console
+    from rich.tree import Tree
+
+    def grow(tree: Tree, value: Any) -> None:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            if isinstance(item, dict | list) and item:
+                grow(tree.add(str(key)), item)
+            else:
+                tree.add(f"{key}: {item}")
+
+    root = Tree("", hide_root=True)
+    grow(root, mapping)
+    Console(highlight=False).print(root)
+
+
+def print_scorecards(cards: Mapping[str, Scorecard], as_json: bool) -> None:
+    """Print scorecards by name as one table, or as JSON (a lone one without its name)."""
+    if as_json:
+        contents = {name: json.loads(card.to_json()) for name, card in cards.items()}
+        typer.echo(json.dumps(contents if len(cards) > 1 else next(iter(contents.values()))))
+        return
+    from rich.console import Console
+
+    from physgen.validation.scorecard import summary
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        # A pipe has no width of its own; numbers are not to be folded for it.
+        console.width = 110
+    console.print(summary(cards))
