@@ -163,9 +163,9 @@ class ClassifierTest:
         ):
             rows = generator.permutation(len(values))[:n]
             w = np.ones(n) if weight is None else weight[rows]
-            keys = (
-                np.arange(n) if groups is None else np.unique(groups[rows], return_inverse=True)[1]
-            )
+            # Numbers of the groups from 0; each row is its own where there are none.
+            own = np.arange(n) if groups is None else groups[rows]
+            keys = np.unique(own, return_inverse=True)[1]
             features.append(values[rows])
             weights.append(w / w.mean())
             identity.append(keys)
@@ -244,9 +244,8 @@ def auc(scores: Array, labels: Array, weights: Array, groups: Rows | None = None
 
 def _square_sum(terms: Array, groups: Rows | None, of: NDArray[np.bool_]) -> float:
     """Return the sum over groups of the squared sum of their terms; `of` selects them."""
-    if groups is not None:
-        terms = np.bincount(groups[of], weights=terms)
-    return float(terms @ terms)
+    sums = terms if groups is None else np.bincount(groups[of], weights=terms)
+    return float(np.sum(sums**2))
 
 
 def _share_below(points: Array, others: Array, weights: Array) -> Array:

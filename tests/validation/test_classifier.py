@@ -5,17 +5,24 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import norm
+from toy import Normal
 
+from physgen.batch import Batch, Schema, Variable
 from physgen.errors import InputError, RecipeError
+from physgen.io.source import ArraySource
+from physgen.scoring import halves
 from physgen.validation.classifier import (
     ClassifierTest,
-    _split,
     auc,
     jensen_shannon,
+    partition,
     roc,
 )
-from physgen.validation.judges import neural, standardised
+from physgen.validation.comparison import Comparison
+from physgen.validation.judges import boosted, neural, standardised
 
 
 def pair_sum(scores, labels, weights):
@@ -79,15 +86,92 @@ def test_weights_undo_a_shift():
 
 
 def test_cross_validation_tests_every_row_once():
-    rows = [_split(103, fold, 4) for fold in range(4)]
-    tested = np.concatenate([test for _, _, test in rows])
-    for train, choose, test in rows:
-        assert not set(train) & set(test)
-        assert not set(choose) & set(test)
-        assert not set(choose) & set(train)
-    assert len(set(tested)) >= 4 * 2 * (103 // 4)
+    part = partition(np.arange(103), 4, np.random.default_rng(0))
+    assert sorted(np.bincount(part)) == [25, 26, 26, 26]
     truth, other = np.random.default_rng(5).normal(size=(2, 400, 2))
     assert ClassifierTest(judge="boosted", folds=4).test(truth, other, seed=1).n_test == 400
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=60, max_size=90),
+    n_parts=st.integers(3, 5),
+    seed=st.integers(0, 99),
+)
+def test_parts_hold_whole_groups_and_are_alike_in_size(sizes, n_parts, seed):
+    keys = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    part = partition(keys, n_parts, np.random.default_rng(seed))
+    assert len(set(zip(keys, part, strict=True))) == len(sizes)
+    assert np.ptp(np.bincount(part, minlength=n_parts)) <= 2 * max(sizes)
+
+
+def repeated(n_groups, seed, copies=6):
+    """Groups of near-identical rows, as of the candidates of one collision, in mixed order."""
+    generator = np.random.default_rng(seed)
+    keys = generator.permutation(np.repeat(np.arange(n_groups), copies))
+    centres = generator.normal(size=(n_groups, 2))
+    return centres[keys] + 1e-3 * generator.normal(size=(len(keys), 2)), keys
+
+
+@pytest.mark.parametrize("folds", [1, 3])
+def test_groups_are_not_split_between_the_parts_of_a_judge(folds):
+    """Without keys, judges recognise a row by its twins; with them, the floor is a floor."""
+    samples = repeated(80, 1), repeated(80, 2)
+    system = Normal()
+    batches = [Batch(torch.from_numpy(x)) for x, _ in samples]
+    groups = {"truth": samples[0][1], "floor": 1000 + samples[1][1]}
+    metric = ClassifierTest(judge="boosted", folds=folds)
+    plain = metric.rows(Comparison(system, batches[1], *batches))[0]
+    grouped = metric.rows(Comparison(system, batches[1], *batches, groups=groups))[0]
+    assert plain.floor > 0.7
+    assert abs(grouped.floor - 0.5) < 3.5 * grouped.floor_error
+    assert grouped.floor_error > 1.5 * plain.floor_error
+
+
+def test_the_error_of_groups_matches_repetition():
+    generator = np.random.default_rng(8)
+    labels, keys = np.repeat([1.0, 0.0], 200), np.tile(np.repeat(np.arange(40), 5), 2)
+    found = []
+    for _ in range(300):
+        score = np.repeat(generator.normal(size=80), 5) + 0.8 * labels
+        found.append(auc(score, labels, np.ones(400), keys))
+    spread = np.std([f.value for f in found])
+    assert np.mean([f.error for f in found]) == pytest.approx(spread, rel=0.15)
+
+
+def test_halves_of_a_source_hold_whole_groups_and_their_keys():
+    generator = np.random.default_rng(9)
+    keys = generator.permutation(np.repeat(np.arange(70), 3))
+    batch = Batch(torch.from_numpy(keys[:, None].astype(float)))
+    schema = Schema((1,), (Variable("key"),))
+    source = ArraySource(batch, schema, keys=keys, block=16)
+    rows = np.arange(20, 200)
+    first, second, groups = halves(source, rows, 60)
+    assert len(first) == len(second) == 60
+    np.testing.assert_array_equal(first.x[:, 0].numpy(), groups["truth"])
+    np.testing.assert_array_equal(second.x[:, 0].numpy(), groups["floor"])
+    assert not set(groups["truth"]) & set(groups["floor"])
+    assert halves(ArraySource(batch, schema), rows, 60)[2] == {}
+
+
+@pytest.mark.parametrize("judge", ["neural", "boosted"])
+def test_samples_of_one_distribution_have_no_divergence(judge):
+    metric = ClassifierTest(judge=judge, epochs=3, calibrate=True)
+    for seed in range(3):
+        truth, other = np.random.default_rng(seed).normal(size=(2, 1000, 10))
+        found = metric.test(truth, other, seed=seed).jsd
+        assert abs(found.value) < max(4 * found.error, 0.01)
+
+
+def test_trees_are_not_fitted_to_the_rows_that_stop_them():
+    """Labels without meaning are learned by heart where they train, and nowhere else."""
+    generator = np.random.default_rng(10)
+    x, y = generator.normal(size=(900, 20)), generator.integers(0, 2, 900).astype(float)
+    train, choose = np.arange(500), np.arange(500, 900)
+    scores = boosted(x, y, np.ones(900), train, choose, 0)
+    assert auc(scores[train], y[train], np.ones(500)).value > 0.7
+    held = auc(scores[choose], y[choose], np.ones(400))
+    assert abs(held.value - 0.5) < 4 * held.error
 
 
 def test_jensen_shannon_of_known_probabilities():
@@ -118,7 +202,7 @@ def test_the_judge_is_seeded_and_leaves_global_randomness_alone():
     generator = np.random.default_rng(7)
     x, y, w = generator.normal(size=(200, 2)), np.tile([1.0, 0.0], 100), np.ones(200)
     before = torch.get_rng_state()
-    train, choose, _ = _split(100, 0, 5)
+    train, choose = np.arange(120), np.arange(120, 160)
     first = neural(x, y, w, train, choose, 3, 2)
     np.testing.assert_array_equal(first, neural(x, y, w, train, choose, 3, 2))
     assert torch.equal(before, torch.get_rng_state())
@@ -132,3 +216,5 @@ def test_faults():
         neural(x, y, w, np.arange(10), np.arange(10, 20), 0, 1)
     with pytest.raises(InputError, match="too few"):
         ClassifierTest().test(np.ones((5, 2)), np.ones((9, 2)), seed=0)
+    with pytest.raises(InputError, match="3 groups of rows are too few"):
+        partition(np.arange(30) % 3, 5, np.random.default_rng(0))
