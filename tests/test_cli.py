@@ -13,7 +13,7 @@ from physgen import cli
 
 def run(*arguments, cwd=None):
     return subprocess.run(
-        [sys.executable, "-c", "from physgen.cli import main; main()", *map(str, arguments)],
+        [sys.executable, "-m", "physgen", *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=cwd,
