@@ -69,7 +69,7 @@ def save(run: Path, destination: Path | None = None) -> Path:
             save_model(
                 Path(folder) / "model",
                 python_model=str(CODE),
-                artifacts={"run": kept.as_uri()},
+                artifacts={"run": kept.resolve().as_uri()},
                 signature=signature,
                 pip_requirements=[f"{name}=={version(name)}" for name in NEEDED],
                 metadata={"condition_domain": description["condition_domain"]},

@@ -5,6 +5,7 @@ import json
 import pytest
 
 import physgen
+import physgen.pipeline
 from physgen.batch import Batch
 from physgen.errors import InputError
 
@@ -73,3 +74,13 @@ def test_the_same_call_goes_on_where_it_was_cut(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "cut", cut)
     assert train(tmp_path / "cut") == train(tmp_path / "whole")
+
+
+def test_a_run_below_the_working_directory_is_tracked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    changes = {"system.shape": [4, 4], "engine.steps": 2, "engine.batch_size": 16}
+    run = physgen.train("phi4-coupling", changes, runs="runs", score=False)
+    assert (run.path / "export" / "pyfunc" / "MLmodel").exists()
+    physgen.pipeline.track(run.path)
+    assert json.loads((run.path / "tracking.json").read_text())
