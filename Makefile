@@ -34,8 +34,9 @@ lint: install-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Two workers on two cores: threads of their own would only get in each other's way.
 test: lint
-	$(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 test-slow: install-dev
 	$(BIN)/pytest -m slow
