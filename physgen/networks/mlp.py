@@ -9,14 +9,16 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-Activation = Literal["relu", "silu", "gelu", "tanh"]
+Activation = Literal["relu", "leaky-relu", "silu", "gelu", "tanh"]
 
-_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": partial(nn.ReLU, inplace=True),  # Its derivative follows from its output.
+    "leaky-relu": partial(nn.LeakyReLU, 0.2, inplace=True),
     "silu": nn.SiLU,
     "gelu": nn.GELU,
     "tanh": nn.Tanh,
 }
+"""What makes an activation, by its name."""
 
 
 class MLP(nn.Module):
@@ -43,7 +45,7 @@ class MLP(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for before, after in pairwise((n_in, *hidden)):
-            layers += [nn.Linear(before, after), _ACTIVATIONS[activation]()]
+            layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
         last = nn.Linear(hidden[-1] if hidden else n_in, n_out)
         if zero_output:
             nn.init.zeros_(last.weight)
