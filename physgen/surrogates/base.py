@@ -255,6 +255,14 @@ class Method:
         """Do one training step; return detached scalars ("loss" and what else is worth a curve)."""
         raise NotImplementedError
 
+    def concerns(self, step: int, metrics: Mapping[str, float]) -> list[str]:
+        """Return sentences on what goes wrong and what to do, once each.
+
+        Called when the journal is written, after `step` steps, with the means of what `step`
+        returned since the call before.
+        """
+        return []
+
     def state_dict(self) -> dict[str, Any]:
         """Return optimisers, critics, chains and replay buffers."""
         return {

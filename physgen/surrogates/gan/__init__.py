@@ -1,0 +1,1 @@
+"""Generative adversarial networks: a generator, its critic, and the games they play."""

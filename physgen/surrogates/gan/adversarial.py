@@ -1,0 +1,171 @@
+"""Adversarial training: critic and generator in turn (Goodfellow et al., arXiv 1406.2661).
+
+One step of the engine is `n_critic` steps of the critic, each on a batch and noise of its own, and
+one of the generator. What they minimise stands in `losses`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from physgen.batch import Batch
+from physgen.errors import RecipeError
+from physgen.surrogates.base import Method, StepContext
+from physgen.surrogates.gan.losses import LOSSES, LossName, slope_penalty, squared_slope
+from physgen.surrogates.gan.networks import Critic, Generator
+from physgen.surrogates.gan.watch import Watch, coverage
+
+LOOK = 50
+"""Steps between two estimates of the coverage."""
+
+COVERAGE_ROWS = 256
+"""Samples that it is estimated with."""
+
+
+class Adversarial(Method):
+    """Train a generator against a critic; event weights weigh both losses.
+
+    The journal shows "D_real" and "D_fake", the means of D(x) and D(G(z)) (of the bare scores for
+    hinge and Wasserstein losses), the critic's loss without its penalties, and every fifty steps
+    the share of data that generated samples come near ("coverage", see `watch`).
+
+    Args:
+        surrogate: a `Generator`, whose kind of network the critic takes.
+        steps: of the engine in all.
+        loss: what is played for.
+        n_critic: steps of the critic to one of the generator.
+        clip: clip the critic's weights into [-clip, clip].
+        gradient_penalty: lambda of the penalty on slopes other than 1 between data and samples.
+        r1: gamma of the penalty on slopes at the data.
+        spectral_norm: divide the critic's weights by their largest singular values.
+        hidden: widths of an mlp critic.
+        channels: of a convolutional critic.
+        kernel: length of its square kernels.
+        dropout: of a convolutional critic.
+        learning_rate: of Adam, for both.
+        momentum: of Adam's first moment; the opponent moves, so that little is more stable.
+
+    Raises:
+        RecipeError: the surrogate is no generator, or the options do not fit one another.
+    """
+
+    def __init__(
+        self,
+        surrogate: Generator,
+        *,
+        steps: int,
+        loss: LossName = "non-saturating",
+        n_critic: int = 1,
+        clip: float | None = None,
+        gradient_penalty: float = 0.0,
+        r1: float = 0.0,
+        spectral_norm: bool = False,
+        hidden: tuple[int, ...] = (256, 256),
+        channels: tuple[int, ...] = (32, 64),
+        kernel: int = 5,
+        dropout: float = 0.0,
+        learning_rate: float = 2e-4,
+        momentum: float = 0.5,
+    ) -> None:
+        super().__init__(surrogate)
+        if not isinstance(surrogate, Generator):
+            raise RecipeError(
+                f"method.kind: adversarial trains a generator, not {type(surrogate).__name__}"
+            )
+        if n_critic < 1:
+            raise RecipeError(f"method.n_critic={n_critic}: it must be at least 1")
+        if clip is not None and (clip <= 0 or spectral_norm):
+            raise RecipeError(
+                f"method.clip={clip} must be positive, and stand alone: spectral_norm=true bounds "
+                "the same weights in another way"
+            )
+        if loss == "wasserstein" and clip is None and not (gradient_penalty or spectral_norm):
+            raise RecipeError(
+                "method.loss: wasserstein needs a critic of bounded slope: set gradient_penalty=10,"
+                " clip=0.01, or spectral_norm=true"
+            )
+        self.generator, self.loss = surrogate, LOSSES[loss]
+        self.n_critic, self.clip = n_critic, clip
+        self.gradient_penalty, self.r1 = gradient_penalty, r1
+        self.critic = Critic(
+            surrogate.latent_shape,
+            surrogate.n_condition,
+            network=surrogate.network,
+            hidden=hidden,
+            channels=channels,
+            kernel=kernel,
+            dropout=dropout,
+            periodic=surrogate.periodic,
+            spectral_norm=spectral_norm,
+        )
+        self.modules["critic"] = self.critic
+        for name, network in (("critic", self.critic), ("generator", surrogate)):
+            self.optimisers[name] = torch.optim.Adam(
+                network.parameters(), lr=learning_rate, betas=(momentum, 0.99)
+            )
+        self._seen: list[Tensor] = []
+        self._watch = Watch(saturates=self.loss.saturates, late=steps / 2)
+
+    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Map to the transform's space, adding its noise."""
+        with torch.no_grad():
+            mapped, _ = self.surrogate.transform(batch, generator)
+        prepared: Batch = mapped
+        return prepared
+
+    def critic_loss(self, batch: Batch, noise: Tensor, mix: Tensor) -> Tensor:
+        """Return (B,) losses of the critic.
+
+        Args:
+            batch: prepared data; generated samples take its conditions and weights.
+            noise: (B, latent), normal.
+            mix: (B, 1), uniform, for the gradient penalty.
+        """
+        with torch.no_grad():
+            fake = self.generator.generate(noise, batch.condition)
+        real_score = self.critic(batch.x, batch.condition)
+        fake_score = self.critic(fake, batch.condition)
+        loss = self.loss.real(real_score) + self.loss.fake(fake_score)
+        shown = [self.loss.shown(real_score), self.loss.shown(fake_score), loss]
+        self._seen.append(torch.stack([values.detach().float().mean() for values in shown]))
+        if self.gradient_penalty:
+            penalty = slope_penalty(self.critic, batch.x, fake, mix, batch.condition)
+            loss = loss + self.gradient_penalty * penalty
+        if self.r1:
+            loss = loss + 0.5 * self.r1 * squared_slope(self.critic, batch.x, batch.condition)
+        return loss
+
+    def generator_loss(self, batch: Batch, noise: Tensor) -> Tensor:
+        """Return (B,) losses of the generator at the conditions of a prepared batch."""
+        fake = self.generator.generate(noise, batch.condition)
+        return self.loss.generator(self.critic(fake, batch.condition))
+
+    def step(self, batches: Mapping[str, Batch], ctx: StepContext) -> dict[str, Tensor]:
+        """Move the critic `n_critic` times, then the generator."""
+        batch, latent = batches["data"], self.generator.latent
+        for turn in range(self.n_critic):
+            if turn:
+                batch = ctx.next()
+            noise, mix = ctx.randn(latent), ctx.rand(1)
+            ctx.minimise(self.critic_loss, self.optimisers["critic"], batch, noise, mix)
+            if self.clip is not None:
+                with torch.no_grad():
+                    for parameter in self.critic.parameters():
+                        parameter.clamp_(-self.clip, self.clip)
+        noise = ctx.randn(latent)
+        loss = ctx.minimise(self.generator_loss, self.optimisers["generator"], batch, noise)
+        real, fake, critic = torch.stack(self._seen).mean(0)
+        self._seen.clear()
+        metrics = {"loss": loss, "critic_loss": critic, "D_real": real, "D_fake": fake}
+        if ctx.step % LOOK == 0:
+            with torch.no_grad():
+                fake = self.generator.generate(noise, batch.condition)
+            metrics["coverage"] = coverage(batch.x[:COVERAGE_ROWS], fake[:COVERAGE_ROWS])
+        return metrics
+
+    def concerns(self, step: int, metrics: Mapping[str, float]) -> list[str]:
+        """Say that the critic has won, or that modes are missing, once it has lasted."""
+        return self._watch.concerns(step, metrics)
