@@ -1,46 +1,29 @@
-"""A recipe: one typed YAML file a pipeline, names turned into classes through entry points.
+"""A recipe: one typed YAML file a pipeline, checked as a whole before anything runs.
 
-Each class's own constructor is its schema: the keyword-only parameters are what a recipe may set,
-checked by a pydantic model made from the signature. What the builder knows (`schema`, `system`,
-`surrogate`, ...) is handed over by parameter name.
+A recipe that begins with `like: OTHER` is that recipe with its own sections laid over it, key by
+key: a section of another `kind` replaces the one below, lists are replaced, and `null` removes.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import inspect
 import json
 import os
 import typing
-import warnings
 from collections.abc import Mapping, Sequence
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, Field, ValidationError
 
 from physgen import __version__
 from physgen.engine.options import Engine
 from physgen.errors import RecipeError, suggest
 from physgen.io.shipped import shipped, shipped_folder
-
-Group = Literal["systems", "transforms", "surrogates", "methods", "metrics"]
-
-CONTEXT = frozenset({"schema", "transform", "system", "surrogate", "steps"})
-"""Constructor parameters that the builder provides; a recipe cannot set them."""
-
-DATA_KEYS = frozenset({"path", "binning", "tree", "fields", "weight", "group"})
-"""Keys of the data section that are handed to a system whose constructor names them."""
-
-
-class Section(BaseModel):
-    """A part of a recipe: unknown keys are refused, and nothing changes after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from physgen.registry import Component, Group, Section, lookup, options_model
 
 
 class Data(Section):
@@ -76,18 +59,6 @@ class Sampling(Section):
     n: int = Field(default=16_384, gt=0)
     seed: int = 1
     correction: Literal["none", "independence-metropolis"] = "none"
-
-
-class Component(Section):
-    """A class by its name, with its options."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    kind: str
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """All but the kind."""
-        return dict(self.model_extra or {})
 
 
 class Validation(Section):
@@ -133,70 +104,6 @@ class Recipe(Section):
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-# --- names -> classes -----------------------------------------------------------------------------
-
-
-@functools.cache
-def registry(group: Group) -> dict[str, EntryPoint]:
-    """Return the entry points of a group by name; two packages claiming one name is an error."""
-    found: dict[str, EntryPoint] = {}
-    for point in entry_points(group=f"physgen.{group}"):
-        other = found.get(point.name)
-        if other is not None and other.value != point.value:
-            raise RecipeError(
-                f"two packages register the {group[:-1]} {point.name!r}: {other.value} and "
-                f"{point.value}; uninstall one of them"
-            )
-        found[point.name] = point
-    return found
-
-
-def lookup(group: Group, kind: str) -> type[Any]:
-    """Return the class registered under `kind`; `RecipeError` with near misses if there is none."""
-    known = registry(group)
-    if kind not in known:
-        raise RecipeError(f"no {group[:-1]} is called {kind!r}{suggest(kind, known)}")
-    try:
-        return typing.cast("type[Any]", known[kind].load())
-    except (ImportError, AttributeError) as error:
-        point = known[kind]
-        if point.value.startswith("physgen."):
-            raise
-        warnings.warn(f"plugin {point.value} does not load: {error}", stacklevel=2)
-        raise RecipeError(f"the {group[:-1]} {kind!r} is a plugin that does not load") from error
-
-
-def options_model(cls: type[Any]) -> type[BaseModel]:
-    """Return the pydantic model of what a recipe may set of `cls`: its keyword-only parameters."""
-    provided = CONTEXT | DATA_KEYS
-    hints = typing.get_type_hints(cls.__init__)
-    fields: dict[str, Any] = {}
-    for name, parameter in inspect.signature(cls).parameters.items():
-        if parameter.kind is parameter.KEYWORD_ONLY and name not in provided:
-            default = ... if parameter.default is parameter.empty else parameter.default
-            fields[name] = (hints.get(name, Any), default)
-    config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-    return create_model(cls.__name__, __config__=config, **fields)
-
-
-def build(group: Group, component: Component, context: Mapping[str, Any]) -> Any:
-    """Construct what `component` names, handing over what its constructor asks for by name."""
-    cls = lookup(group, component.kind)
-    options = options_model(cls)(**component.options)
-    chosen = {name: getattr(options, name) for name in options.model_fields_set}
-    parameters = inspect.signature(cls).parameters
-    given = {name: value for name, value in context.items() if name in parameters}
-    return cls(**given, **chosen)
-
-
-def asks_for(group: Group, component: Component, name: str) -> bool:
-    """Return whether the constructor of what `component` names takes a parameter `name`."""
-    return name in inspect.signature(lookup(group, component.kind)).parameters
-
-
-# --- reading --------------------------------------------------------------------------------------
-
-
 def read(
     recipe: str | os.PathLike[str],
     overrides: Mapping[str, Any] | None = None,
@@ -212,22 +119,8 @@ def read(
     Raises:
         RecipeError: with the file, the key, and what was meant.
     """
-    path = Path(recipe)
-    if path.suffix not in (".yaml", ".yml"):
-        names = [file.stem for file in shipped_folder("pipelines").glob("*.yaml")]
-        if str(recipe) not in names:
-            raise RecipeError(f"no recipe is called {str(recipe)!r}{suggest(str(recipe), names)}")
-        path = shipped("pipelines", f"{recipe}.yaml")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RecipeError(f"recipe {path}: {error.strerror}") from error
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"recipe {path} is not YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise RecipeError(f"recipe {path} must be a mapping of sections, such as `system: ...`")
+    path = _find(recipe)
+    tree = _tree(path)
     presets = tree.pop("presets", None) or {}
     if preset is not None:
         if preset not in presets:
@@ -238,6 +131,49 @@ def read(
         put(tree, key, value)
     _resolve_paths(tree)
     return check(tree, str(path))
+
+
+def _find(recipe: str | os.PathLike[str]) -> Path:
+    """Return the file of a recipe: the one given, or a shipped one by its name."""
+    path = Path(recipe)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    names = [file.stem for file in shipped_folder("pipelines").glob("*.yaml")]
+    if str(recipe) not in names:
+        raise RecipeError(f"no recipe is called {str(recipe)!r}{suggest(str(recipe), names)}")
+    return shipped("pipelines", f"{recipe}.yaml")
+
+
+def _tree(path: Path, users: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Parse a recipe; `like: OTHER` lays it over another one, whose presets are not taken."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"recipe {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"recipe {path} is not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise RecipeError(f"recipe {path} must be a mapping of sections, such as `system: ...`")
+    other = tree.pop("like", None)
+    if other is None:
+        return tree
+    if path in users:
+        raise RecipeError(f"recipe {path} is like itself: {' -> '.join(map(str, users))}")
+    base = _tree(_find(str(other)), (*users, path))
+    base.pop("presets", None)
+    return _overlay(base, tree)
+
+
+def _overlay(base: dict[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay sections over those of `base`, key by key; another `kind` replaces a whole section."""
+    result = dict(base)
+    for key, value in tree.items():
+        below = base.get(key)
+        if isinstance(below, dict) and isinstance(value, dict):
+            kind = below.get("kind")
+            value = _overlay(below, value) if value.get("kind", kind) == kind else value
+        result[key] = value
+    return {key: value for key, value in result.items() if value is not None}
 
 
 def check(tree: Mapping[str, Any], where: str = "recipe") -> Recipe:

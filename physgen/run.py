@@ -20,7 +20,8 @@ from physgen.io.source import HasNotes, Source
 from physgen.io.split import Split, repeats, split
 from physgen.io.stream import Stream
 from physgen.io.writer import atomic
-from physgen.recipe import DATA_KEYS, Component, Recipe, asks_for, build, read
+from physgen.recipe import Recipe, read
+from physgen.registry import DATA_KEYS, Component, asks_for, build
 from physgen.surrogates.base import Surrogate
 from physgen.systems.base import HasFiles, HasOwnFiles, Simulates, System
 from physgen.transforms.base import Chain
@@ -105,7 +106,8 @@ class Run:
                 raise RecipeError(
                     f"system {self.recipe.system.kind!r} cannot simulate: give it data.path=FILE"
                 )
-            system.write(path, system.simulate(data.n, data.seed))
+            with system.writer(path, data.n) as append:
+                append(system.simulate(data.n, data.seed))
         return system.open(path)
 
     def identity(self) -> dict[str, str]:

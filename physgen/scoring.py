@@ -19,7 +19,8 @@ from physgen.io.inspect import inspect
 from physgen.io.source import Source
 from physgen.io.split import split
 from physgen.io.stream import Stream
-from physgen.recipe import Component, Recipe, build, read
+from physgen.recipe import Recipe, read
+from physgen.registry import Component, build
 from physgen.run import Run, surrogate_of, system_of
 from physgen.sampling.metropolis import independence_metropolis
 from physgen.surrogates.base import HasDensity, HasLogWeight, Surrogate

@@ -16,7 +16,7 @@ from physgen.engine.loop import fit
 from physgen.errors import Stopped
 from physgen.export import card as cards
 from physgen.io.stream import Stream
-from physgen.recipe import build
+from physgen.registry import build
 from physgen.run import Run
 from physgen.surrogates.base import HasBound, HasDensity, Method, Surrogate
 

@@ -86,30 +86,44 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path, text):
         recipe.read(path)
 
 
-def test_two_packages_with_one_name_clash(monkeypatch):
-    from importlib.metadata import EntryPoint
+BASE = """\
+name: base
+summary: A base.
+system: {kind: ising, shape: [4, 4]}
+data: {n: 100, seed: 1}
+surrogate: {kind: rbm, hidden: 7}
+method: {kind: persistent-contrastive-divergence, k: 2}
+engine: {steps: 3, batch_size: 5}
+validation: {metrics: [{kind: means}, {kind: histograms}]}
+presets: {small: {engine.steps: 1}}
+"""
 
-    points = [EntryPoint("ising", f"{p}:Ising", "physgen.systems") for p in ("one", "two")]
-    monkeypatch.setattr(recipe, "entry_points", lambda group: points)
-    recipe.registry.cache_clear()
-    try:
-        with pytest.raises(RecipeError, match=r"one:Ising.*two:Ising"):
-            recipe.registry("systems")
-    finally:
-        recipe.registry.cache_clear()
+
+def test_a_recipe_like_another_lays_its_sections_over_it(tmp_path):
+    (tmp_path / "base.yaml").write_text(BASE)
+    path = tmp_path / "other.yaml"
+    path.write_text(
+        f"name: other\nlike: {tmp_path / 'base.yaml'}\nengine: {{steps: 9}}\ndata: null\n"
+        "surrogate: {kind: vae, latent: 2}\nmethod: {kind: evidence-lower-bound}\n"
+        "validation: {metrics: [{kind: means}]}\n"
+    )
+    found = recipe.read(path)
+    assert (found.name, found.summary, found.data) == ("other", "A base.", None)
+    assert (found.engine.steps, found.engine.batch_size) == (9, 5)
+    assert found.surrogate.options == {"latent": 2}, "another kind takes no options over"
+    assert found.method.options == {}
+    assert [metric.kind for metric in found.validation.metrics] == ["means"]
+    with pytest.raises(RecipeError, match="no preset 'small'"):
+        recipe.read(path, preset="small")
+    path.write_text(f"name: other\nlike: {tmp_path / 'base.yaml'}\nsurrogate: {{hidden: 8}}\n")
+    assert recipe.read(path).surrogate.options == {"hidden": 8}
 
 
-def test_a_broken_plugin_warns_and_is_named(monkeypatch):
-    from importlib.metadata import EntryPoint
-
-    points = [EntryPoint("odd", "no_such_package:Odd", "physgen.systems")]
-    monkeypatch.setattr(recipe, "entry_points", lambda group: points)
-    recipe.registry.cache_clear()
-    try:
-        with (
-            pytest.warns(UserWarning, match="no_such_package"),
-            pytest.raises(RecipeError, match="odd"),
-        ):
-            recipe.lookup("systems", "odd")
-    finally:
-        recipe.registry.cache_clear()
+def test_recipes_like_each_other_are_refused(tmp_path):
+    for name, other in (("a", "b"), ("b", "a")):
+        (tmp_path / f"{name}.yaml").write_text(f"like: {tmp_path / other}.yaml\n")
+    with pytest.raises(RecipeError, match="is like itself"):
+        recipe.read(tmp_path / "a.yaml")
+    (tmp_path / "a.yaml").write_text("like: ising-rmb\n")
+    with pytest.raises(RecipeError, match="ising-rbm"):
+        recipe.read(tmp_path / "a.yaml")
