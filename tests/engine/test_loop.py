@@ -1,32 +1,15 @@
 """The loop's arithmetic against plain torch, and its promises: exactness, guards, errors."""
 
-import copy
 import dataclasses
-import json
 import math
-import os
-import signal
 
 import pytest
 import torch
-from toys import Numbers, Plain, WithChains, digest, make
+from toys import OPTIONS, Numbers, Plain, entries, make, train
 
 from physgen.engine.loop import fit
 from physgen.engine.options import Engine
-from physgen.errors import CheckpointError, InputError, TrainingError
-
-OPTIONS = Engine(steps=12, batch_size=8, device="cpu", log_every=4, checkpoint_every=5)
-
-
-def train(directory, options=OPTIONS, method=Plain, stream=None, **keywords):
-    surrogate, trainer = make(method)
-    streams = {"data": stream or Numbers(options.batch_size)}
-    return surrogate, fit(surrogate, trainer, streams, directory, options, **keywords)
-
-
-def entries(directory, key="metrics"):
-    lines = (directory / "journal.jsonl").read_text().splitlines()
-    return [entry for entry in map(json.loads, lines) if key in entry]
+from physgen.errors import InputError, TrainingError
 
 
 class Weighted(Plain):
@@ -83,31 +66,6 @@ def test_gradients_reach_only_the_optimisers_parameters(tmp_path):
     assert not torch.equal(before.net[2].weight, after.net[2].weight)
 
 
-@pytest.mark.parametrize("method", [Plain, WithChains])
-@pytest.mark.parametrize("extra", [{}, {"accumulate": 2, "ema": 0.9, "clip": 1.0, "warmup": 3}])
-def test_a_run_in_two_parts_equals_a_run_in_one(tmp_path, method, extra):
-    options = dataclasses.replace(OPTIONS, **extra)
-    whole, _ = train(tmp_path / "whole", options, method)
-
-    def stop_at_six(step, metrics):
-        if step == 8:
-            os.kill(os.getpid(), signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    _, first = train(tmp_path / "parts", options, method, progress=stop_at_six)
-    assert not first.finished
-    assert first.step in (8, 9)
-    assert "run the same command again" in first.message
-    saved = sorted(path.name for path in (tmp_path / "parts/checkpoints").iterdir())
-    assert saved == ["step-000000005", f"step-{first.step:09d}"], "two signals, one save"
-    resumed, second = train(tmp_path / "parts", options, method)
-    assert second.finished
-    assert second.resumed_at == first.step
-    assert digest(resumed) == digest(whole)
-    names = [entry["event"] for entry in entries(tmp_path / "parts", "event")]
-    assert names == ["start", "stop", "resume", "finish"]
-
-
 def test_global_random_state_is_left_alone(tmp_path):
     torch.manual_seed(3)
     expected = torch.rand(2)
@@ -149,30 +107,6 @@ def test_moving_average_is_the_one_in_the_books(tmp_path):
         average = decay * average + (1 - decay) * weight
     torch.testing.assert_close(surrogate.net[0].weight.detach(), average)
     assert surrogate.limit.isinf().all(), "an infinite buffer must not turn into NaN"
-
-
-def test_best_weights_are_kept_and_survive_a_resume(tmp_path):
-    options = dataclasses.replace(OPTIONS, evaluate_every=3, checkpoint_every=6, ema=0.9)
-    losses = {3: 2.0, 6: 1.0, 9: 3.0, 12: 4.0}
-    surrogate, method = make()
-    kept = {}
-
-    def evaluate():
-        assert not surrogate.training
-        step = 3 * (len(kept) + 1)
-        kept[step] = copy.deepcopy(surrogate.state_dict())
-        return losses[step]
-
-    result = fit(surrogate, method, {"data": Numbers()}, tmp_path, options, evaluate=evaluate)
-    assert result.best == (1.0, 6)
-    assert torch.equal(surrogate.net[0].weight, kept[6]["net.0.weight"])
-    again, result = train(tmp_path, options, evaluate=evaluate)
-    assert result.best == (1.0, 6)
-    assert digest(again) == digest(surrogate)
-    values = {
-        e["step"]: e["metrics"]["held_out_loss"] for e in entries(tmp_path) if e["step"] % 3 == 0
-    }
-    assert values == losses
 
 
 def test_the_journal_holds_means_of_all_steps_once(tmp_path):
@@ -231,58 +165,6 @@ def test_negative_sum_of_weights_stops_instead_of_climbing(tmp_path):
 
     with pytest.raises(TrainingError, match="step 1;"):
         train(tmp_path, stream=Negative())
-
-
-def test_resume_refuses_what_changed_unless_forced(tmp_path):
-    train(tmp_path, identity={"recipe": "aaa", "data": "bbb"})
-    longer = dataclasses.replace(OPTIONS, steps=14)
-    with pytest.raises(CheckpointError, match=r"another recipe \(aaa, now ccc\)"):
-        train(tmp_path, longer, identity={"recipe": "ccc", "data": "bbb"})
-    _, result = train(tmp_path, longer, identity={"recipe": "ccc", "data": "bbb"}, force=True)
-    assert result.resumed_at == 12
-    assert result.step == 14
-
-
-def test_forced_resume_on_other_data_starts_them_anew(tmp_path):
-    class Other(Numbers):
-        def load_state_dict(self, state):
-            raise CheckpointError("cursor of another stream")
-
-    train(tmp_path)
-    longer = dataclasses.replace(OPTIONS, steps=14)
-    with pytest.raises(CheckpointError, match="another stream"):
-        train(tmp_path, longer, stream=Other())
-    other = Other()
-    with pytest.warns(RuntimeWarning, match="the data start anew"):
-        train(tmp_path, longer, stream=other, force=True)
-    assert other.position == 2
-
-
-def test_forced_resume_takes_the_new_learning_rate(tmp_path):
-    train(tmp_path)
-    surrogate, method = make(learning_rate=0.001)
-    options = dataclasses.replace(OPTIONS, steps=13)
-    fit(surrogate, method, {"data": Numbers()}, tmp_path, options, force=True)
-    assert entries(tmp_path)[-1]["metrics"]["learning_rate"] == 0.001
-
-
-def test_another_model_is_refused_with_reason(tmp_path):
-    train(tmp_path)
-    surrogate, _ = make()
-    surrogate.net[0] = torch.nn.Linear(3, 7)
-    with pytest.raises(CheckpointError, match="does not fit this model"):
-        fit(surrogate, Plain(surrogate), {"data": Numbers()}, tmp_path, OPTIONS)
-
-
-def test_a_second_process_is_refused(tmp_path):
-    def enter_again(step, metrics):
-        with pytest.raises(CheckpointError, match=f"in use by process {os.getpid()}"):
-            train(tmp_path)
-        refused.append(step)
-
-    refused = []
-    train(tmp_path, progress=enter_again)
-    assert refused
 
 
 @pytest.mark.parametrize(
@@ -353,20 +235,3 @@ def test_compiled_losses_agree_with_eager_ones(tmp_path):
     compiled, _ = train(tmp_path / "compiled", dataclasses.replace(OPTIONS, compile=True), Weighted)
     for ours, plain in zip(compiled.parameters(), eager.parameters(), strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("method", [Plain, WithChains])
-def test_cuda_resumes_where_it_stopped(tmp_path, method):
-    options = dataclasses.replace(OPTIONS, device="cuda", ema=0.9, deterministic=True)
-    whole, _ = train(tmp_path / "whole", options, method)
-
-    def stop(step, metrics):
-        if step == 8:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    train(tmp_path / "parts", options, method, progress=stop)
-    resumed, _ = train(tmp_path / "parts", options, method)
-    for ours, plain in zip(resumed.parameters(), whole.parameters(), strict=True):
-        torch.testing.assert_close(ours, plain)

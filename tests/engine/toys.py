@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import torch
 from torch import nn
 
 from physgen.batch import Batch, Schema, Variable
+from physgen.engine.loop import fit
+from physgen.engine.options import Engine
 from physgen.surrogates.base import Method, Surrogate
 
 SCHEMA = Schema(shape=(3,), variables=(Variable("x"),))
+OPTIONS = Engine(steps=12, batch_size=8, device="cpu", log_every=4, checkpoint_every=5)
 
 
 class Line(Surrogate):
@@ -112,3 +116,14 @@ def digest(surrogate):
     for _, value in sorted(surrogate.state_dict().items()):
         sha.update(value.cpu().numpy().tobytes())
     return sha.hexdigest()
+
+
+def train(directory, options=OPTIONS, method=Plain, stream=None, **keywords):
+    surrogate, trainer = make(method)
+    streams = {"data": stream or Numbers(options.batch_size)}
+    return surrogate, fit(surrogate, trainer, streams, directory, options, **keywords)
+
+
+def entries(directory, key="metrics"):
+    lines = (directory / "journal.jsonl").read_text().splitlines()
+    return [entry for entry in map(json.loads, lines) if key in entry]
