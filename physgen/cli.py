@@ -280,9 +280,10 @@ def main() -> None:
         typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
         sys.exit(error.exit_code)
     except OSError as error:
-        if "--debug" in sys.argv or error.filename is None:
+        if "--debug" in sys.argv:
             raise
-        typer.secho(f"error: {error.filename}: {error.strerror}", err=True, fg=typer.colors.RED)
+        where = "" if error.filename is None else f"{error.filename}: "
+        typer.secho(f"error: {where}{error.strerror or error}", err=True, fg=typer.colors.RED)
         sys.exit(InputError.exit_code)
 
 

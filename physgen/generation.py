@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -22,7 +21,7 @@ from physgen.engine.random import keyed_seed
 from physgen.errors import DomainError, InputError, TrainingError, suggest
 from physgen.io.writer import Append, hdf5_writer, npz_writer, refuse_existing, root_writer
 from physgen.surrogates.base import Surrogate
-from physgen.systems.base import HasFiles, HasWriter, System
+from physgen.systems.base import HasFiles, System
 
 BLOCK = 4096
 """Samples computed together; part of the definition of the output, so not an option."""
@@ -57,7 +56,7 @@ def generate_file(
 ) -> None:
     """Write `n` samples to a file, block by block.
 
-    Memory is that of one block where the format can grow; spins, lattices and npz are held whole.
+    Memory is that of one block; npz, which cannot grow, is held whole.
 
     Args:
         surrogate: on the device to compute on.
@@ -169,9 +168,7 @@ def _open_writer(
     path: Path, n: int, schema: Schema, system: object
 ) -> AbstractContextManager[Append]:
     if isinstance(system, HasFiles) and path.suffix in system.suffixes:
-        if isinstance(system, HasWriter):
-            return system.writer(path, n)
-        return _collect(partial(system.write, path))
+        return system.writer(path, n)
     if path.suffix in (".h5", ".hdf5"):
         return hdf5_writer(path, schema=schema)
     if path.suffix == ".root":
@@ -180,11 +177,3 @@ def _open_writer(
         return npz_writer(path, schema=schema)
     choices = suggest(path.suffix, [".h5", ".hdf5", ".root", ".npz"])
     raise InputError(f"{path}: no format has the suffix {path.suffix!r}{choices}")
-
-
-@contextmanager
-def _collect(write: Callable[[Batch], None]) -> Iterator[Append]:
-    """Serve systems that write all at once."""
-    parts: list[Batch] = []
-    yield parts.append
-    write(Batch.concatenate(parts))

@@ -247,7 +247,8 @@ def simulate(recipe: Recipe, output: Path, n: int, seed: int, *, overwrite: bool
     # Beside the old file until the new one is complete.
     beside = output.with_name(f"{output.stem}.{secrets.token_hex(4)}{output.suffix}")
     try:
-        system.write(beside, system.simulate(n, seed))
+        with system.writer(beside, n) as append:
+            append(system.simulate(n, seed))
         beside.replace(output)
     finally:
         beside.unlink(missing_ok=True)

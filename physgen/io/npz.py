@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError, suggest
@@ -14,6 +16,32 @@ from physgen.io.source import ArraySource, check_finite, to_tensor
 
 _FIELDS = ("condition", "weight", "mask", "chain", "log_weight")
 _LARGEST = 2**34
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read all arrays of a `.npz` by name.
+
+    Raises:
+        FormatError: not an archive of plain arrays, or one of them is larger than 16 GiB.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.filelist:
+                if info.file_size > _LARGEST:
+                    raise FormatError(
+                        f"{path}: array {info.filename.removesuffix('.npy')!r} has "
+                        f"{info.file_size:.3g} bytes, too large for an archive that must be read "
+                        "at once; write it as HDF5"
+                    )
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError as error:
+        raise FormatError(f"{path}: no such file") from error
+    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+        raise FormatError(
+            f"{path}: not an archive of plain arrays ({error}); arrays of Python objects are "
+            "refused, since loading them could run code"
+        ) from error
 
 
 def open_npz(path: Path | str, *, x: str = "x") -> ArraySource:
@@ -28,29 +56,11 @@ def open_npz(path: Path | str, *, x: str = "x") -> ArraySource:
             larger than 16 GiB, or a value is not finite (its row is named).
     """
     path = Path(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            sizes = {
-                info.filename.removesuffix(".npy"): info.file_size for info in archive.filelist
-            }
-        for name, size in sizes.items():
-            if size > _LARGEST:
-                raise FormatError(
-                    f"{path}: array {name!r} has {size:.3g} bytes, too large for an archive that "
-                    "must be read at once; write it as HDF5"
-                )
-        with np.load(path, allow_pickle=False) as archive:
-            if x not in archive:
-                raise FormatError(f"{path}: no array {x!r}{suggest(x, sizes)}")
-            arrays = {key: archive[key] for key in (*_FIELDS, "physgen_schema") if key in archive}
-            arrays["x"] = archive[x]
-    except FileNotFoundError as error:
-        raise FormatError(f"{path}: no such file") from error
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
-        raise FormatError(
-            f"{path}: not an archive of plain arrays ({error}); arrays of Python objects are "
-            "refused, since loading them could run code"
-        ) from error
+    found = read_arrays(path)
+    if x not in found:
+        raise FormatError(f"{path}: no array {x!r}{suggest(x, found)}")
+    arrays = {key: found[key] for key in (*_FIELDS, "physgen_schema") if key in found}
+    arrays["x"] = found[x]
     text = arrays.pop("physgen_schema", None)
     for name, array in arrays.items():
         if array.dtype.kind not in "biuf" or array.ndim == 0:

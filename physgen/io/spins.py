@@ -2,13 +2,17 @@
 
 HDF5 (and the same arrays in an npz): `samples` (N, sites) or (N, rows, columns), the string
 `variable_type` ("bernoulli" for 0/1, "ising" for -1/+1), and, if there are any, `weights` (N,) and
-the Markov chain of each configuration, `chain` (N,). They are read as -1/+1, one byte a spin.
+the Markov chain of each configuration, `chain` (N,). Flat rows are a lattice of the attribute
+`shape`, if the file has it. They are read as -1/+1, one byte a spin.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -19,8 +23,9 @@ from torch import Tensor
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError, suggest
 from physgen.io.hdf5 import HDF5Source, open_hdf5
+from physgen.io.npz import read_arrays
 from physgen.io.source import ArraySource, Source, blocks, digest_of, to_tensor
-from physgen.io.writer import atomic, hdf5_writer
+from physgen.io.writer import Append, atomic, hdf5_writer, npz_writer
 
 _LOWEST = {"bernoulli": 0, "ising": -1}
 """The value that stands for a spin that points down, by `variable_type`."""
@@ -53,13 +58,13 @@ class SpinSource:
         self.path = Path(path)
         self._where = f"{path}: dataset {dataset!r}"
         read = _from_npz if self.path.suffix == ".npz" else _from_hdf5
-        self._inner, declared = read(self.path, dataset, chain)
+        self._inner, facts = read(self.path, dataset, chain)
         self.block = self._inner.block
         self.schema = Schema(
-            _shape(self._inner.schema.shape, shape, self._where),
+            _shape(self._inner.schema.shape, shape, facts.get("shape"), self._where),
             (Variable("spin", domain="spin", dtype="int8"),),
         )
-        self._low = self._lowest(declared)
+        self._low = self._lowest(facts.get("variable_type"))
 
     def __len__(self) -> int:
         return len(self._inner)
@@ -103,31 +108,30 @@ class SpinSource:
         return -1
 
 
-def write_spins(path: Path, batch: Batch) -> None:
-    """Write (B, ...) spins of -1/+1 as HDF5 or npz, atomically, as flat rows of int8.
+@contextmanager
+def spin_writer(path: Path, shape: tuple[int, ...]) -> Iterator[Append]:
+    """Write (B, *shape) spins of -1/+1 piece by piece as flat rows of int8, HDF5 or npz.
 
     Raises:
         FormatError: a value is neither -1 nor +1.
         InputError: the file exists or cannot be written.
     """
-    if not (batch.x.abs() == 1).all():
-        raise FormatError(f"cannot write {path}: spins are -1 or +1, and other values are there")
     if path.suffix == ".npz":
-        with atomic(path) as part, part.open("wb") as archive:
-            np.savez(
-                archive, allow_pickle=False, variable_type=np.array("ising"), **_columns(batch)
-            )
+        facts = {"variable_type": "ising", "shape": shape}
+        with npz_writer(path, _columns, attributes=facts) as append:
+            yield append
         return
     with atomic(path) as part:
-        with hdf5_writer(part, _columns) as append:
-            append(batch)
+        with hdf5_writer(part, _columns, attributes={"shape": shape}) as append:
+            yield append
         with h5py.File(part, "r+") as file:
             file["variable_type"] = "ising"
-            file.attrs["shape"] = batch.x.shape[1:]
 
 
 def _columns(batch: Batch) -> dict[str, NDArray[np.generic]]:
     """Name the columns as other programs do."""
+    if not (batch.x.abs() == 1).all():
+        raise FormatError("cannot write: spins are -1 or +1, and other values are there")
     names: dict[str, Tensor | None] = {
         "samples": batch.x.flatten(1).to(torch.int8),
         "weights": batch.weight,
@@ -136,36 +140,47 @@ def _columns(batch: Batch) -> dict[str, NDArray[np.generic]]:
     return {name: value.cpu().numpy() for name, value in names.items() if value is not None}
 
 
-def _from_hdf5(path: Path, dataset: str, chain: str | None) -> tuple[Source, str | None]:
+def _from_hdf5(path: Path, dataset: str, chain: str | None) -> tuple[Source, dict[str, Any]]:
+    facts: dict[str, Any] = {}
     with open_hdf5(path) as file:
         weight = "weights" if "weights" in file else None
         chain = chain or ("chain" if "chain" in file else None)
-        declared = file["variable_type"][()] if "variable_type" in file else None
-    if isinstance(declared, bytes):
-        declared = declared.decode(errors="replace")
-    source = HDF5Source(path, x=dataset, weight=weight, chain=chain)
-    return source, None if declared is None else str(declared)
+        if "variable_type" in file:
+            declared = file["variable_type"][()]
+            named = declared.decode(errors="replace") if isinstance(declared, bytes) else declared
+            facts["variable_type"] = str(named)
+        if "shape" in file.attrs:
+            facts["shape"] = tuple(int(extent) for extent in np.ravel(file.attrs["shape"]))
+    return HDF5Source(path, x=dataset, weight=weight, chain=chain), facts
 
 
-def _from_npz(path: Path, dataset: str, chain: str | None) -> tuple[Source, str | None]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise FormatError(f"{path}: not an npz file of arrays ({error})") from error
+def _from_npz(path: Path, dataset: str, chain: str | None) -> tuple[Source, dict[str, Any]]:
+    arrays = read_arrays(path)
     for name in (dataset, chain):
         if name is not None and name not in arrays:
             raise FormatError(f"{path}: there is no array {name!r}{suggest(name, arrays)}")
     names = {"x": dataset, "weight": "weights", "chain": chain or "chain"}
     batch = Batch(**{key: to_tensor(arrays[n]) for key, n in names.items() if n in arrays})
-    declared = str(np.ravel(arrays["variable_type"])[0]) if "variable_type" in arrays else None
+    facts: dict[str, Any] = {}
+    if "variable_type" in arrays:
+        facts["variable_type"] = str(np.ravel(arrays["variable_type"])[0])
+    if "shape" in arrays:
+        facts["shape"] = tuple(int(extent) for extent in np.ravel(arrays["shape"]))
     schema = Schema(tuple(batch.x.shape[1:]), (Variable(dataset),))
-    return ArraySource(batch, schema, name=str(path)), declared
+    return ArraySource(batch, schema, name=str(path)), facts
 
 
-def _shape(stored: tuple[int, ...], wanted: tuple[int, ...] | None, where: str) -> tuple[int, ...]:
+def _shape(
+    stored: tuple[int, ...],
+    wanted: tuple[int, ...] | None,
+    said: tuple[int, ...] | None,
+    where: str,
+) -> tuple[int, ...]:
+    """Return the lattice of a configuration: as wanted, as the file says, or as it lies there."""
     sites = math.prod(stored)
     side = math.isqrt(sites)
+    if wanted is None and said is not None and math.prod(said) == sites:
+        return said
     if wanted is None:
         return (side, side) if len(stored) == 1 and side * side == sites else stored
     if math.prod(wanted) == sites and stored in (wanted, (sites,)):

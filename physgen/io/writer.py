@@ -215,9 +215,17 @@ def _branch_name(outer: str, inner: str) -> str:
 
 @contextmanager
 def npz_writer(
-    path: Path, layout: Layout = plain, *, schema: Schema | None = None, overwrite: bool = False
+    path: Path,
+    layout: Layout = plain,
+    *,
+    schema: Schema | None = None,
+    attributes: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> Iterator[Append]:
-    """Write batches as arrays of one `.npz` (held in memory until the end: npz cannot grow)."""
+    """Write batches as arrays of one `.npz` (held in memory until the end: npz cannot grow).
+
+    Its `attributes`, which npz does not have, are arrays like the others.
+    """
     parts: list[Mapping[str, NDArray[Any]]] = []
     with atomic(path, overwrite) as part:
         yield lambda batch: parts.append(layout(batch))
@@ -226,6 +234,7 @@ def npz_writer(
         arrays = (
             {name: np.concatenate([p[name] for p in parts]) for name in parts[0]} if parts else {}
         )
+        arrays |= {name: np.asarray(value) for name, value in (attributes or {}).items()}
         if schema is not None:
             arrays["physgen_schema"] = np.array(json.dumps(schema.to_dict()))
         with part.open("wb") as file:

@@ -127,29 +127,17 @@ class HasFiles(Protocol):
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Suffixes of the files that `write` makes."""
+        """Suffixes of the files that `writer` makes."""
         ...
 
     def open(self, path: Path) -> Source:
         """Open a user's file as samples of this system; raises `FormatError` if it is not."""
         ...
 
-    def write(self, path: Path, batch: Batch) -> None:
-        """Write samples in the format of the field, atomically."""
-        ...
-
-
-@runtime_checkable
-class HasWriter(Protocol):
-    """Writes its file format piece by piece, so that generation needs no memory for all of it.
-
-    With it, `HasFiles.write` is `with self.writer(path, len(batch)) as append: append(batch)`.
-    """
-
     def writer(self, path: Path, n: int) -> AbstractContextManager[Append]:
-        """Open an atomic output for `n` samples in all.
+        """Open an atomic output for `n` samples in all, in the format of the field.
 
-        The context yields `append(batch)` and the file appears when it ends without an error (see
-        `physgen.io.writer`).
+        The context yields `append(batch)`, so that generation needs no memory for all of them, and
+        the file appears when it ends without an error (see `physgen.io.writer`).
         """
         ...

@@ -321,17 +321,12 @@ class Calorimeter:
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Suffixes of the files that `write` makes."""
+        """Suffixes of the files that `writer` makes."""
         return (".h5", ".hdf5")
 
     def open(self, path: Path) -> Source:
         """Open a CaloChallenge HDF5 file that fits the binning; raises `FormatError` otherwise."""
         return CaloChallengeSource(path, self.geometry.n_voxels)
-
-    def write(self, path: Path, batch: Batch) -> None:
-        """Write showers as a CaloChallenge HDF5 file, atomically."""
-        with self.writer(path, len(batch)) as append:
-            append(batch)
 
     def writer(self, path: Path, n: int) -> AbstractContextManager[Append]:
         """Write showers as a CaloChallenge HDF5 file piece by piece."""

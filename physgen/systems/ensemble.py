@@ -18,7 +18,7 @@ from torch import Tensor
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError, suggest
 from physgen.io.hdf5 import HDF5Source, dataset_names, open_hdf5
-from physgen.io.npz import open_npz
+from physgen.io.npz import open_npz, read_arrays
 from physgen.io.source import Source
 from physgen.io.spins import SpinSource
 from physgen.systems.base import Derived
@@ -50,9 +50,8 @@ class Ensemble:
             FormatError: there is no such file, or no single candidate for the field in it.
         """
         path = Path(self.path)
-        if path.suffix == ".npz":
-            return open_npz(path, x=self.dataset or "x")
-        names = dataset_names(open_hdf5(path))
+        archive = path.suffix == ".npz"
+        names = list(read_arrays(path)) if archive else dataset_names(open_hdf5(path))
         field = self.dataset or next((name for name in FIELDS if name in names), None)
         if field is None:
             raise FormatError(
@@ -62,7 +61,7 @@ class Ensemble:
         chain = self.chain or ("chain" if "chain" in names else None)
         if field == "samples":
             return SpinSource(path, dataset=field, chain=chain)
-        return HDF5Source(path, x=field, chain=chain)
+        return open_npz(path, x=field) if archive else HDF5Source(path, x=field, chain=chain)
 
     @property
     def schema(self) -> Schema:

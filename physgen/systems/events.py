@@ -120,7 +120,7 @@ class EventTable:
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Suffixes of the files that `write` makes."""
+        """Suffixes of the files that `writer` makes."""
         return (".root", ".h5", ".hdf5", ".npz")
 
     def open(self, path: Path) -> Source:
@@ -131,17 +131,12 @@ class EventTable:
             source = self._open(str(path))
         return Unrolled(source) if len(source.schema.shape) == 2 else source
 
-    def write(self, path: Path, batch: Batch) -> None:
-        """Write events with the names and types they were read with (.root, .h5 or .npz).
+    @contextmanager
+    def writer(self, path: Path, n: int) -> Iterator[Append]:
+        """Write `n` events with the names and types they were read with (.root, .h5 or .npz).
 
         Events without weights get equal ones, see `weigh`, if the table has a weight column.
         """
-        with self.writer(path, len(batch)) as append:
-            append(batch)
-
-    @contextmanager
-    def writer(self, path: Path, n: int) -> Iterator[Append]:
-        """Write `n` events in parts, as `write` does."""
         schema, card = self.schema, self._card
         jagged = path.suffix == ".root" and schema.names != tuple(self._columns)
         if path.suffix == ".root":

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,7 +28,8 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError
-from physgen.io.spins import SpinSource, write_spins
+from physgen.io.spins import SpinSource, spin_writer
+from physgen.io.writer import Append
 from physgen.systems.base import Derived
 from physgen.systems.kaufman import kaufman
 from physgen.systems.kernels import ising as kernel
@@ -164,16 +166,16 @@ class Ising:
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Suffixes of the files that `write` makes."""
+        """Suffixes of the files that `writer` makes."""
         return (".h5", ".hdf5", ".npz")
 
     def open(self, path: Path) -> SpinSource:
         """Open an HDF5 or npz file of configurations; raises `FormatError` if it is not one."""
         return SpinSource(path, shape=tuple(self.shape))
 
-    def write(self, path: Path, batch: Batch) -> None:
-        """Write configurations as HDF5, or npz by the name."""
-        write_spins(path, batch)
+    def writer(self, path: Path, n: int) -> AbstractContextManager[Append]:
+        """Write configurations piece by piece as HDF5, or npz by the name."""
+        return spin_writer(path, tuple(self.shape))
 
     def _correlation(self, x: Tensor, r: int) -> Tensor:
         """Return (B,), the mean of s_i s_{i + r} over sites and both axes."""

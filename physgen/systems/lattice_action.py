@@ -14,6 +14,7 @@ import importlib.util
 import math
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +24,7 @@ from torch import Tensor
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, InputError, suggest
 from physgen.io.source import Source
-from physgen.io.writer import sha256
+from physgen.io.writer import Append, sha256
 from physgen.sampling import hmc
 from physgen.sampling.thinning import spacing
 from physgen.systems import lattice_files
@@ -105,16 +106,16 @@ class LatticeAction:
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Suffixes of the files that `write` makes."""
+        """Suffixes of the files that `writer` makes."""
         return (".h5", ".hdf5", ".npz")
 
     def open(self, path: Path) -> Source:
         """Open an ensemble; raises `FormatError` where it is none, or of another lattice."""
         return lattice_files.open_ensemble(path, self.schema)
 
-    def write(self, path: Path, batch: Batch) -> None:
-        """Write an ensemble, with the name of the action."""
-        lattice_files.write_ensemble(path, batch, self.schema, {"action": self.source})
+    def writer(self, path: Path, n: int) -> AbstractContextManager[Append]:
+        """Write an ensemble piece by piece, with the name of the action."""
+        return lattice_files.ensemble_writer(path, self.schema, {"action": self.source})
 
     def _check(self) -> None:
         """Try the action on a few random fields; raise `DomainError` where it is none."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,6 +34,7 @@ from torch import Tensor
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError
 from physgen.io.source import Source
+from physgen.io.writer import Append
 from physgen.sampling.thinning import spacing
 from physgen.systems import lattice_files
 from physgen.systems.base import Derived
@@ -142,21 +144,21 @@ class Phi4:
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Suffixes of the files that `write` makes."""
+        """Suffixes of the files that `writer` makes."""
         return (".h5", ".hdf5", ".npz")
 
     def open(self, path: Path) -> Source:
         """Open an ensemble; raises `FormatError` where it is none, or of another lattice."""
         return lattice_files.open_ensemble(path, self.schema)
 
-    def write(self, path: Path, batch: Batch) -> None:
-        """Write an ensemble with its convention and parameters."""
+    def writer(self, path: Path, n: int) -> AbstractContextManager[Append]:
+        """Write an ensemble piece by piece, with its convention and parameters."""
         facts: dict[str, str | float] = {
             "convention": self.convention,
             "m2": self.m2,
             "lam": self.lam,
         }
-        lattice_files.write_ensemble(path, batch, self.schema, facts)
+        return lattice_files.ensemble_writer(path, self.schema, facts)
 
 
 def check_shape(shape: tuple[int, ...]) -> None:

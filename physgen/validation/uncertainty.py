@@ -258,7 +258,8 @@ def _means(samples: NDArray[float64], weights: NDArray[float64]) -> NDArray[floa
 
 def _evaluate(function: Function | None, means: NDArray[float64]) -> float:
     if function is not None:
-        return float(function(means))
+        with np.errstate(divide="ignore", invalid="ignore"):  # Undefined is NaN, and shown as such.
+            return float(function(means))
     if len(means) != 1:
         raise DomainError(f"{len(means)} columns but no function: say which function of the means")
     return float(means[0])
@@ -282,7 +283,8 @@ def _fluctuations(
         if step > 0:
             shift = np.zeros(len(means))
             shift[column] = step
-            gradient[column] = (function(means + shift) - function(means - shift)) / (2 * step)
+            rise = _evaluate(function, means + shift) - _evaluate(function, means - shift)
+            gradient[column] = rise / (2 * step)
     result: NDArray[float64] = parts @ gradient
     return result
 

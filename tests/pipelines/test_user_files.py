@@ -87,7 +87,8 @@ def test_an_rntuple(tmp_path):
 
 def test_showers_of_a_user(tmp_path):
     system = Run.create(recipe.read("calo-flow"), tmp_path)[0].system
-    system.write(tmp_path / "mine.hdf5", system.simulate(500, seed=5))
+    with system.writer(tmp_path / "mine.hdf5", 500) as append:
+        append(system.simulate(500, seed=5))
     changes = {
         "data.path": str(tmp_path / "mine.hdf5"),
         "data.binning": "calo-368.xml",
@@ -100,7 +101,8 @@ def test_showers_of_a_user(tmp_path):
 
 def test_spins_of_a_user(tmp_path):
     system = Run.create(recipe.read("ising-rbm"), tmp_path)[0].system
-    system.write(tmp_path / "spins.h5", system.simulate(300, seed=5))
+    with system.writer(tmp_path / "spins.h5", 300) as append:
+        append(system.simulate(300, seed=5))
     run = train("ising-rbm", {"data.path": str(tmp_path / "spins.h5")}, tmp_path)
     assert len(run.source) == 300
 

@@ -215,7 +215,8 @@ def test_observables_by_hand(tmp_path):
 def test_files_round_trip_and_must_fit(tmp_path):
     system = Calorimeter()
     batch = system.simulate(30, 1)
-    system.write(tmp_path / "a.hdf5", batch)
+    with system.writer(tmp_path / "a.hdf5", 30) as append:
+        append(batch)
     assert torch.equal(system.open(tmp_path / "a.hdf5").read(0, 30).x, batch.x)
     other = Calorimeter(binning=Path("calo-6480.xml"), particle="electron", depths=())
     with pytest.raises(FormatError, match="368 voxels, but the binning has 6480"):

@@ -11,7 +11,7 @@ import uproot
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError, InputError, RecipeError
 from physgen.io.split import split
-from physgen.systems.base import HasFeatures, HasFiles, HasUnits, HasWriter, System
+from physgen.systems.base import HasFeatures, HasFiles, HasUnits, System
 from physgen.systems.events import EventTable
 
 CARD = Path("wt-loop.yaml")
@@ -36,7 +36,6 @@ def test_the_shipped_card_describes_the_file(wt_loop):
     table, source, batch = wt_loop
     assert isinstance(table, System)
     assert isinstance(table, HasFiles)
-    assert isinstance(table, HasWriter)
     assert isinstance(table, HasFeatures)
     assert isinstance(table, HasUnits)
     assert len(source) == 9812
@@ -92,7 +91,8 @@ def test_generated_events_are_written_with_names_types_and_the_sum_of_weights(wt
 
 def test_real_weights_are_kept(wt_loop, tmp_path):
     table, _, batch = wt_loop
-    table.write(tmp_path / "out.root", batch[:500])
+    with table.writer(tmp_path / "out.root", 500) as append:
+        append(batch[:500])
     read = table.open(tmp_path / "out.root").read(0, 500)
     assert torch.equal(read.weight.double(), batch.weight[:500].double())
 
@@ -101,7 +101,8 @@ def test_real_weights_are_kept(wt_loop, tmp_path):
 def test_other_formats_come_back(wt_loop, tmp_path, suffix):
     table, _, batch = wt_loop
     path = tmp_path / f"out{suffix}"
-    table.write(path, batch[:300])
+    with table.writer(path, 300) as append:
+        append(batch[:300])
     again = EventTable(path=str(path), fields=("met", "njets")).open(path)
     expected = batch.x[:300][:, [table.schema.names.index(n) for n in ("met", "njets")]]
     read = again.read(0, 300)
@@ -148,7 +149,8 @@ def test_jagged_events_become_rows_and_are_written_jagged(tmp_path):
     assert int((batch.x[:, 0] == 0).sum()) == 59
     observed = table.observables(batch)
     assert torch.equal(observed["Muon_Px[1]"].isnan(), batch.x[:, 0] < 2)
-    table.write(tmp_path / "out.root", Batch(batch.x))
+    with table.writer(tmp_path / "out.root", len(batch)) as append:
+        append(Batch(batch.x))
     with uproot.open(tmp_path / "out.root") as file:
         arrays = file["events"].arrays(library="np")
     assert arrays["nMuon"].tolist() == batch.x[:, 0].int().tolist()

@@ -255,7 +255,8 @@ def test_a_file_goes_round_and_the_wrong_lattice_is_named(tmp_path):
     system = Ising(shape=(6, 6))
     batch = system.simulate(20, 1)
     for name in ("spins.h5", "spins.npz"):
-        system.write(tmp_path / name, batch)
+        with system.writer(tmp_path / name, 20) as append:
+            append(batch)
         source = system.open(tmp_path / name)
         assert torch.equal(source.read(0, 20).x, batch.x)
         with pytest.raises(FormatError, match=r"6x6.*system\.shape=\[6, 6\]"):

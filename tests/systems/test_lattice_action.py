@@ -42,7 +42,8 @@ def test_truth_is_made_from_it(tmp_path):
         if name in exact:
             groups = value.reshape(64, -1).mean(1)
             assert abs(groups.mean() - exact[name]) < 4.5 * groups.std() / 8, name
-    system.write(tmp_path / "truth.h5", batch)
+    with system.writer(tmp_path / "truth.h5", 3200) as append:
+        append(batch)
     assert torch.equal(system.open(tmp_path / "truth.h5").read(0, 3200).x, batch.x)
 
 

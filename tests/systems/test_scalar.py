@@ -215,10 +215,12 @@ def test_there_is_no_such_theory(options):
 
 
 @pytest.mark.parametrize("name", ["ensemble.h5", "ensemble.npz"])
-def test_files_come_back(tmp_path, name):
+def test_files_come_back_however_they_are_written(tmp_path, name):
     system = Phi4(shape=(4, 4))
     batch = system.simulate(50, 1)
-    system.write(tmp_path / name, batch)
+    with system.writer(tmp_path / name, 50) as append:
+        append(batch[:30])
+        append(batch[30:])
     source = system.open(tmp_path / name)
     assert torch.equal(source.read(0, 50).x, batch.x)
     assert torch.equal(source.read(0, 50).chain, batch.chain)
@@ -238,6 +240,12 @@ def test_files_of_other_things_are_refused(tmp_path):
     np.savez(path, configurations=np.zeros((3, 5, 4)))
     with pytest.raises(FormatError, match=r"\(3, 5, 4\)"):
         system.open(path)
+    fields = np.zeros((3, 4, 4))
+    fields[1, 2, 2] = np.nan
+    with h5py.File(tmp_path / "ensemble.h5", "w") as file:
+        file["configurations"] = fields
+    with pytest.raises(FormatError, match="row 1 holds nan"):
+        system.open(tmp_path / "ensemble.h5").read(0, 3)
     field = np.zeros((3, 4, 4))
     field[1, 2, 3] = np.nan
     np.savez(path, configurations=field)

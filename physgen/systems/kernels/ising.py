@@ -31,6 +31,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from physgen.systems.kernels import CACHE
+
 _STRIDE = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
@@ -49,7 +51,7 @@ def random_state(seed: int) -> NDArray[np.uint64]:
     return np.random.SeedSequence(seed).generate_state(1, np.uint64).astype(np.uint64)
 
 
-@njit(cache=True, inline="always")
+@njit(cache=CACHE, inline="always")
 def _mix(counter: Any) -> Any:
     """Return the random word of a counter."""
     z = (counter ^ (counter >> _S30)) * _MIX_1
@@ -57,7 +59,7 @@ def _mix(counter: Any) -> Any:
     return z ^ (z >> _S31)
 
 
-@njit(cache=True)
+@njit(cache=CACHE)
 def _fill(words: NDArray[np.uint64], counter: Any) -> Any:
     """Fill an array with random words; return the counter after them."""
     for i in range(words.size):
@@ -65,13 +67,13 @@ def _fill(words: NDArray[np.uint64], counter: Any) -> Any:
     return counter + np.uint64(words.size) * _STRIDE
 
 
-@njit(cache=True, inline="always")
+@njit(cache=CACHE, inline="always")
 def _choose(draw: Any, n: int) -> Any:
     """Return one of n numbers by the high half of a random word, uniform to n / 2^32."""
     return np.int64(((draw >> _S32) * np.uint64(n)) >> _S32)
 
 
-@njit(cache=True)
+@njit(cache=CACHE)
 def _split(lattice: NDArray[Any]) -> NDArray[Any]:
     """Return (2, rows, columns / 2 + 2): the colours, with a ghost column on either side."""
     rows, columns = lattice.shape
@@ -85,7 +87,7 @@ def _split(lattice: NDArray[Any]) -> NDArray[Any]:
     return colours
 
 
-@njit(cache=True)
+@njit(cache=CACHE)
 def _join(colours: NDArray[Any], lattice: NDArray[Any]) -> None:
     """Write the colours back into the lattice."""
     rows, columns = lattice.shape
@@ -94,7 +96,7 @@ def _join(colours: NDArray[Any], lattice: NDArray[Any]) -> None:
             lattice[i, j] = colours[(i + j) & 1, i, 1 + j // 2]
 
 
-@njit(cache=True)
+@njit(cache=CACHE)
 def _thresholds(temperature: float, field: float) -> Any:
     """Return, at 5 * (s > 0) + (sum of the neighbours + 4) / 2, the largest draw that flips s."""
     table = np.empty(10, np.uint32)
@@ -106,7 +108,7 @@ def _thresholds(temperature: float, field: float) -> Any:
     return table
 
 
-@njit(cache=True)
+@njit(cache=CACHE)
 def _sweep_by_colour(
     spins: NDArray[np.int8], table: NDArray[np.uint32], n_sweeps: int, counter: Any
 ) -> Any:
@@ -142,7 +144,7 @@ def _sweep_by_colour(
     return counter
 
 
-@njit(cache=True)
+@njit(cache=CACHE)
 def _sweep_in_order(
     spins: NDArray[np.int8], table: NDArray[np.uint32], n_sweeps: int, counter: Any
 ) -> Any:
@@ -159,7 +161,7 @@ def _sweep_in_order(
     return counter
 
 
-@njit(cache=True)
+@njit(cache=CACHE)
 def metropolis(
     spins: NDArray[np.int8],
     temperature: float,
@@ -176,7 +178,7 @@ def metropolis(
         state[0] = _sweep_by_colour(spins, table, n_sweeps, state[0])
 
 
-@njit(cache=True)
+@njit(cache=CACHE)
 def wolff(
     spins: NDArray[np.int8],
     temperature: float,
@@ -229,7 +231,7 @@ def wolff(
     return total
 
 
-@njit(cache=True)
+@njit(cache=CACHE)
 def cluster_chain(
     spins: NDArray[np.int8],
     temperature: float,
@@ -246,7 +248,7 @@ def cluster_chain(
         chain[k] = spins
 
 
-@njit(cache=True)
+@njit(cache=CACHE)
 def _probability_bits(probability: float) -> Any:
     """Return (_ROUNDS,) words, all ones where the binary fraction has a one, highest bit first."""
     bits = np.zeros(_ROUNDS, np.uint64)
@@ -258,7 +260,7 @@ def _probability_bits(probability: float) -> Any:
     return bits
 
 
-@njit(cache=True)
+@njit(cache=CACHE)
 def metropolis_64(
     words: NDArray[np.uint64], temperature: float, n_sweeps: int, state: NDArray[np.uint64]
 ) -> None:
@@ -322,7 +324,7 @@ def metropolis_64(
     _join(colours, words)
 
 
-@njit(cache=True)
+@njit(cache=CACHE)
 def unpack_64(words: NDArray[np.uint64], spins: NDArray[np.int8]) -> None:
     """Write the replicas of `metropolis_64` as (64, rows, columns) spins of -1 and +1."""
     for r in range(64):

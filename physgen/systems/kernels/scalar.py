@@ -22,6 +22,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from physgen.systems.kernels import CACHE
+
 Real = NDArray[np.float64]
 Words = NDArray[np.uint64]
 Table = NDArray[np.int32]
@@ -59,7 +61,7 @@ def neighbours(shape: tuple[int, ...]) -> NDArray[np.int32]:
     return np.ascontiguousarray(np.stack(shifted, axis=1))
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(cache=CACHE, inline="always")
 def _next(state: Words) -> np.uint64:
     s0, s1, s2, s3 = state[0], state[1], state[2], state[3]
     total = s0 + s3
@@ -75,13 +77,13 @@ def _next(state: Words) -> np.uint64:
     return result
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(cache=CACHE, inline="always")
 def _uniform(state: Words) -> float:
     u: float = (np.float64(_next(state) >> np.uint64(11)) + 0.5) * 1.1102230246251565e-16
     return u
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=CACHE)
 def _normal(state: Words) -> float:
     while True:
         bits = _next(state)
@@ -100,14 +102,14 @@ def _normal(state: Words) -> float:
             return x
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=CACHE)
 def normals(state: Words, out: Real) -> None:
     """Fill the flat array `out` with standard normal numbers from one stream (4,)."""
     for i in range(out.size):
         out[i] = _normal(state)
 
 
-@numba.njit(cache=True, fastmath={"contract", "reassoc", "nsz"})
+@numba.njit(cache=CACHE, fastmath={"contract", "reassoc", "nsz"})
 def _kick(phi: Real, momentum: Real, table: Table, a2: float, lambda4: float, step: float) -> None:
     """Add step * force to the momenta (V, LANES)."""
     n_sites, n_neighbours = table.shape
@@ -130,14 +132,14 @@ def _kick(phi: Real, momentum: Real, table: Table, a2: float, lambda4: float, st
                     momentum[site, lane] += 2.0 * step * other[lane]
 
 
-@numba.njit(cache=True, fastmath={"contract", "reassoc", "nsz"})
+@numba.njit(cache=CACHE, fastmath={"contract", "reassoc", "nsz"})
 def _drift(phi: Real, momentum: Real, step: float) -> None:
     for site in range(phi.shape[0]):
         for lane in range(LANES):
             phi[site, lane] += step * momentum[site, lane]
 
 
-@numba.njit(cache=True, fastmath={"contract", "reassoc", "nsz"})
+@numba.njit(cache=CACHE, fastmath={"contract", "reassoc", "nsz"})
 def energies(phi: Real, momentum: Real, table: Table, a: float, lam: float, out: Real) -> None:
     """Write H = p^2 / 2 + S of each lane into `out` (LANES,)."""
     out[:] = 0.0
@@ -154,7 +156,7 @@ def energies(phi: Real, momentum: Real, table: Table, a: float, lam: float, out:
                 out[lane] -= 2.0 * phi[site, lane] * other[lane]
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=CACHE)
 def leapfrog(
     phi: Real, momentum: Real, table: Table, m2: float, lam: float, step: float, n_steps: int
 ) -> None:
@@ -168,7 +170,7 @@ def leapfrog(
     _kick(phi, momentum, table, a2, lambda4, 0.5 * step)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=CACHE, nogil=True)
 def trajectories(
     phi: Real,
     states: Words,

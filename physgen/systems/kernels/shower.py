@@ -25,6 +25,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from physgen.systems.kernels import CACHE
+
 _SLICE = 0.5
 
 
@@ -85,7 +87,7 @@ class Readout(NamedTuple):
     cut_mev: float
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def gamma_cdf(a: float, x: float) -> float:
     """Regularised lower incomplete gamma function P(a, x), by series or continued fraction."""
     if x <= 0.0:
@@ -116,7 +118,7 @@ def gamma_cdf(a: float, x: float) -> float:
     return 1.0 - front * h
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def profile_means(log_y: float, medium: Medium) -> tuple[float, float, float, float, float]:
     """Return (mean ln T, sigma, mean ln alpha, sigma, correlation).
 
@@ -138,7 +140,7 @@ def profile_means(log_y: float, medium: Medium) -> tuple[float, float, float, fl
     return math.log(t), width_t, math.log(a), width_a, rho
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def spot_factors(energy_gev: float, medium: Medium) -> tuple[float, float, float]:
     """Return (number of spots, T_spot / T, alpha_spot / alpha)."""
     z = medium.z
@@ -149,7 +151,7 @@ def spot_factors(energy_gev: float, medium: Medium) -> tuple[float, float, float
     return number, 0.698 + 0.00212 * z, 0.639 + 0.00334 * z
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def radial_parameters(tau: float, energy_gev: float, medium: Medium) -> tuple[float, float, float]:
     """Return (core radius, tail radius, weight of the core), radii in Moliere radii."""
     z, log_e = medium.z, math.log(energy_gev)
@@ -166,7 +168,7 @@ def radial_parameters(tau: float, energy_gev: float, medium: Medium) -> tuple[fl
     return max(core, 1e-3), max(tail, 1e-3), min(max(weight, 0.0), 1.0)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def draw_profile(energy_gev: float, medium: Medium, beam: Beam) -> tuple[float, float, float]:
     """Return (T, alpha, factor from t/T to tau) of one shower."""
     log_t, width_t, log_a, width_a, rho = profile_means(
@@ -188,7 +190,7 @@ def draw_profile(energy_gev: float, medium: Medium, beam: Beam) -> tuple[float, 
     return math.exp(log_t + width_t * (plus * u + minus * v)), alpha, factor
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def draw_radius(core: float, tail: float, weight: float) -> float:
     """Draw a radius, whose distribution function is a mixture of r^2/(r^2 + R^2)."""
     u = np.random.random()  # noqa: NPY002
@@ -196,7 +198,7 @@ def draw_radius(core: float, tail: float, weight: float) -> float:
     return scale * math.sqrt(u / (1.0 - u))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def find_voxel(
     x: float,
     y: float,
@@ -222,7 +224,7 @@ def find_voxel(
     return first + min(sector, n_alpha - 1) * n_r + low
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def add_cross_talk(
     row: NDArray[np.float64], share: float, first: int, n_r: int, n_alpha: int
 ) -> None:
@@ -237,7 +239,7 @@ def add_cross_talk(
                     row[first + (k % n_alpha) * n_r + m] += energy
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def showers(
     energies_mev: NDArray[np.float64],
     depths: NDArray[np.float64],
