@@ -150,6 +150,19 @@ class HasBound(Protocol):
 
 
 @runtime_checkable
+class HasEstimatedLikelihood(Protocol):
+    """Knows its density up to a constant, which sampling can estimate (Boltzmann machines)."""
+
+    def log_likelihood(self, batch: Batch, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return (B,) log q(x) in physical space, and the standard error (), of their constant.
+
+        The error is common to all of them. Where the transform adds noise, the values are draws of
+        a lower bound. Estimating the constant is the work: pass all samples at once.
+        """
+        ...
+
+
+@runtime_checkable
 class HasLogWeight(Protocol):
     """Can say how probable its samples are under an action: what exactness needs."""
 
