@@ -1,0 +1,1 @@
+"""Diffusion models: schedule x denoiser x sampler, and the methods that train them."""

@@ -1,0 +1,264 @@
+r"""Diffusion models: a schedule, a denoiser and a sampler, put together.
+
+A sample x of the transform's space is mixed with noise, z = alpha x + sigma eps, and a network
+learns E[x | z] at all levels of noise (`denoiser`, `schedule`). Samples come from pure noise by way
+of the reversed process or of the ordinary differential equation with the same marginals
+(`sampler`; Song et al., arXiv 2011.13456).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from physgen.batch import Batch, Schema
+from physgen.errors import RecipeError
+from physgen.networks.residual import ResidualMLP
+from physgen.networks.unet import UNet
+from physgen.surrogates.base import Method, StepContext, Surrogate
+from physgen.surrogates.diffusion.denoiser import Denoise, Denoiser, Prediction
+from physgen.surrogates.diffusion.guidance import conditioned, guided, shown
+from physgen.surrogates.diffusion.sampler import DETERMINISTIC, FEWEST, SamplerName, ancestral
+from physgen.surrogates.diffusion.schedule import SCHEDULES, ScheduleName, Spacing
+from physgen.transforms.base import Transform
+
+AT_ONCE = 1024
+"""Samples drawn together: a U-net on 28 x 28 pixels then needs less than a gigabyte."""
+
+
+class Diffusion(Surrogate):
+    """A diffusion or flow-matching model of samples of any shape (`FromNoise`).
+
+    Args:
+        schema: of the samples.
+        transform: from physical samples to real numbers of order one.
+        schedule: how the noise rises; "straight" is that of flow matching, "learned" is for the
+            method diffusion-bound.
+        prediction: what the network learns (see `denoiser`).
+        network: "mlp" for any shape, "unet" for images and lattices.
+        hidden, depth: width and blocks of the mlp.
+        channels: of the unet's levels.
+        periodic: whether the unet's image is a torus.
+        sampler: how samples are drawn.
+        sampler_steps: levels of noise it goes through.
+        spacing: how these are spaced; "time" is DDPM's.
+        condition_dropout: share of training samples whose condition is hidden, for guidance.
+        guidance: weight of classifier-free guidance; 1 is none.
+
+    Raises:
+        RecipeError: a unet for samples that are no images, fewer steps than the sampler needs, or
+            guidance of a model that has, or hides, no conditions.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        transform: Transform | None = None,
+        *,
+        schedule: ScheduleName = "cosine",
+        prediction: Prediction = "v",
+        network: Literal["mlp", "unet"] = "mlp",
+        hidden: int = 256,
+        depth: int = 3,
+        channels: tuple[int, ...] = (32, 64),
+        periodic: bool = False,
+        sampler: SamplerName = "dpm-solver",
+        sampler_steps: int = 20,
+        spacing: Spacing = "noise",
+        condition_dropout: float = 0.0,
+        guidance: float = 1.0,
+    ) -> None:
+        super().__init__(schema, transform)
+        _check_steps(sampler, sampler_steps)
+        _check_guidance(schema, condition_dropout, guidance)
+        self.sampler, self.sampler_steps, self.spacing = sampler, sampler_steps, spacing
+        self.condition_dropout, self.guidance = condition_dropout, guidance
+        self.latent_shape = self.transform.latent_shape(schema.shape)
+        self.features = math.prod(self.latent_shape)
+        n_condition = self.transform.latent_condition(len(schema.condition))
+        n_condition += condition_dropout > 0
+        body: nn.Module
+        if network == "mlp":
+            shape: tuple[int, ...] = (self.features,)
+            body = ResidualMLP(self.features, n_condition, hidden=hidden, depth=depth)
+        else:
+            shape = self.latent_shape
+            if len(shape) != 2:
+                raise RecipeError(
+                    f"surrogate.network: unet is for images and lattices of two axes, and these "
+                    f"samples have shape {shape}; take mlp"
+                )
+            body = UNet(shape, n_condition, channels=channels, periodic=periodic)
+        self.schedule = SCHEDULES[schedule]()
+        self.denoiser = Denoiser(self.schedule, body, shape, prediction)
+
+    def initialise(self, data: Batch | None) -> None:
+        """Fit the transform, and measure how large its samples are."""
+        super().initialise(data)
+        if data is not None:
+            generator = torch.Generator(device=data.x.device).manual_seed(0)
+            mapped, _ = self.transform(data, generator)
+            self.denoiser.scale.copy_(mapped.x.square().mean().sqrt())
+
+    def start(self) -> Tensor:
+        """Return the deviation of z at t = 1, (), where sampling starts."""
+        log_snr = self.schedule.log_snr(self.denoiser.scale.new_ones(()))
+        alpha, sigma = self.schedule.amplitudes(log_snr)
+        return ((alpha * self.denoiser.scale).square() + sigma.square()).sqrt()
+
+    def denoise(self, condition: Tensor | None) -> Denoise:
+        """Return the denoiser at physical conditions (B, C), guided where the recipe says so."""
+        mapped = None if condition is None else self.transform.map_condition(condition)
+        if mapped is None or not self.condition_dropout:
+            return conditioned(self.denoiser, mapped)
+        return guided(self.denoiser, mapped, self.guidance)
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """One normal number an entry, and as many a step where the sampler adds noise."""
+        return (self.sampler_steps, self.features) if self._noisy else (self.features,)
+
+    def push(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Map (B, *noise_shape) noise and (B, C) physical conditions to (B, *shape) samples."""
+        if self._noisy:
+            return self._walk(noise[:, 0], condition, lambda i: noise[:, i])
+        return self._walk(noise, condition, lambda i: noise)
+
+    def sample(
+        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
+    ) -> Batch:
+        """Draw `n` samples in physical units."""
+        if condition is None:
+            condition = self.conditions.draw(n, generator)
+        else:
+            self.conditions.check(condition)
+        parts = []
+        for first in range(0, n, AT_ONCE):
+            rows = slice(first, min(first + AT_ONCE, n))
+            shape = (rows.stop - first, self.features)
+
+            def noise(_: int, shape: tuple[int, int] = shape) -> Tensor:
+                # Step by step, since that of a thousand steps may not fit into memory.
+                return torch.randn(
+                    *shape, generator=generator, device=self.device, dtype=self.dtype
+                )
+
+            with torch.no_grad():
+                given = None if condition is None else condition[rows]
+                parts.append(self._walk(noise(0), given, noise))
+        return Batch(torch.cat(parts), condition)
+
+    @property
+    def _noisy(self) -> bool:
+        return self.sampler == "ancestral"
+
+    def _walk(
+        self, start: Tensor, condition: Tensor | None, noise: Callable[[int], Tensor]
+    ) -> Tensor:
+        """Sample from normal numbers (B, D), in physical units."""
+        grid = self.schedule.grid(self.sampler_steps, self.spacing, start)
+        denoise, z = self.denoise(condition), self.start() * start
+        if self._noisy:
+            x = ancestral(denoise, z, grid, noise)
+        else:
+            x = DETERMINISTIC[self.sampler](denoise, z, grid)
+        return self.physical(x, condition)
+
+    def physical(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        """Map clean samples (B, D) back to physical units, (B, *shape)."""
+        mapped = None if condition is None else self.transform.map_condition(condition)
+        return self.transform.inverse(Batch(x.reshape(-1, *self.latent_shape), mapped)).x
+
+
+def _check_steps(sampler: SamplerName, steps: int) -> None:
+    if steps < FEWEST[sampler]:
+        raise RecipeError(
+            f"surrogate.sampler_steps is {steps}: {sampler} needs at least {FEWEST[sampler]}"
+        )
+
+
+def _check_guidance(schema: Schema, dropout: float, guidance: float) -> None:
+    if not 0 <= dropout < 1:
+        raise RecipeError(f"surrogate.condition_dropout is {dropout}: a share lies in [0, 1)")
+    if (guidance != 1 or dropout) and not schema.condition:
+        raise RecipeError(
+            "surrogate.guidance: this model has no conditions to be guided by; give the system "
+            "some (such as system.labels=true), or leave guidance and condition_dropout out"
+        )
+    if guidance != 1 and not dropout:
+        raise RecipeError(
+            "surrogate.guidance compares the model with and without its condition: train it with "
+            "surrogate.condition_dropout=0.1 or so"
+        )
+
+
+class Denoising(Method):
+    """Learn to denoise: the mean squared error of what the network predicts, at random levels.
+
+    Event weights weigh the loss.
+
+    Args:
+        surrogate: a `Diffusion`.
+        learning_rate: of AdamW, before the engine's schedule.
+        weight_decay: of AdamW.
+        levels: "uniform" draws t in [0, 1]; "normal" draws log(sigma / (alpha s)) from
+            N(-0.5, 1.2^2), s the size of the data: EDM's choice (Karras et al., table 1).
+
+    Raises:
+        RecipeError: the surrogate is no `Diffusion`, or its schedule is to be learned.
+    """
+
+    def __init__(
+        self,
+        surrogate: Diffusion,
+        *,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        levels: Literal["uniform", "normal"] = "uniform",
+    ) -> None:
+        super().__init__(surrogate)
+        if not isinstance(surrogate, Diffusion):
+            raise RecipeError(
+                f"method.kind: trains a diffusion model, not {type(surrogate).__name__}"
+            )
+        if any(True for _ in surrogate.schedule.parameters()):
+            raise RecipeError(
+                "surrogate.schedule: learned is for method.kind: diffusion-bound, since the error "
+                "of a denoiser says nothing of the schedule; take cosine"
+            )
+        self.model, self.levels = surrogate, levels
+        self.optimisers["denoiser"] = torch.optim.AdamW(
+            surrogate.parameters(), lr=learning_rate, weight_decay=weight_decay
+        )
+
+    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Map to the transform's space, adding its noise; samples become flat."""
+        with torch.no_grad():
+            mapped, _ = self.surrogate.transform(batch, generator)
+        flat: Batch = mapped.replace(x=mapped.x.flatten(1))
+        return flat
+
+    def loss(self, batch: Batch, noise: Tensor, log_snr: Tensor, shows: Tensor) -> Tensor:
+        """Return (B,) errors of a prepared batch; `shows` (B,) is 0 where conditions are hidden."""
+        condition = batch.condition
+        if condition is not None and self.model.condition_dropout:
+            condition = shown(condition, shows)
+        return self.model.denoiser.loss(batch.x, noise, log_snr, condition)
+
+    def step(self, batches: Mapping[str, Batch], ctx: StepContext) -> dict[str, Tensor]:
+        """Take one step."""
+        return self.learn(batches["data"], ctx.randn(self.model.features), ctx)
+
+    def learn(self, batch: Batch, noise: Tensor, ctx: StepContext) -> dict[str, Tensor]:
+        """Take one step on samples (B, D) and the noise (B, D) that goes with them."""
+        if self.levels == "uniform":
+            log_snr = self.model.schedule.log_snr(ctx.rand())
+        else:
+            log_snr = -2 * (self.model.denoiser.scale.log() - 0.5 + 1.2 * ctx.randn())
+        shows = (ctx.rand() >= self.model.condition_dropout).to(noise)
+        optimiser = self.optimisers["denoiser"]
+        return {"loss": ctx.minimise(self.loss, optimiser, batch, noise, log_snr, shows)}
