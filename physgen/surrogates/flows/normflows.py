@@ -1,7 +1,8 @@
 r"""normflows as a guest, both ways.
 
-`NormflowsFlow` trains, saves and samples flows of normflows as a surrogate; `NormflowsLayer` puts
-our conditional bijections into containers of normflows. Families taken, data x to base z:
+`NormflowsFlow` and `DequantisedNormflowsFlow` train, save and sample flows of normflows as
+surrogates; `NormflowsLayer` puts our conditional bijections into containers of normflows. Families
+taken, data x to base z:
 
 - residual (Chen et al., arXiv 1906.02735): z = x + g(x), Lip(g) < 1; log|det(1 + dg/dx)| is taken
   exactly from the Jacobian instead of by a random power series; the inverse is a fixed point.
@@ -29,9 +30,13 @@ from torch import Tensor, nn
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
-from physgen.surrogates.base import Surrogate
+from physgen.surrogates.flows.bijection import (
+    Bijection,
+    DequantisingFlow,
+    ExactFlow,
+    LatentFlow,
+)
 from physgen.surrogates.flows.coupling import Coupling
-from physgen.surrogates.flows.stack import CouplingStack, standard_normal
 from physgen.transforms.base import Transform
 
 Family = Literal["residual", "glow", "planar", "radial"]
@@ -42,21 +47,87 @@ _FIXED_POINT_STEPS = 1000
 _POWER_ITERATIONS = 5
 
 
-class NormflowsFlow(Surrogate):
-    """A flow of normflows with an exact density (`HasDensity`), for samples without conditions.
+class NormflowsBijection(Bijection):
+    """Blocks of normflows, from flat data to flat base.
+
+    Args:
+        shape: of the samples.
+        family: of the blocks.
+        n_layers: number of blocks.
+        hidden: widths of a residual block's network; its first is the number of channels of glow.
+
+    Raises:
+        RecipeError: the shape does not suit the family.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        family: Family = "residual",
+        n_layers: int = 8,
+        hidden: tuple[int, ...] = (64, 64),
+    ) -> None:
+        super().__init__(math.prod(shape))
+        self.family = family
+        self._to_base, self._to_data = _DIRECTIONS[family]
+        if family == "glow":
+            channels, height, width = _image(shape)
+            self._data_shape: tuple[int, ...] = (channels, height, width)
+            self._base_shape: tuple[int, ...] = (4 * channels, height // 2, width // 2)
+            blocks = [
+                # Its sigmoid scales underflow to log-determinants of -infinity; torch.lu is gone.
+                normflows.flows.GlowBlock(4 * channels, hidden[0], scale_map="exp", use_lu=False)
+                for _ in range(n_layers)
+            ]
+            blocks.append(normflows.flows.Squeeze())
+        else:
+            self._data_shape = self._base_shape = (self.features,)
+            blocks = [_vector_block(family, self.features, hidden) for _ in range(n_layers)]
+        # Some of its buffers are born in float64.
+        self.flows = nn.ModuleList(blocks).to(torch.get_default_dtype())
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Mapped:
+        """Map data (B, features) to the base; return z and log|det dz/dx|, (B,)."""
+        if self.training and self.family == "residual":
+            # Weights have moved since: find their norms again, which the constraint divides by.
+            normflows.utils.update_lipschitz(self, _POWER_ITERATIONS)
+        x = x.reshape(-1, *self._data_shape)
+        total = x.new_zeros(len(x))
+        for flow in reversed(self.flows):
+            x, log_det = self._to_base(flow, x)
+            total = total + log_det
+        return x.flatten(1), total
+
+    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Mapped:
+        """Map the base to data; derivatives of an iterated inverse are not those of the root."""
+        x = self.push(z)
+        return x, -self(x)[1]
+
+    def push(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Map the base (B, features) to data."""
+        z = z.reshape(-1, *self._base_shape)
+        for flow in self.flows:
+            z = self._to_data(flow, z)
+        return z.flatten(1)
+
+
+class Normflows(LatentFlow):
+    """A flow of normflows in the transform's space, for samples without conditions.
 
     Args:
         schema: of the samples.
-        transform: from physical samples to real vectors or images; must be exact.
+        transform: from physical samples to real vectors or images.
         family: "residual", "planar" and "radial" for vectors; "glow" for images (height, width),
             (channels, height, width) of even height and width.
         n_layers: number of blocks.
         hidden: widths of a residual block's network; its first is the number of channels of glow.
 
     Raises:
-        RecipeError: the schema has conditions, the transform no log-determinant, or the shape does
-            not suit the family.
+        RecipeError: the schema has conditions, or the shape does not suit the family.
     """
+
+    flow: NormflowsBijection
 
     def __init__(
         self,
@@ -70,103 +141,38 @@ class NormflowsFlow(Surrogate):
         super().__init__(schema, transform)
         if schema.condition:
             raise RecipeError(
-                "surrogate.kind: flows of normflows take no conditions; use coupling-flow"
+                "surrogate.kind: flows of normflows take no conditions; use coupling-flow or "
+                "autoregressive-flow"
             )
-        if not self.transform.exact:
-            raise RecipeError(
-                "surrogate.kind: normflows has an exact density, but the transform adds noise or "
-                "holds discrete parts; use dequantised-flow"
-            )
-        self.family, self.latent_shape = family, self.transform.latent_shape(schema.shape)
-        self.features = math.prod(self.latent_shape)
-        self._to_base, self._to_data = _DIRECTIONS[family]
-        if family == "glow":
-            self._image = _image(self.latent_shape)
-            channels = 4 * self._image[0]
-            blocks = [
-                # Its sigmoid scales underflow to log-determinants of -infinity; torch.lu is gone.
-                normflows.flows.GlowBlock(channels, hidden[0], scale_map="exp", use_lu=False)
-                for _ in range(n_layers)
-            ]
-            blocks.append(normflows.flows.Squeeze())
-        else:
-            self._image = (self.features,)
-            blocks = [_vector_block(family, self.features, hidden) for _ in range(n_layers)]
-        # Some of its buffers are born in float64.
-        self.flows = nn.ModuleList(blocks).to(torch.get_default_dtype())
+        self.flow = NormflowsBijection(
+            self.latent_shape, family=family, n_layers=n_layers, hidden=hidden
+        )
 
     def initialise(self, data: Batch | None) -> None:
         """Fit the transform, and let activation norms see the data."""
         super().initialise(data)
-        if data is not None and self.family == "glow":
+        if data is not None and self.flow.family == "glow":
+            generator = torch.Generator(device=data.x.device).manual_seed(0)
             with torch.no_grad():
-                self._forward(self.transform(data)[0].x.to(self.dtype))
+                self.flow(self.transform(data, generator)[0].x.flatten(1).to(self.dtype))
 
-    def latent_log_prob(self, batch: Batch) -> Tensor:
-        """Return (B,) the log-density of a batch in the transform's space."""
-        if self.training and self.family == "residual":
-            # Weights have moved since: find their norms again, which the constraint divides by.
-            normflows.utils.update_lipschitz(self, _POWER_ITERATIONS)
-        z, log_det = self._forward(batch.x)
-        return standard_normal(z.flatten(1)) + log_det
 
-    def log_prob(self, batch: Batch) -> Tensor:
-        """Return (B,) log q(x) in physical units, differentiable."""
-        mapped, log_det = self.transform(batch)
-        total: Tensor = self.latent_log_prob(mapped) + log_det
-        return total
+class NormflowsFlow(Normflows, ExactFlow):
+    """A flow of normflows with an exact density (`HasDensity`)."""
 
-    def sample_with_log_prob(
-        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
-    ) -> tuple[Batch, Tensor]:
-        """Draw samples and return their (n,) log-density."""
-        samples = self.sample(n, condition, generator=generator)
-        return samples, self.log_prob(samples)
 
-    @property
-    def noise_shape(self) -> tuple[int, ...]:
-        """Shape of the standard normal noise behind one sample."""
-        return (self.features,)
-
-    def push(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Map (B, features) noise to (B, *shape) samples in physical units."""
-        z = noise
-        if self.family == "glow":
-            channels, height, width = self._image
-            z = z.reshape(-1, 4 * channels, height // 2, width // 2)
-        for flow in self.flows:
-            z = self._to_data(flow, z)
-        return self.transform.inverse(Batch(z.reshape(-1, *self.latent_shape))).x
-
-    def sample(
-        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
-    ) -> Batch:
-        """Draw `n` samples in physical units."""
-        if condition is not None:
-            self.conditions.check(condition)
-        noise = torch.randn(
-            n, self.features, generator=generator, device=self.device, dtype=self.dtype
-        )
-        with torch.no_grad():
-            return Batch(self.push(noise))
-
-    def _forward(self, x: Tensor) -> Mapped:
-        x = x.reshape(-1, *self._image)
-        total = x.new_zeros(len(x))
-        for flow in reversed(self.flows):
-            x, log_det = self._to_base(flow, x)
-            total = total + log_det
-        return x, total
+class DequantisedNormflowsFlow(Normflows, DequantisingFlow):
+    """A flow of normflows on a transform that adds noise or discrete parts (`HasBound`)."""
 
 
 class NormflowsLayer(normflows.flows.Flow):  # type: ignore[misc]
     """One of our bijections as a layer of normflows, which counts its layers from base to data.
 
     Args:
-        bijection: a coupling or a stack, from data to base.
+        bijection: from data to base.
     """
 
-    def __init__(self, bijection: Coupling | CouplingStack) -> None:
+    def __init__(self, bijection: Coupling | Bijection) -> None:
         super().__init__()
         self.bijection = bijection
 
@@ -193,14 +199,15 @@ def _vector_block(family: Family, features: int, hidden: tuple[int, ...]) -> Any
     return normflows.flows.Radial((features,))
 
 
-def _image(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:
     image = (1, *shape) if len(shape) == 2 else shape
     if len(image) != 3 or image[1] % 2 or image[2] % 2:
         raise RecipeError(
             f"surrogate.family: glow needs images of even height and width, not samples of shape "
             f"{shape}; take residual for vectors"
         )
-    return image
+    channels, height, width = image
+    return channels, height, width
 
 
 def _residual_to_base(flow: Any, x: Tensor) -> Mapped:

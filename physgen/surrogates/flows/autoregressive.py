@@ -1,0 +1,232 @@
+r"""Autoregressive flows: every feature is mapped given the ones before it.
+
+    z_i = h(x_i; p_i),   p_i = network(x_0, ..., x_{i-1}, condition),
+
+with one masked network for all p_i (`physgen.networks.masked`), so that z takes one pass, and x
+given z one feature after the other. h is (x - \mu) exp(-s), and may go on with a spline; \mu holds
+a linear map of all earlier features: a single layer contains every Gaussian. Layers see the
+features in turn forwards and backwards.
+
+Data to noise in one pass is the masked autoregressive flow (MAF: Papamakarios et al., arXiv
+1705.07057; one layer is MADE, arXiv 1502.03509), noise to data in one pass the inverse
+autoregressive flow (IAF: Kingma et al., arXiv 1606.04934).
+
+The slow direction is found without gradients, and differentiated at the root: with f the fast
+direction, J its triangular Jacobian held fixed, and x_0 the root f(x_0) = z,
+
+    x = x_0 + J^{-1} (z - f(x_0))
+
+is x_0 with the derivatives of the root in z and in all parameters.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import jacfwd, vmap
+
+from physgen.batch import Schema
+from physgen.networks.masked import MaskedMLP
+from physgen.surrogates.flows.bijection import (
+    Bijection,
+    DequantisingFlow,
+    ExactFlow,
+    LatentFlow,
+)
+from physgen.surrogates.flows.coupling import LOG_SCALE_LIMIT, CouplingKind
+from physgen.surrogates.flows.spline import soft_bound, tail_spline
+from physgen.transforms.base import Transform
+
+Fast = Literal["density", "sampling"]
+
+
+class AutoregressiveLayer(Bijection):
+    """One masked layer; `forward` takes one pass, `inverse` goes through the features.
+
+    Args:
+        features: size of x.
+        n_condition: size of the condition; 0 for none.
+        hidden: units of each of the two layers of the masked network.
+        bins: of the spline; 0 for none.
+        bound: the spline acts within [-bound, bound].
+    """
+
+    def __init__(
+        self,
+        features: int,
+        n_condition: int = 0,
+        *,
+        hidden: int = 128,
+        bins: int = 0,
+        bound: float = 5.0,
+    ) -> None:
+        super().__init__(features, n_condition)
+        n_parameters = 2 + max(3 * bins - 1, 0)
+        self.bound = bound
+        self.network = MaskedMLP(features, 1, n_condition, n_parameters, hidden=hidden, n_direct=1)
+        nn.init.zeros_(self.network.last.weight)
+        nn.init.zeros_(self.network.last.bias)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map x (B, features) to z in one pass; return it and log|det dz/dx|, (B,)."""
+        raw = self.network(x[..., None], self._context(x, condition))
+        z, log_slope = (x - raw[..., 0]) * (-_log_scale(raw)).exp(), -_log_scale(raw)
+        if raw.shape[-1] > 2:
+            z, bend = tail_spline(z, raw[..., 2:], bound=self.bound)
+            log_slope = log_slope + bend
+        return z, log_slope.sum(-1)
+
+    def inverse(self, z: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map z (B, features) to x, differentiable; return it and log|det dx/dz|, (B,)."""
+        x = self.push(z, condition)
+        if torch.is_grad_enabled():
+            miss = z - self(x, condition)[0]
+            step = torch.linalg.solve_triangular(
+                self._jacobian(x, condition), miss[..., None], upper=False
+            )
+            x = x + step[..., 0]
+        return x, -self(x, condition)[1]
+
+    def push(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Map z to x, feature by feature, without derivatives."""
+        found: list[Tensor] = []
+
+        def draw(i: int, parameters: Tensor) -> Tensor:
+            raw, u = parameters.T, z[:, i]
+            if raw.shape[-1] > 2:
+                u, _ = tail_spline(u, raw[:, 2:], bound=self.bound, inverse=True)
+            found.append(raw[:, 0] + u * _log_scale(raw).exp())
+            return found[-1][None]
+
+        with torch.no_grad():
+            self.network.autoregress(self._context(z, condition), draw)
+        return torch.stack(found, -1)
+
+    def _jacobian(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        """Return (B, features, features) dz/dx, without derivatives of its own."""
+
+        def row(x: Tensor, context: Tensor) -> Tensor:
+            z: Tensor = self(x[None], context[None])[0][0]
+            return z
+
+        with torch.no_grad():
+            jacobian: Tensor = vmap(jacfwd(row))(x.detach(), self._context(x, condition).detach())
+        return jacobian
+
+    def _context(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        return x.new_zeros(len(x), 0) if condition is None else condition
+
+
+class AutoregressiveStack(Bijection):
+    """Autoregressive layers, the identity (up to order) when new.
+
+    Args:
+        features: size of x.
+        n_condition: size of the condition; 0 for none.
+        n_layers: number of layers.
+        hidden: units of each of the two layers of a masked network.
+        layer: "affine", or "spline" after it.
+        fast: the direction that takes one pass: "density" (MAF) or "sampling" (IAF).
+        bins: of a spline.
+        bound: splines act within [-bound, bound].
+    """
+
+    def __init__(
+        self,
+        features: int,
+        n_condition: int = 0,
+        *,
+        n_layers: int = 4,
+        hidden: int = 128,
+        layer: CouplingKind = "affine",
+        fast: Fast = "density",
+        bins: int = 8,
+        bound: float = 5.0,
+    ) -> None:
+        super().__init__(features, n_condition)
+        self.fast = fast
+        bins = bins if layer == "spline" else 0
+        self.layers = nn.ModuleList(
+            AutoregressiveLayer(features, n_condition, hidden=hidden, bins=bins, bound=bound)
+            for _ in range(n_layers)
+        )
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map data (B, features) to the base; return z and log|det dz/dx|, (B,)."""
+        total = torch.zeros_like(x[:, 0])
+        for layer in self._parts():
+            x, log_det = (layer if self.fast == "density" else layer.inverse)(x, condition)
+            x, total = x.flip(-1), total + log_det
+        return x, total
+
+    def inverse(self, z: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map the base (B, features) to data; return x and log|det dx/dz|, (B,)."""
+        total = torch.zeros_like(z[:, 0])
+        for layer in reversed(self._parts()):
+            z, log_det = (layer.inverse if self.fast == "density" else layer)(z.flip(-1), condition)
+            total = total + log_det
+        return z, total
+
+    def push(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Map the base to data; derivatives are lost where that goes feature by feature."""
+        for layer in reversed(self._parts()):
+            z = z.flip(-1)
+            z = layer.push(z, condition) if self.fast == "density" else layer(z, condition)[0]
+        return z
+
+    def _parts(self) -> list[AutoregressiveLayer]:
+        return [layer for layer in self.layers if isinstance(layer, AutoregressiveLayer)]
+
+
+class Autoregressive(LatentFlow):
+    """A stack of autoregressive layers in the transform's space.
+
+    Args:
+        schema: of the samples.
+        transform: from physical samples to real vectors.
+        n_layers: number of layers.
+        hidden: units of each of the two layers of a masked network.
+        layer: "affine", or "spline" after it.
+        fast: the direction that takes one pass: "density" (MAF) or "sampling" (IAF). Maximum
+            likelihood trains either, in the slow direction at the price of a Jacobian a layer.
+        bins: of a spline.
+        bound: splines act within [-bound, bound] of the transform's space.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        transform: Transform | None = None,
+        *,
+        n_layers: int = 4,
+        hidden: int = 128,
+        layer: CouplingKind = "affine",
+        fast: Fast = "density",
+        bins: int = 8,
+        bound: float = 5.0,
+    ) -> None:
+        super().__init__(schema, transform)
+        self.flow = AutoregressiveStack(
+            self.features,
+            self.n_condition,
+            n_layers=n_layers,
+            hidden=hidden,
+            layer=layer,
+            fast=fast,
+            bins=bins,
+            bound=bound,
+        )
+
+
+class AutoregressiveFlow(Autoregressive, ExactFlow):
+    """An autoregressive flow with an exact density (`HasDensity`)."""
+
+
+class DequantisedAutoregressiveFlow(Autoregressive, DequantisingFlow):
+    """An autoregressive flow on a transform that adds noise or discrete parts (`HasBound`)."""
+
+
+def _log_scale(raw: Tensor) -> Tensor:
+    return soft_bound(raw[..., 1], LOG_SCALE_LIMIT)
