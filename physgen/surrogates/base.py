@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from physgen.batch import Batch, Schema
-from physgen.errors import DomainError
+from physgen.surrogates.conditions import ConditionPrior
 from physgen.transforms.base import Chain, Transform
 
 
@@ -64,67 +64,6 @@ class Surrogate(nn.Module):
         return next(self.parameters()).dtype
 
 
-class ConditionPrior(nn.Module):
-    """Remembers which conditions the training data had: to draw from, and to refuse others.
-
-    Keeps `size` of them (with repetition) and the range of each column.
-    """
-
-    values: Tensor
-    low: Tensor
-    high: Tensor
-
-    def __init__(self, schema: Schema, size: int = 4096) -> None:
-        super().__init__()
-        self.variables = schema.condition
-        n_columns = len(schema.condition)
-        self.register_buffer("values", torch.full((size, n_columns), float("nan")))
-        self.register_buffer("low", torch.full((n_columns,), float("-inf")))
-        self.register_buffer("high", torch.full((n_columns,), float("inf")))
-
-    def fit(self, condition: Tensor) -> None:
-        """Store a resampling of the (N, C) conditions and their range."""
-        generator = torch.Generator(device=condition.device).manual_seed(0)
-        rows = torch.randint(
-            len(condition), (len(self.values),), generator=generator, device=condition.device
-        )
-        self.values.copy_(condition[rows])
-        self.low.copy_(condition.amin(0))
-        self.high.copy_(condition.amax(0))
-
-    def draw(self, n: int, generator: torch.Generator) -> Tensor | None:
-        """Return (n, C) drawn with replacement; `None` for an unconditional surrogate."""
-        if not self.variables:
-            return None
-        if torch.isnan(self.values).any():
-            raise DomainError(
-                "this surrogate has not seen any conditions: pass `condition`, or train it first"
-            )
-        rows = torch.randint(len(self.values), (n,), generator=generator, device=self.values.device)
-        return self.values[rows]
-
-    def check(self, condition: Tensor, tolerance: float = 1e-6) -> None:
-        """Raise `DomainError` naming the first row and variable outside the trained range."""
-        if condition.ndim != 2 or condition.shape[1] != len(self.variables):
-            names = ", ".join(f"{v.name} [{v.unit}]" for v in self.variables) or "none"
-            raise DomainError(
-                f"condition of shape {tuple(condition.shape)}: expected (n, "
-                f"{len(self.variables)}), the columns being {names}"
-            )
-        slack = tolerance * torch.maximum(self.low.abs(), self.high.abs())
-        # Written so that NaN, which compares false with everything, counts as outside.
-        inside = (condition >= self.low - slack) & (condition <= self.high + slack)
-        if not inside.all():
-            row, column = (~inside).nonzero()[0].tolist()
-            variable = self.variables[column]
-            raise DomainError(
-                f"condition {variable.name} = {condition[row, column].item():g} {variable.unit} "
-                f"(row {row}) is outside the trained domain "
-                f"[{self.low[column].item():g}, {self.high[column].item():g}] {variable.unit}; "
-                "train on a range that covers it"
-            )
-
-
 @runtime_checkable
 class HasDensity(Protocol):
     """Knows its normalised density in physical space."""
@@ -146,6 +85,15 @@ class HasBound(Protocol):
 
     def elbo(self, batch: Batch, *, generator: torch.Generator) -> Tensor:
         """Return (B,), an unbiased draw of the bound."""
+        ...
+
+
+@runtime_checkable
+class HasImportanceBound(Protocol):
+    """Knows the importance-weighted bound too, which closes as its draws grow in number."""
+
+    def importance_bound(self, batch: Batch, *, draws: int, generator: torch.Generator) -> Tensor:
+        """Return (B,), a draw of the bound of `draws` latent vectors a sample."""
         ...
 
 
