@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import torch
 
 from physgen.batch import Batch, Schema, Variable
-from physgen.surrogates.boltzmann.rbm import RBM, PersistentContrastiveDivergence
+from physgen.surrogates.boltzmann.divergence import PersistentContrastiveDivergence
+from physgen.surrogates.boltzmann.rbm import RBM
 
 REPEATS, K, VISIBLE = 5, 10, 784
 

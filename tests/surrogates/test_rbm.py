@@ -11,7 +11,8 @@ from scipy.stats import chi2
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, RecipeError
 from physgen.surrogates.base import Surrogate
-from physgen.surrogates.boltzmann.rbm import RBM, PersistentContrastiveDivergence
+from physgen.surrogates.boltzmann.divergence import PersistentContrastiveDivergence
+from physgen.surrogates.boltzmann.rbm import RBM
 from physgen.systems.base import HasAction
 
 
@@ -135,7 +136,7 @@ def test_the_gradient_is_that_of_the_likelihood_when_the_chains_are_exact(rbm):
     data = states[torch.randint(len(states), (300,), generator=generator)]
     chains = states[torch.multinomial(probabilities(rbm), n, replacement=True, generator=generator)]
     method = PersistentContrastiveDivergence(rbm, centred=False)
-    method.gradient(Batch(data), chains)
+    method.gradient(Batch(data), Batch(chains))
     scale = float(np.prod(rbm.schema.shape))
     for parameter, exact in zip(rbm.parameters(), exact_gradient(rbm, data), strict=True):
         torch.testing.assert_close(parameter.grad, exact, atol=8 * scale / n**0.5, rtol=0)
@@ -152,7 +153,7 @@ def test_the_centred_gradient_is_the_plain_one_in_centred_coordinates(rbm):
     states = all_spins(rbm.schema.shape)
     data, chains = (states[torch.randint(len(states), (50,), generator=generator)] for _ in "ab")
     method = PersistentContrastiveDivergence(rbm)
-    method.gradient(Batch(data), chains)
+    method.gradient(Batch(data), Batch(chains))
 
     names = [name for name, _ in rbm.named_parameters()]
     values = {name: p.detach().clone().requires_grad_() for name, p in rbm.named_parameters()}
@@ -245,10 +246,10 @@ def test_weights_of_events_count_in_the_gradient(rbm):
     states = all_spins(rbm.schema.shape)
     data, chains = states[:4], states[4:8]
     method = PersistentContrastiveDivergence(rbm)
-    method.gradient(Batch(data, weight=torch.tensor([2.0, 1.0, 0.0, 1.0]).double()), chains)
+    method.gradient(Batch(data, weight=torch.tensor([2.0, 1.0, 0.0, 1.0]).double()), Batch(chains))
     weighted = [p.grad.clone() for p in rbm.parameters()]
     if rbm.spin_flip_symmetric:  # else the offsets would see the rows of weight zero
-        method.gradient(Batch(data[[0, 0, 1, 3]]), chains)
+        method.gradient(Batch(data[[0, 0, 1, 3]]), Batch(chains))
         for parameter, expected in zip(rbm.parameters(), weighted, strict=True):
             torch.testing.assert_close(parameter.grad, expected)
 
@@ -309,5 +310,5 @@ def test_what_does_not_fit_is_refused():
         RBM(Schema((3,), (Variable("s", domain="spin"),), (Variable("T"),)))
     with pytest.raises(DomainError, match="without conditions"):
         RBM(schema(4)).sample(1, torch.zeros(1, 1), generator=torch.Generator())
-    with pytest.raises(RecipeError, match="trains the surrogate rbm"):
+    with pytest.raises(RecipeError, match="trains Boltzmann machines"):
         PersistentContrastiveDivergence(Surrogate(schema(4)))
