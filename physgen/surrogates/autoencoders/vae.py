@@ -1,52 +1,86 @@
 r"""Variational autoencoders (Kingma & Welling, arXiv 1312.6114), with a condition everywhere.
 
-log p(x | c) >= E_{q(z | x, c)}[log p(x | z, c)] - KL(q(z | x, c) || N(0, 1)),
+log p(x | c) >= E_q[log p(x | z, c)] - KL(q(z | x, c) || N(0, 1))
+                reconstruction         prior matching,
 
 q(z | x, c) = N(\mu, \sigma^2) by a network of x and c, z = \mu + \sigma \epsilon, and
 
 KL = 1/2 \sum_i (\mu_i^2 + \sigma_i^2 - 1 - \log \sigma_i^2).
 
-The likelihood p(x | z, c) lives in the transform's space: a normal distribution with a learned
-deviation for each entry, or a Bernoulli distribution for entries of 0 and 1.
+With k draws z_j the importance-weighted bound (Burda, Grosse & Salakhutdinov, arXiv 1509.00519)
+
+log p(x | c) >= E[log 1/k \sum_j w_j],   w = p(x | z, c) p(z) / q(z | x, c),
+
+rises to log p with k; its k = 1 is the bound above. The likelihood p(x | z, c) lives in the
+transform's space. Several levels of z make a Markovian hierarchical VAE (`levels`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from physgen.batch import Batch, Schema
-from physgen.errors import RecipeError
-from physgen.networks.mlp import MLP, Activation
-from physgen.surrogates.base import Method, StepContext, Surrogate
-from physgen.surrogates.flows.spline import soft_bound
+from physgen.networks.mlp import Activation
+from physgen.surrogates.autoencoders.bodies import Decoder, Encoder, Network
+from physgen.surrogates.autoencoders.decoding import DecodedNoise
+from physgen.surrogates.autoencoders.levels import Levels, normal
+from physgen.surrogates.autoencoders.likelihoods import Bernoulli, Gaussian, LikelihoodKind
 from physgen.transforms.base import Transform
 
-Likelihood = Literal["gaussian", "bernoulli"]
-
-LOG_SCALE_LIMIT = 8.0
-"""Bound on |log deviation| of encoder and decoder."""
+DRAWS_AT_ONCE = 8192
+"""Latent vectors that an importance-weighted bound decodes together: what limits its memory."""
 
 
-class VAE(Surrogate):
+@dataclass(frozen=True)
+class Terms:
+    """The terms of the bound on log p(x | c), for k draws of the latent variables of each x.
+
+    Attributes:
+        reconstruction: (B, k), log p(x | z_1, c).
+        consistency: (B, k), of the lower levels; 0 for one level.
+        prior_matching: (B, k, latent), the KL divergence of each entry of the last level.
+        log_weight: (B, k), log p(x, z | c) - log q(z | x, c).
+    """
+
+    reconstruction: Tensor
+    consistency: Tensor
+    prior_matching: Tensor
+    log_weight: Tensor
+
+    @property
+    def bound(self) -> Tensor:
+        """Return (B,): the mean over the draws."""
+        terms = self.reconstruction + self.consistency - self.prior_matching.sum(-1)
+        return terms.mean(1)
+
+    @property
+    def importance_bound(self) -> Tensor:
+        """Return (B,): the importance-weighted bound of k draws."""
+        return self.log_weight.logsumexp(1) - math.log(self.log_weight.shape[1])
+
+
+class VAE(DecodedNoise):
     """A conditional variational autoencoder (`HasBound`, `FromNoise`).
 
     Args:
         schema: of the samples.
         transform: from physical samples to what the likelihood describes.
         latent: dimension of z.
-        hidden: widths of encoder and decoder.
-        likelihood: "gaussian" for real entries, "bernoulli" for entries of 0 and 1 (spins and
-            binaries; a spin's -1 is taken for 0, and comes back).
+        levels: of latent variables, each a network of the one above it.
+        network: "mlp", or "conv" for images.
+        hidden: widths of the dense layers of the encoder; the decoder mirrors it.
+        channels: of the convolutions, each of which halves the image.
+        periodic: whether images are tori.
         activation: of the networks.
+        likelihood: "gaussian" for real entries, "bernoulli" for spins, binaries and greys.
+        shared_deviation: one deviation for all entries of a Gaussian likelihood.
 
     Raises:
-        RecipeError: a Bernoulli likelihood for variables that are neither binary nor spins.
+        RecipeError: a Bernoulli likelihood for other variables, or a network that does not fit.
     """
 
     def __init__(
@@ -55,151 +89,117 @@ class VAE(Surrogate):
         transform: Transform | None = None,
         *,
         latent: int = 8,
+        levels: int = 1,
+        network: Network = "mlp",
         hidden: tuple[int, ...] = (128, 128),
-        likelihood: Likelihood = "gaussian",
+        channels: tuple[int, ...] = (32, 64),
+        periodic: bool = False,
         activation: Activation = "silu",
+        likelihood: LikelihoodKind = "gaussian",
+        shared_deviation: bool = False,
     ) -> None:
         super().__init__(schema, transform)
-        domains = {variable.domain for variable in schema.variables}
-        if likelihood == "bernoulli" and domains not in ({"spin"}, {"binary"}):
-            raise RecipeError(
-                "surrogate.likelihood: bernoulli is for variables that are all binary or all "
-                f"spins; these are {', '.join(sorted(domains))}: take gaussian"
-            )
-        self.latent, self.likelihood, self._spins = latent, likelihood, domains == {"spin"}
-        self.latent_shape = self.transform.latent_shape(schema.shape)
-        self.features = math.prod(self.latent_shape)
+        shape = self.transform.latent_shape(schema.shape)
         n_condition = self.transform.latent_condition(len(schema.condition))
-        self.encoder = MLP(
-            self.features + n_condition, 2 * latent, hidden=hidden, activation=activation
-        )
-        self.decoder = MLP(
-            latent + n_condition, self.features, hidden=hidden[::-1], activation=activation
-        )
-        self.log_scale = nn.Parameter(torch.zeros(self.features))
+        self.likelihood: Gaussian | Bernoulli
         if likelihood == "bernoulli":
-            self.log_scale.requires_grad_(False)
+            self.likelihood = Bernoulli(math.prod(shape), schema.variables)
+        else:
+            self.likelihood = Gaussian(math.prod(shape), shared=shared_deviation)
+        self.levels = Levels(latent, levels, n_condition, hidden=hidden, activation=activation)
+        self.encoder = Encoder(
+            shape,
+            2 * latent,
+            n_condition,
+            network=network,
+            hidden=hidden,
+            channels=channels,
+            activation=activation,
+            periodic=periodic,
+        )
+        self.decoder = Decoder(
+            latent,
+            shape,
+            n_condition,
+            network=network,
+            hidden=hidden,
+            channels=channels,
+            activation=activation,
+            periodic=periodic,
+        )
+
+    def initialise(self, data: Batch | None) -> None:
+        """Fit the transform; start at the means of the data, or refuse what does not fit."""
+        super().initialise(data)
+        if data is not None:
+            generator = torch.Generator(device=data.x.device).manual_seed(0)
+            self.likelihood.fit(self.transform(data, generator)[0])
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return mean and log deviation, each (B, latent), of q(z | x) for a mapped batch."""
-        mean, raw = self.encoder(self._joined(self._bits(batch.x), batch.condition)).chunk(2, -1)
-        return mean, soft_bound(raw, LOG_SCALE_LIMIT)
+        """Return mean and log deviation, each (B, latent), of q(z_1 | x, c) for a mapped batch."""
+        return normal(self.encoder(batch.x, batch.condition))
 
-    def decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Return (B, features): means of a normal, or logits of a Bernoulli likelihood."""
-        decoded: Tensor = self.decoder(self._joined(z, condition))
-        return decoded
+    def terms(self, batch: Batch, noise: Tensor) -> Terms:
+        """Return the terms of the bound for a mapped batch.
 
-    def latent_elbo(self, batch: Batch, noise: Tensor) -> Tensor:
-        """Return (B,), a draw of the bound for a mapped batch; `noise` is (B, latent), normal."""
-        mean, log_deviation = self.encode(batch)
-        z = mean + log_deviation.exp() * noise
-        reconstruction = self.log_likelihood(batch.x, self.decode(z, batch.condition))
-        return reconstruction - kl_to_standard_normal(mean, log_deviation)
-
-    def log_likelihood(self, x: Tensor, decoded: Tensor) -> Tensor:
-        """Return (B,) log p(x | z) of a mapped x, given what `decode` returned."""
-        if self.likelihood == "bernoulli":
-            bits = self._bits(x)
-            return -functional.binary_cross_entropy_with_logits(
-                decoded, bits, reduction="none"
-            ).sum(-1)
-        log_scale = soft_bound(self.log_scale, LOG_SCALE_LIMIT)
-        pull = (x.flatten(1) - decoded) * (-log_scale).exp()
-        return -(0.5 * pull.square() + log_scale + 0.5 * math.log(2 * math.pi)).sum(-1)
+        `noise` is (B, k, levels * latent), normal: k draws of the latent variables of each x.
+        """
+        rows = (len(batch), noise.shape[1])
+        mean, log_deviation = (part.repeat_interleave(rows[1], 0) for part in self.encode(batch))
+        condition = batch.condition
+        condition = None if condition is None else condition.repeat_interleave(rows[1], 0)
+        climb = self.levels.climb(mean, log_deviation, noise.flatten(0, 1), condition)
+        decoded = self.decoder(climb.first, condition).reshape(*rows, -1)
+        reconstruction = self.likelihood.log_prob(batch.x.flatten(1)[:, None], decoded)
+        return Terms(
+            reconstruction,
+            climb.consistency.reshape(rows),
+            climb.prior_matching.reshape(*rows, -1),
+            reconstruction + climb.log_ratio.reshape(rows),
+        )
 
     def elbo(self, batch: Batch, *, generator: torch.Generator) -> Tensor:
         """Return (B,), an unbiased draw of the bound on log p(x | condition)."""
-        mapped, volume = self.transform.bound(batch, generator)
-        noise = torch.randn(
-            len(batch), self.latent, generator=generator, device=self.device, dtype=self.dtype
-        )
-        return self.latent_elbo(mapped, noise) + volume
+        mapped, volume = self._mapped(batch, generator)
+        return self.terms(mapped, self._noise(len(batch), 1, generator)).bound + volume
+
+    def importance_bound(self, batch: Batch, *, draws: int, generator: torch.Generator) -> Tensor:
+        """Return (B,), the importance-weighted bound with `draws` latent vectors a sample."""
+        mapped, volume = self._mapped(batch, generator)
+        size = max(1, DRAWS_AT_ONCE // draws)
+        parts = []
+        for start in range(0, len(batch), size):
+            some = mapped[start : start + size]
+            parts.append(self.terms(some, self._noise(len(some), draws, generator)))
+        return torch.cat([part.importance_bound for part in parts]) + volume
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        """Noise of z, and of x given z."""
-        return (self.latent + self.features,)
+        """Noise of z, from the last level to the first, and of x given z."""
+        return (self.levels.n_noise + self.likelihood.n_noise,)
 
-    def push(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Map (B, latent + features) noise and (B, C) physical conditions to samples."""
-        z, rest = noise[:, : self.latent], noise[:, self.latent :]
-        mapped = None if condition is None else self.transform.map_condition(condition)
-        decoded = self.decode(z, mapped)
-        if self.likelihood == "bernoulli":
-            # A normal number lies below its own distribution's quantile with that probability.
-            x = (torch.special.ndtr(rest) < decoded.sigmoid()).to(noise)
-            x = 2 * x - 1 if self._spins else x
-        else:
-            x = decoded + soft_bound(self.log_scale, LOG_SCALE_LIMIT).exp() * rest
-        return self.transform.inverse(Batch(x.reshape(-1, *self.latent_shape), mapped)).x
+    def decode_noise(self, noise: Tensor, condition: Tensor | None) -> Tensor:
+        """Map (B, *noise_shape) and mapped conditions to (B, entries) in the transform's space."""
+        latent, rest = noise[:, : self.levels.n_noise], noise[:, self.levels.n_noise :]
+        decoded = self.decoder(self.levels.descend(latent, condition), condition)
+        return self.likelihood.draw(decoded, rest)
 
-    def sample(
-        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
-    ) -> Batch:
-        """Draw `n` samples in physical units."""
-        if condition is None:
-            condition = self.conditions.draw(n, generator)
-        else:
-            self.conditions.check(condition)
-        noise = torch.randn(
-            n, *self.noise_shape, generator=generator, device=self.device, dtype=self.dtype
+    def _mapped(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, Tensor]:
+        """Return the mapped batch, and what its bound needs to be one in physical units.
+
+        The probabilities of a Bernoulli likelihood are the same numbers on both sides.
+        """
+        if isinstance(self.likelihood, Gaussian):
+            return self.transform.bound(batch, generator)
+        mapped, _ = self.transform(batch, generator)
+        return mapped, mapped.x.new_zeros(len(batch))
+
+    def _noise(self, n: int, draws: int, generator: torch.Generator) -> Tensor:
+        return torch.randn(
+            n,
+            draws,
+            self.levels.n_noise,
+            generator=generator,
+            device=self.device,
+            dtype=self.dtype,
         )
-        with torch.no_grad():
-            return Batch(self.push(noise, condition), condition)
-
-    def _bits(self, x: Tensor) -> Tensor:
-        """Flatten; spins become 0 and 1 where the likelihood is Bernoulli."""
-        x = x.flatten(1)
-        return (x + 1) / 2 if self.likelihood == "bernoulli" and self._spins else x
-
-    @staticmethod
-    def _joined(x: Tensor, condition: Tensor | None) -> Tensor:
-        return x if condition is None else torch.cat([x, condition], -1)
-
-
-def kl_to_standard_normal(mean: Tensor, log_deviation: Tensor) -> Tensor:
-    """Return (B,) KL(N(mean, deviation^2) || N(0, 1)) of (B, D) diagonal normals."""
-    return 0.5 * (mean.square() + (2 * log_deviation).exp() - 1).sum(-1) - log_deviation.sum(-1)
-
-
-class EvidenceLowerBound(Method):
-    """Maximise the bound on the log-likelihood; event weights weigh it.
-
-    Args:
-        surrogate: a `VAE`.
-        learning_rate: of AdamW, before the engine's schedule.
-        weight_decay: of AdamW.
-    """
-
-    def __init__(
-        self, surrogate: VAE, *, learning_rate: float = 1e-3, weight_decay: float = 0.0
-    ) -> None:
-        super().__init__(surrogate)
-        if not isinstance(surrogate, VAE):
-            raise RecipeError(
-                f"method.kind: evidence-lower-bound trains a vae, not {type(surrogate).__name__}"
-            )
-        self.autoencoder = surrogate
-        self.optimisers["autoencoder"] = torch.optim.AdamW(
-            [p for p in surrogate.parameters() if p.requires_grad],
-            lr=learning_rate,
-            weight_decay=weight_decay,
-        )
-
-    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Map to the transform's space, adding its noise."""
-        with torch.no_grad():
-            mapped, _ = self.surrogate.transform(batch, generator)
-        prepared: Batch = mapped
-        return prepared
-
-    def loss(self, batch: Batch, noise: Tensor) -> Tensor:
-        """Return (B,), a draw of minus the bound for a prepared batch."""
-        return -self.autoencoder.latent_elbo(batch, noise)
-
-    def step(self, batches: Mapping[str, Batch], ctx: StepContext) -> dict[str, Tensor]:
-        """Take one step."""
-        noise = ctx.randn(self.autoencoder.latent)
-        optimiser = self.optimisers["autoencoder"]
-        return {"loss": ctx.minimise(self.loss, optimiser, batches["data"], noise)}

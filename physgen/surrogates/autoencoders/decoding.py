@@ -1,0 +1,43 @@
+"""What all autoencoders share as generators: samples are decoded normal noise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from physgen.batch import Batch
+from physgen.surrogates.base import Surrogate
+
+
+class DecodedNoise(Surrogate):
+    """A surrogate whose samples are a map of standard normal noise (`FromNoise`)."""
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the noise behind one sample."""
+        raise NotImplementedError
+
+    def decode_noise(self, noise: Tensor, condition: Tensor | None) -> Tensor:
+        """Map (B, *noise_shape) and mapped conditions to (B, entries) in the transform's space."""
+        raise NotImplementedError
+
+    def push(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Map (B, *noise_shape) noise and (B, C) physical conditions to (B, *shape) samples."""
+        mapped = None if condition is None else self.transform.map_condition(condition)
+        x = self.decode_noise(noise, mapped)
+        shape = self.transform.latent_shape(self.schema.shape)
+        return self.transform.inverse(Batch(x.reshape(-1, *shape), mapped)).x
+
+    def sample(
+        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
+    ) -> Batch:
+        """Draw `n` samples in physical units."""
+        if condition is None:
+            condition = self.conditions.draw(n, generator)
+        else:
+            self.conditions.check(condition)
+        noise = torch.randn(
+            n, *self.noise_shape, generator=generator, device=self.device, dtype=self.dtype
+        )
+        with torch.no_grad():
+            return Batch(self.push(noise, condition), condition)

@@ -1,0 +1,112 @@
+r"""How variational autoencoders are trained: the bound, and its variants.
+
+plain       -reconstruction - consistency + prior matching
+beta        prior matching and -consistency multiplied by beta (Higgins et al., ICLR 2017)
+free bits   each entry of the prior matching at least `free_bits` nat, below which nothing pulls it
+            further down (Kingma et al., arXiv 1606.04934, appendix C.8; here for each sample, where
+            they take the mean of a batch)
+importance  -log 1/k \sum_j w_j with k draws (Burda, Grosse & Salakhutdinov, arXiv 1509.00519)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from physgen.batch import Batch
+from physgen.errors import RecipeError
+from physgen.surrogates.autoencoders.vae import VAE, Terms
+from physgen.surrogates.base import Method, StepContext
+
+
+class EvidenceLowerBound(Method):
+    """Maximise a bound on the log-likelihood; event weights weigh it.
+
+    The journal holds the terms of the bound whatever the loss makes of them.
+
+    Args:
+        surrogate: a `VAE`.
+        learning_rate: of AdamW, before the engine's schedule.
+        weight_decay: of AdamW.
+        beta: multiplies all but the reconstruction.
+        free_bits: nat that each entry of the last level may hold for nothing.
+        draws: k of the importance-weighted bound; 1 is the plain one.
+
+    Raises:
+        RecipeError: the surrogate is another, or the options contradict each other.
+    """
+
+    def __init__(
+        self,
+        surrogate: VAE,
+        *,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        beta: float = 1.0,
+        free_bits: float = 0.0,
+        draws: int = 1,
+    ) -> None:
+        super().__init__(surrogate)
+        if not isinstance(surrogate, VAE):
+            raise RecipeError(
+                f"method.kind: evidence-lower-bound trains a vae, not {type(surrogate).__name__}"
+            )
+        if beta < 0 or free_bits < 0 or draws < 1:
+            raise RecipeError(
+                f"method: beta={beta:g} and free_bits={free_bits:g} cannot be negative, and "
+                f"draws={draws} is at least 1"
+            )
+        if draws > 1 and (beta != 1 or free_bits):
+            raise RecipeError(
+                f"method.draws={draws}: the importance-weighted bound has no separate terms for "
+                "beta or free_bits to change; leave them out, or take draws=1"
+            )
+        self.autoencoder, self.beta, self.free_bits, self.draws = surrogate, beta, free_bits, draws
+        self._seen: list[dict[str, Tensor]] = []
+        self.optimisers["autoencoder"] = torch.optim.AdamW(
+            surrogate.parameters(), lr=learning_rate, weight_decay=weight_decay
+        )
+
+    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Map to the transform's space, adding its noise."""
+        with torch.no_grad():
+            mapped, _ = self.surrogate.transform(batch, generator)
+        prepared: Batch = mapped
+        return prepared
+
+    def loss(self, batch: Batch, noise: Tensor) -> Tensor:
+        """Return (B,), what is minimised for a prepared batch; `noise` is (B, draws, ...)."""
+        terms = self.autoencoder.terms(batch, noise)
+        self._seen.append(_means(terms, batch.weight))
+        if self.draws > 1:
+            return -terms.importance_bound
+        prior_matching = terms.prior_matching.clamp_min(self.free_bits).sum(-1)
+        loss = self.beta * (prior_matching - terms.consistency) - terms.reconstruction
+        return loss.squeeze(1)
+
+    def step(self, batches: Mapping[str, Batch], ctx: StepContext) -> dict[str, Tensor]:
+        """Take one step; the terms of the bound, in nat, stand beside the loss."""
+        self._seen.clear()
+        noise = ctx.randn(self.draws, self.autoencoder.levels.n_noise)
+        optimiser = self.optimisers["autoencoder"]
+        loss = ctx.minimise(self.loss, optimiser, batches["data"], noise)
+        names = self._seen[0]
+        return {"loss": loss} | {
+            name: torch.stack([seen[name] for seen in self._seen]).mean() for name in names
+        }
+
+
+def _means(terms: Terms, weight: Tensor | None) -> dict[str, Tensor]:
+    """Return the detached mean of each term over draws and samples."""
+    found = {
+        "reconstruction": terms.reconstruction,
+        "consistency": terms.consistency,
+        "prior_matching": terms.prior_matching.sum(-1),
+    }
+    share = None if weight is None else weight / weight.sum()
+    return {
+        name: (value.mean(1).mean() if share is None else share @ value.mean(1)).detach()
+        for name, value in found.items()
+    }

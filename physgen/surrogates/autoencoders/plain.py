@@ -1,0 +1,189 @@
+r"""Autoencoders that know no probability: x -> z -> y, trained by |y - x|^2.
+
+A normal distribution N(m, L L^T) is fitted to the latent vectors of the data, so that they can be
+sampled: z = m + L \epsilon. Nothing makes the latent vectors normal, which is why samples look
+worse than reconstructions, and what a variational autoencoder is for.
+
+A denoising autoencoder (Vincent et al., ICML 2008) sees x + c \epsilon and is asked for x.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from physgen.batch import Batch, Schema
+from physgen.errors import RecipeError
+from physgen.networks.mlp import Activation
+from physgen.surrogates.autoencoders.bodies import Decoder, Encoder, Network
+from physgen.surrogates.autoencoders.decoding import DecodedNoise
+from physgen.surrogates.base import Method, StepContext
+from physgen.transforms.base import Transform
+
+MEMORY = 100
+"""Steps that the mean and the covariance of the latent vectors look back on."""
+
+
+class Autoencoder(DecodedNoise):
+    """An autoencoder with a normal distribution fitted to its latent vectors (`FromNoise`).
+
+    Args:
+        schema: of the samples.
+        transform: from physical samples to what is compared by squares.
+        latent: dimension of z.
+        network: "mlp", or "conv" for images.
+        hidden: widths of the dense layers of the encoder; the decoder mirrors it.
+        channels: of the convolutions, each of which halves the image.
+        periodic: whether images are tori.
+        activation: of the networks.
+
+    Raises:
+        RecipeError: a network that does not fit.
+    """
+
+    latent_mean: Tensor
+    latent_covariance: Tensor
+    latent_factor: Tensor
+
+    def __init__(
+        self,
+        schema: Schema,
+        transform: Transform | None = None,
+        *,
+        latent: int = 8,
+        network: Network = "mlp",
+        hidden: tuple[int, ...] = (128, 128),
+        channels: tuple[int, ...] = (32, 64),
+        periodic: bool = False,
+        activation: Activation = "silu",
+    ) -> None:
+        super().__init__(schema, transform)
+        shape = self.transform.latent_shape(schema.shape)
+        n_condition = self.transform.latent_condition(len(schema.condition))
+        self.encoder = Encoder(
+            shape,
+            latent,
+            n_condition,
+            network=network,
+            hidden=hidden,
+            channels=channels,
+            activation=activation,
+            periodic=periodic,
+        )
+        self.decoder = Decoder(
+            latent,
+            shape,
+            n_condition,
+            network=network,
+            hidden=hidden,
+            channels=channels,
+            activation=activation,
+            periodic=periodic,
+        )
+        self.register_buffer("offset", torch.zeros(math.prod(shape)))
+        self.register_buffer("latent_mean", torch.zeros(latent))
+        self.register_buffer("latent_covariance", torch.eye(latent))
+        self.register_buffer("latent_factor", torch.eye(latent))
+        self.offset: Tensor
+
+    def initialise(self, data: Batch | None) -> None:
+        """Fit the transform; let the decoder start at the mean of the data."""
+        super().initialise(data)
+        if data is not None:
+            generator = torch.Generator(device=data.x.device).manual_seed(0)
+            self.offset.copy_(self.transform(data, generator)[0].x.flatten(1).mean(0))
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Return (B, latent) of a mapped batch."""
+        z: Tensor = self.encoder(batch.x, batch.condition)
+        return z
+
+    def decode(self, z: Tensor, condition: Tensor | None) -> Tensor:
+        """Return (B, entries) in the transform's space."""
+        y: Tensor = self.offset + self.decoder(z, condition)
+        return y
+
+    @torch.no_grad()
+    def remember(self, z: Tensor, rate: float) -> None:
+        """Let the normal distribution move towards (B, latent) vectors by a share `rate`."""
+        self.latent_mean.lerp_(z.mean(0), rate)
+        rest = z - self.latent_mean
+        self.latent_covariance.lerp_(rest.T @ rest / len(z), rate)
+        # A latent entry that never varies must not make the matrix singular.
+        ridge = 1e-6 * self.latent_covariance.diagonal().mean() + torch.finfo(z.dtype).tiny
+        regular = self.latent_covariance + ridge * torch.eye(z.shape[1]).to(z)
+        self.latent_factor.copy_(torch.linalg.cholesky_ex(regular).L)
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Noise of z."""
+        return (len(self.latent_mean),)
+
+    def decode_noise(self, noise: Tensor, condition: Tensor | None) -> Tensor:
+        """Map (B, latent) noise and mapped conditions to (B, entries) in the transform's space."""
+        return self.decode(self.latent_mean + noise @ self.latent_factor.T, condition)
+
+
+class Reconstruction(Method):
+    """Minimise the squared distance to what the autoencoder makes of a sample.
+
+    Each process fits the latent normal distribution to its own share of the batches.
+
+    Args:
+        surrogate: an `Autoencoder`.
+        learning_rate: of AdamW, before the engine's schedule.
+        weight_decay: of AdamW.
+        corruption: deviation of the noise added to what the encoder sees, in the transform's
+            space; above 0 it is a denoising autoencoder.
+
+    Raises:
+        RecipeError: the surrogate is another, or the corruption negative.
+    """
+
+    def __init__(
+        self,
+        surrogate: Autoencoder,
+        *,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        corruption: float = 0.0,
+    ) -> None:
+        super().__init__(surrogate)
+        if not isinstance(surrogate, Autoencoder):
+            raise RecipeError(
+                f"method.kind: reconstruction trains an autoencoder, not {type(surrogate).__name__}"
+            )
+        if corruption < 0:
+            raise RecipeError(f"method.corruption={corruption:g}: a deviation is not negative")
+        self.autoencoder, self.corruption = surrogate, corruption
+        self._latents: list[Tensor] = []
+        self.optimisers["autoencoder"] = torch.optim.AdamW(
+            surrogate.parameters(), lr=learning_rate, weight_decay=weight_decay
+        )
+
+    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Map to the transform's space, adding its noise."""
+        with torch.no_grad():
+            mapped, _ = self.surrogate.transform(batch, generator)
+        prepared: Batch = mapped
+        return prepared
+
+    def loss(self, batch: Batch, noise: Tensor) -> Tensor:
+        """Return (B,) squared distances, the mean over entries, for a prepared batch."""
+        x = batch.x
+        z = self.autoencoder.encode(batch.replace(x=x + self.corruption * noise.view_as(x)))
+        self._latents.append(z.detach())
+        y = self.autoencoder.decode(z, batch.condition)
+        return (y - x.flatten(1)).square().mean(-1)
+
+    def step(self, batches: Mapping[str, Batch], ctx: StepContext) -> dict[str, Tensor]:
+        """Take one step, and let the latent distribution follow."""
+        self._latents.clear()
+        noise = ctx.randn(self.autoencoder.offset.numel())
+        optimiser = self.optimisers["autoencoder"]
+        loss = ctx.minimise(self.loss, optimiser, batches["data"], noise)
+        self.autoencoder.remember(torch.cat(self._latents), max(1 / (1 + ctx.step), 1 / MEMORY))
+        return {"loss": loss}
