@@ -113,6 +113,18 @@ class HasFeatures(Protocol):
 
 
 @runtime_checkable
+class HasLabels(Protocol):
+    """Has samples of known classes, such as images of digits."""
+
+    def labelled(self, n: int) -> tuple[Tensor, Tensor]:
+        """Return at most `n` samples (N, *shape), and the numbers (N,) of their classes from 0.
+
+        Raises `FormatError` if the data say nothing of classes.
+        """
+        ...
+
+
+@runtime_checkable
 class HasOwnFiles(Protocol):
     """Is itself partly defined by files: a geometry, an action."""
 

@@ -53,11 +53,11 @@ def located(path: str) -> Path:
     return folder / name
 
 
-def read_card(path: Path) -> dict[str, Any]:
+def read_card(path: Path, keys: Sequence[str] = CARD_KEYS) -> dict[str, Any]:
     """Return the section `read` of a data set card: a file, or one that physgen ships.
 
     Raises:
-        FormatError: it cannot be read, or lacks the section.
+        FormatError: it cannot be read, lacks the section, or says what is not among `keys`.
     """
     found = path if path.exists() else shipped("datasets", path.name)
     try:
@@ -68,8 +68,8 @@ def read_card(path: Path) -> dict[str, Any]:
     if not isinstance(section, dict) or "path" not in section:
         raise FormatError(f"{found}: a data set card needs a section `read` with a `path`")
     for key in section:
-        if key not in CARD_KEYS:
-            raise FormatError(f"{found}: unknown key read.{key}{suggest(key, CARD_KEYS)}")
+        if key not in keys:
+            raise FormatError(f"{found}: unknown key read.{key}{suggest(key, keys)}")
     return section
 
 

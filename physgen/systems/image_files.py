@@ -1,0 +1,206 @@
+"""Files of grey images: where they are, which arrays are images and labels, what is white.
+
+Read are IDX (plain or compressed; labels from the file beside it), npz and HDF5 files, data set
+cards, and scikit-learn's digits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from physgen.errors import FormatError, suggest
+from physgen.io.fetch import data_folder
+from physgen.io.hdf5 import HDF5Source, dataset_names, open_hdf5
+from physgen.io.idx import read_idx
+from physgen.io.npz import read_arrays
+from physgen.io.source import check_finite
+from physgen.systems.event_files import read_card
+
+CARD_KEYS = ("path", "labels", "shape", "classes", "white")
+"""What the section `read` of a data set card of images may say: the file, that of the labels, rows
+and columns of an image, how many classes there are, which value is intensity 1."""
+
+DIGITS = "sklearn:digits"
+"""Stands for the digits that come with scikit-learn."""
+FETCHED = "fetched:"
+"""Begins paths of files that `physgen fetch` has stored."""
+
+_IMAGES = ("x", "images", "data", "x_train")
+_LABELS = ("condition", "labels", "label", "y", "target", "y_train")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a file holds.
+
+    Attributes:
+        name: the path, for messages.
+        pixels: (N, H, W), integers or float32.
+        white: the value of `pixels` that is intensity 1.
+        labels: (N,) int64, or `None`.
+    """
+
+    name: str
+    pixels: NDArray[Any]
+    white: float
+    labels: NDArray[np.int64] | None
+
+    def digest(self) -> str:
+        """Return the SHA-256 of intensities and labels."""
+        sha = hashlib.sha256(f"{self.pixels.shape} {self.pixels.dtype} {self.white:g}\n".encode())
+        sha.update(np.ascontiguousarray(self.pixels).data)
+        if self.labels is not None:
+            sha.update(self.labels.data)
+        return sha.hexdigest()
+
+
+def image_card(path: str) -> dict[str, Any]:
+    """Return what a data set card says of images; for other paths that is the path alone.
+
+    Raises:
+        FormatError: the card cannot be read, or says something unknown.
+    """
+    if Path(path).suffix not in (".yaml", ".yml"):
+        return {"path": path}
+    card = read_card(Path(path), CARD_KEYS)
+    shape = card.get("shape")
+    if shape is not None and not (isinstance(shape, list) and len(shape) == 2):
+        raise FormatError(f"{path}: read.shape = {shape!r} is not [rows, columns]")
+    return card
+
+
+def read_images(card: Mapping[str, Any]) -> Pictures:
+    """Read the images that a card, or a path alone, describes.
+
+    Raises:
+        FormatError: the file is absent or unfit; the row of a bad value is named.
+    """
+    path = str(card["path"])
+    if path == DIGITS:
+        return _sklearn_digits()
+    file = _located(path)
+    pixels, labels = _arrays(file)
+    if card.get("labels") is not None:
+        labels = read_idx(Path(card["labels"]))
+    pixels = _framed(np.asarray(pixels), card.get("shape"), str(file))
+    white = card.get("white") or _white(pixels, str(file))
+    _check_intensities(pixels, white, str(file))
+    if labels is not None:
+        labels = _checked_labels(labels, len(pixels), str(file))
+    return Pictures(str(file), pixels, float(white), labels)
+
+
+def _sklearn_digits() -> Pictures:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = digits.images.astype(np.uint8)
+    return Pictures("scikit-learn's digits", pixels, 16.0, digits.target.astype(np.int64))
+
+
+def _located(path: str) -> Path:
+    if not path.startswith(FETCHED):
+        return Path(path)
+    name = path.removeprefix(FETCHED)
+    found = data_folder() / name
+    if not found.is_file():
+        raise FormatError(
+            f"{found} is not there: `physgen fetch {Path(name).stem}` gets it, or set data.path to "
+            "an IDX or npz file of your own"
+        )
+    return found
+
+
+def _arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return images and labels as they are in the file."""
+    if path.suffix == ".npz":
+        held = read_arrays(path)
+        return _chosen(held, path)
+    if path.suffix in (".h5", ".hdf5"):
+        wanted = [n for n in dataset_names(open_hdf5(path)) if n in (*_IMAGES, *_LABELS)]
+        sources = {name: HDF5Source(path, x=name) for name in wanted}
+        held = {name: s.read(0, len(s)).x.numpy() for name, s in sources.items()}
+        return _chosen(held, path)
+    beside = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
+    labels = read_idx(beside) if beside != path and beside.exists() else None
+    return read_idx(path), labels
+
+
+def _chosen(held: dict[str, NDArray[Any]], path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    image = next((name for name in _IMAGES if name in held), None)
+    if image is None:
+        raise FormatError(
+            f"{path}: no array of images; it must be called one of {', '.join(_IMAGES)}"
+            f"{suggest('', held)}"
+        )
+    label = next((name for name in _LABELS if name in held), None)
+
+    def whole(name: str) -> NDArray[Any]:
+        # Some archives keep the two parts of a set under two names.
+        rest = held.get(name.replace("_train", "_test")) if name.endswith("_train") else None
+        return held[name] if rest is None else np.concatenate([held[name], rest])
+
+    return whole(image), None if label is None else whole(label)
+
+
+def _framed(pixels: NDArray[Any], shape: list[int] | None, name: str) -> NDArray[Any]:
+    """Return (N, H, W): flat rows are squares, a single channel is dropped."""
+    if pixels.dtype.kind not in "biuf" or pixels.ndim < 2:
+        raise FormatError(f"{name}: {pixels.dtype} of shape {pixels.shape} are not images")
+    one = pixels.shape[1:]
+    if pixels.ndim == 4 and 1 in (one[0], one[2]):
+        one = one[1:] if one[0] == 1 else one[:2]
+    if pixels.ndim == 2:
+        side = math.isqrt(one[0])
+        one = tuple(shape or ((side, side) if side * side == one[0] else one))
+    if len(one) != 2 or math.prod(one) != math.prod(pixels.shape[1:]):
+        raise FormatError(
+            f"{name}: rows of shape {pixels.shape[1:]} are not grey images of (rows, columns)"
+        )
+    if shape is not None and tuple(shape) != one:
+        raise FormatError(f"{name}: images of {one}, but the card says {tuple(shape)}")
+    return pixels.reshape(len(pixels), *one)
+
+
+def _white(pixels: NDArray[Any], name: str) -> float:
+    """Return 1 for intensities and bits, 255 for bytes."""
+    if pixels.dtype.kind in "bf" or (pixels.size and pixels.max() <= 1):
+        return 1.0
+    if pixels.dtype == np.uint8:
+        return 255.0
+    raise FormatError(
+        f"{name}: {pixels.dtype} up to {pixels.max()}: which value is intensity 1? Say it as "
+        "read.white in a data set card"
+    )
+
+
+def _check_intensities(pixels: NDArray[Any], white: float, name: str) -> None:
+    check_finite(pixels, 0, name)
+    bad = ((pixels < 0) | (pixels > white)).reshape(len(pixels), -1).any(1)
+    if bad.any():
+        row = int(bad.argmax())
+        value = pixels[row][(pixels[row] < 0) | (pixels[row] > white)][0]
+        raise FormatError(
+            f"{name}: row {row} holds {value:g}, outside [0, {white:g}]; divide by the largest "
+            "value, or say what is white as read.white in a data set card"
+        )
+
+
+def _checked_labels(labels: NDArray[Any], n: int, name: str) -> NDArray[np.int64]:
+    flat = np.asarray(labels).reshape(len(labels), -1)
+    if flat.shape != (n, 1):
+        raise FormatError(f"{name}: {n} images, but labels of shape {labels.shape}")
+    numbers = flat[:, 0].astype(np.float64)
+    bad = ~((numbers >= 0) & (numbers == np.round(numbers)))
+    if bad.any():
+        row = int(bad.argmax())
+        raise FormatError(f"{name}: the label of row {row} is {numbers[row]:g}, not a class number")
+    return numbers.astype(np.int64)
