@@ -19,11 +19,15 @@ from physgen.io.stream import Stream
 from physgen.registry import build
 from physgen.run import Run
 from physgen.surrogates.base import HasBound, HasDensity, Method, Surrogate
+from physgen.validation.animation import BETWEEN, FILM, cut, draw_between, film, has_pictures
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 """Called with (what is being done, steps done, steps in all, figures worth showing)."""
 
 LOG = logging.getLogger("physgen")
+
+FILMED = "pictures"
+"""Folder of a run with what its surrogate made of fixed noise as it learned."""
 
 HELD_OUT = 8192
 """Validation rows that a held-out loss is computed on."""
@@ -65,8 +69,19 @@ def train_run(run: Run, world: World, tell: Progress, *, force: bool = False) ->
         if len(parts.validation):
             held_out = Stream(source, parts.validation, batch_size=1, seed=recipe.engine.seed)
             evaluate = _held_out_loss(surrogate, held_out.sample(HELD_OUT))
+    look = None
+    # What it was not given conditions for it cannot show.
+    seen = has_pictures(surrogate) and not (recipe.data is None and surrogate.schema.condition)
     if world.first:
         run.write_provenance({"identity": identity, "data": described})
+        if seen:
+            look = film(surrogate, run.path / FILMED, recipe.engine.seed)
+
+    def progress(step: int, metrics: Mapping[str, float]) -> None:
+        for sentence in method.concerns(step, metrics):
+            LOG.warning("%s: %s", name, sentence)
+        tell(f"{name}: train", step, recipe.engine.steps, _brief(metrics))
+
     result = fit(
         surrogate,
         method,
@@ -76,12 +91,16 @@ def train_run(run: Run, world: World, tell: Progress, *, force: bool = False) ->
         identity=identity,
         force=force,
         evaluate=evaluate,
-        progress=lambda step, m: tell(f"{name}: train", step, recipe.engine.steps, _brief(m)),
+        look=look,
+        progress=progress,
     )
     if not result.finished:
         raise Stopped(result.message)
     if not world.first:
         return
+    if seen:
+        cut(run.path / FILMED, run.path / "plots" / FILM)
+        draw_between(surrogate, run.path / "plots" / BETWEEN, recipe.engine.seed)
     cards.save(
         surrogate,
         run.path / "surrogate",

@@ -66,6 +66,7 @@ def fit(
     identity: Mapping[str, str] | None = None,
     force: bool = False,
     evaluate: Callable[[], float] | None = None,
+    look: Callable[[int], None] | None = None,
     progress: Callable[[int, Mapping[str, float]], None] | None = None,
 ) -> FitResult:
     """Train, or go on training; afterwards the surrogate holds the weights to keep.
@@ -79,6 +80,7 @@ def fit(
         identity: what a resume must not change, by name (hashes of the recipe and of the data).
         force: resume though it did.
         evaluate: returns a held-out loss of the surrogate, which holds the weights to keep then.
+        look: called with the step whenever held-out losses are due, under the same weights.
         progress: called with the step and the means of the metrics since the last call.
 
     Raises:
@@ -159,17 +161,22 @@ def fit(
                 stop.is_set() if world.size == 1 else due and world.any(stop.is_set(), device)
             )
             saving = step % options.checkpoint_every == 0 or last or stopping
-            evaluating = evaluate is not None and (step % options.evaluate_every == 0 or last)
+            evaluating = (evaluate is not None or look is not None) and (
+                step % options.evaluate_every == 0 or last
+            )
             if not (due or saving or evaluating):
                 continue
             report = window.close(store) if due or saving else {}
             if due:
                 report["learning_rate"] = max((group["lr"] for group in groups), default=0.0)
-            if evaluating and evaluate is not None:
+            if evaluating:
                 with holding(surrogate, average.state() if average else None):
-                    loss = float(world.share(float(evaluate())))
-                report["held_out_loss"] = loss
-                state.consider(loss, step)
+                    if look is not None:
+                        look(step)
+                    loss = None if evaluate is None else float(world.share(float(evaluate())))
+                if loss is not None:
+                    report["held_out_loss"] = loss
+                    state.consider(loss, step)
             if world.first and report:
                 journal.measure(step, report)
             if progress is not None and world.first and report:

@@ -18,6 +18,7 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.validation import curves, galleries
+from physgen.validation.animation import BETWEEN, FILM
 from physgen.validation.canvas import COLOURS, STYLE, new_figure
 from physgen.validation.comparison import Comparison, Measured, varies
 from physgen.validation.distances import bin_edges
@@ -32,11 +33,22 @@ _PANELS = 6
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file of a run and the words that stand below it."""
+    """A PNG or GIF file of a run and the words that stand below it."""
 
     file: str
     title: str
     caption: str
+
+
+_FROM_TRAINING = (
+    Picture(FILM, "Samples while training", "The same noise, and conditions, again and again."),
+    Picture(
+        BETWEEN,
+        "Between noise and noise",
+        "Each row: samples on the way from one noise to another; then the mean and the standard "
+        "deviation of many samples, at the condition of the row where there is one.",
+    ),
+)
 
 
 def draw(
@@ -58,6 +70,7 @@ def draw(
             name = f"{len(pictures) + 1:02d}-{title.lower().replace(' ', '-')}.png"
             figure.savefig(folder / name, dpi=110, metadata={"Software": "physgen"})
             pictures.append(Picture(name, title, caption))
+    pictures += [picture for picture in _FROM_TRAINING if (folder / picture.file).exists()]
     index = json.dumps([asdict(picture) for picture in pictures], indent=1)
     (folder / INDEX).write_text(index, encoding="utf-8")
     return pictures
