@@ -1,0 +1,87 @@
+r"""Exploring the latent space of any map of noise: what lies between samples, and around them.
+
+Normal noise in D dimensions lies near the sphere of radius sqrt(D), which a straight line between
+two points leaves. The path
+
+    z(t) = cos(\pi t / 2) z_0 + sin(\pi t / 2) z_1
+
+of two independent normal points is normal at every t.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from physgen.errors import InputError
+from physgen.surrogates.base import FromNoise, Surrogate
+
+
+@torch.no_grad()
+def interpolate(
+    surrogate: Surrogate,
+    start: Tensor,
+    end: Tensor,
+    *,
+    steps: int = 10,
+    condition: Tensor | None = None,
+) -> Tensor:
+    """Return (n, steps, *shape): samples on the way from one noise to another.
+
+    Args:
+        surrogate: any `FromNoise`.
+        start, end: (n, *noise_shape).
+        steps: in a row, both ends included.
+        condition: (n, C) in physical units, of each row.
+
+    Raises:
+        InputError: the surrogate is no map of noise.
+    """
+    if not isinstance(surrogate, FromNoise):
+        raise InputError(
+            f"{type(surrogate).__name__} is no map of noise: there is nothing to interpolate"
+        )
+    angle = torch.linspace(0, math.pi / 2, steps).to(start)
+    along = angle.reshape(-1, *(1,) * (start.ndim - 1))
+    noise = along.cos() * start[:, None] + along.sin() * end[:, None]
+    rows = None if condition is None else condition.repeat_interleave(steps, 0)
+    x = surrogate.push(noise.flatten(0, 1), rows)
+    return x.reshape(len(start), steps, *x.shape[1:])
+
+
+@torch.no_grad()
+def moments(
+    surrogate: Surrogate, n: int, condition: Tensor | None = None, *, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation, each (*shape), of `n` samples.
+
+    Args:
+        surrogate: any.
+        n: how many.
+        condition: (C,) in physical units, of all samples; drawn from those seen in training if
+            `None`.
+        generator: on the device of the parameters.
+    """
+    rows = None if condition is None else condition.expand(n, -1)
+    x = surrogate.sample(n, rows, generator=generator).x
+    return x.mean(0), x.std(0)
+
+
+def latent_moments(noise: Tensor, label: Tensor, n_labels: int) -> tuple[Tensor, Tensor]:
+    """Return means and standard deviations, each (n_labels, *noise_shape), of the noise of a label.
+
+    A mean, pushed, shows what the samples of a label have in common, and differences of means
+    are directions from one to another (Radford, Metz & Chintala, arXiv 1511.06434, section 6.3).
+
+    Args:
+        noise: (N, *noise_shape) behind N samples.
+        label: (N,) integers that somebody gave to the samples, such as a classifier.
+        n_labels: how many there are; one that fewer than two samples have gives NaN.
+    """
+    chosen = [noise[label == k] for k in range(n_labels)]
+    nothing = torch.full_like(noise[0], math.nan)
+    means = [rows.mean(0) if len(rows) > 1 else nothing for rows in chosen]
+    deviations = [rows.std(0) if len(rows) > 1 else nothing for rows in chosen]
+    return torch.stack(means), torch.stack(deviations)
