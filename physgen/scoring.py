@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from physgen.batch import Batch
 from physgen.engine.device import choose_device
 from physgen.errors import InputError, RecipeError
+from physgen.held_out import held_out
 from physgen.io.inspect import inspect
 from physgen.io.source import Source
 from physgen.io.split import split
@@ -26,8 +27,9 @@ from physgen.sampling.metropolis import independence_metropolis
 from physgen.surrogates.base import HasDensity, HasLogWeight, Surrogate
 from physgen.systems.base import HasAction, HasFiles, Simulates, System
 from physgen.systems.ensemble import Ensemble
-from physgen.validation.comparison import Comparison, Role
+from physgen.validation.comparison import Comparison, HeldOut, Role
 from physgen.validation.ensemble import analyse
+from physgen.validation.likelihood import Likelihood
 from physgen.validation.scorecard import Metric, Scorecard, judge
 
 TRUTH_SEED = 1_000_003
@@ -46,7 +48,7 @@ PROPOSALS = 4096
 def compare(run: Run, surrogate: Surrogate) -> Comparison:
     """Draw samples of a surrogate and set them beside truth, more truth, and the baseline."""
     recipe, system = run.recipe, run.system
-    truth, floor, groups = _truth(run)
+    truth, floor, groups = truth_of(run)
     n = recipe.sampling.n if truth is None else len(truth)
     condition = None if truth is None else truth.condition
     device = choose_device(recipe.engine.device)
@@ -58,6 +60,7 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
         truth=truth,
         floor=floor,
         baseline=_baseline(run, n, condition),
+        held_out=_held_out(recipe, surrogate, truth, floor),
         groups=groups,
         seed=recipe.sampling.seed,
     )
@@ -91,8 +94,9 @@ def metrics_of(recipe: Recipe) -> list[Metric]:
 
 def metrics_for_files(recipe: Recipe) -> list[Metric]:
     """Construct those metrics of a recipe that need no surrogate, without their limits."""
-    limits = ("tolerance", "maximum")
-    parts = [part for part in recipe.validation.metrics if part.kind != "importance"]
+    limits = ("tolerance", "maximum", "minimum", "minimum_share")
+    models = ("importance", "likelihood")
+    parts = [part for part in recipe.validation.metrics if part.kind not in models]
     free = [{k: v for k, v in part.options.items() if k not in limits} for part in parts]
     pairs = zip(parts, free, strict=True)
     return [build("metrics", Component(kind=part.kind, **o), {}) for part, o in pairs]
@@ -203,7 +207,7 @@ def _open(system: System, path: Path) -> Source:
     return system.open(path)
 
 
-def _truth(run: Run) -> tuple[Batch | None, Batch | None, Groups]:
+def truth_of(run: Run) -> tuple[Batch | None, Batch | None, Groups]:
     """Two independent samples of the truth of the same size, never seen in training; group keys."""
     recipe, system = run.recipe, run.system
     if recipe.data is not None and recipe.data.path is not None:
@@ -225,6 +229,19 @@ def _baseline(run: Run, n: int, condition: torch.Tensor | None) -> Batch | None:
     surrogate.initialise(run.training_sample())
     generator = torch.Generator().manual_seed(run.recipe.sampling.seed)
     return surrogate.sample(n, condition, generator=generator)
+
+
+def _held_out(
+    recipe: Recipe, surrogate: Surrogate, truth: Batch | None, floor: Batch | None
+) -> dict[str, HeldOut]:
+    """Log-likelihoods of the truth, where the recipe has a metric that looks at them."""
+    asked = [metric for metric in metrics_of(recipe) if isinstance(metric, Likelihood)]
+    if truth is None or not asked:
+        return {}
+    options = asked[0]
+    return held_out(
+        surrogate, truth, floor, n=options.n, draws=options.draws, seed=recipe.sampling.seed
+    )
 
 
 def _proposals(

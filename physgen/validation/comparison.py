@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -16,9 +16,33 @@ from physgen.batch import Batch
 from physgen.errors import InputError
 from physgen.systems.base import HasExact, HasFeatures, HasReference, HasUnits, System
 
+if TYPE_CHECKING:
+    from physgen.validation.features import Embedded
+
 Role = Literal["generated", "truth", "floor", "baseline"]
 BLOCK = 8192
 """Samples whose observables are computed at once."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Log-likelihoods of true samples under a model.
+
+    Attributes:
+        truth: (n,) in nats, of `evenly` spaced rows of the truth.
+        floor: (m,), of `evenly` spaced rows of the floor.
+        exact: whether they are exact, not lower bounds.
+        error: common to all rows, of a normalisation that was estimated.
+        discrete: whether they are log-probabilities of discrete samples, not log-densities.
+        note: how they were found.
+    """
+
+    truth: NDArray[float64]
+    floor: NDArray[float64] | None = None
+    exact: bool = True
+    error: float = 0.0
+    discrete: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,6 +58,7 @@ class Comparison:
         baseline: samples of something simple to stand beside.
         proposals: independent draws with `log_weight` that `generated` was corrected from.
         corrected: whether `generated` was corrected to be exact.
+        held_out: log-likelihoods of the true samples under the model, by what they are called.
         groups: (N,) group keys of the rows of a sample (candidates of one collision share one), by
             role; a sample that is not there has rows that stand alone. No two samples share a key.
         seed: of all resampling and of the judges.
@@ -46,28 +71,43 @@ class Comparison:
     baseline: Batch | None = None
     proposals: Batch | None = None
     corrected: bool = False
+    held_out: Mapping[str, HeldOut] = field(default_factory=dict)
     groups: Mapping[Role, NDArray[np.int64]] = field(default_factory=dict)
     seed: int = 0
 
     def batch(self, role: Role) -> Batch | None:
         """Return the samples that play a role, if there are any."""
-        batches = {
+        return self.samples.get(role)
+
+    @property
+    def samples(self) -> dict[Role, Batch]:
+        """The samples that are there, by role."""
+        batches: dict[Role, Batch | None] = {
             "generated": self.generated,
             "truth": self.truth,
             "floor": self.floor,
             "baseline": self.baseline,
         }
-        return batches[role]
+        return {role: batch for role, batch in batches.items() if batch is not None}
 
     @cached_property
     def measured(self) -> dict[Role, Measured]:
         """Observables of every sample that is there; computed once for all metrics."""
-        roles: tuple[Role, ...] = ("generated", "truth", "floor", "baseline")
         return {
             role: measure(self.system, batch, importance=role == "generated" and self.corrected)
-            for role in roles
-            if (batch := self.batch(role)) is not None
+            for role, batch in self.samples.items()
         }
+
+    @cached_property
+    def embedded(self) -> Embedded:
+        """Features of every sample that is there; computed once for all metrics.
+
+        Raises:
+            InputError: as `physgen.validation.features.embed` says.
+        """
+        from physgen.validation.features import embed  # It looks at comparisons itself.
+
+        return embed(self)
 
     def known(self, name: str) -> tuple[float, float, Literal["exact", "reference"]] | None:
         """Return (value, error, source) of an observable from theory or the literature."""
@@ -133,6 +173,11 @@ class Measured:
             elif value.shape[1] <= max_bins:
                 result |= {f"{name}[{i}]": value[:, i] for i in range(value.shape[1])}
         return result
+
+
+def evenly(n: int, chosen: int) -> NDArray[np.int64]:
+    """Return the numbers of at most `chosen` of `n` rows, evenly spaced."""
+    return np.linspace(0, n - 1, min(chosen, n)).astype(np.int64)
 
 
 def varies(values: NDArray[float64]) -> bool:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from physgen.validation.classes import InceptionScore
 from physgen.validation.classifier import ClassifierTest
+from physgen.validation.coverage import Coverage
+from physgen.validation.frechet import Frechet
 from physgen.validation.importance import Importance
+from physgen.validation.likelihood import Likelihood
 from physgen.validation.means import Means
+from physgen.validation.neighbours import NearestNeighbour
 from physgen.validation.shapes import Correlations, Histograms, MaximumMeanDiscrepancy
 
 __all__ = [
     "ClassifierTest",
     "Correlations",
+    "Coverage",
+    "Frechet",
     "Histograms",
     "Importance",
+    "InceptionScore",
+    "Likelihood",
     "MaximumMeanDiscrepancy",
     "Means",
+    "NearestNeighbour",
 ]

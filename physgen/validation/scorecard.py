@@ -25,7 +25,7 @@ from physgen.errors import FormatError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from physgen.validation.comparison import Comparison
+    from physgen.validation.comparison import Comparison, Role
 
 Verdict = Literal["pass", "fail", "info"]
 Curve = tuple[tuple[float, ...], tuple[float, ...]]
@@ -222,6 +222,35 @@ def within(bias: float, error: float, limit: float | None) -> Verdict:
     if limit is None:
         return "info"
     return "pass" if abs(bias) + 2 * error <= limit else "fail"
+
+
+def at_least(value: float, minimum: float | None) -> Verdict:
+    """Judge what must not be small."""
+    return "info" if minimum is None else "pass" if value >= minimum else "fail"
+
+
+def beside(
+    name: str, metric: str, value: Mapping[Role, float], error: Mapping[Role, float], **content: Any
+) -> Row:
+    """Return the row of the generated sample's score, beside those of the floor and the baseline.
+
+    Args:
+        name: of the row.
+        metric: which makes it.
+        value: by role.
+        error: by role.
+        content: what else the row says.
+    """
+    return Row(
+        name=name,
+        metric=metric,
+        value=value["generated"],
+        error=error["generated"],
+        floor=value.get("floor"),
+        floor_error=error.get("floor"),
+        baseline=value.get("baseline"),
+        **content,
+    )
 
 
 def row_cells(row: Row) -> dict[str, str]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch
 from physgen.errors import DomainError, InputError
-from physgen.validation.comparison import Comparison, Measured, varies
+from physgen.validation.comparison import Comparison, Measured, evenly, varies
 from physgen.validation.distances import (
     Distances,
     MaximumMean,
@@ -330,7 +330,7 @@ class MaximumMeanDiscrepancy:
         batch: Batch | None = getattr(comparison, role)
         if batch is None:
             raise InputError(f"MMD needs a sample of the {role}; this system cannot make one")
-        rows = np.linspace(0, len(batch) - 1, min(self.n, len(batch))).astype(int)
+        rows = evenly(len(batch), self.n)
         weight = next(m.weight for r, m in comparison.measured.items() if r == role)
         values: Array = comparison.features(batch, self.level)[rows]
         return values, None if weight is None else weight[rows]

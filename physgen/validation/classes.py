@@ -1,0 +1,170 @@
+"""What a classifier makes of generated samples: the shares of the classes, and how sure it is.
+
+The inception score (Salimans et al., arXiv 1606.03498), with our classifier in the place of theirs,
+
+    IS = exp( mean over samples of KL(p(y | x) || p(y)) ),        p(y) = mean of p(y | x),
+
+lies between 1 and the number of classes. It sees neither what happens within a class nor the
+truth, beside whose own score it therefore stands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy import float64
+from numpy.typing import NDArray
+
+from physgen.validation.comparison import Comparison, Role
+from physgen.validation.distances import tail_probability
+from physgen.validation.features import Embedded
+from physgen.validation.halving import halved
+from physgen.validation.means import pull
+from physgen.validation.scorecard import Curve, Row, at_least, beside, within
+
+Array = NDArray[float64]
+
+ADVICE = (
+    "train longer, and keep an adversarial critic from winning (gradient penalty, R1, spectral "
+    "norm, a smaller learning rate)"
+)
+"""What to do about modes that are not there."""
+
+MISSING = 0.3
+"""A class with less than this share of its true share, and significantly so, is said to be lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InceptionScore:
+    """How surely samples belong to a class, and to how many; the ideal is the truth's own score.
+
+    Attributes:
+        tolerance: limit on |bias| + 2 sigma, bias being the difference to the truth's score.
+    """
+
+    tolerance: float | None = None
+
+    def rows(self, comparison: Comparison) -> list[Row]:
+        """Return one row; the floor is the score of a second sample of truth.
+
+        Raises:
+            InputError: there are no classes, or as `physgen.validation.features.embed` says.
+        """
+        embedded = comparison.embedded
+        found = {
+            role: halved(_score, (shares,), seed=comparison.seed)
+            for role, shares in embedded.in_classes("inception-score").items()
+        }
+        value = {role: float(halves.value[0]) for role, halves in found.items()}
+        error = {role: float(halves.error[0]) for role, halves in found.items()}
+        bias = value["generated"] - value["truth"]
+        sigma = math.hypot(error["generated"], error["truth"])
+        off, p_value = pull(bias, sigma)
+        return [
+            beside(
+                "inception score",
+                "inception-score",
+                value,
+                error,
+                exact=value["truth"],
+                exact_error=error["truth"],
+                exact_source="truth",
+                pull=off,
+                p_value=p_value if embedded.exchangeable else None,
+                tolerance=self.tolerance,
+                verdict=within(bias, sigma, self.tolerance),
+                note=f"{embedded.note}; the floor is the score of a second sample of truth",
+            )
+        ]
+
+
+def inception_score(probabilities: Array) -> float:
+    """Return the score of (N, K) class probabilities, in [1, K]."""
+    mean = probabilities.mean(0)
+    ratio = np.where(probabilities > 0, probabilities, 1.0) / np.where(mean > 0, mean, 1.0)
+    return math.exp(float((probabilities * np.log(ratio)).sum(1).mean()))
+
+
+def _score(probabilities: Array) -> Array:
+    return np.array([inception_score(probabilities)])
+
+
+def share_rows(embedded: Embedded, minimum: float | None) -> list[Row]:
+    """Return the smallest class share, and the distance of all shares from the truth's.
+
+    The distance is the total variation, half the sum of |differences|.
+
+    Args:
+        embedded: with class probabilities.
+        minimum: fail below this share.
+
+    Raises:
+        InputError: there are no classes.
+    """
+    probabilities = embedded.in_classes("coverage")
+    n, n_classes = probabilities["truth"].shape
+    counts = {
+        role: np.bincount(p.argmax(1), minlength=n_classes) for role, p in probabilities.items()
+    }
+    shares = {role: count / n for role, count in counts.items()}
+    ours, truth = shares["generated"], shares["truth"]
+    present = truth > 0  # A class that the truth does not have cannot be lost.
+    least = {role: float(share[present].min()) for role, share in shares.items()}
+    smallest = int(np.flatnonzero(present)[ours[present].argmin()])
+    note = f"class {smallest}; the smallest of the truth is {least['truth']:.1%}"
+    lost = _lost(ours, truth, n)
+    if len(lost):
+        few = ", ".join(f"{i} ({ours[i]:.1%} for {truth[i]:.1%})" for i in lost)
+        note = f"mode collapse: of classes {few}: {ADVICE}"
+    curves: dict[str, Curve] = {
+        f"class shares {role}": (tuple(map(float, range(n_classes))), tuple(share.tolist()))
+        for role, share in shares.items()
+    }
+    smallest_share = beside(
+        "smallest class share",
+        "coverage",
+        least,
+        {role: math.sqrt(share * (1 - share) / n) for role, share in least.items()},
+        tolerance=minimum,
+        verdict=at_least(least["generated"], minimum),
+        note=note if minimum is None else f"{note}; the limit is a minimum",
+        curves=curves,
+    )
+    return [smallest_share, _variation_row(counts, n, embedded.exchangeable)]
+
+
+def _lost(ours: Array, truth: Array, n: int) -> NDArray[np.int64]:
+    """Return the classes that are nearly gone, by shares of n samples each."""
+    pooled = (ours + truth) / 2
+    sigma = np.sqrt(2 * pooled * (1 - pooled) / n)
+    return np.flatnonzero((ours < MISSING * truth) & (truth - ours > 3 * sigma))
+
+
+def _variation_row(counts: Mapping[Role, NDArray[np.int64]], n: int, exchangeable: bool) -> Row:
+    generator = np.random.default_rng(0)
+    truth = counts["truth"]
+    value, error = {}, {}
+    for role, count in counts.items():
+        value[role] = float(_variation(count, truth, n))
+        ours, theirs = (generator.multinomial(n, c / n, 200) for c in (count, truth))
+        error[role] = float(_variation(ours, theirs, n).std())
+    # Which of the pooled rows are called true: permutation, without the rows.
+    null = generator.multivariate_hypergeometric(counts["generated"] + truth, n, 1000)
+    p_value = tail_probability(
+        value["generated"], _variation(counts["generated"] + truth - null, null, n)
+    )
+    return beside(
+        "class shares, total variation",
+        "coverage",
+        value,
+        error,
+        p_value=p_value if exchangeable else None,
+    )
+
+
+def _variation(a: NDArray[np.int64], b: NDArray[np.int64], n: int) -> Array:
+    """Return half the sum of the |differences| of shares, over the last axis."""
+    return np.asarray(np.abs(a - b).sum(-1) / (2 * n))

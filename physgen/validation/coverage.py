@@ -1,0 +1,116 @@
+"""Density and coverage: do the generated samples lie where the truth lies, and everywhere there?
+
+With balls around the N true rows x_i that reach to their k-th nearest true neighbour (Naeem et al.,
+arXiv 2002.09797), and M generated rows y_j,
+
+    density  = 1 / (k M) sum_j #{i : y_j in ball i}          (1 where the distributions agree),
+    coverage = 1 / N #{i : some y_j in ball i}                (at most 1 - 2^-k for N = M large),
+
+the ceiling being the probability that of the rows of both kinds around x_i, those nearest are not k
+true ones in a row: 0.97 for k = 5, as the floor shows. Forgotten modes lower coverage; samples
+of poor quality lower density, and samples huddled where the truth is densest raise it. Where there
+are classes, their shares say which mode is missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy import float64
+from numpy.typing import NDArray
+
+from physgen.validation.classes import ADVICE, share_rows
+from physgen.validation.comparison import Comparison
+from physgen.validation.halving import halved
+from physgen.validation.neighbours import CHUNK, squared_distances
+from physgen.validation.scorecard import Row, at_least, beside
+
+Array = NDArray[float64]
+
+COLLAPSED = 0.5
+"""Coverage below this share of its ceiling is said to be a collapse."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """Density, coverage and class shares on features.
+
+    Attributes:
+        k: neighbours that a ball reaches to.
+        n: at most so many rows of each sample; the cost grows as n^2.
+        minimum: fail below this coverage.
+        minimum_share: fail where a class has less than this share of the samples.
+    """
+
+    k: int = 5
+    n: int = 5000
+    minimum: float | None = None
+    minimum_share: float | None = None
+
+    def rows(self, comparison: Comparison) -> list[Row]:
+        """Return coverage and density, and where there are classes, their shares.
+
+        Raises:
+            InputError: as `physgen.validation.features.embed` says.
+        """
+        embedded = comparison.embedded.first(self.n)
+        truth = embedded.values["truth"]
+        found = {
+            role: halved(self._statistic, (truth, values), seed=comparison.seed)
+            for role, values in embedded.others.items()
+        }
+        (value, error), (density, density_error) = (
+            (
+                {role: float(halves.value[i]) for role, halves in found.items()},
+                {role: float(halves.error[i]) for role, halves in found.items()},
+            )
+            for i in range(2)
+        )
+        covered, ceiling = value["generated"], 1 - 0.5**self.k
+        note = f"{embedded.note}; {self.k} neighbours, ceiling {ceiling:.2f}"
+        if self.minimum is not None:
+            note += "; the limit is a minimum"
+        if covered < COLLAPSED * ceiling:
+            note += (
+                f"; samples leave {1 - covered / ceiling:.0%} of the truth uncovered: modes are "
+                f"missing or samples lie elsewhere (see density): {ADVICE}"
+            )
+        rows = [
+            beside(
+                "coverage",
+                "coverage",
+                value,
+                error,
+                tolerance=self.minimum,
+                verdict=at_least(covered, self.minimum),
+                note=note,
+            ),
+            beside(
+                "density",
+                "coverage",
+                density,
+                density_error,
+                note="1 where samples agree; above, they huddle where the truth is densest",
+            ),
+        ]
+        if embedded.probabilities is not None:
+            rows += share_rows(comparison.embedded, self.minimum_share)
+        return rows
+
+    def _statistic(self, truth: Array, generated: Array) -> Array:
+        return np.array(coverage(truth, generated, self.k))
+
+
+def coverage(truth: Array, generated: Array, k: int) -> tuple[float, float]:
+    """Return coverage and density of (M, F) rows in the balls of (N, F) true ones, k < N."""
+    covered, inside = 0, 0
+    for start in range(0, len(truth), CHUNK):
+        centres = truth[start : start + CHUNK]
+        mine = squared_distances(centres, truth)
+        mine[np.arange(len(mine)), start + np.arange(len(mine))] = np.inf
+        radii = np.partition(mine, k - 1, axis=1)[:, k - 1 : k]
+        within = squared_distances(centres, generated) <= radii
+        covered += int(within.any(1).sum())
+        inside += int(within.sum())
+    return covered / len(truth), inside / (k * len(generated))

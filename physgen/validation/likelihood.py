@@ -1,0 +1,132 @@
+r"""How probable held-out samples are under a model, and with it the Kullback-Leibler divergence.
+
+The mean over true samples x (never trained on) of log q(x | c) in nats, or of a lower bound on it;
+for samples of D numbers also
+
+    bits/dim = - mean log q(x | c) / (D ln 2).
+
+For discrete samples log q is the logarithm of a probability; for real ones it is that of a density
+in the unit of the samples, its bits/dim depend on that unit, and it may be as large as one likes
+for numbers that are in fact rounded. Where the truth has an action S and a known ln Z,
+
+    KL(truth || model) = < -S(x) - ln Z - log q(x) >_truth >= 0,
+
+exact up to its error for an exact q, an upper limit for a bound.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy import float64
+from numpy.typing import NDArray
+
+from physgen.batch import Batch
+from physgen.systems.base import HasAction
+from physgen.validation.comparison import Comparison, HeldOut, Role, evenly
+from physgen.validation.scorecard import Row
+from physgen.validation.uncertainty import Estimate, gamma_method
+
+Array = NDArray[float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likelihood:
+    """Held-out log-likelihood, exact or bounds, in nats and bits/dim.
+
+    Attributes:
+        n: at most so many samples of the truth, and as many of the floor.
+        draws: latent vectors a sample, where there is an importance-weighted bound.
+    """
+
+    n: int = 1000
+    draws: int = 64
+
+    def rows(self, comparison: Comparison) -> list[Row]:
+        """Return two rows a likelihood, and the KL divergence where it is known."""
+        truth = comparison.truth
+        if truth is None or not comparison.held_out:
+            note = (
+                "there are no held-out samples of the truth"
+                if truth is None
+                else "the model knows neither its density nor a bound on it"
+            )
+            return [Row(name="log-likelihood", metric="likelihood", value=None, note=note)]
+        rows = []
+        for name, held_out in comparison.held_out.items():
+            rows += _rows(comparison, name, held_out)
+            rows += _divergence(comparison, truth, name, held_out)
+        return rows
+
+
+def _rows(comparison: Comparison, name: str, held_out: HeldOut) -> list[Row]:
+    mean = _mean(comparison, "truth", held_out.truth)
+    error = math.hypot(mean.error, held_out.error)
+    floor = floor_error = None
+    if held_out.floor is not None:
+        other = _mean(comparison, "floor", held_out.floor)
+        floor, floor_error = abs(other.value - mean.value), math.hypot(other.error, mean.error)
+    kind = "probabilities" if held_out.discrete else "densities in the unit of the samples"
+    note = "; ".join(filter(None, (held_out.note, f"{len(held_out.truth)} samples", kind)))
+    impossible = int((~np.isfinite(held_out.truth)).sum())
+    if impossible:
+        note += f"; the model gives no finite value for {impossible} of them"
+    bits = 1 / (math.prod(comparison.system.schema.shape) * math.log(2))
+
+    def row(kind: str, scale: float, unit: str) -> Row:
+        width = abs(scale)
+        return Row(
+            name=f"{kind}, {name}",
+            metric="likelihood",
+            value=mean.value * scale,
+            error=error * width,
+            floor=None if floor is None else floor * width,
+            floor_error=None if floor_error is None else floor_error * width,
+            unit=unit,
+            note=note,
+        )
+
+    return [row("log-likelihood", 1.0, "nat"), row("bits/dim", -bits, "bit")]
+
+
+def _divergence(comparison: Comparison, truth: Batch, name: str, held_out: HeldOut) -> list[Row]:
+    known = comparison.known("ln Z")
+    if known is None or not isinstance(comparison.system, HasAction):
+        return []
+    rows = torch.from_numpy(evenly(len(truth), len(held_out.truth)))
+    sample = truth[rows]
+    with torch.no_grad():
+        action = comparison.system.action(sample.x, sample.condition).double().cpu().numpy()
+    gap = _mean(comparison, "truth", -action - known[0] - held_out.truth)
+    return [
+        Row(
+            name=f"KL(truth || model), {name}",
+            metric="likelihood",
+            value=gap.value,
+            error=math.hypot(gap.error, math.hypot(known[1], held_out.error)),
+            unit="nat",
+            note="" if held_out.exact else "at most, from a lower bound on the likelihood",
+        )
+    ]
+
+
+def _mean(comparison: Comparison, role: Role, values: Array) -> Estimate:
+    """Return the mean of (n,) values of evenly spaced rows; rows of one group move together."""
+    if not np.isfinite(values).all():
+        return Estimate(-math.inf, math.nan)
+    measured, groups = comparison.measured[role], comparison.groups.get(role)
+    rows = evenly(len(comparison.samples[role]), len(values))
+    weight = None if measured.weight is None else measured.weight[rows]
+    if groups is None:
+        chain = None if measured.chain is None else measured.chain[rows]
+        return gamma_method(values, chain=chain, weight=weight)
+    w = np.ones(len(values)) if weight is None else weight
+    mean = float(w @ values / w.sum())
+    keys = np.unique(groups[rows], return_inverse=True)[1]
+    sums = np.bincount(keys, weights=w * (values - mean))
+    n = len(sums)
+    spread = float((sums**2).sum()) * n / (n - 1) if n > 1 else math.nan
+    return Estimate(mean, math.sqrt(spread) / abs(float(w.sum())))

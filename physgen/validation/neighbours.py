@@ -1,0 +1,135 @@
+"""Nearest neighbours of features: can truth and generated be told apart by who stands next to whom?
+
+The two-sample accuracy of a nearest-neighbour classifier, leaving out the row itself (Lopez-Paz &
+Oquab, arXiv 1610.06545), is
+
+    A = mean over both samples of [the nearest other row belongs to the same sample],
+
+1/2 where the distributions agree, 1 where they lie apart, and 0 where every generated row is a copy
+of a true one. Of rows that are equally near one is drawn. Given all positions, labels are
+exchangeable if the distributions agree: permuting them gives p-value and error without new
+distances (Schilling 1986).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy import float64
+from numpy.typing import NDArray
+
+from physgen.validation.comparison import Comparison
+from physgen.validation.scorecard import Row, beside, within
+
+Array = NDArray[float64]
+
+CHUNK = 1024
+"""Rows whose distances to all others are held at once."""
+
+_EQUAL = 1e-9
+"""Squared distances closer than this to the smallest, relative to the squared norms, are equal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearestNeighbour:
+    """Two-sample accuracy of one nearest neighbour on features; ideal is 1/2.
+
+    Attributes:
+        n: at most so many rows of each sample; the cost grows as n^2.
+        permutations: for the p-value and the error.
+        tolerance: limit on |accuracy - 1/2| + 2 sigma.
+    """
+
+    n: int = 5000
+    permutations: int = 1000
+    tolerance: float | None = None
+
+    def rows(self, comparison: Comparison) -> list[Row]:
+        """Return one row; `InputError` as `physgen.validation.features.embed` says."""
+        embedded = comparison.embedded.first(self.n)
+        truth = embedded.values["truth"]
+        found = {
+            role: two_sample(truth, values, self.permutations, comparison.seed)
+            for role, values in embedded.others.items()
+        }
+        ours = found["generated"]
+        return [
+            beside(
+                "1-NN accuracy",
+                "nearest-neighbour",
+                {role: two.accuracy for role, two in found.items()},
+                {role: two.error for role, two in found.items()},
+                exact=0.5,
+                exact_error=0.0,
+                exact_source="exact",
+                pull=(ours.accuracy - 0.5) / ours.error if ours.error > 0 else None,
+                p_value=ours.p_value if embedded.exchangeable else None,
+                tolerance=self.tolerance,
+                verdict=within(ours.accuracy - 0.5, ours.error, self.tolerance),
+                note=f"{len(truth)} rows of each sample: of true ones {ours.first:.2f}, of "
+                f"generated ones {ours.second:.2f}",
+            )
+        ]
+
+
+@dataclass(frozen=True)
+class TwoSample:
+    """What nearest neighbours say of two samples.
+
+    Attributes:
+        accuracy: of both.
+        first, second: of the rows of either sample.
+        error: of `accuracy`.
+        p_value: two-sided, by permutation of labels.
+    """
+
+    accuracy: float
+    first: float
+    second: float
+    error: float
+    p_value: float
+
+
+def two_sample(a: Array, b: Array, n_permutations: int, seed: int) -> TwoSample:
+    """Return the leave-one-out accuracy on (N, F) and (M, F) rows."""
+    generator = np.random.default_rng(seed)
+    nearest = neighbours(np.concatenate([a, b]), generator)
+    labels = np.repeat([True, False], [len(a), len(b)])
+    same = labels[nearest] == labels
+    accuracy = float(same.mean())
+    orders = generator.permuted(np.tile(labels, (n_permutations, 1)), axis=1)
+    null = (orders[:, nearest] == orders).mean(1)
+    reached = np.abs(null - null.mean()) >= abs(accuracy - null.mean()) * (1 - 1e-12)
+    # The spread of the null, less where nearly all neighbours are of one kind.
+    shrink = 2 * math.sqrt(accuracy * (1 - accuracy))
+    return TwoSample(
+        accuracy,
+        float(same[: len(a)].mean()),
+        float(same[len(a) :].mean()),
+        float(null.std()) * shrink,
+        (int(reached.sum()) + 1) / (n_permutations + 1),
+    )
+
+
+def neighbours(points: Array, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Return (N,), the number of the other row that is nearest; one of several, drawn at random."""
+    scale = _EQUAL * float((points**2).sum(1).max())
+    found = np.empty(len(points), dtype=np.int64)
+    for start in range(0, len(points), CHUNK):
+        squares = squared_distances(points[start : start + CHUNK], points)
+        mine = np.arange(len(squares))
+        squares[mine, start + mine] = np.inf
+        equal = squares <= squares.min(1, keepdims=True) + scale
+        found[start : start + CHUNK] = equal.argmax(1)
+        for row in np.flatnonzero(equal.sum(1) > 1):
+            found[start + row] = generator.choice(np.flatnonzero(equal[row]))
+    return found
+
+
+def squared_distances(a: Array, b: Array) -> Array:
+    """Return (N, M), |a - b|^2 of (N, F) and (M, F) rows."""
+    squares = (a**2).sum(1)[:, None] + (b**2).sum(1)[None, :] - 2 * a @ b.T
+    result: Array = np.maximum(squares, 0.0)
+    return result
