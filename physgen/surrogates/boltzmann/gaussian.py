@@ -165,6 +165,7 @@ class GaussianRBM(BoltzmannMachine):
         noise = torch.empty_like(field).normal_(generator=generator)
         return field / precision + noise * precision.rsqrt()
 
+    @torch.no_grad()
     def independent(self) -> Independent:
         """Return independent Gaussians with the means and variances of the chains."""
         chains = self.unpack(self.chains)

@@ -157,6 +157,7 @@ class RBM(BoltzmannMachine):
         """Return (B,), the free energy of samples: p(x) is proportional to exp(-action)."""
         return self.free_energy(self.units(x))
 
+    @torch.no_grad()
     def independent(self) -> Independent:
         """Return independent spins with the means of the chains."""
         mean = self.unpack(self.chains).mean(0)
