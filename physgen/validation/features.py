@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from numpy import float64
 from numpy.typing import NDArray
+from torch import Tensor
 
 from physgen.batch import Batch
-from physgen.errors import InputError
-from physgen.systems.base import HasLabels
+from physgen.errors import FormatError, InputError
+from physgen.systems.base import HasLabels, System
 from physgen.validation.comparison import Comparison, Role
 from physgen.validation.judges import standardised
 from physgen.validation.means import estimate
@@ -39,7 +40,7 @@ class Embedded:
     Attributes:
         values: (n, F) by role, with the same n for all.
         probabilities: (n, K) of the classes, where there are classes.
-        exchangeable: whether labels may be permuted: no sample carries chains.
+        exchangeable: whether labels may be permuted: no two rows are of one chain.
         note: what the features are.
     """
 
@@ -92,10 +93,12 @@ def embed(comparison: Comparison) -> Embedded:
     generator = np.random.default_rng(comparison.seed)
     # Not the first of a long chain, nor of a file that is sorted.
     rows = {role: generator.permutation(chosen)[:n] for role, chosen in rows.items()}
-    exchangeable = all(measured.chain is None for measured in comparison.measured.values())
+    chains = [m.chain for m in comparison.measured.values() if m.chain is not None]
+    exchangeable = all(len(np.unique(chain)) == len(chain) for chain in chains)
     samples = {r: b[torch.from_numpy(rows[r])] for r, b in comparison.samples.items()}
-    if isinstance(comparison.system, HasLabels):
-        return _recognised(comparison, comparison.system, samples, exchangeable)
+    labelled = _labelled(comparison.system)
+    if labelled is not None:
+        return _recognised(comparison, labelled, samples, exchangeable)
     columns = [comparison.features(batch, "high") for batch in samples.values()]
     truth = list(samples).index("truth")
     scaled = standardised(np.concatenate(columns), np.arange(truth * n, (truth + 1) * n))
@@ -105,12 +108,25 @@ def embed(comparison: Comparison) -> Embedded:
     return Embedded(values, None, exchangeable, note)
 
 
+def _labelled(system: System) -> tuple[Tensor, Tensor] | None:
+    """Return labelled samples of the system, if it has any."""
+    if not isinstance(system, HasLabels):
+        return None
+    try:
+        return system.labelled(N_LABELLED)
+    except FormatError:  # A user's images without labels.
+        return None
+
+
 def _recognised(
-    comparison: Comparison, system: HasLabels, samples: Mapping[Role, Batch], exchangeable: bool
+    comparison: Comparison,
+    labelled: tuple[Tensor, Tensor],
+    samples: Mapping[Role, Batch],
+    exchangeable: bool,
 ) -> Embedded:
     """Return the features of the classifier of a system with labelled samples."""
     compared = [b.x for role in ("truth", "floor") if (b := comparison.batch(role)) is not None]
-    network = trained(Labelled.apart_from(system.labelled(N_LABELLED), compared))
+    network = trained(Labelled.apart_from(labelled, compared))
     note = (
         f"{N_FEATURES} features of a classifier that is right on {network.accuracy:.1%} of "
         f"labelled samples that it never saw, {len(samples['truth'])} rows of each sample"
