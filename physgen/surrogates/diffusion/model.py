@@ -66,9 +66,9 @@ class Diffusion(Surrogate):
         depth: int = 3,
         channels: tuple[int, ...] = (32, 64),
         periodic: bool = False,
-        sampler: SamplerName = "dpm-solver",
+        sampler: SamplerName = "heun",
         sampler_steps: int = 20,
-        spacing: Spacing = "noise",
+        spacing: Spacing = "time",
         condition_dropout: float = 0.0,
         guidance: float = 1.0,
     ) -> None:

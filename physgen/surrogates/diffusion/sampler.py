@@ -3,7 +3,7 @@ r"""Samplers: from noise to samples by a denoiser and a grid of noise levels.
 From a level (alpha, sigma) to the next (alpha', sigma'), with x = x_hat(z, lambda):
 
 ancestral (Ho et al., arXiv 2006.11239; Kingma et al., arXiv 2107.00630, equation 33):
-    z' = (1 - c) (alpha' / alpha) z + c alpha' x + sqrt(c) sigma' eps,    c = 1 - e^(lambda - lambda')
+    z' = (1 - c) (alpha' / alpha) z + c alpha' x + sqrt(c) sigma' eps,  c = 1 - e^(lambda - lambda')
 DDIM (Song et al., arXiv 2010.02502), of first order, exact for a constant x:
     z' = (sigma' / sigma) z + (alpha' - alpha sigma' / sigma) x
 DPM-Solver++(2M) (Lu et al., arXiv 2211.01095, algorithm 2), of second order: DDIM with

@@ -127,7 +127,7 @@ class Straight(Schedule):
 
     def log_snr(self, time: Tensor) -> Tensor:
         """Return lambda."""
-        return -2 * (1e-3 + (1 - 2e-3) * time).logit()
+        return -2 * torch.logit(1e-3 + (1 - 2e-3) * time)
 
 
 class Learned(Schedule):

@@ -66,9 +66,8 @@ def bound_terms(
         scale: deviation of p(z_1), ().
     """
     n = x.shape[1]
-    log_snr, slope = torch.func.jvp(  # type: ignore[misc]
-        schedule.log_snr, (time,), (torch.ones_like(time),)
-    )
+    log_snr, pull_back = torch.func.vjp(schedule.log_snr, time)  # type: ignore[misc]
+    (slope,) = pull_back(torch.ones_like(time))
     alpha, sigma = schedule.amplitudes(log_snr[:, None])
     error = x - denoise(alpha * x + sigma * noise, log_snr)
     first, last = schedule.log_snr(time.new_tensor([0.0, 1.0])).unbind()
