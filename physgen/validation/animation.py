@@ -35,7 +35,7 @@ FRAMES = 60
 SECONDS, LAST = 6.0, 1.5
 """How long a film takes, and its last picture stays."""
 
-WIDTH = 500
+WIDTH = 360
 """Of a picture in pixels, about."""
 
 SAMPLES = 64
