@@ -96,9 +96,9 @@ class MaskedMLP(nn.Module):
         biases = {name: self._bias(name)[:, None] for name in weights}
         # Transposed, so that "all that is known so far" is one contiguous block.
         rows = self.n_context + self.n_features * self.n_inputs
-        x = context.new_empty(rows, len(context))
+        x = context.new_empty(rows, context.shape[0])
         x[: self.n_context] = context.T
-        h = context.new_empty(2, len(biases["first"]), len(context))
+        h = context.new_empty(2, len(biases["first"]), context.shape[0])
         a, end, n_out = 0, self.n_context, self.n_outputs
         for i, b in enumerate(self.known):
             if b > a:

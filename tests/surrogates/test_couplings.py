@@ -8,6 +8,8 @@ import torch
 from randomised import generator, randomised
 from torch import nn
 
+from physgen.surrogates.flows.autoregressive import AutoregressiveLayer, AutoregressiveStack
+from physgen.surrogates.flows.continuous import ContinuousBijection
 from physgen.surrogates.flows.coupling import LOG_SCALE_LIMIT, AffineCoupling, SplineCoupling
 from physgen.surrogates.flows.spline import (
     BIN_LIMIT,
@@ -26,6 +28,18 @@ BIJECTIONS = {
     "affine stack": lambda c: CouplingStack(FEATURES, c, coupling="affine", hidden=(8, 8)),
     "spline stack": lambda c: CouplingStack(FEATURES, c, n_layers=5, hidden=(8,), bins=4),
     "one feature": lambda c: CouplingStack(1, c, n_layers=3, hidden=(8,)),
+    "autoregressive layer": lambda c: AutoregressiveLayer(FEATURES, c, hidden=16),
+    "masked autoregressive": lambda c: AutoregressiveStack(FEATURES, c, hidden=16),
+    "masked autoregressive spline": lambda c: AutoregressiveStack(
+        FEATURES, c, n_layers=2, hidden=16, layer="spline", bins=4
+    ),
+    "inverse autoregressive": lambda c: AutoregressiveStack(
+        FEATURES, c, n_layers=3, hidden=16, fast="sampling"
+    ),
+    "inverse autoregressive spline": lambda c: AutoregressiveStack(
+        FEATURES, c, n_layers=2, hidden=16, layer="spline", bins=4, fast="sampling"
+    ),
+    "continuous": lambda c: ContinuousBijection(FEATURES, c, hidden=16, integration_steps=40),
 }
 
 
@@ -190,21 +204,32 @@ def test_affine_coupling_agrees_with_normflows_for_the_same_network():
     torch.testing.assert_close(our_log_det, log_det)
 
 
-def test_export_with_a_dynamic_batch():
-    model = randomised(CouplingStack(4, 1, n_layers=3, hidden=(8,), bins=4)).eval()
+EXPORTED = {
+    "spline stack": lambda: CouplingStack(4, 1, n_layers=3, hidden=(8,), bins=4),
+    "masked autoregressive": lambda: AutoregressiveStack(4, 1, n_layers=2, hidden=8),
+    "inverse autoregressive": lambda: AutoregressiveStack(
+        4, 1, n_layers=2, hidden=8, layer="spline", bins=4, fast="sampling"
+    ),
+    "continuous": lambda: ContinuousBijection(4, 1, hidden=8, integration_steps=2),
+}
 
-    class Inverse(nn.Module):
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_export_with_a_dynamic_batch(name):
+    model = randomised(EXPORTED[name]()).eval()
+
+    class Push(nn.Module):
         def __init__(self):
             super().__init__()
-            self.stack = model
+            self.flow = model
 
         def forward(self, z, c):
-            return self.stack.inverse(z, c)[0]
+            return self.flow.push(z, c)
 
     z, c = torch.randn(7, 4, generator=generator()), torch.randn(7, 1, generator=generator(1))
     batch = torch.export.Dim("batch", min=2, max=4096)
     exported = torch.export.export(
-        Inverse(), (z[:3], c[:3]), dynamic_shapes={"z": {0: batch}, "c": {0: batch}}
+        Push(), (z[:3], c[:3]), dynamic_shapes={"z": {0: batch}, "c": {0: batch}}
     )
     torch.testing.assert_close(exported.module()(z, c), model.inverse(z, c)[0])
 

@@ -8,10 +8,17 @@ from safetensors.torch import load_file, save_file
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import RecipeError
 from physgen.surrogates.base import FromNoise, HasBound, HasDensity
+from physgen.surrogates.flows.autoregressive import (
+    AutoregressiveFlow,
+    DequantisedAutoregressiveFlow,
+)
+from physgen.surrogates.flows.bijection import DequantisingFlow, ExactFlow
+from physgen.surrogates.flows.continuous import ContinuousFlow, DequantisedContinuousFlow
 from physgen.surrogates.flows.likelihood import MaximumLikelihood
 from physgen.surrogates.flows.stack import CouplingFlow, DequantisedFlow
 from physgen.transforms.affine import Standardise
 from physgen.transforms.base import Chain
+from physgen.transforms.images import Dequantise, Logit
 from physgen.transforms.quantile import Gaussianise
 
 SCHEMA = Schema(
@@ -48,8 +55,25 @@ SURROGATES = {
         CouplingFlow(REAL, Chain([Gaussianise(REAL, atoms=0), Standardise(REAL)]), n_layers=4),
         smooth(),
     ),
+    "autoregressive": lambda: (
+        AutoregressiveFlow(REAL, Standardise(REAL), n_layers=2, hidden=16, layer="spline"),
+        smooth(),
+    ),
+    "inverse autoregressive": lambda: (
+        AutoregressiveFlow(REAL, Standardise(REAL), n_layers=2, hidden=16, fast="sampling"),
+        smooth(),
+    ),
+    "continuous": lambda: (ContinuousFlow(REAL, Standardise(REAL), hidden=16), smooth()),
     "dequantised": lambda: (
         DequantisedFlow(SCHEMA, Chain([Gaussianise(SCHEMA), Standardise(SCHEMA)]), n_layers=4),
+        data(),
+    ),
+    "dequantised autoregressive": lambda: (
+        DequantisedAutoregressiveFlow(SCHEMA, Chain([Gaussianise(SCHEMA), Standardise(SCHEMA)])),
+        data(),
+    ),
+    "dequantised continuous": lambda: (
+        DequantisedContinuousFlow(SCHEMA, Chain([Gaussianise(SCHEMA), Standardise(SCHEMA)])),
         data(),
     ),
 }
@@ -66,8 +90,8 @@ def surrogate(request):
 def test_protocols_say_what_a_flow_knows(surrogate):
     model, _, _ = surrogate
     assert isinstance(model, FromNoise)
-    assert isinstance(model, HasDensity) == isinstance(model, CouplingFlow)
-    assert isinstance(model, HasBound) == isinstance(model, DequantisedFlow)
+    assert isinstance(model, HasDensity) == isinstance(model, ExactFlow)
+    assert isinstance(model, HasBound) == isinstance(model, DequantisingFlow)
 
 
 def test_seeds_decide_the_samples_and_conditions_come_from_the_prior(surrogate):
@@ -91,19 +115,44 @@ def test_saved_and_loaded_weights_give_the_same_samples(surrogate, tmp_path):
     assert torch.equal(a, b)
 
 
-def test_density_of_samples_agrees_and_integrates_to_one():
+def test_the_condition_changes_the_samples(surrogate):
+    model, batch, _ = surrogate
+    noise = torch.randn(20, *model.noise_shape, generator=generator())
+    low, high = batch.condition.amin(0).expand(20, 1), batch.condition.amax(0).expand(20, 1)
+    assert not torch.equal(model.push(noise, low), model.push(noise, high))
+
+
+def test_a_bound_is_drawn_by_its_generator_and_densities_are_those_of_the_samples(surrogate):
+    model, batch, _ = surrogate
+    if isinstance(model, HasBound):
+        first, again, other = (model.elbo(batch[:50], generator=generator(i)) for i in (1, 1, 2))
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+    else:
+        samples, log_q = model.double().sample_with_log_prob(
+            200, batch.condition[:200].double(), generator=generator()
+        )
+        agrees = {"rtol": 1e-4, "atol": 1e-4} if isinstance(model, ContinuousFlow) else {}
+        torch.testing.assert_close(model.log_prob(samples), log_q, **agrees)
+
+
+DENSITIES = {
+    "coupling": lambda s, t: CouplingFlow(s, t, n_layers=3, hidden=(8,)),
+    "autoregressive": lambda s, t: AutoregressiveFlow(s, t, hidden=8, layer="spline"),
+    "inverse autoregressive": lambda s, t: AutoregressiveFlow(s, t, hidden=8, fast="sampling"),
+    "continuous": lambda s, t: ContinuousFlow(s, t, hidden=8, integration_steps=30),
+}
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_a_density_integrates_to_one(name):
     schema = Schema((1,), (Variable("a", low=0.0),), (Variable("energy"),))
-    model = randomised(
-        CouplingFlow(schema, Chain([Standardise(schema, log=("a",))]), n_layers=3, hidden=(8,))
-    ).double()
+    model = randomised(DENSITIES[name](schema, Standardise(schema, log=("a",)))).double()
     batch = Batch(smooth().x[:, :1], smooth().condition).to(dtype=torch.float64)
     model.initialise(batch)
-    condition = torch.full((400, 1), 5.0, dtype=torch.float64)
-    samples, log_q = model.sample_with_log_prob(400, condition, generator=generator())
-    torch.testing.assert_close(model.log_prob(samples), log_q, rtol=1e-6, atol=1e-6)
-    grid = torch.linspace(-12, 12, 40_001, dtype=torch.float64).exp()[:, None]
+    grid = torch.linspace(-16, 20, 4001, dtype=torch.float64).exp()[:, None]
     with torch.no_grad():
-        density = model.log_prob(Batch(grid, condition[:1].expand(len(grid), 1))).exp()
+        density = model.log_prob(Batch(grid, torch.full_like(grid, 5.0))).exp()
     assert torch.trapezoid(density, grid[:, 0]).item() == pytest.approx(1.0, abs=1e-4)
 
 
@@ -122,6 +171,26 @@ def test_bound_lies_below_the_exact_log_probability():
         inside = model.transform.inverse(Batch(z)).x[:, 0] == 2
         exact = (density * inside).sum().mul(z[1, 0] - z[0, 0]).log()
     assert exact - 0.5 < bound < exact
+
+
+def test_bits_of_images_are_those_of_the_probabilities_of_their_levels():
+    """One pixel of 17 levels: P(level) is the latent mass of its interval, by quadrature."""
+    schema = Schema((1, 1), (Variable("intensity", low=0.0, high=1.0),))
+    transform = Chain([Dequantise(schema, levels=17), Logit(schema)])
+    model = DequantisedFlow(schema, transform, n_layers=2, hidden=(8,))
+    model = randomised(model).double()
+    levels = (torch.arange(17, dtype=torch.float64) / 16).reshape(17, 1, 1)
+    z = torch.linspace(-9, 9, 200_001, dtype=torch.float64)[:, None, None]
+    with torch.no_grad():
+        density = model.latent_log_prob(Batch(z)).exp()
+        place = (model.transform.inverse(Batch(z)).x[:, 0, 0] * 16).round().long()
+        mass = torch.zeros(17, dtype=torch.float64).index_add(0, place, density) * 18 / 200_000
+        batch = Batch(levels.repeat_interleave(4000, 0))
+        bound = model.elbo(batch, generator=generator()).reshape(17, -1).mean(1)
+    assert mass.sum().item() == pytest.approx(1.0, abs=1e-5)
+    inner = slice(1, -1)  # Beyond the outer levels lies the mass that the logit keeps from 0 and 1.
+    assert (bound <= mass.log() + 1e-3).all()
+    assert (bound >= mass.log() - 0.2)[inner].all()
 
 
 def test_an_inexact_transform_needs_the_dequantised_flow():

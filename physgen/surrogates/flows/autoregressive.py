@@ -25,7 +25,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import jacfwd, vmap
 
 from physgen.batch import Schema
 from physgen.networks.masked import MaskedMLP
@@ -82,11 +81,7 @@ class AutoregressiveLayer(Bijection):
         """Map z (B, features) to x, differentiable; return it and log|det dx/dz|, (B,)."""
         x = self.push(z, condition)
         if torch.is_grad_enabled():
-            miss = z - self(x, condition)[0]
-            step = torch.linalg.solve_triangular(
-                self._jacobian(x, condition), miss[..., None], upper=False
-            )
-            x = x + step[..., 0]
+            x = self._root(x, z, condition)
         return x, -self(x, condition)[1]
 
     def push(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -104,19 +99,20 @@ class AutoregressiveLayer(Bijection):
             self.network.autoregress(self._context(z, condition), draw)
         return torch.stack(found, -1)
 
-    def _jacobian(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        """Return (B, features, features) dz/dx, without derivatives of its own."""
-
-        def row(x: Tensor, context: Tensor) -> Tensor:
-            z: Tensor = self(x[None], context[None])[0][0]
-            return z
-
-        with torch.no_grad():
-            jacobian: Tensor = vmap(jacfwd(row))(x.detach(), self._context(x, condition).detach())
-        return jacobian
+    def _root(self, x: Tensor, z: Tensor, condition: Tensor | None) -> Tensor:
+        """Return x, which `forward` maps to z, with the derivatives that this gives it."""
+        x = x.detach().requires_grad_()
+        reached, _ = self(x, condition)
+        # Rows of a batch do not mix, so that one pass gives a row of every sample's Jacobian.
+        rows = torch.eye(self.features, dtype=x.dtype, device=x.device)[:, None]
+        jacobian = torch.autograd.grad(
+            reached, x, rows.expand(-1, *x.shape), retain_graph=True, is_grads_batched=True
+        )[0].transpose(0, 1)
+        miss = (z - reached)[..., None]
+        return x.detach() + torch.linalg.solve_triangular(jacobian, miss, upper=False)[..., 0]
 
     def _context(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        return x.new_zeros(len(x), 0) if condition is None else condition
+        return x.new_zeros(x.shape[0], 0) if condition is None else condition
 
 
 class AutoregressiveStack(Bijection):

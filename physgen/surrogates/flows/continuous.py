@@ -55,7 +55,9 @@ class ContinuousBijection(Bijection):
         self.inward = nn.Linear(features, hidden)
         self.outward = nn.Parameter(torch.zeros(hidden, features))
         self.linear = nn.Parameter(torch.zeros(2, features, features))
-        self.control = MLP(1 + n_condition, 2 * hidden + features, hidden=control_hidden)
+        self.control = MLP(
+            1 + n_condition, 2 * hidden + features, hidden=control_hidden, zero_output=True
+        )
         self._sizes = (hidden, hidden, features)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -93,7 +95,7 @@ class ContinuousBijection(Bijection):
         self, time: float, x: Tensor, condition: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return v, the hidden units, their gates, and A."""
-        now = x.new_full((1 if condition is None else len(x), 1), 2 * time - 1)
+        now = x.new_full((1 if condition is None else x.shape[0], 1), 2 * time - 1)
         control = self.control(now if condition is None else torch.cat([now, condition], -1))
         bias, gate, drift = control.split(self._sizes, -1)
         gate = 1 + gate
