@@ -177,17 +177,30 @@ def validate(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories.")],
+    scored: Annotated[list[Path] | None, typer.Argument(help="Run directories.")] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(help="A comparison: digits, ising, calo, or a YAML file that lists recipes."),
+    ] = None,
     output: Annotated[Path, typer.Option("-o", "--output")] = Path("report.html"),
+    runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Write one offline HTML page for one or several scored runs.
+    """Write one offline HTML page for scored runs, or for families trained on the same data.
 
-    Example: `physgen report runs/*/* -o report.html`
+    Examples: `physgen report runs/*/* -o report.html`, `physgen report --compare digits`
     """
+    from physgen import pipeline
     from physgen.validation.report import report as write_report
 
-    print_mapping({"report": str(write_report(runs, output))}, as_json)
+    if (compare is None) == (not scored):
+        raise InputError("physgen report takes either run directories or --compare NAME")
+    if compare is None:
+        print_mapping({"report": str(write_report(scored or [], output))}, as_json)
+        return
+    with bars(as_json) as progress:
+        page, table = pipeline.compare(compare, output, runs=runs, progress=progress)
+    print_mapping({"report": str(page), "table": str(table)}, as_json)
 
 
 @app.command()

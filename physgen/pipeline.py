@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from physgen.batch import Batch
+from physgen.comparing import families, preset_for, read_plan
 from physgen.engine import journal
 from physgen.engine.device import DeviceName, choose_device
 from physgen.engine.distributed import connect
@@ -30,6 +31,7 @@ from physgen.systems.base import HasFiles, Simulates
 from physgen.tracking import Tracker, sync
 from physgen.training import Progress, train_run
 from physgen.validation.comparison import Comparison
+from physgen.validation.families import markdown, page
 from physgen.validation.plots import draw
 from physgen.validation.report import report as write_report
 from physgen.validation.scorecard import Scorecard
@@ -230,6 +232,40 @@ def quickstart(
     done = [train(name, preset=preset, runs=runs, progress=progress) for name in QUICKSTART]
     page = Path(runs) / ("demo.html" if full else "quickstart.html")
     return done, write_report([run.path for run in done], page, title="physgen " + page.stem)
+
+
+def compare(
+    name: str,
+    output: Path,
+    *,
+    runs: str | Path = "runs",
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Train or load all recipes of a comparison and set them side by side.
+
+    Args:
+        name: of a shipped comparison ("digits", ...), or a YAML file.
+        output: the HTML page; the table is written beside it as Markdown.
+        runs: folder of the run directories; what is finished there is not trained again.
+        progress: called while it goes.
+
+    Returns:
+        The page and the table.
+
+    Raises:
+        RecipeError: the comparison, or a recipe in it, cannot be understood.
+    """
+    plan = read_plan(name)
+    presets = {recipe: preset_for(plan, recipe) for recipe in plan.recipes}
+    done = [
+        train(recipe, preset=preset, runs=runs, track=False, progress=progress)
+        for recipe, preset in presets.items()
+    ]
+    found = families(plan, done)
+    table = output.with_suffix(".md")
+    with atomic(table, overwrite=True) as part:
+        part.write_text(markdown(found), encoding="utf-8")
+    return [page(found, output), table]
 
 
 def simulate(recipe: Recipe, output: Path, n: int, seed: int, *, overwrite: bool = False) -> None:

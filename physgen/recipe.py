@@ -176,6 +176,11 @@ def _overlay(base: dict[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in result.items() if value is not None}
 
 
+def presets_of(recipe: str | os.PathLike[str]) -> list[str]:
+    """Return the names of a recipe's presets."""
+    return list(_tree(_find(recipe)).get("presets") or {})
+
+
 def check(tree: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """Turn a parsed recipe into a `Recipe`, naming the first key that is wrong."""
     try:

@@ -13,17 +13,16 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def shipped_folder(folder: str) -> Path:
-    """Return where the shipped `folder` ("datasets", "pipelines") lies.
+    """Return where the shipped `folder` ("datasets", "pipelines", "pipelines/comparisons") lies.
 
     Raises:
         InputError: this installation does not hold it.
     """
-    for candidate in (_PACKAGE.parent / folder, _PACKAGE / "_data" / folder):
-        # A clone is known by its project file: another `datasets` may lie beside a wheel.
-        if candidate.is_dir() and (
-            candidate.parent.name == "_data" or (_PACKAGE.parent / "pyproject.toml").is_file()
-        ):
-            return candidate
+    # A clone is known by its project file: another `datasets` may lie beside a wheel.
+    clone = _PACKAGE.parent if (_PACKAGE.parent / "pyproject.toml").is_file() else None
+    for root in (clone, _PACKAGE / "_data"):
+        if root is not None and (root / folder).is_dir():
+            return root / folder
     raise InputError(
         f"this installation of physgen holds no {folder!r} (looked beside and inside {_PACKAGE}); "
         "install it again from a complete clone or wheel"

@@ -20,6 +20,7 @@ absent, and its constant comes back exactly.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -39,24 +40,26 @@ class Gaussianise(Transform):
     exactly. `exact` (see `Transform`) is true only where no column can hold atoms.
 
     Args:
-        schema: of a table: shape (D,), one variable a column. `present` and `low`, `high` of its
-            variables are obeyed.
+        schema: of vectors, shape (D,): a table with one variable a column, or D numbers of one
+            kind (voxels). `present` and `low`, `high` of its variables are obeyed.
         n_knots: of the distribution function of a column.
         atoms: how many repeated values a real column may have (an atom is a value that at least
             0.2% of the rows share); 0 treats all real columns as continuous.
 
     Raises:
-        RecipeError: for a schema that is no table, or a rule that cannot be read.
+        RecipeError: for a schema of no vectors, or a rule that cannot be read.
         DomainError: while fitting, if a column is not constant where its rule says it is absent.
     """
 
     def __init__(self, schema: Schema, *, n_knots: int = 128, atoms: int = 8) -> None:
         super().__init__()
-        if len(schema.shape) != 1 or len(schema.variables) != schema.shape[0]:
+        if len(schema.shape) != 1:
             raise RecipeError(
-                f"transform gaussianise works on tables (one variable a column), not on samples "
-                f"of shape {schema.shape}"
+                f"transform gaussianise works on vectors and tables, not on samples of shape "
+                f"{schema.shape}"
             )
+        if len(schema.variables) == 1:
+            schema = replace(schema, variables=schema.variables * schema.shape[0])
         self._variables, self._atoms, self._n_knots = schema.variables, atoms, n_knots
         discrete = [v.domain in ("integer", "binary", "spin") for v in schema.variables]
         self._rules = presence_rules(schema)

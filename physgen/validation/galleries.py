@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 from numpy import float64
 from numpy.typing import NDArray
+from torch import Tensor
 
+from physgen.systems.base import System
+from physgen.systems.geometry import Layer
 from physgen.validation.canvas import new_figure
 from physgen.validation.comparison import Comparison
 
 _IMAGES = 8
+_SHEET = (4, 9)
 
 
 def samples(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
@@ -46,6 +50,38 @@ def samples(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
     )
 
 
+def sheet(figure: Any, system: System, samples: Tensor) -> None:
+    """Draw the first few of (n, *shape) samples into a figure: images, or one layer of showers.
+
+    Of a calorimeter it is the layer with the most voxels. Samples of another kind are not drawn.
+    """
+    geometry = getattr(system, "geometry", None)
+    rows = samples.double().cpu().numpy()
+    if len(system.schema.shape) == 2 and len(system.schema.variables) == 1:
+        axis = figure.subplots()
+        colours = "RdBu_r" if rows.min() < 0 else "gray"
+        axis.imshow(_tiles(rows[: _SHEET[0] * _SHEET[1]]), cmap=colours)
+        axis.set_axis_off()
+    elif geometry is not None:
+        widest = max(range(len(geometry.layers)), key=lambda i: geometry.layers[i].n_voxels)
+        layer, start = geometry.layers[widest], int(geometry.offsets[widest])
+        axes = figure.subplots(2, 6, subplot_kw={"projection": "polar"})
+        for axis, row in zip(axes.ravel(), rows, strict=False):
+            energy = row[start : start + layer.n_voxels]
+            _polar(axis, layer, energy, max(float(energy.max()), 1e-9))
+
+
+def _tiles(rows: NDArray[float64]) -> NDArray[float64]:
+    """Return one picture of (n, H, W) images, a frame of one pixel around each."""
+    height, width = rows.shape[1:]
+    lines, columns = _SHEET
+    picture = np.full((lines * (height + 1) + 1, columns * (width + 1) + 1), np.nan)
+    for i, row in enumerate(rows):
+        y, x = (i // columns) * (height + 1) + 1, (i % columns) * (width + 1) + 1
+        picture[y : y + height, x : x + width] = row
+    return picture
+
+
 def voxels(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
     """Mean energy of the voxels of a calorimeter, layer by layer in the transverse plane."""
     geometry = getattr(comparison.system, "geometry", None)
@@ -62,22 +98,8 @@ def voxels(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
             _mean_voxels(b.x, b.weight, piece) for b in (comparison.truth, comparison.generated)
         ]
         top = max(float(means[0].max()), 1e-9)
-        radii = np.asarray(layer.r_edges, dtype=float64)
-        repeat = -(-60 // layer.n_alpha)  # Sectors in steps small enough to look round.
-        angles = np.linspace(0, 2 * math.pi, layer.n_alpha * repeat + 1)
         for axis, mean, role in zip(grid[:, column], means, ("truth", "generated"), strict=True):
-            tile = mean.reshape(layer.n_alpha, len(radii) - 1).T.repeat(repeat, axis=1)
-            mesh = axis.pcolormesh(
-                angles,
-                np.sqrt(radii),
-                np.log10(np.maximum(tile, top * 1e-4)),
-                cmap="magma",
-                vmin=math.log10(top) - 4,
-                vmax=math.log10(top),
-            )
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.grid(visible=False)
+            mesh = _polar(axis, layer, mean, top)
             axis.set_title(f"layer {layer.id}" if role == "truth" else "")
             if column == 0:
                 axis.set_ylabel(role, labelpad=12)
@@ -97,6 +119,26 @@ def voxels(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
             "and both rows of a layer share their scale."
         ),
     )
+
+
+def _polar(axis: Any, layer: Layer, energy: NDArray[float64], top: float) -> Any:
+    """Draw the voxels of a layer, (n_alpha * n_r,) MeV, on four decades below `top`."""
+    radii = np.asarray(layer.r_edges, dtype=float64)
+    repeat = -(-60 // layer.n_alpha)  # Sectors in steps small enough to look round.
+    angles = np.linspace(0, 2 * math.pi, layer.n_alpha * repeat + 1)
+    tile = energy.reshape(layer.n_alpha, len(radii) - 1).T.repeat(repeat, axis=1)
+    mesh = axis.pcolormesh(
+        angles,
+        np.sqrt(radii),
+        np.log10(np.maximum(tile, top * 1e-4)),
+        cmap="magma",
+        vmin=math.log10(top) - 4,
+        vmax=math.log10(top),
+    )
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.grid(visible=False)
+    return mesh
 
 
 def _mean_voxels(x: Any, weight: Any, piece: slice) -> NDArray[float64]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from physgen.errors import FormatError
+from physgen.validation.page import write_page
 from physgen.validation.plots import INDEX, Picture
 from physgen.validation.scorecard import Row, Scorecard, row_cells
 
@@ -53,27 +54,15 @@ def report(runs: Path | Sequence[Path | Section], output: Path, *, title: str = 
     Raises:
         FormatError: a run directory has no scorecard, or a picture is missing.
     """
-    import jinja2
-
     several = [runs] if isinstance(runs, Path) else list(runs)
     sections = [section_of(run) if isinstance(run, Path) else run for run in several]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("physgen.validation", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template(TEMPLATE).render(
+    return write_page(
+        TEMPLATE,
+        output,
         title=title or ", ".join(section.name for section in sections),
         sections=[_content(section, f"run{i}") for i, section in enumerate(sections, 1)],
         columns=COLUMNS,
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    part = output.with_name(output.name + ".part")
-    part.write_text(page, encoding="utf-8")
-    part.replace(output)
-    return output
 
 
 def section_of(run: Path) -> Section:
@@ -131,7 +120,8 @@ def _pictures(folder: Path) -> list[dict[str, str]]:
         {
             "title": picture.title,
             "caption": picture.caption,
-            "source": "data:image/png;base64," + base64.b64encode(content).decode("ascii"),
+            "source": f"data:image/{'gif' if picture.file.endswith('.gif') else 'png'};base64,"
+            + base64.b64encode(content).decode("ascii"),
         }
         for picture, content in zip(listed, data, strict=True)
     ]

@@ -185,6 +185,19 @@ def test_spikes_always_come_back_exactly_beside_a_continuum(spikes, seed, dtype)
     torch.testing.assert_close(back, x, rtol=1e-3, atol=1e-2)
 
 
+def test_numbers_of_one_kind_are_mapped_each_by_its_own_distribution():
+    rng = torch.Generator().manual_seed(0)
+    x = torch.empty(4000, 3).exponential_(generator=rng) * torch.tensor([1.0, 10.0, 100.0])
+    x = torch.where(torch.rand(4000, 3, generator=rng) < 0.4, 0.0, x)
+    transform = fitted(Schema((3,), (Variable("voxel", "MeV", low=0.0),)), x)
+    z, _ = mapped(transform, x)
+    for column in z.T:
+        moments_are_normal(column)
+    back = transform.inverse(Batch(z)).x
+    assert torch.equal(back == 0, x == 0)
+    torch.testing.assert_close(back, x, rtol=1e-3, atol=1e-3)
+
+
 def test_state_survives_saving():
     x = events(2000)
     transform = fitted(EVENTS, x)
@@ -200,7 +213,7 @@ def test_faults_say_what_is_wrong():
         Gaussianise(table(Variable("count"), Variable("b", present="cont >= 2")))
     with pytest.raises(RecipeError, match="not of the form"):
         Gaussianise(table(Variable("count"), Variable("b", present="count")))
-    with pytest.raises(RecipeError, match="works on tables"):
+    with pytest.raises(RecipeError, match="works on vectors and tables"):
         Gaussianise(Schema((4, 4), (Variable("phi"),)))
     wrong = table(*EVENTS.variables[:2], Variable("second", present="count >= 3"), Variable("s"))
     with pytest.raises(DomainError, match="second should be absent unless count >= 3"):

@@ -1,0 +1,137 @@
+"""One page of families side by side: what they draw, how well, how fast, how large.
+
+Beside each score stands the floor, the same statistic between two samples of truth.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from physgen.systems.base import System
+from physgen.validation.canvas import new_figure
+from physgen.validation.galleries import sheet
+from physgen.validation.page import write_page
+from physgen.validation.scorecard import Row, Scorecard, with_error
+
+TEMPLATE = "families.html.j2"
+
+
+@dataclass(frozen=True)
+class Family:
+    """A trained and scored surrogate.
+
+    Attributes:
+        name, summary: of its recipe.
+        path: of its run directory.
+        scorecard: its scores.
+        likelihood: how it knows the likelihood: "exact", "bound", "estimate" or "none".
+        parameters: how many are trained.
+        training_seconds: on the machine that trained it.
+        samples_per_second: on this machine.
+        samples: (n, *shape), some to look at.
+    """
+
+    name: str
+    summary: str
+    path: Path
+    scorecard: Scorecard
+    likelihood: str
+    parameters: int
+    training_seconds: float
+    samples_per_second: float
+    samples: Tensor
+
+
+@dataclass(frozen=True)
+class Families:
+    """Families on the same data.
+
+    Attributes:
+        title, summary: of the page.
+        system: what the samples are.
+        truth: (n, *shape) true samples; `None` where there are none.
+        columns: headings and the names of the rows below them.
+        families: in the order of the page.
+    """
+
+    title: str
+    summary: str
+    system: System
+    truth: Tensor | None
+    columns: Mapping[str, str]
+    families: Sequence[Family]
+
+
+FACTS = ("parameters", "training [s]", "samples / s", "likelihood")
+
+
+def table(found: Families) -> list[dict[str, str]]:
+    """Return the rows of the comparison as texts by heading; the first one holds the floors."""
+    floors = {"family": "truth against truth"} | dict.fromkeys(FACTS, "")
+    for heading, name in found.columns.items():
+        rows = [row for family in found.families if (row := _row(family, name)) is not None]
+        floor = next((row for row in rows if row.floor is not None), None)
+        floors[heading] = "" if floor is None else with_error(floor.floor, floor.floor_error)
+    lines = [floors]
+    for family in found.families:
+        line = {
+            "family": family.name,
+            "parameters": f"{family.parameters:,}",
+            "training [s]": f"{family.training_seconds:.0f}",
+            "samples / s": f"{family.samples_per_second:.3g}",
+            "likelihood": family.likelihood,
+        }
+        for heading, name in found.columns.items():
+            row = _row(family, name)
+            line[heading] = "" if row is None else with_error(row.value, row.error)
+        lines.append(line)
+    return lines
+
+
+def markdown(found: Families) -> str:
+    """Return the table in Markdown, for documents."""
+    headings = ["family", *FACTS, *found.columns]
+    lines = [f"| {' | '.join(headings)} |", f"| {' | '.join(['---'] * len(headings))} |"]
+    lines += [f"| {' | '.join(line[heading] for heading in headings)} |" for line in table(found)]
+    return "\n".join(lines) + "\n"
+
+
+def page(found: Families, output: Path) -> Path:
+    """Write the offline HTML page and return its path."""
+    galleries = []
+    if found.truth is not None:
+        source = _picture(found.system, found.truth)
+        galleries.append({"name": "truth", "summary": "", "report": "", "source": source})
+    for family in found.families:
+        report = os.path.relpath(family.path / "report.html", output.parent)
+        about = {"name": family.name, "summary": family.summary, "report": report}
+        galleries.append({**about, "source": _picture(found.system, family.samples)})
+    return write_page(
+        TEMPLATE,
+        output,
+        title=found.title,
+        summary=found.summary,
+        headings=["family", *FACTS, *found.columns],
+        lines=table(found),
+        galleries=galleries,
+    )
+
+
+def _row(family: Family, name: str) -> Row | None:
+    return next((row for row in family.scorecard.rows if row.name == name), None)
+
+
+def _picture(system: System, samples: Tensor) -> str:
+    """Return a data URI of a picture of the first samples."""
+    figure = new_figure(4.2, 2.1)
+    sheet(figure, system, samples)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=100, metadata={"Software": "physgen"})
+    return "data:image/png;base64," + base64.b64encode(picture.getvalue()).decode("ascii")
