@@ -108,7 +108,8 @@ class _Attention(nn.Module):
         self.outer = _zeroed(nn.Conv2d(n_channels, n_channels, 1))
 
     def forward(self, h: Tensor) -> Tensor:
-        parts = self.inner(self.norm(h)).reshape(len(h), 3, -1, self.width, h.shape[2] * h.shape[3])
+        n, _, rows, columns = h.shape
+        parts = self.inner(self.norm(h)).reshape(n, 3, -1, self.width, rows * columns)
         query, key, value = parts.transpose(-1, -2).unbind(1)
         seen = functional.scaled_dot_product_attention(query, key, value)
         out: Tensor = h + self.outer(seen.transpose(-1, -2).reshape(h.shape))
