@@ -129,7 +129,7 @@ class Images:
         labels = _labels_of(pictures)
         chosen = np.linspace(0, len(labels) - 1, min(n, len(labels))).round().astype(np.int64)
         source = self._source(pictures)
-        rows = [source.read(i, i + 1).x for i in (chosen * source.draws).tolist()]
+        rows = [source.read(i, i + 1).x for i in chosen.tolist()]
         return torch.cat(rows), torch.from_numpy(labels[chosen])
 
     @property
@@ -175,8 +175,9 @@ class Images:
 class ImageSource:
     """Pictures as intensities, binarised if asked for.
 
-    Row i of dynamically binarised pictures is draw i mod `draws` of picture i // `draws`; its
-    pixels follow from i alone. Pictures that are black and white already are drawn once.
+    Row i of dynamically binarised pictures is draw i // N of picture i mod N, so that the draws of
+    one picture lie far apart when blocks of rows are mixed; its pixels follow from i alone.
+    Pictures that are black and white already are drawn once.
 
     Args:
         pictures: what a file holds.
@@ -208,7 +209,7 @@ class ImageSource:
 
     def read(self, start: int, stop: int) -> Batch:
         """Return rows [start, stop), x (B, H, W) float32."""
-        numbers = np.arange(start, min(stop, len(self))) // self.draws
+        numbers = np.arange(start, min(stop, len(self))) % len(self._pictures.pixels)
         x = self._pictures.pixels[numbers].astype(np.float32) / np.float32(self._pictures.white)
         if self._binarise == "threshold":
             x = (x >= 0.5).astype(np.float32)
@@ -226,7 +227,8 @@ class ImageSource:
 
     def keys(self) -> NDArray[np.int64] | None:
         """Return the number of the picture that each row was drawn from, if there are several."""
-        return None if self.draws == 1 else np.arange(len(self), dtype=np.int64) // self.draws
+        n = len(self._pictures.pixels)
+        return None if self.draws == 1 else np.arange(len(self), dtype=np.int64) % n
 
 
 def _uniform(start: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
