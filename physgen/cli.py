@@ -62,6 +62,20 @@ def inspect(file: Path, as_json: Json = False) -> None:
 
 
 @app.command()
+def fetch(
+    name: Annotated[Literal["mnist"], typer.Argument(help="Which data set.")],
+    as_json: Json = False,
+) -> None:
+    """Get a data set that physgen does not ship, check its hash, and keep it.
+
+    Example: `physgen fetch mnist`
+    """
+    from physgen.io.fetch import MNIST_NOTICE, fetch_mnist
+
+    print_mapping({"data set": name, "file": str(fetch_mnist()), "note": MNIST_NOTICE}, as_json)
+
+
+@app.command()
 def simulate(
     system: Annotated[str, typer.Argument(help="Name of a recipe, for its system.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
