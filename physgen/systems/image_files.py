@@ -125,7 +125,8 @@ def _arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
         held = read_arrays(path)
         return _chosen(held, path)
     if path.suffix in (".h5", ".hdf5"):
-        wanted = [n for n in dataset_names(open_hdf5(path)) if n in (*_IMAGES, *_LABELS)]
+        known = (*_IMAGES, *_LABELS, "x_test", "y_test")
+        wanted = [name for name in dataset_names(open_hdf5(path)) if name in known]
         sources = {name: HDF5Source(path, x=name) for name in wanted}
         held = {name: s.read(0, len(s)).x.numpy() for name, s in sources.items()}
         return _chosen(held, path)
