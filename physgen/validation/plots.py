@@ -70,10 +70,15 @@ def draw(
             name = f"{len(pictures) + 1:02d}-{title.lower().replace(' ', '-')}.png"
             figure.savefig(folder / name, dpi=110, metadata={"Software": "physgen"})
             pictures.append(Picture(name, title, caption))
-    pictures += [picture for picture in _FROM_TRAINING if (folder / picture.file).exists()]
+    pictures += from_training(folder)
     index = json.dumps([asdict(picture) for picture in pictures], indent=1)
     (folder / INDEX).write_text(index, encoding="utf-8")
     return pictures
+
+
+def from_training(folder: Path) -> list[Picture]:
+    """Return what a training left in `folder`."""
+    return [picture for picture in _FROM_TRAINING if (folder / picture.file).exists()]
 
 
 def _figures(
