@@ -55,7 +55,7 @@ def measure(hidden, batch_size, n_steps):
     schema = Schema((VISIBLE,), (Variable("pixel", domain="binary", dtype="int8"),))
     rbm = RBM(schema, hidden=hidden, n_chains=batch_size)
     rbm.initialise(Batch(data))
-    ours = PersistentContrastiveDivergence(rbm, k=K)
+    ours = PersistentContrastiveDivergence(rbm, k=K, centred=True)
     plain = Plain(hidden, batch_size, generator)
     ctx = SimpleNamespace(generator=generator, apply=lambda optimiser: optimiser.step())
 

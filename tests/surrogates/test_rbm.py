@@ -152,7 +152,7 @@ def test_the_centred_gradient_is_the_plain_one_in_centred_coordinates(rbm):
     generator = torch.Generator().manual_seed(3)
     states = all_spins(rbm.schema.shape)
     data, chains = (states[torch.randint(len(states), (50,), generator=generator)] for _ in "ab")
-    method = PersistentContrastiveDivergence(rbm)
+    method = PersistentContrastiveDivergence(rbm, centred=True)
     method.gradient(Batch(data), Batch(chains))
 
     names = [name for name, _ in rbm.named_parameters()]

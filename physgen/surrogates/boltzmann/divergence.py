@@ -12,12 +12,12 @@ The second mean is taken over chains: CD-k starts them at the data and does k Gi
 Neural Computation 14 (2002) 1771), which is biased, since they stay near the data; persistent ones
 go on from step to step (Tieleman, ICML 2008).
 
-What moves the weights is the centred form (Melchior, Fischer & Wiskott, JMLR 17 (2016) 99): with
-offsets mu, lambda, the means of the visible statistic s and of h over data and chains,
+The centred form of the gradient (Melchior, Fischer & Wiskott, JMLR 17 (2016) 99) has offsets
+mu, lambda, the means of the visible statistic s and of h over data and chains:
 
     dW <- dW - lambda (x) da - db (x) mu,   da <- da - lambda.dW,   db <- db - dW.mu ,
 
-the gradient of the same function in other coordinates, which does not change when spins are turned.
+which is that of the same function in other coordinates, and does not change when spins are turned.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class ContrastiveDivergence(Method):
         k: Gibbs sweeps.
         learning_rate: of Adam.
         momentum: of Adam's first moment; the chains answer late, so that less is more stable.
-        centred: use the centred gradient.
+        centred: use the centred gradient; at a low rate, since Adam, which scales every parameter
+            for itself, undoes its balance (units that hardly ever change can then run away).
 
     Raises:
         RecipeError: the surrogate is no Boltzmann machine.
@@ -54,7 +55,7 @@ class ContrastiveDivergence(Method):
         k: int = 1,
         learning_rate: float = 0.01,
         momentum: float = 0.9,
-        centred: bool = True,
+        centred: bool = False,
     ) -> None:
         if not isinstance(surrogate, BoltzmannMachine):
             raise RecipeError(
@@ -137,7 +138,8 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         k: Gibbs sweeps of the chains a step.
         learning_rate: of Adam.
         momentum: of Adam's first moment; the chains answer late, so that less is more stable.
-        centred: use the centred gradient.
+        centred: use the centred gradient; at a low rate, since Adam, which scales every parameter
+            for itself, undoes its balance (units that hardly ever change can then run away).
 
     Raises:
         RecipeError: the surrogate is no Boltzmann machine.
@@ -150,7 +152,7 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         k: int = 10,
         learning_rate: float = 0.01,
         momentum: float = 0.9,
-        centred: bool = True,
+        centred: bool = False,
     ) -> None:
         super().__init__(
             surrogate, k=k, learning_rate=learning_rate, momentum=momentum, centred=centred
