@@ -8,8 +8,8 @@ arXiv 2002.09797), and M generated rows y_j,
 
 the ceiling being the probability that of the rows of both kinds around x_i, those nearest are not k
 true ones in a row: 0.97 for k = 5, as the floor shows. Forgotten modes lower coverage; samples
-of poor quality lower density, and samples huddled where the truth is densest raise it. Where there
-are classes, their shares say which mode is missing.
+off the truth lower density, and in many dimensions, samples huddled in its middle raise it. Where
+there are classes, their shares say which mode is missing.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Coverage:
                 "coverage",
                 density,
                 density_error,
-                note="1 where samples agree; above, they huddle where the truth is densest",
+                note="1 where samples agree, less off the truth, more in its middle",
             ),
         ]
         if embedded.probabilities is not None:

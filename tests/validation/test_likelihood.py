@@ -1,0 +1,108 @@
+"""Rows of held-out likelihoods, their errors, and the Kullback-Leibler divergence."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from toy import Normal, draw
+
+from physgen.validation.comparison import Comparison, HeldOut, evenly
+from physgen.validation.likelihood import Likelihood
+
+N = 4000
+
+
+@dataclass(frozen=True)
+class WithAction(Normal):
+    """The action of two normal numbers with correlation 1/2, and its ln Z."""
+
+    def action(self, x, condition=None):
+        a, b = x[:, 0], x[:, 1]
+        return (a**2 - a * b + b**2) / 1.5
+
+    def exact(self):
+        return {"ln Z": math.log(2 * math.pi * math.sqrt(0.75))}
+
+
+def independent(batch, width=1.0):
+    """Log-density of two independent normal numbers."""
+    x = batch.x.numpy()
+    return (-0.5 * (x / width) ** 2 - math.log(width) - 0.5 * math.log(2 * math.pi)).sum(1)
+
+
+def comparison(system, n=N, **facts):
+    truth, floor = draw(N, 1), draw(N, 2)
+    rows = evenly(N, n)
+    known = HeldOut(independent(truth)[rows], independent(floor)[rows], **facts)
+    return Comparison(system, draw(10, 3), truth, floor, held_out={"exact": known})
+
+
+def rows_of(comparison):
+    return {row.name: row for row in Likelihood().rows(comparison)}
+
+
+def test_nats_and_bits_of_a_known_density():
+    rows = rows_of(comparison(Normal(known=False)))
+    assert set(rows) == {"log-likelihood, exact", "bits/dim, exact"}
+    nats, bits = rows.values()
+    # Both columns have unit variance whatever their correlation.
+    assert abs(nats.value + 1 + math.log(2 * math.pi)) < 4 * nats.error
+    # The variance of (a^2 + b^2) / 2 is 1 + rho^2.
+    assert nats.error == pytest.approx(math.sqrt(1.25 / N), rel=0.1)
+    assert bits.value == pytest.approx(-nats.value / (2 * math.log(2)))
+    assert bits.error == pytest.approx(nats.error / (2 * math.log(2)))
+    assert nats.floor < 4 * nats.floor_error
+    assert nats.floor_error == pytest.approx(math.sqrt(2) * nats.error, rel=0.1)
+    assert (nats.unit, bits.unit) == ("nat", "bit")
+    assert "densities in the unit" in nats.note
+
+
+@pytest.mark.parametrize("n", [N, 1000])
+def test_divergence_from_a_known_action(n):
+    """KL of correlated from independent normal numbers: the mutual information."""
+    row = rows_of(comparison(WithAction(), n))["KL(truth || model), exact"]
+    assert abs(row.value + 0.5 * math.log(0.75)) < 4 * row.error
+    assert row.error < 0.02 * math.sqrt(N / n)
+    bound = rows_of(comparison(WithAction(), exact=False))["KL(truth || model), exact"]
+    assert "at most" in bound.note
+
+
+def test_an_estimated_constant_adds_its_error():
+    plain, wide = (rows_of(comparison(WithAction(), error=e)) for e in (0.0, 0.5))
+    for name in ("log-likelihood, exact", "KL(truth || model), exact"):
+        assert wide[name].error == pytest.approx(math.hypot(0.5, plain[name].error))
+
+
+def test_repeated_rows_do_not_make_it_more_certain():
+    truth = draw(N, 1)
+    repeated = truth[torch.arange(N // 10).repeat_interleave(10)]
+    held_out = {"exact": HeldOut(independent(repeated), discrete=True)}
+    plain = Comparison(Normal(known=False), draw(10, 3), repeated, held_out=held_out)
+    keys = np.arange(N) // 10
+    grouped = Comparison(
+        Normal(known=False), draw(10, 3), repeated, held_out=held_out, groups={"truth": keys}
+    )
+    name = "log-likelihood, exact"
+    ratio = rows_of(grouped)[name].error / rows_of(plain)[name].error
+    assert ratio == pytest.approx(math.sqrt(10), rel=0.02)
+    assert rows_of(grouped)[name].value == pytest.approx(rows_of(plain)[name].value)
+    assert rows_of(grouped)[name].floor is None
+    assert "probabilities" in rows_of(grouped)[name].note
+
+
+def test_impossible_samples_are_said():
+    values = np.array([-1.0, -np.inf, -2.0])
+    truth = draw(3, 1)
+    known = {"exact": HeldOut(values)}
+    row = rows_of(Comparison(WithAction(), truth, truth, held_out=known))["log-likelihood, exact"]
+    assert row.value is None
+    assert "no finite value for 1 of them" in row.note
+
+
+def test_models_without_likelihood_and_systems_without_truth():
+    (row,) = Likelihood().rows(Comparison(Normal(), draw(10, 3), draw(10, 1)))
+    assert (row.value, row.note) == (None, "the model knows neither its density nor a bound on it")
+    (row,) = Likelihood().rows(Comparison(Normal(), draw(10, 3)))
+    assert "no held-out samples" in row.note
