@@ -307,7 +307,7 @@ def test_importance_weighted_loss_is_the_importance_weighted_bound():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(RecipeError, match="bernoulli is for .* a is real in"):
+    with pytest.raises(RecipeError, match=r"bernoulli is for .* a is real in"):
         VAE(TABLE, likelihood="bernoulli")
     with pytest.raises(RecipeError, match="trains a vae, not CouplingFlow"):
         EvidenceLowerBound(CouplingFlow(TABLE))

@@ -70,6 +70,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return (B, n_out)."""
+        x = x.to(next(self.parameters()).dtype)  # Spins come as bytes.
         h = joined(x.flatten(1), condition) if self.image is None else self.image(x, condition)
         out: Tensor = self.dense(h)
         return out

@@ -37,16 +37,15 @@ class Gaussian(nn.Module):
 
     Args:
         features: number of entries.
-        shared: one deviation for all entries, which those that hardly vary cannot drive to 0.
     """
 
     offset: Tensor
 
-    def __init__(self, features: int, *, shared: bool = False) -> None:
+    def __init__(self, features: int) -> None:
         super().__init__()
         self.n_noise = features
         self.register_buffer("offset", torch.zeros(features))
-        self.log_scale = nn.Parameter(torch.zeros(1 if shared else features))
+        self.log_scale = nn.Parameter(torch.zeros(features))
 
     def fit(self, data: Batch) -> None:
         """Start at the means of mapped data."""

@@ -77,7 +77,6 @@ class VAE(DecodedNoise):
         periodic: whether images are tori.
         activation: of the networks.
         likelihood: "gaussian" for real entries, "bernoulli" for spins, binaries and greys.
-        shared_deviation: one deviation for all entries of a Gaussian likelihood.
 
     Raises:
         RecipeError: a Bernoulli likelihood for other variables, or a network that does not fit.
@@ -96,7 +95,6 @@ class VAE(DecodedNoise):
         periodic: bool = False,
         activation: Activation = "silu",
         likelihood: LikelihoodKind = "gaussian",
-        shared_deviation: bool = False,
     ) -> None:
         super().__init__(schema, transform)
         shape = self.transform.latent_shape(schema.shape)
@@ -105,7 +103,7 @@ class VAE(DecodedNoise):
         if likelihood == "bernoulli":
             self.likelihood = Bernoulli(math.prod(shape), schema.variables)
         else:
-            self.likelihood = Gaussian(math.prod(shape), shared=shared_deviation)
+            self.likelihood = Gaussian(math.prod(shape))
         self.levels = Levels(latent, levels, n_condition, hidden=hidden, activation=activation)
         self.encoder = Encoder(
             shape,
