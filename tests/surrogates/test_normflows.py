@@ -1,5 +1,7 @@
 """Flows of normflows as surrogates, and our layers inside containers of normflows."""
 
+import math
+
 import normflows
 import pytest
 import torch
@@ -7,12 +9,18 @@ from safetensors.torch import load_file, save_file
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import RecipeError
-from physgen.surrogates.base import FromNoise, HasDensity
+from physgen.surrogates.base import FromNoise, HasBound, HasDensity
 from physgen.surrogates.flows.coupling import AffineCoupling
 from physgen.surrogates.flows.likelihood import MaximumLikelihood
-from physgen.surrogates.flows.normflows import NormflowsFlow, NormflowsLayer
+from physgen.surrogates.flows.normflows import (
+    DequantisedNormflowsFlow,
+    NormflowsFlow,
+    NormflowsLayer,
+)
 from physgen.surrogates.flows.stack import CouplingStack
 from physgen.transforms.affine import Standardise
+from physgen.transforms.base import Chain
+from physgen.transforms.images import Dequantise, Logit
 
 TABLE = Schema((3,), tuple(Variable(name) for name in "abc"))
 IMAGE = Schema((4, 4), (Variable("phi"),))
@@ -99,6 +107,23 @@ def test_a_family_trains(family):
     samples, log_q = flow.eval().sample_with_log_prob(20, generator=noise)
     assert samples.x.isfinite().all()
     assert log_q.isfinite().all()
+
+
+def test_glow_of_dequantised_images_makes_levels_and_knows_a_bound():
+    schema = Schema((4, 4), (Variable("intensity", low=0.0, high=1.0),))
+    transform = Chain([Dequantise(schema, levels=5), Logit(schema)])
+    torch.manual_seed(0)
+    flow = DequantisedNormflowsFlow(schema, transform, family="glow", n_layers=2, hidden=(8,))
+    images = torch.randint(0, 5, (300, 4, 4), generator=generator()) / 4
+    flow.initialise(Batch(images))
+    assert isinstance(flow, HasBound)
+    assert not isinstance(flow, HasDensity)
+    samples = flow.sample(50, generator=generator(1)).x
+    assert torch.equal(samples * 4, (samples * 4).round())
+    assert samples.unique().numel() > 1
+    bits = -flow.elbo(Batch(images), generator=generator(2)).mean() / (16 * math.log(2))
+    # A model that knew nothing would need log2 of 5, and these images hold nothing to be known.
+    assert math.log2(5) < bits < math.log2(5) + 0.3
 
 
 def test_conditions_and_odd_images_are_refused():

@@ -71,7 +71,8 @@ class AutoregressiveLayer(Bijection):
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map x (B, features) to z in one pass; return it and log|det dz/dx|, (B,)."""
         raw = self.network(x[..., None], self._context(x, condition))
-        z, log_slope = (x - raw[..., 0]) * (-_log_scale(raw)).exp(), -_log_scale(raw)
+        log_slope = -_log_scale(raw)
+        z = (x - raw[..., 0]) * log_slope.exp()
         if raw.shape[-1] > 2:
             z, bend = tail_spline(z, raw[..., 2:], bound=self.bound)
             log_slope = log_slope + bend
