@@ -28,10 +28,14 @@ N_LABELLED = 20_000
 """Labelled samples that are asked for; one in `HOLD_OUT` tests the classifier."""
 
 HOLD_OUT = 10
-STEPS, BATCH = 500, 128
+STEPS, PASSES, BATCH = 500, 8, 128
+"""So many steps at least, and so many passes over the samples."""
+
 NOISE = 0.25
 """Added while training, in units of the deviation of all numbers: against learning by heart."""
+
 BLOCK = 1024
+"""Samples that are looked at at once."""
 
 
 class Recogniser(nn.Module):
@@ -121,9 +125,10 @@ def trained(data: Labelled, seed: int = 0) -> Recogniser:
         held, rows = order[: len(order) // HOLD_OUT], order[len(order) // HOLD_OUT :]
         network.centre.copy_(data.x[rows].mean())
         network.width.copy_(data.x[rows].std().clamp(min=1e-6))
+        steps = max(STEPS, PASSES * len(rows) // BATCH)
         optimiser = torch.optim.AdamW(network.parameters(), weight_decay=0.1)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=5e-3, total_steps=STEPS)
-        for _ in range(STEPS):
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=5e-3, total_steps=steps)
+        for _ in range(steps):
             batch = rows[torch.randint(len(rows), (BATCH,), generator=generator)]
             x = data.x[batch]
             noise = NOISE * network.width * torch.randn(x.shape, generator=generator)
