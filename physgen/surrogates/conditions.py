@@ -8,6 +8,10 @@ from torch import Tensor, nn
 from physgen.batch import Schema, Variable
 from physgen.errors import DomainError
 
+MARGIN = 0.05
+"""By how much of their range the trained domain exceeds the data; by what share of their value, for
+what is never negative."""
+
 
 class ConditionPrior(nn.Module):
     """Remembers which conditions the training data had: to draw from, and to refuse others.
@@ -32,7 +36,11 @@ class ConditionPrior(nn.Module):
         self.register_buffer("labels", torch.zeros(n_columns, max(sizes, default=0)).bool())
 
     def fit(self, condition: Tensor) -> None:
-        """Store a resampling of the (N, C) conditions and their range."""
+        """Store a resampling of the (N, C) conditions and their range.
+
+        No sample reaches the ends of what it is drawn from: the trained domain goes `MARGIN`
+        further than the data, but not beyond the stated ends of a variable's range.
+        """
         generator = torch.Generator(device=condition.device).manual_seed(0)
         rows = torch.randint(
             len(condition), (len(self.values),), generator=generator, device=condition.device
@@ -41,6 +49,7 @@ class ConditionPrior(nn.Module):
         self.low.copy_(condition.amin(0))
         self.high.copy_(condition.amax(0))
         for column, variable in enumerate(self.variables):
+            self._widen(column)
             if _n_labels(variable):
                 label = torch.unique(self._label(column, condition))
                 if label.amin() < 0 or label.amax() >= _n_labels(variable):
@@ -93,6 +102,22 @@ class ConditionPrior(nn.Module):
                         f"condition {variable.name} = {condition[row, column].item():g} (row "
                         f"{row}) is not a label of the training data, which had {seen}"
                     )
+
+    def _widen(self, column: int) -> None:
+        """Let the domain of a real number go a little further than the data."""
+        variable, low, high = self.variables[column], self.low[column], self.high[column]
+        if variable.domain not in ("real", "non-negative"):
+            return
+        step = MARGIN * (high - low)
+        wide = [low - step, high + step]
+        if variable.domain == "non-negative":
+            wide = [low / (1 + MARGIN), high * (1 + MARGIN)]
+        # Data that lie beyond what is said of them are in the domain all the same.
+        if variable.low is not None:
+            wide[0] = wide[0].clamp_min(variable.low).minimum(low)
+        if variable.high is not None:
+            wide[1] = wide[1].clamp_max(variable.high).maximum(high)
+        self.low[column], self.high[column] = wide
 
     def _label(self, column: int, condition: Tensor) -> Tensor:
         """Return (N,) positions of a column's labels, counted from the lowest possible one."""

@@ -20,10 +20,6 @@ from physgen.transforms.showers import ShowerTransform, choose
 BLOCK = 4096
 """Showers sampled at once: what bounds the memory."""
 
-MARGIN = 1.05
-"""Surrogates accept energies beyond those of their sample by this factor: the range of a sample is
-narrower than that of the distribution it comes from."""
-
 
 class ShowerSurrogate(Surrogate):
     """What surrogates of showers share: the transform, the range of energies, sampling by blocks.
@@ -43,12 +39,6 @@ class ShowerSurrogate(Surrogate):
             raise RecipeError("transform: shower surrogates bring their own; remove it")
         super().__init__(schema, own)
         self.showers = own
-
-    def initialise(self, data: Batch | None) -> None:
-        """Fit the transform and the range of energies."""
-        super().initialise(data)
-        self.conditions.low.div_(MARGIN)
-        self.conditions.high.mul_(MARGIN)
 
     @property
     def noise_shape(self) -> tuple[int, ...]:

@@ -41,6 +41,22 @@ def test_what_was_not_seen_is_refused_with_its_row(row, said):
         found.check(torch.tensor([[1.0, 7.0], row]))
 
 
+@pytest.mark.parametrize(
+    ("variable", "values", "domain"),
+    [
+        (Variable("x"), (-10.0, 90.0), (-15.0, 95.0)),
+        (Variable("x", low=-11.0, high=200.0), (-10.0, 90.0), (-11.0, 95.0)),
+        (Variable("x", domain="non-negative"), (1.05, 100.0), (1.0, 105.0)),
+        (Variable("x", domain="non-negative", low=0.0, high=50.0), (0.0, 100.0), (0.0, 100.0)),
+        (Variable("x", domain="integer"), (2.0, 7.0), (2.0, 7.0)),
+    ],
+)
+def test_the_domain_goes_a_little_further_than_the_data(variable, values, domain):
+    found = ConditionPrior(Schema((1,), (Variable("y"),), (variable,)))
+    found.fit(torch.tensor(values)[:, None])
+    torch.testing.assert_close((found.low.item(), found.high.item()), domain)
+
+
 def test_labels_come_back_with_the_weights():
     found, other = prior([[1.0, 3.0], [2.0, 7.0]]), prior([[0.0, 0.0], [9.0, 9.0]])
     other.load_state_dict(found.state_dict())
