@@ -33,7 +33,7 @@ _DISCRETE = {"binary", "spin", "integer"}
 def held_out(
     surrogate: Surrogate, truth: Batch, floor: Batch | None, *, n: int, draws: int, seed: int
 ) -> dict[str, HeldOut]:
-    """Return the log-likelihoods of true samples, by what they are called.
+    """Return the log-likelihoods of true samples, by what they are called, the closest first.
 
     Args:
         surrogate: may know its density, a bound on it, or an estimate; else there is nothing.
@@ -65,12 +65,11 @@ def held_out(
         note = "with the error of its estimated normalisation"
         exact = surrogate.transform.exact
         found["estimated"] = known(values[: len(samples)], note, exact=exact, error=float(error))
-    if isinstance(surrogate, HasBound):
-        bound = partial(model.elbo, generator=generator)
-        found["bound"] = known(blockwise(bound), "a lower bound")
     if isinstance(surrogate, HasImportanceBound):
         bound = partial(model.importance_bound, draws=draws, generator=generator)
-        found[f"bound of {draws} draws"] = known(blockwise(bound), "a lower bound")
+        found[f"bound of {draws} draws"] = known(blockwise(bound))
+    if isinstance(surrogate, HasBound):
+        found["bound"] = known(blockwise(partial(model.elbo, generator=generator)))
     return found
 
 

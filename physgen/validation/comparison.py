@@ -58,7 +58,8 @@ class Comparison:
         baseline: samples of something simple to stand beside.
         proposals: independent draws with `log_weight` that `generated` was corrected from.
         corrected: whether `generated` was corrected to be exact.
-        held_out: log-likelihoods of the true samples under the model, by what they are called.
+        held_out: log-likelihoods of the true samples under the model, by what they are called, the
+            closest first.
         groups: (N,) group keys of the rows of a sample (candidates of one collision share one), by
             role; a sample that is not there has rows that stand alone. No two samples share a key.
         seed: of all resampling and of the judges.

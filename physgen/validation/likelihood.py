@@ -46,7 +46,10 @@ class Likelihood:
     draws: int = 64
 
     def rows(self, comparison: Comparison) -> list[Row]:
-        """Return two rows a likelihood, and the KL divergence where it is known."""
+        """Return two rows a likelihood, and the KL divergence where it is known.
+
+        The names of all but the closest say what it is.
+        """
         truth = comparison.truth
         if truth is None or not comparison.held_out:
             note = (
@@ -56,13 +59,15 @@ class Likelihood:
             )
             return [Row(name="log-likelihood", metric="likelihood", value=None, note=note)]
         rows = []
-        for name, held_out in comparison.held_out.items():
-            rows += _rows(comparison, name, held_out)
-            rows += _divergence(comparison, truth, name, held_out)
+        for i, (name, held_out) in enumerate(comparison.held_out.items()):
+            # The closest has the plain names, so that it is found whatever it is.
+            suffix = f", {name}" if i else ""
+            rows += _rows(comparison, name, suffix, held_out)
+            rows += _divergence(comparison, truth, name, suffix, held_out)
         return rows
 
 
-def _rows(comparison: Comparison, name: str, held_out: HeldOut) -> list[Row]:
+def _rows(comparison: Comparison, name: str, suffix: str, held_out: HeldOut) -> list[Row]:
     mean = _mean(comparison, "truth", held_out.truth)
     error = math.hypot(mean.error, held_out.error)
     floor = floor_error = None
@@ -70,7 +75,7 @@ def _rows(comparison: Comparison, name: str, held_out: HeldOut) -> list[Row]:
         other = _mean(comparison, "floor", held_out.floor)
         floor, floor_error = abs(other.value - mean.value), math.hypot(other.error, mean.error)
     kind = "probabilities" if held_out.discrete else "densities in the unit of the samples"
-    note = "; ".join(filter(None, (held_out.note, f"{len(held_out.truth)} samples", kind)))
+    note = "; ".join(filter(None, (name, held_out.note, f"{len(held_out.truth)} samples", kind)))
     impossible = int((~np.isfinite(held_out.truth)).sum())
     if impossible:
         note += f"; the model gives no finite value for {impossible} of them"
@@ -79,7 +84,7 @@ def _rows(comparison: Comparison, name: str, held_out: HeldOut) -> list[Row]:
     def row(kind: str, scale: float, unit: str) -> Row:
         width = abs(scale)
         return Row(
-            name=f"{kind}, {name}",
+            name=f"{kind}{suffix}",
             metric="likelihood",
             value=mean.value * scale,
             error=error * width,
@@ -92,7 +97,9 @@ def _rows(comparison: Comparison, name: str, held_out: HeldOut) -> list[Row]:
     return [row("log-likelihood", 1.0, "nat"), row("bits/dim", -bits, "bit")]
 
 
-def _divergence(comparison: Comparison, truth: Batch, name: str, held_out: HeldOut) -> list[Row]:
+def _divergence(
+    comparison: Comparison, truth: Batch, name: str, suffix: str, held_out: HeldOut
+) -> list[Row]:
     known = comparison.known("ln Z")
     if known is None or not isinstance(comparison.system, HasAction):
         return []
@@ -103,12 +110,12 @@ def _divergence(comparison: Comparison, truth: Batch, name: str, held_out: HeldO
     gap = _mean(comparison, "truth", -action - known[0] - held_out.truth)
     return [
         Row(
-            name=f"KL(truth || model), {name}",
+            name=f"KL(truth || model){suffix}",
             metric="likelihood",
             value=gap.value,
             error=math.hypot(gap.error, math.hypot(known[1], held_out.error)),
             unit="nat",
-            note="" if held_out.exact else "at most, from a lower bound on the likelihood",
+            note=name if held_out.exact else f"at most: from a {name} on the likelihood",
         )
     ]
 
