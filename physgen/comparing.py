@@ -3,7 +3,8 @@
 A comparison is a YAML file that names recipes which share a system and data,
 
     title: Digits, 8x8
-    preset: small                       # of each recipe, where it has one of that name
+    preset: quickstart                  # of each recipe, where it has one of that name
+    overrides: {sampling.n: 360}        # of every recipe
     recipes: [digits-pca, digits-vae]
     columns: {FPD: Frechet distance}    # heading: name of a row of the scorecards
 """
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from physgen.errors import RecipeError, suggest
 from physgen.export import card as cards
@@ -40,6 +41,7 @@ class Plan(Section):
     Attributes:
         title, summary: of the page.
         preset: taken of every recipe that has one of this name.
+        overrides: dotted keys to values, for every recipe.
         recipes: names or files of recipes.
         columns: headings of the table and the rows of the scorecards below them.
     """
@@ -47,6 +49,7 @@ class Plan(Section):
     title: str
     summary: str = ""
     preset: str | None = None
+    overrides: dict[str, Any] = Field(default_factory=dict)
     recipes: tuple[str, ...]
     columns: dict[str, str]
 

@@ -258,7 +258,7 @@ def compare(
     plan = read_plan(name)
     presets = {recipe: preset_for(plan, recipe) for recipe in plan.recipes}
     done = [
-        train(recipe, preset=preset, runs=runs, track=False, progress=progress)
+        train(recipe, plan.overrides, preset=preset, runs=runs, track=False, progress=progress)
         for recipe, preset in presets.items()
     ]
     found = families(plan, done)

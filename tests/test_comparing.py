@@ -1,0 +1,104 @@
+"""Families side by side: the table says what the scorecards say, and nothing is trained twice."""
+
+import pytest
+import yaml
+
+from physgen import pipeline
+from physgen.comparing import read_plan
+from physgen.errors import RecipeError
+from physgen.io.shipped import shipped_folder
+from physgen.recipe import presets_of, read
+from physgen.run import Run
+from physgen.validation.scorecard import with_error
+
+SMALL = {
+    "like": "ising-rbm",
+    "system": {"kind": "ising", "shape": [4, 4]},
+    "data": {"n": 300},
+    "engine": {"steps": 2, "batch_size": 32},
+    "sampling": {"n": 64},
+    "validation": {"metrics": [{"kind": "means"}]},
+}
+VAE = {
+    "surrogate": {"kind": "vae", "likelihood": "bernoulli", "hidden": [8]},
+    "method": {"kind": "evidence-lower-bound"},
+}
+
+
+def plan(folder, **changes):
+    recipes = {
+        "one": SMALL | {"surrogate": {"kind": "rbm", "hidden": 3, "burn_in": 5, "n_chains": 64}},
+        "two": SMALL | VAE | {"presets": {"tiny": {"engine.steps": 1}}},
+    }
+    for name, tree in recipes.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({"name": name, "summary": name} | tree))
+    content = {
+        "title": "Two <families>",
+        "preset": "tiny",
+        "overrides": {"sampling.seed": 3},
+        "recipes": [str(folder / f"{name}.yaml") for name in recipes],
+        "columns": {"energy": "E/N", "nowhere": "no such row"},
+    }
+    path = folder / "plan.yaml"
+    path.write_text(yaml.safe_dump(content | changes))
+    return str(path)
+
+
+def test_families_stand_side_by_side_and_are_trained_once(tmp_path):
+    name = plan(tmp_path)
+    page, table = pipeline.compare(name, tmp_path / "page.html", runs=tmp_path / "runs")
+    runs = [Run(next((tmp_path / "runs" / family).iterdir())) for family in ("one", "two")]
+    assert [run.recipe.engine.steps for run in runs] == [2, 1]
+    assert all(run.recipe.sampling.seed == 3 for run in runs)
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in table.read_text().splitlines()
+    ]
+    assert lines[0][0] == "family"
+    assert lines[0][-2:] == ["energy", "nowhere"]
+    assert lines[2][0] == "truth against truth"
+    for line, run in zip(lines[3:], runs, strict=True):
+        row = run.scorecard["E/N"]
+        parameters = sum(p.numel() for p in run.load().parameters())
+        assert line[0] == run.recipe.name
+        assert line[1] == str(parameters)
+        assert line[-2:] == [with_error(row.value, row.error), ""]
+    assert [line[4] for line in lines[3:]] == ["estimate", "bound"]
+    text = page.read_text()
+    assert "Two &lt;families&gt;" in text
+    assert text.count("data:image/png") == 3, "the truth and two families"
+    assert "http" not in text
+    before = [run.path.joinpath("scorecard.json").stat().st_mtime_ns for run in runs]
+    pipeline.compare(name, tmp_path / "page.html", runs=tmp_path / "runs")
+    assert [run.path.joinpath("scorecard.json").stat().st_mtime_ns for run in runs] == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"recipes": []}, "names no recipes"),
+        ({"recipes": ["ising-rmb"]}, "did you mean 'ising-rbm'"),
+        ({"columns": 3}, "cannot be understood"),
+        ({"recipe": []}, "cannot be understood"),
+    ],
+)
+def test_a_plan_that_is_none_is_refused_before_anything_is_trained(tmp_path, changes, said):
+    with pytest.raises(RecipeError, match=said):
+        pipeline.compare(plan(tmp_path, **changes), tmp_path / "p.html", runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unknown_comparison_names_the_near_ones():
+    with pytest.raises(RecipeError, match="did you mean 'digits'"):
+        read_plan("digit")
+
+
+@pytest.mark.parametrize(
+    "name", sorted(p.stem for p in shipped_folder("pipelines/comparisons").glob("*.yaml"))
+)
+def test_every_shipped_comparison_reads_with_all_its_recipes(name):
+    found = read_plan(name)
+    systems = set()
+    for recipe in found.recipes:
+        preset = found.preset if found.preset in presets_of(recipe) else None
+        systems.add(read(recipe, found.overrides, preset).system.kind)
+    assert len(systems) == 1
