@@ -3,7 +3,10 @@ r"""What a sample x is, given what a decoder says of it, y = (y_1, ..., y_D).
 gaussian   log p(x | y) = -\sum_i [(x_i - m_i)^2 / 2 s_i^2 + \log s_i + \log(2 \pi) / 2],
            m = y + b;
 bernoulli  log p(x | y) = \sum_i [x_i \log p_i + (1 - x_i) \log(1 - p_i)],
-           p = 1 / (1 + e^{-y - b}).
+           p = 1 / (1 + e^{-y - b});
+binomial   log p(x | y) = \sum_i [log C(N, k_i) + k_i \log p_i + (N - k_i) \log(1 - p_i)
+           + log((N + 1) / range)],  p as above: of N + 1 equal cells of its range, x_i lies in cell
+           k_i (what dequantisation makes of a count k_i out of N), evenly.
 
 b is what the data's means ask for, so that a new decoder, whose y is small, starts there; the
 deviations s are learnt. A grey x in [0, 1] under a Bernoulli likelihood is the probability that a
@@ -23,10 +26,13 @@ from physgen.batch import Batch, Variable
 from physgen.errors import DomainError, RecipeError
 from physgen.surrogates.flows.spline import soft_bound
 
-LikelihoodKind = Literal["gaussian", "bernoulli"]
+LikelihoodKind = Literal["gaussian", "bernoulli", "binomial"]
 
 LOG_SCALE_LIMIT = 8.0
 """Bound on |log deviation|."""
+
+SMALLEST_VARIANCE = 1e-6
+"""Of an entry that never varies: what its deviation starts from."""
 
 SMALLEST_SHARE = 1e-3
 """Of the data in a pixel that is never (or always) on: what its bias starts from."""
@@ -48,8 +54,14 @@ class Gaussian(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros(features))
 
     def fit(self, data: Batch) -> None:
-        """Start at the means of mapped data."""
-        self.offset.copy_(_means(data))
+        """Start at the means and deviations of mapped data."""
+        mean = _means(data.x, data.weight)
+        variance = _means((data.x.flatten(1) - mean).square(), data.weight)
+        log_scale = 0.5 * variance.clamp_min(SMALLEST_VARIANCE).log()
+        with torch.no_grad():
+            self.offset.copy_(mean)
+            # The inverse of `soft_bound`.
+            self.log_scale.copy_(log_scale / (1 - log_scale.abs() / LOG_SCALE_LIMIT))
 
     def mean(self, decoded: Tensor) -> Tensor:
         """Return (..., features), the mean of x."""
@@ -108,7 +120,7 @@ class Bernoulli(nn.Module):
                 f"these reach from {data.x.min().item():g} to {data.x.max().item():g}: leave "
                 "`transform` out, or take surrogate.likelihood=gaussian"
             )
-        share = _means(data.replace(x=self.bits(data.x)))
+        share = _means(self.bits(data.x), data.weight)
         self.offset.copy_(share.clamp(SMALLEST_SHARE, 1 - SMALLEST_SHARE).logit())
 
     def bits(self, x: Tensor) -> Tensor:
@@ -135,9 +147,68 @@ class Bernoulli(nn.Module):
         return 2 * x - 1 if self.spins else x
 
 
-def _means(data: Batch) -> Tensor:
-    x = data.x.flatten(1).float()
-    weight = x.new_ones(len(x)) if data.weight is None else data.weight.to(x).clamp_min(0)
+class Binomial(nn.Module):
+    """Independent counts out of N, spread over cells of [0, 1] or [-1, 1] by dequantisation.
+
+    Args:
+        features: number of entries.
+        counts: N; 16 for scikit-learn's digits, whose pixels count white pixels of 4x4.
+    """
+
+    offset: Tensor
+    low: Tensor
+    ways: Tensor
+
+    def __init__(self, features: int, counts: int) -> None:
+        super().__init__()
+        self.n_noise, self.counts = features, counts
+        self.register_buffer("offset", torch.zeros(features))
+        self.register_buffer("low", torch.zeros(()))
+        k = torch.arange(counts + 1, dtype=torch.float64)
+        ways = math.lgamma(counts + 1) - (k + 1).lgamma() - (counts - k + 1).lgamma()
+        self.register_buffer("ways", ways.float(), persistent=False)
+
+    def fit(self, data: Batch) -> None:
+        """Start at the shares of mapped data; `DomainError` for values that are not dequantised."""
+        low = -1.0 if data.x.min() < 0 else 0.0
+        self.low.fill_(low)
+        counts = (data.x - low) / (1 - low) * self.counts
+        bare = ((counts - counts.round()).abs() < 1e-3).all()
+        if bare or counts.min() < 0 or counts.max() > self.counts:
+            raise DomainError(
+                f"a binomial likelihood needs counts out of {self.counts} that are spread over "
+                f"[0, 1] or [-1, 1]: put transform dequantise (levels: {self.counts + 1}) first, "
+                "and after it none but rescale"
+            )
+        share = _means(data.replace(x=self._count(data.x) / self.counts))
+        self.offset.copy_(share.clamp(SMALLEST_SHARE, 1 - SMALLEST_SHARE).logit())
+
+    def log_prob(self, x: Tensor, decoded: Tensor) -> Tensor:
+        """Return (...), log p(x | decoded) of (..., features)."""
+        terms = self._log_probability(self._count(x), decoded + self.offset)
+        width = (1 - self.low) / (self.counts + 1)
+        return (terms - width.log()).sum(-1)
+
+    def draw(self, decoded: Tensor, noise: Tensor) -> Tensor:
+        """Return (B, features) draws of x, amid their cells; `noise` is standard normal."""
+        logits, level = decoded + self.offset, torch.special.ndtr(noise)
+        count, below = torch.zeros_like(logits), torch.zeros_like(logits)
+        for k in range(self.counts):
+            below = below + self._log_probability(torch.full_like(logits, k), logits).exp()
+            count = count + (level > below)
+        return self.low + (1 - self.low) * (count + 0.5) / (self.counts + 1)
+
+    def _log_probability(self, k: Tensor, logits: Tensor) -> Tensor:
+        return self.ways[k.long()] + k * logits - self.counts * functional.softplus(logits)
+
+    def _count(self, x: Tensor) -> Tensor:
+        place = (x - self.low) / (1 - self.low) * (self.counts + 1)
+        return place.floor().clamp(0, self.counts)
+
+
+def _means(x: Tensor, weight: Tensor | None) -> Tensor:
+    x = x.flatten(1).float()
+    weight = x.new_ones(len(x)) if weight is None else weight.to(x).clamp_min(0)
     return (weight @ x) / weight.sum()
 
 

@@ -28,7 +28,12 @@ from physgen.networks.mlp import Activation
 from physgen.surrogates.autoencoders.bodies import Decoder, Encoder, Network
 from physgen.surrogates.autoencoders.decoding import DecodedNoise
 from physgen.surrogates.autoencoders.levels import Levels, normal
-from physgen.surrogates.autoencoders.likelihoods import Bernoulli, Gaussian, LikelihoodKind
+from physgen.surrogates.autoencoders.likelihoods import (
+    Bernoulli,
+    Binomial,
+    Gaussian,
+    LikelihoodKind,
+)
 from physgen.transforms.base import Transform
 
 DRAWS_AT_ONCE = 8192
@@ -76,7 +81,9 @@ class VAE(DecodedNoise):
         channels: of the convolutions, each of which halves the image.
         periodic: whether images are tori.
         activation: of the networks.
-        likelihood: "gaussian" for real entries, "bernoulli" for spins, binaries and greys.
+        likelihood: "gaussian" for real entries, "bernoulli" for spins, binaries and greys,
+            "binomial" for dequantised counts.
+        counts: the most that a binomial entry can count.
 
     Raises:
         RecipeError: a Bernoulli likelihood for other variables, or a network that does not fit.
@@ -95,13 +102,16 @@ class VAE(DecodedNoise):
         periodic: bool = False,
         activation: Activation = "silu",
         likelihood: LikelihoodKind = "gaussian",
+        counts: int = 16,
     ) -> None:
         super().__init__(schema, transform)
         shape = self.transform.latent_shape(schema.shape)
         n_condition = self.transform.latent_condition(len(schema.condition))
-        self.likelihood: Gaussian | Bernoulli
+        self.likelihood: Gaussian | Bernoulli | Binomial
         if likelihood == "bernoulli":
             self.likelihood = Bernoulli(math.prod(shape), schema.variables)
+        elif likelihood == "binomial":
+            self.likelihood = Binomial(math.prod(shape), counts)
         else:
             self.likelihood = Gaussian(math.prod(shape))
         self.levels = Levels(latent, levels, n_condition, hidden=hidden, activation=activation)
@@ -187,7 +197,7 @@ class VAE(DecodedNoise):
 
         The probabilities of a Bernoulli likelihood are the same numbers on both sides.
         """
-        if isinstance(self.likelihood, Gaussian):
+        if not isinstance(self.likelihood, Bernoulli):
             return self.transform.bound(batch, generator)
         mapped, _ = self.transform(batch, generator)
         return mapped, mapped.x.new_zeros(len(batch))
