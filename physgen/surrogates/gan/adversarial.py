@@ -42,11 +42,11 @@ class Adversarial(Method):
         r1: gamma of the penalty on slopes at the data.
         spectral_norm: divide the critic's weights by their largest singular values.
         hidden: widths of an mlp critic.
-        channels: of a convolutional critic.
+        channels: of a convolutional critic, which needs more of them than its generator.
         kernel: length of its square kernels.
         dropout: of a convolutional critic.
         learning_rate: of Adam, for both.
-        momentum: of Adam's first moment; the opponent moves, so that little is more stable.
+        momentum: of Adam's first moment; the opponent moves, so that none is most stable.
 
     Raises:
         RecipeError: the surrogate is no generator, or the options do not fit one another.
@@ -58,17 +58,17 @@ class Adversarial(Method):
         *,
         steps: int,
         loss: LossName = "non-saturating",
-        n_critic: int = 1,
+        n_critic: int = 2,
         clip: float | None = None,
         gradient_penalty: float = 0.0,
-        r1: float = 0.0,
+        r1: float = 0.2,
         spectral_norm: bool = False,
         hidden: tuple[int, ...] = (256, 256),
-        channels: tuple[int, ...] = (32, 64),
-        kernel: int = 5,
+        channels: tuple[int, ...] = (64, 128),
+        kernel: int = 3,
         dropout: float = 0.0,
-        learning_rate: float = 2e-4,
-        momentum: float = 0.5,
+        learning_rate: float = 5e-4,
+        momentum: float = 0.0,
     ) -> None:
         super().__init__(surrogate)
         if not isinstance(surrogate, Generator):
