@@ -180,7 +180,7 @@ class Binomial(nn.Module):
                 f"[0, 1] or [-1, 1]: put transform dequantise (levels: {self.counts + 1}) first, "
                 "and after it none but rescale"
             )
-        share = _means(data.replace(x=self._count(data.x) / self.counts))
+        share = _means(self._count(data.x) / self.counts, data.weight)
         self.offset.copy_(share.clamp(SMALLEST_SHARE, 1 - SMALLEST_SHARE).logit())
 
     def log_prob(self, x: Tensor, decoded: Tensor) -> Tensor:
