@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from physgen.validation.uncertainty import autocorrelation
 
 
 def scores(scorecard: Scorecard) -> Iterator[tuple[Any, str, str]]:
-    """ROC curves of the judges, and the histogram of the log-weights."""
+    """ROC curves of the judges, the histogram of the log-weights, the shares of classes."""
     judged = [row for row in scorecard.rows if any(name.startswith("ROC") for name in row.curves)]
     if judged:
         figure = new_figure(3.9 * len(judged), 3.9)
@@ -56,6 +56,32 @@ def scores(scorecard: Scorecard) -> Iterator[tuple[Any, str, str]]:
             axis.set_ylabel("samples")
             axis.set_title(f"ESS {row.value:.3f}")
             yield figure, "Importance weights", "All at zero would be a perfect model."
+        shares = {
+            name.removeprefix("class shares "): y
+            for name, (_, y) in row.curves.items()
+            if name.startswith("class shares")
+        }
+        if shares:
+            yield (
+                _bars(shares),
+                "Classes",
+                "Shares of the classes, as a classifier of labelled samples sees them.",
+            )
+
+
+def _bars(shares: Mapping[str, Sequence[float]]) -> Any:
+    """Draw the shares of the classes by role, side by side."""
+    figure = new_figure(6.4, 3.6)
+    axis = figure.subplots()
+    width = 0.8 / len(shares)
+    for i, (role, heights) in enumerate(shares.items()):
+        middle = np.arange(len(heights)) + (i - (len(shares) - 1) / 2) * width
+        axis.bar(middle, heights, width, color=COLOURS[role], label=role)
+    axis.set_xticks(range(len(next(iter(shares.values())))))
+    axis.set_xlabel("class")
+    axis.set_ylabel("share of the samples")
+    axis.legend()
+    return figure
 
 
 def chains(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from physgen.errors import InputError
+from physgen.validation import curves
 from physgen.validation.classes import inception_score, share_rows
 from physgen.validation.features import Embedded
+from physgen.validation.scorecard import Scorecard
 
 
 def embedded(generated, n=500, seed=0):
@@ -50,6 +52,15 @@ def test_equal_shares_are_no_collapse():
 def test_p_values_of_shares_have_their_level():
     p_values = [share_rows(embedded([0.2] * 5, 100, s), None)[1].p_value for s in range(60)]
     assert np.mean(np.array(p_values) < 0.2) == pytest.approx(0.2, abs=0.16)
+
+
+def test_shares_are_drawn():
+    card = Scorecard(rows=tuple(share_rows(embedded([0.2] * 5), None)))
+    ((figure, title, _),) = curves.scores(card)
+    assert title == "Classes"
+    assert len(figure.axes[0].patches) == 3 * 5
+    heights = [patch.get_height() for patch in figure.axes[0].patches]
+    assert sum(heights) == pytest.approx(3.0)
 
 
 def test_without_classes():

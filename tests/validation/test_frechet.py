@@ -32,6 +32,12 @@ def test_correlated_normals_agree_with_the_matrix_root():
     assert between_normals(zero, a, zero, a) == pytest.approx(0.0, abs=1e-6)
 
 
+def test_samples_enter_by_their_moments():
+    a, b = np.random.default_rng(1).normal(size=(2, 9, 3))
+    moments = (a.mean(0), np.cov(a.T), b.mean(0), np.cov(b.T))
+    assert frechet_distance(a, b) == pytest.approx(between_normals(*moments))
+
+
 def test_samples_are_biased_and_extrapolation_is_not():
     generator = np.random.default_rng(1)
 

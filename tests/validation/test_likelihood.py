@@ -101,6 +101,17 @@ def test_repeated_rows_do_not_make_it_more_certain():
     assert "probabilities" in rows_of(grouped)[name].note
 
 
+def test_weights_belong_to_the_rows_that_were_used():
+    truth = draw(N, 1)
+    truth = truth.replace(weight=torch.linspace(0.1, 2.0, N) ** 2)
+    rows = evenly(N, 500)
+    values = independent(truth)[rows]
+    known = {"exact": HeldOut(values)}
+    row = rows_of(Comparison(Normal(known=False), draw(10, 3), truth, held_out=known))
+    weight = truth.weight.numpy()[rows]
+    assert row["log-likelihood"].value == pytest.approx(weight @ values / weight.sum(), rel=1e-5)
+
+
 def test_impossible_samples_are_said():
     values = np.array([-1.0, -np.inf, -2.0])
     truth = draw(3, 1)
