@@ -61,7 +61,7 @@ class Adversarial(Method):
         n_critic: int = 2,
         clip: float | None = None,
         gradient_penalty: float = 0.0,
-        r1: float = 0.2,
+        r1: float = 0.5,
         spectral_norm: bool = False,
         hidden: tuple[int, ...] = (256, 256),
         channels: tuple[int, ...] = (64, 128),

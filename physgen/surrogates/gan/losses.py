@@ -86,6 +86,7 @@ LOSSES: dict[LossName, Loss] = {
 }
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # Compiled, it has no derivatives.
 def squared_slope(critic: Critic, x: Tensor, condition: Tensor | None) -> Tensor:
     """Return (B,) |grad_x c(x)|^2, differentiable in the critic's parameters."""
     x = x.detach().requires_grad_()
@@ -100,6 +101,6 @@ def slope_penalty(
 ) -> Tensor:
     """Return (B,) (|grad c| - 1)^2 at mix * real + (1 - mix) * fake, for (B, 1) mixes."""
     u = mix.reshape(-1, *(1,) * (real.ndim - 1))
-    squared = squared_slope(critic, u * real + (1 - u) * fake, condition)
+    squared: Tensor = squared_slope(critic, u * real + (1 - u) * fake, condition)
     # The root has no derivative at 0, where a critic starts that has not seen its input.
     return ((squared + torch.finfo(squared.dtype).tiny).sqrt() - 1).square()
