@@ -8,6 +8,7 @@ import pytest
 import torch
 from toy import Normal, draw
 
+from physgen.systems.ising import Ising
 from physgen.validation.comparison import Comparison, HeldOut, evenly
 from physgen.validation.likelihood import Likelihood
 
@@ -76,6 +77,18 @@ def test_divergence_from_a_known_action(n):
     assert row.error < 0.02 * math.sqrt(N / n)
     bound = rows_of(comparison(WithAction(), exact=False))["KL(truth || model)"]
     assert "at most" in bound.note
+
+
+def test_divergence_of_ising_spins_from_coins():
+    """KL = N ln 2 - S, and S = ln Z + <E> / T."""
+    ising = Ising(shape=(4, 4), temperature=3.0)
+    truth = ising.simulate(2000, 1)
+    coins = {"exact": HeldOut(np.full(2000, -16 * math.log(2)), discrete=True)}
+    row = rows_of(Comparison(ising, truth, truth, held_out=coins))["KL(truth || model)"]
+    exact = ising.exact()
+    entropy = exact["ln Z"] + 16 * exact["E/N"] / 3.0
+    assert abs(row.value - (16 * math.log(2) - entropy)) < 4 * row.error
+    assert 0 < row.error < 0.1 * row.value
 
 
 def test_an_estimated_constant_adds_its_error():
