@@ -103,6 +103,20 @@ def test_simulate_then_judge_two_files(monkeypatch, capsys, tmp_path):
     assert any("E_tot/E_inc" in name for name in names)
 
 
+@pytest.mark.parametrize("verb", ["validate", "train"])
+def test_a_binning_that_does_not_fit_is_told_by_its_voxels(monkeypatch, capsys, tmp_path, verb):
+    """Its only particle is taken, so that what is said is what is wrong."""
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, capsys, "simulate", "calo-flow", "-n", "9", "-o", "a.hdf5")[0] == 0
+    arguments = {
+        "validate": ["a.hdf5", "--against", "a.hdf5", "--binning", "calo-6480.xml"],
+        "train": ["calo-flow", "data.path=a.hdf5", "data.binning=calo-6480.xml", "--no-track"],
+    }
+    code, _, err = call(monkeypatch, capsys, verb, *arguments[verb])
+    assert code == 2
+    assert "368 voxels, but the binning has 6480" in err
+
+
 def test_a_spin_ensemble_is_analysed(monkeypatch, capsys, tmp_path):
     path = tmp_path / "spins.h5"
     arguments = ["simulate", "ising-rbm", "-n", "500", "-o", path, "system.shape=[4,4]"]

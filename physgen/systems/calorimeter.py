@@ -52,7 +52,8 @@ class Calorimeter:
 
     Attributes:
         binning: path of a CaloChallenge binning XML, or the name of a shipped one.
-        particle: name or PDG code in the binning file; photons convert at an exponential depth.
+        particle: name or PDG code in the binning file, `None` where it holds one only; photons
+            convert at an exponential depth.
         medium: "sampling" (absorber and active layers) or "homogeneous" (active material only).
         absorber, active: names in `physgen.systems.media.MATERIALS`.
         absorber_mm, active_mm: thickness of the layers of a sampling calorimeter.
@@ -70,7 +71,7 @@ class Calorimeter:
     """
 
     binning: Path = Path("calo-368.xml")
-    particle: str = "photon"
+    particle: str | None = None
     medium: Literal["sampling", "homogeneous"] = "sampling"
     absorber: str = "lead"
     active: str = "liquid-argon"

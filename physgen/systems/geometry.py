@@ -141,7 +141,10 @@ def read_geometry(path: Path, particle: str | None = None) -> Geometry:
         return found[0]
     known = ", ".join(f"{x.name} ({x.pid})" for x in bins)
     asked = "several particles" if particle is None else f"no single binning for {particle!r}"
-    raise InputError(f"{path} holds {asked}; choose the particle among {known}")
+    raise InputError(
+        f"{path} holds {asked}: there is {known}; set system.particle={bins[0].name} (validate: "
+        f"--set system.particle={bins[0].name})"
+    )
 
 
 def write_geometry(path: Path, geometry: Geometry, overwrite: bool = False) -> None:

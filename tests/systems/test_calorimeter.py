@@ -224,6 +224,13 @@ def test_files_round_trip_and_must_fit(tmp_path):
     assert other.simulate(3, 1).x.shape == (3, 6480)
 
 
+def test_the_only_particle_of_a_binning_is_taken_unless_another_is_asked_for():
+    electrons = Path("calo-6480.xml")
+    assert Calorimeter(binning=electrons).geometry.pid == 11
+    with pytest.raises(InputError, match=r"electron \(11\); set system\.particle=electron"):
+        _ = Calorimeter(binning=electrons, particle="photon").geometry
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

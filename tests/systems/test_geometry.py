@@ -65,7 +65,7 @@ def test_a_file_with_several_particles_asks_which(tmp_path):
     assert read_geometry(path, "electron").pid == read_geometry(path, "11").pid == 11
     with pytest.raises(InputError, match=r"photon \(22\), electron \(11\)"):
         read_geometry(path)
-    with pytest.raises(InputError, match="'pion'"):
+    with pytest.raises(InputError, match=r"'pion'.*--set system\.particle=photon"):
         read_geometry(path, "pion")
 
 
