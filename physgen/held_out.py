@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from physgen.batch import Batch
+from physgen.errors import DomainError
 from physgen.surrogates.base import (
     HasBound,
     HasDensity,
@@ -65,11 +66,17 @@ def held_out(
         note = "with the error of its estimated normalisation"
         exact = surrogate.transform.exact
         found["estimated"] = known(values[: len(samples)], note, exact=exact, error=float(error))
-    if isinstance(surrogate, HasImportanceBound):
-        bound = partial(model.importance_bound, draws=draws, generator=generator)
-        found[f"bound of {draws} draws"] = known(blockwise(bound))
-    if isinstance(surrogate, HasBound):
+    if not isinstance(surrogate, HasBound):
+        return found
+    try:
+        if isinstance(surrogate, HasImportanceBound):
+            bound = partial(model.importance_bound, draws=draws, generator=generator)
+            found[f"bound of {draws} draws"] = known(blockwise(bound))
         found["bound"] = known(blockwise(partial(model.elbo, generator=generator)))
+    except DomainError:
+        # A transform that rounds leaves a bound in its own space, and none in that of samples.
+        if _keeps_bounds(surrogate, samples[0], generator):
+            raise
     return found
 
 
@@ -86,6 +93,14 @@ def _in_blocks(likelihood: Callable[[Batch], Tensor], sample: Batch) -> NDArray[
     ]
     values: NDArray[float64] = torch.cat(parts).numpy()
     return values
+
+
+def _keeps_bounds(surrogate: Surrogate, sample: Batch, generator: torch.Generator) -> bool:
+    try:
+        surrogate.transform.bound(sample[:1], generator)
+    except DomainError:
+        return False
+    return True
 
 
 def _is_discrete(surrogate: Surrogate) -> bool:

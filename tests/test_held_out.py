@@ -9,10 +9,11 @@ from torch import nn
 from torch.distributions import Normal
 
 from physgen.batch import Batch, Schema, Variable
+from physgen.errors import DomainError
 from physgen.held_out import held_out
 from physgen.surrogates.base import Surrogate
 from physgen.transforms.base import Chain
-from physgen.transforms.images import Dequantise
+from physgen.transforms.images import Dequantise, Rescale
 
 LEVELS = 4
 GREYS = Schema((4, 4), (Variable("intensity", low=0, high=1),))
@@ -140,6 +141,22 @@ def test_nothing_is_known_of_a_model_without_likelihood():
             self.weight = nn.Parameter(torch.zeros(()))
 
     assert held_out(Implicit(), Batch(torch.zeros(5, 3)), None, n=5, draws=1, seed=0) == {}
+
+
+def test_a_transform_that_rounds_leaves_no_bound_and_other_faults_are_raised():
+    class Rounded(Dequantised):
+        def __init__(self):
+            super().__init__()
+            self.transform = Chain([Rescale(Schema((4, 4), (Variable("s", domain="spin"),)))])
+
+    assert held_out(Rounded(), Batch(torch.ones(5, 4, 4)), None, n=5, draws=2, seed=0) == {}
+
+    class Refusing(Dequantised):
+        def elbo(self, batch, *, generator):
+            raise DomainError("a condition that was never seen")
+
+    with pytest.raises(DomainError, match="never seen"):
+        held_out(Refusing(), greys(5, 0)[1], None, n=5, draws=2, seed=0)
 
 
 @pytest.mark.parametrize("n", [1, 5, 50])
