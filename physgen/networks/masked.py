@@ -26,7 +26,7 @@ class MaskedMLP(nn.Module):
         n_inputs: numbers by which a feature is shown to the later ones.
         n_context: size of the context.
         n_outputs: parameters of a feature.
-        hidden: units of each of the two layers; an eighth of them see the context only.
+        hidden: units of each of the two layers; an eighth of them see the context only, if any.
         n_direct: the first so many parameters of a feature get a linear map of all that the feature
             may depend on besides: what is nearly linear is learnt fast, and in full rank.
     """
@@ -46,7 +46,7 @@ class MaskedMLP(nn.Module):
         super().__init__()
         self.n_features, self.n_inputs = n_features, n_inputs
         self.n_context, self.n_outputs, self.n_direct = n_context, n_outputs, n_direct
-        n_free = max(hidden // 8, 1)
+        n_free = max(hidden // 8, 1) if n_context else 0
         # More units for the first features, which have few before them to share units with.
         rise = torch.linspace(0, 1, hidden - n_free + 1)[:-1].square()
         ladder = (1 + rise * (n_features - 1)).floor().long()

@@ -4,8 +4,8 @@ r"""Autoregressive flows: every feature is mapped given the ones before it.
 
 with one masked network for all p_i (`physgen.networks.masked`), so that z takes one pass, and x
 given z one feature after the other. h is (x - \mu) exp(-s), and may go on with a spline; \mu holds
-a linear map of all earlier features: a single layer contains every Gaussian. Layers see the
-features in turn forwards and backwards.
+a linear map of all earlier features: a single layer contains every Gaussian. Between layers the
+features are put in another, random but fixed order.
 
 Data to noise in one pass is the masked autoregressive flow (MAF: Papamakarios et al., arXiv
 1705.07057; one layer is MADE, arXiv 1502.03509), noise to data in one pass the inverse
@@ -33,6 +33,7 @@ from physgen.surrogates.flows.bijection import (
     DequantisingFlow,
     ExactFlow,
     LatentFlow,
+    fixed_orders,
 )
 from physgen.surrogates.flows.coupling import LOG_SCALE_LIMIT, CouplingKind
 from physgen.surrogates.flows.spline import soft_bound, tail_spline
@@ -110,7 +111,8 @@ class AutoregressiveLayer(Bijection):
             reached, x, rows.expand(-1, *x.shape), retain_graph=True, is_grads_batched=True
         )[0].transpose(0, 1)
         miss = (z - reached)[..., None]
-        return x.detach() + torch.linalg.solve_triangular(jacobian, miss, upper=False)[..., 0]
+        step: Tensor = torch.linalg.solve_triangular(jacobian, miss, upper=False)[..., 0]
+        return x.detach() + step
 
     def _context(self, x: Tensor, condition: Tensor | None) -> Tensor:
         return x.new_zeros(x.shape[0], 0) if condition is None else condition
@@ -149,29 +151,40 @@ class AutoregressiveStack(Bijection):
             AutoregressiveLayer(features, n_condition, hidden=hidden, bins=bins, bound=bound)
             for _ in range(n_layers)
         )
+        orders = fixed_orders(n_layers - 1, features)
+        self.register_buffer("orders", orders)
+        self.register_buffer("orders_back", orders.argsort(-1))
+        self.orders: Tensor
+        self.orders_back: Tensor
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map data (B, features) to the base; return z and log|det dz/dx|, (B,)."""
         total = torch.zeros_like(x[:, 0])
-        for layer in self._parts():
+        for i, layer in enumerate(self._parts()):
+            if i:
+                x = x.index_select(-1, self.orders[i - 1])
             x, log_det = (layer if self.fast == "density" else layer.inverse)(x, condition)
-            x, total = x.flip(-1), total + log_det
+            total = total + log_det
         return x, total
 
     def inverse(self, z: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map the base (B, features) to data; return x and log|det dx/dz|, (B,)."""
         total = torch.zeros_like(z[:, 0])
-        for layer in reversed(self._parts()):
-            z, log_det = (layer.inverse if self.fast == "density" else layer)(z.flip(-1), condition)
-            total = total + log_det
+        for i, layer in reversed(list(enumerate(self._parts()))):
+            z, log_det = (layer.inverse if self.fast == "density" else layer)(z, condition)
+            z, total = self._reordered(i, z), total + log_det
         return z, total
 
     def push(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map the base to data; derivatives are lost where that goes feature by feature."""
-        for layer in reversed(self._parts()):
-            z = z.flip(-1)
+        for i, layer in reversed(list(enumerate(self._parts()))):
             z = layer.push(z, condition) if self.fast == "density" else layer(z, condition)[0]
+            z = self._reordered(i, z)
         return z
+
+    def _reordered(self, i: int, z: Tensor) -> Tensor:
+        """Undo the new order that comes before layer i."""
+        return z.index_select(-1, self.orders_back[i - 1]) if i else z
 
     def _parts(self) -> list[AutoregressiveLayer]:
         return [layer for layer in self.layers if isinstance(layer, AutoregressiveLayer)]

@@ -159,6 +159,15 @@ class DequantisingFlow(LatentFlow):
         return self.latent_log_prob(latent) + volume
 
 
+def fixed_orders(n: int, features: int) -> Tensor:
+    """Return (n, features) permutations, the same ones for the same number of features."""
+    generator = torch.Generator().manual_seed(features)
+    orders = torch.empty(n, features, dtype=torch.long)
+    for order in orders:
+        torch.randperm(features, generator=generator, out=order)
+    return orders
+
+
 def standard_normal(z: Tensor) -> Tensor:
     """Log-density (B,) of z (B, D) under N(0, 1)^D."""
     return -0.5 * z.square().sum(-1) - 0.5 * z.shape[-1] * math.log(2 * math.pi)

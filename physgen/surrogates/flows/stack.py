@@ -16,6 +16,7 @@ from physgen.surrogates.flows.bijection import (
     DequantisingFlow,
     ExactFlow,
     LatentFlow,
+    fixed_orders,
 )
 from physgen.surrogates.flows.coupling import (
     AffineCoupling,
@@ -80,10 +81,7 @@ class CouplingStack(Bijection):
             # A lone feature is never passive: it has nothing to be exchanged with.
             n_passive = features - n_passive if features > 1 else 0
         self.layers = nn.ModuleList(layers)
-        generator = torch.Generator().manual_seed(features)
-        orders = torch.empty((n_layers - 1) // 2, features, dtype=torch.long)
-        for order in orders:
-            torch.randperm(features, generator=generator, out=order)
+        orders = fixed_orders((n_layers - 1) // 2, features)
         self.register_buffer("orders", orders)
         self.register_buffer("orders_back", orders.argsort(-1))
         self.orders: Tensor
