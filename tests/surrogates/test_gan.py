@@ -19,7 +19,7 @@ from physgen.surrogates.flows.stack import CouplingFlow
 from physgen.surrogates.gan.adversarial import Adversarial
 from physgen.surrogates.gan.losses import LOSSES, slope_penalty, squared_slope
 from physgen.surrogates.gan.networks import Critic, Generator
-from physgen.surrogates.gan.watch import PATIENCE, Watch, coverage
+from physgen.surrogates.gan.watch import PATIENCE, Watch, coverage, spread
 from physgen.transforms.affine import Standardise
 
 IMAGE = Schema((8, 8), (Variable("i"),))
@@ -429,6 +429,14 @@ def test_coverage_of_the_same_of_half_and_of_nothing():
     assert coverage(first, second + 50) == 0
 
 
+def test_an_average_of_the_data_covers_them_but_is_alone():
+    real, same = torch.randn(2, 200, 8, 8, generator=generator())
+    alone = torch.zeros(200, 8, 8) + 0.01 * same
+    assert coverage(real, alone) == 1
+    assert spread(real, alone) < 0.02
+    assert spread(real, same).item() == pytest.approx(1, abs=0.02)
+
+
 def test_a_critic_that_has_won_is_said_once():
     watch = Watch(saturates=True, late=1000)
     won = {"critic_loss": 0.001, "D_real": 0.9996, "D_fake": 0.0004}
@@ -444,7 +452,9 @@ def test_lost_modes_are_said_late_only():
     watch = Watch(saturates=True, late=100)
     said = [watch.concerns(i, {"critic_loss": 1.0, "coverage": 0.1}) for i in range(200)]
     assert [i for i, sentences in enumerate(said) if sentences] == [100 + PATIENCE]
-    assert "near 10 % of the data only" in said[100 + PATIENCE][0]
+    assert "near 10 % of the data, at 1.00" in said[100 + PATIENCE][0]
+    watch = Watch(saturates=True, late=0)
+    assert any(watch.concerns(i, {"coverage": 1.0, "spread": 0.1}) for i in range(1, 9))
     # One look that is better starts the count anew.
     watch = Watch(saturates=True, late=0)
     assert not any(watch.concerns(i, {"coverage": 0.1 + 0.5 * (i % 2)}) for i in range(1, 40))
@@ -479,3 +489,15 @@ def test_other_surrogates_and_odd_images_are_refused():
         Adversarial(CouplingFlow(LINE), steps=1)
     with pytest.raises(RecipeError, match="images of 6x6"):
         Generator(Schema((6, 6), (Variable("i"),)), network="conv")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", ["non-saturating r1", "gradient penalty"])
+def test_penalties_on_slopes_train_where_losses_are_compiled(name, tmp_path):
+    surrogate, method = build(name)
+    before = copy.deepcopy(method.critic.state_dict())
+    draw = partial(data, surrogate.schema, 16)
+    train(surrogate, method, tmp_path, draw, steps=2, batch_size=16, compile=True)
+    moved = method.critic.state_dict()
+    assert any(not torch.equal(before[name], moved[name]) for name in before)

@@ -16,13 +16,13 @@ from physgen.errors import RecipeError
 from physgen.surrogates.base import Method, StepContext
 from physgen.surrogates.gan.losses import LOSSES, LossName, slope_penalty, squared_slope
 from physgen.surrogates.gan.networks import Critic, Generator
-from physgen.surrogates.gan.watch import Watch, coverage
+from physgen.surrogates.gan.watch import Watch, coverage, spread
 
 LOOK = 50
-"""Steps between two estimates of the coverage."""
+"""Steps between two estimates of coverage and spread."""
 
-COVERAGE_ROWS = 256
-"""Samples that it is estimated with."""
+LOOKED_AT = 256
+"""Samples that they are estimated with."""
 
 
 class Adversarial(Method):
@@ -30,7 +30,8 @@ class Adversarial(Method):
 
     The journal shows "D_real" and "D_fake", the means of D(x) and D(G(z)) (of the bare scores for
     hinge and Wasserstein losses), the critic's loss without its penalties, and every fifty steps
-    the share of data that generated samples come near ("coverage", see `watch`).
+    the share of data that generated samples come near, and how far these are from one another in
+    distances of the data ("coverage", "spread"; see `watch`).
 
     Args:
         surrogate: a `Generator`, whose kind of network the critic takes.
@@ -162,8 +163,9 @@ class Adversarial(Method):
         metrics = {"loss": loss, "critic_loss": critic, "D_real": real, "D_fake": fake}
         if ctx.step % LOOK == 0:
             with torch.no_grad():
-                fake = self.generator.generate(noise, batch.condition)
-            metrics["coverage"] = coverage(batch.x[:COVERAGE_ROWS], fake[:COVERAGE_ROWS])
+                made = self.generator.generate(noise, batch.condition)[:LOOKED_AT]
+            metrics["coverage"] = coverage(batch.x[:LOOKED_AT], made)
+            metrics["spread"] = spread(batch.x[:LOOKED_AT], made)
         return metrics
 
     def concerns(self, step: int, metrics: Mapping[str, float]) -> list[str]:

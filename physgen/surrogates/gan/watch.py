@@ -19,6 +19,9 @@ WON = 0.02
 COLLAPSED = 0.3
 """Coverage below which modes are missing; a perfect generator has 0.97."""
 
+ALIKE = 0.5
+"""Spread below which samples are too much alike; a perfect generator has 1."""
+
 
 def coverage(real: Tensor, fake: Tensor) -> Tensor:
     """Return the share of real samples (N, ...) that have a generated one (M, ...) near them.
@@ -30,6 +33,16 @@ def coverage(real: Tensor, fake: Tensor) -> Tensor:
     # The nearest of all is the sample itself.
     radius = torch.cdist(real, real).kthvalue(min(NEIGHBOURS + 1, len(real))).values
     return (torch.cdist(real, fake).amin(1) < radius).float().mean()
+
+
+def spread(real: Tensor, fake: Tensor) -> Tensor:
+    """Return how far generated samples (M, ...) are from one another, real ones (N, ...) being 1.
+
+    In many dimensions one average image is nearer to each real one than these are to one another,
+    so that it covers them all; but it is alone.
+    """
+    far = [torch.cdist(x, x).mean() for x in (real.flatten(1).float(), fake.flatten(1).float())]
+    return far[1] / far[0]
 
 
 class Watch:
@@ -57,13 +70,14 @@ class Watch:
                 "method.channels, method.dropout)"
             )
         # A new generator covers nothing; that is no collapse.
-        covered = metrics.get("coverage", 1.0)
-        if self._lasted("collapsed", step > self._late and covered < COLLAPSED):
+        covered, apart = metrics.get("coverage", 1.0), metrics.get("spread", 1.0)
+        few = covered < COLLAPSED or apart < ALIKE
+        if self._lasted("collapsed", step > self._late and few):
             said.append(
-                f"step {step}: generated samples come near {100 * covered:.0f} % of the data only: "
-                "modes have collapsed, or the generator is not trained yet. Lower "
-                "method.learning_rate, set method.r1=1, take method.loss=wasserstein with "
-                "method.gradient_penalty=10, or train longer"
+                f"step {step}: generated samples come near {100 * covered:.0f} % of the data, at "
+                f"{apart:.2f} of its distances from one another: modes have collapsed, or the "
+                "generator is not trained yet. Lower method.learning_rate, set method.r1=1, take "
+                "method.loss=wasserstein with method.gradient_penalty=10, or train longer"
             )
         return said
 
