@@ -37,6 +37,28 @@ def test_hmc_samples_a_gaussian():
     assert run.acceptance > 0.75
 
 
+def test_langevin_with_short_gradients_samples_the_same_and_leaves_steep_places():
+    noise, state = generator(), langevin.init(start(4000), action)
+    for _ in range(60):
+        state, _ = langevin.step(state, action, step_size=0.4, generator=noise, longest=0.8)
+    torch.testing.assert_close(state.x.T.cov(), COVARIANCE, atol=0.15, rtol=0)
+    cut = langevin.truncated(state, 0.8).gradient.norm(dim=1)
+    assert cut.max() <= 0.8 + 1e-9
+    assert (cut < 0.8 - 1e-9).any()
+
+    def chains_after(longest):
+        noise = generator(2)
+        state = langevin.init(torch.full((64, 2), 20.0, dtype=torch.float64), quartic)
+        for _ in range(200):
+            state, _ = langevin.step(
+                state, quartic, step_size=0.1, generator=noise, longest=longest
+            )
+        return state.x
+
+    assert (chains_after(None) == 20).all()
+    assert chains_after(3.0).abs().max() < 5
+
+
 def test_langevin_samples_a_gaussian():
     state, draws, noise = langevin.init(start(512), action), generator(), []
     for time in range(400):

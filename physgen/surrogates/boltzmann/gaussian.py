@@ -41,7 +41,8 @@ class GaussianRBM(BoltzmannMachine):
         hidden: number of hidden units; of filters where `filter_size` is given.
         filter_size: side of the filters of a translation-invariant machine on a periodic lattice
             of one to three dimensions; `None` couples every hidden unit to every visible one.
-        sigma: width of the visible units in the transform's space; where it starts, if learned.
+        sigma: width of the visible units in the transform's space; if learned, in deviations of
+            each entry of the data, and where it starts.
         learn_sigma: learn a width for each visible unit.
         weight_scale: standard deviation of the initial weights W / sigma.
         n_chains: number of Markov chains that are kept.
@@ -53,6 +54,8 @@ class GaussianRBM(BoltzmannMachine):
     Raises:
         RecipeError: the variables are not real, or the options do not fit one another.
     """
+
+    log_sigma_start: Tensor
 
     def __init__(
         self,
@@ -90,8 +93,9 @@ class GaussianRBM(BoltzmannMachine):
                 f"surrogate gaussian-rbm models real numbers, and {', '.join(schema.names[:4])} "
                 f"are {', '.join(sorted(discrete))}: take rbm"
             )
-        self._log_sigma = math.log(sigma)
+        self.learn_sigma = learn_sigma
         ratio = torch.zeros(self.coupling.visible_bias_shape)
+        self.register_buffer("log_sigma_start", torch.full_like(ratio, math.log(sigma)))
         if learn_sigma:
             self.log_sigma_ratio = nn.Parameter(ratio)
         else:
@@ -117,13 +121,19 @@ class GaussianRBM(BoltzmannMachine):
             )
             self.chains.copy_(self.pack(mean + variance.clamp(min=0).sqrt() * noise))
             if self.visible_bias.numel() == 1:
-                mean = mean.mean().reshape(self.visible_bias.shape)
+                mean, variance = (
+                    v.mean().reshape(self.visible_bias.shape) for v in (mean, variance)
+                )
+            if self.learn_sigma:
+                # An entry that never changes keeps the width that was asked for.
+                scale = torch.where(variance > 0, 0.5 * variance.log(), torch.zeros_like(mean))
+                self.log_sigma_start += scale
             self.visible_bias.copy_(mean / self.sigma)
 
     @property
     def sigma(self) -> Tensor:
         """Widths of the visible units, in the shape of their biases."""
-        return (self._log_sigma + soft_bound(self.log_sigma_ratio, _LOG_RATIO_LIMIT)).exp()
+        return (self.log_sigma_start + soft_bound(self.log_sigma_ratio, _LOG_RATIO_LIMIT)).exp()
 
     def units(self, x: Tensor) -> Tensor:
         """Return the transform's space as it is."""
