@@ -1,5 +1,7 @@
 """Laws of every autoencoder, tested over a dict of constructors: a new one costs one line."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from physgen.batch import Batch, Schema, Variable
+from physgen.engine.loop import fit
+from physgen.engine.options import Engine
 from physgen.errors import InputError, RecipeError
+from physgen.io.source import ArraySource
+from physgen.io.stream import Stream
+from physgen.surrogates.autoencoders.objectives import EvidenceLowerBound
 from physgen.surrogates.autoencoders.plain import Autoencoder, Reconstruction
 from physgen.surrogates.autoencoders.principal import PCA
 from physgen.surrogates.autoencoders.traversal import traverse
@@ -172,6 +179,55 @@ def test_traversals_move_one_entry_of_the_noise(model):
     torch.testing.assert_close(rows[1, 4], model.push(noise, labels(model, 1))[0])
     with pytest.raises(InputError, match="entry 99999"):
         traverse(model, [99999])
+
+
+METHODS = {
+    "pca": MaximumLikelihood,
+    "conv autoencoder": lambda m: Reconstruction(m, corruption=0.3),
+    "hierarchical": EvidenceLowerBound,
+    "bernoulli vae": lambda m: EvidenceLowerBound(m, draws=3),
+}
+
+
+def fitted(name, directory, steps, **options):
+    model = build(name, conditional=True)
+    batch = data(model.schema)
+    model.initialise(batch)
+    engine = Engine(steps=steps, batch_size=16, device="cpu", log_every=1, **options)
+    stream = Stream(ArraySource(batch, model.schema), batch_size=16)
+    fit(model, METHODS[name](model), {"data": stream}, directory, engine)
+    lines = (directory / "journal.jsonl").read_text().splitlines()
+    return model, [entry["metrics"] for entry in map(json.loads, lines) if "metrics" in entry]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_in_two_parts_equals_a_run_in_one(name, tmp_path):
+    options = {"accumulate": 2, "ema": 0.9}
+    whole, _ = fitted(name, tmp_path / "whole", 6, **options)
+    fitted(name, tmp_path / "parts", 3, **options)
+    resumed, _ = fitted(name, tmp_path / "parts", 6, **options)
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+def test_the_journal_splits_the_bound_whatever_the_micro_batches(tmp_path):
+    one, two = (fitted("hierarchical", tmp_path / str(k), 1, accumulate=k)[1] for k in (1, 2))
+    names = ("reconstruction", "consistency", "prior_matching", "loss")
+    assert set(names) <= set(one[0])
+    for name in names:
+        assert one[0][name] == pytest.approx(two[0][name], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", ["conv autoencoder", "hierarchical"])
+def test_compiled_training_takes_the_same_steps(name, tmp_path):
+    plain, compiled = (
+        fitted(name, tmp_path / str(compile), 3, compile=compile) for compile in (False, True)
+    )
+    for one, other in zip(plain[1], compiled[1], strict=True):
+        for key, value in one.items():
+            assert other[key] == pytest.approx(value, rel=1e-3, abs=1e-4), key
 
 
 # --- principal components -------------------------------------------------------------------------

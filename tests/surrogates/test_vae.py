@@ -108,13 +108,8 @@ def test_importance_weighted_bound_rises_to_the_likelihood(exact):
         model.encoder.dense.layers[0].bias[0] += 0.5
         plain = torch.stack([model.elbo(Batch(x), generator=generator(i)) for i in range(50)])
         bounds = [
-            torch.stack(
-                [
-                    model.importance_bound(Batch(x), draws=k, generator=generator(i))
-                    for i in range(5)
-                ]
-            ).mean()
-            for k in (1, 5, 50, 3000)
+            model.importance_bound(Batch(x.repeat(3, 1)), draws=k, generator=generator()).mean()
+            for k in (1, 5, 50, 500)
         ]
     truth = law.log_prob(x).mean()
     gaps = [(truth - bound).item() for bound in bounds]
@@ -234,6 +229,22 @@ def test_bernoulli_of_a_grey_is_the_mean_over_its_binary_images():
     torch.testing.assert_close(model.likelihood.log_prob(grey, decoded)[0], expected)
 
 
+def test_gaussian_likelihood_starts_as_independent_normals_of_the_data():
+    model = VAE(REALS, latent=2, hidden=())
+    x = 3 + torch.randn(5000, 3, generator=generator()) * torch.tensor([0.1, 1.0, 0.0])
+    weight = torch.rand(5000, generator=generator(1))
+    x[:2500, 0] += 5
+    weight[:2500] = 0
+    model.initialise(Batch(x, weight=weight))
+    with torch.no_grad():
+        model.decoder.dense.layers[0].weight.zero_()
+        model.decoder.dense.layers[0].bias.zero_()
+    samples = model.sample(20_000, generator=generator()).x
+    torch.testing.assert_close(samples.mean(0), torch.tensor([3.0, 3.0, 3.0]), atol=0.05, rtol=0)
+    expected = torch.tensor([0.1, 1.0, 1e-3])
+    torch.testing.assert_close(samples.std(0), expected, atol=0, rtol=0.05)
+
+
 class Context:
     def __init__(self, batch_size):
         self.batch_size, self.generator = batch_size, generator(3)
@@ -249,7 +260,7 @@ class Context:
         return mean.detach()
 
 
-def conditional(n=2000):
+def conditional(n=500):
     torch.manual_seed(0)
     noise = generator(2)
     c = torch.rand(n, 1, generator=noise)
@@ -281,14 +292,15 @@ def test_loss_is_the_sum_of_the_terms_in_the_journal():
         schema = Schema((4,), TABLE.variables)
         model = VAE(schema, latent=3, levels=levels, hidden=(16,))
         found = train(model, Batch(conditional()[1].x), steps=1, beta=0.3)[0][0]
-        kl = found["prior_matching"] - found["consistency"]
+        kl = found["prior_matching"] - found.get("consistency", 0)
+        assert ("consistency" in found) == (levels > 1)
         torch.testing.assert_close(found["loss"], 0.3 * kl - found["reconstruction"])
 
 
 def test_beta_and_free_bits_trade_information_for_reconstruction():
     found = {}
     for name, options in {"plain": {}, "beta": {"beta": 8.0}, "free": {"free_bits": 1.0}}.items():
-        history, *_ = train(conditional()[0], conditional()[1], steps=200, **options)
+        history, *_ = train(conditional()[0], conditional()[1], steps=120, **options)
         found[name] = history[-1]
     assert found["beta"]["prior_matching"] < 0.5 * found["plain"]["prior_matching"]
     # Three latent entries, each of which may keep 1 nat at no cost.

@@ -11,6 +11,7 @@ importance  -log 1/k \sum_j w_j with k draws (Burda, Grosse & Salakhutdinov, arX
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,10 @@ from physgen.batch import Batch
 from physgen.errors import RecipeError
 from physgen.surrogates.autoencoders.vae import VAE, Terms
 from physgen.surrogates.base import Method, StepContext
+
+DEVIATION_RATE = 10.0
+"""Learning rate of the deviations of a Gaussian likelihood, in units of that of the networks: the
+bound is waiting for them long after the means are learnt."""
 
 
 class EvidenceLowerBound(Method):
@@ -65,8 +70,14 @@ class EvidenceLowerBound(Method):
             )
         self.autoencoder, self.beta, self.free_bits, self.draws = surrogate, beta, free_bits, draws
         self._seen: list[dict[str, Tensor]] = []
+        deviations = list(surrogate.likelihood.parameters())
+        networks = [*surrogate.encoder.parameters(), *surrogate.decoder.parameters()]
+        networks += surrogate.levels.parameters()
+        groups: list[dict[str, Any]] = [{"params": networks}]
+        if deviations:
+            groups.append({"params": deviations, "lr": DEVIATION_RATE * learning_rate})
         self.optimisers["autoencoder"] = torch.optim.AdamW(
-            surrogate.parameters(), lr=learning_rate, weight_decay=weight_decay
+            groups, lr=learning_rate, weight_decay=weight_decay
         )
 
     def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
@@ -79,7 +90,7 @@ class EvidenceLowerBound(Method):
     def loss(self, batch: Batch, noise: Tensor) -> Tensor:
         """Return (B,), what is minimised for a prepared batch; `noise` is (B, draws, ...)."""
         terms = self.autoencoder.terms(batch, noise)
-        self._seen.append(_means(terms, batch.weight))
+        self._seen.append(self._means(terms, batch.weight))
         if self.draws > 1:
             return -terms.importance_bound
         prior_matching = terms.prior_matching.clamp_min(self.free_bits).sum(-1)
@@ -97,16 +108,16 @@ class EvidenceLowerBound(Method):
             name: torch.stack([seen[name] for seen in self._seen]).mean() for name in names
         }
 
-
-def _means(terms: Terms, weight: Tensor | None) -> dict[str, Tensor]:
-    """Return the detached mean of each term over draws and samples."""
-    found = {
-        "reconstruction": terms.reconstruction,
-        "consistency": terms.consistency,
-        "prior_matching": terms.prior_matching.sum(-1),
-    }
-    share = None if weight is None else weight / weight.sum()
-    return {
-        name: (value.mean(1).mean() if share is None else share @ value.mean(1)).detach()
-        for name, value in found.items()
-    }
+    def _means(self, terms: Terms, weight: Tensor | None) -> dict[str, Tensor]:
+        """Return the detached mean of each term over draws and samples."""
+        found = {
+            "reconstruction": terms.reconstruction,
+            "prior_matching": terms.prior_matching.sum(-1),
+        }
+        if len(self.autoencoder.levels.upwards):
+            found["consistency"] = terms.consistency
+        share = None if weight is None else weight / weight.sum()
+        return {
+            name: (value.mean() if share is None else share @ value.mean(1)).detach()
+            for name, value in found.items()
+        }
