@@ -47,8 +47,11 @@ class Stopped(PhysgenError):
 def suggest(name: str, choices: Iterable[str], n: int = 3) -> str:
     """Return "; did you mean 'a' or 'b'?" with the near misses of `name`, or the choices if few."""
     options = sorted({str(choice) for choice in choices})
-    near = difflib.get_close_matches(name, options, n=n, cutoff=0.5)
+    near = difflib.get_close_matches(name, options, n=n, cutoff=0.6)
     if near:
+        likeness = [difflib.SequenceMatcher(None, match, name).ratio() for match in near]
+        # Next to a word that differs by one letter, words that share a few are noise.
+        near = near[: sum(ratio > likeness[0] - 0.2 for ratio in likeness)]
         return "; did you mean " + " or ".join(repr(match) for match in near) + "?"
     if not options:
         return ""

@@ -36,7 +36,7 @@ def test_a_resolved_recipe_reads_as_itself(name, tmp_path):
     ("key", "value", "said"),
     [
         ("engin.steps", 3, "did you mean 'engine'"),
-        ("engine.step", 3, "did you mean 'steps'"),
+        ("engine.step", 3, r"did you mean 'steps'\?"),
         ("engine.steps", "many", "engine.steps = 'many'"),
         ("surrogate.kind", "rbn", "did you mean 'rbm'"),
         ("surrogate.hiden", 3, "did you mean 'hidden'"),
