@@ -141,7 +141,13 @@ class Run:
         fractions = data.split
         if data.path is None:
             fractions = (1 - data.split[1], data.split[1], 0.0)
-        return split(len(source), keys=source.keys(), fractions=fractions, seed=data.seed)
+        return split(
+            len(source),
+            keys=source.keys(),
+            fractions=fractions,
+            seed=data.seed,
+            name=source.name,
+        )
 
     @cached_property
     def notes(self) -> list[str]:

@@ -62,6 +62,7 @@ def split(
     keys: NDArray[np.int64] | None = None,
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
     seed: int = 0,
+    name: str = "the source",
 ) -> Split:
     """Assign rows 0..n-1 to training, validation and test.
 
@@ -70,10 +71,14 @@ def split(
         keys: (n,), rows with the same key stay together; `None` takes each row alone.
         fractions: of training, validation and test; they sum to 1.
         seed: another seed is another split.
+        name: of the rows' file, for messages.
 
     Raises:
-        InputError: the fractions are not probabilities, or a part that should have rows has none.
+        InputError: the fractions are not probabilities, there are no rows, or a part that should
+            have rows has none.
     """
+    if n == 0:
+        raise InputError(f"{name} holds no rows: the file, or the tree named in it, is empty")
     if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
         raise InputError(f"split fractions {fractions} must be non-negative and sum to 1")
     rows = np.arange(n, dtype=np.int64)
@@ -85,11 +90,11 @@ def split(
     part = np.searchsorted(np.cumsum(fractions)[:2], uniform, side="right")
     names = ("training", "validation", "test")
     parts = [rows[part == index] for index in range(3)]
-    for name, fraction, members in zip(names, fractions, parts, strict=True):
+    for role, fraction, members in zip(names, fractions, parts, strict=True):
         if fraction > 0 and len(members) == 0:
             groups = len(np.unique(identity))
             raise InputError(
-                f"the {name} part ({fraction:g} of {n} rows in {groups} groups) came out empty: "
+                f"the {role} part ({fraction:g} of {n} rows in {groups} groups) came out empty: "
                 "give more data, larger fractions or another seed"
             )
     return Split(*parts)

@@ -47,6 +47,8 @@ def test_fractions_keys_and_empty_parts_are_checked():
         split(10, keys=np.arange(3))
     with pytest.raises(InputError, match=r"part \(0\.1 of 100 rows in 1 groups\) came out empty"):
         split(100, keys=np.zeros(100, np.int64))
+    with pytest.raises(InputError, match=r"a\.root holds no rows"):
+        split(0, name="a.root")
     everything = split(10, fractions=(1.0, 0.0, 0.0))
     assert len(everything.train) == 10
     assert len(everything.test) == 0

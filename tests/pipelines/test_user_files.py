@@ -1,18 +1,17 @@
 """The same pipelines on files that users bring."""
 
-from pathlib import Path
-
+import awkward as ak
 import numpy as np
 import pytest
+import torch
 import uproot
 
 import physgen
 from physgen import recipe
-from physgen.errors import CheckpointError
+from physgen.errors import CheckpointError, InputError
 from physgen.run import Run
 from physgen.scoring import score_ensemble
 
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "root"
 SMALL = {"engine.steps": 4, "engine.batch_size": 64, "validation.metrics": [{"kind": "means"}]}
 
 
@@ -77,12 +76,30 @@ def test_jagged_events(tmp_path):
     assert len(counts) > 1
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="needs the shared files")
 def test_an_rntuple(tmp_path):
-    file = SHARED / "Run2012BC_DoubleMuParked_Muons_1000evts_rntuple_v1-0-0-0.root"
-    changes = {"data.path": str(file), "data.fields": ["Muon_pt", "Muon_eta", "Muon_phi"]}
+    generator = np.random.default_rng(3)
+    counts = generator.integers(0, 4, 400)
+    columns = {"Muon_pt": generator.gamma(2.0, 20.0, counts.sum())}
+    columns["Muon_eta"] = generator.normal(size=counts.sum())
+    with uproot.recreate(tmp_path / "a.root") as file:
+        file.mkrntuple("Events", {k: ak.unflatten(v, counts) for k, v in columns.items()})
+    changes = {"data.path": str(tmp_path / "a.root"), "data.fields": list(columns)}
     run = train("events-flow", changes, tmp_path)
-    assert len(run.source) == 1000
+    assert run.system.schema.names[:3] == ("nMuon", "Muon_pt[0]", "Muon_eta[0]")
+    x = run.source.read(0, 400).x
+    assert x[:, 0].tolist() == counts.tolist()
+    first = counts > 0
+    starts = (np.cumsum(counts) - counts)[first]
+    assert np.array_equal(x[torch.from_numpy(first), 1].numpy(), columns["Muon_pt"][starts])
+    assert np.isfinite(run.scorecard["Muon_pt[0]"].value)
+
+
+def test_a_tree_without_rows_is_said_to_be_empty(tmp_path):
+    with uproot.recreate(tmp_path / "a.root") as file:
+        file.mktree("events", {"pt": "f4", "eta": "f4"})
+    changes = {"data.path": str(tmp_path / "a.root"), "data.fields": ["pt", "eta"]}
+    with pytest.raises(InputError, match=r"a\.root holds no rows"):
+        train("events-flow", changes, tmp_path)
 
 
 def test_showers_of_a_user(tmp_path):
