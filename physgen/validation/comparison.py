@@ -95,9 +95,24 @@ class Comparison:
     def measured(self) -> dict[Role, Measured]:
         """Observables of every sample that is there; computed once for all metrics."""
         return {
-            role: measure(self.system, batch, importance=role == "generated" and self.corrected)
+            role: measure(
+                self.system,
+                batch,
+                importance=role == "generated" and self.corrected,
+                group=self.groups.get(role),
+            )
             for role, batch in self.samples.items()
         }
+
+    @property
+    def measured_truth(self) -> Measured:
+        """Observables of the truth; `InputError` if there is none."""
+        if "truth" not in self.measured:
+            raise InputError(
+                "this metric needs a sample of the truth, which this system cannot make: give a "
+                "data set, or leave the metric out"
+            )
+        return self.measured["truth"]
 
     @cached_property
     def embedded(self) -> Embedded:
@@ -154,11 +169,13 @@ class Measured:
         values: (N,) or (N, bins) by name.
         weight: (N,) event weights times importance weights, or `None`.
         chain: (N,) or `None`.
+        group: (N,) keys, or `None`.
     """
 
     values: Mapping[str, NDArray[float64]]
     weight: NDArray[float64] | None
     chain: NDArray[np.int64] | None
+    group: NDArray[np.int64] | None = None
 
     @property
     def scalars(self) -> dict[str, NDArray[float64]]:
@@ -187,7 +204,13 @@ def varies(values: NDArray[float64]) -> bool:
     return len(finite) > 1 and bool(finite.min() < finite.max())
 
 
-def measure(system: System, batch: Batch, *, importance: bool = False) -> Measured:
+def measure(
+    system: System,
+    batch: Batch,
+    *,
+    importance: bool = False,
+    group: NDArray[np.int64] | None = None,
+) -> Measured:
     """Compute the observables of a batch in blocks; `importance` makes use of `log_weight`.
 
     Raises:
@@ -206,4 +229,4 @@ def measure(system: System, batch: Batch, *, importance: bool = False) -> Measur
         ratio = np.exp(log_weight - log_weight.max())
         weight = ratio if weight is None else weight * ratio
     chain = None if batch.chain is None else batch.chain.cpu().numpy()
-    return Measured(values, weight, chain)
+    return Measured(values, weight, chain, group)

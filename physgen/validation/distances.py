@@ -98,16 +98,20 @@ def resample(
     weight_b: ArrayLike | None = None,
     *,
     seed: int,
+    group_a: ArrayLike | None = None,
+    group_b: ArrayLike | None = None,
     edges: ArrayLike | None = None,
     n_permutations: int = 200,
     n_bootstraps: int = 50,
 ) -> Resampled:
     """Return the three distances with permutation p-values and bootstrap errors.
 
-    Arguments as in `compare`. Where one sample is
-    weighted and the other is not, rows are exchangeable only to leading order.
+    Arguments as in `compare`. Where one sample is weighted and the other is not, rows are
+    exchangeable only to leading order. Rows that share a key of `group_a` or `group_b`, (N,) and
+    (M,), are resampled together; their p-values mean nothing, since rows are not exchangeable.
     """
     pool = _Pool(a, b, weight_a, weight_b, edges)
+    together = pool.together(_keys(group_a, a), _keys(group_b, b))
     generator = np.random.default_rng(seed)
     observed = pool.distances(pool.first[None, :])[:, 0]
     rows = max(1, CHUNK // len(pool.first))
@@ -118,13 +122,19 @@ def resample(
         null.append(pool.distances(labels))
     for start in range(0, n_bootstraps, rows):
         n = min(rows, n_bootstraps - start)
-        times = generator.poisson(1.0, (n, len(pool.first)))
+        times = generator.poisson(1.0, (n, int(together.max()) + 1)).take(together, axis=1)
         parts.append(pool.distances(np.broadcast_to(pool.first, times.shape), times))
     return Resampled(
         Distances(*observed.tolist()),
         Distances(*map(tail_probability, observed, np.concatenate(null, axis=1))),
         Distances(*np.concatenate(parts, axis=1).std(1, ddof=1).tolist()),
     )
+
+
+def _keys(group: ArrayLike | None, values: ArrayLike) -> NDArray[np.int64]:
+    """Return the keys of (N,) rows, each its own where there are no groups."""
+    found: NDArray[np.int64] = np.arange(np.size(values)) if group is None else np.asarray(group)
+    return found
 
 
 def tail_probability(observed: float, null: Array) -> float:
@@ -164,8 +174,19 @@ class _Pool:
         values = values[order]
         self.steps = np.diff(values)
         self.last = np.flatnonzero(np.append(self.steps > 0, True))  # of each run of equal values
+        self.finite = [np.isfinite(np.asarray(x, dtype=float64).ravel()) for x in (a, b)]
+        self.order = order
         edges = bin_edges(*first) if edges is None else np.asarray(edges, dtype=float64)
         self.cuts = np.searchsorted(values, edges[1:-1], side="left")
+
+    def together(self, keys_a: NDArray[np.int64], keys_b: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the numbers of the groups of the pooled rows; no group is in both samples."""
+        numbers, begin = [], 0
+        for keys, finite in zip((keys_a, keys_b), self.finite, strict=True):
+            found = np.unique(keys[finite], return_inverse=True)[1] + begin
+            begin = int(found.max()) + 1
+            numbers.append(found)
+        return np.concatenate(numbers)[self.order]
 
     def distances(self, labels: NDArray[np.bool_], times: NDArray[np.int64] | None = None) -> Array:
         """Return (3, n) distances for (n, N) labels, true for the first sample."""

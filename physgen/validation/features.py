@@ -40,7 +40,8 @@ class Embedded:
     Attributes:
         values: (n, F) by role, with the same n for all.
         probabilities: (n, K) of the classes, where there are classes.
-        exchangeable: whether labels may be permuted: no two rows are of one chain.
+        exchangeable: whether labels may be permuted: no two rows are of one chain, and none was
+            chosen from a group.
         note: what the features are.
     """
 
@@ -95,6 +96,7 @@ def embed(comparison: Comparison) -> Embedded:
     rows = {role: generator.permutation(chosen)[:n] for role, chosen in rows.items()}
     chains = [m.chain for m in comparison.measured.values() if m.chain is not None]
     exchangeable = all(len(np.unique(chain)) == len(chain) for chain in chains)
+    exchangeable = exchangeable and not comparison.groups
     samples = {r: b[torch.from_numpy(rows[r])] for r, b in comparison.samples.items()}
     labelled = _labelled(comparison.system)
     if labelled is not None:
@@ -153,7 +155,9 @@ def _independent(comparison: Comparison, role: Role) -> NDArray[np.int64]:
         )
     groups = comparison.groups.get(role)
     if groups is not None:
-        return np.asarray(np.unique(groups, return_index=True)[1], dtype=np.int64)
+        # Any one of each: the first may be special, as leading candidates are.
+        order = np.random.default_rng(comparison.seed).permutation(len(groups))
+        return np.sort(order[np.unique(groups[order], return_index=True)[1]])
     n = len(next(iter(measured.values.values())))
     if measured.chain is None:
         return np.arange(n)

@@ -127,13 +127,6 @@ def _mean(comparison: Comparison, role: Role, values: Array) -> Estimate:
     measured, groups = comparison.measured[role], comparison.groups.get(role)
     rows = evenly(len(comparison.samples[role]), len(values))
     weight = None if measured.weight is None else measured.weight[rows]
-    if groups is None:
-        chain = None if measured.chain is None else measured.chain[rows]
-        return gamma_method(values, chain=chain, weight=weight)
-    w = np.ones(len(values)) if weight is None else weight
-    mean = float(w @ values / w.sum())
-    keys = np.unique(groups[rows], return_inverse=True)[1]
-    sums = np.bincount(keys, weights=w * (values - mean))
-    n = len(sums)
-    spread = float((sums**2).sum()) * n / (n - 1) if n > 1 else math.nan
-    return Estimate(mean, math.sqrt(spread) / abs(float(w.sum())))
+    group = None if groups is None else groups[rows]
+    chain = None if measured.chain is None else measured.chain[rows]
+    return gamma_method(values, chain=chain, group=group, weight=weight)

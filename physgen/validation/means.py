@@ -81,6 +81,7 @@ def estimate(comparison: Comparison, measured: Measured, name: str) -> Estimate:
             columns,
             function=None if derived is None else derived.function,
             chain=measured.chain,
+            group=measured.group,
             weight=measured.weight,
         )
     except DomainError:
@@ -181,7 +182,14 @@ def profile(measured: Measured, name: str) -> NDArray[float64]:
     found = []
     for column in measured.values[name].T:
         try:
-            found.append(gamma_method(column, chain=measured.chain, weight=measured.weight))
+            found.append(
+                gamma_method(
+                    column,
+                    chain=measured.chain,
+                    group=measured.group,
+                    weight=measured.weight,
+                )
+            )
         except DomainError:
             found.append(UNDEFINED)
     return np.array([[e.value for e in found], [e.error for e in found]])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from physgen.validation.classes import InceptionScore
 from physgen.validation.classifier import ClassifierTest
+from physgen.validation.correlations import Correlations
 from physgen.validation.coverage import Coverage
 from physgen.validation.frechet import Frechet
 from physgen.validation.importance import Importance
 from physgen.validation.likelihood import Likelihood
 from physgen.validation.means import Means
 from physgen.validation.neighbours import NearestNeighbour
-from physgen.validation.shapes import Correlations, Histograms, MaximumMeanDiscrepancy
+from physgen.validation.shapes import Histograms, MaximumMeanDiscrepancy
 
 __all__ = [
     "ClassifierTest",

@@ -21,10 +21,10 @@ from physgen.validation import curves, galleries
 from physgen.validation.animation import BETWEEN, FILM
 from physgen.validation.canvas import COLOURS, STYLE, new_figure
 from physgen.validation.comparison import Comparison, Measured, varies
+from physgen.validation.correlations import complete, correlation_matrix, varying
 from physgen.validation.distances import bin_edges
 from physgen.validation.means import profile
 from physgen.validation.scorecard import Scorecard
-from physgen.validation.shapes import complete, correlation_matrix, varying
 
 Array = NDArray[float64]
 INDEX = "index.json"

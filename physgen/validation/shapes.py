@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch
 from physgen.errors import DomainError, InputError
-from physgen.validation.comparison import Comparison, Measured, evenly, varies
+from physgen.validation.comparison import Comparison, Measured, evenly
 from physgen.validation.distances import (
     Distances,
     MaximumMean,
@@ -39,6 +39,7 @@ class Histograms:
 
     Samples that carry chains are thinned to 2 tau_int for the error, and have no p-value: a chain
     that rejects repeats its samples, so that thinning does not make them exchangeable with others.
+    Rows of one group are resampled together, and have no p-value either.
     The bins of the separation power are those of `physgen.validation.distances.bin_edges` on the
     truth.
 
@@ -58,7 +59,7 @@ class Histograms:
             RecipeError: a tolerance is stated for something that is not measured.
             InputError: there is no truth.
         """
-        truth = _truth(comparison)
+        truth = comparison.measured_truth
         tolerance = self.tolerance or {}
         refuse_unknown(tolerance, [f"{kind} {name}" for name in truth.values for kind in _KINDS])
         rows = []
@@ -106,35 +107,34 @@ class Histograms:
                 *(float(np.mean([getattr(d, a) for d in found])) for a in _KINDS.values())
             )
             if truth.values[name].ndim == 1 and role != "baseline":
+                ours, others = _thinned(truth, name), _thinned(other, name)
                 resampled = resample(
-                    *_thinned(truth, name, other),
+                    ours.values[name],
+                    others.values[name],
+                    ours.weight,
+                    others.weight,
                     seed=comparison.seed,
+                    group_a=ours.group,
+                    group_b=others.group,
                     edges=edges[0],
                     n_permutations=self.permutations if role == "generated" else 1,
                 )
                 numbers[f"{role} error"] = resampled.error
-                if role == "generated" and other.chain is None:
+                grouped = truth.group is not None or other.group is not None
+                if role == "generated" and other.chain is None and not grouped:
                     numbers["p"] = resampled.p_value
         return numbers
 
 
-def _thinned(
-    truth: Measured, name: str, other: Measured
-) -> tuple[Array, Array, Array | None, Array | None]:
-    """Return both samples of an observable and their weights, every (2 tau_int)-th of a chain."""
-    parts = []
-    for measured in (truth, other):
-        keep = slice(None, None, 1)
-        values = measured.values[name]
-        if measured.chain is not None:
-            tau = gamma_method(values, chain=measured.chain).tau_int
-            keep = slice(None, None, max(1, round(2 * tau)))
-        order = np.arange(len(values))
-        if measured.chain is not None:
-            order = np.argsort(measured.chain, kind="stable")
-        rows = order[keep]
-        parts.append((values[rows], None if measured.weight is None else measured.weight[rows]))
-    return parts[0][0], parts[1][0], parts[0][1], parts[1][1]
+def _thinned(measured: Measured, name: str) -> Measured:
+    """Return one observable, every (2 tau_int)-th sample of a chain."""
+    values = measured.values[name]
+    if measured.chain is None:
+        return measured
+    tau = gamma_method(values, chain=measured.chain).tau_int
+    rows = np.argsort(measured.chain, kind="stable")[:: max(1, round(2 * tau))]
+    weight = None if measured.weight is None else measured.weight[rows]
+    return Measured({name: values[rows]}, weight, measured.chain[rows])
 
 
 def _distance_row(
@@ -168,107 +168,6 @@ def _distance_row(
         verdict=within(number("generated") or 0.0, error or 0.0, limit),
         note="mean over the bins" if pooled else "",
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Correlations:
-    """The largest and the mean difference of the correlation matrices of the observables.
-
-    Only samples in which all observables are defined enter.
-
-    Attributes:
-        tolerance: limit on value + 2 sigma of the largest difference.
-        resamples: bootstrap resamplings for the errors.
-    """
-
-    tolerance: float | None = None
-    resamples: int = 50
-
-    def rows(self, comparison: Comparison) -> list[Row]:
-        """Return two rows, or none where fewer than two observables vary.
-
-        Raises:
-            InputError: there is no truth, or no sample has all observables.
-        """
-        names = varying(_truth(comparison))
-        if len(names) < 2:
-            return []
-        samples = {role: complete(m, names) for role, m in comparison.measured.items()}
-        target = correlation_matrix(*samples["truth"])
-        upper = np.triu_indices(len(names), 1)
-        roles = [role for role in samples if role != "truth"]
-        found = {r: _differences(correlation_matrix(*samples[r]), target) for r in roles}
-        errors = {
-            role: self._errors(samples["truth"], samples[role], comparison.seed)
-            for role in roles
-            if role != "baseline"
-        }
-        difference = np.abs(correlation_matrix(*samples["generated"]) - target)[upper]
-        worst = int(np.argmax(difference))
-        notes = (
-            f"{names[upper[0][worst]]} with {names[upper[1][worst]]}",
-            f"over {len(difference)} pairs",
-        )
-        rows = []
-        for i, name in enumerate(("largest |d correlation|", "mean |d correlation|")):
-            value, error = float(found["generated"][i]), float(errors["generated"][i])
-            limit = self.tolerance if i == 0 else None
-            rows.append(
-                Row(
-                    name=name,
-                    metric="correlations",
-                    value=value,
-                    error=error,
-                    floor=float(found["floor"][i]) if "floor" in found else None,
-                    floor_error=float(errors["floor"][i]) if "floor" in found else None,
-                    baseline=float(found["baseline"][i]) if "baseline" in found else None,
-                    tolerance=limit,
-                    verdict=within(value, error, limit),
-                    note=notes[i],
-                )
-            )
-        return rows
-
-    def _errors(self, truth: tuple[Array, Array], other: tuple[Array, Array], seed: int) -> Array:
-        generator = np.random.default_rng(seed)
-        parts = []
-        for _ in range(self.resamples):
-            first, second = (
-                correlation_matrix(values, weight * generator.poisson(1.0, len(values)))
-                for values, weight in (truth, other)
-            )
-            parts.append(_differences(first, second))
-        return np.asarray(np.std(parts, axis=0, ddof=1))
-
-
-def varying(measured: Measured) -> list[str]:
-    """Return the names of the scalar observables that are not constant."""
-    return [name for name, value in measured.scalars.items() if varies(value)]
-
-
-def complete(measured: Measured, names: list[str]) -> tuple[Array, Array]:
-    """Return (N, F) values and (N,) weights of the samples in which all `names` are defined."""
-    values = np.stack([measured.values[name] for name in names], axis=1)
-    keep = np.isfinite(values).all(1)
-    if keep.sum() < 2:
-        raise InputError("correlations: no sample has all observables defined")
-    weight = np.ones(len(values)) if measured.weight is None else measured.weight
-    return values[keep], weight[keep]
-
-
-def correlation_matrix(values: Array, weight: Array) -> Array:
-    """Return the (F, F) weighted Pearson correlations of (N, F) values."""
-    centred = values - weight @ values / weight.sum()
-    covariance = (centred * weight[:, None]).T @ centred
-    deviation = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    deviation = np.where(deviation > 0, deviation, 1.0)
-    result: Array = covariance / np.outer(deviation, deviation)
-    return result
-
-
-def _differences(a: Array, b: Array) -> Array:
-    off = np.abs(a - b)[np.triu_indices(len(a), 1)]
-    return np.array([off.max(), off.mean()])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,7 +218,8 @@ class MaximumMeanDiscrepancy:
                 floor=None if floor is None else floor.value,
                 floor_error=None if floor is None else floor.error,
                 baseline=None if baseline is None else baseline.value,
-                p_value=ours.p_value,
+                # Rows of one group are not exchangeable with others.
+                p_value=None if comparison.groups else ours.p_value,
                 tolerance=self.tolerance,
                 verdict=within(max(ours.value, 0.0), ours.error, self.tolerance),
                 note=f"{len(truth)} rows of each sample, bandwidth {ours.bandwidth:.3g}",
@@ -334,12 +234,3 @@ class MaximumMeanDiscrepancy:
         weight = next(m.weight for r, m in comparison.measured.items() if r == role)
         values: Array = comparison.features(batch, self.level)[rows]
         return values, None if weight is None else weight[rows]
-
-
-def _truth(comparison: Comparison) -> Measured:
-    if "truth" not in comparison.measured:
-        raise InputError(
-            "this metric needs a sample of the truth, which this system cannot make: give a data "
-            "set, or leave the metric out"
-        )
-    return comparison.measured["truth"]

@@ -14,7 +14,8 @@ hep-lat/0306017) with R replicas of lengths N_r and N samples in all
 
 where W is the first window at which the systematic error of cutting the sum falls below the
 statistical one (his equations 50-52). Independent samples have tau_int = 1/2. The same formulae
-serve importance weights and event weights of either sign.
+serve importance weights and event weights of either sign. Where rows come in groups (candidates of
+one collision), the fluctuations of a group are summed before they are squared.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ def gamma_method(
     *,
     function: Function | None = None,
     chain: ArrayLike | None = None,
+    group: ArrayLike | None = None,
     weight: ArrayLike | None = None,
     s_tau: float = 1.5,
 ) -> Estimate:
@@ -76,6 +78,7 @@ def gamma_method(
         function: of the (k,) means; by default the mean of the only column.
         chain: (N,) which Markov chain each sample belongs to, in order of time within a chain;
             `None` for independent samples.
+        group: (N,) keys; samples that share one are not independent. Not beside `chain`.
         weight: (N,) event or importance weights.
         s_tau: Wolff's S, the guessed ratio of tau to tau_int.
 
@@ -90,7 +93,13 @@ def gamma_method(
     if n_used < 2:
         return Estimate(value, float("nan"))
     if chain is None:
-        error = float(np.sqrt(np.sum(delta**2) / (n_used - 1) * n_used)) / len(delta)
+        sums = delta
+        if group is not None:
+            sums = np.bincount(np.unique(np.asarray(group), return_inverse=True)[1], weights=delta)
+            n_used = min(n_used, len(sums))
+            if n_used < 2:
+                return Estimate(value, float("nan"))
+        error = float(np.sqrt(np.sum(sums**2) / (n_used - 1) * n_used)) / len(delta)
         return Estimate(value, error, error / np.sqrt(2 * n_used))
     return _windowed(value, _replicas(delta, chain), s_tau)
 

@@ -10,6 +10,7 @@ from toy import Normal, compare, draw
 from physgen.batch import Batch
 from physgen.errors import InputError, RecipeError
 from physgen.validation.comparison import Comparison, measure
+from physgen.validation.correlations import correlation_matrix
 from physgen.validation.ensemble import analyse
 from physgen.validation.importance import acceptance
 from physgen.validation.metrics import (
@@ -21,7 +22,6 @@ from physgen.validation.metrics import (
     Means,
 )
 from physgen.validation.scorecard import judge
-from physgen.validation.shapes import correlation_matrix
 
 
 def by_name(rows):
