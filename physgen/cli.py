@@ -299,6 +299,7 @@ def quickstart(
 def main() -> None:
     """Entry point of the `physgen` command: errors become one message and an exit code."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         app(standalone_mode=True)
     except PhysgenError as error:

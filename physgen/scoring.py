@@ -122,7 +122,7 @@ def score_files(
     system = system_of(recipe)
     true, made = _open(system, truth), _open(system, generated)
     limit = min(len(made), recipe.sampling.n)
-    first, second, groups = halves(true, np.arange(len(true)), limit)
+    first, second, groups = halves(true, limit)
     comparison = Comparison(
         system=system,
         generated=Stream(made, batch_size=1).sample(len(first)),
@@ -171,28 +171,35 @@ def _recipe_for(path: Path) -> str:
 Groups = dict[Role, NDArray[np.int64]]
 
 
-def halves(source: Source, rows: NDArray[np.int64], limit: int) -> tuple[Batch, Batch, Groups]:
-    """Return two disjoint samples of equal size, at most `limit`, and the group keys of their rows.
+def halves(source: Source, limit: int) -> tuple[Batch, Batch, Groups]:
+    """Return two disjoint samples of a file of equal size, at most `limit`, as `two_samples` does.
 
-    Rows of one group share a half: the first is the truth, the second its floor.
+    Rows of one group share a half.
 
     Raises:
         InputError: there are too few rows.
     """
-    keys = source.keys()
-    identity = rows if keys is None else keys[rows]
-    parts = split(len(rows), keys=identity, fractions=(0.5, 0.5, 0.0), seed=TRUTH_SEED)
-    n = min(len(parts.train), len(parts.validation), limit)
+    parts = split(len(source), keys=source.keys(), fractions=(0.5, 0.5, 0.0), seed=TRUTH_SEED)
+    return two_samples(source, parts.train, parts.validation, limit)
+
+
+def two_samples(
+    source: Source, truth: NDArray[np.int64], floor: NDArray[np.int64], limit: int
+) -> tuple[Batch, Batch, Groups]:
+    """Draw as many of the rows `truth` as of the rows `floor`, at most `limit`.
+
+    Returns the samples, and the group keys of their rows.
+
+    Raises:
+        InputError: there are too few rows.
+    """
+    n = min(len(truth), len(floor), limit)
     if n < 2:
-        raise InputError(
-            f"{source.name}: {len(rows)} rows are too few to make two samples of truth"
-        )
+        raise InputError(f"{source.name}: {len(source)} rows are too few for two samples of truth")
     # Drawn here, not by the stream, so that the keys are those of the rows that were drawn.
     generator = np.random.default_rng(TRUTH_SEED)
-    first, second = (
-        np.sort(generator.choice(rows[part], n, replace=False))
-        for part in (parts.train, parts.validation)
-    )
+    first, second = (np.sort(generator.choice(rows, n, replace=False)) for rows in (truth, floor))
+    keys = source.keys()
     groups: Groups = {} if keys is None else {"truth": keys[first], "floor": keys[second]}
     return (
         Stream(source, first, batch_size=1).sample(n),
@@ -208,13 +215,17 @@ def _open(system: System, path: Path) -> Source:
 
 
 def truth_of(run: Run) -> tuple[Batch | None, Batch | None, Groups]:
-    """Two independent samples of the truth of the same size, never seen in training; group keys."""
+    """Two independent samples of the truth of the same size, and their group keys.
+
+    The first was never seen in training. The second, which only the floor looks at, are training
+    rows where the data are a file: so the first one can be all that was kept for the test.
+    """
     recipe, system = run.recipe, run.system
     if recipe.data is not None and recipe.data.path is not None:
         source = run.source
         if source is None:
             raise RecipeError("the data section names a file that holds no samples")
-        return halves(source, run.parts.test, recipe.sampling.n)
+        return two_samples(source, run.parts.test, run.parts.train, recipe.sampling.n)
     if not isinstance(system, Simulates):
         return None, None, {}
     n, seed = recipe.sampling.n, TRUTH_SEED + 2 * recipe.sampling.seed
@@ -239,8 +250,10 @@ def _held_out(
     if truth is None or not asked:
         return {}
     options = asked[0]
+    # Training rows are more probable than others: no floor for a likelihood.
+    unseen = floor if recipe.data is None or recipe.data.path is None else None
     return held_out(
-        surrogate, truth, floor, n=options.n, draws=options.draws, seed=recipe.sampling.seed
+        surrogate, truth, unseen, n=options.n, draws=options.draws, seed=recipe.sampling.seed
     )
 
 

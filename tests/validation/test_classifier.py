@@ -13,7 +13,7 @@ from toy import Normal
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import InputError, RecipeError
 from physgen.io.source import ArraySource
-from physgen.scoring import halves
+from physgen.scoring import halves, two_samples
 from physgen.validation.classifier import (
     ClassifierTest,
     auc,
@@ -145,13 +145,14 @@ def test_halves_of_a_source_hold_whole_groups_and_their_keys():
     batch = Batch(torch.from_numpy(keys[:, None].astype(float)))
     schema = Schema((1,), (Variable("key"),))
     source = ArraySource(batch, schema, keys=keys, block=16)
-    rows = np.arange(20, 200)
-    first, second, groups = halves(source, rows, 60)
+    first, second, groups = halves(source, 60)
     assert len(first) == len(second) == 60
     np.testing.assert_array_equal(first.x[:, 0].numpy(), groups["truth"])
     np.testing.assert_array_equal(second.x[:, 0].numpy(), groups["floor"])
     assert not set(groups["truth"]) & set(groups["floor"])
-    assert halves(ArraySource(batch, schema), rows, 60)[2] == {}
+    assert halves(ArraySource(batch, schema), 60)[2] == {}
+    with pytest.raises(InputError, match="too few for two samples"):
+        two_samples(source, np.arange(100), np.arange(100, 101), 60)
 
 
 @pytest.mark.parametrize("judge", ["neural", "boosted"])
