@@ -111,7 +111,7 @@ def train(
 ) -> None:
     """Train a surrogate, then score it. The same command again resumes where it stopped.
 
-    Example: `physgen train ising-rbm engine.steps=2000 surrogate.hidden=256`
+    Example: `physgen train ising-rbm engine.steps=2000 method.k=10`
     """
     from physgen import pipeline
     from physgen.recipe import parse_overrides
