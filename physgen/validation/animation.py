@@ -36,7 +36,7 @@ SECONDS, LAST = 6.0, 1.5
 """How long a film takes, and its last picture stays."""
 
 WIDTH = 360
-"""Of a picture in pixels, about."""
+"""Of a picture in pixels, at least."""
 
 SAMPLES = 64
 """Behind a mean and a standard deviation; some surrogates need a second for as many."""
@@ -144,7 +144,7 @@ def grid(x: Tensor, schema: Schema) -> Image:
     colours = mpl.colormaps[name].with_extremes(bad="#4a6fa5")
     scaled = np.ma.masked_invalid((page - low) / (high - low))
     picture = Image.fromarray(np.ascontiguousarray(colours(scaled, bytes=True)[..., :3]))
-    zoom = max(1, round(WIDTH / picture.width))
+    zoom = -(-WIDTH // picture.width)
     return picture.resize((zoom * picture.width, zoom * picture.height), Image.Resampling.NEAREST)
 
 
