@@ -24,7 +24,7 @@ def conditioned(denoiser: Denoiser, condition: Tensor | None) -> Denoise:
     """Fix the condition of a denoiser, as its network takes it."""
 
     def denoise(z: Tensor, log_snr: Tensor) -> Tensor:
-        expected: Tensor = denoiser(z, log_snr.expand(len(z)), condition)
+        expected: Tensor = denoiser(z, log_snr.expand(z.shape[0]), condition)
         return expected
 
     return denoise

@@ -96,12 +96,12 @@ class DiffusionFlow(Diffusion):
         schema: of the samples.
         transform: from physical samples to real numbers of order one; exact.
         schedule, prediction, network, hidden, depth, channels, periodic: see `Diffusion`.
-        integration_steps: Runge-Kutta steps, four evaluations each.
+        integration_steps: Runge-Kutta steps, at least 2, of four evaluations each.
         divergence: "exact", or "hutchinson": an unbiased estimate of log q at a cost that does not
             grow with the size of a sample, with probes that depend on the batch's size alone.
 
     Raises:
-        RecipeError: the transform has no log-determinant.
+        RecipeError: the transform has no log-determinant, or there are too few steps.
     """
 
     def __init__(
@@ -130,7 +130,8 @@ class DiffusionFlow(Diffusion):
             channels=channels,
             periodic=periodic,
             sampler="heun",
-            sampler_steps=max(2, integration_steps),
+            sampler_steps=integration_steps,
+            spacing="noise",
         )
         if not self.transform.exact:
             raise RecipeError(
@@ -165,7 +166,7 @@ class DiffusionFlow(Diffusion):
         samples = Batch(self.physical(end / (1 - levels[-1]), condition), condition)
         volume = self.features * (1 - levels[-1]).log()
         _, log_det = self.transform(samples)
-        log_prob: Tensor = self._base_log_prob(u) + total + volume + log_det
+        log_prob: Tensor = self._base_log_prob(u) - total + volume + log_det
         return samples, log_prob
 
     def _walk(

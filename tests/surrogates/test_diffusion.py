@@ -1,0 +1,411 @@
+"""Laws of every diffusion model and of what trains it; a new one costs one line."""
+
+import pytest
+import torch
+from mixtures import Mixture
+from randomised import generator, randomised
+from safetensors.torch import load_file, save_file
+
+from physgen.batch import Batch, Schema, Variable
+from physgen.engine.loop import fit
+from physgen.engine.options import Engine
+from physgen.errors import DomainError, RecipeError
+from physgen.surrogates.autoencoders.vae import VAE
+from physgen.surrogates.base import FromNoise, HasBound, HasDensity
+from physgen.surrogates.diffusion.likelihood import DiffusionFlow
+from physgen.surrogates.diffusion.matching import FlowMatching
+from physgen.surrogates.diffusion.model import AT_ONCE, Denoising, Diffusion
+from physgen.surrogates.diffusion.variational import DiffusionBound, VariationalDiffusion
+from physgen.transforms.affine import Standardise
+from physgen.transforms.base import Chain
+from physgen.transforms.images import OneHot, Rescale
+
+TABLE = Schema((3,), tuple(Variable(name) for name in "abc"), (Variable("energy"),))
+PLAIN = Schema((2,), (Variable("x"), Variable("y")))
+LATTICE = Schema((16, 16), (Variable("phi"),))
+SPINS = Schema((4, 4), (Variable("s", domain="spin"),), (Variable("t"),))
+LABELLED = Schema(
+    (8, 8),
+    (Variable("intensity", low=0, high=1),),
+    (Variable("label", domain="integer", low=0, high=2),),
+)
+
+
+def labelled(cls=Diffusion, **options):
+    transform = Chain([Rescale(LABELLED), OneHot(LABELLED)])
+    return cls(LABELLED, transform, hidden=8, depth=1, sampler_steps=3, **options)
+
+
+def table(cls=Diffusion, **options):
+    return cls(TABLE, Standardise(TABLE), hidden=8, depth=2, **options)
+
+
+DENOISING = {
+    "ddpm": lambda: table(schedule="linear", prediction="epsilon", sampler="ancestral"),
+    "x0": lambda: table(prediction="x0", sampler="ddim", sampler_steps=4),
+    "edm": lambda: table(schedule="edm", prediction="edm", sampler_steps=4),
+    "v": lambda: table(sampler="dpm-solver", spacing="noise"),
+    "spins": lambda: Diffusion(SPINS, Rescale(SPINS), hidden=8, depth=1, sampler_steps=4),
+    "guided": lambda: labelled(condition_dropout=0.2, guidance=2.0),
+    "unet": lambda: Diffusion(LATTICE, network="unet", channels=(8, 8), sampler_steps=2),
+    "periodic unet": lambda: Diffusion(
+        LATTICE, network="unet", channels=(8, 8), periodic=True, sampler_steps=2
+    ),
+    "labelled unet": lambda: labelled(network="unet", channels=(4, 8)),
+}
+STRAIGHT = {"schedule": "straight", "prediction": "velocity"}
+MATCHING = {
+    "matching": lambda: table(**STRAIGHT, sampler_steps=4),
+    "labelled matching": lambda: labelled(**STRAIGHT),
+    "flow": lambda: table(DiffusionFlow, integration_steps=3),
+    "estimated flow": lambda: table(DiffusionFlow, integration_steps=3, divergence="hutchinson"),
+}
+BOUNDED = {
+    "learned": lambda: table(VariationalDiffusion, schedule="learned", sampler_steps=4),
+    "bounded edm": lambda: table(
+        VariationalDiffusion, schedule="edm", prediction="edm", sampler_steps=4
+    ),
+    "bounded labels": lambda: labelled(VariationalDiffusion, sampler="ancestral"),
+}
+MODELS = {**DENOISING, **MATCHING, **BOUNDED}
+METHODS = {
+    **dict.fromkeys(DENOISING, Denoising),
+    **dict.fromkeys(MATCHING, FlowMatching),
+    **dict.fromkeys(BOUNDED, DiffusionBound),
+}
+
+
+def samples(schema, n=40):
+    source = generator(5)
+    x = torch.rand(n, *schema.shape, generator=source)
+    condition = None
+    if schema.condition:
+        condition = torch.randint(3, (n, 1), generator=source).float()
+    if schema is SPINS:
+        x = 2 * x.round() - 1
+    return Batch(x, condition)
+
+
+def build(name, scale=0.3):
+    torch.manual_seed(0)
+    model = MODELS[name]()
+    data = samples(model.schema)
+    model.initialise(data)
+    schedule = {k: v.clone() for k, v in model.schedule.state_dict().items()}
+    randomised(model, scale)
+    model.schedule.load_state_dict(schedule)
+    return model, data
+
+
+@pytest.fixture(params=MODELS)
+def case(request):
+    """A model with random weights, and data for it."""
+    return build(request.param)
+
+
+class Data:
+    """The same few samples again and again."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def __next__(self):
+        return self.batch
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+def train(name, directory, *totals):
+    """Train for so many steps in all, call by call."""
+    torch.manual_seed(0)
+    model = MODELS[name]()
+    data = samples(model.schema)
+    model.initialise(data)
+    method = METHODS[name](model, learning_rate=0.01)
+    for steps in totals:
+        engine = Engine(steps=steps, batch_size=40, device="cpu", checkpoint_every=20)
+        fit(model, method, {"data": Data(data)}, directory, engine)
+    return model
+
+
+# --- laws -----------------------------------------------------------------------------------------
+
+
+def test_samples_have_their_shape_and_follow_from_the_seed_and_condition(case):
+    model, data = case
+    condition = data.condition
+    first = model.sample(40, condition, generator=generator(1)).x
+    assert first.shape == (40, *model.schema.shape)
+    assert first.isfinite().all()
+    assert torch.equal(first, model.sample(40, condition, generator=generator(1)).x)
+    assert not torch.equal(first, model.sample(40, condition, generator=generator(2)).x)
+    drawn = model.sample(3, generator=generator(1))
+    if condition is None:
+        assert drawn.condition is None
+        return
+    assert drawn.condition.shape == (3, 1)
+    other = model.sample(40, (condition + 1) % 3, generator=generator(1)).x
+    assert not torch.equal(first, other)
+    with pytest.raises(DomainError):
+        model.sample(40, condition + 100, generator=generator(1))
+
+
+def test_many_samples_are_drawn_in_parts_with_their_conditions():
+    model, _ = build("guided")
+    condition = torch.zeros(AT_ONCE + 50, 1)
+    condition[AT_ONCE + 20 :] = 2
+    drawn = model.sample(len(condition), condition, generator=generator(3))
+    source = generator(3)
+    torch.randn(AT_ONCE, 64, generator=source)
+    noise = torch.randn(50, 64, generator=source)
+    assert torch.equal(drawn.condition, condition)
+    torch.testing.assert_close(drawn.x[AT_ONCE:], model.push(noise, condition[AT_ONCE:]))
+
+
+def test_samples_are_pushed_noise(case):
+    model, data = case
+    assert isinstance(model, FromNoise)
+    noise = torch.randn(40, *model.noise_shape, generator=generator(1))
+    pushed = model.push(noise, data.condition)
+    assert pushed.shape == (40, *model.schema.shape)
+    if model.sampler != "ancestral":
+        drawn = model.sample(40, data.condition, generator=generator(1)).x
+        torch.testing.assert_close(pushed, drawn)
+
+
+@pytest.mark.parametrize("name", ["ddpm", "guided", "flow"])
+def test_export_with_a_dynamic_batch(name):
+    model, data = build(name)
+    model.sampler_steps = 2
+
+    class Push(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, noise, condition):
+            return self.model.push(noise, condition)
+
+    noise = torch.randn(40, *model.noise_shape, generator=generator(1))
+    batch = torch.export.Dim("batch", min=2, max=4096)
+    shapes = {"noise": {0: batch}, "condition": None if data.condition is None else {0: batch}}
+    few = None if data.condition is None else data.condition[:7]
+    exported = torch.export.export(Push().eval(), (noise[:7], few), dynamic_shapes=shapes)
+    found, expected = exported.module()(noise, data.condition), model.push(noise, data.condition)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_float64_stays_float64(case):
+    model, data = case
+    model.double()
+    condition = None if data.condition is None else data.condition.double()
+    assert model.sample(4, generator=generator()).x.dtype == torch.float64
+    batch = Batch(data.x.double(), condition)
+    if isinstance(model, HasDensity):
+        assert model.log_prob(batch).dtype == torch.float64
+    if isinstance(model, HasBound):
+        assert model.elbo(batch, generator=generator()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_saved_models_give_the_same_samples(name, tmp_path):
+    model, data = build(name)
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    fresh = MODELS[name]()
+    fresh.load_state_dict(load_file(tmp_path / "w.safetensors"))
+    first, second = (
+        m.sample(
+            5, data.condition[:5] if data.condition is not None else None, generator=generator(1)
+        ).x
+        for m in (model, fresh)
+    )
+    assert torch.equal(first, second)
+
+
+class Context:
+    """What a method sees of the engine, without the step."""
+
+    batch_size, step = 40, 0
+
+    def __init__(self):
+        self.source = generator(3)
+
+    def randn(self, *shape):
+        return torch.randn(self.batch_size, *shape, generator=self.source)
+
+    def rand(self, *shape):
+        return torch.rand(self.batch_size, *shape, generator=self.source)
+
+    def minimise(self, loss, optimiser, *arguments):
+        values = loss(*arguments)
+        assert values.shape == (self.batch_size,)
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        values.mean().backward(inputs=parameters)
+        return values.mean().detach()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_parameter_gets_a_gradient(name):
+    model, data = build(name)
+    method = METHODS[name](model)
+    metrics = method.step({"data": method.prepare(data, generator())}, Context())
+    assert metrics["loss"].isfinite()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.abs().max() > 0, key
+
+
+@pytest.mark.parametrize("name", ["guided", "labelled matching", "learned"])
+def test_training_resumes_exactly(name, tmp_path):
+    whole = train(name, tmp_path / "whole", 9)
+    cut = train(name, tmp_path / "cut", 5, 9)
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, cut.state_dict()[key]), key
+
+
+# --- what training reaches ------------------------------------------------------------------------
+
+
+class Mixed:
+    """Endless samples of a mixture of three normals."""
+
+    def __init__(self, n=256):
+        self.source, self.n = generator(9), n
+
+    def __next__(self):
+        return Batch(Mixture().sample(self.n, self.source).float())
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+TRAINED = {
+    "ddpm": (Diffusion, Denoising, {"schedule": "linear", "prediction": "epsilon"}),
+    "edm": (Diffusion, Denoising, {"schedule": "edm", "prediction": "edm"}),
+    "paired": (DiffusionFlow, FlowMatching, {}),
+    "vdm": (VariationalDiffusion, DiffusionBound, {"schedule": "learned"}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINED)
+def test_training_learns_a_mixture(name, tmp_path):
+    cls, method, options = TRAINED[name]
+    torch.manual_seed(0)
+    model = cls(PLAIN, hidden=64, depth=2, **options)
+    model.initialise(Batch(Mixture().sample(4000, generator(1)).float()))
+    engine = Engine(steps=2000, device="cpu", ema=0.99, schedule="cosine")
+    extra = {"levels": "normal"} if name == "edm" else {}
+    fit(model, method(model, learning_rate=3e-3, **extra), {"data": Mixed()}, tmp_path, engine)
+    truth = Mixture().sample(2000, generator(2))
+    drawn = model.sample(2000, generator=generator(3)).x
+    exact = Mixture().log_prob(truth).mean()
+    assert (Mixture().log_prob(drawn.double()).mean() - exact).abs() < 0.3
+    torch.testing.assert_close(drawn.T.cov(), truth.float().T.cov(), atol=0.12, rtol=0)
+    with torch.no_grad():
+        if name == "paired":
+            found = model.log_prob(Batch(truth.float())).mean()
+            assert found == pytest.approx(exact.item(), abs=0.15)
+        if name == "vdm":
+            found = model.elbo(Batch(truth.float()), generator=generator()).mean()
+            assert found == pytest.approx(exact.item(), abs=0.2)
+
+
+# --- densities ------------------------------------------------------------------------------------
+
+
+def test_the_density_of_a_sample_is_that_it_was_drawn_with():
+    model, _ = build("flow", 0.1)
+    model.double()
+    model.sampler_steps = 20
+    condition = torch.rand(6, 1, generator=generator(), dtype=torch.float64) * 2
+    drawn, log_prob = model.sample_with_log_prob(6, condition, generator=generator(4))
+    torch.testing.assert_close(model.log_prob(drawn), log_prob, rtol=1e-4, atol=1e-4)
+    assert torch.equal(drawn.condition, condition)
+    again = model.sample(6, condition, generator=generator(4)).x
+    torch.testing.assert_close(again, drawn.x)
+
+
+def test_the_density_is_normalised_in_physical_units():
+    torch.manual_seed(0)
+    schema = Schema((1,), (Variable("x"),))
+    model = DiffusionFlow(schema, Standardise(schema), hidden=8, depth=1, integration_steps=8)
+    model.initialise(Batch(5 + 3 * torch.randn(500, 1, generator=generator())))
+    randomised(model, 0.3).double()
+    x = torch.linspace(-60, 70, 2001, dtype=torch.float64)
+    with torch.no_grad():
+        density = model.log_prob(Batch(x[:, None])).exp()
+    assert torch.trapezoid(density, x).item() == pytest.approx(1, abs=0.01)
+
+
+def test_densities_and_bounds_are_differentiable():
+    for name in ("flow", "estimated flow", "learned"):
+        model, data = build(name)
+        if isinstance(model, HasDensity):
+            value = model.log_prob(data)
+        else:
+            value = model.elbo(data, generator=generator())
+        value.sum().backward()
+        for key, parameter in model.named_parameters():
+            # The bound's value does not depend on a learned schedule's inner shape on average,
+            # but each draw of it does.
+            assert parameter.grad is not None, key
+            assert parameter.grad.abs().max() > 0, key
+
+
+def test_a_learned_shape_lowers_the_variance_of_the_bound(tmp_path):
+    torch.manual_seed(0)
+    model = VariationalDiffusion(PLAIN, schedule="learned", hidden=8, depth=1)
+    batch = next(Mixed(4000))
+    model.initialise(batch)
+    method = DiffusionBound(model)
+
+    def spread():
+        source = generator(3)
+        time = torch.rand(4000, generator=source)
+        return method.spread(batch, time, torch.randn(4000, 2, generator=source)).mean()
+
+    before, ends = spread().detach(), model.schedule.ends.clone()
+    for _ in range(60):
+        method.optimisers["shape"].zero_grad()
+        spread().backward()
+        method.optimisers["shape"].step()
+    assert spread() < 0.9 * before
+    assert torch.equal(model.schedule.ends, ends)
+
+
+# --- what does not fit ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Diffusion(PLAIN, network="unet"), "unet is for images"),
+        (lambda: Diffusion(PLAIN, sampler="heun", sampler_steps=1), "heun needs at least 2"),
+        (lambda: Diffusion(PLAIN, sampler="dpm-solver", sampler_steps=1), "needs at least 2"),
+        (lambda: Diffusion(PLAIN, sampler="ddim", sampler_steps=0), "ddim needs at least 1"),
+        (lambda: Diffusion(PLAIN, guidance=2.0), "has no conditions"),
+        (lambda: Diffusion(TABLE, guidance=2.0), "condition_dropout=0.1"),
+        (lambda: Diffusion(TABLE, condition_dropout=1.0), "a share lies in"),
+        (lambda: DiffusionFlow(SPINS, Rescale(SPINS)), "exact density"),
+        (lambda: Denoising(VAE(TABLE)), "trains a diffusion model, not VAE"),
+        (lambda: Denoising(Diffusion(PLAIN, schedule="learned")), "learned is for"),
+        (lambda: FlowMatching(Diffusion(PLAIN)), "schedule=straight"),
+        (lambda: FlowMatching(Diffusion(PLAIN, **STRAIGHT, sampler="ancestral")), "adds no noise"),
+        (lambda: DiffusionBound(Diffusion(PLAIN)), "trains a variational-diffusion"),
+        (
+            lambda: DiffusionBound(VariationalDiffusion(TABLE, condition_dropout=0.1)),
+            "hides no conditions",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(build, message):
+    with pytest.raises(RecipeError, match=message):
+        build()
