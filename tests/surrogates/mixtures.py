@@ -1,8 +1,21 @@
-"""A Gaussian mixture whose diffusion is known in closed form."""
+"""A Gaussian mixture whose diffusion is known in closed form, and the schedules to diffuse it."""
 
 import math
 
 import torch
+from randomised import randomised
+
+from physgen.surrogates.diffusion.schedule import SCHEDULES
+
+
+def schedule_of(name, scale=1.0):
+    """A schedule in double precision; a learned one has a random shape between sensible ends."""
+    schedule = SCHEDULES[name]().double()
+    if name == "learned":
+        randomised(schedule, scale)
+        with torch.no_grad():
+            schedule.ends.copy_(torch.tensor([8.0, -9.0]))
+    return schedule
 
 
 class Mixture:

@@ -1,42 +1,26 @@
-"""Schedules, denoisers, samplers, likelihoods and bounds against what is known in closed form."""
+"""Schedules, denoisers, samplers and likelihoods against what is known in closed form."""
 
-import itertools
 import math
 
 import pytest
 import torch
-from mixtures import Mixture
-from randomised import generator, randomised
+from mixtures import Mixture, schedule_of
+from randomised import generator
 from torch import nn
 
 from physgen.surrogates.diffusion.denoiser import Denoiser
 from physgen.surrogates.diffusion.guidance import guided
 from physgen.surrogates.diffusion.likelihood import integrate, probability_flow
-from physgen.surrogates.diffusion.matching import transport_plan
 from physgen.surrogates.diffusion.sampler import DETERMINISTIC, ancestral
-from physgen.surrogates.diffusion.schedule import SCHEDULES, Grid, Karras, Learned
-from physgen.surrogates.diffusion.variational import bound_terms
+from physgen.surrogates.diffusion.schedule import SCHEDULES, Grid, Karras
 
 PREDICTIONS = ("epsilon", "x0", "v", "velocity", "edm")
 F64 = torch.float64
 
 
-def make(name):
-    schedule = SCHEDULES[name]().double()
-    return randomised(schedule, 1.0) if name == "learned" else schedule
-
-
-def with_ends(schedule):
-    """Keep the ends of a randomised schedule where they make sense."""
-    if isinstance(schedule, Learned):
-        with torch.no_grad():
-            schedule.ends.copy_(torch.tensor([8.0, -9.0]))
-    return schedule
-
-
 @pytest.fixture(params=SCHEDULES)
 def schedule(request):
-    return with_ends(make(request.param))
+    return schedule_of(request.param)
 
 
 # --- schedules ------------------------------------------------------------------------------------
@@ -68,7 +52,7 @@ def test_grids_fall_from_noise_to_a_clean_sample(schedule, spacing):
 
 
 def test_linear_schedule_in_a_thousand_steps_is_ddpm():
-    grid = make("linear").grid(1000, "time", torch.zeros((), dtype=F64))
+    grid = schedule_of("linear").grid(1000, "time", torch.zeros((), dtype=F64))
     square = torch.cat([grid.alpha.square().flip(0)])
     beta = 1 - square[1:] / square[:-1]
     expected = torch.linspace(1e-4, 0.02, 1000, dtype=F64)
@@ -79,7 +63,7 @@ def test_linear_schedule_in_a_thousand_steps_is_ddpm():
 
 
 def test_cosine_schedule_is_that_of_nichol_and_dhariwal():
-    grid = make("cosine").grid(1001, "time", torch.zeros((), dtype=F64))
+    grid = schedule_of("cosine").grid(1001, "time", torch.zeros((), dtype=F64))
     time = torch.linspace(1, 0, 1001, dtype=F64)
     expected = ((time + 0.008) / 1.008 * math.pi / 2).cos()
     assert (grid.alpha[:-1] - expected).abs().max() < 0.01
@@ -92,7 +76,7 @@ def test_edm_grid_is_that_of_karras():
         grid = Karras().grid(18, spacing, steps)
         torch.testing.assert_close(grid.sigma[:-1], expected)
     # Other schedules, spaced so, have the same levels between their ends.
-    grid = make("linear").grid(5, "noise", steps)
+    grid = schedule_of("linear").grid(5, "noise", steps)
     root = (grid.sigma / grid.alpha)[:-1] ** (1 / 7)
     torch.testing.assert_close(root.diff(), root.diff()[:1].expand(4))
 
@@ -172,7 +156,7 @@ def followed(schedule, denoise, z, grid):
 @pytest.mark.parametrize("name", ["cosine", "straight", "edm"])
 @pytest.mark.parametrize(("sampler", "order"), [("ddim", 1), ("heun", 2), ("dpm-solver", 2)])
 def test_samplers_converge_at_their_orders(name, sampler, order):
-    schedule = make(name)
+    schedule = schedule_of(name)
     denoise = Mixture().denoiser(schedule)
     first, last = (0.55, 0.2) if name == "edm" else (0.9, 0.1)
     start = grid_between(schedule, first, last, 60)
@@ -198,7 +182,7 @@ def test_every_sampler_draws_the_mixture():
         ("cosine", DETERMINISTIC["dpm-solver"], 40),
         ("straight", DETERMINISTIC["heun"], 15),
     ):
-        schedule, source = make(name), generator(2)
+        schedule, source = schedule_of(name), generator(2)
 
         def noise(_, source=source):
             return torch.randn(1500, 2, generator=source, dtype=F64)
@@ -256,7 +240,7 @@ class Line(nn.Module):
 
 @pytest.mark.parametrize(("weight", "expected"), [(1.0, 4.0), (0.0, 0.0), (2.5, 10.0)])
 def test_guidance_goes_on_from_the_unconditional_answer(weight, expected):
-    denoiser = Denoiser(make("cosine"), Line(), (2,), "x0").double()
+    denoiser = Denoiser(schedule_of("cosine"), Line(), (2,), "x0").double()
     condition = torch.full((3, 1), 3.0, dtype=F64)  # and 1 for being shown
     denoise = guided(denoiser, condition, weight)
     x = denoise(torch.ones(3, 2, dtype=F64), torch.zeros((), dtype=F64))
@@ -278,7 +262,7 @@ def density(schedule, denoise, x, steps=24, probe=None):
 
 @pytest.mark.parametrize("name", ["linear", "cosine", "edm", "straight"])
 def test_likelihood_of_a_mixture_is_exact_to_one_per_cent(name):
-    mixture, schedule = Mixture(), make(name)
+    mixture, schedule = Mixture(), schedule_of(name)
     x = mixture.sample(100, generator())
     found, exact = density(schedule, mixture.denoiser(schedule), x), mixture.log_prob(x)
     assert (found.mean() / exact.mean() - 1).abs() < 0.003
@@ -286,7 +270,7 @@ def test_likelihood_of_a_mixture_is_exact_to_one_per_cent(name):
 
 
 def test_hutchinson_estimates_the_same_likelihood():
-    mixture, schedule = Mixture(), make("cosine")
+    mixture, schedule = Mixture(), schedule_of("cosine")
     x = mixture.sample(5, generator())
     exact = density(schedule, mixture.denoiser(schedule), x)
     many = x.repeat(100, 1)
@@ -295,103 +279,3 @@ def test_hutchinson_estimates_the_same_likelihood():
     error = found.std(0) / 10
     assert ((found.mean(0) - exact).abs() < 4 * error + 1e-9).all()
     assert (error > 0).all()
-
-
-# --- the variational bound ------------------------------------------------------------------------
-
-
-def averaged_terms(schedule, variance, x, n_times=2000):
-    """The terms of the bound of a Gaussian whose denoiser is exact, averaged over noise and time.
-
-    They are quadratic in the noise, so that its mean over +-sqrt(2) along both axes is exact. Times
-    are dense at both ends, t = s^2 (3 - 2 s), where the noise changes fast.
-    """
-    exact = Mixture(((0.0, 0.0),), math.sqrt(variance)).denoiser(schedule)
-    axes = math.sqrt(2) * torch.cat([torch.eye(2), -torch.eye(2)]).to(F64)
-    even = (torch.arange(n_times, dtype=F64) + 0.5) / n_times
-    time, density = even.square() * (3 - 2 * even), 6 * even * (1 - even)
-    every = torch.cartesian_prod(torch.arange(n_times), torch.arange(4), torch.arange(len(x)))
-    alpha, sigma = schedule.amplitudes(schedule.log_snr(torch.ones((), dtype=F64)))
-    scale = (alpha.square() * variance + sigma.square()).sqrt()
-    with torch.no_grad():
-        terms = bound_terms(
-            exact, schedule, x[every[:, 2]], time[every[:, 0]], axes[every[:, 1]], scale
-        )
-    weighted = terms._replace(denoising_matching=terms[2] * density[every[:, 0]])
-    return [term.reshape(-1, len(x)).mean(0) for term in (*weighted, weighted.bound)], scale
-
-
-def test_terms_sum_to_a_bound_below_the_likelihood_of_a_gaussian(schedule):
-    variance = 0.6
-    x = math.sqrt(variance) * torch.randn(8, 2, generator=generator(), dtype=F64)
-    (reconstruction, prior, denoising, bound), scale = averaged_terms(schedule, variance, x)
-    torch.testing.assert_close(reconstruction - prior - denoising, bound)
-    first, last = schedule.log_snr(torch.tensor([0.0, 1.0], dtype=F64)).tolist()
-    # What the model with the exact denoiser makes: z_0 / alpha_0, and noise once more.
-    widened = math.sqrt(variance + 2 * math.exp(-first))
-    exact = Mixture(((0.0, 0.0),), widened).log_prob(x)
-    # The bound is tight, but for the two ends of the schedule.
-    assert (bound < exact).all()
-    assert (bound > exact - 0.01).all()
-    assert reconstruction[0].item() == pytest.approx(-(1 + math.log(2 * math.pi) - first))
-    alpha, sigma = schedule.amplitudes(torch.tensor(last, dtype=F64))
-    q = torch.distributions.Normal(alpha * x, sigma.detach().expand_as(x))
-    p = torch.distributions.Normal(0, scale.detach())
-    torch.testing.assert_close(prior, torch.distributions.kl_divergence(q, p).sum(1).detach())
-
-
-def test_a_wrong_denoiser_loses_what_its_error_says():
-    schedule, variance = make("cosine"), 0.6
-    x = torch.randn(3, 2, generator=generator(), dtype=F64)
-    good = averaged_terms(schedule, variance, x)[0][2]
-    worse = averaged_terms(schedule, 2 * variance, x)[0][2]
-    # E |eps - eps_hat|^2 of two widths, integrated over lambda by hand.
-    first, last = schedule.log_snr(torch.tensor([0.0, 1.0], dtype=F64)).tolist()
-    log_snr = torch.linspace(first, last, 100_001, dtype=F64)
-    snr = log_snr.exp()[:, None]
-
-    def matching(v):
-        error = (x.square().sum(1) / (1 + snr * v) ** 2 + 2 * snr * (v / (1 + snr * v)) ** 2) * snr
-        return -0.5 * torch.trapezoid(error, log_snr[:, None], dim=0)
-
-    torch.testing.assert_close(good, matching(variance), atol=1e-3, rtol=0)
-    torch.testing.assert_close(worse, matching(2 * variance), atol=1e-3, rtol=0)
-
-
-def test_the_bound_depends_on_the_ends_of_a_learned_schedule_only():
-    x = torch.randn(4, 2, generator=generator(), dtype=F64)
-    found = []
-    for scale in (0.1, 2.0):
-        schedule = with_ends(randomised(Learned().double(), scale))
-        found.append(averaged_terms(schedule, 1.0, x)[0])
-        time = torch.linspace(0, 1, 5, dtype=F64)
-        found[-1].append(schedule.log_snr(time).detach())
-    torch.testing.assert_close(found[0][3], found[1][3], atol=2e-3, rtol=0)
-    assert (found[0][4] - found[1][4]).abs().max() > 0.1
-
-
-# --- optimal transport ----------------------------------------------------------------------------
-
-
-def test_plan_is_the_best_of_all_permutations():
-    x, noise = torch.randn(2, 7, 3, generator=generator(), dtype=F64)
-    plan = transport_plan(x, noise)
-
-    def cost(order):
-        return (x - noise[list(order)]).square().sum().item()
-
-    best = min(cost(order) for order in itertools.permutations(range(7)))
-    assert cost(plan.tolist()) == pytest.approx(best)
-    assert cost(range(7)) > best
-
-
-def test_noise_stays_with_its_condition():
-    x = torch.randn(200, 2, generator=generator())
-    label = torch.randint(3, (200, 1), generator=generator(1)).float()
-    x = x + 5 * label
-    noise = torch.randn(200, 2, generator=generator(2))
-    plan = transport_plan(x, noise, label)
-    assert torch.equal(plan.sort().values, torch.arange(200))
-    assert torch.equal(label[plan], label)
-    assert (plan != torch.arange(200)).sum() > 100
-    assert not torch.equal(label[transport_plan(x, noise)], label)

@@ -113,7 +113,7 @@ class Karras(Schedule):
 
     def log_snr(self, time: Tensor) -> Tensor:
         """Return lambda."""
-        start, end = 0.002 ** (1 / CURVATURE), 80 ** (1 / CURVATURE)
+        start, end = math.pow(0.002, 1 / CURVATURE), math.pow(80, 1 / CURVATURE)
         return -2 * CURVATURE * (start + (end - start) * time).log()
 
 
