@@ -123,6 +123,8 @@ def measure(seed):
     torch.manual_seed(seed)
     digits = Digits(seed)
     maf = AutoregressiveStack(FEATURES, n_layers=LAYERS, hidden=HIDDEN)
+    start = digits.transform(digits.train, torch.Generator().manual_seed(seed))[0]
+    maf.start_at(start.x.flatten(1))
     _, bits, seconds = fit(maf, digits, 6e-3, 1.0, lambda step, _: step / STEPS)
 
     def until(_, now):

@@ -4,8 +4,8 @@ r"""Autoregressive flows: every feature is mapped given the ones before it.
 
 with one masked network for all p_i (`physgen.networks.masked`), so that z takes one pass, and x
 given z one feature after the other. h is (x - \mu) exp(-s), and may go on with a spline; \mu holds
-a linear map of all earlier features: a single layer contains every Gaussian. Between layers the
-features are put in another, random but fixed order.
+a linear map of all earlier features: a single layer contains every Gaussian, and training begins
+at that of the data. Between layers the features are put in another, random but fixed order.
 
 Data to noise in one pass is the masked autoregressive flow (MAF: Papamakarios et al., arXiv
 1705.07057; one layer is MADE, arXiv 1502.03509), noise to data in one pass the inverse
@@ -26,7 +26,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from physgen.batch import Schema
+from physgen.batch import Batch, Schema
 from physgen.networks.masked import MaskedMLP
 from physgen.surrogates.flows.bijection import (
     Bijection,
@@ -40,6 +40,9 @@ from physgen.surrogates.flows.spline import soft_bound, tail_spline
 from physgen.transforms.base import Transform
 
 Fast = Literal["density", "sampling"]
+
+GAUSSIAN_ROWS = 20_000
+"""How many samples the Gaussian at the beginning is taken from."""
 
 
 class AutoregressiveLayer(Bijection):
@@ -101,6 +104,19 @@ class AutoregressiveLayer(Bijection):
             self.network.autoregress(self._context(z, condition), draw)
         return torch.stack(found, -1)
 
+    def set_linear(self, matrix: Tensor, offset: Tensor) -> None:
+        """Become z = matrix x + offset, of a lower triangular matrix with a positive diagonal."""
+        diagonal = matrix.diagonal()
+        log_scale = (-diagonal.log()).clamp(-0.97 * LOG_SCALE_LIMIT, 0.97 * LOG_SCALE_LIMIT)
+        bias = torch.zeros_like(self.network.last.bias).view(self.features, -1)
+        bias[:, 0] = -offset / diagonal
+        bias[:, 1] = log_scale / (1 - log_scale.abs() / LOG_SCALE_LIMIT)  # Undoes `soft_bound`.
+        with torch.no_grad():
+            self.network.last.weight.zero_()
+            self.network.last.bias.copy_(bias.flatten())
+            self.network.direct[:, self.n_condition :] = -matrix.tril(-1) / diagonal[:, None]
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _root(self, x: Tensor, z: Tensor, condition: Tensor | None) -> Tensor:
         """Return x, which `forward` maps to z, with the derivatives that this gives it."""
         x = x.detach().requires_grad_()
@@ -182,6 +198,21 @@ class AutoregressiveStack(Bijection):
             z = self._reordered(i, z)
         return z
 
+    def start_at(self, x: Tensor) -> None:
+        """Make the layer nearest to the data the Gaussian of samples x, (N, features)."""
+        mean = x.mean(0)
+        away = x - mean
+        covariance = away.T @ away / len(x)
+        # So that constant features, or more features than samples, leave it invertible.
+        ridge = 1e-4 * covariance.diagonal().mean() * torch.eye(self.features).to(x)
+        factor = torch.linalg.cholesky(covariance + ridge)
+        first = self._parts()[0]
+        if self.fast == "density":
+            inverse = torch.linalg.inv(factor)
+            first.set_linear(inverse, -inverse @ mean)
+        else:
+            first.set_linear(factor, mean)
+
     def _reordered(self, i: int, z: Tensor) -> Tensor:
         """Undo the new order that comes before layer i."""
         return z.index_select(-1, self.orders_back[i - 1]) if i else z
@@ -204,6 +235,8 @@ class Autoregressive(LatentFlow):
         bins: of a spline.
         bound: splines act within [-bound, bound] of the transform's space.
     """
+
+    flow: AutoregressiveStack
 
     def __init__(
         self,
@@ -228,6 +261,14 @@ class Autoregressive(LatentFlow):
             bins=bins,
             bound=bound,
         )
+
+    def initialise(self, data: Batch | None) -> None:
+        """Fit the transform, and begin at the Gaussian of the data."""
+        super().initialise(data)
+        if data is not None:
+            generator = torch.Generator(device=data.x.device).manual_seed(0)
+            mapped, _ = self.transform(data[:GAUSSIAN_ROWS], generator)
+            self.flow.start_at(mapped.x.flatten(1).to(self.dtype))
 
 
 class AutoregressiveFlow(Autoregressive, ExactFlow):
