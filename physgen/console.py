@@ -49,24 +49,40 @@ def bars(quiet: bool) -> Iterator[Progress | None]:
 
 
 def print_mapping(mapping: dict[str, Any], as_json: bool) -> None:
-    """Print nested facts as a tree, or as JSON."""
+    """Print nested facts as a tree, without what is empty and in lines of any length, or as JSON.
+
+    Lines are not folded, so that paths and commands in them can be copied.
+    """
     if as_json:
         typer.echo(json.dumps(mapping, default=str))
         return
-    from rich.console import Console
-    from rich.tree import Tree
+    for line in _tree(mapping):
+        typer.echo(line)
 
-    def grow(tree: Tree, value: Any) -> None:
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
-            if isinstance(item, dict | list) and item:
-                grow(tree.add(str(key)), item)
-            else:
-                tree.add(f"{key}: {item}")
 
-    root = Tree("", hide_root=True)
-    grow(root, mapping)
-    Console(highlight=False).print(root)
+def _tree(value: Any, stem: str | None = None) -> Iterator[str]:
+    """Yield the lines of a tree; what stands outermost has no branch before it."""
+    facts = list(_facts(value))
+    for number, (text, inner) in enumerate(facts, 1):
+        twig, below = ("└── ", "    ") if number == len(facts) else ("├── ", "│   ")
+        yield text if stem is None else f"{stem}{twig}{text}"
+        yield from _tree(inner, "" if stem is None else f"{stem}{below}")
+
+
+def _facts(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the text of each fact that is not empty, and what is to be said below it."""
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        yield from ((part, {}) for part in value)
+        return
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        if item is None or (isinstance(item, str | dict | list) and not item):
+            continue
+        if isinstance(item, list) and all(isinstance(part, int | float) for part in item):
+            yield f"{key}: {', '.join(map(str, item))}", {}
+        elif isinstance(item, dict | list):
+            yield str(key), item
+        else:
+            yield f"{key}: {item}", {}
 
 
 def print_scorecards(cards: Mapping[str, Scorecard], as_json: bool) -> None:

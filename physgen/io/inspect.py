@@ -17,15 +17,11 @@ from typing import Any
 import numpy as np
 
 from physgen.errors import FormatError, suggest
-from physgen.io.statistics import Statistics, describe_array
-
-LOOK_ENTRIES = 50_000
-"""So many entries of each branch are read."""
+from physgen.io.statistics import describe_array
 
 _LIME = bytes.fromhex("456789ab")
 _MILC = 20103
 _PICKLE_PROTOCOLS = range(2, 6)
-_SENTINELS = {-999.0, -9999.0, -99.0, -1000.0, 999.0, 9999.0, 99999.0, -1e30}
 
 
 def inspect(path: Path) -> dict[str, Any]:
@@ -63,8 +59,10 @@ def _look(path: Path, head: bytes, found: dict[str, Any]) -> None:
         found["format"] = "HDF5"
         look_at_hdf5(path, found)
     elif head.startswith(b"root"):
+        from physgen.io.inspect_root import look_at_root
+
         found["format"] = "ROOT"
-        _look_at_root(path, found)
+        look_at_root(path, found)
     elif head.startswith(b"PK\x03\x04"):
         _look_at_zip(path, found)
     elif head.startswith(b"\x93NUMPY"):
@@ -74,95 +72,6 @@ def _look(path: Path, head: bytes, found: dict[str, Any]) -> None:
         _refuse_pickle(path, found, "pickle")
     elif not _look_at_lattice(path, head, found):
         _look_at_rest(path, head, found)
-
-
-def _look_at_root(path: Path, found: dict[str, Any]) -> None:
-    from physgen.io.trees import event_keys, open_root, open_tree, tree_names
-
-    with open_root(path) as file:
-        classes = file.classnames(recursive=True, cycle=False)
-        names = tree_names(file)
-    if not names:
-        objects = ", ".join(sorted(set(classes.values()))) or "nothing"
-        raise FormatError(f"{path}: there is no tree in this file, only {objects}")
-    kinds = {"RNTuple" if "RNTuple" in classes[name] else "TTree" for name in names}
-    found["format"] = "ROOT " + " and ".join(sorted(kinds))
-    for name in names:
-        tree = open_tree(path, name)
-        entries = int(tree.num_entries)
-        branches, usable = _look_at_branches(path, name, tree, found)
-        found["contents"][name] = {"entries": entries, "branches": branches}
-        if entries == 0:
-            _problem(found, f"{path}: tree {name!r} is empty")
-        elif not usable:
-            found["hints"].append(f"tree {name!r} has no flat branches of numbers")
-        else:
-            _advise(path, name, usable, event_keys(tree), found)
-
-
-def _look_at_branches(
-    path: Path, name: str, tree: Any, found: dict[str, Any]
-) -> tuple[dict[str, Any], list[str]]:
-    """Return a description of each branch, and the names of flat branches of numbers."""
-    import awkward as ak
-
-    from physgen.io.trees import branch_names, describe_branch, read_branch
-
-    where = f"{path}: tree {name!r}"
-    described: dict[str, Any] = {}
-    usable = []
-    for branch in branch_names(tree):
-        try:
-            array = read_branch(tree, branch, 0, min(LOOK_ENTRIES, int(tree.num_entries)), where)
-            dtype, depth = describe_branch(array, branch, where)
-        except FormatError as error:
-            # Text and objects are no fault of the file; what cannot be decoded may be.
-            described[branch] = {"not read": str(error).removeprefix(f"{where}: ")}
-            continue
-        entry: dict[str, Any] = {"dtype": dtype}
-        if depth:
-            entry["jagged"] = "[]" * depth
-            if depth == 1:
-                entry["most items"] = int(ak.max(ak.num(array, axis=1)) or 0)
-        else:
-            usable.append(branch)
-        statistics = Statistics()
-        statistics.update(ak.to_numpy(ak.flatten(array, axis=None)))
-        described[branch] = entry | statistics.to_dict()
-        if depth == 0 and statistics.first_bad_row is not None:
-            row = statistics.first_bad_row
-            _problem(found, f"{where}: branch {branch!r} row {row} holds NaN or infinity")
-        extremes = {statistics.low, statistics.high} & _SENTINELS
-        if extremes:
-            found["hints"].append(
-                f"branch {branch!r} reaches exactly {extremes.pop():g}: a sentinel for 'absent'?"
-            )
-    return described, usable
-
-
-def _advise(
-    path: Path, tree: str, usable: list[str], keys: list[str], found: dict[str, Any]
-) -> None:
-    """Say how to train on a tree, what may be its weights, and whether its rows belong together."""
-    from physgen.io.root import RootSource
-
-    found["hints"].append(
-        f"train on columns of it: physgen train events-flow data.path={path} data.tree={tree} "
-        f"'data.fields=[{','.join(usable[:4])}]'"
-    )
-    weights = [branch for branch in usable if "weight" in branch.lower()]
-    if weights:
-        found["hints"].append(f"event weights? data.weight={weights[0]}")
-    keys = [key for key in keys if key in usable]
-    if keys:
-        source = RootSource(path, tree, [keys[0]], group=keys)
-        hashes = source.keys()
-        groups = 0 if hashes is None else len(np.unique(hashes))
-        if groups < len(source):
-            found["hints"].append(
-                f"tree {tree!r} has {len(source)} rows of {groups} events: keep the rows of one "
-                f"event on one side of the split with 'data.group=[{','.join(keys)}]'"
-            )
 
 
 def _look_at_zip(path: Path, found: dict[str, Any]) -> None:

@@ -1,13 +1,16 @@
 import json
 import pickle
+import shlex
 import struct
 import zipfile
 
+import awkward as ak
 import h5py
 import numpy as np
 import pytest
 import torch
 import uproot
+import yaml
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError
@@ -114,13 +117,50 @@ def test_root_files_say_types_weights_and_events():
     assert "text" in branches["Type"]["not read"]
     assert "2304 rows of 500 events" in hints(found)
     assert "'data.group=[Run,Event]'" in hints(found)
+    assert "'data.fields=[E1,px1,py1,pz1]'" in hints(found)
     found = look(data_path("uproot-HZZ.root"))
-    assert found["contents"]["events"]["branches"]["Muon_Px"]["jagged"] == "[]"
+    assert found["contents"]["events"]["branches"]["Muon_Px"]["jagged"] == "lists"
     assert "data.weight=EventWeight" in hints(found)
     found = look(data_path("uproot-from-geant4.root"))
     assert "4808 rows of 453 events" in hints(found)
+    assert "'data.fields=[Energy,Laystrip]'" in hints(found)
+    assert "Details" not in hints(found)
+    assert "sentinel" not in hints(found)
     assert "is empty" in look(data_path("uproot-empty.root"))["problem"]
     assert "no tree in this file, only TH1F" in look(data_path("uproot-histograms.root"))["problem"]
+
+
+def test_columns_to_train_on_vary_measure_something_and_are_quoted(tmp_path):
+    rows = np.arange(200)
+    flat = {
+        "Run": rows // 100,
+        "Event": rows * 1.0,
+        "trackIndex": rows,
+        "nHit": rows % 3,
+        "always": np.ones(200),
+        "hole": np.where(rows == 3, np.nan, rows),
+        "gen_weight": rows / 200,
+        "flag": rows % 2 == 0,
+    }
+    hits = ak.unflatten(np.arange(1000.0), np.full(200, 5))
+    jagged = {"Hit_x": hits, "Hit_on": ak.values_astype(hits, "int32"), "Cell_e": hits}
+
+    def proposed(name, columns):
+        with uproot.recreate(tmp_path / name) as file:
+            types = {k: getattr(v, "dtype", None) or v.type.content for k, v in columns.items()}
+            file.mktree("a tree", types).extend(columns)
+        said = [text for text in look(tmp_path / name)["hints"] if "train on" in text]
+        return [shlex.split(text.partition("events-flow ")[2]) for text in said]
+
+    ((path, tree, fields),) = proposed("a file.root", {**flat, **jagged, "y": rows, "p": rows / 3})
+    assert path == f"data.path={tmp_path / 'a file.root'}"
+    assert tree == "data.tree=a tree"
+    assert yaml.safe_load(fields.removeprefix("data.fields=")) == ["p", "y"]
+    ((*_, fields, most),) = proposed("jagged.root", {**flat, **jagged})
+    assert (fields, most) == ("data.fields=[Hit_x,Hit_on]", "system.max_items=4")
+    del flat["nHit"]  # Without the hits it counts something else.
+    assert proposed("nothing.root", flat) == []
+    assert proposed("short.root", {"p": rows[:5] / 3}) == []
 
 
 def test_rntuple_sentinels_and_nan_in_root(tmp_path):

@@ -1,5 +1,7 @@
 """The same pipelines on files that users bring."""
 
+import shlex
+
 import awkward as ak
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import uproot
 import physgen
 from physgen import recipe
 from physgen.errors import CheckpointError, InputError
+from physgen.io.inspect import inspect
 from physgen.run import Run
 from physgen.scoring import score_ensemble
 
@@ -92,6 +95,18 @@ def test_an_rntuple(tmp_path):
     starts = (np.cumsum(counts) - counts)[first]
     assert np.array_equal(x[torch.from_numpy(first), 1].numpy(), columns["Muon_pt"][starts])
     assert np.isfinite(run.scorecard["Muon_pt[0]"].value)
+
+
+@pytest.mark.parametrize(
+    "name", ["uproot-Zmumu.root", "uproot-HZZ.root", "uproot-from-geant4.root"]
+)
+def test_what_inspect_proposes_runs(tmp_path, name):
+    hints = [hint for hint in inspect(data_path(name))["hints"] if "physgen train" in hint]
+    assert hints
+    for hint in hints:
+        recipe_name, *words = shlex.split(hint.partition("physgen train ")[2])
+        changes = {**SMALL, **recipe.parse_overrides(words)}
+        assert physgen.train(recipe_name, changes, runs=tmp_path, track=False, score=False).finished
 
 
 def test_a_tree_without_rows_is_said_to_be_empty(tmp_path):

@@ -1,0 +1,166 @@
+"""What `physgen inspect` says of ROOT files: their trees, branches, and how to train on them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from physgen.errors import FormatError
+from physgen.io.root import RootSource
+from physgen.io.statistics import Statistics
+from physgen.io.trees import (
+    branch_names,
+    describe_branch,
+    event_keys,
+    open_root,
+    open_tree,
+    read_branch,
+    tree_names,
+)
+
+LOOK_ENTRIES = 50_000
+"""So many entries of each branch are read."""
+
+_COLUMNS = 4
+"""So many columns are proposed to train on."""
+_ITEMS = 4
+"""So many items of a jagged event are proposed to be kept."""
+_FEWEST = 100
+"""No training is proposed on fewer rows."""
+_NUMBERS = re.compile(r"(index|idx|number|num|id)$", re.IGNORECASE)
+"""Integers of such names tell rows apart, and measure nothing."""
+_SENTINELS = {-999.0, -9999.0, -99.0, -1000.0, 999.0, 9999.0, 99999.0, -1e30}
+
+
+def look_at_root(path: Path, found: dict[str, Any]) -> None:
+    """Fill in format, contents, the first problem and hints.
+
+    Raises:
+        FormatError: it is damaged, or there is no tree in it.
+    """
+    with open_root(path) as file:
+        classes = file.classnames(recursive=True, cycle=False)
+        names = tree_names(file)
+    if not names:
+        objects = ", ".join(sorted(set(classes.values()))) or "nothing"
+        raise FormatError(f"{path}: there is no tree in this file, only {objects}")
+    kinds = {"RNTuple" if "RNTuple" in classes[name] else "TTree" for name in names}
+    found["format"] = "ROOT " + " and ".join(sorted(kinds))
+    for name in names:
+        tree = open_tree(path, name)
+        entries = int(tree.num_entries)
+        branches = _look_at_branches(path, name, tree, found)
+        found["contents"][name] = {"entries": entries, "branches": branches}
+        if entries == 0:
+            found["problem"] = found["problem"] or f"{path}: tree {name!r} is empty"
+        else:
+            found["hints"] += _advise(path, name, branches, event_keys(tree), entries)
+
+
+def _look_at_branches(path: Path, name: str, tree: Any, found: dict[str, Any]) -> dict[str, Any]:
+    """Return a description of each branch."""
+    import awkward as ak
+
+    where = f"{path}: tree {name!r}"
+    keys = set(event_keys(tree))
+    described: dict[str, Any] = {}
+    for branch in branch_names(tree):
+        try:
+            array = read_branch(tree, branch, 0, min(LOOK_ENTRIES, int(tree.num_entries)), where)
+            dtype, depth = describe_branch(array, branch, where)
+        except FormatError as error:
+            # Text and objects are no fault of the file; what cannot be decoded may be.
+            described[branch] = {"not read": str(error).removeprefix(f"{where}: ")}
+            continue
+        entry: dict[str, Any] = {"dtype": dtype}
+        if depth:
+            entry["jagged"] = " of ".join(["lists"] * depth)
+            if depth == 1:
+                entry["most items"] = int(ak.max(ak.num(array, axis=1)) or 0)
+        statistics = Statistics()
+        statistics.update(ak.to_numpy(ak.flatten(array, axis=None)))
+        described[branch] = entry | statistics.to_dict()
+        if depth == 0 and statistics.first_bad_row is not None:
+            row = statistics.first_bad_row
+            problem = f"{where}: branch {branch!r} row {row} holds NaN or infinity"
+            found["problem"] = found["problem"] or problem
+        extremes = {statistics.low, statistics.high} & _SENTINELS
+        if extremes and branch not in keys:
+            found["hints"].append(
+                f"branch {branch!r} reaches exactly {extremes.pop():g}: a sentinel for 'absent'?"
+            )
+    return described
+
+
+def _advise(
+    path: Path, tree: str, branches: dict[str, Any], keys: list[str], entries: int
+) -> list[str]:
+    """Say how to train on a tree, what may be its weights, and whether its rows belong together."""
+    numbers = {name: entry for name, entry in branches.items() if "dtype" in entry}
+    flat = [name for name, entry in numbers.items() if "jagged" not in entry]
+    if not numbers:
+        return [f"tree {tree!r} has no branches of numbers"]
+    hints = []
+    weights = [branch for branch in flat if "weight" in branch.lower()]
+    fields = _columns_of(numbers, {*keys, *weights})
+    if fields and entries >= _FEWEST:
+        words = [f"data.path={path}", f"data.tree={tree}", f"data.fields={_listed(fields)}"]
+        if max(numbers[name].get("most items", 0) for name in fields) > _ITEMS:
+            words.append(f"system.max_items={_ITEMS}")
+        command = " ".join(map(shlex.quote, words))
+        hints.append(f"train on columns of it: physgen train events-flow {command}")
+    if weights:
+        hints.append(f"event weights? {shlex.quote(f'data.weight={weights[0]}')}")
+    keys = [key for key in keys if key in flat]
+    if keys:
+        source = RootSource(path, tree, [keys[0]], group=keys)
+        hashes = source.keys()
+        groups = 0 if hashes is None else len(np.unique(hashes))
+        if groups < len(source):
+            hints.append(
+                f"tree {tree!r} has {len(source)} rows of {groups} events: keep the rows of one "
+                f"event on one side of the split with {shlex.quote(f'data.group={_listed(keys)}')}"
+            )
+    return hints
+
+
+def _columns_of(numbers: dict[str, Any], others: set[str]) -> list[str]:
+    """Return columns that a surrogate can learn: flat ones, else those of a jagged collection.
+
+    They vary, measure something, and are finite; floating point comes before integers.
+    """
+    collections = defaultdict(list)
+    flat = []
+    counted = {_collection(name).lower() for name, entry in numbers.items() if "jagged" in entry}
+    for name, entry in sorted(numbers.items(), key=lambda item: "float" not in item[1]["dtype"]):
+        varies = entry.get("low", 0) < entry.get("high", 0) and not {"nan", "inf"} & set(entry)
+        whole = "int" in entry["dtype"]
+        if not varies or name in others or entry["dtype"] == "bool":
+            continue
+        if whole and (
+            _NUMBERS.search(name) or (name.lower()[:1] == "n" and name.lower()[1:] in counted)
+        ):
+            continue
+        if "jagged" not in entry:
+            flat.append(name)
+        elif entry["jagged"] == "lists" and "." not in name:
+            collections[_collection(name)].append(name)
+    return (flat or max(collections.values(), key=len, default=[]))[:_COLUMNS]
+
+
+def _collection(name: str) -> str:
+    """Return the word that jagged branches of one collection begin with."""
+    return name.partition("_")[0]
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Write names as a YAML list; a name that YAML would take for something else is quoted."""
+    dumped: str = yaml.safe_dump(list(names), default_flow_style=True, width=10**6)
+    return dumped.strip().replace(", ", ",")
