@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from physgen.batch import Batch
+from physgen.errors import InputError
 from physgen.systems.base import System
 from physgen.validation.comparison import Comparison
 from physgen.validation.means import Means, estimate
@@ -26,8 +27,12 @@ def analyse(
     exact), all together by Holm's correction.
 
     Raises:
-        InputError: there are no samples.
+        InputError: there are fewer than two samples, of which no error can be known.
     """
+    if len(batch) < 2:
+        raise InputError(
+            f"samples in the chain: {len(batch)}; a mean with an error needs two or more"
+        )
     chain = torch.zeros(len(batch), dtype=torch.long) if batch.chain is None else batch.chain
     batch = batch.replace(chain=chain)
     comparison = Comparison(system=system, generated=batch)

@@ -3,6 +3,7 @@
 import shlex
 
 import awkward as ak
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -165,3 +166,24 @@ def test_a_chain_of_anybody(tmp_path):
     _, card = score_ensemble(tmp_path / "chain.npz", None, {})
     assert card["phi^2"].value == pytest.approx(1.0, abs=5 * card["phi^2"].error)
     assert card["tau_int phi^2"].value == pytest.approx(0.5, abs=0.2)
+
+
+@pytest.mark.parametrize("shape", [(400,), (400, 1)])
+@pytest.mark.parametrize("name", ["energy", "samples"])
+def test_a_series_of_measurements_is_no_lattice(tmp_path, name, shape):
+    values = np.random.default_rng(0).normal(3.0, 1.0, shape)
+    np.savez(tmp_path / "a.npz", **{name: values})
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file[name] = values
+    for file in ("a.npz", "a.h5"):
+        _, card = score_ensemble(tmp_path / file, None, {})
+        assert [row.name for row in card.rows] == ["value", "tau_int value"]
+        assert card["value"].value == pytest.approx(values.mean())
+        assert card["value"].error == pytest.approx(0.05, rel=0.3)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_a_chain_needs_two_samples(tmp_path, n):
+    np.savez(tmp_path / "a.npz", x=np.ones((n, 4, 4)))
+    with pytest.raises(InputError, match=f"samples in the chain: {n};"):
+        score_ensemble(tmp_path / "a.npz", None, {})
