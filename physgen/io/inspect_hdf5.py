@@ -10,6 +10,8 @@ import h5py
 
 from physgen.errors import FormatError
 from physgen.io.hdf5 import dataset, dataset_names, open_hdf5, stored_schema
+from physgen.io.source import blocks
+from physgen.io.spins import SpinSource
 from physgen.io.statistics import describe_array
 
 _SLOW_CHUNK = 2**14
@@ -69,7 +71,7 @@ def _recognise(path: Path, file: h5py.File, names: set[str], found: dict[str, An
         _look_at_showers(path, contents, found)
     elif "samples" in names:
         found["format"] = "spin configurations in HDF5 (rbms style)"
-        _look_at_spins(path, contents["samples"], hints)
+        _look_at_spins(path, contents["samples"], found)
     elif {"particle_features", "jet_features"} <= names:
         found["format"] = "JetNet HDF5"
         hints.append("particle_features are etarel, phirel, ptrel, mask; jet_features pt, eta, ...")
@@ -117,8 +119,16 @@ def _look_at_showers(path: Path, contents: dict[str, Any], found: dict[str, Any]
         found["hints"].append("incident energies below 1000: are they GeV? MeV are expected")
 
 
-def _look_at_spins(path: Path, samples: dict[str, Any], hints: list[str]) -> None:
+def _look_at_spins(path: Path, samples: dict[str, Any], found: dict[str, Any]) -> None:
+    hints = found["hints"]
     values = set(samples.get("values", ()))
+    if {-1, 0} <= values <= {-1, 0, 1}:
+        try:
+            for _ in blocks(SpinSource(path)):
+                pass
+        except FormatError as error:
+            found["problem"] = found["problem"] or str(error)
+            return
     sites = math.prod(samples.get("shape", [0])[1:])
     side = math.isqrt(sites)
     if values <= {0, 1} and 0 in values:

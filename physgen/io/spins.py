@@ -64,7 +64,8 @@ class SpinSource:
             _shape(self._inner.schema.shape, shape, facts.get("shape"), self._where),
             (Variable("spin", domain="spin", dtype="int8"),),
         )
-        self._low = self._lowest(facts.get("variable_type"))
+        self._declared = facts.get("variable_type")
+        self._low = self._lowest(self._declared)
 
     def __len__(self) -> int:
         return len(self._inner)
@@ -80,7 +81,7 @@ class SpinSource:
             value = values[row][wrong[row]][0].item()
             raise FormatError(
                 f"{self._where}: row {start + row} holds {value:g} where spins are {self._low} "
-                f"or 1; {_remedy(value, self._low)}"
+                f"or 1{self._remedy(value)}"
             )
         return batch.replace(x=up.to(torch.int8).mul_(2).sub_(1))
 
@@ -93,7 +94,7 @@ class SpinSource:
         return None
 
     def _lowest(self, declared: str | None) -> int:
-        """Return which value is a spin down: as declared, else the first that is not 1."""
+        """Return which value is a spin down: as declared, else the commoner of 0 and -1."""
         if declared is not None:
             if declared.lower() not in _LOWEST:
                 raise FormatError(
@@ -102,10 +103,18 @@ class SpinSource:
                 )
             return _LOWEST[declared.lower()]
         for batch in blocks(self._inner):
-            others = batch.x[batch.x != 1]
-            if others.numel():
-                return 0 if others[0] == 0 else -1
+            zeros, minuses = ((batch.x == value).sum() for value in (0, -1))
+            if zeros or minuses:
+                return 0 if zeros > minuses else -1
         return -1
+
+    def _remedy(self, value: float) -> str:
+        if value not in (0, -1):
+            return "; it is damaged, or not a file of spins"
+        kind = "bernoulli" if value == 0 else "ising"
+        remedy = f"; use 0/1 or -1/+1 throughout, and set variable_type to {kind!r} if it is that"
+        # Undeclared, the other one was seen to be the spin down.
+        return remedy if self._declared else f": -1, 0 and 1 all occur{remedy}"
 
 
 @contextmanager
@@ -192,10 +201,3 @@ def _shape(
         f"{where} holds {size} spins a configuration{square}, and the system is a lattice of "
         f"{'x'.join(map(str, wanted))}; set system.shape={remedy}, or choose another file"
     )
-
-
-def _remedy(value: float, low: int) -> str:
-    if value in (0, -1) and value != low:
-        kind = "bernoulli" if value == 0 else "ising"
-        return f"use 0/1 or -1/+1 throughout, and set variable_type to {kind!r} if it is that"
-    return "it is damaged, or not a file of spins"

@@ -68,6 +68,16 @@ def test_spin_files(tmp_path, low, said):
     assert found["contents"]["samples"]["values"] == sorted({low, 1})
 
 
+def test_spins_of_three_values_are_a_problem_of_a_row(tmp_path):
+    samples = np.where(np.arange(160).reshape(10, 16) % 3 == 0, -1, 1)
+    samples[6, 2] = 0
+    with h5py.File(tmp_path / "spins.h5", "w") as file:
+        file["samples"] = samples
+    problem = look(tmp_path / "spins.h5")["problem"]
+    assert "dataset 'samples': row 6 holds 0" in problem
+    assert "-1, 0 and 1 all occur" in problem
+
+
 def test_what_physgen_wrote_has_units(tmp_path):
     schema = Schema((2,), (Variable("e", "MeV"),), (Variable("theta", "rad"),))
     with hdf5_writer(tmp_path / "a.h5", schema=schema) as append:

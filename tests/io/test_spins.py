@@ -95,8 +95,13 @@ def test_another_dataset_and_chain_can_be_named(tmp_path, spins):
 def test_zero_and_minus_one_mixed_are_refused_with_the_row(tmp_path, spins):
     mixed = spins.copy()
     mixed[7, 1, 2] = 0
-    with pytest.raises(FormatError, match="row 7 holds 0 where spins are -1 or 1"):
+    with pytest.raises(FormatError, match="row 7 holds 0 where spins are -1 or 1: -1, 0 and 1 all"):
         SpinSource(h5(tmp_path / "a.h5", mixed)).read(5, 10)
+    mixed[3, 0, 0] = 0
+    mixed[0, 0, 0] = 1
+    mixed[0, 0, 1] = 0
+    with pytest.raises(FormatError, match="row 0 holds 0 where spins are -1 or 1"):
+        SpinSource(h5(tmp_path / "b.h5", mixed)).read(0, 50)
 
 
 def test_a_declaration_that_does_not_hold_is_refused(tmp_path, spins):
