@@ -13,7 +13,7 @@ import torch
 
 from physgen import __version__
 from physgen.batch import Batch, Schema
-from physgen.engine.device import describe_machine
+from physgen.engine.device import describe_machine, describe_revision
 from physgen.errors import CheckpointError, RecipeError
 from physgen.export import card as cards
 from physgen.io.source import HasNotes, Source
@@ -202,7 +202,12 @@ class Run:
 
     def write_provenance(self, extra: Mapping[str, Any]) -> None:
         """Store what this run was made with, beside its recipe."""
-        content = {"physgen": __version__, "machine": describe_machine(), **extra}
+        content = {
+            "physgen": __version__,
+            "git": describe_revision(),
+            "machine": describe_machine(),
+            **extra,
+        }
         with atomic(self.path / "provenance.json", overwrite=True) as part:
             part.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
 

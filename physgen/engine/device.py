@@ -1,12 +1,14 @@
-"""Which device to train on, and what machine this is."""
+"""Which device to train on, what machine this is, and which revision of physgen runs on it."""
 
 from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -99,6 +101,27 @@ def describe_machine() -> dict[str, Any]:
             for name in ("physgen", "torch", "numpy", "scipy", "numba", "h5py", "uproot", "mlflow")
         },
     }
+
+
+def describe_revision(folder: Path = Path(__file__).parents[2]) -> dict[str, Any] | None:
+    """Return the git revision of the clone that physgen runs from, and whether it was changed.
+
+    `None` where physgen is installed from a package, or git is absent.
+    """
+    if not (folder / ".git").exists():
+        return None
+    # Looking must not take the lock of whoever works in the clone.
+    command = ["git", "--no-optional-locks", "-C", str(folder)]
+    try:
+        revision, changes = (
+            subprocess.run(
+                [*command, *words], capture_output=True, text=True, check=True, timeout=10
+            ).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"revision": revision, "dirty": bool(changes)}
 
 
 def _version(package: str) -> str | None:
