@@ -188,6 +188,14 @@ def test_training_does_not_notice_a_server_that_never_answers(tmp_path):
     assert len((tmp_path / "journal.jsonl").read_text().splitlines()) == 22
 
 
+def test_modules_of_the_users_folder_do_not_stand_for_those_of_python(tmp_path, monkeypatch):
+    (tmp_path / "random.py").write_text("open('imported', 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    with Tracker(tmp_path / "run", "http://127.0.0.1:9", patience=60.0) as tracker:
+        assert tracker.close()
+    assert not (tmp_path / "imported").exists()
+
+
 def test_a_tracker_that_cannot_start_is_silent(tmp_path, monkeypatch):
     def refuse(*arguments, **keywords):
         raise OSError("no processes left")

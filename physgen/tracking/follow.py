@@ -37,7 +37,9 @@ class Tracker:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Tracker:
-        command = [sys.executable, "-m", "physgen.tracking.follow", str(self.directory), self.uri]
+        # -P, or a file in the user's folder called random.py would stand for Python's own module.
+        module = [sys.executable, "-P", "-m", "physgen.tracking.follow"]
+        command = [*module, str(self.directory), self.uri]
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             with (self.directory / LOG).open("ab") as log:
