@@ -23,7 +23,12 @@ from physgen.surrogates.base import Method, StepContext, Surrogate
 from physgen.surrogates.diffusion.denoiser import Denoise, Denoiser, Prediction
 from physgen.surrogates.diffusion.guidance import conditioned, guided, shown
 from physgen.surrogates.diffusion.sampler import DETERMINISTIC, FEWEST, SamplerName, ancestral
-from physgen.surrogates.diffusion.schedule import SCHEDULES, ScheduleName, Spacing
+from physgen.surrogates.diffusion.schedule import (
+    SCHEDULES,
+    Schedule,
+    ScheduleName,
+    Spacing,
+)
 from physgen.transforms.base import Transform
 
 AT_ONCE = 1024
@@ -93,8 +98,12 @@ class Diffusion(Surrogate):
                     f"samples have shape {shape}; take mlp"
                 )
             body = UNet(shape, n_condition, channels=channels, periodic=periodic)
-        self.schedule = SCHEDULES[schedule]()
-        self.denoiser = Denoiser(self.schedule, body, shape, prediction)
+        self.denoiser = Denoiser(SCHEDULES[schedule](), body, shape, prediction)
+
+    @property
+    def schedule(self) -> Schedule:
+        """How the noise rises; a part of the denoiser, so that its parameters are there once."""
+        return self.denoiser.schedule
 
     def initialise(self, data: Batch | None) -> None:
         """Fit the transform, and measure how large its samples are."""
