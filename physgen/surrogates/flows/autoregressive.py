@@ -35,12 +35,17 @@ from physgen.surrogates.flows.bijection import (
     LatentFlow,
     fixed_orders,
 )
-from physgen.surrogates.flows.coupling import LOG_SCALE_LIMIT, CouplingKind
+from physgen.surrogates.flows.coupling import CouplingKind
 from physgen.surrogates.flows.spline import soft_bound, tail_spline
 from physgen.transforms.base import Transform
 
 Fast = Literal["density", "sampling"]
 
+LOG_SCALE_LIMIT = 1.0
+"""Bound on |s| of one layer: few images are learnt by heart through narrow conditionals. Layers add
+up; data far from unit width want a standardising transform."""
+START_LIMIT = 0.97 * LOG_SCALE_LIMIT
+"""Bound on |s| where training begins: the bound itself is never reached."""
 GAUSSIAN_ROWS = 20_000
 """How many samples the Gaussian at the beginning is taken from."""
 
@@ -107,7 +112,7 @@ class AutoregressiveLayer(Bijection):
     def set_linear(self, matrix: Tensor, offset: Tensor) -> None:
         """Become z = matrix x + offset, of a lower triangular matrix with a positive diagonal."""
         diagonal = matrix.diagonal()
-        log_scale = (-diagonal.log()).clamp(-0.97 * LOG_SCALE_LIMIT, 0.97 * LOG_SCALE_LIMIT)
+        log_scale = (-diagonal.log()).clamp(-START_LIMIT, START_LIMIT)
         bias = torch.zeros_like(self.network.last.bias).view(self.features, -1)
         bias[:, 0] = -offset / diagonal
         bias[:, 1] = log_scale / (1 - log_scale.abs() / LOG_SCALE_LIMIT)  # Undoes `soft_bound`.
@@ -211,7 +216,9 @@ class AutoregressiveStack(Bijection):
             inverse = torch.linalg.inv(factor)
             first.set_linear(inverse, -inverse @ mean)
         else:
-            first.set_linear(factor, mean)
+            # Where the bound on scales cuts, means stay right.
+            cut = factor.diagonal().log().clamp(-START_LIMIT, START_LIMIT).exp()
+            first.set_linear(factor + torch.diag(cut - factor.diagonal()), mean)
 
     def _reordered(self, i: int, z: Tensor) -> Tensor:
         """Undo the new order that comes before layer i."""
