@@ -1,8 +1,9 @@
-"""What the command line draws in a terminal: progress bars, trees, the table of scores."""
+"""What the command line shows: progress in bars or lines, trees, the table of scores."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import TaskID
 
     from physgen.training import Progress
@@ -18,11 +20,19 @@ if TYPE_CHECKING:
 
 @contextmanager
 def bars(quiet: bool) -> Iterator[Progress | None]:
-    """Draw one progress bar a stage on standard error."""
+    """Draw one progress bar a stage on standard error; into a file or pipe, write plain lines."""
     if quiet:
         yield None
         return
     from rich.console import Console
+
+    console = Console(stderr=True)
+    with _drawn(console) if console.is_terminal else _written() as progress:
+        yield progress
+
+
+@contextmanager
+def _drawn(console: Console) -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Display
 
@@ -33,19 +43,46 @@ def bars(quiet: bool) -> Iterator[Progress | None]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[figures]}"),
     )
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        console.width = 110
     with Display(*columns, console=console) as display:
         tasks: dict[str, TaskID] = {}
 
         def progress(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
             if stage not in tasks:
                 tasks[stage] = display.add_task(stage, total=total, figures="")
-            text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-            display.update(tasks[stage], completed=done, total=total, figures=text)
+            display.update(tasks[stage], completed=done, total=total, figures=_listed(figures))
 
         yield progress
+
+
+@contextmanager
+def _written() -> Iterator[Progress]:
+    """Write one line when a stage begins, and one when it ends or is left."""
+    begun: dict[str, float] = {}
+    last: dict[str, str] = {}
+
+    def end(stage: str) -> None:
+        seconds = time.monotonic() - begun[stage]
+        typer.echo(f"{stage}: {last.pop(stage)}  {seconds:.1f} s", err=True)
+
+    def progress(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        if stage not in last:
+            if done >= total and stage in begun:
+                return  # It has ended already.
+            begun[stage] = time.monotonic()
+            typer.echo(f"{stage}: begins", err=True)
+        last[stage] = f"{done}/{total}  {_listed(figures)}".rstrip()
+        if done >= total:
+            end(stage)
+
+    try:
+        yield progress
+    finally:
+        for stage in list(last):
+            end(stage)
+
+
+def _listed(figures: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
 
 
 def print_mapping(mapping: dict[str, Any], as_json: bool) -> None:

@@ -82,6 +82,8 @@ def train_run(run: Run, world: World, tell: Progress, *, force: bool = False) ->
             LOG.warning("%s: %s", name, sentence)
         tell(f"{name}: train", step, recipe.engine.steps, _brief(metrics))
 
+    if world.first:
+        tell(f"{name}: train", 0, recipe.engine.steps, {})
     result = fit(
         surrogate,
         method,

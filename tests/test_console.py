@@ -1,6 +1,10 @@
 """What is printed in a terminal, and where there is none."""
 
-from physgen.console import print_mapping
+import re
+
+import pytest
+
+from physgen.console import bars, print_mapping
 
 
 def test_facts_are_printed_whole_without_what_is_empty(capsys):
@@ -19,3 +23,38 @@ def test_facts_are_printed_whole_without_what_is_empty(capsys):
         "    └── 0",
         "        └── n: 0",
     ]
+
+
+def seconds_hidden(text):
+    return re.sub(r"  \d+\.\d s$", "  T", text, flags=re.MULTILINE).splitlines()
+
+
+def test_without_a_terminal_each_stage_is_a_line_when_it_begins_and_one_when_it_ends(capsys):
+    with bars(quiet=False) as progress:
+        progress("a: train", 0, 200, {})
+        assert capsys.readouterr().err == "a: train: begins\n"
+        progress("a: train", 100, 200, {"loss": 2.0})
+        assert capsys.readouterr().err == ""
+        progress("a: train", 200, 200, {"loss": 1.23456, "ess": 0.5})
+        progress("a: train", 200, 200, {})
+        ended = "a: train: 200/200  loss 1.235  ess 0.5  T"
+        assert seconds_hidden(capsys.readouterr().err) == [ended]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_stage_that_is_left_says_how_far_it_came(capsys):
+    def work():
+        with bars(quiet=False) as progress:
+            progress("a: train", 3, 200, {"loss": 2.0})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    begun, left = seconds_hidden(capsys.readouterr().err)
+    assert (begun, left) == ("a: train: begins", "a: train: 3/200  loss 2  T")
+
+
+def test_quiet_is_quiet(capsys):
+    with bars(quiet=True) as progress:
+        assert progress is None
+    assert capsys.readouterr() == ("", "")
