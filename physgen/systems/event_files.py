@@ -6,7 +6,8 @@ Columns of HDF5 and npz files are datasets of their own, or those of the table t
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError, suggest
-from physgen.io.hdf5 import HDF5Source
-from physgen.io.npz import open_npz
+from physgen.io.hdf5 import HDF5Source, dataset_names, open_hdf5
+from physgen.io.npz import open_npz, read_arrays
 from physgen.io.root import RootSource
 from physgen.io.shipped import shipped
 from physgen.io.source import HasNotes, Source, blocks, digest_of
+from physgen.io.trees import branch_names, describe_branch, event_keys, open_tree, read_branch
 
 PACKAGED = "skhep-testdata:"
 """Begins paths of files inside the package scikit-hep-testdata."""
@@ -96,6 +98,35 @@ def open_columns(
             raise FormatError(f"{path}: data.group is read from ROOT or HDF5 files, not from npz")
         return _columns(path, names, weight, lambda name: open_npz(path, x=name))
     return _columns(path, names, weight, lambda name: HDF5Source(path, x=name, group=group))
+
+
+def columns_to_choose(path: Path, tree: str | None) -> str:
+    """Return which columns a file has, with an example of how to name some; "" if it is absent.
+
+    Raises:
+        FormatError: the file cannot be read, or has several trees to choose from.
+    """
+    if not path.is_file():
+        return ""
+    if path.suffix == ".root":
+        opened = open_tree(path, tree)
+        names = branch_names(opened)
+        example = list(itertools.islice(_flat_branches(opened, str(path)), 2))
+    else:
+        names = list(read_arrays(path)) if path.suffix == ".npz" else dataset_names(open_hdf5(path))
+        example = names[:2]
+    return f"{suggest('', names)}; such as 'data.fields=[{','.join(example or names[:1])}]'"
+
+
+def _flat_branches(tree: Any, where: str) -> Iterator[str]:
+    """Yield the branches of one number a row, but for those that say which event it is."""
+    for name in branch_names(tree):
+        try:
+            _, depth = describe_branch(read_branch(tree, name, 0, 1, where), name, where)
+        except FormatError:
+            continue
+        if depth == 0 and name not in event_keys(tree):
+            yield name
 
 
 class Unrolled:

@@ -33,6 +33,7 @@ from physgen.systems.base import Derived
 from physgen.systems.event_files import (
     CARD_KEYS,
     Unrolled,
+    columns_to_choose,
     located,
     open_columns,
     read_card,
@@ -187,7 +188,9 @@ class EventTable:
             card = read_card(Path(self.path))
             given = {key: given[key] or card.get(key) for key in CARD_KEYS} | {"path": card["path"]}
         if not given["fields"]:
-            raise RecipeError("system events: name the columns of the table in data.fields")
+            path = given["path"]
+            known = "" if path is None else columns_to_choose(located(str(path)), given["tree"])
+            raise RecipeError(f"system events: name the columns of the table in data.fields{known}")
         return given
 
     @cached_property

@@ -160,6 +160,19 @@ def test_jagged_events_become_rows_and_are_written_jagged(tmp_path):
     assert torch.equal(back.x, batch.x)
 
 
+def test_where_no_columns_are_named_those_of_the_file_are(tmp_path):
+    with pytest.raises(
+        RecipeError,
+        match=r"data\.fields; there are .*'Type'.* 8 more; such as 'data.fields=\[E1,px1\]'",
+    ):
+        _ = EventTable(path=f"{PACKAGED}uproot-Zmumu.root").schema
+    with pytest.raises(FormatError, match=r"which tree.*set data\.tree"):
+        _ = EventTable(path=f"{PACKAGED}uproot-issue63.root").schema
+    np.savez(tmp_path / "a.npz", pt=np.ones(3), eta=np.ones(3))
+    with pytest.raises(RecipeError, match=r"'eta', 'pt'; such as 'data\.fields=\[pt,eta\]'"):
+        _ = EventTable(path=str(tmp_path / "a.npz")).schema
+
+
 def test_faults_are_named(tmp_path):
     with pytest.raises(FormatError, match=r"did you mean 'uproot-HZZ\.root'"):
         packaged("uproot-HZ.root", "x")
