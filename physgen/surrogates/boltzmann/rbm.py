@@ -109,8 +109,8 @@ class RBM(BoltzmannMachine):
 
     def physical(self, x: Tensor) -> Tensor:
         """Return spins as samples of the type that files have."""
-        spins = x.to(torch.int8)
-        return (spins + 1) // 2 if self.binary else spins
+        values = (x + 1) / 2 if self.binary else x
+        return values.to(getattr(torch, self.schema.variables[0].dtype))
 
     def statistic(self, x: Tensor) -> Tensor:
         """Return the spins themselves."""
