@@ -27,14 +27,17 @@ class Ordered(Transform):
         schema: of a table, one variable a column; `low` of a smaller column is its limit (0 if it
             has none), and must be a limit of the larger one too.
         pairs: names (larger, smaller), in an order in which a larger column is not changed before.
+            A pair that the table has neither of is left out, so that one recipe serves other
+            tables too.
 
     Raises:
-        RecipeError: a name is no column, or a column would be changed twice.
+        RecipeError: the other name of a pair is no column, or a column would be changed twice.
         DomainError: while fitting, for a row that is not in order.
     """
 
     def __init__(self, schema: Schema, *, pairs: tuple[tuple[str, str], ...]) -> None:
         super().__init__()
+        pairs = tuple(pair for pair in pairs if set(pair) & set(schema.names))
         for name in (name for pair in pairs for name in pair):
             if name not in schema.names:
                 raise RecipeError(

@@ -67,6 +67,13 @@ def test_equal_values_stay_finite():
     torch.testing.assert_close(transform.inverse(mapped).x, x)
 
 
+def test_pairs_of_other_tables_are_left_out():
+    x = rows(5)
+    transform = Ordered(SCHEMA, pairs=(("theirs", "too"), *PAIRS))
+    transform.fit(Batch(x))
+    assert torch.equal(transform(Batch(x))[0].x, Ordered(SCHEMA, pairs=PAIRS)(Batch(x))[0].x)
+
+
 def test_faults_are_named():
     with pytest.raises(RecipeError, match="did you mean 'second'"):
         Ordered(SCHEMA, pairs=(("first", "secnd"),))
