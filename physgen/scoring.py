@@ -179,7 +179,13 @@ def halves(source: Source, limit: int) -> tuple[Batch, Batch, Groups]:
     Raises:
         InputError: there are too few rows.
     """
-    parts = split(len(source), keys=source.keys(), fractions=(0.5, 0.5, 0.0), seed=TRUTH_SEED)
+    parts = split(
+        len(source),
+        keys=source.keys(),
+        fractions=(0.5, 0.5, 0.0),
+        seed=TRUTH_SEED,
+        name=source.name,
+    )
     return two_samples(source, parts.train, parts.validation, limit)
 
 

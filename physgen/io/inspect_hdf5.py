@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import h5py
@@ -113,7 +114,7 @@ def _look_at_showers(path: Path, contents: dict[str, Any], found: dict[str, Any]
     found["hints"].append(
         f"{n_voxels} voxels"
         + (f", as many as public CaloChallenge set {known}" if known else "")
-        + f": physgen train calo-flow data.path={path} data.binning=BINNING.xml"
+        + f": physgen train calo-flow {quote(f'data.path={path}')} data.binning=BINNING.xml"
     )
     if energies.get("high", math.inf) < 1000:
         found["hints"].append("incident energies below 1000: are they GeV? MeV are expected")
@@ -139,5 +140,5 @@ def _look_at_spins(path: Path, samples: dict[str, Any], found: dict[str, Any]) -
     if side * side == sites:
         hints.append(
             f"{sites} sites a sample, a square lattice of {side}x{side}? physgen train ising-rbm "
-            f"data.path={path} 'system.shape=[{side},{side}]'"
+            f"{quote(f'data.path={path}')} 'system.shape=[{side},{side}]'"
         )

@@ -58,14 +58,17 @@ def test_calochallenge_files(tmp_path):
 )
 def test_spin_files(tmp_path, low, said):
     samples = np.where(np.arange(160).reshape(10, 16) % 3 == 0, low, 1)
-    with h5py.File(tmp_path / "spins.h5", "w") as file:
+    with h5py.File(tmp_path / "my spins.h5", "w") as file:
         file["samples"] = samples
         file["variable_type"] = "bernoulli"
-    found = look(tmp_path / "spins.h5")
+    found = look(tmp_path / "my spins.h5")
     assert "rbms style" in found["format"]
     assert found["problem"] is None
     assert said in hints(found)
     assert found["contents"]["samples"]["values"] == sorted({low, 1})
+    if low != -2:
+        path = f"data.path={tmp_path / 'my spins.h5'}"
+        assert shlex.split(found["hints"][-1].partition("ising-rbm ")[2])[0] == path
 
 
 def test_spins_of_three_values_are_a_problem_of_a_row(tmp_path):

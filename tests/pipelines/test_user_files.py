@@ -14,7 +14,7 @@ from physgen import recipe
 from physgen.errors import CheckpointError, InputError
 from physgen.io.inspect import inspect
 from physgen.run import Run
-from physgen.scoring import score_ensemble
+from physgen.scoring import score_ensemble, score_files
 
 SMALL = {"engine.steps": 4, "engine.batch_size": 64, "validation.metrics": [{"kind": "means"}]}
 
@@ -116,6 +116,8 @@ def test_a_tree_without_rows_is_said_to_be_empty(tmp_path):
     changes = {"data.path": str(tmp_path / "a.root"), "data.fields": ["pt", "eta"]}
     with pytest.raises(InputError, match=r"a\.root holds no rows"):
         train("events-flow", changes, tmp_path)
+    with pytest.raises(InputError, match=r"a\.root holds no rows"):
+        score_files(tmp_path / "a.root", tmp_path / "a.root", "events-flow", changes)
 
 
 def test_showers_of_a_user(tmp_path):
