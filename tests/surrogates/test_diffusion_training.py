@@ -33,7 +33,18 @@ class Mixed:
 
 
 TRAINED = {
-    "ddpm": (Diffusion, Denoising, {"schedule": "linear", "prediction": "epsilon"}),
+    "ddpm": (
+        Diffusion,
+        Denoising,
+        {
+            "schedule": "linear",
+            "prediction": "epsilon",
+            "sampler": "ancestral",
+            "sampler_steps": 300,
+            "spacing": "time",
+        },
+    ),
+    "v": (Diffusion, Denoising, {}),
     "edm": (Diffusion, Denoising, {"schedule": "edm", "prediction": "edm"}),
     "paired": (DiffusionFlow, FlowMatching, {}),
     "vdm": (VariationalDiffusion, DiffusionBound, {"schedule": "learned"}),
