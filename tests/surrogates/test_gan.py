@@ -295,7 +295,7 @@ def linear_generator(mean, deviation):
 def fit_critic(surrogate, steps, **options):
     """Train the critic alone on N(0, 1); return the means of its journal over the last steps."""
     torch.manual_seed(0)
-    method = Adversarial(surrogate, steps=1, hidden=(32, 32), **options)
+    method = Adversarial(surrogate, steps=1, hidden=(32, 32), r1=0.0, **options)
     optimiser, context = method.optimisers["critic"], Context(512)
     penalty = method.gradient_penalty
     for step in range(steps):
