@@ -289,8 +289,8 @@ class Calorimeter:
         depths = self.depths or tuple(np.linspace(0, 25, len(layers) + 1))
         if len(depths) != len(layers) + 1:
             raise RecipeError(
-                f"{len(layers)} layers need {len(layers) + 1} depths, not {len(depths)}; leave "
-                "them empty for equal layers"
+                f"{len(layers)} layers need {len(layers) + 1} depths, not {len(depths)}; set "
+                "system.depths=[] for equal layers"
             )
         beam = Beam(
             converts=self.geometry.pid == 22,

@@ -251,7 +251,7 @@ def test_names_are_suggested():
         Calorimeter(absorber="leed").simulate(1, 1)
     with pytest.raises(InputError, match=r"did you mean 'calo-368.xml'"):
         Calorimeter(binning=Path("calo-36.xml")).schema  # noqa: B018
-    with pytest.raises(RecipeError, match="5 layers need 6 depths"):
+    with pytest.raises(RecipeError, match=r"5 layers need 6 depths.*set system\.depths=\[\]"):
         Calorimeter(depths=(0.0, 1.0)).simulate(1, 1)
     with pytest.raises(DomainError, match="incident energies"):
         Calorimeter().observables(Batch(x=torch.zeros(1, 368)))
