@@ -5,7 +5,9 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -257,15 +259,37 @@ def compare(
     """
     plan = read_plan(name)
     presets = {recipe: preset_for(plan, recipe) for recipe in plan.recipes}
-    done = [
-        train(recipe, plan.overrides, preset=preset, runs=runs, track=False, progress=progress)
-        for recipe, preset in presets.items()
-    ]
-    found = families(plan, done)
+    for recipe, preset in presets.items():
+        read(recipe, plan.overrides, preset)
+    tell = progress or _silent
+    stage = f"{name}: families"
+    tell(stage, 0, len(presets), {})
+    # Small networks gain little from several threads: one family a core.
+    workers = 1 if choose_device("auto").type == "cuda" else torch.get_num_threads()
+    done = {}
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        begun = {
+            pool.submit(_train_alone, recipe, plan.overrides, preset, Path(runs)): recipe
+            for recipe, preset in presets.items()
+        }
+        try:
+            for future in as_completed(begun):
+                done[begun[future]] = Run(future.result())
+                tell(stage, len(done), len(presets), {})
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    found = families(plan, [done[recipe] for recipe in plan.recipes])
     table = output.with_suffix(".md")
     with atomic(table, overwrite=True) as part:
         part.write_text(markdown(found), encoding="utf-8")
     return [page(found, output), table]
+
+
+def _train_alone(recipe: str, overrides: Mapping[str, Any], preset: str | None, runs: Path) -> Path:
+    """Train and score on one thread, in a process of its own; return the run directory."""
+    torch.set_num_threads(1)
+    return train(recipe, overrides, preset=preset, runs=runs, track=False).path
 
 
 def simulate(recipe: Recipe, output: Path, n: int, seed: int, *, overwrite: bool = False) -> None:

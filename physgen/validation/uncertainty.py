@@ -95,7 +95,8 @@ def gamma_method(
     if chain is None:
         sums = delta
         if group is not None:
-            sums = np.bincount(np.unique(np.asarray(group), return_inverse=True)[1], weights=delta)
+            numbers = np.unique(np.asarray(group), return_inverse=True)[1]
+            sums = np.asarray(np.bincount(numbers, weights=delta), dtype=float64)
             n_used = min(n_used, len(sums))
             if n_used < 2:
                 return Estimate(value, float("nan"))
