@@ -193,7 +193,9 @@ class _Pool:
         weights = self.weights if times is None else self.weights * times
         ours = np.cumsum(np.where(labels, weights, 0.0), axis=1)
         theirs = np.cumsum(weights, axis=-1) - ours
-        parts = [ours / ours[:, -1:], theirs / theirs[:, -1:]]
+        # A resampling of few rows may hold none of them.
+        totals = [np.where(part[:, -1:] == 0, 1.0, part[:, -1:]) for part in (ours, theirs)]
+        parts = [ours / totals[0], theirs / totals[1]]
         difference = np.abs(parts[0] - parts[1])
         p, q = (self._histogram(part) for part in parts)
         filled = p + q != 0

@@ -116,6 +116,11 @@ def test_bootstrap_error_matches_repetition():
     assert found.error.wasserstein == pytest.approx(np.std(values), rel=0.3)
 
 
+def test_resampling_a_handful_of_rows_may_leave_none():
+    found = resample([1.0, 2.0, 3.0], [1.5], seed=0, n_bootstraps=50)
+    assert np.isfinite(found.error.wasserstein)
+
+
 def test_resampling_is_seeded_and_independent_of_chunks(monkeypatch):
     a, b = np.random.default_rng(7).normal(size=(2, 300))
     first = resample(a, b, seed=3)
