@@ -1,0 +1,81 @@
+"""Samples per second of every family on 8x8 digits, eager and compiled.
+
+The recipes are those of `physgen report --compare digits`. Speed does not depend on what a
+surrogate has learnt, so that they are fitted where they must be, and not trained. What is a map of
+noise is timed as that map; Markov chains are timed from their burn-in on, and cannot be compiled.
+"""
+
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import torch
+
+from physgen.comparing import read_plan
+from physgen.recipe import read
+from physgen.run import Run
+from physgen.surrogates.base import FromNoise
+
+SAMPLES, REPEATS = 512, 5
+
+
+def surrogate_of(name, folder):
+    """Return the surrogate of a recipe as it begins its training."""
+    run, _ = Run.create(read(name), folder)
+    surrogate = run.build_surrogate()
+    surrogate.initialise(run.training_sample())
+    return surrogate.eval()
+
+
+def draws(surrogate):
+    """Return how it draws, eager and, where it is a map of noise, compiled."""
+    noise = torch.Generator().manual_seed(0)
+    if not isinstance(surrogate, FromNoise):
+        return [lambda: surrogate.sample(SAMPLES, generator=noise)]
+    z = torch.randn(SAMPLES, *surrogate.noise_shape, generator=noise)
+    condition = surrogate.conditions.draw(SAMPLES, noise)
+    compiled = torch.compile(surrogate.push)
+    return [lambda: surrogate.push(z, condition), lambda: compiled(z, condition)]
+
+
+def seconds(draw):
+    start = time.perf_counter()
+    draw()
+    return time.perf_counter() - start
+
+
+def measure(name, folder):
+    """Return one row: samples/s eager, and how many times faster compiled."""
+    ways = draws(surrogate_of(name, folder))
+    with torch.no_grad():
+        for way in ways:
+            way()
+        times = [[seconds(way) for way in ways] for _ in range(REPEATS)]
+    row = {
+        "name": f"{name}, eager",
+        "value": SAMPLES / sorted(t[0] for t in times)[REPEATS // 2],
+        "unit": "samples/s",
+    }
+    if len(ways) > 1:
+        ratios = sorted(t[0] / t[1] for t in times)
+        row["peer"] = "compiled"
+        row["peer_value"] = SAMPLES / sorted(t[1] for t in times)[REPEATS // 2]
+        row["ratio"] = {"median": ratios[REPEATS // 2], "min": ratios[0], "max": ratios[-1]}
+    return row
+
+
+def run() -> dict:
+    """Return the figures."""
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in read_plan("digits").recipes:
+            try:
+                rows.append(measure(name, Path(folder)))
+            except Exception as error:
+                rows.append({"name": f"{name}, eager", "error": f"{type(error).__name__}: {error}"})
+            torch._dynamo.reset()
+            print(rows[-1], flush=True)
+    return {"threads": 1, "rows": rows}
