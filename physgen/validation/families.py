@@ -98,7 +98,8 @@ def table(found: Families) -> list[dict[str, str]]:
 def markdown(found: Families) -> str:
     """Return the table in Markdown, for documents."""
     headings = ["family", *FACTS, *found.columns]
-    lines = [f"| {' | '.join(headings)} |", f"| {' | '.join(['---'] * len(headings))} |"]
+    escaped = [heading.replace("|", "\\|") for heading in headings]
+    lines = [f"| {' | '.join(escaped)} |", f"| {' | '.join(['---'] * len(headings))} |"]
     lines += [f"| {' | '.join(line[heading] for heading in headings)} |" for line in table(found)]
     return "\n".join(lines) + "\n"
 
