@@ -42,7 +42,7 @@ def plan(folder, **changes):
         "columns": {"|energy|": "E/N", "nowhere": "no such row"},
     }
     path = folder / "plan.yaml"
-    path.write_text(yaml.safe_dump(content | changes))
+    path.write_text(yaml.safe_dump(content | changes, sort_keys=False))
     return str(path)
 
 
