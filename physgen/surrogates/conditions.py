@@ -71,6 +71,13 @@ class ConditionPrior(nn.Module):
         rows = torch.randint(len(self.values), (n,), generator=generator, device=self.values.device)
         return self.values[rows]
 
+    def settle(self, condition: Tensor | None, n: int, generator: torch.Generator) -> Tensor | None:
+        """Return the (n, C) conditions of `n` samples: those given, checked, or else drawn."""
+        if condition is None:
+            return self.draw(n, generator)
+        self.check(condition)
+        return condition
+
     def check(self, condition: Tensor, tolerance: float = 1e-6) -> None:
         """Raise `DomainError` naming the first row and variable outside the trained range."""
         if condition.ndim != 2 or condition.shape[1] != len(self.variables):

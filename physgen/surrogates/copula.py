@@ -53,11 +53,9 @@ class ShowerSurrogate(Surrogate):
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
     ) -> Batch:
         """Draw showers; `condition` are their (n, 1) incident energies in MeV."""
-        if condition is None:
-            condition = self.conditions.draw(n, generator)
+        condition = self.conditions.settle(condition, n, generator)
         if condition is None:
             raise DomainError("the schema of showers must have the incident energy as condition")
-        self.conditions.check(condition)
         parts = [condition.new_empty(0, self.showers.tree.n_voxels, dtype=self.dtype)]
         with torch.no_grad():
             for rows in torch.split(condition, BLOCK):

@@ -19,7 +19,7 @@ from torch import Tensor
 from physgen.batch import Schema, Variable
 from physgen.io.writer import atomic
 from physgen.surrogates.base import FromNoise, Surrogate
-from physgen.surrogates.gan.exploration import interpolate, moments
+from physgen.surrogates.exploration import interpolate, moments
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -214,8 +214,8 @@ def bin_edges(truth: ArrayLike, weight: ArrayLike | None = None, n_bins: int = 5
     """Return the edges that histograms and the separation power use; the outer bins are open.
 
     Up to `n_bins` different values (discrete quantities) have a bin each. Otherwise: equal bins
-    between the 0.1% and 99.9% quantiles of the truth, at most one for 20 samples; where the values
-    are equally spaced (an energy, a magnetisation of spins), each bin holds as many of them.
+    between the 0.1% and 99.9% quantiles of the truth, at most one for 20 samples; of quantities
+    that are discrete all the same (powers of the energy of spins), each bin holds as many values.
     """
     values, _ = _finite(truth, weight, "truth")
     unique = np.unique(values)
@@ -227,11 +227,13 @@ def bin_edges(truth: ArrayLike, weight: ArrayLike | None = None, n_bins: int = 5
     n_bins = max(2, min(n_bins, len(values) // 20))
     if low == high:  # An atom that holds nearly all: what lies off it still needs a bin.
         return np.linspace(unique[0], unique[-1], n_bins + 1)
-    spacing = float(np.diff(unique).min())
-    steps = np.diff(unique) / spacing
-    if 10 * len(unique) < len(values) and np.allclose(steps, np.round(steps), atol=1e-3):
-        together = max(1, math.ceil((high - low) / spacing / n_bins))
-        edges: Array = np.arange(low - spacing / 2, high + spacing * together, spacing * together)
+    within = unique[(unique >= low) & (unique <= high)]
+    if 10 * len(unique) < len(values) and len(within) > 1:
+        # Bins of equal width would hold now more of the values, now fewer: a comb.
+        middle = (within[1:] + within[:-1]) / 2
+        first, last = 2 * within[0] - middle[0], 2 * within[-1] - middle[-1]
+        together = math.ceil(len(within) / n_bins)
+        edges: Array = np.unique([first, *middle[together - 1 :: together], last])
         return edges
     return np.linspace(low, high, n_bins + 1)
 

@@ -67,7 +67,7 @@ def draw(
     style = {**mplhep.style.ATLAS, **STYLE}
     with mpl.rc_context({key: value for key, value in style.items() if key in mpl.rcParams}):
         for figure, title, caption in _figures(comparison, scorecard, journal):
-            name = f"{len(pictures) + 1:02d}-{title.lower().replace(' ', '-')}.png"
+            name = f"{len(pictures) + 1:02d}-{_word(title).lower().replace(' ', '-')}.png"
             figure.savefig(folder / name, dpi=110, metadata={"Software": "physgen"})
             pictures.append(Picture(name, title, caption))
     pictures += from_training(folder)
@@ -243,7 +243,7 @@ def _profiles(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
         axes[1].set_ylabel("ratio")
         yield (
             figure,
-            f"Profile of {_word(name)}",
+            f"Profile of {name}",
             f"Mean of {name}, bin by bin, and its ratio to the truth.",
         )
 

@@ -18,9 +18,9 @@ from physgen.io.stream import Stream
 from physgen.surrogates.autoencoders.objectives import EvidenceLowerBound
 from physgen.surrogates.autoencoders.plain import Autoencoder, Reconstruction
 from physgen.surrogates.autoencoders.principal import PCA
-from physgen.surrogates.autoencoders.traversal import traverse
 from physgen.surrogates.autoencoders.vae import VAE
 from physgen.surrogates.base import FromNoise, HasBound, HasDensity
+from physgen.surrogates.exploration import traverse
 from physgen.surrogates.flows.likelihood import MaximumLikelihood
 from physgen.surrogates.flows.stack import CouplingFlow
 from physgen.transforms.affine import Standardise

@@ -12,7 +12,8 @@ from physgen.surrogates.autoencoders.objectives import EvidenceLowerBound
 from physgen.surrogates.autoencoders.vae import VAE
 from physgen.surrogates.flows.stack import CouplingFlow
 from physgen.transforms.affine import Standardise
-from physgen.transforms.images import Rescale
+from physgen.transforms.base import Chain
+from physgen.transforms.images import Dequantise, Rescale
 
 REALS = Schema((3,), tuple(Variable(name) for name in "abc"))
 TABLE = Schema((4,), tuple(Variable(name) for name in "abcd"), (Variable("c"),))
@@ -200,6 +201,11 @@ def test_probabilities_of_all_samples_sum_to_one():
     with torch.no_grad():
         log_p = model.importance_bound(Batch(states), draws=20_000, generator=generator())
     assert log_p.exp().sum().item() == pytest.approx(1, abs=0.01)
+
+
+def test_a_bernoulli_likelihood_refuses_pixels_that_noise_has_spread():
+    with pytest.raises(RecipeError, match="leave `transform` out"):
+        VAE(GREYS, Chain([Dequantise(GREYS, levels=17)]), likelihood="bernoulli")
 
 
 @pytest.mark.parametrize("schema", [SPINS, GREYS], ids=["spins", "greys"])

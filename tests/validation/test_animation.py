@@ -10,7 +10,7 @@ from PIL import Image
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import InputError
 from physgen.surrogates.base import Surrogate
-from physgen.surrogates.gan.exploration import interpolate, latent_moments, moments
+from physgen.surrogates.exploration import interpolate, latent_moments, moments
 from physgen.validation import animation
 from physgen.validation.animation import COLUMNS, ROWS, cut, draw_between, film, grid, has_pictures
 

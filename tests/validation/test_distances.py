@@ -178,10 +178,13 @@ def test_faults():
         kolmogorov_smirnov([1.0, 2.0], [1.0], [1.0, 1.0, 1.0])
 
 
-def test_bins_of_equally_spaced_values_hold_equally_many():
-    # The magnetisation of 256 spins comes in steps of 2/256: bins of another width would alternate.
-    magnetisation = np.random.default_rng(0).binomial(256, 0.5, 40_000) / 128 - 1
-    edges = bin_edges(magnetisation, n_bins=20)
-    inside = np.arange(np.ceil(edges[0] * 128), edges[-1] * 128) / 128
-    counts, _ = np.histogram(inside, edges)
-    assert len(set(counts.tolist())) == 1
+@pytest.mark.parametrize("power", [1, 2, 4])
+def test_bins_of_discrete_values_hold_equally_many(power):
+    # The magnetisation of 256 spins comes in steps of 2/256: bins of equal width would alternate.
+    steps = np.arange(129) / 128
+    values = np.random.default_rng(0).choice(steps, 40_000) ** power
+    edges = bin_edges(values, n_bins=20)
+    counts, _ = np.histogram(steps**power, edges)
+    assert len(set(counts[:-1].tolist())) == 1
+    assert 0 < counts[-1] <= counts[0]
+    assert len(counts) <= 20

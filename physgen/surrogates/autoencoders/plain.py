@@ -19,8 +19,8 @@ from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
 from physgen.networks.mlp import Activation
 from physgen.surrogates.autoencoders.bodies import Decoder, Encoder, Network
-from physgen.surrogates.autoencoders.decoding import DecodedNoise
 from physgen.surrogates.base import Method, StepContext
+from physgen.surrogates.decoding import DecodedNoise
 from physgen.transforms.base import Transform
 
 MEMORY = 100

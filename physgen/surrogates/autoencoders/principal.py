@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
-from physgen.surrogates.autoencoders.decoding import DecodedNoise
+from physgen.surrogates.decoding import DecodedNoise
 from physgen.transforms.base import Transform
 
 SMALLEST_VARIANCE = 1e-8

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from physgen.batch import Batch, Schema
+from physgen.errors import RecipeError
 from physgen.networks.mlp import Activation
 from physgen.surrogates.autoencoders.bodies import Decoder, Encoder, Network
-from physgen.surrogates.autoencoders.decoding import DecodedNoise
 from physgen.surrogates.autoencoders.levels import Levels, normal
 from physgen.surrogates.autoencoders.likelihoods import (
     Bernoulli,
@@ -34,6 +34,7 @@ from physgen.surrogates.autoencoders.likelihoods import (
     Gaussian,
     LikelihoodKind,
 )
+from physgen.surrogates.decoding import DecodedNoise
 from physgen.transforms.base import Transform
 
 DRAWS_AT_ONCE = 8192
@@ -108,6 +109,11 @@ class VAE(DecodedNoise):
         shape = self.transform.latent_shape(schema.shape)
         n_condition = self.transform.latent_condition(len(schema.condition))
         self.likelihood: Gaussian | Bernoulli | Binomial
+        if likelihood == "bernoulli" and not self.transform.exact:
+            raise RecipeError(
+                "surrogate.likelihood: bernoulli describes the pixels themselves, and the "
+                "transform spreads or rounds them: leave `transform` out, or choose another one"
+            )
         if likelihood == "bernoulli":
             self.likelihood = Bernoulli(math.prod(shape), schema.variables)
         elif likelihood == "binomial":

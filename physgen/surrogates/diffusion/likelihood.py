@@ -154,10 +154,7 @@ class DiffusionFlow(Diffusion):
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
     ) -> tuple[Batch, Tensor]:
         """Draw samples and return their (n,) log-density, both differentiable."""
-        if condition is None:
-            condition = self.conditions.draw(n, generator)
-        else:
-            self.conditions.check(condition)
+        condition = self.conditions.settle(condition, n, generator)
         noise = torch.randn(
             n, self.features, generator=generator, device=self.device, dtype=self.dtype
         )

@@ -141,10 +141,7 @@ class Diffusion(Surrogate):
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
     ) -> Batch:
         """Draw `n` samples in physical units."""
-        if condition is None:
-            condition = self.conditions.draw(n, generator)
-        else:
-            self.conditions.check(condition)
+        condition = self.conditions.settle(condition, n, generator)
         parts = []
         for first in range(0, n, AT_ONCE):
             rows = slice(first, min(first + AT_ONCE, n))

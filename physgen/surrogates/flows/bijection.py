@@ -97,10 +97,7 @@ class LatentFlow(Surrogate):
         self, n: int, condition: Tensor | None, generator: torch.Generator
     ) -> tuple[Tensor, Tensor | None]:
         """Base noise, and the conditions, checked or drawn from those seen in training."""
-        if condition is None:
-            condition = self.conditions.draw(n, generator)
-        else:
-            self.conditions.check(condition)
+        condition = self.conditions.settle(condition, n, generator)
         noise = torch.randn(
             n, *self.noise_shape, generator=generator, device=self.device, dtype=self.dtype
         )

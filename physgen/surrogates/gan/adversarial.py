@@ -126,7 +126,7 @@ class Adversarial(Method):
             mix: (B, 1), uniform, for the gradient penalty.
         """
         with torch.no_grad():
-            fake = self.generator.generate(noise, batch.condition)
+            fake = self.generator.decode_noise(noise, batch.condition)
         real_score = self.critic(batch.x, batch.condition)
         fake_score = self.critic(fake, batch.condition)
         loss = self.loss.real(real_score) + self.loss.fake(fake_score)
@@ -141,7 +141,7 @@ class Adversarial(Method):
 
     def generator_loss(self, batch: Batch, noise: Tensor) -> Tensor:
         """Return (B,) losses of the generator at the conditions of a prepared batch."""
-        fake = self.generator.generate(noise, batch.condition)
+        fake = self.generator.decode_noise(noise, batch.condition)
         return self.loss.generator(self.critic(fake, batch.condition))
 
     def step(self, batches: Mapping[str, Batch], ctx: StepContext) -> dict[str, Tensor]:
@@ -163,7 +163,7 @@ class Adversarial(Method):
         metrics = {"loss": loss, "critic_loss": critic, "D_real": real, "D_fake": fake}
         if ctx.step % LOOK == 0:
             with torch.no_grad():
-                made = self.generator.generate(noise, batch.condition)[:LOOKED_AT]
+                made = self.generator.decode_noise(noise, batch.condition)[:LOOKED_AT]
             metrics["coverage"] = coverage(batch.x[:LOOKED_AT], made)
             metrics["spread"] = spread(batch.x[:LOOKED_AT], made)
         return metrics

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from physgen.batch import Batch, Schema
+from physgen.batch import Schema
 from physgen.errors import RecipeError
 from physgen.networks.conv import ConvDecoder, ConvEncoder
 from physgen.networks.mlp import MLP, Activation
-from physgen.surrogates.base import Surrogate
+from physgen.surrogates.decoding import DecodedNoise
 from physgen.transforms.base import Transform
 
 Network = Literal["mlp", "conv"]
 
 
-class Generator(Surrogate):
+class Generator(DecodedNoise):
     """A network that maps standard normal noise, and a condition, to samples (`FromNoise`).
 
     Args:
@@ -70,7 +70,7 @@ class Generator(Surrogate):
                 periodic=periodic,
             )
 
-    def generate(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
+    def decode_noise(self, noise: Tensor, condition: Tensor | None) -> Tensor:
         """Map (B, latent) noise and (B, C) mapped conditions to (B, *latent_shape)."""
         if self.network == "mlp":
             made = self.body(noise if condition is None else torch.cat([noise, condition], 1))
@@ -83,25 +83,6 @@ class Generator(Surrogate):
     def noise_shape(self) -> tuple[int, ...]:
         """Shape of the noise behind one sample."""
         return (self.latent,)
-
-    def push(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Map (B, latent) noise and (B, C) physical conditions to (B, *shape) samples."""
-        mapped = None if condition is None else self.transform.map_condition(condition)
-        return self.transform.inverse(Batch(self.generate(noise, mapped), mapped)).x
-
-    def sample(
-        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
-    ) -> Batch:
-        """Draw `n` samples in physical units."""
-        if condition is None:
-            condition = self.conditions.draw(n, generator)
-        else:
-            self.conditions.check(condition)
-        noise = torch.randn(
-            n, self.latent, generator=generator, device=self.device, dtype=self.dtype
-        )
-        with torch.no_grad():
-            return Batch(self.push(noise, condition), condition)
 
 
 class Critic(nn.Module):

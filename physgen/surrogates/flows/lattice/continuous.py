@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from physgen.batch import Batch, Schema
+from physgen.surrogates.flows.integration import runge_kutta
 from physgen.surrogates.flows.lattice.base import LatticeFlow
 from physgen.surrogates.flows.lattice.fourier import FourierGaussian, orbits
 from physgen.surrogates.flows.lattice.velocity import State, Velocity, kernels
@@ -136,18 +137,12 @@ class ContinuousLatticeFlow(LatticeFlow):
         velocity = Velocity(
             kernels(weights, self.labels), weights[:, :, 0], self.frequencies, self.phases
         )
-        size, first, way = (-1 / n, 2 * n, -1) if backwards else (1 / n, 0, 1)
-        for index in range(n):
-            time = first + 2 * way * index
-            k1 = dynamics(velocity, time, state)
-            k2 = dynamics(velocity, time + way, _move(state, 0.5 * size, k1))
-            k3 = dynamics(velocity, time + way, _move(state, 0.5 * size, k2))
-            k4 = dynamics(velocity, time + 2 * way, _move(state, size, k3))
-            state = tuple(
-                y + (size / 6) * (a + 2 * (b + c) + d)
-                for y, a, b, c, d in zip(state, k1, k2, k3, k4, strict=True)
-            )
-        return state
+
+        def slope(time: float, state: State) -> State:
+            return dynamics(velocity, round(2 * n * time), state)
+
+        start, stop = (1.0, 0.0) if backwards else (0.0, 1.0)
+        return runge_kutta(slope, state, start=start, stop=stop, n_steps=n)
 
     def _weights_at(self, times: Tensor) -> Tensor:
         """Return (times, F, orbits), the kernels at times in [-1, 1]."""
@@ -157,7 +152,3 @@ class ContinuousLatticeFlow(LatticeFlow):
         legendre = torch.stack(basis[: len(self.weights)], 1).to(self.weights)
         per_site = self.duration * self.weights / self.sizes.to(self.weights).sqrt()
         return torch.einsum("tk,kfo->tfo", legendre, per_site)
-
-
-def _move(state: State, size: float, slope: State) -> State:
-    return tuple(y + size * k for y, k in zip(state, slope, strict=True))

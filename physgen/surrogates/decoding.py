@@ -1,4 +1,4 @@
-"""What all autoencoders share as generators: samples are decoded normal noise."""
+"""What autoencoders and adversarial generators share: samples are decoded normal noise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ class DecodedNoise(Surrogate):
         raise NotImplementedError
 
     def decode_noise(self, noise: Tensor, condition: Tensor | None) -> Tensor:
-        """Map (B, *noise_shape) and mapped conditions to (B, entries) in the transform's space."""
+        """Map noise and mapped conditions to samples of the transform's space.
+
+        Returns (B, entries), or (B, *shape) of that space.
+        """
         raise NotImplementedError
 
     def push(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -32,10 +35,7 @@ class DecodedNoise(Surrogate):
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
     ) -> Batch:
         """Draw `n` samples in physical units."""
-        if condition is None:
-            condition = self.conditions.draw(n, generator)
-        else:
-            self.conditions.check(condition)
+        condition = self.conditions.settle(condition, n, generator)
         noise = torch.randn(
             n, *self.noise_shape, generator=generator, device=self.device, dtype=self.dtype
         )
