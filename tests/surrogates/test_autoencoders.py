@@ -46,6 +46,7 @@ FAMILIES = {
         lambda s: VAE(s, **TORUS, likelihood="bernoulli"),
     ),
     "hierarchical": (TABLE, lambda s: VAE(s, Standardise(s), latent=2, levels=3, hidden=(12,))),
+    "prior": (TABLE, lambda s: VAE(s, Standardise(s), latent=2, prior_couplings=3, hidden=(12,))),
 }
 
 

@@ -10,6 +10,7 @@ from physgen.errors import DomainError, RecipeError
 from physgen.surrogates.autoencoders.levels import kl_to_standard_normal
 from physgen.surrogates.autoencoders.objectives import EvidenceLowerBound
 from physgen.surrogates.autoencoders.vae import VAE
+from physgen.surrogates.flows.coupling import LOG_SCALE_LIMIT
 from physgen.surrogates.flows.stack import CouplingFlow
 from physgen.transforms.affine import Standardise
 from physgen.transforms.base import Chain
@@ -82,7 +83,33 @@ def linear_chain():
     return model, torch.distributions.MultivariateNormal(loading @ centre, covariance)
 
 
-EXACT = {"one level": linear_gaussian, "three levels": linear_chain}
+def linear_with_a_prior():
+    """The linear VAE in coordinates z = m + s e, of which the prior has to know m and s."""
+    plain, law = linear_gaussian()
+    model = VAE(REALS, latent=2, prior_couplings=2, hidden=()).double()
+    m, s = torch.tensor([[0.4, -1.1], [1.3, 0.8]], dtype=torch.float64)
+    # The first coupling maps the second entry and puts it first, the second one the other.
+    for layer, i in zip(model.levels.prior.layers, (1, 0), strict=True):
+        scale = -math.log(s[i]) / (1 - abs(math.log(s[i])) / LOG_SCALE_LIMIT)
+        layer.network.layers[0].bias.data = torch.stack([m.new_tensor(scale), -m[i] / s[i]])
+    decoder, encoder = plain.decoder.dense.layers[0], plain.encoder.dense.layers[0]
+    set_linear(model.decoder.dense, decoder.weight / s, decoder.bias - decoder.weight @ (m / s))
+    deviations = [math.exp(r / (1 + abs(r) / 8)) for r in encoder.bias[2:].tolist()]
+    set_linear(
+        model.encoder.dense,
+        s[:, None] * encoder.weight[:2],
+        m + s * encoder.bias[:2],
+        [scale * d for scale, d in zip(s.tolist(), deviations, strict=True)],
+    )
+    model.likelihood.log_scale.data.copy_(plain.likelihood.log_scale)
+    return model, law
+
+
+EXACT = {
+    "one level": linear_gaussian,
+    "three levels": linear_chain,
+    "a prior of couplings": linear_with_a_prior,
+}
 
 
 @pytest.fixture(params=EXACT)
@@ -335,6 +362,10 @@ def test_what_does_not_fit_is_refused():
         EvidenceLowerBound(VAE(TABLE), beta=-1.0)
     with pytest.raises(RecipeError, match="at least 1"):
         VAE(TABLE, levels=0)
+    with pytest.raises(RecipeError, match="prior_couplings=-1: 0 or more"):
+        VAE(TABLE, prior_couplings=-1)
+    with pytest.raises(RecipeError, match=r"free_bits=0.5 are of single entries"):
+        EvidenceLowerBound(VAE(TABLE, prior_couplings=2), free_bits=0.5)
     with pytest.raises(RecipeError, match="take network: mlp"):
         VAE(TABLE, network="conv")
     grey = Batch(torch.rand(50, 3, 3, generator=generator()))

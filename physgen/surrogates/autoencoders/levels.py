@@ -10,8 +10,12 @@ log p(x | c) >= E_q[log p(x | z_1, c)]                                          
     + \sum_{t=1}^{T-1} E_q[log p(z_t | z_{t+1}, c) - log q(z_t | z_{t-1}, c)]    consistency
     - E_q KL(q(z_T | z_{T-1}, c) || N(0, 1))                                     prior matching.
 
-T = 1 is the ordinary VAE. With q that only adds noise, and levels as large as x, it is a diffusion
-model (Luo, arXiv 2208.11970, section "Variational Diffusion Models").
+T = 1 is the ordinary VAE. A prior of couplings stands for N(z_T; 0, 1) where `couplings` are asked
+for: it learns the shape of what the encoder makes of the data, which the divergence from a normal
+one charges for (Chen et al., arXiv 1611.02731, section 3.2).
+
+With q that only adds noise, and levels as large as x, the chain is a diffusion model (Luo, arXiv
+2208.11970, section "Variational Diffusion Models").
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from physgen.errors import RecipeError
 from physgen.networks.mlp import MLP, Activation
 from physgen.surrogates.autoencoders.bodies import joined
 from physgen.surrogates.flows.spline import soft_bound
+from physgen.surrogates.flows.stack import CouplingStack
 
 LOG_DEVIATION_LIMIT = 8.0
 """Bound on |log deviation| of latent distributions."""
@@ -38,7 +43,8 @@ class Climb:
     Attributes:
         first: (B, latent), z_1.
         consistency: (B,), that of the lower levels; 0 for one level.
-        prior_matching: (B, latent), the KL divergence of each entry of the last level.
+        prior_matching: (B, latent), the KL divergence of each entry of the last level; (B, 1), a
+            draw of that of all, from a prior of couplings.
         log_ratio: (B,), log p(z | c) - log q(z | x, c) at what was drawn.
     """
 
@@ -57,6 +63,7 @@ class Levels(nn.Module):
         n_condition: C.
         hidden: widths of the networks between levels.
         activation: of them.
+        couplings: number of affine couplings of the prior of z_T; 0 for a standard normal one.
 
     Raises:
         RecipeError: there is no level.
@@ -70,11 +77,13 @@ class Levels(nn.Module):
         *,
         hidden: tuple[int, ...],
         activation: Activation,
+        couplings: int,
     ) -> None:
         super().__init__()
-        if levels < 1 or latent < 1:
+        if levels < 1 or latent < 1 or couplings < 0:
             raise RecipeError(
-                f"surrogate.levels={levels}, surrogate.latent={latent}: both are at least 1"
+                f"surrogate.levels={levels}, surrogate.latent={latent}: both are at least 1; "
+                f"surrogate.prior_couplings={couplings}: 0 or more"
             )
         self.latent, self.n_noise = latent, levels * latent
 
@@ -83,6 +92,16 @@ class Levels(nn.Module):
 
         self.upwards = nn.ModuleList(network() for _ in range(levels - 1))
         self.downwards = nn.ModuleList(network() for _ in range(levels - 1))
+        self.prior: CouplingStack | None = None
+        if couplings:
+            self.prior = CouplingStack(
+                latent,
+                n_condition,
+                n_layers=couplings,
+                hidden=hidden,
+                coupling="affine",
+                activation=activation,
+            )
 
     def climb(
         self, mean: Tensor, log_deviation: Tensor, noise: Tensor, condition: Tensor | None
@@ -102,12 +121,19 @@ class Levels(nn.Module):
             consistency = consistency + log_p - log_q
             z = higher
         log_q = normal_log_prob(noises[-1]) - log_deviation.sum(-1)
-        log_ratio = consistency + normal_log_prob(z) - log_q
-        return Climb(first, consistency, kl_to_standard_normal(mean, log_deviation), log_ratio)
+        if self.prior is None:
+            log_ratio = normal_log_prob(z) - log_q
+            prior_matching = kl_to_standard_normal(mean, log_deviation)
+        else:
+            log_ratio = self.prior.log_prob(z, condition) - log_q
+            prior_matching = -log_ratio[:, None]
+        return Climb(first, consistency, prior_matching, consistency + log_ratio)
 
     def descend(self, noise: Tensor, condition: Tensor | None) -> Tensor:
         """Return (B, latent), z_1 from the prior, by (B, T * latent) noise of z_T, ..., z_1."""
         z, *noises = torch.split(noise, self.latent, -1)
+        if self.prior is not None:
+            z = self.prior.push(z, condition)
         for down, level in zip(reversed(self.downwards), noises, strict=True):
             mean, log_deviation = normal(down(joined(z, condition)))
             z = mean + log_deviation.exp() * level

@@ -68,6 +68,11 @@ class EvidenceLowerBound(Method):
                 f"method.draws={draws}: the importance-weighted bound has no separate terms for "
                 "beta or free_bits to change; leave them out, or take draws=1"
             )
+        if free_bits and surrogate.levels.prior is not None:
+            raise RecipeError(
+                f"method.free_bits={free_bits:g} are of single entries, which a prior of couplings "
+                "has not: leave them out, or surrogate.prior_couplings"
+            )
         self.autoencoder, self.beta, self.free_bits, self.draws = surrogate, beta, free_bits, draws
         self._seen: list[dict[str, Tensor]] = []
         deviations = list(surrogate.likelihood.parameters())

@@ -12,7 +12,8 @@ With k draws z_j the importance-weighted bound (Burda, Grosse & Salakhutdinov, a
 log p(x | c) >= E[log 1/k \sum_j w_j],   w = p(x | z, c) p(z) / q(z | x, c),
 
 rises to log p with k; its k = 1 is the bound above. The likelihood p(x | z, c) lives in the
-transform's space. Several levels of z make a Markovian hierarchical VAE (`levels`).
+transform's space. Several levels of z make a Markovian hierarchical VAE, and the prior of the last
+may be a flow (`levels`).
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Terms:
     Attributes:
         reconstruction: (B, k), log p(x | z_1, c).
         consistency: (B, k), of the lower levels; 0 for one level.
-        prior_matching: (B, k, latent), the KL divergence of each entry of the last level.
+        prior_matching: (B, k, latent), the KL divergence of each entry of the last level; (B, k, 1)
+            where the prior is made of couplings.
         log_weight: (B, k), log p(x, z | c) - log q(z | x, c).
     """
 
@@ -77,6 +79,7 @@ class VAE(DecodedNoise):
         transform: from physical samples to what the likelihood describes.
         latent: dimension of z.
         levels: of latent variables, each a network of the one above it.
+        prior_couplings: number of couplings that make the prior of the last level of a normal one.
         network: "mlp", or "conv" for images.
         hidden: widths of the dense layers of the encoder; the decoder mirrors it.
         channels: of the convolutions, each of which halves the image.
@@ -97,6 +100,7 @@ class VAE(DecodedNoise):
         *,
         latent: int = 8,
         levels: int = 1,
+        prior_couplings: int = 0,
         network: Network = "mlp",
         hidden: tuple[int, ...] = (128, 128),
         channels: tuple[int, ...] = (32, 64),
@@ -120,7 +124,14 @@ class VAE(DecodedNoise):
             self.likelihood = Binomial(math.prod(shape), counts)
         else:
             self.likelihood = Gaussian(math.prod(shape))
-        self.levels = Levels(latent, levels, n_condition, hidden=hidden, activation=activation)
+        self.levels = Levels(
+            latent,
+            levels,
+            n_condition,
+            hidden=hidden,
+            activation=activation,
+            couplings=prior_couplings,
+        )
         self.encoder = Encoder(
             shape,
             2 * latent,
