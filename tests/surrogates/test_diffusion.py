@@ -11,13 +11,13 @@ from physgen.engine.options import Engine
 from physgen.errors import DomainError, RecipeError
 from physgen.surrogates.autoencoders.vae import VAE
 from physgen.surrogates.base import FromNoise, HasBound, HasDensity
-from physgen.surrogates.diffusion.likelihood import DiffusionFlow
+from physgen.surrogates.diffusion.likelihood import DequantisedDiffusionFlow, DiffusionFlow
 from physgen.surrogates.diffusion.matching import FlowMatching
 from physgen.surrogates.diffusion.model import AT_ONCE, Denoising, Diffusion
 from physgen.surrogates.diffusion.variational import DiffusionBound, VariationalDiffusion
 from physgen.transforms.affine import Standardise
 from physgen.transforms.base import Chain
-from physgen.transforms.images import OneHot, Rescale
+from physgen.transforms.images import Dequantise, Logit, OneHot, Rescale
 
 TABLE = Schema((3,), tuple(Variable(name) for name in "abc"), (Variable("energy"),))
 PLAIN = Schema((2,), (Variable("x"), Variable("y")))
@@ -39,6 +39,13 @@ def table(cls=Diffusion, **options):
     return cls(TABLE, Standardise(TABLE), hidden=8, depth=2, **options)
 
 
+def dequantised(schema, **options):
+    transform = Chain([Dequantise(schema), Logit(schema, alpha=1e-6), Standardise(schema)])
+    return DequantisedDiffusionFlow(
+        schema, transform, hidden=8, depth=1, integration_steps=6, **options
+    )
+
+
 DENOISING = {
     "ddpm": lambda: table(schedule="linear", prediction="epsilon", sampler="ancestral"),
     "x0": lambda: table(prediction="x0", sampler="ddim", sampler_steps=4),
@@ -58,6 +65,7 @@ MATCHING = {
     "labelled matching": lambda: labelled(**STRAIGHT),
     "flow": lambda: table(DiffusionFlow, integration_steps=3),
     "estimated flow": lambda: table(DiffusionFlow, integration_steps=3, divergence="hutchinson"),
+    "dequantised flow": lambda: dequantised(SPINS, divergence="hutchinson"),
 }
 BOUNDED = {
     "learned": lambda: table(VariationalDiffusion, schedule="learned", sampler_steps=4),
@@ -293,8 +301,28 @@ def test_the_density_is_normalised_in_physical_units():
     assert torch.trapezoid(density, x).item() == pytest.approx(1, abs=0.01)
 
 
+def test_bounds_of_spins_are_logarithms_of_estimates_of_their_probabilities():
+    """The mean of exp(bound) over the dequantising noise is the probability of a configuration."""
+    torch.manual_seed(0)
+    schema = Schema((2, 1), (Variable("s", domain="spin"),))
+    model = dequantised(schema)
+    spins = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])[:, :, None]
+    model.initialise(Batch(spins.repeat(50, 1, 1)))
+    randomised(model, 0.3).double()
+    model.sampler_steps = 24
+    n = 2000
+    with torch.no_grad():
+        bounds = model.elbo(Batch(spins.double().repeat(n, 1, 1)), generator=generator())
+        drawn = model.sample(20_000, generator=generator(1)).x.reshape(-1, 2)
+    estimates = bounds.exp().reshape(n, 4)
+    found = (drawn[:, None] == spins.reshape(4, 2)).all(-1).double().mean(0)
+    error = (estimates.var(0) / n + found * (1 - found) / 20_000).sqrt()
+    assert ((estimates.mean(0) - found).abs() < 4 * error).all()
+    assert (bounds.reshape(n, 4).mean(0) < found.log()).all()
+
+
 def test_densities_and_bounds_are_differentiable():
-    for name in ("flow", "estimated flow", "learned"):
+    for name in ("flow", "estimated flow", "dequantised flow", "learned"):
         model, data = build(name)
         if isinstance(model, HasDensity):
             value = model.log_prob(data)

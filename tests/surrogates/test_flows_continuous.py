@@ -5,7 +5,7 @@ import torch
 from randomised import generator, randomised
 
 from physgen.surrogates.flows.continuous import ContinuousBijection
-from physgen.surrogates.flows.integration import runge_kutta
+from physgen.surrogates.flows.integration import even, runge_kutta
 
 
 def test_runge_kutta_is_of_fourth_order():
@@ -16,7 +16,7 @@ def test_runge_kutta_is_of_fourth_order():
             return (state[0] * torch.tensor(time).cos(),)
 
         start = (torch.ones(1, dtype=torch.float64),)
-        (end,) = runge_kutta(slope, start, start=0.0, stop=2.0, n_steps=n_steps)
+        (end,) = runge_kutta(slope, start, even(0.0, 2.0, n_steps))
         return (end - torch.tensor(2.0, dtype=torch.float64).sin().exp()).abs().item()
 
     assert error(20) / error(40) == pytest.approx(16, rel=0.1)

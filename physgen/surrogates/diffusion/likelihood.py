@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -26,6 +25,7 @@ from physgen.errors import RecipeError
 from physgen.surrogates.diffusion.denoiser import Denoise, Prediction
 from physgen.surrogates.diffusion.model import Diffusion
 from physgen.surrogates.diffusion.schedule import Schedule, ScheduleName
+from physgen.surrogates.flows.integration import State, runge_kutta
 from physgen.transforms.base import Transform
 
 Divergence = Literal["exact", "hutchinson"]
@@ -69,39 +69,34 @@ def probability_flow(denoise: Denoise, schedule: Schedule, probe: Tensor | None 
 
 
 def integrate(flow: Flow, u: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-    """Follow a flow from the first level tau to the last by classical Runge-Kutta steps.
+    """Follow a flow from the first level tau to the last, a Runge-Kutta step between any two.
 
     Returns u there, (B, D), and the integral of the divergence, (B,).
     """
-    total = torch.zeros_like(u[:, 0])
-    for here, there in pairwise(levels.unbind()):
-        step, middle = there - here, (here + there) / 2
-        k1, d1 = flow(u, here)
-        k2, d2 = flow(u + step / 2 * k1, middle)
-        k3, d3 = flow(u + step / 2 * k2, middle)
-        k4, d4 = flow(u + step * k3, there)
-        u = u + step / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-        total = total + step / 6 * (d1 + 2 * d2 + 2 * d3 + d4)
+
+    def slope(tau: Tensor, state: State) -> State:
+        return flow(state[0], tau)
+
+    u, total = runge_kutta(slope, (u, torch.zeros_like(u[:, 0])), levels.unbind())
     return u, total
 
 
-class DiffusionFlow(Diffusion):
-    """A diffusion model as a continuous flow, with its density (`HasDensity`).
+class ProbabilityFlow(Diffusion):
+    """A diffusion model whose samples are those of the probability flow.
 
-    Samples are those of the probability flow, integrated by Runge-Kutta steps of fourth order both
-    ways, so that densities and samples belong to one another. The density is exact up to the error
-    of these steps.
+    They are integrated by Runge-Kutta steps of fourth order, as are densities the other way, so
+    that both belong to one another. The density is exact up to the error of these steps.
 
     Args:
         schema: of the samples.
-        transform: from physical samples to real numbers of order one; exact.
+        transform: from physical samples to real numbers of order one.
         schedule, prediction, network, hidden, depth, channels, periodic: see `Diffusion`.
         integration_steps: Runge-Kutta steps, at least 2, of four evaluations each.
         divergence: "exact", or "hutchinson": an unbiased estimate of log q at a cost that does not
-            grow with the size of a sample, with probes that depend on the batch's size alone.
+            grow with the size of a sample.
 
     Raises:
-        RecipeError: the transform has no log-determinant, or there are too few steps.
+        RecipeError: there are too few steps.
     """
 
     def __init__(
@@ -133,38 +128,29 @@ class DiffusionFlow(Diffusion):
             sampler_steps=integration_steps,
             spacing="noise",
         )
-        if not self.transform.exact:
-            raise RecipeError(
-                "surrogate.kind: diffusion-flow has an exact density, but the transform adds noise "
-                "or holds discrete parts; use kind: diffusion"
-            )
         self.divergence = divergence
+        self._check_transform()
 
-    def log_prob(self, batch: Batch) -> Tensor:
-        """Return (B,) log q(x | condition) in physical units, differentiable."""
-        mapped, log_det = self.transform(batch)
-        levels = self._levels(mapped.x).flip(0)
-        x = mapped.x.flatten(1)
-        u, total = integrate(self._flow(batch.condition, x), (1 - levels[0]) * x, levels)
-        volume = self.features * (1 - levels[0]).log()
-        log_prob: Tensor = self._base_log_prob(u) + total + volume + log_det
+    def _check_transform(self) -> None:
+        """Refuse a transform that does not fit; a bound takes all."""
+
+    def latent_log_prob(self, latent: Batch, condition: Tensor | None, probe: Tensor) -> Tensor:
+        """Return (B,) the log-density of a mapped batch at its physical conditions (B, C).
+
+        `probe` is (B, D) of entries -1 and 1; only an estimated divergence takes it.
+        """
+        levels = self._levels(latent.x).flip(0)
+        x = latent.x.flatten(1)
+        u, total = integrate(self._flow(condition, probe), (1 - levels[0]) * x, levels)
+        log_prob: Tensor = self._base_log_prob(u) + total + self.features * (1 - levels[0]).log()
         return log_prob
 
-    def sample_with_log_prob(
-        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
-    ) -> tuple[Batch, Tensor]:
-        """Draw samples and return their (n,) log-density, both differentiable."""
-        condition = self.conditions.settle(condition, n, generator)
-        noise = torch.randn(
-            n, self.features, generator=generator, device=self.device, dtype=self.dtype
+    def probe(self, n: int, generator: torch.Generator) -> Tensor:
+        """Return (n, D) random signs."""
+        bits = torch.randint(
+            2, (n, self.features), generator=generator, device=self.device, dtype=self.dtype
         )
-        levels, u = self._levels(noise), self._base_scale() * noise
-        end, total = integrate(self._flow(condition, u), u, levels)
-        samples = Batch(self.physical(end / (1 - levels[-1]), condition), condition)
-        volume = self.features * (1 - levels[-1]).log()
-        _, log_det = self.transform(samples)
-        log_prob: Tensor = self._base_log_prob(u) - total + volume + log_det
-        return samples, log_prob
+        return 2 * bits - 1
 
     def _walk(
         self, start: Tensor, condition: Tensor | None, noise: Callable[[int], Tensor]
@@ -181,13 +167,11 @@ class DiffusionFlow(Diffusion):
         end, _ = integrate(flow, self._base_scale() * start, levels)
         return self.physical(end / (1 - levels[-1]), condition)
 
-    def _flow(self, condition: Tensor | None, u: Tensor) -> Flow:
-        probe = None
-        if self.divergence == "hutchinson":
-            generator = torch.Generator(device=u.device).manual_seed(len(u))
-            bits = torch.randint(2, u.shape, generator=generator, device=u.device)
-            probe = (2 * bits - 1).to(u)
-        return probability_flow(self.denoise(condition), self.schedule, probe)
+    def _flow(self, condition: Tensor | None, probe: Tensor) -> Flow:
+        estimated = self.divergence == "hutchinson"
+        return probability_flow(
+            self.denoise(condition), self.schedule, probe if estimated else None
+        )
 
     def _levels(self, like: Tensor) -> Tensor:
         """Return tau from t = 1 to t = 0."""
@@ -204,3 +188,57 @@ class DiffusionFlow(Diffusion):
         scale = self._base_scale()
         square = (u / scale).square().sum(1)
         return -0.5 * square - u.shape[1] * (scale.log() + 0.5 * math.log(2 * math.pi))
+
+
+class DiffusionFlow(ProbabilityFlow):
+    """A diffusion model as a continuous flow, with its density (`HasDensity`).
+
+    The transform is exact; the probes of an estimated divergence depend on the batch's size alone.
+
+    Raises:
+        RecipeError: the transform has no log-determinant, or there are too few steps.
+    """
+
+    def _check_transform(self) -> None:
+        if not self.transform.exact:
+            raise RecipeError(
+                "surrogate.kind: diffusion-flow has an exact density, but the transform adds noise "
+                "or holds discrete parts; use kind: dequantised-diffusion-flow"
+            )
+
+    def log_prob(self, batch: Batch) -> Tensor:
+        """Return (B,) log q(x | condition) in physical units, differentiable."""
+        mapped, log_det = self.transform(batch)
+        probe = self._fixed_probe(len(batch))
+        log_prob: Tensor = self.latent_log_prob(mapped, batch.condition, probe) + log_det
+        return log_prob
+
+    def sample_with_log_prob(
+        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
+    ) -> tuple[Batch, Tensor]:
+        """Draw samples and return their (n,) log-density, both differentiable."""
+        condition = self.conditions.settle(condition, n, generator)
+        noise = torch.randn(
+            n, self.features, generator=generator, device=self.device, dtype=self.dtype
+        )
+        levels, u = self._levels(noise), self._base_scale() * noise
+        end, total = integrate(self._flow(condition, self._fixed_probe(n)), u, levels)
+        samples = Batch(self.physical(end / (1 - levels[-1]), condition), condition)
+        volume = self.features * (1 - levels[-1]).log()
+        _, log_det = self.transform(samples)
+        log_prob: Tensor = self._base_log_prob(u) - total + volume + log_det
+        return samples, log_prob
+
+    def _fixed_probe(self, n: int) -> Tensor:
+        return self.probe(n, torch.Generator(device=self.device).manual_seed(n))
+
+
+class DequantisedDiffusionFlow(ProbabilityFlow):
+    """A diffusion model on a transform that adds noise or holds discrete parts (`HasBound`)."""
+
+    def elbo(self, batch: Batch, *, generator: torch.Generator) -> Tensor:
+        """Return (B,), an unbiased draw of the bound on log p(x | condition) in physical units."""
+        latent, volume = self.transform.bound(batch, generator)
+        probe = self.probe(len(batch), generator)
+        total: Tensor = self.latent_log_prob(latent, batch.condition, probe) + volume
+        return total

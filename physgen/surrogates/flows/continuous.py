@@ -26,7 +26,7 @@ from physgen.surrogates.flows.bijection import (
     ExactFlow,
     LatentFlow,
 )
-from physgen.surrogates.flows.integration import State, runge_kutta
+from physgen.surrogates.flows.integration import State, even, runge_kutta
 from physgen.transforms.base import Transform
 
 
@@ -74,7 +74,7 @@ class ContinuousBijection(Bijection):
         def slope(time: float, state: State) -> State:
             return (self._velocity(time, state[0], condition)[0],)
 
-        return runge_kutta(slope, (z,), start=0.0, stop=1.0, n_steps=self.integration_steps)[0]
+        return runge_kutta(slope, (z,), even(0.0, 1.0, self.integration_steps))[0]
 
     def _with_log_det(
         self, x: Tensor, condition: Tensor | None, *, start: float, stop: float
@@ -86,9 +86,7 @@ class ContinuousBijection(Bijection):
             return velocity, (gate * (1 - h.square())) @ loop + linear.trace()
 
         state = (x, torch.zeros_like(x[:, 0]))
-        x, log_det = runge_kutta(
-            slope, state, start=start, stop=stop, n_steps=self.integration_steps
-        )
+        x, log_det = runge_kutta(slope, state, even(start, stop, self.integration_steps))
         return x, log_det
 
     def _velocity(

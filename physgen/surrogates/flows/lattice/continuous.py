@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from physgen.batch import Batch, Schema
-from physgen.surrogates.flows.integration import runge_kutta
+from physgen.surrogates.flows.integration import even, runge_kutta
 from physgen.surrogates.flows.lattice.base import LatticeFlow
 from physgen.surrogates.flows.lattice.fourier import FourierGaussian, orbits
 from physgen.surrogates.flows.lattice.velocity import State, Velocity, kernels
@@ -142,7 +142,7 @@ class ContinuousLatticeFlow(LatticeFlow):
             return dynamics(velocity, round(2 * n * time), state)
 
         start, stop = (1.0, 0.0) if backwards else (0.0, 1.0)
-        return runge_kutta(slope, state, start=start, stop=stop, n_steps=n)
+        return runge_kutta(slope, state, even(start, stop, n))
 
     def _weights_at(self, times: Tensor) -> Tensor:
         """Return (times, F, orbits), the kernels at times in [-1, 1]."""
