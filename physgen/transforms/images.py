@@ -38,7 +38,7 @@ class Rescale(Transform):
 
     Raises:
         RecipeError: a variable has no range.
-        DomainError: while fitting, for a value out of its range.
+        DomainError: while fitting, for a value out of its range or between its levels.
     """
 
     def __init__(self, schema: Schema) -> None:
@@ -55,8 +55,14 @@ class Rescale(Transform):
         self.steps: Tensor
 
     def fit(self, batch: Batch) -> None:
-        """Check that all values are in range."""
+        """Check that all values are in range, and those of discrete variables on their levels."""
         _check_range(batch.x, self.low, self.high, self._variables, "rescale")
+        levels = (batch.x - self.low) / torch.where(self.steps > 0, self.steps, torch.inf)
+        _refuse(
+            levels != levels.round(),
+            batch.x,
+            "between the levels that transform rescale rounds to; behind dequantise, standardise",
+        )
 
     def forward(
         self, batch: Batch, generator: torch.Generator | None = None
