@@ -35,7 +35,7 @@ SIGNIFICANCE = math.erfc(3 / math.sqrt(2))
 
 
 class Row(BaseModel):
-    """One line of a scorecard. Numbers that are not finite are stored as `None`.
+    """One line of a scorecard. Numbers that are not finite, or not known, are stored as `None`.
 
     Attributes:
         name: of the observable or the distance.
@@ -279,7 +279,7 @@ def with_error(value: float | None, error: float | None) -> str:
     Errors above 10 are written out, as in 5120(34); without an error, five digits are shown.
     """
     if value is None:
-        return "not finite"
+        return "none"
     if error is None or error <= 0 or not math.isfinite(error):
         return f"{value:.5g}"
     largest = max(abs(value), error)

@@ -24,7 +24,7 @@ from physgen.validation.scorecard import Row, Scorecard, holm, judge_family, wit
         (0.5, 9.96, "0(10)"),
         (3.0, None, "3"),
         (3.0, 0.0, "3"),
-        (None, 1.0, "not finite"),
+        (None, 1.0, "none"),
     ],
 )
 def test_numbers_show_two_digits_of_their_error(value, error, text):
