@@ -2,7 +2,8 @@
 
 The recipes are those of `physgen report --compare digits`. Speed does not depend on what a
 surrogate has learnt, so that they are fitted where they must be, and not trained. What is a map of
-noise is timed as that map; Markov chains are timed from their burn-in on, and cannot be compiled.
+noise is timed as that map; Markov chains are timed from their burn-in on, and cannot be compiled,
+nor are walks of hundreds of noisy steps, whose graph would be as long.
 """
 
 import tempfile
@@ -35,6 +36,8 @@ def draws(surrogate):
         return [lambda: surrogate.sample(SAMPLES, generator=noise)]
     z = torch.randn(SAMPLES, *surrogate.noise_shape, generator=noise)
     condition = surrogate.conditions.draw(SAMPLES, noise)
+    if len(surrogate.noise_shape) > 1:
+        return [lambda: surrogate.push(z, condition)]
     compiled = torch.compile(surrogate.push)
     return [lambda: surrogate.push(z, condition), lambda: compiled(z, condition)]
 

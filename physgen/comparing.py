@@ -12,6 +12,7 @@ A comparison is a YAML file that names recipes which share a system and data,
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ from physgen.errors import RecipeError, suggest
 from physgen.export import card as cards
 from physgen.io.hdf5 import HDF5Source
 from physgen.io.shipped import shipped, shipped_folder
-from physgen.recipe import presets_of
+from physgen.recipe import Recipe, presets_of
 from physgen.registry import Section
-from physgen.run import Run
+from physgen.run import Run, system_of
 from physgen.scoring import truth_of
-from physgen.surrogates.base import HasBound, HasDensity, HasEstimatedLikelihood, Surrogate
+from physgen.surrogates.base import Surrogate
 from physgen.validation.families import Families, Family
+from physgen.validation.scorecard import Scorecard
 
 FOLDER = "pipelines/comparisons"
 TIMED = 512
@@ -78,23 +80,33 @@ def preset_for(plan: Plan, recipe: str) -> str | None:
     return plan.preset if plan.preset in presets_of(recipe) else None
 
 
-def families(plan: Plan, runs: list[Run]) -> Families:
-    """Gather what the page shows of scored runs.
+def check_comparable(recipes: Sequence[Recipe]) -> None:
+    """Raise `RecipeError` unless all recipes are of one system, shape and file."""
+    first, *others = recipes
 
-    Raises:
-        RecipeError: the runs are not of one system.
-    """
-    first = runs[0]
-    for run in runs[1:]:
-        if run.recipe.system.kind != first.recipe.system.kind:
-            raise RecipeError(
-                f"{run.recipe.name} is of the system {run.recipe.system.kind!r}, and "
-                f"{first.recipe.name} of {first.recipe.system.kind!r}: compare what can be compared"
+    def of(recipe: Recipe) -> tuple[str, tuple[int, ...], str]:
+        path = "" if recipe.data is None else recipe.data.path or ""
+        return recipe.system.kind, system_of(recipe).schema.shape, str(path)
+
+    for recipe in others:
+        if of(recipe) != of(first):
+            told = " and ".join(
+                f"{one.name} is of {kind} of shape {shape}{path and f' in {path}'}"
+                for one in (first, recipe)
+                for kind, shape, path in (of(one),)
             )
+            raise RecipeError(f"{told}: compare what can be compared")
+
+
+def families(plan: Plan, runs: Sequence[Run], left_out: Mapping[str, str]) -> Families:
+    """Gather what the page shows of scored runs, and of recipes that were `left_out`, and why."""
+    first = runs[0]
     truth, _, _ = truth_of(first)
     return Families(
         title=plan.title,
-        summary=plan.summary,
+        summary=" ".join(
+            [plan.summary, *(f"Left out: {name} ({why})." for name, why in left_out.items())]
+        ),
         system=first.system,
         truth=None if truth is None else truth.x,
         columns=plan.columns,
@@ -110,7 +122,7 @@ def _family(run: Run) -> Family:
         summary=run.recipe.summary,
         path=run.path,
         scorecard=run.scorecard,
-        likelihood=_likelihood(surrogate),
+        likelihood=_likelihood(run.scorecard),
         parameters=sum(p.numel() for p in surrogate.parameters() if p.requires_grad),
         training_seconds=float(kept["training_seconds"]),
         samples_per_second=TIMED / _sampling_seconds(surrogate),
@@ -121,13 +133,10 @@ def _family(run: Run) -> Family:
 _GALLERY = 64
 
 
-def _likelihood(surrogate: Surrogate) -> str:
-    kinds: dict[str, Any] = {
-        "exact": HasDensity,
-        "bound": HasBound,
-        "estimate": HasEstimatedLikelihood,
-    }
-    return next((name for name, kind in kinds.items() if isinstance(surrogate, kind)), "none")
+def _likelihood(scorecard: Scorecard) -> str:
+    """Return how the likelihood is known: what the note of its row begins with."""
+    row = next((row for row in scorecard.rows if row.name == "log-likelihood"), None)
+    return "none" if row is None or row.value is None else row.note.split(";")[0]
 
 
 def _sampling_seconds(surrogate: Surrogate) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
@@ -15,11 +16,11 @@ import torch
 from torch import Tensor
 
 from physgen.batch import Batch
-from physgen.comparing import families, preset_for, read_plan
+from physgen.comparing import check_comparable, families, preset_for, read_plan
 from physgen.engine import journal
 from physgen.engine.device import DeviceName, choose_device
 from physgen.engine.distributed import connect
-from physgen.errors import DomainError, InputError, suggest
+from physgen.errors import DomainError, InputError, TrainingError, suggest
 from physgen.export import card as cards
 from physgen.export import pyfunc
 from physgen.generation import generate as generate_batch
@@ -259,14 +260,14 @@ def compare(
     """
     plan = read_plan(name)
     presets = {recipe: preset_for(plan, recipe) for recipe in plan.recipes}
-    for recipe, preset in presets.items():
-        read(recipe, plan.overrides, preset)
+    check_comparable([read(recipe, plan.overrides, preset) for recipe, preset in presets.items()])
     tell = progress or _silent
     stage = f"{name}: families"
     tell(stage, 0, len(presets), {})
     # Small networks gain little from several threads: one family a core.
     workers = 1 if choose_device("auto").type == "cuda" else torch.get_num_threads()
-    done = {}
+    done: dict[str, Run] = {}
+    failed: dict[str, str] = {}
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         begun = {
             pool.submit(_train_alone, recipe, plan.overrides, preset, Path(runs)): recipe
@@ -274,12 +275,19 @@ def compare(
         }
         try:
             for future in as_completed(begun):
-                done[begun[future]] = Run(future.result())
-                tell(stage, len(done), len(presets), {})
+                recipe = begun[future]
+                try:
+                    done[recipe] = Run(future.result())
+                except TrainingError as error:
+                    warnings.warn(f"{recipe} is left out of the page: {error}", stacklevel=2)
+                    failed[recipe] = str(error)
+                tell(stage, len(done) + len(failed), len(presets), {})
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    found = families(plan, [done[recipe] for recipe in plan.recipes])
+    if not done:
+        raise TrainingError(f"no family of {name} could be trained; see the warnings")
+    found = families(plan, [done[name] for name in plan.recipes if name in done], failed)
     table = output.with_suffix(".md")
     with atomic(table, overwrite=True) as part:
         part.write_text(markdown(found), encoding="utf-8")

@@ -79,7 +79,7 @@ def lookup(group: Group, kind: str) -> type[Any]:
 def options_model(cls: type[Any]) -> type[BaseModel]:
     """Return the pydantic model of what a recipe may set of `cls`: its keyword-only parameters."""
     provided = CONTEXT | DATA_KEYS
-    hints = typing.get_type_hints(cls.__init__)
+    hints = typing.get_type_hints(cls.__init__, include_extras=True)
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(cls).parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY and name not in provided:

@@ -19,7 +19,7 @@ SMALL = {
     "data": {"n": 300},
     "engine": {"steps": 2, "batch_size": 32},
     "sampling": {"n": 64},
-    "validation": {"metrics": [{"kind": "means"}]},
+    "validation": {"metrics": [{"kind": "means"}, {"kind": "likelihood"}]},
 }
 VAE = {
     "surrogate": {"kind": "vae", "likelihood": "bernoulli", "hidden": [8]},
@@ -65,7 +65,7 @@ def test_families_stand_side_by_side_and_are_trained_once(tmp_path):
         assert line[0] == run.recipe.name
         assert line[1] == str(parameters)
         assert line[-2:] == [with_error(row.value, row.error), ""]
-    assert [line[4] for line in lines[3:]] == ["estimate", "bound"]
+    assert [line[4] for line in lines[3:]] == ["estimated", "bound of 64 draws"]
     text = page.read_text()
     assert "Two &lt;families&gt;" in text
     assert text.count("data:image/png") == 3, "the truth and two families"
@@ -75,11 +75,24 @@ def test_families_stand_side_by_side_and_are_trained_once(tmp_path):
     assert [run.path.joinpath("scorecard.json").stat().st_mtime_ns for run in runs] == before
 
 
+def test_a_family_whose_training_breaks_down_is_left_out_and_said(tmp_path):
+    name = plan(tmp_path)
+    broken = SMALL | VAE | {"name": "two", "summary": "two"}
+    broken["method"] = {"kind": "evidence-lower-bound", "learning_rate": 1e30}
+    broken["engine"] = {"steps": 20, "batch_size": 32, "clip": None}
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(broken))
+    with pytest.warns(UserWarning, match="two.yaml is left out of the page"):
+        page, table = pipeline.compare(name, tmp_path / "page.html", runs=tmp_path / "runs")
+    assert len(table.read_text().splitlines()) == 4, "headings, a rule, the floors, one family"
+    assert "Left out: " in page.read_text()
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"recipes": []}, "names no recipes"),
         ({"recipes": ["ising-rmb"]}, "did you mean 'ising-rbm'"),
+        ({"recipes": ["ising-rbm", "digits-pca"]}, r"digits-pca is of images of shape \(8, 8\)"),
         ({"columns": 3}, "cannot be understood"),
         ({"recipe": []}, "cannot be understood"),
     ],

@@ -92,10 +92,11 @@ class ConditionPrior(nn.Module):
         if not inside.all():
             row, column = (~inside).nonzero()[0].tolist()
             variable = self.variables[column]
+            unit = "" if variable.unit == "1" else f" {variable.unit}"
             raise DomainError(
-                f"condition {variable.name} = {condition[row, column].item():g} {variable.unit} "
+                f"condition {variable.name} = {condition[row, column].item():g}{unit} "
                 f"(row {row}) is outside the trained domain "
-                f"[{self.low[column].item():g}, {self.high[column].item():g}] {variable.unit}; "
+                f"[{self.low[column].item():g}, {self.high[column].item():g}]{unit}; "
                 "train on a range that covers it"
             )
         for column, variable in enumerate(self.variables):

@@ -106,8 +106,8 @@ class Dequantise(Transform):
         self._variable = schema.variables[0]
         self._low, self._high = _range(self._variable, "dequantise")
         step, width = _step(self._variable), self._high - self._low
-        self._levels = round(width / step) + 1 if levels is None and step else levels or 0
-        if self._levels < 2:
+        self.levels = round(width / step) + 1 if levels is None and step else levels or 0
+        if self.levels < 2:
             raise RecipeError(
                 f"transform dequantise: {self._variable.name} is {self._variable.domain}: say "
                 "how many `levels` it has, at least 2 (17 for scikit-learn's digits, 256 for MNIST)"
@@ -118,7 +118,7 @@ class Dequantise(Transform):
         """Check that all values are levels."""
         scaled = self._scaled(batch.x)
         off = ((scaled - scaled.round()).abs() > 1e-3) | (scaled.round() != self._numbers(scaled))
-        _refuse(off, batch.x, f"none of the {self._levels} levels of transform dequantise")
+        _refuse(off, batch.x, f"none of the {self.levels} levels of transform dequantise")
 
     def forward(
         self, batch: Batch, generator: torch.Generator | None = None
@@ -127,26 +127,26 @@ class Dequantise(Transform):
         k = self._numbers(self._scaled(batch.x))
         noise = torch.rand(k.shape, generator=generator, device=k.device, dtype=k.dtype)
         # Rounding of k + u must not lead to the next level.
-        small = 4 * self._levels * torch.finfo(k.dtype).eps
-        y = (k + noise.clamp(small, 1 - small)) / self._levels
+        small = 4 * self.levels * torch.finfo(k.dtype).eps
+        y = (k + noise.clamp(small, 1 - small)) / self.levels
         return batch.replace(x=y), None
 
     def bound(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Batch, Tensor]:
         """Map as `forward` does; return also minus the log-density of the noise."""
         mapped, _ = self(batch, generator)
-        return mapped, mapped.x.new_full((len(batch),), -self._size * math.log(self._levels))
+        return mapped, mapped.x.new_full((len(batch),), -self._size * math.log(self.levels))
 
     def inverse(self, batch: Batch) -> Batch:
         """Return the levels."""
-        k = (batch.x * self._levels).floor().clamp(0, self._levels - 1)
-        return batch.replace(x=self._low + k * (self._high - self._low) / (self._levels - 1))
+        k = (batch.x * self.levels).floor().clamp(0, self.levels - 1)
+        return batch.replace(x=self._low + k * (self._high - self._low) / (self.levels - 1))
 
     def _scaled(self, x: Tensor) -> Tensor:
         x = x if x.is_floating_point() else x.float()
-        return (x - self._low) * (self._levels - 1) / (self._high - self._low)
+        return (x - self._low) * (self.levels - 1) / (self._high - self._low)
 
     def _numbers(self, scaled: Tensor) -> Tensor:
-        return scaled.round().clamp(0, self._levels - 1)
+        return scaled.round().clamp(0, self.levels - 1)
 
 
 class Logit(Transform):

@@ -31,7 +31,7 @@ class Family:
         name, summary: of its recipe.
         path: of its run directory.
         scorecard: its scores.
-        likelihood: how it knows the likelihood: "exact", "bound", "estimate" or "none".
+        likelihood: how it is known: "exact", "bound", "bound of 64 draws", "estimated" or "none".
         parameters: how many are trained.
         training_seconds: on the machine that trained it.
         samples_per_second: on this machine.

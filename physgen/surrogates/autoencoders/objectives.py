@@ -18,6 +18,7 @@ from torch import Tensor
 
 from physgen.batch import Batch
 from physgen.errors import RecipeError
+from physgen.ranges import NotNegative, Positive, Rate
 from physgen.surrogates.autoencoders.vae import VAE, Terms
 from physgen.surrogates.base import Method, StepContext
 
@@ -47,11 +48,11 @@ class EvidenceLowerBound(Method):
         self,
         surrogate: VAE,
         *,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.0,
-        beta: float = 1.0,
-        free_bits: float = 0.0,
-        draws: int = 1,
+        learning_rate: Rate = 1e-3,
+        weight_decay: NotNegative = 0.0,
+        beta: NotNegative = 1.0,
+        free_bits: NotNegative = 0.0,
+        draws: Positive = 1,
     ) -> None:
         super().__init__(surrogate)
         if not isinstance(surrogate, VAE):

@@ -18,6 +18,7 @@ from torch import Tensor
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
 from physgen.networks.mlp import Activation
+from physgen.ranges import Channels, NotNegative, Positive, Rate, Widths
 from physgen.surrogates.autoencoders.bodies import Decoder, Encoder, Network
 from physgen.surrogates.base import Method, StepContext
 from physgen.surrogates.decoding import DecodedNoise
@@ -53,10 +54,10 @@ class Autoencoder(DecodedNoise):
         schema: Schema,
         transform: Transform | None = None,
         *,
-        latent: int = 8,
+        latent: Positive = 8,
         network: Network = "mlp",
-        hidden: tuple[int, ...] = (128, 128),
-        channels: tuple[int, ...] = (32, 64),
+        hidden: Widths = (128, 128),
+        channels: Channels = (32, 64),
         periodic: bool = False,
         activation: Activation = "silu",
     ) -> None:
@@ -147,8 +148,8 @@ class Reconstruction(Method):
         self,
         surrogate: Autoencoder,
         *,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.0,
+        learning_rate: Rate = 1e-3,
+        weight_decay: NotNegative = 0.0,
         corruption: float = 0.0,
     ) -> None:
         super().__init__(surrogate)

@@ -27,6 +27,7 @@ from torch import Tensor
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
 from physgen.networks.mlp import Activation
+from physgen.ranges import Channels, Positive, Widths
 from physgen.surrogates.autoencoders.bodies import Decoder, Encoder, Network
 from physgen.surrogates.autoencoders.levels import Levels, normal
 from physgen.surrogates.autoencoders.likelihoods import (
@@ -37,6 +38,7 @@ from physgen.surrogates.autoencoders.likelihoods import (
 )
 from physgen.surrogates.decoding import DecodedNoise
 from physgen.transforms.base import Transform
+from physgen.transforms.images import Dequantise
 
 DRAWS_AT_ONCE = 8192
 """Latent vectors that an importance-weighted bound decodes together: what limits its memory."""
@@ -98,16 +100,16 @@ class VAE(DecodedNoise):
         schema: Schema,
         transform: Transform | None = None,
         *,
-        latent: int = 8,
-        levels: int = 1,
+        latent: Positive = 8,
+        levels: Positive = 1,
         prior_couplings: int = 0,
         network: Network = "mlp",
-        hidden: tuple[int, ...] = (128, 128),
-        channels: tuple[int, ...] = (32, 64),
+        hidden: Widths = (128, 128),
+        channels: Channels = (32, 64),
         periodic: bool = False,
         activation: Activation = "silu",
         likelihood: LikelihoodKind = "gaussian",
-        counts: int = 16,
+        counts: Positive = 16,
     ) -> None:
         super().__init__(schema, transform)
         shape = self.transform.latent_shape(schema.shape)
@@ -121,6 +123,13 @@ class VAE(DecodedNoise):
         if likelihood == "bernoulli":
             self.likelihood = Bernoulli(math.prod(shape), schema.variables)
         elif likelihood == "binomial":
+            for part in self.transform.modules():
+                if isinstance(part, Dequantise) and part.levels != counts + 1:
+                    raise RecipeError(
+                        f"surrogate.counts: {counts} of a binomial likelihood are {counts + 1} "
+                        f"levels, and transform dequantise has {part.levels}: set it to "
+                        f"{part.levels - 1}"
+                    )
             self.likelihood = Binomial(math.prod(shape), counts)
         else:
             self.likelihood = Gaussian(math.prod(shape))

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from physgen.batch import Batch
 from physgen.errors import RecipeError
+from physgen.ranges import Positive, Rate, Share
 from physgen.surrogates.base import Method, StepContext, Surrogate
 from physgen.surrogates.boltzmann.machine import BoltzmannMachine
 
@@ -52,9 +53,9 @@ class ContrastiveDivergence(Method):
         self,
         surrogate: Surrogate,
         *,
-        k: int = 1,
-        learning_rate: float = 0.01,
-        momentum: float = 0.9,
+        k: Positive = 1,
+        learning_rate: Rate = 0.01,
+        momentum: Share = 0.9,
         centred: bool = False,
     ) -> None:
         if not isinstance(surrogate, BoltzmannMachine):
@@ -149,9 +150,9 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         self,
         surrogate: Surrogate,
         *,
-        k: int = 10,
-        learning_rate: float = 0.01,
-        momentum: float = 0.9,
+        k: Positive = 10,
+        learning_rate: Rate = 0.01,
+        momentum: Share = 0.9,
         centred: bool = False,
     ) -> None:
         super().__init__(

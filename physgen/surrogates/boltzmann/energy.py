@@ -27,6 +27,7 @@ from torch import Tensor
 from physgen.batch import Batch, Schema
 from physgen.errors import DomainError, RecipeError
 from physgen.networks.mlp import Activation
+from physgen.ranges import Channels, Positive, Rate, Share, Widths
 from physgen.sampling import annealing, hmc, langevin
 from physgen.surrogates.autoencoders.bodies import Encoder, Network
 from physgen.surrogates.base import Method, StepContext, Surrogate
@@ -71,14 +72,14 @@ class EnergyModel(MarkovSurrogate):
         transform: Transform | None = None,
         *,
         network: Network = "mlp",
-        hidden: tuple[int, ...] = (256, 256),
-        channels: tuple[int, ...] = (32, 64),
+        hidden: Widths = (256, 256),
+        channels: Channels = (32, 64),
         activation: Activation = "silu",
         periodic: bool = False,
         gradient_limit: float = 30.0,
-        n_chains: int = 1024,
+        n_chains: Positive = 1024,
         burn_in: int = 200,
-        thin: int = 50,
+        thin: Positive = 50,
     ) -> None:
         shape = schema.shape if transform is None else transform.latent_shape(schema.shape)
         noise = torch.randn(n_chains, *shape, generator=torch.Generator().manual_seed(0))
@@ -227,9 +228,9 @@ class LangevinDivergence(Method):
         self,
         surrogate: Surrogate,
         *,
-        k: int = 20,
-        learning_rate: float = 4e-3,
-        momentum: float = 0.9,
+        k: Positive = 20,
+        learning_rate: Rate = 4e-3,
+        momentum: Share = 0.9,
         l2: float = 1e-4,
         restart: float = 0.0,
     ) -> None:

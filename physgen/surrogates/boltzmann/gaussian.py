@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
+from physgen.ranges import Positive
 from physgen.surrogates.boltzmann.machine import BoltzmannMachine, Coefficients, Independent
 from physgen.surrogates.flows.spline import soft_bound
 from physgen.transforms.base import Transform
@@ -62,14 +63,14 @@ class GaussianRBM(BoltzmannMachine):
         schema: Schema,
         transform: Transform | None = None,
         *,
-        hidden: int = 256,
+        hidden: Positive = 256,
         filter_size: int | None = None,
         sigma: float = 1.0,
         learn_sigma: bool = True,
         weight_scale: float = 0.05,
-        n_chains: int = 1024,
+        n_chains: Positive = 1024,
         burn_in: int = 500,
-        thin: int = 50,
+        thin: Positive = 50,
         replicas: int = 1,
     ) -> None:
         if not sigma > 0:

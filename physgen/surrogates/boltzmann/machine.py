@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
+from physgen.ranges import Positive
 from physgen.sampling import annealing, tempering
 from physgen.surrogates.boltzmann.chains import MarkovSurrogate
 from physgen.surrogates.boltzmann.couplings import DenseCoupling, LatticeCoupling
@@ -81,13 +82,13 @@ class BoltzmannMachine(MarkovSurrogate):
         transform: Transform | None,
         start: Tensor,
         *,
-        hidden: int,
+        hidden: Positive,
         filter_size: int | None,
         weight_scale: float,
         biases: bool = True,
         replicas: int,
         burn_in: int,
-        thin: int,
+        thin: Positive,
     ) -> None:
         super().__init__(schema, transform, start, burn_in, thin)
         shape = tuple(start.shape[1:])

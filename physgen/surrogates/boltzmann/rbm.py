@@ -20,6 +20,7 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
+from physgen.ranges import Positive
 from physgen.surrogates.boltzmann.machine import BoltzmannMachine, Coefficients, Independent
 from physgen.transforms.base import Chain, Transform
 
@@ -54,13 +55,13 @@ class RBM(BoltzmannMachine):
         schema: Schema,
         transform: Transform | None = None,
         *,
-        hidden: int = 256,
+        hidden: Positive = 256,
         filter_size: int | None = None,
         spin_flip_symmetric: bool = False,
         weight_scale: float = 0.05,
-        n_chains: int = 1024,
+        n_chains: Positive = 1024,
         burn_in: int = 500,
-        thin: int = 50,
+        thin: Positive = 50,
         replicas: int = 1,
     ) -> None:
         start = torch.randint(

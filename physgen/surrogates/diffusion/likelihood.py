@@ -22,8 +22,10 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
+from physgen.ranges import Channels, Positive
 from physgen.surrogates.diffusion.denoiser import Denoise, Prediction
 from physgen.surrogates.diffusion.model import Diffusion
+from physgen.surrogates.diffusion.sampler import FEWEST
 from physgen.surrogates.diffusion.schedule import Schedule, ScheduleName
 from physgen.surrogates.flows.integration import State, runge_kutta
 from physgen.transforms.base import Transform
@@ -31,6 +33,10 @@ from physgen.transforms.base import Transform
 Divergence = Literal["exact", "hutchinson"]
 Flow = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Maps u (B, D) at tau () to its velocity (B, D) and the divergence of it, (B,)."""
+
+FINEST = 48
+"""Runge-Kutta steps of a bound at least: with few, the integral of the divergence is not the
+log-determinant of the map that was followed, and a bound could be passed."""
 
 AT_ONCE = 32
 """Products with the Jacobian that are computed together."""
@@ -84,8 +90,8 @@ def integrate(flow: Flow, u: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
 class ProbabilityFlow(Diffusion):
     """A diffusion model whose samples are those of the probability flow.
 
-    They are integrated by Runge-Kutta steps of fourth order, as are densities the other way, so
-    that both belong to one another. The density is exact up to the error of these steps.
+    They are integrated by Runge-Kutta steps of fourth order, as are densities the other way, which
+    are exact up to the error of these steps.
 
     Args:
         schema: of the samples.
@@ -107,13 +113,18 @@ class ProbabilityFlow(Diffusion):
         schedule: ScheduleName = "straight",
         prediction: Prediction = "velocity",
         network: Literal["mlp", "unet"] = "mlp",
-        hidden: int = 256,
-        depth: int = 3,
-        channels: tuple[int, ...] = (32, 64),
+        hidden: Positive = 256,
+        depth: Positive = 3,
+        channels: Channels = (32, 64),
         periodic: bool = False,
-        integration_steps: int = 24,
+        integration_steps: Positive = 24,
         divergence: Divergence = "exact",
     ) -> None:
+        if integration_steps < FEWEST["heun"]:
+            raise RecipeError(
+                f"surrogate.integration_steps is {integration_steps}: it is at least "
+                f"{FEWEST['heun']}"
+            )
         super().__init__(
             schema,
             transform,
@@ -134,12 +145,14 @@ class ProbabilityFlow(Diffusion):
     def _check_transform(self) -> None:
         """Refuse a transform that does not fit; a bound takes all."""
 
-    def latent_log_prob(self, latent: Batch, condition: Tensor | None, probe: Tensor) -> Tensor:
+    def latent_log_prob(
+        self, latent: Batch, condition: Tensor | None, probe: Tensor, steps: int
+    ) -> Tensor:
         """Return (B,) the log-density of a mapped batch at its physical conditions (B, C).
 
         `probe` is (B, D) of entries -1 and 1; only an estimated divergence takes it.
         """
-        levels = self._levels(latent.x).flip(0)
+        levels = self._levels(latent.x, steps).flip(0)
         x = latent.x.flatten(1)
         u, total = integrate(self._flow(condition, probe), (1 - levels[0]) * x, levels)
         log_prob: Tensor = self._base_log_prob(u) + total + self.features * (1 - levels[0]).log()
@@ -163,7 +176,7 @@ class ProbabilityFlow(Diffusion):
             alpha, sigma = schedule.amplitudes(log_snr)
             return (u - denoise(u * (alpha + sigma), log_snr)) / tau, torch.zeros_like(u[:, 0])
 
-        levels = self._levels(start)
+        levels = self._levels(start, self.sampler_steps)
         end, _ = integrate(flow, self._base_scale() * start, levels)
         return self.physical(end / (1 - levels[-1]), condition)
 
@@ -173,9 +186,9 @@ class ProbabilityFlow(Diffusion):
             self.denoise(condition), self.schedule, probe if estimated else None
         )
 
-    def _levels(self, like: Tensor) -> Tensor:
+    def _levels(self, like: Tensor, steps: int) -> Tensor:
         """Return tau from t = 1 to t = 0."""
-        grid = self.schedule.grid(self.sampler_steps + 1, self.spacing, like)
+        grid = self.schedule.grid(steps + 1, self.spacing, like)
         return (-grid.log_snr[:-1] / 2).sigmoid()
 
     def _base_scale(self) -> Tensor:
@@ -209,8 +222,8 @@ class DiffusionFlow(ProbabilityFlow):
     def log_prob(self, batch: Batch) -> Tensor:
         """Return (B,) log q(x | condition) in physical units, differentiable."""
         mapped, log_det = self.transform(batch)
-        probe = self._fixed_probe(len(batch))
-        log_prob: Tensor = self.latent_log_prob(mapped, batch.condition, probe) + log_det
+        probe, steps = self._fixed_probe(len(batch)), self.sampler_steps
+        log_prob: Tensor = self.latent_log_prob(mapped, batch.condition, probe, steps) + log_det
         return log_prob
 
     def sample_with_log_prob(
@@ -221,7 +234,7 @@ class DiffusionFlow(ProbabilityFlow):
         noise = torch.randn(
             n, self.features, generator=generator, device=self.device, dtype=self.dtype
         )
-        levels, u = self._levels(noise), self._base_scale() * noise
+        levels, u = self._levels(noise, self.sampler_steps), self._base_scale() * noise
         end, total = integrate(self._flow(condition, self._fixed_probe(n)), u, levels)
         samples = Batch(self.physical(end / (1 - levels[-1]), condition), condition)
         volume = self.features * (1 - levels[-1]).log()
@@ -234,11 +247,18 @@ class DiffusionFlow(ProbabilityFlow):
 
 
 class DequantisedDiffusionFlow(ProbabilityFlow):
-    """A diffusion model on a transform that adds noise or holds discrete parts (`HasBound`)."""
+    """A diffusion model on a transform that adds noise or holds discrete parts (`HasBound`).
+
+    The bound is that of the flow itself, integrated by `FINEST` steps at least; samples may be
+    drawn with fewer.
+    """
 
     def elbo(self, batch: Batch, *, generator: torch.Generator) -> Tensor:
-        """Return (B,), an unbiased draw of the bound on log p(x | condition) in physical units."""
+        """Return (B,), a draw of the bound on log p(x | condition) in physical units.
+
+        It is unbiased up to the error of the steps.
+        """
         latent, volume = self.transform.bound(batch, generator)
-        probe = self.probe(len(batch), generator)
-        total: Tensor = self.latent_log_prob(latent, batch.condition, probe) + volume
+        probe, steps = self.probe(len(batch), generator), max(FINEST, self.sampler_steps)
+        total: Tensor = self.latent_log_prob(latent, batch.condition, probe, steps) + volume
         return total

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from physgen.batch import Batch
 from physgen.errors import RecipeError
+from physgen.ranges import NotNegative, Rate
 from physgen.surrogates.base import StepContext
 from physgen.surrogates.diffusion.model import Denoising, Diffusion
 
@@ -49,8 +50,8 @@ class FlowMatching(Denoising):
         surrogate: Diffusion,
         *,
         coupling: Coupling = "optimal-transport",
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.0,
+        learning_rate: Rate = 1e-3,
+        weight_decay: NotNegative = 0.0,
     ) -> None:
         super().__init__(surrogate, learning_rate=learning_rate, weight_decay=weight_decay)
         found = (surrogate.schedule.scaling, surrogate.denoiser.prediction)

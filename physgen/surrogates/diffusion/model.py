@@ -19,6 +19,7 @@ from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
 from physgen.networks.residual import ResidualMLP
 from physgen.networks.unet import UNet
+from physgen.ranges import Channels, NotNegative, Positive, Rate, Share
 from physgen.surrogates.base import Method, StepContext, Surrogate
 from physgen.surrogates.diffusion.denoiser import Denoise, Denoiser, Prediction
 from physgen.surrogates.diffusion.guidance import conditioned, guided, shown
@@ -67,14 +68,14 @@ class Diffusion(Surrogate):
         schedule: ScheduleName = "cosine",
         prediction: Prediction = "v",
         network: Literal["mlp", "unet"] = "mlp",
-        hidden: int = 256,
-        depth: int = 3,
-        channels: tuple[int, ...] = (32, 64),
+        hidden: Positive = 256,
+        depth: Positive = 3,
+        channels: Channels = (32, 64),
         periodic: bool = False,
         sampler: SamplerName = "heun",
-        sampler_steps: int = 20,
+        sampler_steps: Positive = 20,
         spacing: Spacing = "time",
-        condition_dropout: float = 0.0,
+        condition_dropout: Share = 0.0,
         guidance: float = 1.0,
     ) -> None:
         super().__init__(schema, transform)
@@ -222,14 +223,15 @@ class Denoising(Method):
         self,
         surrogate: Diffusion,
         *,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.0,
+        learning_rate: Rate = 1e-3,
+        weight_decay: NotNegative = 0.0,
         levels: Literal["uniform", "normal"] = "uniform",
     ) -> None:
         super().__init__(surrogate)
         if not isinstance(surrogate, Diffusion):
             raise RecipeError(
-                f"method.kind: trains a diffusion model, not {type(surrogate).__name__}"
+                f"method.kind: denoising and flow-matching train a diffusion model, not "
+                f"{type(surrogate).__name__}"
             )
         if any(True for _ in surrogate.schedule.parameters()):
             raise RecipeError(

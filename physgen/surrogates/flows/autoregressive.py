@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from physgen.batch import Batch, Schema
 from physgen.networks.masked import MaskedMLP
+from physgen.ranges import Positive
 from physgen.surrogates.flows.bijection import (
     Bijection,
     DequantisingFlow,
@@ -250,11 +251,11 @@ class Autoregressive(LatentFlow):
         schema: Schema,
         transform: Transform | None = None,
         *,
-        n_layers: int = 4,
-        hidden: int = 128,
+        n_layers: Positive = 4,
+        hidden: Positive = 128,
         layer: CouplingKind = "affine",
         fast: Fast = "density",
-        bins: int = 8,
+        bins: Positive = 8,
         bound: float = 5.0,
     ) -> None:
         super().__init__(schema, transform)

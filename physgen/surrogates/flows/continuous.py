@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from physgen.batch import Schema
 from physgen.networks.mlp import MLP
+from physgen.ranges import Positive, Widths
 from physgen.surrogates.flows.bijection import (
     Bijection,
     DequantisingFlow,
@@ -118,9 +119,9 @@ class Continuous(LatentFlow):
         schema: Schema,
         transform: Transform | None = None,
         *,
-        hidden: int = 256,
-        control_hidden: tuple[int, ...] = (64,),
-        integration_steps: int = 8,
+        hidden: Positive = 256,
+        control_hidden: Widths = (64,),
+        integration_steps: Positive = 8,
     ) -> None:
         super().__init__(schema, transform)
         self.flow = ContinuousBijection(

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
+from physgen.ranges import Positive, Widths
 from physgen.surrogates.flows.bijection import (
     Bijection,
     DequantisingFlow,
@@ -135,8 +136,8 @@ class Normflows(LatentFlow):
         transform: Transform | None = None,
         *,
         family: Family = "residual",
-        n_layers: int = 8,
-        hidden: tuple[int, ...] = (64, 64),
+        n_layers: Positive = 8,
+        hidden: Widths = (64, 64),
     ) -> None:
         super().__init__(schema, transform)
         if schema.condition:

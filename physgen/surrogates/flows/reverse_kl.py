@@ -20,6 +20,7 @@ from torch import Tensor
 
 from physgen.batch import Batch
 from physgen.errors import RecipeError
+from physgen.ranges import Rate
 from physgen.surrogates.base import FromNoise, HasDensity, Method, StepContext, Surrogate
 from physgen.systems.base import HasAction, System
 from physgen.systems.symmetries import broken
@@ -65,7 +66,7 @@ class ReverseKL(Method):
         surrogate: Surrogate,
         system: System,
         *,
-        learning_rate: float = 2e-3,
+        learning_rate: Rate = 2e-3,
         path_gradients: bool = True,
     ) -> None:
         super().__init__(surrogate)

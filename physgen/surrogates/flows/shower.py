@@ -27,6 +27,7 @@ from torch.nn import functional
 from physgen.batch import Batch, Schema
 from physgen.errors import DomainError
 from physgen.networks.masked import MaskedMLP
+from physgen.ranges import Positive
 from physgen.surrogates.copula import ShowerSurrogate
 from physgen.surrogates.flows.spline import soft_bound
 from physgen.surrogates.flows.stack import CouplingStack
@@ -70,9 +71,9 @@ class ShowerFlow(ShowerSurrogate):
         transform: Transform | None = None,
         *,
         system: Calorimeter,
-        hidden: int = 256,
+        hidden: Positive = 256,
         split_hidden: int = 12,
-        n_layers: int = 6,
+        n_layers: Positive = 6,
         layer_hidden: tuple[int, ...] = (64, 64),
         n_knots: int = 24,
         n_bins: int = 128,

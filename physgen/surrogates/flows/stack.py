@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from physgen.batch import Schema
 from physgen.networks.mlp import Activation
+from physgen.ranges import Positive, Widths
 from physgen.surrogates.flows.bijection import (
     Bijection,
     DequantisingFlow,
@@ -128,10 +129,10 @@ class Couplings(LatentFlow):
         schema: Schema,
         transform: Transform | None = None,
         *,
-        n_layers: int = 8,
-        hidden: tuple[int, ...] = (64, 64),
+        n_layers: Positive = 8,
+        hidden: Widths = (64, 64),
         coupling: CouplingKind = "spline",
-        bins: int = 8,
+        bins: Positive = 8,
         bound: float = 5.0,
         activation: Activation = "relu",
     ) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from physgen.batch import Batch
 from physgen.errors import RecipeError
+from physgen.ranges import Channels, NotNegative, Positive, Rate, Share, Widths
 from physgen.surrogates.base import Method, StepContext
 from physgen.surrogates.gan.losses import LOSSES, LossName, slope_penalty, squared_slope
 from physgen.surrogates.gan.networks import Critic, Generator
@@ -59,17 +60,17 @@ class Adversarial(Method):
         *,
         steps: int,
         loss: LossName = "non-saturating",
-        n_critic: int = 2,
+        n_critic: Positive = 2,
         clip: float | None = None,
-        gradient_penalty: float = 0.0,
-        r1: float = 0.5,
+        gradient_penalty: NotNegative = 0.0,
+        r1: NotNegative = 0.5,
         spectral_norm: bool = False,
-        hidden: tuple[int, ...] = (256, 256),
-        channels: tuple[int, ...] = (64, 128),
-        kernel: int = 3,
-        dropout: float = 0.0,
-        learning_rate: float = 5e-4,
-        momentum: float = 0.0,
+        hidden: Widths = (256, 256),
+        channels: Channels = (64, 128),
+        kernel: Positive = 3,
+        dropout: Share = 0.0,
+        learning_rate: Rate = 5e-4,
+        momentum: Share = 0.0,
     ) -> None:
         super().__init__(surrogate)
         if not isinstance(surrogate, Generator):

@@ -13,6 +13,7 @@ from physgen.batch import Schema
 from physgen.errors import RecipeError
 from physgen.networks.conv import ConvDecoder, ConvEncoder
 from physgen.networks.mlp import MLP, Activation
+from physgen.ranges import Channels, Positive, Widths
 from physgen.surrogates.decoding import DecodedNoise
 from physgen.transforms.base import Transform
 
@@ -40,11 +41,11 @@ class Generator(DecodedNoise):
         schema: Schema,
         transform: Transform | None = None,
         *,
-        latent: int = 64,
+        latent: Positive = 64,
         network: Network = "mlp",
-        hidden: tuple[int, ...] = (256, 256),
-        channels: tuple[int, ...] = (32, 16),
-        kernel: int = 3,
+        hidden: Widths = (256, 256),
+        channels: Channels = (32, 16),
+        kernel: Positive = 3,
         activation: Activation = "leaky-relu",
         bounded: bool = False,
         periodic: bool = False,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
+from physgen.ranges import Positive
 from physgen.surrogates.flows.lattice.base import LatticeFlow
 from physgen.surrogates.flows.lattice.fourier import FourierGaussian
 from physgen.transforms.base import Transform
@@ -114,9 +115,9 @@ class CheckerboardFlow(LatticeFlow):
         schema: Schema,
         transform: Transform | None = None,
         *,
-        n_layers: int = 8,
+        n_layers: Positive = 8,
         channels: int = 16,
-        hidden: int = 2,
+        hidden: Positive = 2,
         kernel_size: int = 3,
         base_width: float = 0.5,
         sign_symmetric: bool = True,

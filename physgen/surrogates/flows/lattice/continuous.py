@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from physgen.batch import Batch, Schema
+from physgen.ranges import Positive
 from physgen.surrogates.flows.integration import even, runge_kutta
 from physgen.surrogates.flows.lattice.base import LatticeFlow
 from physgen.surrogates.flows.lattice.fourier import FourierGaussian, orbits
@@ -62,7 +63,7 @@ class ContinuousLatticeFlow(LatticeFlow):
         n_frequencies: int = 8,
         n_times: int = 4,
         duration: float = 9.0,
-        integration_steps: int = 8,
+        integration_steps: Positive = 8,
         largest_frequency: float = 8.0,
         base_width: float = 0.5,
         isotropic: bool = True,

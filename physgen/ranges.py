@@ -1,0 +1,25 @@
+"""Ranges of what a recipe may set: annotations of options, checked when a recipe is read."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+Positive = Annotated[int, Field(ge=1)]
+"""A number of things there must be at least one of."""
+
+Widths = tuple[Positive, ...]
+"""Units of the layers of a network, which may have none between its ends."""
+
+Channels = Annotated[tuple[Positive, ...], Field(min_length=1)]
+"""Channels of the layers of a convolutional network."""
+
+Rate = Annotated[float, Field(gt=0)]
+"""A learning rate, a scale."""
+
+NotNegative = Annotated[float, Field(ge=0)]
+"""A weight of a penalty, which 0 leaves out."""
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+"""A probability that is not 1, a decay."""
