@@ -1,5 +1,6 @@
 """Recipes: what is refused, and how it is said."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,20 @@ def test_recipes_like_each_other_are_refused(tmp_path):
     (tmp_path / "a.yaml").write_text("like: ising-rmb\n")
     with pytest.raises(RecipeError, match="ising-rbm"):
         recipe.read(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "key", "value"),
+    [
+        ("digits-gan", "method.r1", -1),
+        ("digits-gan", "surrogate.latent", 0),
+        ("digits-dcgan", "surrogate.channels", []),
+        ("digits-dcgan", "method.dropout", 1.5),
+        ("digits-rbm", "method.k", 0),
+        ("digits-maf", "surrogate.n_layers", 0),
+        ("digits-ddpm", "method.learning_rate", 0),
+    ],
+)
+def test_values_out_of_range_are_refused_by_their_key(recipe, key, value):
+    with pytest.raises(RecipeError, match=re.escape(f"{key} = {value}: ")):
+        read(recipe, {key: value})

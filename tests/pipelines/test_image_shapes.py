@@ -18,7 +18,10 @@ NETWORKS = {
     },
 }
 SYSTEMS = {
-    "grey": {"transform": [{"kind": "dequantise", "levels": 256}, {"kind": "rescale"}]},
+    "grey": {
+        "transform": [{"kind": "dequantise", "levels": 256}, {"kind": "rescale"}],
+        "surrogate.counts": 255,
+    },
     "labelled": {"system.labels": True, "transform": [{"kind": "rescale"}, {"kind": "one-hot"}]},
     "drawn": {
         "system.binarise": "dynamic",

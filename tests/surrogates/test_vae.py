@@ -362,6 +362,8 @@ def test_what_does_not_fit_is_refused():
         EvidenceLowerBound(VAE(TABLE), beta=-1.0)
     with pytest.raises(RecipeError, match="at least 1"):
         VAE(TABLE, levels=0)
+    with pytest.raises(RecipeError, match=r"8 of a binomial likelihood are 9 levels, .* has 17"):
+        VAE(GREYS, Dequantise(GREYS, levels=17), likelihood="binomial", counts=8)
     with pytest.raises(RecipeError, match="prior_couplings=-1: 0 or more"):
         VAE(TABLE, prior_couplings=-1)
     with pytest.raises(RecipeError, match=r"free_bits=0.5 are of single entries"):
