@@ -131,7 +131,7 @@ def test_recipes_like_each_other_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "key", "value"),
+    ("name", "key", "value"),
     [
         ("digits-gan", "method.r1", -1),
         ("digits-gan", "surrogate.latent", 0),
@@ -142,6 +142,6 @@ def test_recipes_like_each_other_are_refused(tmp_path):
         ("digits-ddpm", "method.learning_rate", 0),
     ],
 )
-def test_values_out_of_range_are_refused_by_their_key(recipe, key, value):
+def test_values_out_of_range_are_refused_by_their_key(name, key, value):
     with pytest.raises(RecipeError, match=re.escape(f"{key} = {value}: ")):
-        read(recipe, {key: value})
+        recipe.read(name, {key: value})
