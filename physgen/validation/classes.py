@@ -28,7 +28,7 @@ from physgen.validation.scorecard import Curve, Row, at_least, beside, within
 Array = NDArray[float64]
 
 ADVICE = (
-    "train longer, and keep an adversarial critic from winning (gradient penalty, R1, spectral "
+    "train longer; where a critic judges, keep it from winning (gradient penalty, R1, spectral "
     "norm, a smaller learning rate)"
 )
 """What to do about modes that are not there."""

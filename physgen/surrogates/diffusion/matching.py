@@ -37,7 +37,8 @@ class FlowMatching(Denoising):
     Args:
         surrogate: a `Diffusion` with schedule "straight", prediction "velocity", and a sampler that
             adds no noise.
-        coupling: which noise goes with which sample.
+        coupling: which noise goes with which sample; "optimal-transport" exchanges noise among
+            samples of equal conditions, so that with continuous ones it does nothing.
         learning_rate: of AdamW, before the engine's schedule.
         weight_decay: of AdamW.
 
