@@ -137,3 +137,6 @@ def print_scorecards(cards: Mapping[str, Scorecard], as_json: bool) -> None:
         # A pipe has no width of its own; numbers are not to be folded for it.
         console.width = 110
     console.print(summary(cards))
+    for name, card in cards.items():
+        for concern in card.concerns:
+            typer.secho(f"{name}: {concern}", err=True, fg=typer.colors.YELLOW)

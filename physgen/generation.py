@@ -9,7 +9,7 @@ appears when the last block is in it.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -41,6 +41,22 @@ def generate(
     """Return `n` samples in physical units, on the CPU. See `generate_blocks`."""
     parts = generate_blocks(surrogate, n, seed=seed, condition=condition, progress=progress)
     return Batch.concatenate(list(parts))
+
+
+def condition_row(surrogate: Surrogate, given: Mapping[str, float]) -> Tensor:
+    """Turn {name: value} into one row in the surrogate's order, (C,).
+
+    Raises:
+        DomainError: a name is unknown, or missing.
+    """
+    names = [variable.name for variable in surrogate.conditions.variables]
+    for name in given:
+        if name not in names:
+            raise DomainError(f"no condition is called {name!r}{suggest(name, names)}")
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise DomainError(f"the condition {missing[0]!r} is missing: give {', '.join(names)}")
+    return torch.tensor([given[name] for name in names], dtype=surrogate.dtype)
 
 
 def generate_file(

@@ -20,13 +20,13 @@ from physgen.comparing import check_comparable, families, preset_for, read_plan
 from physgen.engine import journal
 from physgen.engine.device import DeviceName, choose_device
 from physgen.engine.distributed import connect
-from physgen.errors import DomainError, InputError, TrainingError, suggest
+from physgen.errors import InputError, TrainingError
 from physgen.export import card as cards
 from physgen.export import pyfunc
+from physgen.generation import condition_row, generate_file
 from physgen.generation import generate as generate_batch
-from physgen.generation import generate_file
 from physgen.io.writer import atomic, hdf5_writer, refuse_existing
-from physgen.recipe import Recipe, read
+from physgen.recipe import Recipe, names, read
 from physgen.run import Run, system_of
 from physgen.scoring import score_ensemble, score_files, score_run
 from physgen.surrogates.base import Surrogate
@@ -191,7 +191,7 @@ def generate(
     opened = Run(Path(run))
     surrogate = opened.load().to(choose_device(device))
     if isinstance(condition, Mapping):
-        condition = _condition_row(surrogate, condition)
+        condition = condition_row(surrogate, condition)
     stage = f"{opened.recipe.name}: generate"
     told = None if progress is None else (lambda done: progress(stage, done, n, {}))
     if output is None:
@@ -208,18 +208,6 @@ def generate(
         progress=told,
     )
     return path
-
-
-def _condition_row(surrogate: Surrogate, given: Mapping[str, float]) -> Tensor:
-    """Turn {name: value} into one row in the surrogate's order."""
-    names = [variable.name for variable in surrogate.conditions.variables]
-    for name in given:
-        if name not in names:
-            raise DomainError(f"no condition is called {name!r}{suggest(name, names)}")
-    missing = [name for name in names if name not in given]
-    if missing:
-        raise DomainError(f"the condition {missing[0]!r} is missing: give {', '.join(names)}")
-    return torch.tensor([given[name] for name in names], dtype=surrogate.dtype)
 
 
 def track(run: str | Path, uri: str | None = None) -> dict[str, Any]:
@@ -343,7 +331,8 @@ def _open_run(
     """Return the run, and whether this call made its directory."""
     changes = dict(overrides or {})
     changes |= {f"{name}.{key}": v for name, part in sections.items() for key, v in part.items()}
-    if Path(recipe).is_dir():
+    # A name is that of a recipe, even beside a folder of the same name.
+    if Path(recipe).is_dir() and str(recipe) not in names():
         if changes or preset:
             raise InputError(
                 f"{recipe} is a run: its recipe is settled. Resume it without overrides, or train "

@@ -133,14 +133,19 @@ def read(
     return check(tree, str(path))
 
 
+def names() -> list[str]:
+    """Return the names of the shipped recipes."""
+    return [file.stem for file in shipped_folder("pipelines").glob("*.yaml")]
+
+
 def _find(recipe: str | os.PathLike[str]) -> Path:
     """Return the file of a recipe: the one given, or a shipped one by its name."""
     path = Path(recipe)
     if path.suffix in (".yaml", ".yml"):
         return path
-    names = [file.stem for file in shipped_folder("pipelines").glob("*.yaml")]
-    if str(recipe) not in names:
-        raise RecipeError(f"no recipe is called {str(recipe)!r}{suggest(str(recipe), names)}")
+    known = names()
+    if str(recipe) not in known:
+        raise RecipeError(f"no recipe is called {str(recipe)!r}{suggest(str(recipe), known)}")
     return shipped("pipelines", f"{recipe}.yaml")
 
 

@@ -19,7 +19,17 @@ from physgen.io.stream import Stream
 from physgen.registry import build
 from physgen.run import Run
 from physgen.surrogates.base import HasBound, HasDensity, Method, Surrogate
-from physgen.validation.animation import BETWEEN, FILM, cut, draw_between, film, has_pictures
+from physgen.surrogates.decoding import DecodedNoise
+from physgen.validation.animation import (
+    ALONG,
+    BETWEEN,
+    FILM,
+    cut,
+    draw_along,
+    draw_between,
+    film,
+    has_pictures,
+)
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 """Called with (what is being done, steps done, steps in all, figures worth showing)."""
@@ -103,6 +113,8 @@ def train_run(run: Run, world: World, tell: Progress, *, force: bool = False) ->
     if seen:
         cut(run.path / FILMED, run.path / "plots" / FILM)
         draw_between(surrogate, run.path / "plots" / BETWEEN, recipe.engine.seed)
+        if isinstance(surrogate, DecodedNoise):
+            draw_along(surrogate, run.path / "plots" / ALONG, recipe.engine.seed)
     cards.save(
         surrogate,
         run.path / "surrogate",

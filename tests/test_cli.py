@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from physgen import cli
+from physgen import cli, pipeline
 
 
 def run(*arguments, cwd=None):
@@ -143,6 +143,14 @@ def test_what_cannot_start_leaves_nothing_behind(monkeypatch, capsys, tmp_path):
     assert code == 2
     assert "absent.h5" in err
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_folder_beside_does_not_hide_a_recipe(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits-pca").mkdir()
+    trained = pipeline.train("digits-pca", runs=".", track=False, score=False)
+    assert trained.finished
+    assert trained.path.parent.name == "digits-pca"
 
 
 def test_a_folder_that_is_no_run_is_left_alone(monkeypatch, capsys, tmp_path):

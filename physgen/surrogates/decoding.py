@@ -17,6 +17,11 @@ class DecodedNoise(Surrogate):
         """Shape of the noise behind one sample."""
         raise NotImplementedError
 
+    @property
+    def n_latent(self) -> int:
+        """How many entries of the noise, the first ones, are of latent vectors."""
+        raise NotImplementedError
+
     def decode_noise(self, noise: Tensor, condition: Tensor | None) -> Tensor:
         """Map noise and mapped conditions to samples of the transform's space.
 

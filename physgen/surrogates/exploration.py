@@ -18,6 +18,7 @@ from torch import Tensor
 
 from physgen.errors import InputError
 from physgen.surrogates.base import FromNoise, Surrogate
+from physgen.surrogates.decoding import DecodedNoise
 
 
 @torch.no_grad()
@@ -92,6 +93,27 @@ def traverse(
         condition = condition.to(rows).expand(len(rows), -1)
     x = surrogate.push(rows, condition)
     return x.reshape(len(entries), steps, *x.shape[1:])
+
+
+@torch.no_grad()
+def widest(
+    surrogate: DecodedNoise, n: int, *, span: float = 2.5, condition: Tensor | None = None
+) -> list[int]:
+    """Return the `n` latent entries that move samples the most, the widest first.
+
+    What is measured is the distance of the samples at both ends of `traverse`.
+
+    Args:
+        surrogate: one with a latent vector.
+        n: how many; fewer if there are fewer.
+        span: the entry goes from -span to span.
+        condition: (C,) in physical units, of all samples.
+    """
+    entries = range(surrogate.n_latent)
+    ends = traverse(surrogate, entries, span=span, steps=2, condition=condition)
+    distance = (ends[:, 1] - ends[:, 0]).flatten(1).square().sum(1)
+    found: list[int] = distance.argsort(descending=True)[:n].tolist()
+    return found
 
 
 @torch.no_grad()

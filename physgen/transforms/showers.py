@@ -125,11 +125,7 @@ class ShowerTransform(Transform):
         """Map to Gaussian numbers, adding the noise of the layers' atoms."""
         nodes = self.tree.gather(batch.x)
         energies = nodes[:, : self.n_layers]
-        y, s = self._total(batch, energies)
-        latents = [self.total.with_atoms(y, s, self.order[:1] * 0, generator)]
-        if self.n_layers > 1:
-            y, s = self._shares(energies)
-            latents.append(self.shares.with_atoms(y, s, self._groups, generator))
+        latents = self._layer_numbers(batch, energies, generator)
         y, s = self._fractions(nodes)
         z = self.splits.gaussian(y, s, self.tree.group)
         z = torch.where(torch.isfinite(s), z, s.clamp(ALL_RIGHT, ALL_LEFT))
@@ -140,6 +136,17 @@ class ShowerTransform(Transform):
         latent = torch.cat(latents, 1).to(batch.x.dtype)
         return batch.replace(x=latent, condition=condition.to(batch.x.dtype)), None
 
+    def _layer_numbers(
+        self, batch: Batch, energies: Tensor, generator: torch.Generator | None
+    ) -> list[Tensor]:
+        """Return the n_layers Gaussian numbers of the layer energies, (B, n) each."""
+        y, s = self._total(batch, energies)
+        numbers = [self.total.with_atoms(y, s, self.order[:1] * 0, generator)]
+        if self.n_layers > 1:
+            y, s = self._shares(energies)
+            numbers.append(self.shares.with_atoms(y, s, self._groups, generator))
+        return numbers
+
     def bound(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Batch, Tensor]:
         """Map as `forward` does; return also what bounds the density in x.
 
@@ -147,25 +154,34 @@ class ShowerTransform(Transform):
         without. The bound is not tight only where layers are empty or hold all that remains.
         """
         mapped, _ = self(batch, generator)
-        incident, v0 = self._incident(batch), self.threshold
         nodes = self.tree.gather(batch.x)
+        y, s = self._fractions(nodes)
+        both, scale = self._split_scale(nodes)
+        slope = self.splits.log_slope(y, s, self.tree.group) + scale
+        volume = self._layer_volume(batch, nodes, mapped.x)
+        return mapped, volume + torch.where(both, slope, 0.0).sum(1)
+
+    def _layer_volume(self, batch: Batch, nodes: Tensor, latent: Tensor) -> Tensor:
+        """Return what the first n_layers of the numbers `latent` add to the bound, (B,)."""
+        incident, v0 = self._incident(batch), self.threshold
         energies = nodes[:, : self.n_layers]
         y, s = self._total(batch, energies)
-        volume = self.total.log_volume(y, s, mapped.x[:, :1], self.order[:1] * 0)
+        volume = self.total.log_volume(y, s, latent[:, :1], self.order[:1] * 0)
         total = (volume - torch.where(torch.isfinite(s), incident.log(), 0.0))[:, 0]
         if self.n_layers > 1:
             y, s = self._shares(energies)
-            volume = self.shares.log_volume(y, s, mapped.x[:, 1 : self.n_layers], self._groups)
+            volume = self.shares.log_volume(y, s, latent[:, 1 : self.n_layers], self._groups)
             part = self._floor(energies[:, self.order][:, :-1])
             scale = part.log() + (y - v0.log()).clamp(min=1e-6).log()
             continuous = torch.isfinite(s) & ~torch.isnan(y)
             total = total + (volume - torch.where(continuous, scale, 0.0)).sum(1)
-        y, s = self._fractions(nodes)
+        return total
+
+    def _split_scale(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which splits have two sides, and ln |ds/dL| there, (B, n_splits) each."""
         left, right = self.tree.sides(nodes)
-        slope = self.splits.log_slope(y, s, self.tree.group)
-        scale = (0.5 * (1 / left + 1 / right) / self._span(left + right).clamp(min=SPAN)).log()
-        both = (left > 0) & (right > 0)
-        return mapped, total + torch.where(both, slope + scale, 0.0).sum(1)
+        scale = 0.5 * (1 / left + 1 / right) / self._span(left + right).clamp(min=SPAN)
+        return (left > 0) & (right > 0), scale.log()
 
     def map_condition(self, condition: Tensor) -> Tensor:
         """Map incident energies (B, 1) to the first column of the mapped condition."""
@@ -219,16 +235,21 @@ class ShowerTransform(Transform):
 
     def divide(self, whole: Tensor, latent: Tensor, stage: slice) -> tuple[Tensor, Tensor]:
         """Return (L, R), (B, n) each, of the splits `stage` of energies W, given their numbers."""
-        v0 = self.threshold
         s = self.splits.number(self._floor(whole).log(), latent, self.tree.group[stage])
+        s = torch.where(latent < ALL_RIGHT / 2, -torch.inf, s)
+        return self.part(whole, torch.where(latent > ALL_LEFT / 2, torch.inf, s))
+
+    def part(self, whole: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (L, R) of energies W, given s; -inf gives all to the right, +inf to the left."""
+        v0 = self.threshold
         t = (2 * s.clamp(0, 1) - 1) * self._span(whole)
         # Each side from its own sigmoid: the small one keeps its precision.
         left = torch.maximum(whole * torch.sigmoid(t), v0)
         right = torch.maximum(whole * torch.sigmoid(-t), v0)
-        to_right, to_left = latent < ALL_RIGHT / 2, latent > ALL_LEFT / 2
         # What does not suffice for two goes to the side that would have more.
         scarce = whole < 2 * v0
-        to_right, to_left = to_right | (scarce & (latent <= 0)), to_left | (scarce & (latent > 0))
+        to_right = torch.isneginf(s) | (scarce & (s <= 0.5))
+        to_left = torch.isposinf(s) | (scarce & (s > 0.5))
         left = torch.where(to_left, whole, torch.where(to_right, 0.0, left))
         right = torch.where(to_right, whole, torch.where(to_left, 0.0, right))
         return left, right

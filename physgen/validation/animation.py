@@ -1,7 +1,8 @@
 """What fixed noise becomes while a surrogate learns: a picture each look, and a film of them.
 
 The pictures are written while training goes on, under names that sort by step; a run that is
-resumed writes the later ones again. A last picture shows what lies between noise and noise.
+resumed writes the later ones again. Last pictures show what lies between noise and noise, and,
+where there is a latent vector, along its entries.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from torch import Tensor
 from physgen.batch import Schema, Variable
 from physgen.io.writer import atomic
 from physgen.surrogates.base import FromNoise, Surrogate
-from physgen.surrogates.exploration import interpolate, moments
+from physgen.surrogates.decoding import DecodedNoise
+from physgen.surrogates.exploration import interpolate, moments, traverse, widest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FILM, BETWEEN = "training.gif", "between.png"
+FILM, BETWEEN, ALONG = "training.gif", "between.png", "along.png"
 """What training leaves beside the plots of a run."""
 
 ROWS, COLUMNS = 4, 10
@@ -125,6 +127,23 @@ def draw_between(surrogate: Surrogate, output: Path, seed: int) -> None:
     ends = noise[::2], noise[1::2]
     between = interpolate(surrogate, *ends, steps=COLUMNS - 2, condition=condition)
     _save(grid(torch.cat([between, torch.stack(rows)], 1), surrogate.schema), output)
+
+
+def draw_along(surrogate: DecodedNoise, output: Path, seed: int) -> None:
+    """Draw samples along the latent entries that move them the most, one entry a row.
+
+    The entry goes from -2.5 to 2.5, all other noise being 0.
+
+    Args:
+        surrogate: one that `has_pictures`.
+        output: a PNG file.
+        seed: of the condition that all samples have, if there is one.
+    """
+    _, conditions = _fixed(surrogate, (1, 1), seed)
+    condition = None if conditions is None else conditions[0]
+    entries = widest(surrogate, ROWS, condition=condition)
+    rows = traverse(surrogate, entries, steps=COLUMNS - 1, condition=condition)
+    _save(grid(rows, surrogate.schema), output)
 
 
 def grid(x: Tensor, schema: Schema) -> Image:

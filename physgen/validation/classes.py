@@ -115,10 +115,7 @@ def share_rows(embedded: Embedded, minimum: float | None) -> list[Row]:
     least = {role: float(share[present].min()) for role, share in shares.items()}
     smallest = int(np.flatnonzero(present)[ours[present].argmin()])
     note = f"class {smallest}; the smallest of the truth is {least['truth']:.1%}"
-    lost = _lost(ours, truth, n)
-    if len(lost):
-        few = ", ".join(f"{i} ({ours[i]:.1%} for {truth[i]:.1%})" for i in lost)
-        note = f"mode collapse: of classes {few}: {ADVICE}"
+    few = ", ".join(f"{i} ({ours[i]:.1%} for {truth[i]:.1%})" for i in _lost(ours, truth, n))
     curves: dict[str, Curve] = {
         f"class shares {role}": (tuple(map(float, range(n_classes))), tuple(share.tolist()))
         for role, share in shares.items()
@@ -131,6 +128,7 @@ def share_rows(embedded: Embedded, minimum: float | None) -> list[Row]:
         tolerance=minimum,
         verdict=at_least(least["generated"], minimum),
         note=note if minimum is None else f"{note}; the limit is a minimum",
+        concern=f"mode collapse: too few of classes {few}; {ADVICE}" if few else "",
         curves=curves,
     )
     return [smallest_share, _variation_row(counts, n, embedded.exchangeable)]

@@ -71,10 +71,11 @@ class Coverage:
         note = f"{embedded.note}; {self.k} neighbours, ceiling {ceiling:.2f}"
         if self.minimum is not None:
             note += "; the limit is a minimum"
+        concern = ""
         if covered < COLLAPSED * ceiling:
-            note += (
-                f"; samples leave {1 - covered / ceiling:.0%} of the truth uncovered: modes are "
-                f"missing or samples lie elsewhere (see density): {ADVICE}"
+            concern = (
+                f"samples leave {1 - covered / ceiling:.0%} of the truth uncovered: modes are "
+                f"missing or samples lie elsewhere (see density); {ADVICE}"
             )
         rows = [
             beside(
@@ -85,6 +86,7 @@ class Coverage:
                 tolerance=self.minimum,
                 verdict=at_least(covered, self.minimum),
                 note=note,
+                concern=concern,
             ),
             beside(
                 "density",

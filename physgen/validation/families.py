@@ -106,14 +106,21 @@ def markdown(found: Families) -> str:
 
 def page(found: Families, output: Path) -> Path:
     """Write the offline HTML page and return its path."""
-    galleries = []
+    galleries: list[dict[str, object]] = []
     if found.truth is not None:
         source = _picture(found.system, found.truth)
         galleries.append({"name": "truth", "summary": "", "report": "", "source": source})
     for family in found.families:
         report = os.path.relpath(family.path / "report.html", output.parent)
-        about = {"name": family.name, "summary": family.summary, "report": report}
-        galleries.append({**about, "source": _picture(found.system, family.samples)})
+        galleries.append(
+            {
+                "name": family.name,
+                "summary": family.summary,
+                "report": report,
+                "concerns": family.scorecard.concerns,
+                "source": _picture(found.system, family.samples),
+            }
+        )
     return write_page(
         TEMPLATE,
         output,

@@ -18,7 +18,7 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.validation import curves, galleries
-from physgen.validation.animation import BETWEEN, FILM
+from physgen.validation.animation import ALONG, BETWEEN, FILM
 from physgen.validation.canvas import COLOURS, STYLE, new_figure
 from physgen.validation.comparison import Comparison, Measured, varies
 from physgen.validation.correlations import complete, correlation_matrix, varying
@@ -47,6 +47,12 @@ _FROM_TRAINING = (
         "Between noise and noise",
         "Each row: samples on the way from one noise to another; then the mean and the standard "
         "deviation of many samples, at the condition of the row where there is one.",
+    ),
+    Picture(
+        ALONG,
+        "Along the latent vector",
+        "Each row: one entry of the latent vector from -2.5 to 2.5, all other noise being 0; these "
+        "are the entries that change samples the most.",
     ),
 )
 

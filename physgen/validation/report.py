@@ -103,7 +103,7 @@ def _content(section: Section, anchor: str) -> dict[str, Any]:
 
 
 def _line(row: Row) -> dict[str, Any]:
-    return {"cells": row_cells(row), "note": row.note, "verdict": row.verdict}
+    return {"cells": row_cells(row), **row.model_dump(include={"note", "concern", "verdict"})}
 
 
 def _pictures(folder: Path) -> list[dict[str, str]]:

@@ -49,6 +49,7 @@ class Row(BaseModel):
         p_value: of the hypothesis that the samples are perfect, before Holm's correction.
         tolerance: the limit that decides, in `unit`.
         note: what a reader must know besides.
+        concern: what is wrong with the samples and what to do; said wherever the card is shown.
         curves: pairs (x, y) that a report may draw, by name.
     """
 
@@ -70,6 +71,7 @@ class Row(BaseModel):
     unit: str = "1"
     verdict: Verdict = "info"
     note: str = ""
+    concern: str = ""
     curves: dict[str, Curve] = {}
 
     @field_validator(
@@ -94,6 +96,11 @@ class Scorecard(BaseModel):
         """Return "fail" if any row failed, "pass" if any passed, "info" if none was judged."""
         verdicts = {row.verdict for row in self.rows}
         return "fail" if "fail" in verdicts else "pass" if "pass" in verdicts else "info"
+
+    @property
+    def concerns(self) -> list[str]:
+        """What is wrong with the samples, a sentence each."""
+        return [f"{row.name}: {row.concern}" for row in self.rows if row.concern]
 
     def __getitem__(self, name: str) -> Row:
         for row in self.rows:

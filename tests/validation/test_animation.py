@@ -10,9 +10,19 @@ from PIL import Image
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import InputError
 from physgen.surrogates.base import Surrogate
-from physgen.surrogates.exploration import interpolate, latent_moments, moments
+from physgen.surrogates.decoding import DecodedNoise
+from physgen.surrogates.exploration import interpolate, latent_moments, moments, widest
 from physgen.validation import animation
-from physgen.validation.animation import COLUMNS, ROWS, cut, draw_between, film, grid, has_pictures
+from physgen.validation.animation import (
+    COLUMNS,
+    ROWS,
+    cut,
+    draw_along,
+    draw_between,
+    film,
+    grid,
+    has_pictures,
+)
 
 GREY = Schema((4, 6), (Variable("i", low=0, high=1),), (Variable("label", low=0, high=9),))
 FIELD = Schema((4, 4), (Variable("phi"),))
@@ -120,6 +130,33 @@ def test_only_images_of_noise_are_pictured():
     assert not has_pictures(Shade(Schema((3,), (Variable("x"),))))
     assert not has_pictures(Shade(Schema((3, 2), (Variable("x"), Variable("y")))))
     assert not has_pictures(Surrogate(FIELD))
+
+
+class Bars(DecodedNoise):
+    """Four bars, one a latent entry, which shift its shade by 1/10, 0, 1/5 and 1/20."""
+
+    weight = torch.tensor([0.1, 0.0, 0.2, 0.05])
+    noise_shape, n_latent = (6,), 4
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def decode_noise(self, noise, condition):
+        return (0.5 + noise[:, :4] * self.weight)[:, :, None].expand(-1, 4, 6)
+
+
+def test_the_entries_that_move_samples_most_are_drawn_along(tmp_path):
+    surrogate = Bars(GREY)
+    assert widest(surrogate, 3) == [2, 0, 3]
+    assert widest(surrogate, 9) == [2, 0, 3, 1]
+    draw_along(surrogate, tmp_path / "along.png", 1)
+    with Image.open(tmp_path / "along.png") as picture:
+        pixels = np.asarray(picture.convert("L")).astype(float)
+    height, width = pixels.shape[0] // ROWS, pixels.shape[1] // (COLUMNS - 1)
+    for line, entry in enumerate([2, 0, 3, 1]):
+        # The bar of the entry goes from dark to light, the others stay.
+        seen = pixels[line * height :: height // 5][:4, width // 2 :: width]
+        rise = np.diff(seen, axis=1)
+        assert (rise[entry] > 0).all() or entry == 1
+        assert not np.delete(rise, entry, 0).any()
 
 
 # --- exploration ----------------------------------------------------------------------------------

@@ -34,8 +34,8 @@ def test_inception_score_in_closed_form():
 def test_a_lost_class_is_named():
     smallest, distance = share_rows(embedded([0.25, 0.25, 0.25, 0.25, 0.0]), 0.03)
     assert (smallest.value, smallest.verdict) == (0.0, "fail")
-    assert "mode collapse: of classes 4 (0.0%" in smallest.note
-    assert "gradient penalty" in smallest.note
+    assert "mode collapse: too few of classes 4 (0.0%" in smallest.concern
+    assert "gradient penalty" in smallest.concern
     assert smallest.floor > 0.1
     assert distance.value == pytest.approx(0.2, abs=4 * distance.error)
     assert distance.p_value < 1e-6
@@ -45,7 +45,7 @@ def test_a_lost_class_is_named():
 def test_equal_shares_are_no_collapse():
     smallest, distance = share_rows(embedded([0.2] * 5, seed=1), 0.03)
     assert smallest.verdict == "pass"
-    assert "collapse" not in smallest.note
+    assert not smallest.concern
     assert distance.p_value > 1e-3
 
 

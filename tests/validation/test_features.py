@@ -83,11 +83,11 @@ def test_degenerate_samples_have_scores(kind):
     assert found["Frechet distance"].value > 10 * found["Frechet distance"].floor
     assert found["Frechet distance"].p_value < 1e-6
     assert found["coverage"].value < 0.2
-    assert "uncovered" in found["coverage"].note
+    assert "uncovered" in found["coverage"].concern
     assert found["1-NN accuracy"].value > 0.9
     if kind != "noise":
         assert found["inception score"].value == pytest.approx(1.0)
-        assert "mode collapse" in found["smallest class share"].note
+        assert "mode collapse" in found["smallest class share"].concern
     holes = "300 generated samples hold values that are not finite"
     assert (holes in found["coverage"].note) == (kind == "not finite")
 
@@ -96,7 +96,7 @@ def test_a_forgotten_digit_is_named():
     x, labels = labelled()
     row = scores(digits(x[labels != 7][:300]))["smallest class share"]
     assert row.value < 0.01
-    assert "classes 7" in row.note
+    assert "classes 7" in row.concern
 
 
 def test_other_systems_are_seen_by_their_own_features():

@@ -123,6 +123,11 @@ class Autoencoder(DecodedNoise):
         """Noise of z."""
         return (len(self.latent_mean),)
 
+    @property
+    def n_latent(self) -> int:
+        """All of them."""
+        return len(self.latent_mean)
+
     def decode_noise(self, noise: Tensor, condition: Tensor | None) -> Tensor:
         """Map (B, latent) noise and mapped conditions to (B, entries) in the transform's space."""
         return self.decode(self.latent_mean + noise @ self.latent_factor.T, condition)

@@ -109,6 +109,11 @@ class PCA(DecodedNoise):
         """Noise of z, and of x given z."""
         return (self.components + self.features,)
 
+    @property
+    def n_latent(self) -> int:
+        """One a component."""
+        return self.components
+
     def decode_noise(self, noise: Tensor, condition: Tensor | None) -> Tensor:
         """Map (B, components + features) and mapped conditions to (B, features)."""
         z, rest = noise[:, : self.components], noise[:, self.components :]

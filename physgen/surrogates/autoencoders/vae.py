@@ -212,6 +212,11 @@ class VAE(DecodedNoise):
         """Noise of z, from the last level to the first, and of x given z."""
         return (self.levels.n_noise + self.likelihood.n_noise,)
 
+    @property
+    def n_latent(self) -> int:
+        """Those of all levels."""
+        return self.levels.n_noise
+
     def decode_noise(self, noise: Tensor, condition: Tensor | None) -> Tensor:
         """Map (B, *noise_shape) and mapped conditions to (B, entries) in the transform's space."""
         latent, rest = noise[:, : self.levels.n_noise], noise[:, self.levels.n_noise :]

@@ -38,7 +38,7 @@ class FlowMatching(Denoising):
         surrogate: a `Diffusion` with schedule "straight", prediction "velocity", and a sampler that
             adds no noise.
         coupling: which noise goes with which sample; "optimal-transport" exchanges noise among
-            samples of equal conditions, so that with continuous ones it does nothing.
+            samples of equal conditions, so that where all differ it does nothing.
         learning_rate: of AdamW, before the engine's schedule.
         weight_decay: of AdamW.
 
@@ -50,7 +50,7 @@ class FlowMatching(Denoising):
         self,
         surrogate: Diffusion,
         *,
-        coupling: Coupling = "optimal-transport",
+        coupling: Coupling = "independent",
         learning_rate: Rate = 1e-3,
         weight_decay: NotNegative = 0.0,
     ) -> None:

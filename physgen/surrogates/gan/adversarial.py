@@ -63,7 +63,7 @@ class Adversarial(Method):
         n_critic: Positive = 2,
         clip: float | None = None,
         gradient_penalty: NotNegative = 0.0,
-        r1: NotNegative = 0.5,
+        r1: NotNegative = 0.0,
         spectral_norm: bool = False,
         hidden: Widths = (256, 256),
         channels: Channels = (64, 128),

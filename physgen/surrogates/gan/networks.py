@@ -85,6 +85,11 @@ class Generator(DecodedNoise):
         """Shape of the noise behind one sample."""
         return (self.latent,)
 
+    @property
+    def n_latent(self) -> int:
+        """All of them."""
+        return self.latent
+
 
 class Critic(nn.Module):
     """Scores samples of the transform's space: (B, *shape), (B, C) or `None` -> (B,).
