@@ -26,6 +26,8 @@ def test_wasserstein_of_shifted_gaussians_is_the_shift():
     assert wasserstein(x, y) == pytest.approx(0.5, abs=0.02)
 
 
+# Its p-value, which is not asked for, cannot always be computed.
+@pytest.mark.filterwarnings("ignore:ks_2samp:RuntimeWarning")
 @given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 60), st.booleans())
 @settings(max_examples=50, deadline=None)
 def test_agrees_with_scipy(seed, n, m, discrete):
@@ -36,8 +38,7 @@ def test_agrees_with_scipy(seed, n, m, discrete):
     wa, wb = generator.uniform(0.1, 2, n), generator.uniform(0.1, 2, m)
     found = compare(a, b)
     assert found.wasserstein == pytest.approx(stats.wasserstein_distance(a, b), abs=1e-12)
-    theirs = stats.ks_2samp(a, b, method="asymp")
-    assert found.kolmogorov_smirnov == pytest.approx(theirs.statistic, abs=1e-12)
+    assert found.kolmogorov_smirnov == pytest.approx(stats.ks_2samp(a, b).statistic, abs=1e-12)
     assert wasserstein(a, b, wa, wb) == pytest.approx(
         stats.wasserstein_distance(a, b, wa, wb), abs=1e-12
     )
