@@ -1,7 +1,10 @@
 """Files of grey images: where they are, which arrays are images and labels, what is white.
 
 Read are IDX (plain or compressed; labels from the file beside it), npz and HDF5 files, data set
-cards, and scikit-learn's digits.
+cards, and scikit-learn's digits. Lattices and layers of showers are images too: a card says which
+array they are and which values are intensities 0 and 1,
+
+    read: {path: spins.h5, array: samples, black: -1, white: 1}
 """
 
 from __future__ import annotations
@@ -24,9 +27,10 @@ from physgen.io.npz import read_arrays
 from physgen.io.source import check_finite
 from physgen.systems.event_files import read_card
 
-CARD_KEYS = ("path", "labels", "shape", "classes", "white")
-"""What the section `read` of a data set card of images may say: the file, that of the labels, rows
-and columns of an image, how many classes there are, which value is intensity 1."""
+CARD_KEYS = ("path", "array", "labels", "shape", "classes", "black", "white")
+"""What the section `read` of a data set card of images may say: the file, which of its arrays are
+the images, the file of the labels, rows and columns of an image, how many classes there are, which
+values are intensities 0 and 1."""
 
 DIGITS = "sklearn:digits"
 """Stands for the digits that come with scikit-learn."""
@@ -46,16 +50,30 @@ class Pictures:
         pixels: (N, H, W), integers or float32.
         white: the value of `pixels` that is intensity 1.
         labels: (N,) int64, or `None`.
+        black: the value of `pixels` that is intensity 0.
     """
 
     name: str
     pixels: NDArray[Any]
     white: float
     labels: NDArray[np.int64] | None
+    black: float = 0.0
+
+    def intensities(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return (n, H, W) in [0, 1] of some rows."""
+        black, white = np.float32(self.black), np.float32(self.white)
+        return (self.pixels[rows].astype(np.float32) - black) / (white - black)
+
+    @property
+    def binary(self) -> bool:
+        """Whether all pixels are black or white."""
+        return bool(((self.pixels == self.black) | (self.pixels == self.white)).all())
 
     def digest(self) -> str:
         """Return the SHA-256 of intensities and labels."""
-        sha = hashlib.sha256(f"{self.pixels.shape} {self.pixels.dtype} {self.white:g}\n".encode())
+        black = f" {self.black:g}" if self.black else ""
+        about = f"{self.pixels.shape} {self.pixels.dtype} {self.white:g}{black}\n"
+        sha = hashlib.sha256(about.encode())
         sha.update(np.ascontiguousarray(self.pixels).data)
         if self.labels is not None:
             sha.update(self.labels.data)
@@ -87,15 +105,16 @@ def read_images(card: Mapping[str, Any]) -> Pictures:
     if path == DIGITS:
         return _sklearn_digits()
     file = _located(path)
-    pixels, labels = _arrays(file)
+    pixels, labels = _arrays(file, card.get("array"))
     if card.get("labels") is not None:
         labels = read_idx(Path(card["labels"]))
     pixels = _framed(np.asarray(pixels), card.get("shape"), str(file))
-    white = card.get("white") or _white(pixels, str(file))
-    _check_intensities(pixels, white, str(file))
+    black = float(card.get("black") or 0)
+    white = float(card.get("white") or _white(pixels, str(file)))
+    _check_intensities(pixels, black, white, str(file))
     if labels is not None:
         labels = _checked_labels(labels, len(pixels), str(file))
-    return Pictures(str(file), pixels, float(white), labels)
+    return Pictures(str(file), pixels, white, labels, black)
 
 
 def _sklearn_digits() -> Pictures:
@@ -119,28 +138,32 @@ def _located(path: str) -> Path:
     return found
 
 
-def _arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Return images and labels as they are in the file."""
+def _arrays(path: Path, array: str | None) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return images, of an array if it is named, and labels as they are in the file."""
+    images = _IMAGES if array is None else (array,)
     if path.suffix == ".npz":
-        held = read_arrays(path)
-        return _chosen(held, path)
+        return _chosen(read_arrays(path), images, path)
     if path.suffix in (".h5", ".hdf5"):
-        known = (*_IMAGES, *_LABELS, "x_test", "y_test")
+        known = (*images, *_LABELS, "x_test", "y_test")
         wanted = [name for name in dataset_names(open_hdf5(path)) if name in known]
         sources = {name: HDF5Source(path, x=name) for name in wanted}
         held = {name: s.read(0, len(s)).x.numpy() for name, s in sources.items()}
-        return _chosen(held, path)
+        return _chosen(held, images, path)
+    if array is not None:
+        raise FormatError(f"{path}: read.array = {array!r}, but an IDX file is one array")
     beside = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
     labels = read_idx(beside) if beside != path and beside.exists() else None
     return read_idx(path), labels
 
 
-def _chosen(held: dict[str, NDArray[Any]], path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    image = next((name for name in _IMAGES if name in held), None)
+def _chosen(
+    held: dict[str, NDArray[Any]], images: tuple[str, ...], path: Path
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    image = next((name for name in images if name in held), None)
     if image is None:
         raise FormatError(
-            f"{path}: no array of images; it must be called one of {', '.join(_IMAGES)}"
-            f"{suggest('', held)}"
+            f"{path}: no array of images called {' or '.join(images)}; a data set card names "
+            f"another as read.array{suggest('', held)}"
         )
     label = next((name for name in _LABELS if name in held), None)
 
@@ -183,15 +206,19 @@ def _white(pixels: NDArray[Any], name: str) -> float:
     )
 
 
-def _check_intensities(pixels: NDArray[Any], white: float, name: str) -> None:
+def _check_intensities(pixels: NDArray[Any], black: float, white: float, name: str) -> None:
+    if black >= white:
+        raise FormatError(f"{name}: black is {black:g} and white {white:g}; white is the larger")
     check_finite(pixels, 0, name)
-    bad = ((pixels < 0) | (pixels > white)).reshape(len(pixels), -1).any(1)
+    outside = (pixels < black) | (pixels > white)
+    bad = outside.reshape(len(pixels), -1).any(1)
     if bad.any():
         row = int(bad.argmax())
-        value = pixels[row][(pixels[row] < 0) | (pixels[row] > white)][0]
+        value = pixels[row][outside[row]][0]
         raise FormatError(
-            f"{name}: row {row} holds {value:g}, outside [0, {white:g}]; divide by the largest "
-            "value, or say what is white as read.white in a data set card"
+            f"{name}: row {row} holds {value:g}, outside [{black:g}, {white:g}]; divide by the "
+            "largest value, or say which values are intensities 0 and 1 as read.black and "
+            "read.white in a data set card"
         )
 
 

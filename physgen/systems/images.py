@@ -40,7 +40,7 @@ class Images:
     Args:
         path: of an IDX, npz or HDF5 file, or of a data set card (YAML, also one that physgen ships,
             by its name: digits.yaml, mnist.yaml), whose section `read` holds the path, and where
-            needed `labels` (an IDX file), `shape`, `classes` and `white`.
+            needed `array`, `labels` (an IDX file), `shape`, `classes`, `black` and `white`.
         labels: whether the class of an image is its condition.
         binarise: how pixels become 0 or 1.
         draws: how often an image occurs, each time with other pixels, if binarised dynamically.
@@ -193,7 +193,7 @@ class ImageSource:
     ) -> None:
         self._pictures, self._binarise, self.schema = pictures, binarise, schema
         self.name = pictures.name
-        dynamic = binarise == "dynamic" and not (pictures.white == 1 and _is_binary(pictures))
+        dynamic = binarise == "dynamic" and not pictures.binary
         self.draws = draws if dynamic else 1
         self.block = max(1, 2**22 // (4 * math.prod(schema.shape)))
         if schema.condition:
@@ -210,7 +210,7 @@ class ImageSource:
     def read(self, start: int, stop: int) -> Batch:
         """Return rows [start, stop), x (B, H, W) float32."""
         numbers = np.arange(start, min(stop, len(self))) % len(self._pictures.pixels)
-        x = self._pictures.pixels[numbers].astype(np.float32) / np.float32(self._pictures.white)
+        x = self._pictures.intensities(numbers)
         if self._binarise == "threshold":
             x = (x >= 0.5).astype(np.float32)
         elif self._binarise == "dynamic":
@@ -239,11 +239,6 @@ def _uniform(start: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     words = np.random.Philox(key=0).advance(start * steps).random_raw(shape[0] * steps * 4)
     numbers = words.view(np.uint16).reshape(shape[0], -1)[:, :size].astype(np.float32)
     return numbers.reshape(shape) / np.float32(2**16)
-
-
-def _is_binary(pictures: Pictures) -> bool:
-    pixels = pictures.pixels
-    return bool(((pixels == 0) | (pixels == 1)).all())
 
 
 def _labels_of(pictures: Pictures) -> NDArray[np.int64]:

@@ -7,10 +7,14 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from physgen import pipeline
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError, RecipeError
 from physgen.io.split import split
+from physgen.recipe import read as read_recipe
+from physgen.run import system_of
 from physgen.systems.base import HasFeatures, HasFiles, HasLabels, HasUnits, System
 from physgen.systems.images import Images
 
@@ -199,6 +203,55 @@ def test_a_card_names_labels_and_white(tmp_path):
     assert batch.condition[4] == 1
     card.write_text(f"read: {{path: {tmp_path}/a, labeles: x}}")
     with pytest.raises(FormatError, match=r"unknown key read\.labeles; did you mean 'labels'"):
+        Images(path=str(card)).schema  # noqa: B018
+
+
+PHYSICS = {
+    "spins": ("ising-rbm", {}, "spins.h5", "array: samples, black: -1, white: 1", (16, 16)),
+    "a field": ("phi4-flow", {}, "field.npz", "array: configurations, black: -9, white: 9", (8, 8)),
+    "showers": (
+        "calo-flow",
+        {"data.binning": "calo-6480.xml", "system.depths": []},
+        "showers.hdf5",
+        "array: showers, shape: [45, 144], white: 300000",
+        (45, 144),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PHYSICS)
+def test_lattices_and_showers_are_images_too(tmp_path, name):
+    recipe, changes, file, read, shape = PHYSICS[name]
+    checked = read_recipe(recipe, changes)
+    pipeline.simulate(checked, tmp_path / file, 20, 1)
+    card = tmp_path / "card.yaml"
+    card.write_text(f"read: {{path: {tmp_path / file}, {read}}}")
+    system = Images(path=str(card))
+    batch = system.open(card).read(0, 20)
+    physical = system_of(checked).open(tmp_path / file).read(0, 20).x.reshape(20, *shape)
+    kept = yaml.safe_load(card.read_text())["read"]
+    black, white = kept.get("black", 0), kept["white"]
+    torch.testing.assert_close(
+        batch.x * (white - black) + black, physical.float(), atol=1e-5, rtol=1e-4
+    )
+    drawn = Images(path=str(card), binarise="dynamic", draws=3)
+    assert len(drawn.open(card)) == (20 if name == "spins" else 60)
+
+
+def test_black_and_the_array_are_checked(tmp_path):
+    np.savez(tmp_path / "a.npz", spins=2 * (PIXELS > 99) - 1.0)
+    card = tmp_path / "own.yaml"
+    for said, told in (
+        ("array: spins", r"row 0 holds -1, outside \[0, 1\].*read\.black"),
+        ("array: spin", r"called spin; .*'spins'"),
+        ("array: spins, black: 2, white: 1", "black is 2 and white 1"),
+    ):
+        card.write_text(f"read: {{path: {tmp_path}/a.npz, {said}}}")
+        with pytest.raises(FormatError, match=told):
+            Images(path=str(card)).schema  # noqa: B018
+    write_idx(tmp_path / "b", PIXELS)
+    card.write_text(f"read: {{path: {tmp_path}/b, array: x}}")
+    with pytest.raises(FormatError, match="an IDX file is one array"):
         Images(path=str(card)).schema  # noqa: B018
 
 
