@@ -23,3 +23,6 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 """A probability that is not 1, a decay."""
+
+Count = Annotated[int, Field(ge=0)]
+"""How many there are of what may be left out."""

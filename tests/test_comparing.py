@@ -59,13 +59,16 @@ def test_families_stand_side_by_side_and_are_trained_once(tmp_path):
     assert lines[0][0] == "family"
     assert lines[0][-2:] == [r"\|energy\|", "nowhere"]
     assert lines[2][0] == "truth against truth"
-    for line, run in zip(lines[3:], runs, strict=True):
+    assert lines[3][0] == "truth, exact if known"
+    exact = runs[0].scorecard["E/N"]
+    assert lines[3][-2:] == [with_error(exact.exact, exact.exact_error), ""]
+    for line, run in zip(lines[4:], runs, strict=True):
         row = run.scorecard["E/N"]
         parameters = sum(p.numel() for p in run.load().parameters())
         assert line[0] == run.recipe.name
         assert line[1] == str(parameters)
         assert line[-2:] == [with_error(row.value, row.error), ""]
-    assert [line[4] for line in lines[3:]] == ["estimated", "bound of 64 draws"]
+    assert [line[4] for line in lines[4:]] == ["estimated", "bound of 64 draws"]
     text = page.read_text()
     assert "Two &lt;families&gt;" in text
     assert text.count("data:image/png") == 3, "the truth and two families"
@@ -83,7 +86,7 @@ def test_a_family_whose_training_breaks_down_is_left_out_and_said(tmp_path):
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(broken))
     with pytest.warns(UserWarning, match="two.yaml is left out of the page"):
         page, table = pipeline.compare(name, tmp_path / "page.html", runs=tmp_path / "runs")
-    assert len(table.read_text().splitlines()) == 4, "headings, a rule, the floors, one family"
+    assert len(table.read_text().splitlines()) == 5, "headings, a rule, floors, truth, one family"
     assert "Left out: " in page.read_text()
 
 

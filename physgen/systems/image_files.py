@@ -89,9 +89,12 @@ def image_card(path: str) -> dict[str, Any]:
     if Path(path).suffix not in (".yaml", ".yml"):
         return {"path": path}
     card = read_card(Path(path), CARD_KEYS)
-    shape = card.get("shape")
-    if shape is not None and not (isinstance(shape, list) and len(shape) == 2):
+    shape = card.get("shape", [1, 1])
+    if not (isinstance(shape, list) and len(shape) == 2 and all(isinstance(n, int) for n in shape)):
         raise FormatError(f"{path}: read.shape = {shape!r} is not [rows, columns]")
+    for key, kind in (("black", (int, float)), ("white", (int, float)), ("classes", int)):
+        if not isinstance(card.get(key, 1), kind):
+            raise FormatError(f"{path}: read.{key} = {card[key]!r} is not a number")
     return card
 
 
@@ -109,8 +112,8 @@ def read_images(card: Mapping[str, Any]) -> Pictures:
     if card.get("labels") is not None:
         labels = read_idx(Path(card["labels"]))
     pixels = _framed(np.asarray(pixels), card.get("shape"), str(file))
-    black = float(card.get("black") or 0)
-    white = float(card.get("white") or _white(pixels, str(file)))
+    black = float(card.get("black", 0))
+    white = float(card["white"]) if "white" in card else _white(pixels, str(file))
     _check_intensities(pixels, black, white, str(file))
     if labels is not None:
         labels = _checked_labels(labels, len(pixels), str(file))
@@ -177,6 +180,8 @@ def _chosen(
 
 def _framed(pixels: NDArray[Any], shape: list[int] | None, name: str) -> NDArray[Any]:
     """Return (N, H, W): flat rows are squares, a single channel is dropped."""
+    if not len(pixels):
+        raise FormatError(f"{name}: no images")
     if pixels.dtype.kind not in "biuf" or pixels.ndim < 2:
         raise FormatError(f"{name}: {pixels.dtype} of shape {pixels.shape} are not images")
     one = pixels.shape[1:]

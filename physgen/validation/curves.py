@@ -107,22 +107,43 @@ def chains(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
 
 
 def losses(journal: Path) -> Iterator[tuple[Any, str, str]]:
-    """What the journal of a training measured, the losses first."""
+    """What the journal of a training measured, the losses first.
+
+    What a critic says of data and of generated samples is in one panel, with its optimum: D = 1/2,
+    where the loss of the best critic, 2 ln 2 - 2 JS, is 2 ln 2.
+    """
     series = read_journal(journal.read_text(encoding="utf-8").splitlines())
     if not series:
         return
-    figure = new_figure(min(4.4 * len(series), 13.2), 3.6 * -(-len(series) // 3))
-    axes = figure.subplots(-(-len(series) // 3), min(3, len(series)), squeeze=False).ravel()
-    for axis, (name, (steps, values)) in zip(axes, series.items(), strict=False):
-        axis.plot(steps, values, color=COLOURS["floor"], linewidth=1)
-        low, high = np.quantile(values, [0.0, 0.98])
+    optima = {"D": 0.5, "critic_loss": 2 * math.log(2)} if "D_real" in series else {}
+    panels: dict[str, list[str]] = {}
+    for name in series:
+        panels.setdefault(name.removesuffix("_real").removesuffix("_fake"), []).append(name)
+    figure = new_figure(min(4.4 * len(panels), 13.2), 3.6 * -(-len(panels) // 3))
+    axes = figure.subplots(-(-len(panels) // 3), min(3, len(panels)), squeeze=False).ravel()
+    for axis, (panel, names) in zip(axes, panels.items(), strict=False):
+        for name, colour in zip(names, (COLOURS["floor"], COLOURS["generated"]), strict=False):
+            axis.plot(*series[name], color=colour, linewidth=1, label=name)
+        shown = np.concatenate([series[name][1] for name in names])
+        low, high = np.quantile(shown, [0.0, 0.98])
+        if panel in optima:
+            axis.axhline(optima[panel], color="black", linestyle="--", linewidth=0.8)
+            low, high = min(low, optima[panel]), max(high, optima[panel])
         if high > low:
             axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        if len(names) > 1:
+            axis.legend()
         axis.set_xlabel("step")
-        axis.set_ylabel(name)
-    for axis in axes[len(series) :]:
+        axis.set_ylabel(panel)
+    for axis in axes[len(panels) :]:
         axis.remove()
-    yield figure, "Training", "The journal of the training; the first, largest losses are cut off."
+    caption = "The journal of the training; the first, largest losses are cut off."
+    if optima:
+        caption += (
+            " Dashed: where generated samples cannot be told from data, D = 1/2 and a critic's "
+            "loss of 2 ln 2; the best critic's loss is 2 ln 2 - 2 JS."
+        )
+    yield figure, "Training", caption
 
 
 def read_journal(lines: Iterable[str]) -> dict[str, tuple[Sequence[float], Sequence[float]]]:

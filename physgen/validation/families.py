@@ -73,13 +73,19 @@ FACTS = ("parameters", "training [s]", "samples / s", "likelihood")
 
 
 def table(found: Families) -> list[dict[str, str]]:
-    """Return the rows of the comparison as texts by heading; the first one holds the floors."""
+    """Return the rows of the comparison as texts by heading.
+
+    The first one holds the floors, the second what the values should be, where that is known.
+    """
     floors = {"family": "truth against truth"} | dict.fromkeys(FACTS, "")
+    ideals = {"family": "truth, exact if known"} | dict.fromkeys(FACTS, "")
     for heading, name in found.columns.items():
         rows = [row for family in found.families if (row := _row(family, name)) is not None]
         floor = next((row for row in rows if row.floor is not None), None)
         floors[heading] = "" if floor is None else with_error(floor.floor, floor.floor_error)
-    lines = [floors]
+        ideal = next((row for row in rows if row.exact is not None), None)
+        ideals[heading] = "" if ideal is None else with_error(ideal.exact, ideal.exact_error)
+    lines = [floors, ideals]
     for family in found.families:
         line = {
             "family": family.name,

@@ -103,17 +103,27 @@ def _divergence(
     known = comparison.known("ln Z")
     if known is None or not isinstance(comparison.system, HasAction):
         return []
-    rows = torch.from_numpy(evenly(len(truth), len(held_out.truth)))
-    sample = truth[rows]
-    with torch.no_grad():
-        action = comparison.system.action(sample.x, sample.condition).double().cpu().numpy()
-    gap = _mean(comparison, "truth", -action - known[0] - held_out.truth)
+    system, log_z = comparison.system, known[0]
+
+    def gap_of(role: Role, sample: Batch, log_q: Array) -> Estimate:
+        rows = sample[torch.from_numpy(evenly(len(sample), len(log_q)))]
+        with torch.no_grad():
+            action = system.action(rows.x, rows.condition).double().cpu().numpy()
+        return _mean(comparison, role, -action - log_z - log_q)
+
+    gap = gap_of("truth", truth, held_out.truth)
+    floor = floor_error = None
+    if held_out.floor is not None and comparison.floor is not None:
+        other = gap_of("floor", comparison.floor, held_out.floor)
+        floor, floor_error = abs(other.value - gap.value), math.hypot(other.error, gap.error)
     return [
         Row(
             name=f"KL(truth || model){suffix}",
             metric="likelihood",
             value=gap.value,
             error=math.hypot(gap.error, math.hypot(known[1], held_out.error)),
+            floor=floor,
+            floor_error=floor_error,
             unit="nat",
             note=name if held_out.exact else f"at most: from a {name} on the likelihood",
         )

@@ -171,6 +171,42 @@ def test_training_goes_on_exactly_where_it_stopped(name):
         assert torch.equal(value, second.state_dict()[key]), key
 
 
+def test_the_chains_of_a_batch_move_and_are_kept():
+    model = MODELS["mlp"]()
+    method = LangevinDivergence(model, k=3)
+    before = method.tensors["chains"].clone()
+    method.step({"data": Batch(torch.randn(10, 4, generator=generator()))}, Context(1))
+    moved = (method.tensors["chains"] != before).flatten(1).any(1)
+    assert moved.shape == (64,)
+    assert 0 < moved.sum() <= 10
+    torch.testing.assert_close(model.chains, method.tensors["chains"])
+
+
+@pytest.mark.parametrize("restart", [0.0, 0.999999])
+def test_chains_start_again_where_they_are_told_to(restart):
+    model = MODELS["mlp"]()
+    method = LangevinDivergence(model, k=1, restart=restart)
+    method.tensors["chains"].copy_(model.pack(torch.full((64, 4), 1000.0)))
+    method.tensors["step_size"].fill_(1e-6)
+    method.step({"data": Batch(torch.randn(64, 4, generator=generator()))}, Context(1))
+    farthest = model.unpack(method.tensors["chains"]).abs().max()
+    assert farthest < 10 if restart else farthest > 900
+
+
+def test_a_steep_energy_moves_no_chain_further_than_its_limit():
+    for limit, reach in ((5.0, 5.0), (1e9, 1e4)):
+        torch.manual_seed(0)
+        model = EnergyModel(schema(4), hidden=(), gradient_limit=limit, n_chains=64)
+        with torch.no_grad():
+            model.network.dense.layers[0].weight.fill_(5e3)
+            model.step_size.fill_(1.0)
+        start = torch.zeros(64, 4)
+        u, _ = model.langevin(start, 1, generator(3))
+        step = (u - start).norm(dim=1).max()
+        # Noise of 4 entries, sqrt(2) wide, is on top.
+        assert 0.2 * reach < step < reach + 10
+
+
 def test_what_does_not_fit_is_refused():
     with pytest.raises(RecipeError, match="take rbm"):
         EnergyModel(schema(3, domain="binary"))

@@ -352,7 +352,7 @@ def test_clipped_linear_critic_finds_w1_in_its_own_units():
     context = Context(4096)
     metrics = method.step({"data": context.next()}, context)
     metrics = method.step({"data": context.next()}, context)
-    slope = (metrics["D_real"] - metrics["D_fake"]).item() / 0.1
+    slope = (metrics["score_real"] - metrics["score_fake"]).item() / 0.1
     assert abs(slope) == pytest.approx(exact_w1(2.0, 1.0, 0.0), rel=0.05)
 
 
@@ -446,6 +446,30 @@ def test_a_critic_that_has_won_is_said_once():
     assert "the critic has won" in said[PATIENCE - 1][0]
     assert "method.r1=1" in said[PATIENCE - 1][0]
     assert not any(Watch(saturates=False, late=1000).concerns(i, won) for i in range(20))
+
+
+def test_a_game_says_what_it_sees():
+    for loss, name in (("non-saturating", "D"), ("hinge", "score")):
+        method = Adversarial(linear_generator(0.0, 1.0), steps=100, hidden=(4,), loss=loss)
+        won = {"critic_loss": 0.001, f"{name}_real": 0.75, f"{name}_fake": 0.25}
+        said = [sentence for i in range(20) for sentence in method.concerns(i, won)]
+        assert len(said) == 1
+        assert "0.75 for data and 0.25 for" in said[0]
+        few = {"critic_loss": 1.0, "coverage": 0.1}
+        assert len([s for i in range(90, 99) for s in method.concerns(i, few)]) == 1
+
+
+def test_r1_is_on_the_slope_at_the_data():
+    torch.manual_seed(0)
+    method = Adversarial(linear_generator(0.0, 1.0), steps=1, hidden=(8,), r1=0.7)
+    x = Batch(3 + torch.randn(50, 1, generator=generator()))
+    noise, mix = torch.randn(50, 1, generator=generator(1)), torch.rand(50, 1)
+    with_it = method.critic_loss(x, noise, mix)
+    method.r1 = 0.0
+    at = x.x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(method.critic(at, None).sum(), at)
+    expected = method.critic_loss(x, noise, mix) + 0.35 * slope.square().sum(1)
+    torch.testing.assert_close(with_it, expected)
 
 
 def test_lost_modes_are_said_late_only():

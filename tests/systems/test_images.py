@@ -245,6 +245,10 @@ def test_black_and_the_array_are_checked(tmp_path):
         ("array: spins", r"row 0 holds -1, outside \[0, 1\].*read\.black"),
         ("array: spin", r"called spin; .*'spins'"),
         ("array: spins, black: 2, white: 1", "black is 2 and white 1"),
+        ("array: spins, black: -1, white: 0", r"row 0 holds 1, outside \[-1, 0\]"),
+        ("array: spins, black: dark", "read.black = 'dark' is not a number"),
+        ("array: spins, classes: two", "read.classes = 'two' is not a number"),
+        ("array: spins, shape: [6, four]", "is not .rows, columns."),
     ):
         card.write_text(f"read: {{path: {tmp_path}/a.npz, {said}}}")
         with pytest.raises(FormatError, match=told):

@@ -29,6 +29,9 @@ def test_inception_score_in_closed_form():
     pairs = np.array([[p, 1 - p], [1 - p, p]] * 50)
     entropy = -p * np.log(p) - (1 - p) * np.log(1 - p)
     assert np.log(inception_score(pairs)) == pytest.approx(np.log(2) - entropy)
+    # Half of the rows sure, half of them not at all: each row has its own divergence.
+    mixed = np.concatenate([sure[:200], np.full((200, 4), 0.25)])
+    assert np.log(inception_score(mixed)) == pytest.approx(np.log(4) / 2)
 
 
 def test_a_lost_class_is_named():

@@ -1,1 +1,1 @@
-"""Variational autoencoders."""
+"""Autoencoders: principal components, plain ones, variational ones of one level or several."""

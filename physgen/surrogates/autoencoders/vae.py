@@ -27,7 +27,7 @@ from torch import Tensor
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
 from physgen.networks.mlp import Activation
-from physgen.ranges import Channels, Positive, Widths
+from physgen.ranges import Channels, Count, Positive, Widths
 from physgen.surrogates.autoencoders.bodies import Decoder, Encoder, Network
 from physgen.surrogates.autoencoders.levels import Levels, normal
 from physgen.surrogates.autoencoders.likelihoods import (
@@ -102,7 +102,7 @@ class VAE(DecodedNoise):
         *,
         latent: Positive = 8,
         levels: Positive = 1,
-        prior_couplings: int = 0,
+        prior_couplings: Count = 0,
         network: Network = "mlp",
         hidden: Widths = (128, 128),
         channels: Channels = (32, 64),

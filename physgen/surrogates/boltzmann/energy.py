@@ -27,7 +27,7 @@ from torch import Tensor
 from physgen.batch import Batch, Schema
 from physgen.errors import DomainError, RecipeError
 from physgen.networks.mlp import Activation
-from physgen.ranges import Channels, Positive, Rate, Share, Widths
+from physgen.ranges import Channels, Count, NotNegative, Positive, Rate, Share, Widths
 from physgen.sampling import annealing, hmc, langevin
 from physgen.surrogates.autoencoders.bodies import Encoder, Network
 from physgen.surrogates.base import Method, StepContext, Surrogate
@@ -76,9 +76,9 @@ class EnergyModel(MarkovSurrogate):
         channels: Channels = (32, 64),
         activation: Activation = "silu",
         periodic: bool = False,
-        gradient_limit: float = 30.0,
+        gradient_limit: Rate = 30.0,
         n_chains: Positive = 1024,
-        burn_in: int = 200,
+        burn_in: Count = 200,
         thin: Positive = 50,
     ) -> None:
         shape = schema.shape if transform is None else transform.latent_shape(schema.shape)
@@ -231,8 +231,8 @@ class LangevinDivergence(Method):
         k: Positive = 20,
         learning_rate: Rate = 4e-3,
         momentum: Share = 0.9,
-        l2: float = 1e-4,
-        restart: float = 0.0,
+        l2: NotNegative = 1e-4,
+        restart: Share = 0.0,
     ) -> None:
         if not isinstance(surrogate, EnergyModel):
             raise RecipeError(

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
-from physgen.ranges import Positive
+from physgen.ranges import Count, NotNegative, Positive, Rate
 from physgen.surrogates.boltzmann.machine import BoltzmannMachine, Coefficients, Independent
 from physgen.surrogates.flows.spline import soft_bound
 from physgen.transforms.base import Transform
@@ -65,13 +65,13 @@ class GaussianRBM(BoltzmannMachine):
         *,
         hidden: Positive = 256,
         filter_size: int | None = None,
-        sigma: float = 1.0,
+        sigma: Rate = 1.0,
         learn_sigma: bool = True,
-        weight_scale: float = 0.05,
+        weight_scale: NotNegative = 0.05,
         n_chains: Positive = 1024,
-        burn_in: int = 500,
+        burn_in: Count = 500,
         thin: Positive = 50,
-        replicas: int = 1,
+        replicas: Positive = 1,
     ) -> None:
         if not sigma > 0:
             raise RecipeError(f"surrogate.sigma={sigma}: a width is positive")
@@ -181,7 +181,9 @@ class GaussianRBM(BoltzmannMachine):
         """Return independent Gaussians with the means and variances of the chains."""
         chains = self.unpack(self.chains)
         # Not narrower than a unit is, given the hidden ones.
-        precision = torch.minimum(1 / chains.var(0), self.precision.expand(chains.shape[1:]))
+        precision = torch.minimum(
+            1 / chains.var(0, correction=0), self.precision.expand(chains.shape[1:])
+        )
         field = chains.mean(0) * precision
         log_z = 0.5 * (field.square() / precision + (2 * math.pi / precision).log())
         return Independent(field, precision, float(log_z.sum()))

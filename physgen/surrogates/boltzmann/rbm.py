@@ -20,7 +20,7 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
-from physgen.ranges import Positive
+from physgen.ranges import Count, NotNegative, Positive
 from physgen.surrogates.boltzmann.machine import BoltzmannMachine, Coefficients, Independent
 from physgen.transforms.base import Chain, Transform
 
@@ -58,11 +58,11 @@ class RBM(BoltzmannMachine):
         hidden: Positive = 256,
         filter_size: int | None = None,
         spin_flip_symmetric: bool = False,
-        weight_scale: float = 0.05,
+        weight_scale: NotNegative = 0.05,
         n_chains: Positive = 1024,
-        burn_in: int = 500,
+        burn_in: Count = 500,
         thin: Positive = 50,
-        replicas: int = 1,
+        replicas: Positive = 1,
     ) -> None:
         start = torch.randint(
             2, (n_chains, *schema.shape), generator=torch.Generator().manual_seed(0)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from physgen.batch import Batch, Schema
 from physgen.networks.masked import MaskedMLP
-from physgen.ranges import Positive
+from physgen.ranges import Count, Positive, Rate
 from physgen.surrogates.flows.bijection import (
     Bijection,
     DequantisingFlow,
@@ -68,8 +68,8 @@ class AutoregressiveLayer(Bijection):
         n_condition: int = 0,
         *,
         hidden: int = 128,
-        bins: int = 0,
-        bound: float = 5.0,
+        bins: Count = 0,
+        bound: Rate = 5.0,
     ) -> None:
         super().__init__(features, n_condition)
         n_parameters = 2 + max(3 * bins - 1, 0)
@@ -163,8 +163,8 @@ class AutoregressiveStack(Bijection):
         hidden: int = 128,
         layer: CouplingKind = "affine",
         fast: Fast = "density",
-        bins: int = 8,
-        bound: float = 5.0,
+        bins: Positive = 8,
+        bound: Rate = 5.0,
     ) -> None:
         super().__init__(features, n_condition)
         self.fast = fast
@@ -256,7 +256,7 @@ class Autoregressive(LatentFlow):
         layer: CouplingKind = "affine",
         fast: Fast = "density",
         bins: Positive = 8,
-        bound: float = 5.0,
+        bound: Rate = 5.0,
     ) -> None:
         super().__init__(schema, transform)
         self.flow = AutoregressiveStack(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from physgen.batch import Schema
 from physgen.networks.mlp import Activation
-from physgen.ranges import Positive, Widths
+from physgen.ranges import Positive, Rate, Widths
 from physgen.surrogates.flows.bijection import (
     Bijection,
     DequantisingFlow,
@@ -53,8 +53,8 @@ class CouplingStack(Bijection):
         n_layers: int = 8,
         hidden: tuple[int, ...] = (64, 64),
         coupling: CouplingKind = "spline",
-        bins: int = 8,
-        bound: float = 5.0,
+        bins: Positive = 8,
+        bound: Rate = 5.0,
         activation: Activation = "relu",
     ) -> None:
         super().__init__(features, n_condition)
@@ -133,7 +133,7 @@ class Couplings(LatentFlow):
         hidden: Widths = (64, 64),
         coupling: CouplingKind = "spline",
         bins: Positive = 8,
-        bound: float = 5.0,
+        bound: Rate = 5.0,
         activation: Activation = "relu",
     ) -> None:
         super().__init__(schema, transform)

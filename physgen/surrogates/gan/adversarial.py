@@ -29,10 +29,10 @@ LOOKED_AT = 256
 class Adversarial(Method):
     """Train a generator against a critic; event weights weigh both losses.
 
-    The journal shows "D_real" and "D_fake", the means of D(x) and D(G(z)) (of the bare scores for
-    hinge and Wasserstein losses), the critic's loss without its penalties, and every fifty steps
-    the share of data that generated samples come near, and how far these are from one another in
-    distances of the data ("coverage", "spread"; see `watch`).
+    The journal shows "D_real" and "D_fake", the means of D(x) and D(G(z)) ("score_real" and
+    "score_fake", of the bare scores, for hinge and Wasserstein losses), the critic's loss without
+    its penalties, and every fifty steps the share of data that generated samples come near, and how
+    far these are from one another in distances of the data ("coverage", "spread"; see `watch`).
 
     Args:
         surrogate: a `Generator`, whose kind of network the critic takes.
@@ -109,7 +109,9 @@ class Adversarial(Method):
                 network.parameters(), lr=learning_rate, betas=(momentum, 0.99)
             )
         self._seen: list[Tensor] = []
-        self._watch = Watch(saturates=self.loss.saturates, late=steps / 2)
+        self._watch = Watch(
+            saturates=self.loss.saturates, late=steps / 2, meaning=self.loss.meaning
+        )
 
     def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Map to the transform's space, adding its noise."""
@@ -161,7 +163,8 @@ class Adversarial(Method):
         loss = ctx.minimise(self.generator_loss, self.optimisers["generator"], batch, noise)
         real, fake, critic = torch.stack(self._seen).mean(0)
         self._seen.clear()
-        metrics = {"loss": loss, "critic_loss": critic, "D_real": real, "D_fake": fake}
+        name = self.loss.meaning
+        metrics = {"loss": loss, "critic_loss": critic, f"{name}_real": real, f"{name}_fake": fake}
         if ctx.step % LOOK == 0:
             with torch.no_grad():
                 made = self.generator.decode_noise(noise, batch.condition)[:LOOKED_AT]

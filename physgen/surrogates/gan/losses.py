@@ -49,6 +49,7 @@ class Loss:
         fake: of the critic, for scores of generated samples.
         generator: of the generator, for the same scores.
         shown: what a score means: the probability D for a discriminator, else the score itself.
+        meaning: the name of what is shown.
         saturates: the critic's loss is 0 once it tells all samples apart.
     """
 
@@ -56,6 +57,7 @@ class Loss:
     fake: Callable[[Tensor], Tensor]
     generator: Callable[[Tensor], Tensor]
     shown: Callable[[Tensor], Tensor] = torch.sigmoid
+    meaning: Literal["D", "score"] = "D"
     saturates: bool = True
 
 
@@ -75,12 +77,14 @@ LOSSES: dict[LossName, Loss] = {
         fake=lambda score: relu(1 + score),
         generator=torch.neg,
         shown=torch.clone,
+        meaning="score",
     ),
     "wasserstein": Loss(
         real=torch.neg,
         fake=torch.clone,
         generator=torch.neg,
         shown=torch.clone,
+        meaning="score",
         saturates=False,
     ),
 }

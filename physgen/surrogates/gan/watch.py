@@ -51,10 +51,11 @@ class Watch:
     Args:
         saturates: the critic's loss is 0 once it tells all samples apart.
         late: number of steps after which a generator should cover its data.
+        meaning: what the journal calls that which the critic says ("D_real", ...).
     """
 
-    def __init__(self, *, saturates: bool, late: float) -> None:
-        self._saturates, self._late = saturates, late
+    def __init__(self, *, saturates: bool, late: float, meaning: str = "D") -> None:
+        self._saturates, self._late, self._meaning = saturates, late, meaning
         self._in_a_row: dict[str, int] = {}
 
     def concerns(self, step: int, metrics: Mapping[str, float]) -> list[str]:
@@ -62,12 +63,12 @@ class Watch:
         said = []
         won = self._saturates and metrics.get("critic_loss", 1.0) < WON
         if self._lasted("won", won):
+            real, fake = (metrics[f"{self._meaning}_{which}"] for which in ("real", "fake"))
             said.append(
-                f"step {step}: the critic has won; it takes {metrics['D_real']:.3g} for data and "
-                f"{metrics['D_fake']:.3g} for generated samples, and the generator has nothing to "
-                "follow: set method.r1=1, or method.loss=wasserstein with "
-                "method.gradient_penalty=10, or give the critic less to learn with (method.hidden, "
-                "method.channels, method.dropout)"
+                f"step {step}: the critic has won; it takes {real:.3g} for data and {fake:.3g} for "
+                "generated samples, and the generator has nothing to follow: set method.r1=1, or "
+                "method.loss=wasserstein with method.gradient_penalty=10, or give the critic less "
+                "to learn with (method.hidden, method.channels, method.dropout)"
             )
         # A new generator covers nothing; that is no collapse.
         covered, apart = metrics.get("coverage", 1.0), metrics.get("spread", 1.0)
