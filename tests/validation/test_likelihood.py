@@ -75,6 +75,9 @@ def test_divergence_from_a_known_action(n):
     row = rows_of(comparison(WithAction(), n))["KL(truth || model)"]
     assert abs(row.value + 0.5 * math.log(0.75)) < 4 * row.error
     assert row.error < 0.02 * math.sqrt(N / n)
+    # Another sample of truth has the same divergence, but for its own error.
+    assert row.floor < 4 * row.floor_error
+    assert row.floor_error == pytest.approx(math.sqrt(2) * row.error, rel=0.15)
     bound = rows_of(comparison(WithAction(), exact=False))["KL(truth || model)"]
     assert "at most" in bound.note
 
