@@ -140,6 +140,12 @@ def test_recipes_like_each_other_are_refused(tmp_path):
         ("digits-rbm", "method.k", 0),
         ("digits-maf", "surrogate.n_layers", 0),
         ("digits-ddpm", "method.learning_rate", 0),
+        ("digits-energy", "surrogate.gradient_limit", -1),
+        ("digits-energy", "method.restart", 2),
+        ("digits-rbm", "surrogate.burn_in", -5),
+        ("digits-gaussian-rbm", "surrogate.sigma", 0),
+        ("digits-spline-flow", "surrogate.bound", -1),
+        ("digits-vae", "surrogate.prior_couplings", -1),
     ],
 )
 def test_values_out_of_range_are_refused_by_their_key(name, key, value):

@@ -320,6 +320,7 @@ def spoilt(value):
     ("arrays", "said"),
     [
         (broken(images=spoilt(np.nan)), "row 7 holds nan"),
+        (broken(images=PIXELS[:0], labels=CLASSES[:0]), "no images"),
         (broken(images=spoilt(1.5)), r"row 7 holds 1\.5, outside \[0, 1\]"),
         (broken(images=spoilt(-0.1)), r"row 7 holds -0\.1, outside"),
         (broken(images=PIXELS.astype(int)), "which value is intensity 1"),
