@@ -266,7 +266,7 @@ def test_every_parameter_gets_a_gradient(name):
         assert parameter.grad.abs().max() > 0, key
 
 
-@pytest.mark.parametrize("name", ["guided", "labelled matching", "learned"])
+@pytest.mark.parametrize("name", MODELS)
 def test_training_resumes_exactly(name, tmp_path):
     whole = train(name, tmp_path / "whole", 9)
     cut = train(name, tmp_path / "cut", 5, 9)

@@ -168,7 +168,7 @@ def test_export_with_a_dynamic_batch(game):
     torch.testing.assert_close(exported(*arguments), surrogate.push(*arguments))
 
 
-@pytest.mark.parametrize("name", ["conditional images", "hinge", "clipped"])
+@pytest.mark.parametrize("name", GAMES)
 def test_a_run_in_two_parts_equals_a_run_in_one(name, tmp_path):
     weights = []
     for parts in ((6,), (3, 6)):

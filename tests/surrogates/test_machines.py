@@ -10,6 +10,8 @@ from randomised import generator
 from scipy.stats import chi2
 
 from physgen.batch import Batch, Schema, Variable
+from physgen.engine.loop import fit
+from physgen.engine.options import Engine
 from physgen.errors import DomainError, InputError, RecipeError
 from physgen.sampling import tempering
 from physgen.surrogates.base import HasEstimatedLikelihood, Surrogate
@@ -374,3 +376,36 @@ def test_chains_that_diverged_are_named():
         machine.sample(5, generator=generator())
     with pytest.raises(InputError, match="not finite"):
         machine.log_partition_function(generator=generator(), n_chains=4, n_steps=2)
+
+
+class Samples:
+    """The same samples of a machine again and again."""
+
+    def __init__(self, machine):
+        x = exact_samples(machine, 48, seed=3).float()
+        self.batch = Batch(x.reshape(48, *machine.schema.shape))
+
+    def __next__(self):
+        return self.batch
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+@pytest.mark.parametrize("method", [ContrastiveDivergence, PersistentContrastiveDivergence])
+@pytest.mark.parametrize("name", MACHINES)
+def test_training_goes_on_exactly_where_it_stopped(name, method, tmp_path):
+    def trained(folder, *totals):
+        for steps in totals:
+            machine = made(name).float()
+            options = Engine(steps=steps, batch_size=48, device="cpu", ema=0.9)
+            fit(machine, method(machine, k=2), {"data": Samples(made(name))}, folder, options)
+        return machine.state_dict()
+
+    whole, cut = trained(tmp_path / "whole", 7), trained(tmp_path / "cut", 3, 7)
+    assert [key for key in whole if not torch.equal(whole[key], cut[key])] == []
+    start = made(name).float().state_dict()
+    assert any(not torch.equal(whole[key], start[key]) for key in whole)
