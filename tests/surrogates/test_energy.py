@@ -171,6 +171,25 @@ def test_training_goes_on_exactly_where_it_stopped(name):
         assert torch.equal(value, second.state_dict()[key]), key
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_the_energy_is_exported_with_a_dynamic_batch(name):
+    model = MODELS[name]()
+    randomised(model, 0.3)
+
+    class Energy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, x):
+            return self.model.energy(self.model.units(x))
+
+    x = torch.randn(9, *model.schema.shape, generator=generator())
+    batch = ({0: torch.export.Dim("batch", min=1)},)
+    exported = torch.export.export(Energy(), (x[:4],), dynamic_shapes=batch).module()
+    torch.testing.assert_close(exported(x), model.energy(model.units(x)))
+
+
 def test_the_chains_of_a_batch_move_and_are_kept():
     model = MODELS["mlp"]()
     method = LangevinDivergence(model, k=3)

@@ -378,6 +378,24 @@ def test_chains_that_diverged_are_named():
         machine.log_partition_function(generator=generator(), n_chains=4, n_steps=2)
 
 
+@pytest.mark.parametrize("name", MACHINES)
+def test_the_free_energy_is_exported_with_a_dynamic_batch(name):
+    machine = made(name)
+
+    class Energy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.machine = machine
+
+        def forward(self, x):
+            return self.machine.free_energy(self.machine.units(x))
+
+    x = exact_samples(machine, 9).reshape(9, *machine.schema.shape)
+    batch = ({0: torch.export.Dim("batch", min=1)},)
+    exported = torch.export.export(Energy(), (x[:4],), dynamic_shapes=batch).module()
+    torch.testing.assert_close(exported(x), machine.free_energy(machine.units(x)))
+
+
 class Samples:
     """The same samples of a machine again and again."""
 
