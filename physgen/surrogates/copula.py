@@ -13,7 +13,8 @@ from torch import Tensor
 from physgen.batch import Batch, Schema
 from physgen.errors import DomainError, RecipeError
 from physgen.surrogates.base import Surrogate
-from physgen.systems.calorimeter import Calorimeter
+from physgen.systems.base import System
+from physgen.systems.calorimeter import geometry_of
 from physgen.transforms.base import Chain, Transform
 from physgen.transforms.showers import ShowerTransform, choose
 
@@ -90,7 +91,7 @@ class ShowerCopula(ShowerSurrogate):
         n_knots, n_bins: of the transform's tables.
 
     Raises:
-        RecipeError: the recipe asks for a transform.
+        RecipeError: the recipe asks for a transform, or the system is no calorimeter.
     """
 
     def __init__(
@@ -98,11 +99,12 @@ class ShowerCopula(ShowerSurrogate):
         schema: Schema,
         transform: Transform | None = None,
         *,
-        system: Calorimeter,
+        system: System,
         n_knots: int = 24,
         n_bins: int = 128,
     ) -> None:
-        own = ShowerTransform(schema, system.geometry, n_knots=n_knots, n_bins=n_bins)
+        geometry = geometry_of(system, "surrogate shower-copula")
+        own = ShowerTransform(schema, geometry, n_knots=n_knots, n_bins=n_bins)
         super().__init__(schema, transform, own)
 
     @property

@@ -34,7 +34,7 @@ from physgen.io.calochallenge import CaloChallengeSource, calochallenge_writer, 
 from physgen.io.shipped import shipped
 from physgen.io.source import Source
 from physgen.io.writer import Append, sha256
-from physgen.systems.base import Derived
+from physgen.systems.base import Derived, System
 from physgen.systems.geometry import Geometry, read_geometry
 from physgen.systems.kernels.shower import Beam, Medium, Readout, showers
 from physgen.systems.media import homogeneous, material, sampling
@@ -332,3 +332,13 @@ class Calorimeter:
     def writer(self, path: Path, n: int) -> AbstractContextManager[Append]:
         """Write showers as a CaloChallenge HDF5 file piece by piece."""
         return calochallenge_writer(path)
+
+
+def geometry_of(system: System, user: str) -> Geometry:
+    """Return the geometry of a calorimeter; for others, raise `RecipeError` in the user's name."""
+    if not isinstance(system, Calorimeter):
+        raise RecipeError(
+            f"{user} is for showers: it needs system.kind=calorimeter, not a system of "
+            f"{type(system).__name__}"
+        )
+    return system.geometry

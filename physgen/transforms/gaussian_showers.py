@@ -15,7 +15,8 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import DomainError
-from physgen.systems.calorimeter import Calorimeter
+from physgen.systems.base import System
+from physgen.systems.calorimeter import geometry_of
 from physgen.transforms.showers import ShowerTransform
 
 
@@ -30,13 +31,15 @@ class GaussianShowers(ShowerTransform):
         n_knots, n_bins: see `ShowerTransform`.
 
     Raises:
-        DomainError: the samples are no showers of this geometry.
+        RecipeError: the system is no calorimeter.
+        DomainError: the samples are no showers of its geometry.
     """
 
     def __init__(
-        self, schema: Schema, *, system: Calorimeter, n_knots: int = 24, n_bins: int = 128
+        self, schema: Schema, *, system: System, n_knots: int = 24, n_bins: int = 128
     ) -> None:
-        super().__init__(schema, system.geometry, n_knots=n_knots, n_bins=n_bins)
+        geometry = geometry_of(system, "transform gaussian-showers")
+        super().__init__(schema, geometry, n_knots=n_knots, n_bins=n_bins)
 
     def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """One number a layer and one a split."""

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from randomised import generator, randomised
+from randomised import Repeated, generator, randomised
 from safetensors.torch import load_file, save_file
 
 from physgen.batch import Batch, Schema, Variable
@@ -110,22 +110,6 @@ def case(request):
     return build(request.param)
 
 
-class Data:
-    """The same few samples again and again."""
-
-    def __init__(self, batch):
-        self.batch = batch
-
-    def __next__(self):
-        return self.batch
-
-    def state_dict(self):
-        return {}
-
-    def load_state_dict(self, state):
-        pass
-
-
 def train(name, directory, *totals):
     """Train for so many steps in all, call by call."""
     torch.manual_seed(0)
@@ -135,7 +119,7 @@ def train(name, directory, *totals):
     method = METHODS[name](model, learning_rate=0.01)
     for steps in totals:
         engine = Engine(steps=steps, batch_size=40, device="cpu", checkpoint_every=20)
-        fit(model, method, {"data": Data(data)}, directory, engine)
+        fit(model, method, {"data": Repeated(data)}, directory, engine)
     return model
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from randomised import generator
+from randomised import Repeated, generator
 from scipy.stats import chi2
 
 from physgen.batch import Batch, Schema, Variable
@@ -396,34 +396,21 @@ def test_the_free_energy_is_exported_with_a_dynamic_batch(name):
     torch.testing.assert_close(exported(x), machine.free_energy(machine.units(x)))
 
 
-class Samples:
-    """The same samples of a machine again and again."""
-
-    def __init__(self, machine):
-        x = exact_samples(machine, 48, seed=3).float()
-        self.batch = Batch(x.reshape(48, *machine.schema.shape))
-
-    def __next__(self):
-        return self.batch
-
-    def state_dict(self):
-        return {}
-
-    def load_state_dict(self, state):
-        pass
-
-
 @pytest.mark.parametrize("method", [ContrastiveDivergence, PersistentContrastiveDivergence])
 @pytest.mark.parametrize("name", MACHINES)
 def test_training_goes_on_exactly_where_it_stopped(name, method, tmp_path):
+    start = made(name)
+    x = exact_samples(start, 48, seed=3).float()
+    data = Batch(x.reshape(48, *start.schema.shape))
+
     def trained(folder, *totals):
         for steps in totals:
             machine = made(name).float()
             options = Engine(steps=steps, batch_size=48, device="cpu", ema=0.9)
-            fit(machine, method(machine, k=2), {"data": Samples(made(name))}, folder, options)
+            fit(machine, method(machine, k=2), {"data": Repeated(data)}, folder, options)
         return machine.state_dict()
 
     whole, cut = trained(tmp_path / "whole", 7), trained(tmp_path / "cut", 3, 7)
     assert [key for key in whole if not torch.equal(whole[key], cut[key])] == []
-    start = made(name).float().state_dict()
-    assert any(not torch.equal(whole[key], start[key]) for key in whole)
+    before = start.float().state_dict()
+    assert any(not torch.equal(whole[key], before[key]) for key in whole)

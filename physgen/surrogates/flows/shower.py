@@ -31,7 +31,8 @@ from physgen.ranges import Positive
 from physgen.surrogates.copula import ShowerSurrogate
 from physgen.surrogates.flows.spline import soft_bound
 from physgen.surrogates.flows.stack import CouplingStack
-from physgen.systems.calorimeter import Calorimeter
+from physgen.systems.base import System
+from physgen.systems.calorimeter import geometry_of
 from physgen.transforms.base import Transform
 from physgen.transforms.showers import ALL_LEFT, ALL_RIGHT, ShowerTransform, choose
 
@@ -62,7 +63,7 @@ class ShowerFlow(ShowerSurrogate):
         n_knots, n_bins: of the transform's tables.
 
     Raises:
-        RecipeError: the recipe asks for a transform.
+        RecipeError: the recipe asks for a transform, or the system is no calorimeter.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class ShowerFlow(ShowerSurrogate):
         schema: Schema,
         transform: Transform | None = None,
         *,
-        system: Calorimeter,
+        system: System,
         hidden: Positive = 256,
         split_hidden: int = 12,
         n_layers: Positive = 6,
@@ -78,7 +79,8 @@ class ShowerFlow(ShowerSurrogate):
         n_knots: int = 24,
         n_bins: int = 128,
     ) -> None:
-        own = ShowerTransform(schema, system.geometry, n_knots=n_knots, n_bins=n_bins)
+        geometry = geometry_of(system, "surrogate shower-flow")
+        own = ShowerTransform(schema, geometry, n_knots=n_knots, n_bins=n_bins)
         super().__init__(schema, transform, own)
         n, n_splits = own.n_layers, own.n_splits
         self.layers = CouplingStack(
