@@ -15,18 +15,12 @@ import yaml
 from physgen.errors import FormatError
 from physgen.io.root import RootSource
 from physgen.io.statistics import Statistics
-from physgen.io.trees import (
-    branch_names,
-    describe_branch,
-    event_keys,
-    open_root,
-    open_tree,
-    read_branch,
-    tree_names,
-)
+from physgen.io.trees import Tree, open_root, open_tree, tree_names
 
-LOOK_ENTRIES = 50_000
-"""So many entries of each branch are read."""
+LOOK_BYTES = 2**27
+"""So much of a tree is read; of what is larger, evenly spaced blocks, and this is said."""
+_BLOCKS = 16
+"""So many blocks are read of a tree that is larger."""
 
 _COLUMNS = 4
 """So many columns are proposed to train on."""
@@ -55,48 +49,75 @@ def look_at_root(path: Path, found: dict[str, Any]) -> None:
     found["format"] = "ROOT " + " and ".join(sorted(kinds))
     for name in names:
         tree = open_tree(path, name)
-        entries = int(tree.num_entries)
-        branches = _look_at_branches(path, name, tree, found)
-        found["contents"][name] = {"entries": entries, "branches": branches}
-        if entries == 0:
+        entry: dict[str, Any] = {"entries": len(tree)}
+        ranges = _ranges(tree)
+        if ranges != [(0, len(tree))]:
+            looked = sum(stop - start for start, stop in ranges)
+            entry["looked at"] = f"{looked} of {len(tree)} entries, in {len(ranges)} blocks"
+        branches = _look_at_branches(tree, ranges, found)
+        found["contents"][name] = entry | {"branches": branches}
+        if len(tree) == 0:
             found["problem"] = found["problem"] or f"{path}: tree {name!r} is empty"
         else:
-            found["hints"] += _advise(path, name, branches, event_keys(tree), entries)
+            found["hints"] += _advise(path, name, branches, tree.event_keys(), len(tree))
 
 
-def _look_at_branches(path: Path, name: str, tree: Any, found: dict[str, Any]) -> dict[str, Any]:
+def _ranges(tree: Tree) -> list[tuple[int, int]]:
+    """Return which entries to look at: all of them, or blocks from the first to the last."""
+    entries, size = len(tree), sum(tree.bytes_of(name) for name in tree.names)
+    if size <= LOOK_BYTES:
+        return [(0, entries)]
+    step = max(1, int(entries * LOOK_BYTES / size) // _BLOCKS)
+    starts = np.linspace(0, entries - step, _BLOCKS).astype(int).tolist()
+    return [(start, start + step) for start in starts]
+
+
+def _look_at_branches(
+    tree: Tree, ranges: list[tuple[int, int]], found: dict[str, Any]
+) -> dict[str, Any]:
     """Return a description of each branch."""
-    import awkward as ak
-
-    where = f"{path}: tree {name!r}"
-    keys = set(event_keys(tree))
+    keys = set(tree.event_keys())
     described: dict[str, Any] = {}
-    for branch in branch_names(tree):
+    for branch in tree.names:
         try:
-            array = read_branch(tree, branch, 0, min(LOOK_ENTRIES, int(tree.num_entries)), where)
-            dtype, depth = describe_branch(array, branch, where)
+            described[branch], bad_row = _look_at_branch(tree, branch, ranges)
         except FormatError as error:
             # Text and objects are no fault of the file; what cannot be decoded may be.
-            described[branch] = {"not read": str(error).removeprefix(f"{where}: ")}
+            described[branch] = {"not read": str(error).removeprefix(f"{tree.where}: ")}
             continue
-        entry: dict[str, Any] = {"dtype": dtype}
-        if depth:
-            entry["jagged"] = " of ".join(["lists"] * depth)
-            if depth == 1:
-                entry["most items"] = int(ak.max(ak.num(array, axis=1)) or 0)
-        statistics = Statistics()
-        statistics.update(ak.to_numpy(ak.flatten(array, axis=None)))
-        described[branch] = entry | statistics.to_dict()
-        if depth == 0 and statistics.first_bad_row is not None:
-            row = statistics.first_bad_row
-            problem = f"{where}: branch {branch!r} row {row} holds NaN or infinity"
+        if bad_row is not None:
+            problem = f"{tree.where}: branch {branch!r} row {bad_row} holds NaN or infinity"
             found["problem"] = found["problem"] or problem
-        extremes = {statistics.low, statistics.high} & _SENTINELS
+        entry = described[branch]
+        extremes = {entry.get("low"), entry.get("high")} & _SENTINELS
         if extremes and branch not in keys:
             found["hints"].append(
                 f"branch {branch!r} reaches exactly {extremes.pop():g}: a sentinel for 'absent'?"
             )
     return described
+
+
+def _look_at_branch(
+    tree: Tree, branch: str, ranges: list[tuple[int, int]]
+) -> tuple[dict[str, Any], int | None]:
+    """Return type, range and oddities of a branch, and the first row that is not finite."""
+    import awkward as ak
+
+    dtype, depth = tree.kind(branch)
+    statistics, most, bad_row = Statistics(), 0, None
+    for start, stop in ranges:
+        array = tree.read(branch, start, stop)
+        if depth == 1:
+            most = max(most, int(ak.max(ak.num(array, axis=1)) or 0))
+        statistics.update(ak.to_numpy(ak.flatten(array, axis=None)), start)
+    entry: dict[str, Any] = {"dtype": dtype}
+    if depth:
+        entry["jagged"] = " of ".join(["lists"] * depth)
+        if depth == 1:
+            entry["most items"] = most
+    else:
+        bad_row = statistics.first_bad_row
+    return entry | statistics.to_dict(), bad_row
 
 
 def _advise(

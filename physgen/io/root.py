@@ -22,7 +22,7 @@ from physgen.batch import Batch, Domain, Schema, Variable
 from physgen.errors import FormatError
 from physgen.io.source import blocks, check_finite, digest_of, to_tensor
 from physgen.io.split import hash_columns
-from physgen.io.trees import describe_branch, event_keys, open_tree, read_branch
+from physgen.io.trees import Tree, describe_branch, open_tree
 
 _OPEN_FILES = 32
 _FLOAT32_HOLDS = {"bool", "int8", "uint8", "int16", "uint16", "float16", "float32"}
@@ -74,7 +74,7 @@ class RootSource:
         self.name = str(paths[0]) + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
         self.fields, self.condition = tuple(fields), tuple(condition)
         self.weight, self.group = weight, tuple(group)
-        self._tree_name, self._open = tree, (os.getpid(), dict[int, Any]())
+        self._tree_name, self._open = tree, (os.getpid(), dict[int, Tree]())
 
         types = self._types(0)
         self._starts = [0]
@@ -82,10 +82,10 @@ class RootSource:
             for name, kind in self._types(index).items():
                 if kind != types[name]:
                     raise FormatError(
-                        f"{self._where(index)}: branch {name!r} is {_shown(kind)}, in "
+                        f"{self._tree(index).where}: branch {name!r} is {_shown(kind)}, in "
                         f"{self.paths[0]} it is {_shown(types[name])}; read them separately"
                     )
-            self._starts.append(self._starts[-1] + int(self._tree(index).num_entries))
+            self._starts.append(self._starts[-1] + len(self._tree(index)))
         self.jagged = types[self.fields[0]][1] == 1
         self._x_dtype = _common({types[name][0] for name in self.fields})
         self.longest = self.truncated_rows = self.truncated_items = 0
@@ -127,10 +127,14 @@ class RootSource:
 
         Rows of one event in both training and test would make every comparison too good.
         """
-        names = tuple(event_keys(self._tree(0)))
-        if not names or self.group or len(self) == 0:
+        if self.group or len(self) == 0:
             return ()
-        return names if len(np.unique(self._keys_of(names))) < len(self) else ()
+        names = tuple(self._tree(0).event_keys())
+        try:
+            return names if names and len(np.unique(self._keys_of(names))) < len(self) else ()
+        except FormatError:
+            # Nobody asked for these branches: what is wrong with them is no fault of the samples.
+            return ()
 
     def notes(self) -> list[str]:
         """Return what was truncated, and which branches should keep rows of an event together."""
@@ -156,9 +160,9 @@ class RootSource:
             tree = self._tree(index)
             columns = []
             for name in names:
-                array = read_branch(tree, name, 0, int(tree.num_entries), self._where(index))
-                if describe_branch(array, name, self._where(index))[1]:
-                    raise FormatError(f"{self._where(index)}: branch {name!r} is jagged: no key")
+                array = tree.read(name, 0, len(tree))
+                if describe_branch(array, name, tree.where)[1]:
+                    raise FormatError(f"{tree.where}: branch {name!r} is jagged: no key")
                 columns.append(array.to_numpy())
             parts.append(hash_columns(columns))
         return np.concatenate(parts)
@@ -196,7 +200,7 @@ class RootSource:
             if not np.array_equal(counts, first):
                 row = int((counts != first).argmax())
                 raise FormatError(
-                    f"{self._where(index)}: row {start + row} has {first[row]} items of "
+                    f"{self._tree(index).where}: row {start + row} has {first[row]} items of "
                     f"{names[0]!r} but {counts[row]} of {name!r}; name branches of one collection"
                 )
             kept = array[:, : self.max_items]
@@ -213,7 +217,7 @@ class RootSource:
     def _checked(
         self, index: int, name: str, values: NDArray[Any], rows: NDArray[np.int64]
     ) -> NDArray[Any]:
-        where = f"{self._where(index)}: branch {name!r}"
+        where = f"{self._tree(index).where}: branch {name!r}"
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             at = int((~np.isfinite(values)).argmax())
             check_finite(values[at : at + 1], int(rows[at]), where)
@@ -228,7 +232,7 @@ class RootSource:
         return values
 
     def _array(self, index: int, name: str, start: int, stop: int) -> Any:
-        return read_branch(self._tree(index), name, start, stop, self._where(index))
+        return self._tree(index).read(name, start, stop)
 
     def _ranges(self, start: int, stop: int) -> list[tuple[int, int, int]]:
         """Cut rows into (file, first entry, last entry + 1)."""
@@ -257,15 +261,15 @@ class RootSource:
 
     def _types(self, index: int) -> dict[str, tuple[str, int]]:
         """Return (numpy type, depth) of every branch used, after checking that they fit."""
-        tree, where = self._tree(index), self._where(index)
+        tree = self._tree(index)
+        where = tree.where
         roles = dict.fromkeys(self.group, "group")
         roles |= {self.weight: "weight"} if self.weight is not None else {}
         roles |= dict.fromkeys(self.condition, "condition")
         roles |= dict.fromkeys(self.fields, "fields")
         types = {}
         for name, role in roles.items():
-            array = read_branch(tree, name, 0, min(1, int(tree.num_entries)), where)
-            types[name] = describe_branch(array, name, where)
+            types[name] = tree.kind(name)
             depth = types[name][1]
             if depth > (1 if role == "fields" else 0):
                 kind = "jagged" if depth == 1 else f"jagged {depth} times over"
@@ -280,7 +284,7 @@ class RootSource:
             )
         return types
 
-    def _tree(self, index: int) -> Any:
+    def _tree(self, index: int) -> Tree:
         # File handles do not survive a fork, and there may be more files than handles.
         process, trees = self._open
         if process != os.getpid() or len(trees) > _OPEN_FILES:
@@ -289,9 +293,6 @@ class RootSource:
         if index not in trees:
             trees[index] = open_tree(self.paths[index], self._tree_name)
         return trees[index]
-
-    def _where(self, index: int) -> str:
-        return f"{self.paths[index]}" + (f": tree {self._tree_name!r}" if self._tree_name else "")
 
 
 def _common(types: set[str]) -> np.dtype[Any]:

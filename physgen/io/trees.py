@@ -45,7 +45,7 @@ def tree_names(file: Any) -> list[str]:
     return [name for name, kind in classes.items() if kind in _TREE_CLASSES]
 
 
-def open_tree(path: Path, name: str | None = None) -> Any:
+def open_tree(path: Path, name: str | None = None) -> Tree:
     """Return a tree of a file; `None` takes the only one.
 
     Raises:
@@ -58,7 +58,7 @@ def open_tree(path: Path, name: str | None = None) -> Any:
         if name is None and len(names) == 1:
             name = names[0]
         if name in names:
-            return file[name]
+            return Tree(file[name], f"{path}: tree {name!r}")
     except Exception as error:
         raise _damaged(path, error) from error
     if not names:
@@ -68,37 +68,80 @@ def open_tree(path: Path, name: str | None = None) -> Any:
     raise FormatError(f"{path}: there is no tree {name!r}{suggest(name, names)}")
 
 
-def branch_names(tree: Any) -> list[str]:
-    """Return the names of all branches or fields, with the paths of nested ones."""
-    return list(tree.keys())
+class Tree:
+    """A tree of an open ROOT file: its branches by name, read in ranges of entries.
 
-
-def read_branch(tree: Any, name: str, start: int, stop: int, where: str) -> Any:
-    """Return entries [start, stop) of a branch as an awkward array.
-
-    `name` may go on into the members of an object: "jet1P4.fP.fX".
-
-    Raises:
-        FormatError: there is no such branch or member, or it cannot be decoded.
+    Attributes:
+        where: file and tree, for messages.
+        names: of all branches or fields; those inside objects with their paths.
     """
-    import awkward as ak
 
-    branch, members = _resolve(tree, name, where)
-    try:
-        array = tree[branch].array(entry_start=start, entry_stop=stop, array_cache=None)
-    except Exception as error:
-        raise FormatError(
-            f"{where}: branch {branch!r} cannot be decoded in entries {start} to {stop - 1}: "
-            f"damaged, or of a type that has no columns ({_short(error)})"
-        ) from error
-    for member in members:
-        if member not in ak.fields(array):
+    def __init__(self, handle: Any, where: str) -> None:
+        self._handle, self.where = handle, where
+        # Asking for the names walks over all branches: once, not at every read.
+        self.names: list[str] = list(handle.keys())
+        self._known = set(self.names)
+
+    def __len__(self) -> int:
+        return int(self._handle.num_entries)
+
+    def bytes_of(self, name: str) -> int:
+        """Return how many bytes a branch takes in memory, as far as the file says it."""
+        return int(getattr(self._handle[name], "uncompressed_bytes", 0))
+
+    def read(self, name: str, start: int, stop: int) -> Any:
+        """Return entries [start, stop) of a branch as an awkward array.
+
+        `name` may go on into the members of an object: "jet1P4.fP.fX".
+
+        Raises:
+            FormatError: there is no such branch or member, or it cannot be decoded.
+        """
+        import awkward as ak
+
+        branch, members = self._resolve(name)
+        try:
+            array = self._handle[branch].array(entry_start=start, entry_stop=stop, array_cache=None)
+        except Exception as error:
             raise FormatError(
-                f"{where}: branch {branch!r} has no member {member!r}"
-                f"{suggest(member, ak.fields(array))}"
-            )
-        array = array[member]
-    return array
+                f"{self.where}: branch {branch!r} cannot be decoded in entries {start} to "
+                f"{stop - 1}: damaged, or of a type that has no columns ({_short(error)})"
+            ) from error
+        for member in members:
+            if member not in ak.fields(array):
+                raise FormatError(
+                    f"{self.where}: branch {branch!r} has no member {member!r}"
+                    f"{suggest(member, ak.fields(array))}"
+                )
+            array = array[member]
+        return array
+
+    def kind(self, name: str) -> tuple[str, int]:
+        """Return (numpy type, jagged depth) of a branch, see `describe_branch`.
+
+        Raises:
+            FormatError: there is no such branch, or it does not hold numbers.
+        """
+        return describe_branch(self.read(name, 0, min(1, len(self))), name, self.where)
+
+    def event_keys(self) -> list[str]:
+        """Return the branches that look like run, block and event numbers: named so, and flat.
+
+        Text ("2012B"), lists and objects of such names are no numbers of events.
+        """
+        return [name for name in self.names if name.lower() in _EVENT_KEYS and self._is_flat(name)]
+
+    def _is_flat(self, name: str) -> bool:
+        try:
+            return self.kind(name)[1] == 0
+        except FormatError:
+            return False
+
+    def _resolve(self, name: str) -> tuple[str, list[str]]:
+        for branch, members in _cuts(name):
+            if branch in self._known:
+                return branch, members
+        raise FormatError(f"{self.where}: there is no branch {name!r}{suggest(name, self.names)}")
 
 
 def describe_branch(array: Any, name: str, where: str) -> tuple[str, int]:
@@ -126,19 +169,6 @@ def describe_branch(array: Any, name: str, where: str) -> tuple[str, int]:
             "read"
         )
     return str(kind.primitive), depth
-
-
-def event_keys(tree: Any) -> list[str]:
-    """Return the branches that look like run, block and event numbers."""
-    return [name for name in branch_names(tree) if name.lower() in _EVENT_KEYS]
-
-
-def _resolve(tree: Any, name: str, where: str) -> tuple[str, list[str]]:
-    names = set(branch_names(tree))
-    for branch, members in _cuts(name):
-        if branch in names:
-            return branch, members
-    raise FormatError(f"{where}: there is no branch {name!r}{suggest(name, names)}")
 
 
 def _cuts(name: str) -> Iterator[tuple[str, list[str]]]:

@@ -23,7 +23,7 @@ from physgen.io.npz import open_npz, read_arrays
 from physgen.io.root import RootSource
 from physgen.io.shipped import shipped
 from physgen.io.source import HasNotes, Source, blocks, digest_of
-from physgen.io.trees import branch_names, describe_branch, event_keys, open_tree, read_branch
+from physgen.io.trees import Tree, open_tree
 
 PACKAGED = "skhep-testdata:"
 """Begins paths of files inside the package scikit-hep-testdata."""
@@ -110,22 +110,23 @@ def columns_to_choose(path: Path, tree: str | None) -> str:
         return ""
     if path.suffix == ".root":
         opened = open_tree(path, tree)
-        names = branch_names(opened)
-        example = list(itertools.islice(_flat_branches(opened, str(path)), 2))
+        names = opened.names
+        example = list(itertools.islice(_flat_branches(opened), 2))
     else:
         names = list(read_arrays(path)) if path.suffix == ".npz" else dataset_names(open_hdf5(path))
         example = names[:2]
     return f"{suggest('', names)}; such as 'data.fields=[{','.join(example or names[:1])}]'"
 
 
-def _flat_branches(tree: Any, where: str) -> Iterator[str]:
+def _flat_branches(tree: Tree) -> Iterator[str]:
     """Yield the branches of one number a row, but for those that say which event it is."""
-    for name in branch_names(tree):
+    keys = tree.event_keys()
+    for name in tree.names:
         try:
-            _, depth = describe_branch(read_branch(tree, name, 0, 1, where), name, where)
+            _, depth = tree.kind(name)
         except FormatError:
             continue
-        if depth == 0 and name not in event_keys(tree):
+        if depth == 0 and name not in keys:
             yield name
 
 

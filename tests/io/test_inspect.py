@@ -14,6 +14,7 @@ import yaml
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError
+from physgen.io import inspect_root
 from physgen.io.inspect import inspect
 from physgen.io.statistics import Statistics
 from physgen.io.writer import hdf5_writer
@@ -258,3 +259,26 @@ def test_statistics_do_not_depend_on_the_blocks():
     assert whole.to_dict()["values"] == [-3, -2, -1, 0, 1, 2, 3]
     whole.update(np.arange(100.0))
     assert "values" not in whole.to_dict()
+
+
+def long_tree(path, n=60_000):
+    x, y = np.zeros(n, "f4"), np.ones(n, "f4")
+    x[-1], y[-1] = 1000.0, np.nan
+    with uproot.recreate(path) as file:
+        file.mktree("events", {"x": "f4", "y": "f4"}).extend({"x": x, "y": y})
+    return path
+
+
+def test_all_rows_of_a_long_tree_are_looked_at(tmp_path):
+    found = look(long_tree(tmp_path / "long.root"))
+    branches = found["contents"]["events"]["branches"]
+    assert branches["x"]["high"] == 1000
+    assert branches["y"]["nan"] == 1
+    assert "branch 'y' row 59999 holds NaN" in found["problem"]
+
+
+def test_of_a_tree_too_large_to_read_it_is_said_what_was_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(inspect_root, "LOOK_BYTES", 48_000)
+    events = look(long_tree(tmp_path / "long.root"))["contents"]["events"]
+    assert events["looked at"].endswith("of 60000 entries, in 16 blocks")
+    assert events["branches"]["x"]["high"] == 1000

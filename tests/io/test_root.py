@@ -11,6 +11,7 @@ from physgen.errors import FormatError
 from physgen.io.root import RootSource
 from physgen.io.source import blocks
 from physgen.io.split import repeats, split
+from physgen.io.trees import Tree
 from physgen.io.writer import root_writer
 
 skhep_testdata = pytest.importorskip("skhep_testdata")
@@ -232,3 +233,43 @@ def test_a_flipped_bit_is_noticed(tmp_path):
     (tmp_path / "flip.root").write_bytes(content)
     with pytest.raises(FormatError, match=r"flip\.root.*'Muon_Px' cannot be decoded"):
         RootSource(tmp_path / "flip.root", fields=MUONS).digest()
+
+
+@pytest.mark.parametrize("name", ["run", "Event"])
+def test_branches_called_like_event_numbers_that_are_none_refuse_nothing(tmp_path, name):
+    columns = {"px": np.arange(4, dtype="f4"), "py": np.ones(4, "f4")}
+    text, lists = ["2012B", "2012C"] * 2, ak.Array([[1.0], [2.0, 3.0], [], [4.0]])
+    columns[name] = text if name == "run" else lists
+    types = {"px": "f4", "py": "f4", name: "string" if name == "run" else "var * float64"}
+    with uproot.recreate(tmp_path / "a.root") as file:
+        file.mktree("t", types).extend(columns)
+    source = RootSource(tmp_path / "a.root", fields=("px", "py"))
+    assert source.notes() == []
+    assert source.suspected_group() == ()
+
+
+class Wide:
+    """A tree that counts how often all its branches are walked over."""
+
+    num_entries = 3
+
+    def __init__(self):
+        self.walks = 0
+
+    def keys(self):
+        self.walks += 1
+        return [f"b{i}" for i in range(50)]
+
+    def __getitem__(self, name):
+        return self
+
+    def array(self, **_):
+        return ak.Array([1.0, 2.0, 3.0])
+
+
+def test_names_of_branches_are_asked_for_once():
+    handle = Wide()
+    tree = Tree(handle, "wide")
+    for name in tree.names:
+        tree.read(name, 0, 3)
+    assert handle.walks == 1
