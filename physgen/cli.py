@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from physgen.console import bars, print_mapping, print_scorecards
-from physgen.errors import InputError, PhysgenError
+from physgen.errors import InputError, PhysgenError, printable
 
 app = typer.Typer(
     name="physgen",
@@ -311,7 +311,8 @@ def main() -> None:
         if "--debug" in sys.argv:
             raise
         where = "" if error.filename is None else f"{error.filename}: "
-        typer.secho(f"error: {where}{error.strerror or error}", err=True, fg=typer.colors.RED)
+        said = printable(f"error: {where}{error.strerror or error}")
+        typer.secho(said, err=True, fg=typer.colors.RED)
         sys.exit(InputError.exit_code)
 
 

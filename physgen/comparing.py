@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from pydantic import Field, ValidationError
 
 from physgen.errors import RecipeError, suggest
 from physgen.export import card as cards
+from physgen.io.documents import read_yaml
 from physgen.io.hdf5 import HDF5Source
 from physgen.io.shipped import shipped, shipped_folder
 from physgen.recipe import Recipe, presets_of
@@ -65,10 +65,8 @@ def read_plan(name: str) -> Plan:
             raise RecipeError(f"no comparison is called {name!r}{suggest(name, known)}")
         path = shipped(FOLDER, f"{name}.yaml")
     try:
-        plan = Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise RecipeError(f"comparison {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValidationError) as error:
+        plan = Plan.model_validate(read_yaml(path, RecipeError))
+    except ValidationError as error:
         raise RecipeError(f"comparison {path} cannot be understood: {error}") from error
     if not plan.recipes:
         raise RecipeError(f"comparison {path}: it names no recipes")

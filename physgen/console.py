@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from physgen.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
@@ -37,7 +39,7 @@ def _drawn(console: Console) -> Iterator[Progress]:
     from rich.progress import Progress as Display
 
     columns = (
-        TextColumn("{task.description:<34}"),
+        TextColumn("{task.description:<34}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -48,7 +50,7 @@ def _drawn(console: Console) -> Iterator[Progress]:
 
         def progress(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
             if stage not in tasks:
-                tasks[stage] = display.add_task(stage, total=total, figures="")
+                tasks[stage] = display.add_task(printable(stage), total=total, figures="")
             display.update(tasks[stage], completed=done, total=total, figures=_listed(figures))
 
         yield progress
@@ -62,14 +64,14 @@ def _written() -> Iterator[Progress]:
 
     def end(stage: str) -> None:
         seconds = time.monotonic() - begun[stage]
-        typer.echo(f"{stage}: {last.pop(stage)}  {seconds:.1f} s", err=True)
+        typer.echo(f"{printable(stage)}: {last.pop(stage)}  {seconds:.1f} s", err=True)
 
     def progress(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
         if stage not in last:
             if done >= total and stage in begun:
                 return  # It has ended already.
             begun[stage] = time.monotonic()
-            typer.echo(f"{stage}: begins", err=True)
+            typer.echo(f"{printable(stage)}: begins", err=True)
         last[stage] = f"{done}/{total}  {_listed(figures)}".rstrip()
         if done >= total:
             end(stage)
@@ -94,7 +96,7 @@ def print_mapping(mapping: dict[str, Any], as_json: bool) -> None:
         typer.echo(json.dumps(mapping, default=str))
         return
     for line in _tree(mapping):
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 def _tree(value: Any, stem: str | None = None) -> Iterator[str]:
@@ -139,4 +141,4 @@ def print_scorecards(cards: Mapping[str, Scorecard], as_json: bool) -> None:
     console.print(summary(cards))
     for name, card in cards.items():
         for concern in card.concerns:
-            typer.secho(f"{name}: {concern}", err=True, fg=typer.colors.YELLOW)
+            typer.secho(printable(f"{name}: {concern}"), err=True, fg=typer.colors.YELLOW)

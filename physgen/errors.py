@@ -6,10 +6,27 @@ import difflib
 from collections.abc import Iterable
 
 
+def printable(text: str) -> str:
+    """Return `text` with every character that a terminal would obey escaped, as `repr` does.
+
+    Names in files and recipes may hold control characters that move the cursor, rename the window
+    or reverse the direction of writing.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class PhysgenError(Exception):
-    """Base of all errors raised on purpose; `exit_code` is what the command line returns."""
+    """Base of all errors raised on purpose; `exit_code` is what the command line returns.
+
+    Messages often quote names out of files, so they are made printable here.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class InputError(PhysgenError):

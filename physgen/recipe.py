@@ -11,19 +11,27 @@ import hashlib
 import inspect
 import json
 import os
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from physgen import __version__
 from physgen.engine.options import Engine
 from physgen.errors import RecipeError, suggest
+from physgen.io.documents import parse_yaml, read_yaml
 from physgen.io.shipped import shipped, shipped_folder
 from physgen.registry import Component, Group, Section, lookup, options_model
+
+_NAME = re.compile(r"\w[\w .+=-]{0,99}")
+_DEEPEST_LIKE = 20
+"""Recipes that are `like` one another, in a chain."""
+_LONGEST = 200
+"""Characters of a wrong value that are shown."""
 
 
 class Data(Section):
@@ -81,6 +89,17 @@ class Recipe(Section):
     sampling: Sampling = Field(default_factory=Sampling)
     baseline: Component | None = None
     validation: Validation = Validation()
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        # Runs lie in a folder of this name, which must not lead anywhere else.
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                "it names the folder of the runs: begin with a letter or digit, and go on with at "
+                "most 99 of these, spaces, and . _ + = -"
+            )
+        return name
 
     def components(self) -> list[tuple[str, Group, Component]]:
         """Return (place in the recipe, group, component) of all classes it names."""
@@ -151,18 +170,13 @@ def _find(recipe: str | os.PathLike[str]) -> Path:
 
 def _tree(path: Path, users: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Parse a recipe; `like: OTHER` lays it over another one, whose presets are not taken."""
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"recipe {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"recipe {path} is not YAML: {error}") from error
+    tree = read_yaml(path, RecipeError)
     if not isinstance(tree, dict):
         raise RecipeError(f"recipe {path} must be a mapping of sections, such as `system: ...`")
     other = tree.pop("like", None)
     if other is None:
         return tree
-    if path in users:
+    if path in users or len(users) > _DEEPEST_LIKE:
         raise RecipeError(f"recipe {path} is like itself: {' -> '.join(map(str, users))}")
     base = _tree(_find(str(other)), (*users, path))
     base.pop("presets", None)
@@ -236,10 +250,7 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
             raise RecipeError(
                 f"{argument!r} is not of the form key=value, such as engine.steps=100"
             )
-        try:
-            overrides[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"{argument!r}: the value is not YAML: {error}") from error
+        overrides[key] = parse_yaml(value, f"{argument!r}: the value", RecipeError)
     return overrides
 
 
@@ -274,7 +285,9 @@ def _explain(error: ValidationError, model: type[BaseModel] | None, place: str =
         return f"unknown key {where!r}{suggest(keys[-1], names)}"
     if problem["type"] in ("missing", "missing_keyword_only_argument"):
         return f"key {where!r} is missing"
-    return f"{where} = {problem['input']!r}: {problem['msg'].lower()}"
+    given = repr(problem["input"])
+    given = given if len(given) <= _LONGEST else f"{given[:_LONGEST]}..."
+    return f"{where} = {given}: {problem['msg'].removeprefix('Value error, ').lower()}"
 
 
 def _names_at(model: type[BaseModel] | None, keys: Sequence[str]) -> list[str]:

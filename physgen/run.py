@@ -14,7 +14,7 @@ import torch
 from physgen import __version__
 from physgen.batch import Batch, Schema
 from physgen.engine.device import describe_machine, describe_revision
-from physgen.errors import CheckpointError, RecipeError
+from physgen.errors import CheckpointError, RecipeError, printable
 from physgen.export import card as cards
 from physgen.io.source import HasNotes, Source
 from physgen.io.split import Split, repeats, split
@@ -168,7 +168,8 @@ class Run:
                 f"{source.name}: {found.repeated_rows} rows{compared} repeat an earlier one "
                 "exactly; unless they are meant to, remove them: they make every test too good"
             )
-        return said
+        # Names of columns and files stand in them.
+        return [printable(sentence) for sentence in said]
 
     def training_sample(self) -> Batch | None:
         """Training rows for all that is fitted once: transforms, biases, baselines."""

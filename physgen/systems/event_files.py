@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError, suggest
+from physgen.io.documents import read_yaml
 from physgen.io.hdf5 import HDF5Source, dataset_names, open_hdf5
 from physgen.io.npz import open_npz, read_arrays
 from physgen.io.root import RootSource
@@ -62,10 +62,7 @@ def read_card(path: Path, keys: Sequence[str] = CARD_KEYS) -> dict[str, Any]:
         FormatError: it cannot be read, lacks the section, or says what is not among `keys`.
     """
     found = path if path.exists() else shipped("datasets", path.name)
-    try:
-        card = yaml.safe_load(found.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise FormatError(f"{found}: not a readable data set card ({error})") from error
+    card = read_yaml(found)
     section = card.get("read") if isinstance(card, dict) else None
     if not isinstance(section, dict) or "path" not in section:
         raise FormatError(f"{found}: a data set card needs a section `read` with a `path`")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from physgen.errors import FormatError
+from physgen.errors import FormatError, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -160,11 +160,11 @@ def summary(cards: Mapping[str, Scorecard]) -> Table:
         verdict = f"[{colour[card.verdict]}]{card.verdict}[/]"
         if title:
             table.add_section()
-            table.add_row(f"[bold]{escape(title)}[/]", "", "", "", "", verdict)
+            table.add_row(f"[bold]{escape(printable(title))}[/]", "", "", "", "", verdict)
         shown = [row for row in card.rows if _prominent(row)]
         for row in shown:
             cells = row_cells(row)
-            texts = [escape(cells[column]) for column in columns]
+            texts = [escape(printable(cells[column])) for column in columns]
             texts[-1] = f"[{colour[row.verdict]}]{row.verdict}[/]"
             table.add_row(*texts)
         if len(shown) < len(card.rows):

@@ -1,0 +1,125 @@
+"""Text, JSON and YAML files of bounded size, depth and expansion, with errors of one line.
+
+YAML lets a node be repeated by its anchor: a file of one kilobyte can stand for a billion nodes.
+What a document expands to is counted before it is built.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from physgen.errors import FormatError, InputError
+from physgen.io.guard import regular
+
+LARGEST_YAML = 2**17
+"""Bytes of a recipe or of a card of a data set."""
+LARGEST_JSON = 2**28
+"""Bytes of a JSON file; scorecards hold curves."""
+DEEPEST = 50
+"""Levels of nesting."""
+MOST_NODES = 100_000
+"""Values of a YAML document, those repeated by anchors counted as often as they stand there."""
+
+
+def read_text(path: Path, largest: int, error: type[InputError] = FormatError) -> str:
+    """Return the content of a regular UTF-8 file of at most `largest` bytes.
+
+    Raises:
+        InputError: of the type `error`, naming the file.
+    """
+    regular(path, error)
+    try:
+        with path.open("rb") as file:
+            content = file.read(largest + 1)
+    except OSError as reason:
+        raise error(f"{path}: cannot be read ({reason.strerror})") from reason
+    if len(content) > largest:
+        raise error(f"{path} is larger than {largest // 1024} KiB, and no such file should be")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as reason:
+        raise error(f"{path} is not UTF-8 text: {_short(reason)}") from reason
+
+
+def read_json(path: Path, error: type[InputError] = FormatError) -> Any:
+    """Return what a JSON file holds; raises `error` if it cannot be read or is not JSON."""
+    return parse_json(read_text(path, LARGEST_JSON, error), str(path), error)
+
+
+def parse_json(text: str, where: str, error: type[InputError] = FormatError) -> Any:
+    """Return what a JSON text holds; `where` begins the message of an `error`."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as reason:
+        raise error(f"{where} is not JSON: {_short(reason)}") from reason
+
+
+def read_yaml(path: Path, error: type[InputError] = FormatError) -> Any:
+    """Return what a YAML file holds; raises `error` if it cannot be read or is not plain YAML."""
+    return parse_yaml(read_text(path, LARGEST_YAML, error), str(path), error)
+
+
+def parse_yaml(text: str, where: str, error: type[InputError] = FormatError) -> Any:
+    """Return what a YAML text holds, in plain types; `where` begins the message of an `error`."""
+    loader = None
+    try:
+        loader = _Loader(text)
+        return loader.get_single_data()
+    # Beside its own errors it raises what the conversion of a number, date or key raises.
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError, AttributeError) as reason:
+        raise error(f"{where} is not YAML: {_short(reason)}") from reason
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+class _Loader(yaml.SafeLoader):
+    """Counts levels and expanded nodes while it composes, before any value is made."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._level = 0
+        self._extents: dict[yaml.Node, tuple[int, int]] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose a node, and refuse what is too deep, too many, or within itself."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        self._level += 1
+        if self._level > DEEPEST:
+            raise yaml.MarkedYAMLError(problem=_TOO_DEEP, problem_mark=event.start_mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._level -= 1
+        if node is not None and not isinstance(event, yaml.AliasEvent):
+            self._extents[node] = self._extent(node, event.start_mark)
+        return node
+
+    def _extent(self, node: yaml.Node, mark: yaml.Mark) -> tuple[int, int]:
+        """Return how many nodes and levels a node stands for, each use of an anchor counted."""
+        if isinstance(node, yaml.MappingNode):
+            children = [part for pair in node.value for part in pair]
+        else:
+            children = node.value if isinstance(node, yaml.SequenceNode) else []
+        count, depth = 1, 1
+        for child in children:
+            if child not in self._extents:
+                raise yaml.MarkedYAMLError(problem="an anchor within itself", problem_mark=mark)
+            more, levels = self._extents[child]
+            count, depth = count + more, max(depth, levels + 1)
+        if count > MOST_NODES:
+            many = f"its anchors expand to more than {MOST_NODES} values"
+            raise yaml.MarkedYAMLError(problem=many, problem_mark=mark)
+        if depth > DEEPEST:
+            raise yaml.MarkedYAMLError(problem=_TOO_DEEP, problem_mark=mark)
+        return count, depth
+
+
+_TOO_DEEP = f"it is nested more than {DEEPEST} levels deep"
+
+
+def _short(error: Exception) -> str:
+    """Return an error of a library in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
