@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from physgen.errors import DomainError
 
 Domain = Literal["real", "non-negative", "integer", "binary", "spin", "angle"]
+
+_RANGES: dict[Domain, tuple[float, float]] = {
+    "non-negative": (0.0, math.inf),
+    "binary": (0.0, 1.0),
+    "spin": (-1.0, 1.0),
+    "angle": (-math.pi, math.pi),
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,16 @@ class Variable:
     low: float | None = None
     high: float | None = None
     present: str | None = None
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The least and the greatest value it may take, from what is said of it and its domain."""
+        least, greatest = _RANGES.get(self.domain, (-math.inf, math.inf))
+        kind = np.dtype(self.dtype)
+        if self.domain == "integer" and kind.kind in "iu":
+            least, greatest = float(np.iinfo(kind).min), float(np.iinfo(kind).max)
+        low = least if self.low is None else max(least, self.low)
+        return low, greatest if self.high is None else min(greatest, self.high)
 
 
 @dataclass(frozen=True)
@@ -64,6 +83,26 @@ class Schema:
     def names(self) -> tuple[str, ...]:
         """Names of the variables."""
         return tuple(variable.name for variable in self.variables)
+
+    def check(self, x: Tensor) -> None:
+        """Refuse samples (B, *shape) of which a value lies outside what is said of its variable.
+
+        Raises:
+            DomainError: naming the variable, the value and the bound.
+        """
+        columns = x.reshape(-1, len(self.variables)).unbind(1)
+        for variable, column in zip(self.variables, columns, strict=True):
+            for side, bound in (("low", variable.low), ("high", variable.high)):
+                if variable.present is not None or bound is None or not len(column):
+                    continue
+                worst = (column.amin() if side == "low" else column.amax()).item()
+                # A bound may be written with fewer digits than the file has.
+                slack = 1e-6 * max(abs(bound), abs(worst))
+                if worst < bound - slack if side == "low" else worst > bound + slack:
+                    raise DomainError(
+                        f"{variable.name} is said to have {side} = {bound:g}, and the data hold "
+                        f"{worst:g}; correct what is said (data.fields of tables), or the data"
+                    )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""

@@ -50,9 +50,14 @@ def branches(batch: Batch, schema: Schema, weight: str = "weight") -> dict[str, 
 
 
 def as_written(value: Tensor, variable: Variable) -> NDArray[Any]:
-    """Cast to the type of the file; integers are rounded and kept in range, never wrapped."""
+    """Cast to the type of the file; integers are rounded and kept in range, never wrapped.
+
+    ROOT has no half precision: float16 becomes float32.
+    """
     array = value.detach().cpu().numpy()
     dtype = np.dtype(variable.dtype)
+    if dtype == np.float16:
+        dtype = np.dtype(np.float32)
     if dtype.kind == "b":
         return array if array.dtype == dtype else array > 0.5
     if dtype.kind in "iu" and array.dtype.kind == "f":

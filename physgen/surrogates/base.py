@@ -38,6 +38,7 @@ class Surrogate(nn.Module):
         `data` is a sample of the training split in physical units; `None` for data-free training.
         """
         if data is not None:
+            self.schema.check(data.x)
             self.transform.fit(data)
             if data.condition is not None:
                 self.conditions.fit(data.condition)

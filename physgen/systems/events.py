@@ -14,6 +14,7 @@ from.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -267,9 +268,26 @@ def _variable(name: str, options: Mapping[str, Any], found: Variable | None) -> 
     if known.get("domain", "real") != "real":
         domain = known["domain"]
     given = {**known, "domain": domain, **options, "name": name, "dtype": dtype}
+    for side in ("low", "high"):
+        given[side] = _bound(name, side, given.get(side))
     if given["domain"] not in get_args(Domain):
         raise RecipeError(
             f"data.fields: {name} has domain {given['domain']!r}"
             f"{suggest(given['domain'], get_args(Domain))}"
         )
+    if given["low"] is not None and given["high"] is not None and given["low"] > given["high"]:
+        raise RecipeError(
+            f"data.fields: {name} has low = {given['low']:g} above high = {given['high']:g}"
+        )
     return Variable(**given)
+
+
+def _bound(name: str, side: str, value: Any) -> float | None:
+    """Return a bound as a number: YAML takes 1e3 and -1e1, which have no dot, for text."""
+    try:
+        number = None if value is None else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if number is not None and math.isnan(number):
+        raise RecipeError(f"data.fields: {name} has {side} = {value!r}, which is not a number")
+    return number

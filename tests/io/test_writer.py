@@ -136,6 +136,16 @@ def test_root_integers_are_clipped_and_never_wrap(tmp_path):
         assert arrays["run"].tolist() == [2**31 - 1] * 3
 
 
+def test_root_has_no_half_precision(tmp_path):
+    schema = Schema((1,), (Variable("half", dtype="float16"),))
+    with root_writer(tmp_path / "a.root", schema) as append:
+        append(Batch(torch.tensor([[1.5], [-2.0]])))
+    with uproot.open(tmp_path / "a.root") as file:
+        array = file["events"]["half"].array(library="np")
+    assert array.dtype == np.float32
+    assert array.tolist() == [1.5, -2.0]
+
+
 def test_root_masked_samples_become_jagged_branches_with_one_counter(tmp_path):
     path = tmp_path / "jagged.root"
     schema = Schema((3, 2), (Variable("Muon_pt", "GeV"), Variable("Muon_charge", dtype="int32")))

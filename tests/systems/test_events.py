@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import uproot
+import yaml
 
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError, InputError, RecipeError
@@ -192,3 +193,17 @@ def test_faults_are_named(tmp_path):
     card.write_text("read: {path: x.root, field: [a]}")
     with pytest.raises(FormatError, match=r"unknown key read\.field; did you mean 'fields'"):
         _ = EventTable(path=str(card)).schema
+
+
+def described(**options):
+    return EventTable(fields=({"name": "a", "dtype": "float32", **options},)).schema.variables[0]
+
+
+def test_bounds_are_numbers_in_order():
+    read = yaml.safe_load("{low: -1e1, high: 1e3}")
+    assert read == {"low": "-1e1", "high": "1e3"}  # YAML wants a dot.
+    assert (described(**read).low, described(**read).high) == (-10, 1000)
+    with pytest.raises(RecipeError, match=r"data\.fields: a has low = 'ten', which is not a number"):
+        described(low="ten")
+    with pytest.raises(RecipeError, match=r"data\.fields: a has low = 2 above high = 1"):
+        described(low=2, high=1)

@@ -67,16 +67,47 @@ def test_equal_values_stay_finite():
     torch.testing.assert_close(transform.inverse(mapped).x, x)
 
 
-def test_pairs_of_other_tables_are_left_out():
-    x = rows(5)
-    transform = Ordered(SCHEMA, pairs=(("theirs", "too"), *PAIRS))
+def jets(n=500):
+    """Four jets in order of momentum, a column that is not in order, and ties."""
+    rng = torch.Generator().manual_seed(1)
+    pt = torch.empty(n, 4).exponential_(0.02, generator=rng).sort(dim=1, descending=True).values
+    eta = torch.randn(n, 2, generator=rng)
+    return torch.cat([pt, eta, torch.full((n, 2), 3.0)], 1)
+
+
+JETS = ("jet_pt[0]", "jet_pt[1]", "jet_pt[2]", "jet_pt[3]", "eta1", "eta2", "t1", "t2")
+
+
+def test_order_is_found_in_the_data_and_kept_in_chains():
+    transform = Ordered(Schema((8,), tuple(Variable(name) for name in JETS)))
+    x = jets()
     transform.fit(Batch(x))
-    assert torch.equal(transform(Batch(x))[0].x, Ordered(SCHEMA, pairs=PAIRS)(Batch(x))[0].x)
+    mapped, _ = transform(Batch(x))
+    torch.testing.assert_close(transform.inverse(mapped).x, x, rtol=1e-4, atol=1e-4)
+    assert torch.equal(mapped.x[:, 4:], x[:, 4:])
+    drawn = torch.empty(1000, 8).exponential_(generator=torch.Generator().manual_seed(2))
+    pt = transform.inverse(Batch(drawn)).x[:, :4]
+    assert (pt.diff(dim=1) <= 0).all()
+    double = x[:1].double()
+    jacobian = torch.autograd.functional.jacobian(lambda r: transform(Batch(r))[0].x[0], double)
+    log_det = transform(Batch(double))[1]
+    torch.testing.assert_close(torch.linalg.slogdet(jacobian[:, 0])[1], log_det[0])
+
+
+def test_columns_of_other_units_and_integers_are_no_pairs():
+    names = [("e1", "GeV", "real"), ("e2", "mm", "real"), ("n1", "1", "integer")]
+    variables = [Variable(name, unit, domain) for name, unit, domain in names]
+    x = torch.tensor([[3.0, 2.0, 5.0, 4.0]]).repeat(50, 1)
+    transform = Ordered(Schema((4,), (*variables, Variable("n2", domain="integer"))))
+    transform.fit(Batch(x))
+    assert torch.equal(transform(Batch(x))[0].x, x)
 
 
 def test_faults_are_named():
     with pytest.raises(RecipeError, match="did you mean 'second'"):
         Ordered(SCHEMA, pairs=(("first", "secnd"),))
+    with pytest.raises(RecipeError, match="no column 'theirs'"):
+        Ordered(SCHEMA, pairs=(("theirs", "too"), *PAIRS))
     with pytest.raises(RecipeError, match="smaller one of another pair"):
         Ordered(SCHEMA, pairs=(("first", "second"), ("eta", "second")))
     x = rows(5)
