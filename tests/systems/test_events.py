@@ -203,7 +203,9 @@ def test_bounds_are_numbers_in_order():
     read = yaml.safe_load("{low: -1e1, high: 1e3}")
     assert read == {"low": "-1e1", "high": "1e3"}  # YAML wants a dot.
     assert (described(**read).low, described(**read).high) == (-10, 1000)
-    with pytest.raises(RecipeError, match=r"data\.fields: a has low = 'ten', which is not a number"):
+    with pytest.raises(
+        RecipeError, match=r"data\.fields: a has low = 'ten', which is not a number"
+    ):
         described(low="ten")
     with pytest.raises(RecipeError, match=r"data\.fields: a has low = 2 above high = 1"):
         described(low=2, high=1)
