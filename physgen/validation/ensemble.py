@@ -12,6 +12,7 @@ from physgen.errors import InputError
 from physgen.systems.base import System
 from physgen.validation.comparison import Comparison
 from physgen.validation.means import Means, estimate
+from physgen.validation.mixing import disagrees
 from physgen.validation.scorecard import Curve, Row, Scorecard, judge_family
 
 _POINTS = 200
@@ -35,9 +36,10 @@ def analyse(
         )
     chain = torch.zeros(len(batch), dtype=torch.long) if batch.chain is None else batch.chain
     batch = batch.replace(chain=chain)
-    comparison = Comparison(system=system, generated=batch)
+    comparison = Comparison(system=system, generated=batch, corrected=True)
     means = judge_family(Means().rows(comparison))
-    times = [_time(comparison, row) for row in means if row.value is not None]
+    known = comparison.measured["generated"].scalars.keys() | system.derived.keys()
+    times = [_time(comparison, row) for row in means if row.value is not None and row.name in known]
     about = {"samples": len(batch), "chains": len(set(chain.tolist()))}
     card = Scorecard(rows=(*means, *times), provenance={**(provenance or {}), **about})
     return comparison, card
@@ -50,7 +52,9 @@ def _time(comparison: Comparison, row: Row) -> Row:
     if rho:
         curves["autocorrelation"] = (tuple(float(t) for t in range(len(rho))), rho)
     note = f"summed up to {found.window} steps"
-    if not found.converged:
+    if disagrees(found):
+        note += "; the chains do not mix"
+    elif not found.converged:
         note += "; the chains are too short to be sure"
     return Row(
         name=f"tau_int {row.name}",

@@ -8,7 +8,7 @@ carry chains (`physgen.validation.uncertainty`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.errors import DomainError, RecipeError, suggest
-from physgen.validation.comparison import Comparison, Measured
+from physgen.validation.comparison import Comparison, Measured, Role
+from physgen.validation.mixing import disagrees, mixing
 from physgen.validation.scorecard import Row, within
 from physgen.validation.uncertainty import Estimate, gamma_method
 
@@ -39,7 +40,7 @@ class Means:
     tolerance: dict[str, float] | None = None
 
     def rows(self, comparison: Comparison) -> list[Row]:
-        """Return one row an observable or derived quantity.
+        """Return one row an observable or derived quantity, and one of chains that do not mix.
 
         Raises:
             RecipeError: a tolerance is stated for something that is not measured.
@@ -49,13 +50,16 @@ class Means:
         profiles = [name for name, value in values.items() if value.ndim > 1]
         tolerance = self.tolerance or {}
         refuse_unknown(tolerance, [*values, *comparison.system.derived])
-        rows = [
-            _row(comparison, name, tolerance.get(name))
+        estimates = {
+            name: {role: estimate(comparison, m, name) for role, m in comparison.measured.items()}
             for name in [*scalars, *comparison.system.derived]
+        }
+        rows = [
+            _row(comparison, name, tolerance.get(name), found) for name, found in estimates.items()
         ]
         if "truth" in comparison.measured:
             rows += [_profile(comparison, name, tolerance.get(name)) for name in profiles]
-        return rows
+        return [*rows, *mixing(comparison, estimates)]
 
 
 def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
@@ -88,8 +92,9 @@ def estimate(comparison: Comparison, measured: Measured, name: str) -> Estimate:
         return UNDEFINED
 
 
-def _row(comparison: Comparison, name: str, tolerance: float | None) -> Row:
-    estimates = {r: estimate(comparison, m, name) for r, m in comparison.measured.items()}
+def _row(
+    comparison: Comparison, name: str, tolerance: float | None, estimates: Mapping[Role, Estimate]
+) -> Row:
     ours, truth = estimates["generated"], estimates.get("truth")
     floor, baseline = estimates.get("floor"), estimates.get("baseline")
     content: dict[str, Any] = {
@@ -115,9 +120,14 @@ def _row(comparison: Comparison, name: str, tolerance: float | None) -> Row:
         content["floor_error"] = math.hypot(floor.error, truth.error)
     bias, sigma = ours.value - exact, math.hypot(ours.error, exact_error)
     content["pull"], content["p_value"] = pull(bias, sigma)
+    used = [ours, truth] if source == "truth" and truth is not None else [ours]
+    if not all(one.converged for one in used):
+        content["p_value"] = None  # An error that is a lower limit proves nothing.
     if tolerance is not None:
         content["tolerance"] = tolerance * abs(exact)
         content["verdict"] = within(bias, sigma, content["tolerance"])
+        if content["verdict"] == "pass" and any(disagrees(one) for one in used):
+            content["verdict"] = "info"
     return Row(**content)
 
 
@@ -135,7 +145,11 @@ def _note(measured: Measured, name: str, ours: Estimate) -> str:
     if measured.chain is not None and ours is not UNDEFINED:
         parts.append(f"tau_int {ours.tau_int:.2g}")
     if not ours.converged:
-        parts.append("chains too short for this autocorrelation: the error is a lower bound")
+        parts.append(
+            "the chains do not mix"
+            if disagrees(ours)
+            else "chains too short for this autocorrelation: the error is a lower limit"
+        )
     if name in measured.values:
         missing = int(np.isnan(measured.values[name]).sum())
         if missing:

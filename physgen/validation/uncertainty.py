@@ -1,4 +1,4 @@
-"""Errors of means and of functions of means: Gamma-method, jackknife, bootstrap.
+"""Errors of means and of functions of means by the Gamma-method.
 
 A function F of weighted means A_a = sum_i w_i a_i / sum_i w_i has, to first order, the fluctuation
 of one sample
@@ -14,20 +14,30 @@ hep-lat/0306017) with R replicas of lengths N_r and N samples in all
 
 where W is the first window at which the systematic error of cutting the sum falls below the
 statistical one (his equations 50-52). Independent samples have tau_int = 1/2. The same formulae
-serve importance weights and event weights of either sign. Where rows come in groups (candidates of
-one collision), the fluctuations of a group are summed before they are squared.
+serve importance weights and event weights of either sign. A function of means is biased by
+1/2 sum_ab d2F/dA_a dA_b cov(A_a, A_b) to second order, which is taken away. Where rows come in
+groups (candidates of one collision), the fluctuations of a group are summed before they are
+squared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy import float64
 from numpy.typing import ArrayLike, NDArray
 
 from physgen.errors import DomainError
+from physgen.sampling.autocorrelation import (
+    agreement,
+    autocovariance,
+    automatic_window,
+    by_chain,
+    forgotten,
+)
 
 Function = Callable[[NDArray[float64]], float]
 
@@ -36,6 +46,9 @@ ENOUGH = 50
 
 MANY_REPLICAS = 16
 """From so many chains on, their spread gives the error where no window can be found."""
+
+DISAGREEMENT = 1e-4
+"""Chains whose means agree with less than this probability have not mixed."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +60,9 @@ class Estimate:
         error_of_error: statistical error of `error` itself.
         tau_int, tau_int_error: integrated autocorrelation time in steps of the chain; 1/2 without.
         window: where the autocorrelation sum was cut.
-        converged: whether a window was found, and the samples span `ENOUGH` times tau_int.
+        converged: whether a window was found, the samples span `ENOUGH` times tau_int, and several
+            chains agree within their errors. Else `error` is a lower limit.
+        agreement: p-value of all chains having one mean; NaN where that cannot be told.
         correlation: rho(t) for t = 0, 1, ... a few windows; empty for independent samples.
     """
 
@@ -58,6 +73,7 @@ class Estimate:
     tau_int_error: float = 0.0
     window: int = 0
     converged: bool = True
+    agreement: float = float("nan")
     correlation: tuple[float, ...] = ()
 
 
@@ -85,161 +101,111 @@ def gamma_method(
     Raises:
         DomainError: if lengths differ, nothing is left to average, or the weights sum to zero.
     """
-    samples, weights = _prepare(columns, weight)
-    means = _means(samples, weights)
-    delta = _fluctuations(samples, weights, means, function)
-    value = _evaluate(function, means)
+    samples, weights = prepare(columns, weight)
+    means = means_of(samples, weights)
+    parts = _fluctuations(samples, weights, means)
+    if int(np.count_nonzero(np.any(weights != 0, axis=1))) < 2:
+        return Estimate(evaluate(function, means), float("nan"))
+    if chain is not None:
+        return _windowed(means, parts, function, chain, s_tau)
+    return _independent(means, parts, function, weights, group)
+
+
+def _independent(
+    means: NDArray[float64],
+    parts: NDArray[float64],
+    function: Function | None,
+    weights: NDArray[float64],
+    group: ArrayLike | None,
+) -> Estimate:
+    """Square the fluctuations of samples, or of groups of them."""
+    gradient, hessian = _derivatives(function, means, parts)
+    value, n_rows = evaluate(function, means), len(parts)
     n_used = int(np.count_nonzero(np.any(weights != 0, axis=1)))
-    if n_used < 2:
-        return Estimate(value, float("nan"))
-    if chain is None:
-        sums = delta
-        if group is not None:
-            numbers = np.unique(np.asarray(group), return_inverse=True)[1]
-            sums = np.asarray(np.bincount(numbers, weights=delta), dtype=float64)
-            n_used = min(n_used, len(sums))
-            if n_used < 2:
-                return Estimate(value, float("nan"))
-        error = float(np.sqrt(np.sum(sums**2) / (n_used - 1) * n_used)) / len(delta)
-        return Estimate(value, error, error / np.sqrt(2 * n_used))
-    return _windowed(value, _replicas(delta, chain), s_tau)
+    if group is not None:
+        numbers = np.unique(np.asarray(group), return_inverse=True)[1]
+        parts = np.stack([np.bincount(numbers, weights=column) for column in parts.T], axis=1)
+        n_used = min(n_used, len(parts))
+        if n_used < 2:
+            return Estimate(value, float("nan"))
+    scale = n_used / (n_used - 1) / n_rows**2
+    error = float(np.sqrt(np.sum((parts @ gradient) ** 2) * scale))
+    value -= _bias(hessian, parts.T @ parts * scale, error)
+    return Estimate(value, error, error / np.sqrt(2 * n_used))
 
 
-def _windowed(value: float, replicas: list[NDArray[float64]], s_tau: float) -> Estimate:
+def _windowed(
+    means: NDArray[float64],
+    parts: NDArray[float64],
+    function: Function | None,
+    chain: ArrayLike,
+    s_tau: float,
+) -> Estimate:
     """Cut the autocorrelation sum of the fluctuations automatically."""
-    lengths = np.array([len(replica) for replica in replicas])
-    n = int(lengths.sum())
-    longest = int(lengths.max())
-    padded = np.zeros((len(replicas), longest))
-    for row, replica in zip(padded, replicas, strict=True):
-        row[: len(replica)] = replica
-    t_max = longest // 2
-    gamma = _autocovariance(padded, lengths, t_max)
+    gradient, hessian = _derivatives(function, means, parts)
+    pieces, lengths = by_chain(parts, _checked(chain, len(parts)))
+    table = pieces @ gradient
+    value, n, n_chains = evaluate(function, means), len(parts), len(lengths)
+    gamma = autocovariance(table, lengths, table.shape[1] // 2)
     if gamma[0] <= 0:  # A constant: exactly known, as far as these samples tell.
         return Estimate(value, 0.0, 0.0)
-    window, converged = _automatic_window(gamma, n, s_tau)
+    window, found = automatic_window(gamma, n, s_tau)
     # Subtracting the mean of the same samples shifts Gamma(t) by -C/N (Wolff, equation 49).
     gamma = gamma + (gamma[0] + 2 * gamma[1 : window + 1].sum()) / n
     tau = max(0.5, float(0.5 + gamma[1 : window + 1].sum() / gamma[0]))
-    converged = converged and n >= ENOUGH * tau
     error = float(np.sqrt(2 * tau * gamma[0] / n))
     error_of_error = error * float(np.sqrt((window + 0.5) / n))
-    if not converged and len(replicas) >= MANY_REPLICAS:
-        means = padded.sum(1) / lengths
-        spread = float(np.sum(lengths**2 * means**2)) / n**2
-        error = float(np.sqrt(spread * len(replicas) / (len(replicas) - 1)))
-        error_of_error = error / float(np.sqrt(2 * (len(replicas) - 1)))
-        tau, converged = max(0.5, error**2 * n / (2 * gamma[0])), True
-        tau_error = 2 * tau * error_of_error / error
+    tau_error = 2 * tau * float(np.sqrt(max(window + 0.5 - tau, 0.0) / n))
+    p_value = agreement(table, lengths)
+    if n_chains == 1:
+        converged = found and n >= ENOUGH * tau
+    elif found:
+        converged = n >= ENOUGH * tau and p_value > DISAGREEMENT
     else:
-        tau_error = 2 * tau * float(np.sqrt(max(window + 0.5 - tau, 0.0) / n))
+        converged = n_chains >= MANY_REPLICAS and forgotten(table, lengths)
+    if not (found and converged) and n_chains > 1:
+        spread = _spread_of_means(table.sum(1), lengths)
+        if spread > error or n_chains >= MANY_REPLICAS:
+            error, error_of_error = spread, spread / float(np.sqrt(2 * (n_chains - 1)))
+            tau = max(0.5, error**2 * n / (2 * gamma[0]))
+            tau_error = 2 * tau * error_of_error / error
+    if hessian.any():
+        value -= _bias(hessian, _windowed_covariance(pieces, window) / n**2, error)
     rho = gamma[: 3 * window + 20] / gamma[0]
+    correlation = tuple(rho.tolist())
     return Estimate(
-        value, error, error_of_error, tau, tau_error, window, converged, tuple(rho.tolist())
+        value, error, error_of_error, tau, tau_error, window, converged, p_value, correlation
     )
 
 
-def _autocovariance(
-    padded: NDArray[float64], lengths: NDArray[np.int64], t_max: int
-) -> NDArray[float64]:
-    """Gamma(0..t_max) over all replicas, (R, longest) padded with zeros."""
-    longest = padded.shape[1]
-    spectrum = np.fft.rfft(padded, n=2 * longest, axis=1)
-    sums = np.fft.irfft((np.abs(spectrum) ** 2).sum(0), n=2 * longest)[: t_max + 1]
-    t = np.arange(t_max + 1)
-    # sum_r max(N_r - t, 0) without a (R, t_max) table: from the cumulated sorted lengths.
-    ordered = np.sort(lengths)
-    first = np.searchsorted(ordered, t, side="right")
-    tail = np.concatenate([[0], np.cumsum(ordered[::-1])])[::-1]
-    pairs = tail[first] - t * (len(lengths) - first)
-    result: NDArray[float64] = sums / np.maximum(pairs, 1)
-    return result
+def _spread_of_means(sums: NDArray[float64], lengths: NDArray[np.int64]) -> float:
+    """Return the error of the mean from the scatter of chains, given the sum of each."""
+    r = len(sums)
+    return float(np.sqrt(np.sum(sums**2) * r / (r - 1)) / lengths.sum())
 
 
-def _automatic_window(gamma: NDArray[float64], n: int, s_tau: float) -> tuple[int, bool]:
-    """Return the first W with a negative g(W) (Wolff, equation 52), and whether there is one."""
-    if len(gamma) == 1:
-        return 0, True  # Chains of one sample: independent.
-    t = np.arange(1, len(gamma))
-    tau_int = 0.5 + np.cumsum(gamma[1:]) / gamma[0]
-    tau = np.full(len(t), 1e-12)
-    positive = tau_int > 0.5
-    tau[positive] = s_tau / np.log((2 * tau_int[positive] + 1) / (2 * tau_int[positive] - 1))
-    negative = np.exp(-t / tau) - tau / np.sqrt(t * float(n)) < 0
-    if not negative.any():
-        return len(t), False
-    return int(t[np.argmax(negative)]), True
+def _windowed_covariance(pieces: NDArray[float64], window: int) -> NDArray[float64]:
+    """Return the (k, k) sum of products of the fluctuations (R, T, k) over |t| <= window."""
+    length, k = pieces.shape[1:]
+    sums = np.zeros((len(pieces), length + 1, k))
+    np.cumsum(pieces, axis=1, out=sums[:, 1:])
+    i = np.arange(length)
+    near = sums[:, np.minimum(i + window + 1, length)] - sums[:, np.maximum(i - window, 0)]
+    return np.asarray(pieces.reshape(-1, k).T @ near.reshape(-1, k))
 
 
 def autocorrelation(values: ArrayLike, chain: ArrayLike | None = None) -> NDArray[float64]:
     """Return rho(t) of (N,) values, up to half of the longest chain."""
-    samples, weights = _prepare(values, None)
-    delta = _fluctuations(samples, weights, _means(samples, weights), None)
-    labels = np.zeros(len(delta), dtype=np.int64) if chain is None else chain
-    replicas = _replicas(delta, labels)
-    lengths = np.array([len(replica) for replica in replicas])
-    padded = np.zeros((len(replicas), int(lengths.max())))
-    for row, replica in zip(padded, replicas, strict=True):
-        row[: len(replica)] = replica
-    gamma = _autocovariance(padded, lengths, int(lengths.max()) // 2)
+    samples, weights = prepare(values, None)
+    parts = _fluctuations(samples, weights, means_of(samples, weights))
+    labels = np.zeros(len(parts), dtype=np.int64) if chain is None else chain
+    table, lengths = by_chain(parts[:, 0], _checked(labels, len(parts)))
+    gamma = autocovariance(table, lengths, table.shape[1] // 2)
     result: NDArray[float64] = gamma / (gamma[0] if gamma[0] > 0 else 1.0)
     return result
 
 
-def jackknife(
-    columns: ArrayLike,
-    *,
-    function: Function | None = None,
-    weight: ArrayLike | None = None,
-    n_blocks: int = 50,
-) -> Estimate:
-    """Estimate by leaving out one of `n_blocks` consecutive blocks at a time.
-
-    Blocks longer than the autocorrelation time make the error right for a single Markov chain.
-    `value` is corrected for the leading 1/N bias of a non-linear function. Arguments as in
-    `gamma_method`.
-    """
-    samples, weights = _prepare(columns, weight)
-    n_blocks = min(n_blocks, len(samples))
-    if n_blocks < 2:
-        return Estimate(_evaluate(function, _means(samples, weights)), float("nan"))
-    edges = np.linspace(0, len(samples), n_blocks + 1).astype(int)[:-1]
-    sums = np.add.reduceat(np.where(weights != 0, samples, 0) * weights, edges, axis=0)
-    norms = np.add.reduceat(weights, edges, axis=0)
-    left = (sums.sum(0) - sums) / (norms.sum(0) - norms)
-    parts = np.array([_evaluate(function, row) for row in left])
-    whole = _evaluate(function, _means(samples, weights))
-    error = float(np.sqrt((n_blocks - 1) * np.mean((parts - parts.mean()) ** 2)))
-    value = n_blocks * whole - (n_blocks - 1) * float(parts.mean())
-    return Estimate(value, error, error / float(np.sqrt(2 * (n_blocks - 1))))
-
-
-def bootstrap(
-    columns: ArrayLike,
-    *,
-    function: Function | None = None,
-    weight: ArrayLike | None = None,
-    seed: int,
-    n_resamples: int = 200,
-) -> Estimate:
-    """Estimate from `n_resamples` resamplings of independent samples with replacement.
-
-    Resampling is by Poisson(1) multiplicities, which keeps event weights with their events and
-    needs no copy of the samples. Arguments as in `gamma_method`.
-    """
-    samples, weights = _prepare(columns, weight)
-    weighted = np.where(weights != 0, samples, 0) * weights
-    generator = np.random.default_rng(seed)
-    parts = []
-    for _ in range(n_resamples):
-        times = generator.poisson(1.0, len(samples)).astype(float64)
-        parts.append(_evaluate(function, (times @ weighted) / (times @ weights)))
-    error = float(np.std(parts, ddof=1))
-    value = _evaluate(function, _means(samples, weights))
-    return Estimate(value, error, error / float(np.sqrt(2 * (n_resamples - 1))))
-
-
-def _prepare(
+def prepare(
     columns: ArrayLike, weight: ArrayLike | None
 ) -> tuple[NDArray[float64], NDArray[float64]]:
     """Return (N, k) samples without NaN and (N, k) weights, which are zero where one stood."""
@@ -261,12 +227,17 @@ def _prepare(
     return np.where(defined, samples, 0.0), weights
 
 
-def _means(samples: NDArray[float64], weights: NDArray[float64]) -> NDArray[float64]:
+def means_of(samples: NDArray[float64], weights: NDArray[float64]) -> NDArray[float64]:
+    """Return (k,) weighted means of what `prepare` returns."""
     result: NDArray[float64] = (samples * weights).sum(0) / weights.sum(0)
-    return result
+    # A constant is its own mean, whatever rounding makes of the sum.
+    used = weights != 0
+    low = np.where(used, samples, np.inf).min(0)
+    return np.where(low == np.where(used, samples, -np.inf).max(0), low, result)
 
 
-def _evaluate(function: Function | None, means: NDArray[float64]) -> float:
+def evaluate(function: Function | None, means: NDArray[float64]) -> float:
+    """Return a function of (k,) means, by default the only one of them; NaN where undefined."""
     if function is not None:
         with np.errstate(divide="ignore", invalid="ignore"):  # Undefined is NaN, and shown as such.
             return float(function(means))
@@ -276,36 +247,56 @@ def _evaluate(function: Function | None, means: NDArray[float64]) -> float:
 
 
 def _fluctuations(
-    samples: NDArray[float64],
-    weights: NDArray[float64],
-    means: NDArray[float64],
-    function: Function | None,
+    samples: NDArray[float64], weights: NDArray[float64], means: NDArray[float64]
 ) -> NDArray[float64]:
-    """Return (N,) delta_i of the module's first formula."""
-    parts = weights / weights.mean(0) * (samples - means)
-    if function is None:
-        return np.asarray(parts.sum(1))
-    # Central differences over a quarter of each mean's naive error, as Wolff does: small enough
-    # to be linear, large enough for rounding not to matter.
-    steps = np.sqrt((parts**2).mean(0) / len(parts)) / 4
-    gradient = np.zeros(len(means))
-    for column, step in enumerate(steps):
-        if step > 0:
-            shift = np.zeros(len(means))
-            shift[column] = step
-            rise = _evaluate(function, means + shift) - _evaluate(function, means - shift)
-            gradient[column] = rise / (2 * step)
-    result: NDArray[float64] = parts @ gradient
+    """Return (N, k): what each sample adds to the deviation of each mean, times N."""
+    result: NDArray[float64] = weights / weights.mean(0) * (samples - means)
     return result
 
 
-def _replicas(delta: NDArray[float64], chain: ArrayLike) -> list[NDArray[float64]]:
-    """Cut the fluctuations into chains, keeping the order within each."""
+def _derivatives(
+    function: Function | None, means: NDArray[float64], parts: NDArray[float64]
+) -> tuple[NDArray[float64], NDArray[float64]]:
+    """Return the (k,) gradient and the (k, k) second derivatives of a function of means.
+
+    By central differences over a quarter of each mean's naive error, as Wolff does: small enough
+    to be smooth, large enough for rounding not to matter.
+    """
+    k = len(means)
+    gradient, hessian = np.zeros(k), np.zeros((k, k))
+    if function is None:
+        return np.ones(k), hessian
+    steps = np.diag(np.sqrt((parts**2).mean(0) / len(parts)) / 4)
+    here = evaluate(function, means)
+    moving = [i for i in range(k) if steps[i, i] > 0]
+    for i in moving:
+        up, down = evaluate(function, means + steps[i]), evaluate(function, means - steps[i])
+        gradient[i] = (up - down) / (2 * steps[i, i])
+        hessian[i, i] = (up + down - 2 * here) / steps[i, i] ** 2
+        for j in moving[: moving.index(i)]:
+            corners = [
+                a * b * evaluate(function, means + a * steps[i] + b * steps[j])
+                for a in (1, -1)
+                for b in (1, -1)
+            ]
+            hessian[i, j] = hessian[j, i] = sum(corners) / (4 * steps[i, i] * steps[j, j])
+    return gradient, hessian
+
+
+def _bias(hessian: NDArray[float64], covariance: NDArray[float64], error: float) -> float:
+    """Return the leading bias of a function of means, 1/2 sum_ab d2F/dA_a dA_b cov_ab.
+
+    Beyond one error the expansion is none, and nothing is corrected.
+    """
+    bias = 0.5 * float((hessian * covariance).sum())
+    return bias if abs(bias) <= error else 0.0
+
+
+def _checked(chain: ArrayLike, n: int) -> NDArray[Any]:
+    """Return labels of chains; `DomainError` unless they are (n,)."""
     labels = np.asarray(chain)
-    if labels.shape != delta.shape:
+    if labels.shape != (n,):
         raise DomainError(
-            f"{len(delta)} samples but chain labels of shape {labels.shape}: one label a sample"
+            f"{n} samples but chain labels of shape {labels.shape}: one label a sample"
         )
-    order = np.argsort(labels, kind="stable")
-    cuts = np.flatnonzero(np.diff(labels[order])) + 1
-    return np.split(delta[order], cuts)
+    return labels

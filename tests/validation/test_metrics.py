@@ -169,6 +169,57 @@ def test_a_chain_by_itself():
     assert biased.verdict == "fail"
 
 
+def frozen(n_chains, length, seed=3):
+    """Chains each of which stays in one of two wells of `a`, at -1 and +1."""
+    x = draw(n_chains * length, seed).x * 0.1
+    chain = torch.arange(n_chains).repeat_interleave(length)
+    x[:, 0] += torch.where(chain % 2 == 0, 1.0, -1.0)
+    return Batch(x=x, chain=chain)
+
+
+def test_chains_that_do_not_mix_pass_nothing_and_say_so():
+    """The mean of `a` happens to be right, 0 within its error, in chains that never left a well."""
+    _, card = analyse(Normal(), frozen(64, 200))
+    assert abs(card["a"].pull) < 1
+    assert card["a"].verdict == "info"
+    assert card["mixing"].verdict == "fail"
+    assert "do not mix: the means of 'a'" in card["mixing"].concern
+    assert card.verdict == "fail"
+    assert len(card.concerns) == 1
+    assert "do not mix" in card["tau_int a"].note
+
+
+def test_a_tolerance_is_not_met_by_chains_that_do_not_mix():
+    claims = Means(tolerance={"a^2": 0.5})
+    card = judge(compare(frozen(64, 200)), [claims])
+    assert card["a^2"].value == pytest.approx(1, abs=0.05)
+    good = draw(64 * 200, 3)
+    mixed = good.replace(chain=torch.arange(64).repeat_interleave(200))
+    assert judge(compare(mixed), [claims])["a^2"].verdict == "pass"
+    stuck = frozen(64, 200)
+    stuck.x[:, 0] *= torch.where(stuck.chain % 2 == 0, 0.9, 1.1)
+    card = judge(compare(stuck), [claims])
+    assert card["a^2"].verdict == "info"
+    assert card.concerns
+
+
+def test_a_truth_that_does_not_mix_backs_nothing():
+    truth = frozen(64, 200)
+    ours = draw(len(truth), 8)
+    comparison = Comparison(Normal(known=False), ours, truth, corrected=True)
+    card = judge(comparison, [Means()])
+    assert card["a"].verdict == "info"
+    assert "do not mix" in card["mixing of the truth"].concern
+    assert card["mixing of the truth"].verdict == "info"
+
+
+def test_a_chain_too_short_is_not_judged():
+    x = torch.arange(40.0).reshape(20, 2).double()
+    _, card = analyse(Normal(), Batch(x=x))
+    assert card["a"].verdict == "info"
+    assert "too short to show that they mix" in card["mixing"].concern
+
+
 def test_blocks_do_not_change_observables(monkeypatch):
     batch = draw(100, 12)
     whole = measure(Normal(), batch).values["a"]

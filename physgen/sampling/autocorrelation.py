@@ -1,0 +1,134 @@
+r"""Autocorrelation of Markov chains, and whether several of them have forgotten where they began.
+
+With the fluctuations delta_r(i) of R chains of lengths N_r around a common mean,
+
+    Gamma(t) = sum_r sum_i delta_r(i) delta_r(i + t) / sum_r (N_r - t),    C = sum_t Gamma(t),
+
+summed over -W <= t <= W. Chains that mix have means that scatter as C allows (Wolff,
+hep-lat/0306017, equation 29), with C from fluctuations around each chain's own mean; chains that
+are stuck in different places do not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy import float64
+from numpy.typing import NDArray
+from scipy import stats
+
+ENOUGH_CHAINS = 8
+"""From so many chains on, beginnings and ends can be correlated over the chains."""
+
+
+def by_chain(
+    values: NDArray[float64], chain: NDArray[Any]
+) -> tuple[NDArray[float64], NDArray[np.int64]]:
+    """Return (R, T, ...) chains, filled up with zeros, and their (R,) lengths.
+
+    Args:
+        values: (N, ...), in the order of time within a chain.
+        chain: (N,) labels.
+    """
+    order = np.argsort(chain, kind="stable")
+    starts = np.flatnonzero(np.diff(chain[order])) + 1
+    lengths = np.diff(np.concatenate([[0], starts, [len(chain)]]))
+    table = np.zeros((len(lengths), int(lengths.max()), *values.shape[1:]))
+    table[_filled(table, lengths)] = values[order]
+    return table, lengths
+
+
+def _filled(table: NDArray[float64], lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return np.asarray(np.arange(table.shape[1]) < lengths[:, None])
+
+
+def autocovariance(
+    table: NDArray[float64], lengths: NDArray[np.int64], t_max: int
+) -> NDArray[float64]:
+    """Return Gamma(0), ..., Gamma(t_max) over all chains, of fluctuations as `by_chain` gives."""
+    longest = table.shape[1]
+    spectrum = np.fft.rfft(table, n=2 * longest, axis=1)
+    sums = np.fft.irfft((np.abs(spectrum) ** 2).sum(0), n=2 * longest)[: t_max + 1]
+    t = np.arange(t_max + 1)
+    # sum_r max(N_r - t, 0) without a (R, t_max) table: from the cumulated sorted lengths.
+    ordered = np.sort(lengths)
+    first = np.searchsorted(ordered, t, side="right")
+    tail = np.concatenate([[0], np.cumsum(ordered[::-1])])[::-1]
+    pairs = tail[first] - t * (len(lengths) - first)
+    result: NDArray[float64] = sums / np.maximum(pairs, 1)
+    return result
+
+
+def automatic_window(gamma: NDArray[float64], n: int, s_tau: float) -> tuple[int, bool]:
+    """Return the first W with a negative g(W) (Wolff, equation 52), and whether there is one."""
+    t = np.arange(1, len(gamma))
+    tau_int = 0.5 + np.cumsum(gamma[1:]) / gamma[0]
+    tau = np.full(len(t), 1e-12)
+    positive = tau_int > 0.5
+    tau[positive] = s_tau / np.log((2 * tau_int[positive] + 1) / (2 * tau_int[positive] - 1))
+    negative = np.exp(-t / tau) - tau / np.sqrt(t * float(n)) < 0
+    if not negative.any():
+        return len(t), False
+    return int(t[np.argmax(negative)]), True
+
+
+def agreement(table: NDArray[float64], lengths: NDArray[np.int64]) -> float:
+    """Return the p-value of several chains having one mean; NaN if these chains cannot tell.
+
+    Long chains are judged by the scatter of their means, in units of their own errors. Where they
+    are too short to know their own errors, but `ENOUGH_CHAINS`, it is asked whether their
+    beginnings know their ends: by the rank correlation of the means of the first and of the last
+    third. Correlated they are, too, where chains are shorter than a few autocorrelation times.
+    """
+    if len(lengths) < 2:
+        return float("nan")
+    p_value = _scatter_of_means(table, lengths)
+    return _beginnings_and_ends(table, lengths)[0] if np.isnan(p_value) else p_value
+
+
+def forgotten(table: NDArray[float64], lengths: NDArray[np.int64]) -> bool:
+    """Return whether many short chains show that their ends know nothing of their beginnings.
+
+    The rank correlation of the first and the last third must be below 0.2 by two of its standard
+    errors, and compatible with zero.
+    """
+    p_value, correlation = _beginnings_and_ends(table, lengths)
+    return p_value > 0.01 and correlation + 2 / np.sqrt(len(lengths) - 1) < 0.2
+
+
+def _scatter_of_means(table: NDArray[float64], lengths: NDArray[np.int64]) -> float:
+    n, n_chains = int(lengths.sum()), len(lengths)
+    means = table.sum(1) / lengths
+    within = np.where(_filled(table, lengths), table - means[:, None], 0.0)
+    gamma = autocovariance(within, lengths, table.shape[1] // 2)
+    spread = float(lengths @ (means - lengths @ means / n) ** 2) / (n_chains - 1)
+    rounding = 1e-24 * float((means**2).max())
+    if not gamma[0] > rounding:  # Every chain stands still.
+        return 0.0 if spread > rounding else 1.0
+    window, found = automatic_window(gamma, n, 1.5)
+    cut = (2 * window + 1) * n_chains / n
+    if not found or cut > 1 / 3:
+        return float("nan")
+    # Around their own means Gamma(t) comes out too low by C / N_r (Wolff, equation 49).
+    variance = (gamma[0] + 2 * gamma[1 : window + 1].sum()) / (1 - cut)
+    if not variance > 0:
+        return float("nan")
+    return float(stats.f.sf(spread / variance, n_chains - 1, n / (2 * window + 1)))
+
+
+def _beginnings_and_ends(
+    table: NDArray[float64], lengths: NDArray[np.int64]
+) -> tuple[float, float]:
+    """Return p-value and rank correlation of the first and last thirds of chains; NaN if few."""
+    long = lengths > 1
+    if np.count_nonzero(long) < ENOUGH_CHAINS:
+        return float("nan"), float("nan")
+    sums, ends = np.cumsum(table[long], axis=1), lengths[long]
+    thirds, rows = np.maximum(ends // 3, 1), np.arange(len(ends))
+    first = sums[rows, thirds - 1] / thirds
+    last = (sums[rows, ends - 1] - sums[rows, ends - 1 - thirds]) / thirds
+    if np.ptp(first) == 0 or np.ptp(last) == 0:
+        return float("nan"), float("nan")
+    found = stats.spearmanr(first, last, alternative="greater")
+    return float(found.pvalue), float(found.statistic)

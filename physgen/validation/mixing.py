@@ -1,0 +1,68 @@
+"""Whether Markov chains have mixed: what must be known before any number from them is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from physgen.validation.comparison import Comparison, Role
+from physgen.validation.scorecard import Row
+from physgen.validation.uncertainty import DISAGREEMENT, ENOUGH, Estimate
+
+_WHOSE: dict[Role, str] = {"generated": "", "truth": " of the truth", "floor": " of the floor"}
+
+
+def disagrees(estimate: Estimate) -> bool:
+    """Return whether chains are shown not to have mixed."""
+    return estimate.agreement < DISAGREEMENT
+
+
+def mixing(comparison: Comparison, estimates: Mapping[str, Mapping[Role, Estimate]]) -> list[Row]:
+    """Return a row a sample whose chains have not mixed, or do not show that they have.
+
+    Its value is the largest tau_int. Samples that claim to be exact fail where their chains
+    disagree.
+
+    Args:
+        comparison: whose samples may carry chains.
+        estimates: by observable and role.
+    """
+    rows = []
+    for role, whose in _WHOSE.items():
+        measured = comparison.measured.get(role)
+        if measured is None or measured.chain is None:
+            continue
+        found = {name: by[role] for name, by in estimates.items() if by[role].error >= 0}
+        bad = {name: one for name, one in found.items() if not one.converged}
+        if not bad:
+            continue
+        apart = {name: one for name, one in bad.items() if disagrees(one)}
+        if apart:
+            worst = min(apart, key=lambda name: apart[name].agreement)
+            p_value = apart[worst].agreement
+            concern = (
+                f"the chains do not mix: the means of {worst!r} differ from chain to chain by more "
+                f"than their errors (p = {p_value:.1g}), so that no number from them can be "
+                "trusted; run longer chains, or moves that go between the modes (tempering, "
+                "clusters)"
+            )
+        else:
+            worst = max(bad, key=lambda name: bad[name].tau_int)
+            n, chains = len(measured.chain), len(set(measured.chain.tolist()))
+            concern = (
+                f"chains too short to show that they mix ({worst!r}: {n} samples in {chains} "
+                f"{'chain' if chains == 1 else 'chains'}, tau_int {bad[worst].tau_int:.2g}): "
+                f"errors are lower limits; run until the samples span {ENOUGH} tau_int"
+            )
+        claims = role == "generated" and comparison.corrected
+        rows.append(
+            Row(
+                name=f"mixing{whose}",
+                metric="means",
+                value=found[worst].tau_int,
+                error=found[worst].tau_int_error or None,
+                verdict="fail" if apart and claims else "info",
+                note=f"largest tau_int; not converged: {', '.join(bad)}",
+                concern=concern,
+            )
+        )
+    return rows
