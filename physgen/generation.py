@@ -3,7 +3,8 @@
 Sample i belongs to block i // 4096. A block is always computed whole, with a generator keyed by
 (seed, block), and cut afterwards: so neither n, nor the number of workers, nor where an interrupted
 run went on changes a sample. (The device does: its random numbers are others.) The output file
-appears when the last block is in it.
+appears when the last block is in it. Samples of Markov chains carry the number of the chain that
+they go on from, the same in all blocks: more samples are not more chains.
 """
 
 from __future__ import annotations
@@ -147,9 +148,6 @@ def generate_blocks(
                 rows = rows.to(surrogate.device, surrogate.dtype)
             batch = surrogate.sample(BLOCK, rows, generator=generator)
         batch = batch[: stop - start].to("cpu")
-        if batch.chain is not None:
-            # Every block starts chains of its own.
-            batch = batch.replace(chain=batch.chain + block * BLOCK)
         _check_finite(batch, start)
         yield batch
         if progress is not None:

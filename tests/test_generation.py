@@ -12,6 +12,8 @@ from physgen.errors import DomainError, InputError, TrainingError
 from physgen.generation import BLOCK, generate, generate_blocks, generate_file
 from physgen.io.hdf5 import HDF5Source
 from physgen.surrogates.base import Surrogate
+from physgen.surrogates.boltzmann.rbm import RBM
+from physgen.validation.uncertainty import gamma_method
 
 SCHEMA = Schema(
     (2,),
@@ -54,6 +56,36 @@ def test_a_sample_depends_on_the_seed_and_its_place_alone(surrogate):
     assert torch.equal(later[0].x, whole.x[2 * BLOCK :])
     assert not torch.equal(generate(surrogate, 10, seed=6).x, whole.x[:10])
     assert len(torch.unique(whole.x[:, 0] - whole.condition[:, 0])) > 2 * BLOCK
+
+
+def frozen_machine(seed, n_chains=60):
+    """A machine of one hidden spin whose two modes no sweep connects; the chains are exact."""
+    schema = Schema((4, 4), (Variable("s", domain="spin", dtype="int8"),))
+    rbm = RBM(schema, hidden=1, n_chains=n_chains, burn_in=2, thin=1)
+    up = torch.rand(n_chains, 1, 1, generator=torch.Generator().manual_seed(seed)) < 0.7
+    with torch.no_grad():
+        rbm.coupling.weight.fill_(3.0)
+        rbm.hidden_bias.fill_(np.arctanh(2 * 0.7 - 1))
+        rbm.chains.copy_((2 * up - 1).expand(n_chains, 4, 4).to(torch.int8))
+    return rbm
+
+
+def test_blocks_go_on_from_the_same_chains_and_say_so():
+    """However many samples: the error is that of the chains there are, and covers the truth."""
+    pulls = []
+    for seed in range(24):
+        batch = generate(frozen_machine(seed), 3 * BLOCK, seed=seed)
+        assert len(batch.chain.unique()) == 60
+        up = (batch.x.double().mean((1, 2)) > 0).double().numpy()
+        found = gamma_method(up, chain=batch.chain.numpy())
+        assert found.error == pytest.approx((0.7 * 0.3 / 60) ** 0.5, rel=0.4)
+        pulls.append((found.value - 0.7) / found.error)
+    rms = np.sqrt(np.mean(np.square(pulls)))
+    assert rms == pytest.approx(1.0, abs=4 / np.sqrt(2 * len(pulls)))
+
+
+def test_few_samples_come_from_as_many_chains():
+    assert len(generate(frozen_machine(0), 60, seed=1).chain.unique()) == 60
 
 
 def test_conditions_go_to_their_samples(surrogate):

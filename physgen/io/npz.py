@@ -44,22 +44,26 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         ) from error
 
 
-def open_npz(path: Path | str, *, x: str = "x") -> ArraySource:
+def open_npz(path: Path | str, *, x: str = "x", chain: str | None = None) -> ArraySource:
     """Read a `.npz` into memory: `x` and, where present, what else a `Batch` holds by name.
 
     Args:
         path: of the archive.
         x: name of the array of samples (N, ...).
+        chain: name of the (N,) chain numbers; `None` takes "chain" if it is there.
 
     Raises:
-        FormatError: not an archive of numeric arrays, `x` is absent, lengths differ, an array is
-            larger than 16 GiB, or a value is not finite (its row is named).
+        FormatError: not an archive of numeric arrays, `x` or `chain` is absent, lengths differ, an
+            array is larger than 16 GiB, or a value is not finite (its row is named).
     """
     path = Path(path)
     found = read_arrays(path)
-    if x not in found:
-        raise FormatError(f"{path}: no array {x!r}{suggest(x, found)}")
+    for name in (x, chain):
+        if name is not None and name not in found:
+            raise FormatError(f"{path}: no array {name!r}{suggest(name, found)}")
     arrays = {key: found[key] for key in (*_FIELDS, "physgen_schema") if key in found}
+    if chain is not None:
+        arrays["chain"] = found[chain]
     arrays["x"] = found[x]
     text = arrays.pop("physgen_schema", None)
     for name, array in arrays.items():

@@ -49,7 +49,8 @@ class Ensemble:
         """The file.
 
         Raises:
-            FormatError: there is no such file, or no single candidate for the field in it.
+            FormatError: there is no such file, no single candidate for the field in it, or no
+                dataset of the chain's name.
         """
         path = Path(self.path)
         archive = path.suffix == ".npz"
@@ -63,7 +64,11 @@ class Ensemble:
                 "--set system.dataset=NAME"
             )
         chain = self.chain or ("chain" if "chain" in names else None)
-        plain = open_npz(path, x=field) if archive else HDF5Source(path, x=field, chain=chain)
+        plain = (
+            open_npz(path, x=field, chain=chain)
+            if archive
+            else HDF5Source(path, x=field, chain=chain)
+        )
         if field == "samples" and math.prod(plain.schema.shape) > 1:
             return SpinSource(path, dataset=field, chain=chain)
         return plain

@@ -184,6 +184,24 @@ def test_a_series_of_measurements_is_no_lattice(tmp_path, name, shape):
         assert card["value"].error == pytest.approx(0.05, rel=0.3)
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".h5"])
+def test_chain_labels_under_the_name_that_was_given(tmp_path, suffix):
+    values = np.random.default_rng(0).normal(size=(10, 100)) + 3.0 * np.array([[-1], [1]] * 5)
+    columns = {"x": values.ravel(), "replica": np.repeat(np.arange(10), 100)}
+    path = tmp_path / f"replicas{suffix}"
+    if suffix == ".npz":
+        np.savez(path, **columns)
+    else:
+        with h5py.File(path, "w") as file:
+            for name, column in columns.items():
+                file[name] = column
+    _, card = score_ensemble(path, None, {"system.chain": "replica"})
+    assert card.provenance["chains"] == 10
+    assert card["value"].error > 0.7  # of ten numbers +-3, not of a thousand
+    with pytest.raises(InputError, match=r"'replicas'.*replica"):
+        score_ensemble(path, None, {"system.chain": "replicas"})
+
+
 @pytest.mark.parametrize("n", [0, 1])
 def test_a_chain_needs_two_samples(tmp_path, n):
     np.savez(tmp_path / "a.npz", x=np.ones((n, 4, 4)))

@@ -17,7 +17,8 @@ from physgen.transforms.base import Transform
 class MarkovSurrogate(Surrogate):
     """A surrogate that knows moves which leave its distribution invariant.
 
-    Samples carry `chain`, so that errors take autocorrelation into account.
+    Samples carry `chain`, the number of the stored chain that they go on from, so that errors take
+    autocorrelation into account: also that of several calls, which all start from the same chains.
 
     Args:
         schema: of the samples; without conditions.
@@ -77,7 +78,7 @@ class MarkovSurrogate(Surrogate):
     def sample(
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
     ) -> Batch:
-        """Draw `n` samples from at most `n_chains` chains, chain after chain.
+        """Draw `n` samples from as many chains as there are, one of each before the next of any.
 
         Raises:
             DomainError: a condition is given, or a chain has diverged.
@@ -90,7 +91,7 @@ class MarkovSurrogate(Surrogate):
         draws = -(-n // n_chains)
         order = torch.randperm(len(self.chains), generator=generator, device=self.device)
         walk = self.walk(self.unpack(self.chains[order[:n_chains]]), generator)
-        packed = torch.stack([self.pack(x) for x in islice(walk, draws)], 1)
+        packed = torch.stack([self.pack(x) for x in islice(walk, draws)])
         positions = self.unpack(packed.flatten(0, 1)[:n])
         finite = positions.isfinite().flatten(1).all(1)
         if not bool(finite.all()):
@@ -98,5 +99,5 @@ class MarkovSurrogate(Surrogate):
                 f"{int((~finite).sum())} of {n} samples are not finite: the Markov chains of this "
                 f"{type(self).__name__} diverged; train it with a lower learning rate"
             )
-        chain = torch.arange(n_chains, device=self.device).repeat_interleave(draws)[:n]
+        chain = order[:n_chains].repeat(draws)[:n]
         return Batch(x=self.physical(positions), chain=chain)
