@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from physgen.batch import Batch
-from physgen.io.hdf5 import HDF5Source
+from physgen.io.hdf5_source import HDF5Source
 from physgen.io.stream import Stream
 from physgen.io.writer import hdf5_writer
 
@@ -118,7 +118,7 @@ def measure(layout, n_rows, folder, from_disk=False):
 MEMORY = """
 import json, sys
 from pathlib import Path
-from physgen.io.hdf5 import HDF5Source
+from physgen.io.hdf5_source import HDF5Source
 from physgen.io.stream import Stream
 
 def resident():

@@ -6,13 +6,15 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from physgen.errors import DomainError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Domain = Literal["real", "non-negative", "integer", "binary", "spin", "angle"]
 
@@ -170,5 +172,8 @@ class Batch:
     @staticmethod
     def concatenate(batches: Sequence[Batch]) -> Batch:
         """Join batches that hold the same tensors."""
+        # Schemas are read without torch, which takes longer to import than most files to look at.
+        import torch
+
         names = batches[0].fields().keys()
         return Batch(**{name: torch.cat([getattr(b, name) for b in batches]) for name in names})

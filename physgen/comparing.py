@@ -22,7 +22,7 @@ from pydantic import Field, ValidationError
 from physgen.errors import RecipeError, suggest
 from physgen.export import card as cards
 from physgen.io.documents import read_yaml
-from physgen.io.hdf5 import HDF5Source
+from physgen.io.hdf5_source import HDF5Source
 from physgen.io.shipped import shipped, shipped_folder
 from physgen.recipe import Recipe, presets_of
 from physgen.registry import Section

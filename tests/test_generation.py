@@ -10,7 +10,7 @@ import uproot
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, InputError, TrainingError
 from physgen.generation import BLOCK, generate, generate_blocks, generate_file
-from physgen.io.hdf5 import HDF5Source
+from physgen.io.hdf5_source import HDF5Source
 from physgen.surrogates.base import Surrogate
 from physgen.surrogates.boltzmann.rbm import RBM
 from physgen.validation.uncertainty import gamma_method

@@ -8,8 +8,9 @@ can hold, or holds Python objects. What remains is read in whole chunks.
 from __future__ import annotations
 
 import json
-import os
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from physgen.batch import Batch, Schema, Variable
+from physgen.batch import Schema
 from physgen.errors import FormatError, suggest
-from physgen.io.source import blocks, check_finite, digest_of, to_tensor
+from physgen.io.source import check_finite
 
 BLOCK_BYTES = 4 * 2**20
 """Bytes read at once from files whose chunks are smaller."""
@@ -38,11 +39,14 @@ _LARGEST_COMPRESSION = 1100
 _LARGEST_CHUNK = 2**30
 
 
+_IN_USE = ("unable to lock file", "already open for write", "unable to open file (file is already")
+
+
 def open_hdf5(path: Path) -> h5py.File:
     """Open an HDF5 file for reading.
 
     Raises:
-        FormatError: there is no such file, or it is not HDF5, or it is cut short.
+        FormatError: there is no such file, it is not HDF5, is cut short, or is being written.
     """
     path = Path(path)
     if not path.is_file():
@@ -51,6 +55,11 @@ def open_hdf5(path: Path) -> h5py.File:
     try:
         return h5py.File(path, "r")
     except OSError as error:
+        if any(words in str(error) for words in _IN_USE):
+            raise FormatError(
+                f"{path} is being written: another program has it open; wait until it is closed "
+                "(if its writer was killed: h5clear -s FILE)"
+            ) from error
         with path.open("rb") as file:
             whole = file.read(8) == b"\x89HDF\r\n\x1a\n"
         raise FormatError(
@@ -86,6 +95,8 @@ def dataset(file: h5py.File, name: str, rank: int | Sequence[int] | None = None)
         node = node[step]
     if not isinstance(node, h5py.Dataset):
         raise FormatError(f"{where} is a group{suggest(name, dataset_names(file))}")
+    if node.shape is None:
+        raise FormatError(f"{where} holds nothing (a null dataspace); choose another")
     _check_storage(node, where)
     ranks = (rank,) if isinstance(rank, int) else rank
     if ranks is not None and node.ndim not in ranks:
@@ -103,6 +114,55 @@ def dataset_names(file: h5py.File) -> list[str]:
     # `visititems` follows hard links only, so that nothing outside the file is opened.
     file.visititems(lambda name, node: names.append(name) if _is_dataset(node) else None)
     return names
+
+
+def optional(file: h5py.File, name: str, rows: int, rank: int | Sequence[int] = 1) -> str | None:
+    """Return `name` if a file has a dataset of it with numbers for each of `rows` rows.
+
+    For what nobody asked for: what is absent, a group or empty is passed over, and a dataset that
+    does not fit is, with a warning.
+    """
+    link = file.get(name, getlink=True)
+    node = file[name] if isinstance(link, h5py.HardLink) else None
+    if not isinstance(node, h5py.Dataset) or node.shape is None:
+        return None
+    try:
+        dataset(file, name, rank)
+        if len(node) != rows:
+            raise FormatError(
+                f"{file.filename}: dataset {name!r} has {len(node)} rows, the samples {rows}"
+            )
+    except FormatError as error:
+        warnings.warn(f"{error}; it is not used", stacklevel=2)
+        return None
+    return name
+
+
+def attribute(node: Any, *names: str) -> Any:
+    """Return the first attribute of these names, as text, a number or an array of them.
+
+    What is empty, or of a type that has no counterpart here, is as if it were absent: `None`.
+    """
+    for name in names:
+        try:
+            value = node.attrs.get(name)
+        except (OSError, TypeError, ValueError, RuntimeError):
+            continue
+        if value is None or isinstance(value, h5py.Empty):
+            continue
+        array = np.asarray(value)
+        if array.dtype.kind in "biuf" and array.size:
+            return array.reshape(-1)[0] if array.size == 1 else array
+        if array.dtype.kind in "SUO" and array.size == 1:
+            text = array.reshape(-1)[0]
+            return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+    return None
+
+
+def unit_of(node: h5py.Dataset) -> str:
+    """Return the unit that a dataset says it is in, "1" if it says none."""
+    unit = attribute(node, "unit", "units")
+    return unit.strip() or "1" if isinstance(unit, str) else "1"
 
 
 def _is_dataset(node: Any) -> bool:
@@ -149,7 +209,7 @@ def stored_schema(file: h5py.File) -> Schema | None:
     Raises:
         FormatError: it cannot be understood.
     """
-    text = file.attrs.get("physgen_schema")
+    text = attribute(file, "physgen_schema")
     if text is None:
         return None
     try:
@@ -161,22 +221,82 @@ def stored_schema(file: h5py.File) -> Schema | None:
         ) from error
 
 
-def read_rows(node: h5py.Dataset, start: int, stop: int, finite: bool = True) -> NDArray[Any]:
-    """Return rows [start, stop) of a checked dataset.
+@dataclass(frozen=True)
+class Packing:
+    """How stored numbers become values: stored * scale + offset (CF conventions 1.11, section 8.1).
+
+    Attributes:
+        scale, offset: of the attributes `scale_factor` and `add_offset`.
+        dtype: of the values: that of the two attributes, or float64 if they are integers.
+    """
+
+    scale: float
+    offset: float
+    dtype: np.dtype[Any]
+
+    def unpack(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """Return the values."""
+        return np.asarray((stored.astype(np.float64) * self.scale + self.offset).astype(self.dtype))
+
+
+def packing(node: h5py.Dataset) -> Packing | None:
+    """Return how a dataset is packed, `None` if its numbers are the values.
 
     Raises:
-        FormatError: naming file, dataset and rows: the data are damaged, or a value is not finite.
+        FormatError: `scale_factor` or `add_offset` is no number.
+    """
+    said = {name: attribute(node, name) for name in ("scale_factor", "add_offset")}
+    given = {name: value for name, value in said.items() if value is not None}
+    for name, value in given.items():
+        if isinstance(value, str) or np.ndim(value) or not np.isfinite(value):
+            raise FormatError(
+                f"{node.file.filename}: dataset {node.name.strip('/')!r} has the attribute {name} "
+                f"= {value!r}, which is not a number; correct or remove it"
+            )
+    if not given:
+        return None
+    common = np.result_type(*(np.asarray(value).dtype for value in given.values()))
+    kind = common if common.kind == "f" else np.dtype(np.float64)
+    return Packing(float(given.get("scale_factor", 1.0)), float(given.get("add_offset", 0.0)), kind)
+
+
+def dtype_of(node: h5py.Dataset) -> np.dtype[Any]:
+    """Return the type of a dataset's values, unpacked."""
+    packed = packing(node)
+    return node.dtype if packed is None else packed.dtype
+
+
+def read_rows(node: h5py.Dataset, start: int, stop: int, finite: bool = True) -> NDArray[Any]:
+    """Return rows [start, stop) of a checked dataset, unpacked (see `Packing`).
+
+    Raises:
+        FormatError: naming file, dataset and rows: the data are damaged, or a value is not finite,
+            or the one that stands for a missing value (the attribute `_FillValue`).
     """
     where = f"{node.file.filename}: dataset {node.name.strip('/')!r}"
     try:
-        values = node[start:stop]
+        values = np.asarray(node[start:stop])
     except OSError as error:
         raise FormatError(
             f"{where}: rows {start} to {stop - 1} are damaged ({error}); copy or make it again"
         ) from error
     if finite:
         check_finite(values, start, where)
-    return np.asarray(values)
+        _check_filled(node, values, start, where)
+    packed = packing(node)
+    return values if packed is None else packed.unpack(values)
+
+
+def _check_filled(node: h5py.Dataset, values: NDArray[Any], start: int, where: str) -> None:
+    fill = attribute(node, "_FillValue", "missing_value")
+    if fill is None or isinstance(fill, str) or np.ndim(fill):
+        return
+    missing = (values == fill).reshape(len(values), -1).any(1)
+    if missing.any():
+        raise FormatError(
+            f"{where}: row {start + int(missing.argmax())} holds {fill}, which stands for a "
+            "missing value (attribute _FillValue); remove such rows"
+        )
 
 
 def rows_at_once(nodes: Sequence[h5py.Dataset]) -> int:
@@ -185,124 +305,3 @@ def rows_at_once(nodes: Sequence[h5py.Dataset]) -> int:
     wanted = max(1, BLOCK_BYTES // row_bytes)
     chunk = max(node.chunks[0] if node.chunks else 1 for node in nodes)
     return int(chunk * max(1, wanted // chunk))
-
-
-_RANKS: dict[str, int | Sequence[int]] = {
-    "x": range(1, 33),
-    "condition": (1, 2),
-    "weight": 1,
-    "chain": 1,
-    "log_weight": 1,
-    "mask": range(2, 33),
-}
-
-
-class HDF5Source:
-    """Datasets of an HDF5 file as samples.
-
-    Files that physgen wrote bring their schema with them; of others the shapes are known, but no
-    units.
-
-    Args:
-        path: of the file, opened at the first use in each process.
-        x: dataset of the samples, (N, ...).
-        condition, weight, chain, log_weight: datasets (N, C), (N,), (N,) and (N,). Given `None`,
-            the ones that physgen itself would have written are taken if `x` is named "x".
-        group: names of one-dimensional datasets whose values identify the event of a row.
-        block: rows read together, if the file's own chunks are not to decide.
-
-    Raises:
-        FormatError: see `dataset`; or the datasets have unequal lengths.
-    """
-
-    def __init__(
-        self,
-        path: Path | str,
-        *,
-        x: str = "x",
-        condition: str | None = None,
-        weight: str | None = None,
-        chain: str | None = None,
-        log_weight: str | None = None,
-        group: Sequence[str] = (),
-        block: int | None = None,
-    ) -> None:
-        self.path = Path(path)
-        self.name = str(path)
-        self.group = tuple(group)
-        named = {
-            "condition": condition,
-            "weight": weight,
-            "chain": chain,
-            "log_weight": log_weight,
-            "mask": None,
-        }
-        self._open: tuple[int, dict[str, h5py.Dataset]] | None = None
-        file = open_hdf5(self.path)
-        if "physgen_schema" in file.attrs and x == "x":
-            named = {key: name or (key if key in file else None) for key, name in named.items()}
-        self._names = {"x": x} | {key: name for key, name in named.items() if name is not None}
-        nodes = self._nodes(file)
-        lengths = {name: len(nodes[key]) for key, name in self._names.items()}
-        if len(set(lengths.values())) > 1:
-            shown = ", ".join(f"{name!r} has {n}" for name, n in lengths.items())
-            raise FormatError(f"{path}: datasets of unequal length: {shown} rows")
-        self._length = len(nodes["x"])
-        self.block = block or rows_at_once(list(nodes.values()))
-        self.schema = self._schema(file, nodes)
-
-    def __len__(self) -> int:
-        return self._length
-
-    def read(self, start: int, stop: int) -> Batch:
-        """Return rows [start, stop); raises `FormatError` naming the row of a NaN or infinity."""
-        nodes = self._nodes()
-        fields = {key: to_tensor(read_rows(node, start, stop)) for key, node in nodes.items()}
-        for key in {"x", "condition"} & fields.keys():
-            if fields[key].ndim == 1:
-                fields[key] = fields[key].unsqueeze(1)
-        return Batch(**fields)
-
-    def digest(self) -> str:
-        """Return the SHA-256 of the samples."""
-        return digest_of(blocks(self))
-
-    def keys(self) -> NDArray[np.int64] | None:
-        """Return (N,) hashes of the group datasets."""
-        from physgen.io.split import hash_columns
-
-        if not self.group:
-            return None
-        file = self._nodes()["x"].file
-        columns = [dataset(file, name, rank=1) for name in self.group]
-        for name, column in zip(self.group, columns, strict=True):
-            if len(column) != len(self):
-                raise FormatError(
-                    f"{self.path}: dataset {name!r} has {len(column)} rows, the samples {len(self)}"
-                )
-        return hash_columns([read_rows(column, 0, len(self)) for column in columns])
-
-    def _nodes(self, file: h5py.File | None = None) -> dict[str, h5py.Dataset]:
-        # HDF5 handles do not survive a fork.
-        if self._open is None or self._open[0] != os.getpid():
-            file = file or open_hdf5(self.path)
-            nodes = {key: dataset(file, name, _RANKS[key]) for key, name in self._names.items()}
-            self._open = (os.getpid(), nodes)
-        return self._open[1]
-
-    def _schema(self, file: h5py.File, nodes: dict[str, h5py.Dataset]) -> Schema:
-        shape = nodes["x"].shape[1:] or (1,)
-        stored = stored_schema(file)
-        if stored is not None and self._names["x"] == "x" and stored.shape == shape:
-            return stored
-        condition: tuple[Variable, ...] = ()
-        if "condition" in nodes:
-            node, name = nodes["condition"], self._names["condition"]
-            width = node.shape[1] if node.ndim == 2 else 1
-            names = [name] if width == 1 else [f"{name}_{index}" for index in range(width)]
-            condition = tuple(Variable(n, dtype=node.dtype.name) for n in names)
-        return Schema(
-            shape=shape,
-            variables=(Variable(self._names["x"], dtype=nodes["x"].dtype.name),),
-            condition=condition,
-        )

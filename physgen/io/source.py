@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @runtime_checkable
@@ -109,6 +111,38 @@ def blocks(source: Source) -> Iterator[Batch]:
         yield source.read(start, min(start + source.block, len(source)))
 
 
+class Stamp:
+    """Tells whether a file is still the one it was when this was made."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._was = self._now()
+
+    def check(self) -> None:
+        """Raise `FormatError` if the file was written to, replaced or removed since."""
+        if self._now() != self._was:
+            raise FormatError(
+                f"{self._path} was changed while it was in use; open it again, and leave it as it "
+                "is until the work on it has ended"
+            )
+
+    def _now(self) -> tuple[int, ...] | None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def as_batch(arrays: Mapping[str, NDArray[Any]]) -> Batch:
+    """Return arrays by their name in `Batch` as one; x and condition have two axes at least."""
+    fields = {name: to_tensor(array) for name, array in arrays.items()}
+    for name in {"x", "condition"} & fields.keys():
+        if fields[name].ndim == 1:
+            fields[name] = fields[name].unsqueeze(1)
+    return Batch(**fields)
+
+
 def to_tensor(array: NDArray[Any]) -> Tensor:
     """Return a tensor of a type that holds the values exactly and that torch computes with.
 
@@ -121,6 +155,9 @@ def to_tensor(array: NDArray[Any]) -> Tensor:
     kind = _TORCH_KINDS.get(array.dtype.str[1:], array.dtype.newbyteorder("=").str)
     if array.dtype.kind == "u" and array.dtype.itemsize == 8 and (array > _INT64_MAX).any():
         raise FormatError("unsigned 64-bit values beyond the range of int64 cannot be samples")
+    # Files are opened and looked at without torch, which takes longer to import than to do so.
+    import torch
+
     return torch.from_numpy(np.ascontiguousarray(array, dtype=kind))
 
 

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError, suggest
-from physgen.io.hdf5 import HDF5Source, open_hdf5
+from physgen.io.hdf5 import open_hdf5
+from physgen.io.hdf5_source import HDF5Source
 from physgen.io.npz import read_arrays
 from physgen.io.source import ArraySource, Source, blocks, digest_of, to_tensor
 from physgen.io.writer import Append, atomic, hdf5_writer, npz_writer

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError, suggest
-from physgen.io.hdf5 import HDF5Source, dataset_names, open_hdf5
+from physgen.io.hdf5 import dataset_names, open_hdf5
+from physgen.io.hdf5_source import HDF5Source
 from physgen.io.npz import open_npz, read_arrays
 from physgen.io.source import Source
 from physgen.io.spins import SpinSource

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError, suggest
 from physgen.io.documents import read_yaml
-from physgen.io.hdf5 import HDF5Source, dataset_names, open_hdf5
+from physgen.io.hdf5 import dataset_names, open_hdf5
+from physgen.io.hdf5_source import HDF5Source
 from physgen.io.npz import open_npz, read_arrays
 from physgen.io.root import RootSource
 from physgen.io.shipped import shipped

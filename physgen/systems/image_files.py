@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from physgen.errors import FormatError, suggest
 from physgen.io.fetch import data_folder
-from physgen.io.hdf5 import HDF5Source, dataset_names, open_hdf5
+from physgen.io.hdf5 import dataset_names, open_hdf5
+from physgen.io.hdf5_source import HDF5Source
 from physgen.io.idx import read_idx
 from physgen.io.npz import read_arrays
 from physgen.io.source import check_finite

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError
-from physgen.io.hdf5 import HDF5Source, open_hdf5
+from physgen.io.hdf5 import open_hdf5
+from physgen.io.hdf5_source import HDF5Source
 from physgen.io.npz import open_npz
 from physgen.io.source import Source
 from physgen.io.writer import Append, hdf5_writer, npz_writer

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -7,7 +10,8 @@ from hypothesis import strategies as st
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError
-from physgen.io.hdf5 import HDF5Source, dataset, dataset_names, open_hdf5
+from physgen.io.hdf5 import dataset, dataset_names, open_hdf5
+from physgen.io.hdf5_source import HDF5Source
 from physgen.io.source import ArraySource, blocks, digest_of
 from physgen.io.stream import Stream
 from physgen.io.writer import hdf5_writer
@@ -223,3 +227,76 @@ def test_no_rows_is_not_an_error_of_the_format(path):
 def test_scalars_have_no_rows(path):
     with pytest.raises(FormatError, match="0 dimension"), open_hdf5(write(path, x=3.0)) as file:
         dataset(file, "x", rank=(1, 2))
+
+
+def test_packed_numbers_are_unpacked(tmp_path):
+    path = write(tmp_path / "a.h5", x=np.arange(6, dtype="u2"), plain=np.arange(6, dtype="u2"))
+    with h5py.File(path, "a") as file:
+        file["x"].attrs["scale_factor"] = np.float32(0.5)
+        file["x"].attrs["add_offset"] = np.float32(-1)
+        file["x"].attrs["units"] = "GeV"
+        file["x"].attrs["odd"] = h5py.Empty("f4")
+        file["plain"].attrs["scale_factor"] = h5py.Empty("f4")
+    source = HDF5Source(path)
+    assert source.read(2, 5).x.tolist() == [[0.0], [0.5], [1.0]]
+    assert (source.schema.variables[0].dtype, source.schema.variables[0].unit) == ("float32", "GeV")
+    assert HDF5Source(path, x="plain").read(0, 2).x.dtype == torch.int32
+    with h5py.File(path, "a") as file:
+        file["x"].attrs["_FillValue"] = np.uint16(4)
+    source = HDF5Source(path)
+    with pytest.raises(FormatError, match="row 4 holds 4, which stands for a missing value"):
+        source.read(2, 6)
+    with h5py.File(path, "a") as file:
+        file["x"].attrs["scale_factor"] = "twice"
+    with pytest.raises(FormatError, match="attribute scale_factor = 'twice', which is not a numb"):
+        HDF5Source(path)
+
+
+def test_a_file_is_open_only_while_it_is_read(tmp_path):
+    path = write(tmp_path / "a.h5", x=np.arange(5.0))
+    source = HDF5Source(path)
+    assert len(source.read(0, 5)) == 5
+    # A file that this process still read could not be opened for writing.
+    with h5py.File(path, "a") as file:
+        file["x"][0] = 7
+    with pytest.raises(FormatError, match=r"a\.h5 was changed while it was in use"):
+        source.read(0, 5)
+    assert HDF5Source(path).read(0, 1).x.item() == 7
+
+
+WRITER = """
+import sys, h5py
+with h5py.File(sys.argv[1], "w") as file:
+    file["x"] = [1.0, 2.0]
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_file_that_another_program_is_writing_is_not_called_damaged(path):
+    command = [sys.executable, "-c", WRITER, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout.readline() == b"open\n"
+        with pytest.raises(FormatError, match=r"data\.h5 is being written: another program has"):
+            open_hdf5(path)
+        writer.stdin.close()
+    assert len(HDF5Source(path)) == 2
+
+
+def test_what_nobody_asked_for_refuses_no_file(tmp_path):
+    path, schema = tmp_path / "a.h5", Schema((2,), (Variable("a"), Variable("b")))
+    with hdf5_writer(path, schema=schema) as append:
+        append(Batch(torch.rand(9, 2)))
+    with h5py.File(path, "a") as file:
+        file["weight"] = h5py.Empty("f4")
+        file["mask"] = np.zeros((9, 2), "S1")
+        file.create_group("condition")
+        file["chain"] = np.arange(4)
+    with (
+        pytest.warns(UserWarning, match="dataset 'mask' holds .* it is not used"),
+        pytest.warns(UserWarning, match="dataset 'chain' has 4 rows, the samples 9; it is not us"),
+    ):
+        source = HDF5Source(path)
+    assert set(source.read(0, 9).fields()) == {"x"}
+    with open_hdf5(path) as file, pytest.raises(FormatError, match="'weight' holds nothing"):
+        dataset(file, "weight")

@@ -10,7 +10,7 @@ from physgen.io.writer import hdf5_writer
 STREAM = """
 import json, sys
 from pathlib import Path
-from physgen.io.hdf5 import HDF5Source
+from physgen.io.hdf5_source import HDF5Source
 from physgen.io.stream import Stream
 
 def resident():

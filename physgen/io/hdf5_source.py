@@ -1,0 +1,159 @@
+"""Datasets of an HDF5 file as samples, larger than memory if need be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from physgen.batch import Batch, Schema, Variable
+from physgen.errors import FormatError
+from physgen.io.hdf5 import (
+    dataset,
+    dtype_of,
+    open_hdf5,
+    optional,
+    read_rows,
+    rows_at_once,
+    stored_schema,
+    unit_of,
+)
+from physgen.io.source import Stamp, as_batch, blocks, digest_of
+from physgen.io.split import hash_columns
+
+_RANKS: dict[str, int | Sequence[int]] = {
+    "x": range(1, 33),
+    "condition": (1, 2),
+    "weight": 1,
+    "chain": 1,
+    "log_weight": 1,
+    "mask": range(2, 33),
+}
+
+
+class HDF5Source:
+    """Datasets of an HDF5 file as samples.
+
+    Files that physgen wrote bring their schema with them; of others shapes and types are known,
+    and units where datasets have an attribute `unit` or `units`. Numbers are unpacked as their
+    attributes `scale_factor` and `add_offset` say. The file is open only while it is read.
+
+    Args:
+        path: of the file.
+        x: dataset of the samples, (N, ...).
+        condition, weight, chain, log_weight: datasets (N, C), (N,), (N,) and (N,). Given `None`,
+            the ones that physgen itself would have written are taken if `x` is named "x".
+        group: names of one-dimensional datasets whose values identify the event of a row.
+        block: rows read together, if the file's own chunks are not to decide.
+
+    Raises:
+        FormatError: see `dataset`; or the datasets have unequal lengths.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        x: str = "x",
+        condition: str | None = None,
+        weight: str | None = None,
+        chain: str | None = None,
+        log_weight: str | None = None,
+        group: Sequence[str] = (),
+        block: int | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.name = str(path)
+        self.group = tuple(group)
+        self._stamp = Stamp(self.path)
+        asked = {
+            "condition": condition,
+            "weight": weight,
+            "chain": chain,
+            "log_weight": log_weight,
+        }
+        with open_hdf5(self.path) as file:
+            self._names = {"x": x} | {key: name for key, name in asked.items() if name is not None}
+            if "physgen_schema" in file.attrs and x == "x":
+                self._names |= _written_beside(file, len(dataset(file, x)), self._names)
+            nodes = self._nodes(file)
+            lengths = {name: len(nodes[key]) for key, name in self._names.items()}
+            if len(set(lengths.values())) > 1:
+                shown = ", ".join(f"{name!r} has {n}" for name, n in lengths.items())
+                raise FormatError(f"{path}: datasets of unequal length: {shown} rows")
+            self._length = len(nodes["x"])
+            self.block = block or rows_at_once(list(nodes.values()))
+            self.schema = self._schema(file, nodes)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def arrays(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
+        """Return rows [start, stop) by their name in `Batch`.
+
+        Raises:
+            FormatError: naming the row of a NaN or infinity; or the file has changed.
+        """
+        with self._opened() as file:
+            return {k: read_rows(node, start, stop) for k, node in self._nodes(file).items()}
+
+    def read(self, start: int, stop: int) -> Batch:
+        """Return rows [start, stop), see `arrays`."""
+        return as_batch(self.arrays(start, stop))
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the samples."""
+        return digest_of(blocks(self))
+
+    def keys(self) -> NDArray[np.int64] | None:
+        """Return (N,) hashes of the group datasets."""
+        if not self.group:
+            return None
+        with self._opened() as file:
+            columns = [dataset(file, name, rank=1) for name in self.group]
+            for name, column in zip(self.group, columns, strict=True):
+                if len(column) != len(self):
+                    raise FormatError(
+                        f"{self.path}: dataset {name!r} has {len(column)} rows, the samples "
+                        f"{len(self)}"
+                    )
+            return hash_columns([read_rows(column, 0, len(self)) for column in columns])
+
+    @contextmanager
+    def _opened(self) -> Iterator[h5py.File]:
+        with open_hdf5(self.path) as file:
+            self._stamp.check()
+            yield file
+
+    def _nodes(self, file: h5py.File) -> dict[str, h5py.Dataset]:
+        return {key: dataset(file, name, _RANKS[key]) for key, name in self._names.items()}
+
+    def _schema(self, file: h5py.File, nodes: dict[str, h5py.Dataset]) -> Schema:
+        shape = nodes["x"].shape[1:] or (1,)
+        stored = stored_schema(file)
+        if stored is not None and self._names["x"] == "x" and stored.shape == shape:
+            return stored
+        condition: tuple[Variable, ...] = ()
+        if "condition" in nodes:
+            node, name = nodes["condition"], self._names["condition"]
+            width = node.shape[1] if node.ndim == 2 else 1
+            names = [name] if width == 1 else [f"{name}_{index}" for index in range(width)]
+            condition = tuple(Variable(n, unit_of(node), dtype=dtype_of(node).name) for n in names)
+        x = nodes["x"]
+        variable = Variable(self._names["x"], unit_of(x), dtype=dtype_of(x).name)
+        return Schema(shape=shape, variables=(variable,), condition=condition)
+
+
+def _written_beside(file: h5py.File, rows: int, asked: dict[str, str]) -> dict[str, str]:
+    """Return the datasets that physgen writes beside "x", of those that are not asked for."""
+    found = {}
+    for key in ("condition", "weight", "mask", "chain", "log_weight"):
+        name = optional(file, key, rows, _RANKS[key]) if key not in asked else None
+        if name is not None:
+            found[key] = name
+    return found
