@@ -47,8 +47,8 @@ _BLOCK = 1024
 class Calorimeter:
     """A calorimeter, its geometry, and the built-in simulation of showers in it.
 
-    The simulation is that of `physgen.systems.kernels.shower`. With the default cap of 1000 spots
-    it makes about 10,000 showers a second and core, at 1 to 256 GeV in the default medium.
+    The simulation is that of `physgen.systems.kernels.shower`: of photons, electrons and positrons.
+    It makes about 3,000 showers a second and core, at 1 to 256 GeV in the default medium.
 
     Attributes:
         binning: path of a CaloChallenge binning XML, or the name of a shipped one.
@@ -57,7 +57,10 @@ class Calorimeter:
         medium: "sampling" (absorber and active layers) or "homogeneous" (active material only).
         absorber, active: names in `physgen.systems.media.MATERIALS`.
         absorber_mm, active_mm: thickness of the layers of a sampling calorimeter.
-        resolution: a of the sampling fluctuations a/sqrt(E/GeV).
+        resolution: a of the sampling fluctuations a/sqrt(E/GeV); `None` is that of the stack of
+            absorber and active layers (`physgen.systems.media`).
+        constant_term: c of a response that differs by c from shower to shower at all energies, so
+            that (sigma/E)^2 = a^2/E + c^2.
         depths: where the layers begin and end in radiation lengths, one more than layers; empty
             means equal layers down to 25.
         energies_mev: (low, high) of a log-uniform spectrum, or the discrete energies.
@@ -67,7 +70,8 @@ class Calorimeter:
         cut_mev: readout threshold of a voxel.
         noise_mev: electronic noise of a voxel, standard deviation, before the cut.
         cross_talk: share of a voxel's energy that its neighbours see, before the cut.
-        max_spots: cap on the energy deposits of a shower; above it they grow instead.
+        max_spots: cap on the energy deposits of a shower, for speed; above it they grow instead,
+            and fewer voxels are hit than should be. `None` is no cap.
     """
 
     binning: Path = Path("calo-368.xml")
@@ -77,7 +81,8 @@ class Calorimeter:
     active: str = "liquid-argon"
     absorber_mm: float = 1.5
     active_mm: float = 4.2
-    resolution: float = 0.11
+    resolution: float | None = None
+    constant_term: float = 0.0
     depths: tuple[float, ...] = (0.0, 2.0, 7.0, 20.0, 25.0, 40.0)
     energies_mev: tuple[float, ...] = (1000.0, 256000.0)
     spectrum: Literal["log-uniform", "discrete"] = "log-uniform"
@@ -86,7 +91,7 @@ class Calorimeter:
     cut_mev: float = 1.0
     noise_mev: float = 0.0
     cross_talk: float = 0.0
-    max_spots: int = 1000
+    max_spots: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be simulated.
@@ -105,10 +110,17 @@ class Calorimeter:
             raise RecipeError(
                 f"a log-uniform spectrum needs energies_mev = [low, high], not {self.energies_mev}"
             )
-        for name in ("resolution", "cell_mm", "angle_deg", "cut_mev", "noise_mev", "cross_talk"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise RecipeError(f"{name} must be 0 or more, not {getattr(self, name)}")
-        if self.cross_talk > 1 or self.angle_deg >= 60 or self.max_spots < 1:
+        for name in (
+            *("resolution", "constant_term", "cell_mm", "angle_deg"),
+            *("cut_mev", "noise_mev", "cross_talk"),
+        ):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise RecipeError(f"{name} must be 0 or more, not {value}")
+        if self.medium == "homogeneous" and self.resolution is not None:
+            raise RecipeError("resolution: a homogeneous medium has no sampling fluctuations")
+        capped = self.max_spots is not None
+        if self.cross_talk > 1 or self.angle_deg >= 60 or (capped and self.max_spots < 1):
             raise RecipeError("cross_talk must be at most 1, angle_deg below 60, max_spots >= 1")
         if min(self.absorber_mm, self.active_mm) <= 0:
             raise RecipeError("absorber_mm and active_mm must be positive")
@@ -253,7 +265,17 @@ class Calorimeter:
             n: how many.
             seed: the same showers for the same seed, whatever the number of threads.
             condition: (n, 1) energies in MeV; `None` draws them from the spectrum.
+
+        Raises:
+            RecipeError: the binning is of particles that do not shower electromagnetically.
+            DomainError: the energies are not (n, 1), or not positive.
         """
+        if abs(self.geometry.pid) not in (11, 22):
+            raise RecipeError(
+                f"the built-in simulation makes electromagnetic showers (photons, electrons), and "
+                f"{self.binning} is for {self.geometry.name} ({self.geometry.pid}): give a file of "
+                "such showers with data.path"
+            )
         seeds = np.random.SeedSequence(seed).generate_state(n // _BLOCK + 2)
         energies = self._draw_energies(n, int(seeds[0]))
         if condition is not None:
@@ -297,7 +319,7 @@ class Calorimeter:
             cell_mm=float(self.cell_mm),
             angle=math.radians(self.angle_deg),
             fluctuates=True,
-            max_spots=int(self.max_spots),
+            max_spots=int(self.max_spots or 0),
         )
         return (
             np.array(depths, np.float64),
@@ -315,9 +337,14 @@ class Calorimeter:
         """What the parametrisation sees of the materials."""
         active = material(self.active)
         if self.medium == "homogeneous":
-            return homogeneous(active)
+            return homogeneous(active)._replace(constant=float(self.constant_term))
         return sampling(
-            material(self.absorber), active, self.absorber_mm, self.active_mm, self.resolution
+            material(self.absorber),
+            active,
+            self.absorber_mm,
+            self.active_mm,
+            self.resolution,
+            self.constant_term,
         )
 
     @property

@@ -63,12 +63,14 @@ class Geometry:
         pid: PDG code of the particle the binning is for.
         name: of that particle.
         eta: (low, high) of the incoming direction, where the file says so.
+        unused: ids of the layers without voxels, ascending.
     """
 
     layers: tuple[Layer, ...]
     pid: int = 22
     name: str = "photon"
     eta: tuple[float, float] | None = None
+    unused: tuple[int, ...] = ()
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
@@ -158,7 +160,7 @@ def write_geometry(path: Path, geometry: Geometry, overwrite: bool = False) -> N
     if geometry.eta is not None:
         attributes |= {"etaMin": repr(geometry.eta[0]), "etaMax": repr(geometry.eta[1])}
     node = ElementTree.SubElement(root, "Bin", attributes)
-    for layer in geometry.layers:
+    for layer in _with_unused(geometry):
         edges = ",".join(f"{edge:.17g}" for edge in layer.r_edges)
         ElementTree.SubElement(
             node, "Layer", id=str(layer.id), r_edges=edges, n_bin_alpha=str(layer.n_alpha)
@@ -166,6 +168,15 @@ def write_geometry(path: Path, geometry: Geometry, overwrite: bool = False) -> N
     ElementTree.indent(root)
     with atomic(path, overwrite) as part:
         part.write_bytes(ElementTree.tostring(root, encoding="utf-8") + b"\n")
+
+
+def _with_unused(geometry: Geometry) -> list[Layer]:
+    """Return all layers; the unused ones, which programs that count layers need, by their ids."""
+    layers = list(geometry.layers)
+    for number in geometry.unused:
+        place = next((i for i, x in enumerate(layers) if x.id > number), len(layers))
+        layers.insert(place, Layer(number, (0.0,), 1))
+    return layers
 
 
 def _bins(path: Path) -> list[Geometry]:
@@ -202,6 +213,7 @@ def _bin(node: ElementTree.Element, path: Path) -> Geometry:
     name = node.get("name", "")
     where = f"{path}: <Bin name={name!r}>"
     layers: list[Layer] = []
+    unused: list[int] = []
     seen: set[int] = set()
     for child in node.findall("Layer"):
         number = _integer(child, "id", f"{where} <Layer>", 0)
@@ -210,16 +222,18 @@ def _bin(node: ElementTree.Element, path: Path) -> Geometry:
             raise FormatError(f"{inside} appears twice; give each layer its own id")
         seen.add(number)
         edges = _edges(child, inside)
-        if edges != (0.0,):
+        if edges == (0.0,):
+            unused.append(number)
+        else:
             layers.append(Layer(number, edges, _integer(child, "n_bin_alpha", inside, 1)))
     if not layers:
         raise FormatError(f"{where} has no layer with voxels; each needs r_edges='0,...'")
     pid = _integer(node, "pid", where, None)
     low, high = node.get("etaMin"), node.get("etaMax")
     if low is None or high is None:
-        return Geometry(tuple(layers), pid, name)
+        return Geometry(tuple(layers), pid, name, None, tuple(sorted(unused)))
     eta = (_number(low, f"{where} attribute etaMin"), _number(high, f"{where} attribute etaMax"))
-    return Geometry(tuple(layers), pid, name, eta)
+    return Geometry(tuple(layers), pid, name, eta, tuple(sorted(unused)))
 
 
 def _edges(node: ElementTree.Element, where: str) -> tuple[float, ...]:

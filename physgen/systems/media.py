@@ -6,10 +6,20 @@ With mass fractions w of absorber and active material (Grindhammer and Peters, h
     Fs = X0/(d_absorber + d_active),   ehat = 1/(1 + 0.007 (Z_absorber - Z_active)),
 
 X0 and RM in g/cm2, Es = 21.2 MeV and Ec = 2.66 (X0 Z/A)^1.1 MeV of each material.
+
+Sampling fluctuations are those of the number of crossings of active layers (Rossi's approximation B
+with Amaldi's correction for multiple scattering, Phys. Scripta 23 (1981) 409): a track of length
+(E/Ec) X0 in all, inclined by theta, crosses N = (E/Ec) Fs <cos theta> of them, and
+
+    sigma/E = 1/sqrt(N) = a/sqrt(E),   a = sqrt(Ec / (Fs <cos theta>)),
+    <cos theta> = cos(Es/(pi Ec)).
+
+For 1.5 mm of lead and 4.2 mm of liquid argon that is 6.1%/sqrt(E/GeV); Geant4 11.4 gives 5.8%.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from physgen.errors import RecipeError, suggest
@@ -74,27 +84,46 @@ def homogeneous(active: Material) -> Medium:
         inverse_frequency=0.0,
         ehat=1.0,
         resolution=0.0,
+        constant=0.0,
         sampling=False,
     )
 
 
 def sampling(
-    absorber: Material, active: Material, absorber_mm: float, active_mm: float, resolution: float
+    absorber: Material,
+    active: Material,
+    absorber_mm: float,
+    active_mm: float,
+    resolution: float | None = None,
+    constant: float = 0.0,
 ) -> Medium:
-    """Return the effective medium of a stack; `resolution` is a of a/sqrt(E/GeV)."""
+    """Return the effective medium of a stack.
+
+    Args:
+        absorber, active: materials of the layers.
+        absorber_mm, active_mm: their thickness.
+        resolution: a of the sampling fluctuations a/sqrt(E/GeV); `None` is that of the stack.
+        constant: relative fluctuation of the response from shower to shower.
+    """
     masses = absorber_mm * absorber.density, active_mm * active.density
     w, v = masses[0] / sum(masses), masses[1] / sum(masses)
     density = sum(masses) / (absorber_mm + active_mm)
     x0 = 1 / (w / absorber.x0 + v / active.x0)
     loss = w * absorber.critical_mev / absorber.x0 + v * active.critical_mev / active.x0
     x0_mm = 10 * x0 / density
+    critical_mev = x0 * loss
+    inverse_frequency = (absorber_mm + active_mm) / x0_mm
+    if resolution is None:
+        cosine = math.cos(_SCALE_ENERGY_MEV / (math.pi * critical_mev))
+        resolution = math.sqrt(1e-3 * critical_mev * inverse_frequency / cosine)
     return Medium(
         z=w * absorber.z + v * active.z,
         x0_mm=x0_mm,
         moliere_mm=10 * _SCALE_ENERGY_MEV / loss / density,
-        critical_gev=1e-3 * x0 * loss,
-        inverse_frequency=(absorber_mm + active_mm) / x0_mm,
+        critical_gev=1e-3 * critical_mev,
+        inverse_frequency=inverse_frequency,
         ehat=1 / (1 + 0.007 * (absorber.z - active.z)),
         resolution=float(resolution),
+        constant=float(constant),
         sampling=True,
     )

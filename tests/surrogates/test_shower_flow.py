@@ -135,13 +135,17 @@ def test_the_bound_is_a_density_of_showers(tmp_path):
     path = tmp_path / "tiny.xml"
     write_geometry(path, Geometry((Layer(0, (0.0, 99.0), 1), Layer(1, (0.0, 9.0, 99.0), 1))))
     tiny = Calorimeter(
-        binning=path, depths=(0.0, 9.0, 30.0), energies_mev=(1000.0, 4000.0), max_spots=50
+        binning=path,
+        depths=(0.0, 9.0, 30.0),
+        energies_mev=(1000.0, 4000.0),
+        resolution=0.11,
+        max_spots=50,
     )
     data = tiny.simulate(4000, 1)
     torch.manual_seed(0)
     flow = ShowerFlow(tiny.schema, system=tiny, hidden=16, n_layers=2, layer_hidden=(8,), n_bins=32)
     train(flow, data, steps=10)
-    noise, n, incident = generator(1), 50000, 2000.0
+    noise, n, incident = generator(1), 50_000, 2000.0
     v0 = float(flow.showers.threshold)
 
     def cut(whole, two):

@@ -20,7 +20,7 @@ TUNGSTATE = homogeneous(material("lead-tungstate"))
 
 def simulate(medium=LEAD_ARGON, energy=20e3, n=400, depths=None, edges=(0.0, 1e9), **changes):
     """Showers in layers of one ring, everything off that `changes` does not switch on."""
-    beam = {"converts": False, "cell_mm": 0.0, "angle": 0.0, "fluctuates": False, "max_spots": 1000}
+    beam = {"converts": False, "cell_mm": 0.0, "angle": 0.0, "fluctuates": False, "max_spots": 0}
     readout = {"cross_talk": 0.0, "noise_mev": 0.0, "cut_mev": 0.0}
     n_alpha = changes.pop("n_alpha", 1)
     for options in (beam, readout):
@@ -104,6 +104,41 @@ def test_sampling_fluctuations_have_their_resolution():
     response = voxels.sum(1) / 5e3
     assert response.std() == pytest.approx(0.11 / math.sqrt(5), rel=0.05)
     assert response.mean() == pytest.approx(1, abs=0.003)
+
+
+def test_the_resolution_of_a_named_medium_is_near_that_of_geant4():
+    # Geant4 11.4, 135 periods of 1.5 mm lead and 4.2 mm liquid argon: 5.8%/sqrt(E/GeV).
+    medium = Calorimeter().effective_medium
+    assert medium.resolution == pytest.approx(0.058, rel=0.1)
+    thick = Calorimeter(absorber_mm=3.0, active_mm=8.4).effective_medium
+    assert thick.resolution == pytest.approx(math.sqrt(2) * medium.resolution)
+    assert Calorimeter(resolution=0.2).effective_medium.resolution == 0.2
+
+
+def test_a_constant_term_adds_in_quadrature():
+    medium = LEAD_ARGON._replace(constant=0.02)
+    for energy in (5.0, 500.0):
+        voxels, _ = simulate(medium, n=4000, depths=[0, 150], energy=1e3 * energy)
+        response = voxels.sum(1) / (1e3 * energy)
+        assert response.std() == pytest.approx(math.hypot(0.11 / math.sqrt(energy), 0.02), rel=0.05)
+        assert response.mean() == pytest.approx(1, abs=0.003)
+    assert Calorimeter(constant_term=0.02).effective_medium.constant == 0.02
+
+
+def test_more_energy_hits_more_voxels():
+    system = Calorimeter()
+    energies = (16e3, 64e3, 256e3)
+    hit = [(system.simulate(200, 1, torch.full((200, 1), e)).x > 0).sum() / 200 for e in energies]
+    assert hit[0] < hit[1] < hit[2]
+
+
+def test_pions_are_not_simulated_as_photons(tmp_path):
+    layers = (Layer(0, (0.0, 10.0), 1), Layer(1, (0.0, 10.0), 1))
+    for pid, name in ((211, "pion"), (-11, "positron")):
+        write_geometry(tmp_path / f"{name}.xml", Geometry(layers, pid=pid, name=name))
+    with pytest.raises(RecipeError, match=r"pion.xml is for pion \(211\).*data.path"):
+        Calorimeter(binning=tmp_path / "pion.xml", depths=()).simulate(2, 1)
+    assert len(Calorimeter(binning=tmp_path / "positron.xml", depths=()).simulate(2, 1)) == 2
 
 
 def test_photons_convert_at_an_exponential_depth():

@@ -1,4 +1,5 @@
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -20,11 +21,11 @@ layers = st.lists(
 ).map(lambda items: tuple(Layer(*item) for item in items))
 
 
-@given(layers, st.none() | st.just((0.2, 0.25)))
+@given(layers, st.none() | st.just((0.2, 0.25)), st.sets(st.integers(41, 60), max_size=4))
 @settings(max_examples=25)
-def test_a_written_geometry_reads_back_exactly(tmp_path_factory, layers, eta):
+def test_a_written_geometry_reads_back_exactly(tmp_path_factory, layers, eta, unused):
     path = tmp_path_factory.mktemp("xml") / "binning.xml"
-    geometry = Geometry(layers, pid=211, name="pion", eta=eta)
+    geometry = Geometry(layers, pid=211, name="pion", eta=eta, unused=tuple(sorted(unused)))
     write_geometry(path, geometry)
     assert read_geometry(path) == geometry
 
@@ -53,6 +54,16 @@ def test_unused_layers_are_left_out_and_ids_may_have_gaps(tmp_path):
         '<Layer id="12" r_edges="0,1" n_bin_alpha="2"/></Bin></Bins>'
     )
     assert [layer.id for layer in read_geometry(path).layers] == [0, 12]
+
+
+def test_unused_layers_are_written_where_their_ids_belong(tmp_path):
+    # The reference program counts layers by their place in the file.
+    path = tmp_path / "b.xml"
+    used = (Layer(0, (0.0, 5.0), 1), Layer(3, (0.0, 5.0), 2), Layer(12, (0.0, 1.0), 2))
+    write_geometry(path, Geometry(used, unused=(1, 2, 4, 13)))
+    ids = [int(node.get("id")) for node in ElementTree.parse(path).iter("Layer")]
+    assert ids == [0, 1, 2, 3, 4, 12, 13]
+    assert read_geometry(path).layers == used
 
 
 def test_a_file_with_several_particles_asks_which(tmp_path):

@@ -42,6 +42,8 @@ class Medium(NamedTuple):
         ehat: ratio of the responses to electrons and to minimum ionising particles; 1 if
             homogeneous.
         resolution: a of the sampling fluctuations a/sqrt(E/GeV); 0 switches them off.
+        constant: c of a response that differs by c from shower to shower at all energies, so that
+            (sigma/E)^2 = a^2/E + c^2.
         sampling: whether the corrections for sampling media apply.
     """
 
@@ -52,6 +54,7 @@ class Medium(NamedTuple):
     inverse_frequency: float
     ehat: float
     resolution: float
+    constant: float
     sampling: bool
 
 
@@ -63,7 +66,7 @@ class Beam(NamedTuple):
         cell_mm: side of the square in which the axis enters, uniformly.
         angle: largest polar angle of the axis in radian; angle and azimuth are uniform.
         fluctuates: whether ln T and ln alpha are drawn or set to their means.
-        max_spots: largest number of spots in a shower.
+        max_spots: largest number of spots in a shower; 0 is no limit.
     """
 
     converts: bool
@@ -273,7 +276,7 @@ def showers(
     result = np.empty((n, n_voxels), np.float32)
     starts = np.empty(n)
     row = np.empty(n_voxels)
-    parts = np.empty(beam.max_spots + 2)
+    parts = np.empty(1024)
     variance = medium.resolution * medium.resolution
     for i in range(n):
         row[:] = 0.0
@@ -281,11 +284,17 @@ def showers(
         peak, alpha, factor = draw_profile(energy, medium, beam)
         beta = (alpha - 1.0) / peak
         spots, spot_peak, spot_alpha = spot_factors(energy, medium)
-        spots = min(spots, float(beam.max_spots))
+        if beam.max_spots > 0:
+            spots = min(spots, float(beam.max_spots))
+        if spots + 2 > len(parts):
+            parts = np.empty(2 * int(spots))
         alpha_s = alpha * spot_alpha
         beta_s = (alpha_s - 1.0) / (peak * spot_peak)
         start = np.random.exponential(9.0 / 7.0) if beam.converts else 0.0  # noqa: NPY002
         starts[i] = start
+        response = 1e3
+        if medium.constant > 0.0:
+            response *= max(1.0 + medium.constant * np.random.normal(), 0.0)  # noqa: NPY002
         x0 = (np.random.random() - 0.5) * beam.cell_mm  # noqa: NPY002
         y0 = (np.random.random() - 0.5) * beam.cell_mm  # noqa: NPY002
         slope = math.tan(np.random.random() * beam.angle)  # noqa: NPY002
@@ -331,7 +340,7 @@ def showers(
                         first_voxel[layer],
                     )
                     if voxel >= 0:
-                        row[voxel] += 1e3 * deposit * parts[k] / total
+                        row[voxel] += response * deposit * parts[k] / total
             if readout.cross_talk > 0.0:
                 n_r = len(radii) - 1
                 add_cross_talk(row, readout.cross_talk, first_voxel[layer], n_r, n_alpha[layer])
