@@ -119,9 +119,10 @@ class Calorimeter:
                 raise RecipeError(f"{name} must be 0 or more, not {value}")
         if self.medium == "homogeneous" and self.resolution is not None:
             raise RecipeError("resolution: a homogeneous medium has no sampling fluctuations")
-        capped = self.max_spots is not None
-        if self.cross_talk > 1 or self.angle_deg >= 60 or (capped and self.max_spots < 1):
-            raise RecipeError("cross_talk must be at most 1, angle_deg below 60, max_spots >= 1")
+        if self.cross_talk > 1 or self.angle_deg >= 60:
+            raise RecipeError("cross_talk must be at most 1, angle_deg below 60")
+        if self.max_spots is not None and self.max_spots < 1:
+            raise RecipeError(f"max_spots must be 1 or more, not {self.max_spots}")
         if min(self.absorber_mm, self.active_mm) <= 0:
             raise RecipeError("absorber_mm and active_mm must be positive")
 
