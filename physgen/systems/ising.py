@@ -141,10 +141,11 @@ class Ising:
         """Draw `n` configurations, far enough apart in Monte Carlo time to be independent.
 
         In the disordered phase without a field by 64 bit-packed Metropolis chains, 10 + 20 xi^2
-        sweeps apart (xi the exact correlation length). Else by cluster updates, each configuration
-        about 10 N sites after the last (and, in a field, which rejects clusters, 100 Metropolis
-        sweeps), and turned round at random where there is no field: between neighbours |m| and E
-        then correlate by about 0.01 on 16x16 at Tc.
+        sweeps apart (xi the exact correlation length), some of which leave out half of the flips,
+        so that the chains forget themselves at any temperature. Else by cluster updates, each
+        configuration about 10 N sites after the last (and, in a field, which rejects clusters, 100
+        Metropolis sweeps), and turned round at random where there is no field: between neighbours
+        |m| and E then correlate by about 0.01 on 16x16 at Tc.
         """
         even = not any(length % 2 for length in self.shape)
         xi = self._correlation_length() if self.field == 0 and even else math.inf

@@ -86,6 +86,16 @@ def test_kaufman_tends_to_onsager_and_overflows_nowhere():
     assert kaufman(6, 17, 2.2) == pytest.approx(kaufman(17, 6, 2.2))
 
 
+@pytest.mark.parametrize("temperature", [1e-6, 1e-3, 0.05])
+def test_all_spins_are_aligned_near_zero_temperature(temperature):
+    """Two ground states: F = -2 N - T ln 2, and nothing else within reach."""
+    exact = Ising(temperature=temperature).exact()
+    assert exact["E/N"] == pytest.approx(-2, abs=1e-12)
+    assert exact["F/N"] == pytest.approx(-2 - temperature * np.log(2) / 256, rel=1e-12)
+    assert exact["C/N"] == pytest.approx(0, abs=1e-12)
+    assert np.isfinite(list(exact.values())).all()
+
+
 SWEEPS = {
     "checkerboard": ((2, 4), 3.0, 0.0, (0, 60)),
     "checkerboard in a field": ((2, 4), 4.0, 0.4, (0, 60)),
@@ -155,7 +165,14 @@ def test_the_same_seed_gives_the_same_chain_and_another_another():
 
 @pytest.mark.parametrize(
     ("temperature", "field", "stride"),
-    [(CRITICAL_TEMPERATURE, 0.0, 1), (2.0, 0.0, 1), (3.0, 0.0, 64), (2.3, 0.1, 1)],
+    [
+        (CRITICAL_TEMPERATURE, 0.0, 1),
+        (2.0, 0.0, 1),
+        (3.0, 0.0, 64),
+        (10.0, 0.0, 64),
+        (1000.0, 0.0, 64),
+        (2.3, 0.1, 1),
+    ],
 )
 def test_simulated_configurations_are_independent(temperature, field, stride):
     n = 6400

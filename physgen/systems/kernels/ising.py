@@ -14,9 +14,11 @@ Three kernels leave it invariant:
   decided: replicas never share a number, which would correlate them.
 
 Lattices of even lengths are swept in checkerboard order, each colour in an array of its own, so
-that the sites of a row and their neighbours are contiguous and the loops become vector code. In
-every half sweep one row, drawn at random, is left alone: flips that cost nothing are certain, so
-that stripes of one site, which cost nothing anywhere, would otherwise turn round for ever.
+that the sites of a row and their neighbours are contiguous and the loops become vector code. Flips
+that cost nothing are certain, and at high temperatures nearly all are, so that stripes of one site,
+or the whole lattice, would turn round for ever. Therefore `metropolis` leaves one row, drawn at
+random, alone in every half sweep, and `metropolis_64` leaves out half of the flips in some sweeps,
+drawn for every spin of every replica.
 
 Random numbers are SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): the state is a counter, one draw
 does not wait for the one before. It is an array of one uint64 that the kernels advance in place:
@@ -41,6 +43,8 @@ _NONE, _ALL = np.uint64(0), np.uint64(0xFFFFFFFFFFFFFFFF)
 _TO_UNIT = 2.0**-53
 _ROUNDS = 40
 """Bits of an acceptance probability that `metropolis_64` compares."""
+_LAZY = 4
+"""Of so many sweeps of `metropolis_64` one leaves out half of the flips."""
 _STRIP = 32
 """Words that `metropolis_64` decides together: long enough for vector code, short enough that the
 last undecided replica does not hold up many."""
@@ -266,7 +270,8 @@ def metropolis_64(
 ) -> None:
     """Sweep 64 replicas in place: bit r of words[i, j] is set where replica r has spin +1.
 
-    Both lengths are even. Acceptance to 2^-40.
+    Both lengths are even. Acceptance to 2^-40. In the first of every `_LAZY` sweeps each flip is
+    left out with probability 1/2.
     """
     colours = _split(words)
     rows, half = words.shape[0], words.shape[1] // 2
@@ -277,14 +282,10 @@ def metropolis_64(
     one, none = np.empty(_STRIP, np.uint64), np.empty(_STRIP, np.uint64)
     open_, flip = np.empty(_STRIP, np.uint64), np.empty(_STRIP, np.uint64)
     counter = state[0]
-    for _ in range(n_sweeps):
+    for sweep in range(n_sweeps):
         for colour in range(2):
             mine, other = colours[colour], colours[1 - colour]
-            counter += _STRIDE
-            idle = _choose(_mix(counter), rows)
             for i in range(rows):
-                if i == idle:
-                    continue
                 start_shifted = 2 * ((i + colour) & 1)
                 up, down = (i - 1 if i > 0 else rows - 1), (i + 1 if i + 1 < rows else 0)
                 for start in range(0, half, _STRIP):
@@ -316,6 +317,10 @@ def metropolis_64(
                         counter += np.uint64(n) * _STRIDE
                         if left == _NONE:
                             break
+                    if sweep % _LAZY == 0:
+                        for j in range(n):
+                            flip[j] &= _mix(counter + np.uint64(j + 1) * _STRIDE)
+                        counter += np.uint64(n) * _STRIDE
                     for j in range(n):
                         here[j] ^= flip[j]
                 mine[i, 0] = mine[i, half]
