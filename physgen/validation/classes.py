@@ -19,10 +19,10 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.validation.comparison import Comparison, Role
-from physgen.validation.distances import tail_probability
 from physgen.validation.features import Embedded
 from physgen.validation.halving import halved
 from physgen.validation.means import pull
+from physgen.validation.permutation import sequential
 from physgen.validation.scorecard import Curve, Row, at_least, beside, within
 
 Array = NDArray[float64]
@@ -120,13 +120,14 @@ def share_rows(embedded: Embedded, minimum: float | None) -> list[Row]:
         f"class shares {role}": (tuple(map(float, range(n_classes))), tuple(share.tolist()))
         for role, share in shares.items()
     }
+    errors = {role: math.sqrt(share * (1 - share) / n) for role, share in least.items()}
     smallest_share = beside(
         "smallest class share",
         "coverage",
         least,
-        {role: math.sqrt(share * (1 - share) / n) for role, share in least.items()},
+        errors,
         tolerance=minimum,
-        verdict=at_least(least["generated"], minimum),
+        verdict=at_least(least["generated"], errors["generated"], minimum),
         note=note if minimum is None else f"{note}; the limit is a minimum",
         concern=f"mode collapse: too few of classes {few}; {ADVICE}" if few else "",
         curves=curves,
@@ -149,11 +150,14 @@ def _variation_row(counts: Mapping[Role, NDArray[np.int64]], n: int, exchangeabl
         value[role] = float(_variation(count, truth, n))
         ours, theirs = (generator.multinomial(n, c / n, 200) for c in (count, truth))
         error[role] = float(_variation(ours, theirs, n).std())
-    # Which of the pooled rows are called true: permutation, without the rows.
-    null = generator.multivariate_hypergeometric(counts["generated"] + truth, n, 1000)
-    p_value = tail_probability(
-        value["generated"], _variation(counts["generated"] + truth - null, null, n)
-    )
+    pooled = counts["generated"] + truth
+
+    def draw(index: int) -> Array:
+        """Call n of the pooled rows true: permutations, without the rows."""
+        null = np.random.default_rng([1, index]).multivariate_hypergeometric(pooled, n, 500)
+        return _variation(pooled - null, null, n)[:, None]
+
+    p_value = float(sequential(np.array([value["generated"]]), draw)[0])
     return beside(
         "class shares, total variation",
         "coverage",

@@ -84,7 +84,7 @@ class Coverage:
                 value,
                 error,
                 tolerance=self.minimum,
-                verdict=at_least(covered, self.minimum),
+                verdict=at_least(covered, error["generated"], self.minimum),
                 note=note,
                 concern=concern,
             ),

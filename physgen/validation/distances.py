@@ -5,27 +5,26 @@ With cumulative distributions F, G and histograms p, q of unit sum:
     W1  = int |F(x) - G(x)| dx                     (Wasserstein, in the unit of x; exact in 1D)
     KS  = max_x |F(x) - G(x)|                      (Kolmogorov-Smirnov)
     S   = 1/2 sum_bins (p - q)^2 / (p + q)         (separation power; CaloChallenge, 2410.21611)
-    MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y)  (Gretton et al. 2012, unbiased: no i = j terms)
 
 Weights are normalised to a mean of one within each sample and may be negative. p-values are those
-of permutations of whole rows (value with its weight).
+of `physgen.validation.permutation`: exact for rows without weights, asymptotic for others.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy import float64
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import pearson3
 
 from physgen.errors import DomainError
+from physgen.validation.permutation import MOST, Relabelling
 
 Array = NDArray[float64]
-CHUNK = 200_000
-"""Numbers handled at once when permuting: fits the cache, changes no result."""
+FINE = 200
+"""Bins in which W1 and KS are resampled."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +38,17 @@ class Distances:
 
 @dataclass(frozen=True)
 class Resampled:
-    """One-dimensional distances under permutation and bootstrap.
+    """One-dimensional distances under relabelling and bootstrap.
 
     Attributes:
-        observed: of the samples themselves.
-        p_value: of the hypothesis of one common distribution, by permutation.
+        p_value: of the hypothesis of one common distribution; `None` where it was not tested.
         error: standard deviation under resampling of both samples.
+        exact: whether the p-values are exact, or asymptotic (weights, groups).
     """
 
-    observed: Distances
-    p_value: Distances
+    p_value: Distances | None
     error: Distances
+    exact: bool
 
 
 def wasserstein(
@@ -87,8 +86,7 @@ def compare(
     edges: ArrayLike | None = None,
 ) -> Distances:
     """Return all three distances of two (N,), (M,) samples; `a` is the truth that sets the bins."""
-    pool = _Pool(a, b, weight_a, weight_b, edges)
-    return _single(pool.distances(pool.first[None, :]))
+    return _Pool(a, b, weight_a, weight_b, edges).distances()
 
 
 def resample(
@@ -100,63 +98,142 @@ def resample(
     seed: int,
     group_a: ArrayLike | None = None,
     group_b: ArrayLike | None = None,
-    edges: ArrayLike | None = None,
-    n_permutations: int = 200,
+    tested: bool = True,
     n_bootstraps: int = 50,
 ) -> Resampled:
-    """Return the three distances with permutation p-values and bootstrap errors.
+    """Return p-values and bootstrap errors of the three distances.
 
-    Arguments as in `compare`. Where one sample is weighted and the other is not, rows are
-    exchangeable only to leading order. Rows that share a key of `group_a` or `group_b`, (N,) and
-    (M,), are resampled together; their p-values mean nothing, since rows are not exchangeable.
+    Both are those of the distances between histograms in `FINE` bins of equal pooled content (the
+    values themselves, where they are fewer), the separation power in `bin_edges` of the pooled
+    values, its p-value that of sum (p - q)^2 / pooled share. Rows that share a key of `group_a` or
+    `group_b`, (N,) and (M,), stay together. Where no relabelling reaches what was observed, the
+    p-value is a bound: the statistic can only be as large as it is if |F - G|, or |p - q|, is large
+    at one threshold at least. `tested` says whether p-values are asked for.
     """
-    pool = _Pool(a, b, weight_a, weight_b, edges)
-    together = pool.together(_keys(group_a, a), _keys(group_b, b))
-    generator = np.random.default_rng(seed)
-    observed = pool.distances(pool.first[None, :])[:, 0]
-    rows = max(1, CHUNK // len(pool.first))
-    null, parts = [], []
-    for start in range(0, n_permutations, rows):
-        n = min(rows, n_permutations - start)
-        labels = generator.permuted(np.broadcast_to(pool.first, (n, len(pool.first))), axis=1)
-        null.append(pool.distances(labels))
-    for start in range(0, n_bootstraps, rows):
-        n = min(rows, n_bootstraps - start)
-        times = generator.poisson(1.0, (n, int(together.max()) + 1)).take(together, axis=1)
-        parts.append(pool.distances(np.broadcast_to(pool.first, times.shape), times))
-    return Resampled(
-        Distances(*observed.tolist()),
-        Distances(*map(tail_probability, observed, np.concatenate(null, axis=1))),
-        Distances(*np.concatenate(parts, axis=1).std(1, ddof=1).tolist()),
+    first, second = _finite(a, weight_a, "first"), _finite(b, weight_b, "second")
+    relabelling = Relabelling(
+        len(first[0]),
+        len(second[0]),
+        weights=(first[1], second[1]),
+        groups=(_keys(group_a, a), _keys(group_b, b)),
+        seed=seed,
     )
+    values = np.concatenate([first[0], second[0]])
+    bins = _Bins.of(values)
+    sums = relabelling.counts(bins.numbers(values), bins.n)
+    bins = bins.with_content(sums.sum(0) / len(values))
+    shares = relabelling.resampled(sums, n_bootstraps)
+    error = Distances(*bins.distances(*shares).std(0, ddof=1).tolist())
+    if not tested or not relabelling.usable:
+        return Resampled(None, error, relabelling.exact)
+    p_values = relabelling.p_values(sums, bins.statistics)
+    for i in range(3):
+        if p_values[i] * MOST < 1:
+            p_values[i] = min(p_values[i], bins.bound(relabelling, sums, i))
+    return Resampled(Distances(*p_values.tolist()), error, relabelling.exact)
 
 
-def _keys(group: ArrayLike | None, values: ArrayLike) -> NDArray[np.int64]:
-    """Return the keys of (N,) rows, each its own where there are no groups."""
-    found: NDArray[np.int64] = np.arange(np.size(values)) if group is None else np.asarray(group)
-    return found
+def _keys(group: ArrayLike | None, values: ArrayLike) -> NDArray[np.int64] | None:
+    """Return the keys of the finite values."""
+    if group is None:
+        return None
+    finite = np.isfinite(np.asarray(values, dtype=float64).ravel())
+    return np.asarray(np.asarray(group)[finite], dtype=np.int64)
 
 
-def tail_probability(observed: float, null: Array) -> float:
-    """Return the probability of reaching `observed`, from (n,) values under the null hypothesis.
+@dataclass(frozen=True)
+class _Bins:
+    """Fine bins of the pooled values, and the distances as functions of their contents.
 
-    The observed value counts as one of them: p >= 1 / (n + 1). Where it exceeds them all, the tail
-    is that of a Pearson type III distribution with their first three moments (Minas & Montana,
-    1307.5238), so that p-values far below 1 / n can be told apart and corrected for multiplicity.
+    Attributes:
+        thresholds: (K - 1,), ascending: bin i holds thresholds[i - 1] <= x < thresholds[i].
+        gaps: (K - 1,), the widths that W1 gives to F - G at the thresholds.
+        starts: of the coarse bins of the separation power.
+        content: (K,), shares of the pooled rows.
     """
-    # Equal up to rounding counts as reached: ties are frequent in discrete samples.
-    reached = int((null >= observed * (1 - 1e-12)).sum())
-    empirical = (reached + 1) / (len(null) + 1)
-    deviation = null.std()
-    if reached > 0 or deviation == 0:
-        return empirical
-    skewness = float(np.mean((null - null.mean()) ** 3) / deviation**3)
-    tail = float(pearson3.sf((observed - null.mean()) / deviation, skewness))
-    return min(empirical, max(tail, 1e-300))
+
+    thresholds: Array
+    gaps: Array
+    starts: NDArray[np.int64]
+    content: Array
+
+    @classmethod
+    def of(cls, values: Array) -> _Bins:
+        """Place the thresholds by (N,) pooled values alone, not by which sample they are of."""
+        unique = np.unique(values)
+        fine = unique[1:]
+        if len(unique) > FINE:
+            tails = 10 * 2.0 ** np.arange(20) / len(values)
+            tails = tails[tails < 1 / FINE]
+            shares = np.unique([*np.linspace(0, 1, FINE + 1)[1:-1], *tails, *(1 - tails)])
+            fine = np.unique(np.quantile(values, shares, method="lower"))
+            fine = fine[fine > unique[0]]
+        coarse = bin_edges(values)[1:-1]
+        coarse = coarse[(coarse > unique[0]) & (coarse <= unique[-1])]
+        coarse = np.unique(unique[np.searchsorted(unique, coarse)])  # An edge between the same two.
+        thresholds = np.unique(np.concatenate([fine, coarse]))
+        starts = np.concatenate([[0], np.searchsorted(thresholds, coarse) + 1])
+        gaps = np.diff(thresholds, prepend=unique[0])
+        return cls(thresholds, gaps, starts.astype(np.int64), np.empty(0))
+
+    @property
+    def n(self) -> int:
+        return len(self.thresholds) + 1
+
+    def with_content(self, content: Array) -> _Bins:
+        return replace(self, content=content)
+
+    def numbers(self, values: Array) -> NDArray[np.int64]:
+        """Return (N,), the bin of each value."""
+        return np.searchsorted(self.thresholds, values, side="right")
+
+    def statistics(self, difference: Array) -> Array:
+        """Return (n, 3) statistics for the test from (n, K) differences of shares."""
+        cumulative = np.abs(np.cumsum(difference, axis=1)[:, :-1])
+        coarse = np.add.reduceat(difference, self.starts, axis=1)
+        return np.stack(
+            [
+                cumulative @ self.gaps,
+                cumulative.max(1, initial=0.0),
+                coarse**2 @ self._inverse_content,
+            ],
+            axis=1,
+        )
+
+    @property
+    def _inverse_content(self) -> Array:
+        content = np.add.reduceat(self.content, self.starts)
+        return np.where(content > 0, 1 / np.where(content > 0, content, 1.0), 0.0)
+
+    def distances(self, p: Array, q: Array) -> Array:
+        """Return (n, 3) distances from (n, K) shares of two samples."""
+        found = self.statistics(p - q)
+        p, q = (np.add.reduceat(share, self.starts, axis=1) for share in (p, q))
+        filled = p + q != 0
+        terms = np.where(filled, (p - q) ** 2 / np.where(filled, np.abs(p + q), 1.0), 0.0)
+        found[:, 2] = terms.sum(1) / 2
+        return found
+
+    def bound(self, relabelling: Relabelling, sums: Array, which: int) -> float:
+        """Bound the p-value of statistic number `which`, 0 to 2."""
+        ours, theirs = relabelling.means(sums)
+        observed = self.statistics((ours - theirs)[None, :])[0, which]
+        if which == 2:
+            coarse = np.add.reduceat(sums, self.starts, axis=1)
+            inverse = self._inverse_content
+            used = inverse > 0
+            level = np.sqrt(observed / (used.sum() * inverse[used]))
+            return relabelling.tail(coarse[:, used], level)
+        cumulative = np.cumsum(sums, axis=1)[:, :-1]
+        if which == 1:
+            return relabelling.tail(cumulative, np.full(cumulative.shape[1], observed))
+        below = np.clip(np.cumsum(self.content)[:-1], 0.0, 1.0)
+        spread = np.sqrt(below * (1 - below)) + 1e-12
+        return relabelling.tail(cumulative, observed * spread / float(spread @ self.gaps))
 
 
 class _Pool:
-    """Both samples sorted together once, so that a relabelling costs two cumulative sums."""
+    """Both samples sorted together."""
 
     def __init__(
         self,
@@ -174,40 +251,27 @@ class _Pool:
         values = values[order]
         self.steps = np.diff(values)
         self.last = np.flatnonzero(np.append(self.steps > 0, True))  # of each run of equal values
-        self.finite = [np.isfinite(np.asarray(x, dtype=float64).ravel()) for x in (a, b)]
-        self.order = order
         edges = bin_edges(*first) if edges is None else np.asarray(edges, dtype=float64)
         self.cuts = np.searchsorted(values, edges[1:-1], side="left")
 
-    def together(self, keys_a: NDArray[np.int64], keys_b: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the numbers of the groups of the pooled rows; no group is in both samples."""
-        numbers, begin = [], 0
-        for keys, finite in zip((keys_a, keys_b), self.finite, strict=True):
-            found = np.unique(keys[finite], return_inverse=True)[1] + begin
-            begin = int(found.max()) + 1
-            numbers.append(found)
-        return np.concatenate(numbers)[self.order]
-
-    def distances(self, labels: NDArray[np.bool_], times: NDArray[np.int64] | None = None) -> Array:
-        """Return (3, n) distances for (n, N) labels, true for the first sample."""
-        weights = self.weights if times is None else self.weights * times
-        ours = np.cumsum(np.where(labels, weights, 0.0), axis=1)
-        theirs = np.cumsum(weights, axis=-1) - ours
-        # A resampling of few rows may hold none of them.
-        totals = [np.where(part[:, -1:] == 0, 1.0, part[:, -1:]) for part in (ours, theirs)]
-        parts = [ours / totals[0], theirs / totals[1]]
-        difference = np.abs(parts[0] - parts[1])
-        p, q = (self._histogram(part) for part in parts)
+    def distances(self) -> Distances:
+        """Return the three distances."""
+        ours = np.cumsum(np.where(self.first, self.weights, 0.0))
+        theirs = np.cumsum(self.weights) - ours
+        ours, theirs = ours / ours[-1], theirs / theirs[-1]
+        difference = np.abs(ours - theirs)
+        p, q = self._histogram(ours), self._histogram(theirs)
         filled = p + q != 0
         squares = np.where(filled, (p - q) ** 2 / np.where(filled, np.abs(p + q), 1.0), 0.0)
-        return np.stack(
-            [difference[:, :-1] @ self.steps, difference[:, self.last].max(1), squares.sum(1) / 2]
+        return Distances(
+            float(difference[:-1] @ self.steps),
+            float(difference[self.last].max()),
+            float(squares.sum() / 2),
         )
 
     def _histogram(self, cumulative: Array) -> Array:
-        padded = np.concatenate([np.zeros((len(cumulative), 1)), cumulative], axis=1)
-        inner = padded[:, np.concatenate([[0], self.cuts, [padded.shape[1] - 1]])]
-        return np.diff(inner, axis=1)
+        padded = np.concatenate([[0.0], cumulative])
+        return np.diff(padded[np.concatenate([[0], self.cuts, [len(padded) - 1]])])
 
 
 def bin_edges(truth: ArrayLike, weight: ArrayLike | None = None, n_bins: int = 50) -> Array:
@@ -252,77 +316,3 @@ def _finite(values: ArrayLike, weight: ArrayLike | None, which: str) -> tuple[Ar
             "NaN and its weights"
         )
     return x, w / w.mean()
-
-
-def _normalised(weight: ArrayLike | None, n: int) -> Array:
-    w = np.ones(n) if weight is None else np.asarray(weight, dtype=float64)
-    return np.asarray(w / w.mean())
-
-
-def _single(columns: Array) -> Distances:
-    return Distances(*columns[:, 0].tolist())
-
-
-@dataclass(frozen=True)
-class MaximumMean:
-    """The squared maximum mean discrepancy, its error and its permutation p-value."""
-
-    value: float
-    error: float
-    p_value: float
-    bandwidth: float
-
-
-def maximum_mean_discrepancy(
-    a: ArrayLike,
-    b: ArrayLike,
-    weight_a: ArrayLike | None = None,
-    weight_b: ArrayLike | None = None,
-    *,
-    seed: int,
-    bandwidth: float | None = None,
-    n_permutations: int = 200,
-) -> MaximumMean:
-    """Return the unbiased MMD^2 of (N, F) and (M, F) with k = exp(-|x - y|^2 / 2 bandwidth^2).
-
-    The default bandwidth is the median distance within the pooled sample. Memory and time grow as
-    (N + M)^2: pass a few thousand rows.
-    """
-    x, y = np.asarray(a, dtype=float64), np.asarray(b, dtype=float64)
-    n = len(x)
-    weights = np.concatenate([_normalised(weight_a, n), _normalised(weight_b, len(y))])
-    pooled = np.concatenate([x, y])
-    norms = (pooled**2).sum(1)
-    squares = np.maximum(norms[:, None] + norms[None, :] - 2 * pooled @ pooled.T, 0.0)
-    if bandwidth is None:
-        stride = max(1, len(pooled) // 1000)
-        part = squares[::stride, ::stride]
-        bandwidth = float(np.sqrt(np.median(part[np.triu_indices(len(part), 1)]))) or 1.0
-    kernel = np.exp(squares / (-2 * bandwidth**2))
-    np.fill_diagonal(kernel, 0.0)
-    generator = np.random.default_rng(seed)
-    first = np.arange(len(pooled)) < n
-    labels = np.broadcast_to(first, (n_permutations, len(pooled)))
-    labels = np.concatenate([first[None, :], generator.permuted(labels, axis=1)])
-    values = _quadratic(kernel, weights, labels)
-    p_value = tail_probability(values[0], values[1:])
-    # First-order (Hoeffding) term of the variance; the permutations give the degenerate rest.
-    signed = np.where(first, weights / weights[:n].sum(), -weights / weights[n:].sum())
-    witness = 2 * (kernel @ signed) * np.where(first, 1.0, -1.0) * weights
-    linear = witness[:n].var() / n + witness[n:].var() / len(y)
-    error = float(np.sqrt(linear + values[1:].var()))
-    return MaximumMean(float(values[0]), error, p_value, bandwidth)
-
-
-def _quadratic(kernel: Array, weights: Array, labels: NDArray[np.bool_]) -> Array:
-    """Return MMD^2 for each (N,) row of labels; the diagonal of the kernel is zero."""
-    u, v = np.where(labels, weights, 0.0), np.where(labels, 0.0, weights)
-    ku, kv = u @ kernel, v @ kernel
-    pairs_u = u.sum(1) ** 2 - (u**2).sum(1)
-    pairs_v = v.sum(1) ** 2 - (v**2).sum(1)
-    result: Array = (
-        (ku * u).sum(1) / pairs_u
-        + (kv * v).sum(1) / pairs_v
-        - 2 * (ku * v).sum(1) / (u.sum(1) * v.sum(1))
-    )
-    return result

@@ -20,8 +20,8 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.validation.comparison import Comparison
-from physgen.validation.distances import tail_probability
 from physgen.validation.halving import halved
+from physgen.validation.permutation import Relabelling
 from physgen.validation.scorecard import Row, beside, within
 
 Array = NDArray[float64]
@@ -35,11 +35,9 @@ class Frechet:
     """Frechet distance of the features in units of the truth's variance; see `features`.
 
     Attributes:
-        permutations: for the p-value.
         tolerance: limit on value + 2 sigma.
     """
 
-    permutations: int = 100
     tolerance: float | None = None
 
     def rows(self, comparison: Comparison) -> list[Row]:
@@ -60,17 +58,14 @@ class Frechet:
         note = embedded.note
         if len(truth) < ROWS_PER_FEATURE * truth.shape[1]:
             note += "; few rows for so many features: mostly the bias that the floor shows"
-        p_value = None
-        if embedded.exchangeable:
-            null = permuted(truth, ours, self.permutations, comparison.seed)
-            p_value = tail_probability(value["generated"], null)
+        chance = p_value(truth, ours, comparison.seed) if embedded.exchangeable else None
         return [
             beside(
                 "Frechet distance",
                 "frechet",
                 value,
                 error,
-                p_value=p_value,
+                p_value=chance,
                 tolerance=self.tolerance,
                 verdict=within(value["generated"], error["generated"], self.tolerance),
                 note=note,
@@ -100,15 +95,28 @@ def between_normals(
     return float(max(np.sum((mean_a - mean_b) ** 2) + traces - 2 * overlap, 0.0))
 
 
-def permuted(a: Array, b: Array, n_permutations: int, seed: int) -> Array:
-    """Return (n_permutations,) distances of the pooled rows, divided at random."""
-    generator = np.random.default_rng(seed)
+def p_value(a: Array, b: Array, seed: int) -> float:
+    """Return the p-value of exchangeable (N, F) and (M, F) rows: exact, by permutation.
+
+    The statistic is the distance to second order in the differences of the moments, in the
+    eigenvectors of the pooled covariance with its eigenvalues l,
+
+        |dm|^2 + sum_ij dC_ij^2 / 2 (l_i + l_j).
+    """
     pooled = np.concatenate([a, b])
-    null = []
-    for _ in range(n_permutations):
-        rows = generator.permutation(len(pooled))
-        null.append(frechet_distance(pooled[rows[: len(a)]], pooled[rows[len(a) :]]))
-    return np.array(null)
+    centred = pooled - pooled.mean(0)
+    values, vectors = np.linalg.eigh(centred.T @ centred / len(pooled))
+    values = np.maximum(values, 1e-6 * values[-1])
+    rows = centred @ vectors
+    relabelling = Relabelling(len(a), len(b), seed=seed)
+    sums, scales = [relabelling.sums(rows)], [np.ones(len(values))]
+    for i in range(len(values)):
+        sums.append(relabelling.sums(rows[:, i : i + 1] * rows[:, i:]))
+        twice = np.where(np.arange(i, len(values)) == i, 1.0, 2.0)
+        scales.append(twice / (2 * (values[i] + values[i:])))
+    scale = np.concatenate(scales)
+    found = relabelling.p_values(np.concatenate(sums, axis=1), lambda d: (d**2 @ scale)[:, None])
+    return float(found[0])
 
 
 def _distance(a: Array, b: Array) -> Array:

@@ -10,8 +10,9 @@ from physgen.validation.frechet import Frechet
 from physgen.validation.importance import Importance
 from physgen.validation.likelihood import Likelihood
 from physgen.validation.means import Means
+from physgen.validation.mmd import MaximumMeanDiscrepancy
 from physgen.validation.neighbours import NearestNeighbour
-from physgen.validation.shapes import Histograms, MaximumMeanDiscrepancy
+from physgen.validation.shapes import Histograms
 
 __all__ = [
     "ClassifierTest",

@@ -224,16 +224,31 @@ def holm(p_values: Sequence[float], level: float) -> list[bool]:
     return rejected
 
 
-def within(bias: float, error: float, limit: float | None) -> Verdict:
-    """Judge |bias| + 2 sigma against a stated limit; what is not finite fails."""
+def within(bias: float, error: float, limit: float | None, floor: float = 0.0) -> Verdict:
+    """Judge |bias| + 2 sigma against a stated limit; what is not finite fails.
+
+    Samples so few that even a perfect surrogate would not pass (floor + 2 sigma is above the limit)
+    show nothing as long as the bias may lie within the limit: neither pass nor fail.
+
+    Args:
+        bias: of what should be 0, or a distance.
+        error: its standard deviation.
+        limit: what |bias| may be; `None` is none.
+        floor: what a perfect surrogate would get from as many samples.
+    """
     if limit is None:
         return "info"
-    return "pass" if abs(bias) + 2 * error <= limit else "fail"
+    if abs(bias) + 2 * error <= limit:
+        return "pass"
+    unresolved = floor + 2 * error > limit and abs(bias) - floor - 2 * error <= limit
+    return "info" if unresolved else "fail"
 
 
-def at_least(value: float, minimum: float | None) -> Verdict:
-    """Judge what must not be small."""
-    return "info" if minimum is None else "pass" if value >= minimum else "fail"
+def at_least(value: float, error: float, minimum: float | None) -> Verdict:
+    """Judge value - 2 sigma of what must not be small; what is not finite fails."""
+    if minimum is None:
+        return "info"
+    return "pass" if value - 2 * error >= minimum else "fail"
 
 
 def beside(

@@ -1,56 +1,49 @@
-"""Shapes of distributions: histograms of observables, their correlations, a kernel on all of them.
+"""Shapes of distributions: distances between the histograms of every observable.
 
-Distances are one-sided, so that they are judged by a permutation test (samples corrected to be
-exact) or by value + 2 sigma against a stated tolerance, beside the same between two truth samples.
+Distances are one-sided, so that they are judged by a test (samples that claim to be exact) or by
+value + 2 sigma against a stated tolerance, beside the same between two truth samples.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import astuple, dataclass
 
 import numpy as np
 from numpy import float64
 from numpy.typing import NDArray
 
-from physgen.batch import Batch
-from physgen.errors import DomainError, InputError
-from physgen.validation.comparison import Comparison, Measured, evenly
-from physgen.validation.distances import (
-    Distances,
-    MaximumMean,
-    bin_edges,
-    compare,
-    maximum_mean_discrepancy,
-    resample,
-)
+from physgen.errors import DomainError
+from physgen.validation.comparison import Comparison, Measured, Role
+from physgen.validation.distances import Distances, Resampled, bin_edges, compare, resample
 from physgen.validation.means import refuse_unknown
 from physgen.validation.scorecard import Row, within
 from physgen.validation.uncertainty import gamma_method
 
 Array = NDArray[float64]
-_KINDS = {"W1": "wasserstein", "KS": "kolmogorov_smirnov", "separation": "separation"}
+_KINDS = ("W1", "KS", "separation")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Histograms:
-    """W1, KS and separation power of every observable; of one with bins, the mean over its bins.
+    """W1, KS and separation power of every observable; of one with bins, those of its worst bin.
+
+    The worst bin of several is the one whose value + 2 sigma is largest. Its p-value is that of the
+    bin that is least probable, times the number of bins (Bonferroni).
 
     Samples that carry chains are thinned to 2 tau_int for the error, and have no p-value: a chain
     that rejects repeats its samples, so that thinning does not make them exchangeable with others.
-    Rows of one group are resampled together, and have no p-value either.
     The bins of the separation power are those of `physgen.validation.distances.bin_edges` on the
     truth.
 
     Attributes:
         tolerance: limit on value + 2 sigma by name of the row ("W1 E/N", "KS E/N",
-            "separation E/N"); for W1 in units of the truth's standard deviation.
-        permutations: for each p-value.
+            "separation E/N"); for W1 in units of the truth's standard deviation (of an observable
+            with bins, the largest of theirs).
     """
 
     tolerance: dict[str, float] | None = None
-    permutations: int = 100
 
     def rows(self, comparison: Comparison) -> list[Row]:
         """Return three rows an observable.
@@ -65,7 +58,7 @@ class Histograms:
         rows = []
         for name in truth.values:
             try:
-                numbers = self._distances(comparison, truth, name)
+                bins = [_Bin.of(comparison, name, column) for column in _defined(truth, name)]
             except DomainError as error:
                 rows.append(
                     Row(
@@ -79,51 +72,74 @@ class Histograms:
                 )
                 continue
             rows += [
-                _distance_row(comparison, kind, name, numbers, tolerance.get(f"{kind} {name}"))
+                _row(comparison, name, kind, bins, tolerance.get(f"{kind} {name}"))
                 for kind in _KINDS
             ]
         return rows
 
-    def _distances(
-        self, comparison: Comparison, truth: Measured, name: str
-    ) -> dict[str, Distances]:
-        """Return distances by role, and for scalars "p", and "error" by role."""
-        columns = truth.values[name].reshape(len(truth.values[name]), -1).T
-        # A bin that is not defined in any true sample has nothing to be compared with.
-        defined = [i for i, column in enumerate(columns) if np.isfinite(column).any()]
-        if not defined:
-            raise DomainError("not defined in any true sample")
-        edges = {i: bin_edges(columns[i], truth.weight) for i in defined}
-        numbers: dict[str, Distances] = {}
-        for role, other in comparison.measured.items():
+
+@dataclass(frozen=True)
+class _Bin:
+    """One column of an observable: what was found between the truth and the others.
+
+    Attributes:
+        number: of the column.
+        deviation: standard deviation of the truth.
+        distances: by role.
+        resampled: by role, without the baseline.
+    """
+
+    number: int
+    deviation: float
+    distances: Mapping[Role, Distances]
+    resampled: Mapping[Role, Resampled]
+
+    @classmethod
+    def of(cls, comparison: Comparison, name: str, number: int) -> _Bin:
+        truth = _column(comparison.measured["truth"], name, number)
+        edges = bin_edges(truth.values[name], truth.weight)
+        distances: dict[Role, Distances] = {}
+        resampled: dict[Role, Resampled] = {}
+        for role, measured in comparison.measured.items():
             if role == "truth":
                 continue
-            theirs = other.values[name].reshape(len(other.values[name]), -1).T
-            found = [
-                compare(columns[i], theirs[i], truth.weight, other.weight, edges=edges[i])
-                for i in defined
-            ]
-            numbers[role] = Distances(
-                *(float(np.mean([getattr(d, a) for d in found])) for a in _KINDS.values())
+            other = _column(measured, name, number)
+            distances[role] = compare(
+                truth.values[name], other.values[name], truth.weight, other.weight, edges=edges
             )
-            if truth.values[name].ndim == 1 and role != "baseline":
-                ours, others = _thinned(truth, name), _thinned(other, name)
-                resampled = resample(
+            if role != "baseline":
+                ours, theirs = _thinned(truth, name), _thinned(other, name)
+                resampled[role] = resample(
                     ours.values[name],
-                    others.values[name],
+                    theirs.values[name],
                     ours.weight,
-                    others.weight,
+                    theirs.weight,
                     seed=comparison.seed,
                     group_a=ours.group,
-                    group_b=others.group,
-                    edges=edges[0],
-                    n_permutations=self.permutations if role == "generated" else 1,
+                    group_b=theirs.group,
+                    tested=role == "generated" and ours.chain is None and theirs.chain is None,
                 )
-                numbers[f"{role} error"] = resampled.error
-                grouped = truth.group is not None or other.group is not None
-                if role == "generated" and other.chain is None and not grouped:
-                    numbers["p"] = resampled.p_value
-        return numbers
+        return cls(number, _deviation(truth.values[name], truth.weight), distances, resampled)
+
+    def highest(self, kind: int) -> float:
+        """Return value + 2 sigma of the generated sample's distance."""
+        value = astuple(self.distances["generated"])[kind]
+        return float(value + 2 * astuple(self.resampled["generated"].error)[kind])
+
+
+def _defined(truth: Measured, name: str) -> list[int]:
+    """Return the columns that are defined in some true sample: others cannot be compared."""
+    columns = truth.values[name].reshape(len(truth.values[name]), -1).T
+    defined = [i for i, column in enumerate(columns) if np.isfinite(column).any()]
+    if not defined:
+        raise DomainError("not defined in any true sample")
+    return defined
+
+
+def _column(measured: Measured, name: str, number: int) -> Measured:
+    """Return one column of one observable."""
+    values = measured.values[name].reshape(len(measured.values[name]), -1)[:, number]
+    return Measured({name: values}, measured.weight, measured.chain, measured.group)
 
 
 def _thinned(measured: Measured, name: str) -> Measured:
@@ -137,100 +153,47 @@ def _thinned(measured: Measured, name: str) -> Measured:
     return Measured({name: values[rows]}, weight, measured.chain[rows])
 
 
-def _distance_row(
-    comparison: Comparison,
-    kind: str,
-    name: str,
-    numbers: Mapping[str, Distances],
-    tolerance: float | None,
-) -> Row:
-    def number(key: str) -> float | None:
-        return float(getattr(numbers[key], _KINDS[kind])) if key in numbers else None
+def _deviation(values: Array, weight: Array | None) -> float:
+    """Return the weighted standard deviation of the values that are defined."""
+    keep = np.isfinite(values)
+    w = np.ones(len(values)) if weight is None else weight
+    x, w = values[keep], w[keep]
+    mean = float(w @ x / w.sum())
+    return math.sqrt(max(float(w @ (x - mean) ** 2 / w.sum()), 0.0))
 
+
+def _row(
+    comparison: Comparison, name: str, kind: str, bins: list[_Bin], tolerance: float | None
+) -> Row:
+    which = _KINDS.index(kind)
+    worst = max(bins, key=lambda column: column.highest(which))
+    numbers = {role: astuple(found)[which] for role, found in worst.distances.items()}
+    errors = {role: astuple(found.error)[which] for role, found in worst.resampled.items()}
+    tested = [column.resampled["generated"] for column in bins]
+    p_values = [astuple(found.p_value)[which] for found in tested if found.p_value is not None]
     unit, limit = "1", tolerance
     if kind == "W1":
         unit = comparison.unit(name)
-        deviation = float(np.nanstd(comparison.measured["truth"].values[name]))
-        limit = None if tolerance is None else tolerance * deviation
-    value, error = number("generated"), number("generated error")
-    pooled = comparison.measured["truth"].values[name].ndim > 1
+        scale = max(column.deviation for column in bins)
+        limit = None if tolerance is None else tolerance * scale
+    value, error, floor = numbers["generated"], errors["generated"], numbers.get("floor")
+    notes = []
+    if comparison.measured["truth"].values[name].ndim > 1:
+        n_bins = comparison.measured["truth"].values[name].shape[1]
+        notes.append(f"bin {worst.number + 1}, the worst of {n_bins}")
+    if p_values and not all(found.exact for found in tested):
+        notes.append("p is asymptotic")
     return Row(
         name=f"{kind} {name}",
         metric="histograms",
         value=value,
         error=error,
-        floor=number("floor"),
-        floor_error=number("floor error"),
-        baseline=number("baseline"),
-        p_value=number("p"),
+        floor=floor,
+        floor_error=errors.get("floor"),
+        baseline=numbers.get("baseline"),
+        p_value=min(1.0, len(bins) * min(p_values)) if p_values else None,
         tolerance=limit,
         unit=unit,
-        verdict=within(number("generated") or 0.0, error or 0.0, limit),
-        note="mean over the bins" if pooled else "",
+        verdict=within(value, error, limit, floor=floor or 0.0),
+        note="; ".join(notes),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaximumMeanDiscrepancy:
-    """MMD^2 with a Gaussian kernel on features standardised by the truth.
-
-    Attributes:
-        level: which features (`HasFeatures`).
-        n: rows of each sample, evenly spaced; the cost grows as n^2.
-        permutations: for the p-value.
-        tolerance: limit on value + 2 sigma.
-    """
-
-    level: Literal["low", "high"] = "high"
-    n: int = 2000
-    permutations: int = 200
-    tolerance: float | None = None
-
-    def rows(self, comparison: Comparison) -> list[Row]:
-        """Return one row; `InputError` if there is no truth."""
-        truth, truth_weight = self._features(comparison, "truth")
-        centre, width = np.nanmean(truth, 0), np.nanstd(truth, 0)
-        width = np.where(width > 0, width, 1.0)
-
-        def standardised(values: Array) -> Array:
-            scaled = (values - centre) / width
-            return np.asarray(np.nan_to_num(scaled, nan=0.0, posinf=1e3, neginf=-1e3))
-
-        found: dict[str, MaximumMean] = {}
-        for role in comparison.measured:
-            if role != "truth":
-                values, weight = self._features(comparison, role)
-                found[role] = maximum_mean_discrepancy(
-                    standardised(truth),
-                    standardised(values),
-                    truth_weight,
-                    weight,
-                    seed=comparison.seed,
-                    n_permutations=self.permutations if role == "generated" else 20,
-                )
-        ours, floor, baseline = found["generated"], found.get("floor"), found.get("baseline")
-        return [
-            Row(
-                name=f"MMD^2 {self.level} level",
-                metric="mmd",
-                value=ours.value,
-                error=ours.error,
-                floor=None if floor is None else floor.value,
-                floor_error=None if floor is None else floor.error,
-                baseline=None if baseline is None else baseline.value,
-                # Rows of one group are not exchangeable with others.
-                p_value=None if comparison.groups else ours.p_value,
-                tolerance=self.tolerance,
-                verdict=within(max(ours.value, 0.0), ours.error, self.tolerance),
-                note=f"{len(truth)} rows of each sample, bandwidth {ours.bandwidth:.3g}",
-            )
-        ]
-
-    def _features(self, comparison: Comparison, role: str) -> tuple[Array, Array | None]:
-        batch: Batch | None = getattr(comparison, role)
-        if batch is None:
-            raise InputError(f"MMD needs a sample of the {role}; this system cannot make one")
-        rows = evenly(len(batch), self.n)
-        weight = next(m.weight for r, m in comparison.measured.items() if r == role)
-        values: Array = comparison.features(batch, self.level)[rows]
-        return values, None if weight is None else weight[rows]

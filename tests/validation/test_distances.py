@@ -1,4 +1,4 @@
-"""Distances against closed forms, scipy and hand counts; p-values and errors over many samples."""
+"""Distances against closed forms, scipy and hand counts; errors over many samples."""
 
 import numpy as np
 import pytest
@@ -11,10 +11,8 @@ from physgen.validation.distances import (
     bin_edges,
     compare,
     kolmogorov_smirnov,
-    maximum_mean_discrepancy,
     resample,
     separation_power,
-    tail_probability,
     wasserstein,
 )
 
@@ -75,40 +73,6 @@ def test_bins_of_a_mostly_constant_sample():
     assert len(bin_edges(np.ones(5))) == 2
 
 
-def test_p_values_are_uniform_under_the_null_and_small_off_it():
-    generator = np.random.default_rng(4)
-    p_values = []
-    for seed in range(120):
-        a, b = generator.normal(size=100), generator.normal(size=100)
-        weights = generator.uniform(0.2, 2, (2, 100))
-        found = resample(a, b, *weights, seed=seed, n_permutations=99, n_bootstraps=2).p_value
-        p_values.append((found.wasserstein, found.kolmogorov_smirnov, found.separation))
-    for column in np.transpose(p_values):
-        assert stats.kstest(column, "uniform").pvalue > 1e-3
-    shifted = resample(a, b + 1, seed=1, n_bootstraps=2).p_value
-    assert shifted.wasserstein < 1e-6
-
-
-def test_tail_beyond_all_permutations():
-    """The null of 1000 chi-square values continues as chi-square does."""
-    null = np.random.default_rng(0).chisquare(3, 1000)
-    assert tail_probability(1.0, null) == pytest.approx(stats.chi2.sf(1.0, 3), abs=0.05)
-    far = tail_probability(40.0, null)
-    assert np.log10(far) == pytest.approx(np.log10(stats.chi2.sf(40.0, 3)), abs=1.5)
-    assert tail_probability(1.0, np.zeros(9)) == 0.1
-
-
-def test_one_weighted_sample_among_two_keeps_its_level():
-    generator = np.random.default_rng(5)
-    p_values = []
-    for seed in range(120):
-        a, b = generator.normal(size=100), generator.normal(size=100)
-        weight = generator.exponential(size=100)
-        found = resample(a, b, weight, None, seed=seed, n_permutations=99, n_bootstraps=2)
-        p_values.append(found.p_value.kolmogorov_smirnov)
-    assert stats.kstest(p_values, "uniform").pvalue > 1e-3
-
-
 def test_bootstrap_error_matches_repetition():
     generator = np.random.default_rng(6)
     values = [
@@ -123,54 +87,10 @@ def test_resampling_a_handful_of_rows_may_leave_none():
     assert np.isfinite(found.error.wasserstein)
 
 
-def test_resampling_is_seeded_and_independent_of_chunks(monkeypatch):
+def test_resampling_is_seeded():
     a, b = np.random.default_rng(7).normal(size=(2, 300))
-    first = resample(a, b, seed=3)
-    monkeypatch.setattr("physgen.validation.distances.CHUNK", 5000)
-    assert resample(a, b, seed=3) == first
-    assert resample(a, b, seed=4) != first
-
-
-def gaussian_mmd(dimension, shift, bandwidth):
-    """E k - E k for N(0, 1) and N(shift, 1) in each of `dimension` directions."""
-    scale = (bandwidth**2 / (bandwidth**2 + 2)) ** (dimension / 2)
-    return 2 * scale * (1 - np.exp(-dimension * shift**2 / (2 * (bandwidth**2 + 2))))
-
-
-def test_mmd_closed_form():
-    generator = np.random.default_rng(8)
-    values, errors = [], []
-    for seed in range(40):
-        a, b = generator.normal(size=(250, 3)), generator.normal(0.5, 1, (250, 3))
-        found = maximum_mean_discrepancy(a, b, seed=seed, bandwidth=1.5, n_permutations=50)
-        values.append(found.value)
-        errors.append(found.error)
-    exact = gaussian_mmd(3, 0.5, 1.5)
-    assert abs(np.mean(values) - exact) < 4 * np.std(values) / np.sqrt(40)
-    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.35)
-
-
-def test_mmd_is_unbiased_and_uniform_under_the_null():
-    generator = np.random.default_rng(9)
-    found = [
-        maximum_mean_discrepancy(
-            *generator.normal(size=(2, 60, 2)), seed=seed, n_permutations=60, bandwidth=1.0
-        )
-        for seed in range(100)
-    ]
-    values = [f.value for f in found]
-    assert abs(np.mean(values)) < 4 * np.std(values) / 10
-    assert stats.kstest([f.p_value for f in found], "uniform").pvalue > 1e-3
-
-
-def test_mmd_importance_weights_undo_a_shift():
-    generator = np.random.default_rng(10)
-    a, b = generator.normal(size=(1500, 1)), generator.normal(0.7, 1, (1500, 1))
-    weight = np.exp(-0.7 * b[:, 0])
-    off = maximum_mean_discrepancy(a, b, seed=0)
-    on = maximum_mean_discrepancy(a, b, None, weight, seed=0)
-    assert off.p_value < 0.01
-    assert abs(on.value) < 0.05 * off.value
+    assert resample(a, b, seed=3) == resample(a, b, seed=3)
+    assert resample(a, b, seed=4) != resample(a, b, seed=3)
 
 
 def test_faults():

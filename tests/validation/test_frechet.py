@@ -6,8 +6,7 @@ from scipy import linalg, stats
 from toy import Normal, compare, draw
 
 from physgen.validation.comparison import Comparison
-from physgen.validation.distances import tail_probability
-from physgen.validation.frechet import Frechet, between_normals, frechet_distance, permuted
+from physgen.validation.frechet import Frechet, between_normals, frechet_distance, p_value
 from physgen.validation.halving import halved
 
 
@@ -63,7 +62,7 @@ def test_p_values_are_uniform_under_the_null():
     p_values = []
     for seed in range(60):
         a, b = generator.normal(size=(2, 40, 3))
-        p_values.append(tail_probability(frechet_distance(a, b), permuted(a, b, 39, seed)))
+        p_values.append(p_value(a, b, seed))
     assert stats.kstest(p_values, "uniform").pvalue > 1e-3
 
 
@@ -75,7 +74,7 @@ def test_rows_stand_beside_floor_and_baseline():
     assert limit.value == pytest.approx(0.5, abs=0.15)
     assert row.floor < 0.05 < 0.3 < row.value < row.baseline
     assert abs(limit.floor) < 3 * limit.floor_error
-    assert (row.verdict, row.p_value < 1e-6) == ("fail", True)
+    assert (row.verdict, row.p_value < 1e-4) == ("fail", True)
     same = Frechet(tolerance=0.1).rows(compare(draw(600, 9)))[0]
     assert (same.verdict, same.p_value > 1e-3) == ("pass", True)
     assert "few rows" not in row.note

@@ -50,7 +50,7 @@ def test_a_biased_sample_fails_where_a_tolerance_or_exactness_was_claimed():
     rows = by_name(Means(tolerance={"a^2": 0.05, "both": 0.1}).rows(compare(shifted)))
     assert rows["a^2"].verdict == "fail"
     assert next(r for n, r in rows.items() if n.startswith("both, bin 1")).verdict == "fail"
-    metrics = [Means(), Histograms(permutations=60)]
+    metrics = [Means(), Histograms()]
     card = judge(compare(shifted, corrected=True), metrics)
     assert card["a"].verdict == "fail"
     assert card["W1 a"].verdict == "fail"
@@ -93,7 +93,7 @@ def test_chains_enlarge_the_error():
     assert by_name(Means().rows(comparison))["a"].error == pytest.approx(
         math.sqrt(10 / n), rel=0.25
     )
-    rows = by_name(Histograms(permutations=60).rows(comparison))
+    rows = by_name(Histograms().rows(comparison))
     # A chain that repeats itself is not exchangeable with independent samples.
     assert rows["KS a"].p_value is None
 
@@ -103,7 +103,7 @@ def test_event_weights_are_used_everywhere():
     a, b = x.x[:, 0], x.x[:, 1]
     weight = torch.exp(-0.5 * (4 / 3 * a - 2 / 3 * b))
     comparison = compare(x.replace(weight=weight))
-    rows = by_name(Means().rows(comparison)) | by_name(Histograms(permutations=60).rows(comparison))
+    rows = by_name(Means().rows(comparison)) | by_name(Histograms().rows(comparison))
     assert abs(rows["a"].pull) < 4
     assert rows["KS a"].p_value > 1e-3
     assert by_name(Correlations().rows(comparison))["largest |d correlation|"].value < 0.15
@@ -112,7 +112,7 @@ def test_event_weights_are_used_everywhere():
 def test_undefined_everywhere_fails_rather_than_vanishes():
     x = draw(500, 6).x.clone()
     x[:, 0] = float("nan")
-    card = judge(compare(Batch(x=x), corrected=True), [Means(), Histograms(permutations=20)])
+    card = judge(compare(Batch(x=x), corrected=True), [Means(), Histograms()])
     assert card["a"].value is None
     assert card["a"].verdict == "fail"
     assert card["W1 a"].verdict == "fail"
