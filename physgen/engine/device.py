@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 
+from physgen.engine.threads import LARGE
 from physgen.errors import InputError
 
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -93,7 +94,12 @@ def describe_machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
+        "threads": {
+            "available": torch.get_num_threads(),
+            "training": f"1, or all where a step works on {LARGE} elements at once "
+            "(engine.threads overrides)",
+            "waiting": os.environ.get("OMP_WAIT_POLICY", "as OpenMP chooses").lower(),
+        },
         "cuda": torch.version.cuda,
         "devices": devices,
         "versions": {

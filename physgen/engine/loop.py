@@ -15,7 +15,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -30,6 +30,7 @@ from physgen.engine.distributed import connect
 from physgen.engine.journal import Journal
 from physgen.engine.options import Engine
 from physgen.engine.state import RunState
+from physgen.engine.threads import Work, restored_threads, threads_for
 from physgen.engine.window import Window
 from physgen.errors import InputError, TrainingError
 from physgen.surrogates.base import Method, Surrogate
@@ -118,7 +119,14 @@ def fit(
             surrogate, method, feeds, average, store, dict(identity or {}), world=world
         )
         journal = Journal(directory)
+        available = stack.enter_context(restored_threads())
         start = state.resume(force=force)
+        if options.threads is not None:
+            state.threads = options.threads
+        elif device.type != "cpu" or options.compile:
+            state.threads = available
+        # Until the work is known, one; what a checkpoint says may be more than this machine has.
+        torch.set_num_threads(min(state.threads or 1, options.threads or available))
         _place(surrogate, method, device, dtype)
         groups = [group for o in method.optimisers.values() for group in o.param_groups]
         if world.first:
@@ -147,8 +155,12 @@ def fit(
             for group in groups:
                 group["lr"] = group["initial_lr"] * rate
             context.begin(step)
-            with _memory_named(options):
+            counting = Work() if state.threads is None else nullcontext()
+            with _memory_named(options), counting as work:
                 metrics = method.step({name: context.next(name) for name in method.inputs}, context)
+            if work is not None:
+                state.threads = threads_for(work.size, available)
+                torch.set_num_threads(state.threads)
             window.add(step, metrics, context)
             if average is not None:
                 average.update()

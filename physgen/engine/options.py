@@ -33,6 +33,7 @@ class Engine:
         evaluate_every: steps between two held-out losses, where the caller gives one.
         checkpoint_every: steps between two checkpoints.
         keep: number of checkpoints to keep.
+        threads: of a training on a CPU; `None` chooses by the size of the work.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -53,12 +54,14 @@ class Engine:
     evaluate_every: int = 200
     checkpoint_every: int = 500
     keep: int = 2
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         counts = ("batch_size", "accumulate", "log_every", "evaluate_every", "checkpoint_every")
-        for name in (*counts, "keep"):
-            if getattr(self, name) < 1:
-                raise InputError(f"engine.{name} is {getattr(self, name)}: it must be at least 1")
+        for name in (*counts, "keep", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"engine.{name} is {value}: it must be at least 1")
         if self.steps < 0 or self.warmup < 0:
             raise InputError("engine.steps and engine.warmup cannot be negative")
         if self.ema is not None and not 0 <= self.ema < 1:

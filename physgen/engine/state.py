@@ -41,6 +41,7 @@ class RunState:
     Attributes:
         best: the lowest held-out loss so far.
         last: the last checkpoint saved or resumed from.
+        threads: how many a training on a CPU uses, once that is chosen.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class RunState:
     ) -> None:
         self.best: Best | None = None
         self.last: Path | None = None
+        self.threads: int | None = None
         self._surrogate, self._method, self._feeds = surrogate, method, feeds
         self._average, self._store, self._world = average, store, world
         self._identity = {**identity, "number of processes": str(world.size)}
@@ -142,6 +144,7 @@ class RunState:
             "streams": {name: feed.state_dict() for name, feed in self._feeds.items()},
             "ema_updates": self._average.count if self._average else None,
             "best": asdict(self.best) if self.best else None,
+            "threads": self.threads,
         }
         write_bytes(part / "cursor.json", json.dumps(cursor, indent=1).encode())
 
@@ -149,6 +152,7 @@ class RunState:
         self._surrogate.load_state_dict(load_file(path / "weights.safetensors"))
         if self._average is not None and (path / "ema.safetensors").exists():
             self._average.load(load_file(path / "ema.safetensors"), cursor["ema_updates"])
+        self.threads = cursor["threads"]
         if cursor["best"] is not None:
             self.best = Best(**cursor["best"])
             device = self._surrogate.device
