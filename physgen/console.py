@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
     from physgen.training import Progress
     from physgen.validation.scorecard import Scorecard
+
+REMINDER_S = 55.0
+"""Seconds between two lines of a stage where there is no terminal."""
 
 
 @contextmanager
@@ -58,29 +62,43 @@ def _drawn(console: Console) -> Iterator[Progress]:
 
 @contextmanager
 def _written() -> Iterator[Progress]:
-    """Write one line when a stage begins, and one when it ends or is left."""
+    """Write a line when a stage begins, one a minute while it lasts, and one when it ends."""
     begun: dict[str, float] = {}
     last: dict[str, str] = {}
+    lock, over = threading.Lock(), threading.Event()
 
-    def end(stage: str) -> None:
+    def say(stage: str) -> None:
         seconds = time.monotonic() - begun[stage]
-        typer.echo(f"{printable(stage)}: {last.pop(stage)}  {seconds:.1f} s", err=True)
+        typer.echo(f"{printable(stage)}: {last[stage]}  {seconds:.1f} s", err=True)
 
     def progress(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-        if stage not in last:
-            if done >= total and stage in begun:
-                return  # It has ended already.
-            begun[stage] = time.monotonic()
-            typer.echo(f"{printable(stage)}: begins", err=True)
-        last[stage] = f"{done}/{total}  {_listed(figures)}".rstrip()
-        if done >= total:
-            end(stage)
+        with lock:
+            if stage not in last:
+                if done >= total and stage in begun:
+                    return  # It has ended already.
+                begun[stage] = time.monotonic()
+                typer.echo(f"{printable(stage)}: begins", err=True)
+            last[stage] = f"{done}/{total}  {_listed(figures)}".rstrip()
+            if done >= total:
+                say(stage)
+                del last[stage]
 
+    def remind() -> None:
+        while not over.wait(REMINDER_S):
+            with lock:
+                for stage in last:
+                    say(stage)
+
+    # A thread of its own: what takes long (a judge's training, a simulation) cannot report itself.
+    reminder = threading.Thread(target=remind, daemon=True)
+    reminder.start()
     try:
         yield progress
     finally:
-        for stage in list(last):
-            end(stage)
+        over.set()
+        reminder.join()
+        for stage in last:
+            say(stage)
 
 
 def _listed(figures: Mapping[str, float]) -> str:

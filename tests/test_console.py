@@ -1,6 +1,7 @@
 """What is printed in a terminal, and where there is none."""
 
 import re
+import threading
 
 import pytest
 
@@ -40,6 +41,25 @@ def test_without_a_terminal_each_stage_is_a_line_when_it_begins_and_one_when_it_
         ended = "a: train: 200/200  loss 1.235  ess 0.5  T"
         assert seconds_hidden(capsys.readouterr().err) == [ended]
     assert capsys.readouterr().err == ""
+
+
+def test_a_stage_that_lasts_says_how_far_it_is(monkeypatch):
+    lines, third = [], threading.Event()
+
+    def echo(text, err):
+        lines.append(text)
+        if len(lines) == 3:
+            third.set()
+
+    monkeypatch.setattr("physgen.console.REMINDER_S", 0.001)
+    monkeypatch.setattr("typer.echo", echo)
+    with bars(quiet=False) as progress:
+        progress("a: validate", 1, 5, {})
+        assert third.wait(60)  # Nothing more is reported, and still there are lines.
+        progress("a: validate", 5, 5, {})
+    assert lines[0] == "a: validate: begins"
+    assert lines[1].startswith("a: validate: 1/5  ")
+    assert lines[-1].startswith("a: validate: 5/5  ")
 
 
 def test_a_stage_that_is_left_says_how_far_it_came(capsys):
