@@ -31,11 +31,11 @@ FLOPS_AN_ELEMENT = 32
 """Floating-point operations of a product that take as long as one element of another operation."""
 
 
-class Work(TorchDispatchMode):
+class Work(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operations that run within it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._sum = self._squares = 0.0
 
     def __torch_dispatch__(
