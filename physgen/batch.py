@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from physgen.errors import DomainError
+from physgen.errors import DomainError, FormatError
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +25,9 @@ _RANGES: dict[Domain, tuple[float, float]] = {
     "spin": (-1.0, 1.0),
     "angle": (-math.pi, math.pi),
 }
+
+_NUMBERS = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64|96|128)|bfloat16")
+"""Names of types of numbers in files."""
 
 
 @dataclass(frozen=True)
@@ -111,13 +115,20 @@ class Schema:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Schema:
-        """Inverse of `to_dict`."""
-        return cls(
-            shape=tuple(data["shape"]),
-            variables=tuple(Variable(**variable) for variable in data["variables"]),
-            condition=tuple(Variable(**variable) for variable in data["condition"]),
-        )
+    def from_dict(cls, data: Any) -> Schema:
+        """Inverse of `to_dict`; raises `FormatError` for anything that is not a schema."""
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            schema = TypeAdapter(cls).validate_python(data)
+        except (ValidationError, IndexError) as error:
+            raise FormatError(f"not a schema: {' '.join(str(error).split())[:200]}") from error
+        if any(extent < 1 for extent in schema.shape):
+            raise FormatError(f"not a schema: shape {schema.shape}")
+        for variable in (*schema.variables, *schema.condition):
+            if not _NUMBERS.fullmatch(variable.dtype):
+                raise FormatError(f"not a schema: {variable.name!r} of type {variable.dtype!r}")
+        return schema
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,9 @@ app.add_typer(tracking, name="track")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the run directories.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run code that the recipe of somebody's run names.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Changes to the recipe, such as engine.steps=2000.")
 ]
@@ -107,6 +110,7 @@ def train(
     ] = False,
     score: Annotated[bool, typer.Option(help="Validate after training.")] = True,
     track: Annotated[bool, typer.Option(help="Mirror the run in MLflow.")] = True,
+    trust: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Train a surrogate, then score it. The same command again resumes where it stopped.
@@ -125,6 +129,7 @@ def train(
             force=force,
             score=score,
             track=track,
+            trust=trust,
             progress=progress,
         )
     if os.environ.get("RANK", "0") != "0":
@@ -159,6 +164,7 @@ def validate(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for scorecard and report.")
     ] = None,
+    trust: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Score a run, any two files of samples against each other, or a Markov chain.
@@ -171,7 +177,7 @@ def validate(
 
     with bars(as_json) as progress:
         if target.is_dir():
-            card = pipeline.validate(target, progress=progress)
+            card = pipeline.validate(target, trust=trust, progress=progress)
             output = target
         else:
             changes = recipe.parse_overrides(overrides or [])
@@ -231,6 +237,7 @@ def generate(
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")
     ] = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    trust: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Generate samples into a file. The output depends on the seed only, not on chunks.
@@ -252,6 +259,7 @@ def generate(
             condition=_numbers(condition or []) or None,
             device=device,
             overwrite=overwrite,
+            trust=trust,
             progress=progress,
         )
     print_mapping({"file": str(output), "n": count, "seed": seed}, as_json)

@@ -113,6 +113,7 @@ def families(plan: Plan, runs: Sequence[Run], left_out: Mapping[str, str]) -> Fa
 
 
 def _family(run: Run) -> Family:
+    run.check()
     surrogate = run.load()
     kept = cards.read_card(run.path / "surrogate")
     return Family(

@@ -21,7 +21,6 @@ from physgen.engine import journal
 from physgen.engine.device import DeviceName, choose_device
 from physgen.engine.distributed import connect
 from physgen.errors import InputError, TrainingError
-from physgen.export import card as cards
 from physgen.export import pyfunc
 from physgen.generation import condition_row, generate_file
 from physgen.generation import generate as generate_batch
@@ -37,6 +36,7 @@ from physgen.validation.comparison import Comparison
 from physgen.validation.families import markdown, page
 from physgen.validation.plots import draw
 from physgen.validation.report import report as write_report
+from physgen.validation.report import section_of
 from physgen.validation.scorecard import Scorecard
 
 QUICKSTART = ("ising-rbm", "phi4-flow", "calo-flow", "events-flow")
@@ -51,6 +51,7 @@ def train(
     force: bool = False,
     score: bool = True,
     track: bool = True,
+    trust: bool = False,
     progress: Progress | None = None,
     **sections: Mapping[str, Any],
 ) -> Run:
@@ -64,6 +65,7 @@ def train(
         force: resume though data or number of processes changed.
         score: validate and write the report afterwards.
         track: mirror the run in MLflow; `physgen track sync` does it later.
+        trust: run the code that the recipe of a run directory names; see `validate`.
         progress: called while it goes.
         sections: overrides by section, `engine={"steps": 2000}`.
 
@@ -72,7 +74,7 @@ def train(
         TrainingError: the loss is not finite, or memory ran out.
         Stopped: a signal came; what was done is saved.
     """
-    run, is_new = _open_run(recipe, overrides, preset, Path(runs), sections)
+    run, is_new = _open_run(recipe, overrides, preset, Path(runs), sections, trust)
     try:
         with ExitStack() as stack:
             world = stack.enter_context(
@@ -86,10 +88,11 @@ def train(
                 train_run(
                     run, world, progress if progress and world.first else _silent, force=force
                 )
-                if track and world.first:
-                    pyfunc.save(run.path)
-            if score and world.first and not (run.path / "report.html").exists():
-                validate(run.path, progress=progress)
+            # A kill may have come between the training and the export.
+            if track and world.first and not (run.path / pyfunc.FOLDER / "MLmodel").exists():
+                pyfunc.save(run.path)
+            if score and world.first and not run.scored:
+                validate(run.path, trust=run.trust, progress=progress)
     except InputError:
         # What cannot start leaves nothing behind; only what this call made is removed.
         if is_new and not run.started:
@@ -98,20 +101,29 @@ def train(
     return run
 
 
-def validate(run: str | Path, *, progress: Progress | None = None) -> Scorecard:
+def validate(
+    run: str | Path, *, trust: bool = False, progress: Progress | None = None
+) -> Scorecard:
     """Score a trained run; writes scorecard, samples, plots and `report.html` into it.
 
+    Args:
+        run: a run directory whose training has finished.
+        trust: run the code that its recipe names, though this user never trained with it.
+        progress: called while it goes.
+
     Raises:
-        CheckpointError: training has not finished.
+        CheckpointError: training has not finished, or a file of it was changed.
+        InputError: the recipe names code, and there is no `trust`.
     """
-    opened = Run(Path(run))
+    opened = Run(Path(run), trust)
     tell = progress or _silent
     stage = f"{opened.recipe.name}: validate"
     tell(stage, 0, 1, {})
+    opened.check_trained()
     comparison, card = score_run(opened, opened.load())
+    opened.unseal_scores()
     _write_scores(opened.path, comparison, card)
-    kept = cards.read_card(opened.path / "surrogate")
-    cards.write_card(opened.path / "surrogate", {**kept, "verdict": card.verdict})
+    opened.seal_scores(card.verdict)
     tell(stage, 1, 1, {})
     return card
 
@@ -154,9 +166,14 @@ def validate_files(
     return card
 
 
-def load(run: str | Path) -> Surrogate:
-    """Return the trained surrogate of a run directory, in evaluation mode on the CPU."""
-    return Run(Path(run)).load()
+def load(run: str | Path, *, trust: bool = False) -> Surrogate:
+    """Return the trained surrogate of a run directory, in evaluation mode on the CPU.
+
+    With `trust`, code that its recipe names is run where the surrogate needs it; see `validate`.
+    """
+    opened = Run(Path(run), trust)
+    opened.check()
+    return opened.load()
 
 
 def generate(
@@ -168,6 +185,7 @@ def generate(
     condition: Tensor | Mapping[str, float] | None = None,
     device: DeviceName = "auto",
     overwrite: bool = False,
+    trust: bool = False,
     progress: Progress | None = None,
 ) -> Batch | Path:
     """Generate samples with the surrogate of a run; the same seed gives the same samples.
@@ -181,14 +199,16 @@ def generate(
             conditions of the training data.
         device: where to compute; another device draws other random numbers.
         overwrite: replace an existing file.
+        trust: run the code that the recipe of the run names; see `validate`.
         progress: called while it goes.
 
     Raises:
-        CheckpointError: there is no finished surrogate.
+        CheckpointError: there is no finished surrogate, or a file of it was changed.
         DomainError: a condition is outside the trained domain.
         InputError: the output exists, or its suffix names no format.
     """
-    opened = Run(Path(run))
+    opened = Run(Path(run), trust)
+    opened.check()
     surrogate = opened.load().to(choose_device(device))
     if isinstance(condition, Mapping):
         condition = condition_row(surrogate, condition)
@@ -318,7 +338,7 @@ def _write_scores(folder: Path, comparison: Comparison, card: Scorecard) -> None
     ) as append:
         append(comparison.generated)
     draw(comparison, card, folder / "plots", journal=folder / journal.NAME)
-    write_report(folder, folder / "report.html")
+    write_report([section_of(folder)], folder / "report.html")
 
 
 def _open_run(
@@ -327,6 +347,7 @@ def _open_run(
     preset: str | None,
     runs: Path,
     sections: Mapping[str, Mapping[str, Any]],
+    trust: bool,
 ) -> tuple[Run, bool]:
     """Return the run, and whether this call made its directory."""
     changes = dict(overrides or {})
@@ -338,7 +359,7 @@ def _open_run(
                 f"{recipe} is a run: its recipe is settled. Resume it without overrides, or train "
                 "its recipe by name to start another run"
             )
-        return Run(Path(recipe)), False
+        return Run(Path(recipe), trust), False
     return Run.create(read(recipe, changes, preset), runs)
 
 

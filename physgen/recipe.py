@@ -112,6 +112,11 @@ class Recipe(Section):
         found += [(f"validation.metrics.{i}", "metrics", c) for i, c in metrics]
         return found
 
+    def code(self) -> list[Path]:
+        """Return the Python files it names, which are run when its system is built."""
+        action = self.system.options.get("action")
+        return [Path(action.rpartition(":")[0])] if isinstance(action, str) else []
+
     def to_yaml(self) -> str:
         """Return the resolved recipe, readable by `read`."""
         data = json.loads(self.model_dump_json(exclude_none=True))

@@ -16,6 +16,8 @@ from physgen.batch import Batch, Schema
 from physgen.engine.device import describe_machine, describe_revision
 from physgen.errors import CheckpointError, RecipeError, printable
 from physgen.export import card as cards
+from physgen.io import consent, manifest
+from physgen.io.documents import read_json
 from physgen.io.source import HasNotes, Source
 from physgen.io.split import Split, repeats, split
 from physgen.io.stream import Stream
@@ -27,24 +29,38 @@ from physgen.systems.base import HasFiles, HasOwnFiles, Simulates, System
 from physgen.transforms.base import Chain
 from physgen.validation.scorecard import Scorecard
 
+SCORECARD = "scorecard.json"
+TRAINED = ("recipe.yaml", "provenance.json", "journal.jsonl", "data.h5", "surrogate/")
+"""What a training leaves in a run directory."""
+SCORES = (SCORECARD, "samples.h5", "report.html", "plots/")
+"""What a validation leaves there."""
+
 
 @dataclass(frozen=True)
 class Run:
     """A run directory and what is in it.
 
+    What a finished run is made of stands in its `MANIFEST.sha256`, and is compared with it before
+    it is used.
+
     Attributes:
         path: of the directory.
+        trust: run the code that its recipe names, though the user never agreed to it.
     """
 
     path: Path
+    trust: bool = False
 
     @classmethod
     def create(cls, recipe: Recipe, runs: Path) -> tuple[Run, bool]:
-        """Return the run of a recipe, and whether its directory is new.
+        """Return the run of a recipe that the user named, and whether its directory is new.
 
-        The same recipe has the same run.
+        The same recipe has the same run. To name a recipe is to agree to the code it names.
         """
-        run = cls(runs / recipe.name / recipe.digest())
+        for code in recipe.code():
+            if code.is_file():
+                consent.agree(code)
+        run = cls(runs / recipe.name / recipe.digest(), trust=True)
         is_new = not run.path.exists()
         run.path.mkdir(parents=True, exist_ok=True)
         if not (run.path / "recipe.yaml").exists():
@@ -65,25 +81,74 @@ class Run:
             raise RecipeError(
                 f"{self.path} is not a run directory (no recipe.yaml); `physgen train` makes one"
             )
+        self._check("recipe.yaml")
         return read(path)
 
     @cached_property
     def system(self) -> System:
-        """The physics."""
+        """The physics; `InputError` if it is code that the user has not agreed to run."""
+        if not self.trust:
+            for code in self.recipe.code():
+                consent.check(code, self.path)
         return system_of(self.recipe)
 
     @property
     def finished(self) -> bool:
         """Whether training has ended and the surrogate is there."""
-        return (self.path / "surrogate" / cards.CARD).exists()
+        return (self.path / manifest.NAME).exists()
+
+    @property
+    def scored(self) -> bool:
+        """Whether a validation of the finished run has ended."""
+        return self.finished and SCORECARD in manifest.read(self.path)
 
     @property
     def scorecard(self) -> Scorecard:
         """The scores of the last validation; `CheckpointError` if there was none."""
-        path = self.path / "scorecard.json"
-        if not path.exists():
+        if not self.scored:
             raise CheckpointError(f"{self.path} has no scorecard: run `physgen validate` on it")
-        return Scorecard.from_json(path.read_text(encoding="utf-8"))
+        self._check(SCORECARD)
+        return Scorecard.from_json((self.path / SCORECARD).read_text(encoding="utf-8"))
+
+    def _check(self, *names: str) -> None:
+        """Compare files, or all in a folder, with the manifest, if the run is finished."""
+        manifest.within(self.path, names[0])
+        if self.finished:
+            manifest.check(self.path, lambda name: name.startswith(names))
+
+    def check(self) -> None:
+        """Raise `CheckpointError` unless surrogate, recipe and scores are as they were written."""
+        self._check("surrogate/", "recipe.yaml", "provenance.json", SCORECARD)
+
+    def check_trained(self) -> None:
+        """Raise `CheckpointError` unless all that the training left is as it was written."""
+        self._check(*TRAINED)
+
+    def seal_training(self) -> None:
+        """List what the training made in the manifest: the run is finished."""
+        manifest.write(self.path, manifest.sums_of(self.path, TRAINED))
+
+    def unseal_scores(self) -> None:
+        """Take the scores off the manifest, before others take their place."""
+        manifest.write(self.path, self._sums_of_training())
+
+    def seal_scores(self, verdict: str) -> None:
+        """Write the verdict on the card, and list card and scores in the manifest.
+
+        A kill at any time leaves a whole run, scored or not.
+        """
+        folder = self.path / "surrogate"
+        card = {**cards.read_card(folder), "verdict": verdict}
+        name = f"surrogate/{cards.CARD}"
+        sums = self._sums_of_training()
+        sums[name] |= {manifest.digest(cards.to_text(card).encode())}
+        manifest.write(self.path, sums)
+        cards.write_card(folder, card)
+        manifest.write(self.path, sums | manifest.sums_of(self.path, (name, *SCORES)))
+
+    def _sums_of_training(self) -> manifest.Sums:
+        sums = manifest.read(self.path)
+        return {name: some for name, some in sums.items() if name.startswith(TRAINED)}
 
     @cached_property
     def source(self) -> Source | None:
@@ -189,6 +254,12 @@ class Run:
         The data it was trained on need not be there, nor the system where only its schema matters.
         """
         folder = self.path / "surrogate"
+        if not self.finished:
+            raise CheckpointError(
+                f"{self.path} is not a finished run (no {manifest.NAME}); `physgen train` with the "
+                "same recipe finishes it"
+            )
+        self._check("surrogate/", "recipe.yaml")
         description = cards.read_card(folder)
         component = self.recipe.surrogate
         physics = asks_for("surrogates", component, "system") or any(
@@ -216,7 +287,12 @@ class Run:
     def provenance(self) -> dict[str, Any]:
         """What this run was made with."""
         path = self.path / "provenance.json"
-        found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        if not path.exists():
+            return {}
+        self._check(path.name)
+        found = read_json(path, CheckpointError)
+        if not isinstance(found, dict):
+            raise CheckpointError(f"{path} is not what a training leaves; train again")
         return found
 
 

@@ -130,6 +130,7 @@ def train_run(run: Run, world: World, tell: Progress, *, force: bool = False) ->
             "held_out": result.best,
         },
     )
+    run.seal_training()
 
 
 def _seconds(run: Run) -> float:

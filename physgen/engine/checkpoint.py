@@ -8,7 +8,6 @@ checkpoint; a flipped bit is found by the manifest when it is read.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -19,13 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from physgen.engine.distributed import World
 from physgen.errors import CheckpointError
-
-MANIFEST = "MANIFEST.sha256"
+from physgen.io import manifest
+from physgen.io.documents import read_json
+from physgen.io.guard import regular
 
 
 class CheckpointStore:
@@ -119,29 +120,14 @@ def verify(path: Path) -> None:
     """Compare every file of a checkpoint with its manifest.
 
     Raises:
-        CheckpointError: naming the first file that is missing, truncated or changed.
+        CheckpointError: naming the first file that is missing, truncated, changed or elsewhere.
     """
-    try:
-        lines = (path / MANIFEST).read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"checkpoint {path} has no readable {MANIFEST}") from error
-    listed = {name: sum_ for sum_, _, name in (line.partition("  ") for line in lines)}
-    unlisted = {file.name for file in path.iterdir()} - {*listed, MANIFEST}
+    sums = manifest.check(path)
+    unlisted = {file.name for file in path.iterdir()} - {*sums, manifest.NAME}
     if unlisted:
         raise CheckpointError(
-            f"checkpoint {path} is damaged: {min(unlisted)} is not in its {MANIFEST}"
+            f"checkpoint {path} is damaged: {min(unlisted)} is not in its {manifest.NAME}"
         )
-    for name, expected in listed.items():
-        try:
-            found = _file_hash(path / name)
-        except OSError as error:
-            raise CheckpointError(
-                f"checkpoint {path} is damaged: {name or MANIFEST} cannot be read"
-            ) from error
-        if found != expected:
-            raise CheckpointError(
-                f"checkpoint {path} is damaged: {name} is not what was written (SHA-256 differs)"
-            )
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -179,8 +165,19 @@ def write_tree(path: Path, tree: Any) -> None:
 
 def read_tree(path: Path) -> Any:
     """Inverse of `write_tree`; tensors come on the CPU."""
-    tensors = load_file(path.with_name(path.name + ".safetensors"))
-    return _restore(json.loads(path.with_name(path.name + ".json").read_bytes()), tensors)
+    tensors = read_tensors(path.with_name(path.name + ".safetensors"))
+    return _restore(read_json(path.with_name(path.name + ".json"), CheckpointError), tensors)
+
+
+def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
+    """Read a safetensors file; raises `CheckpointError` if it is damaged or none."""
+    regular(path, CheckpointError)
+    try:
+        return load_file(path, device)
+    # Beside its own error the library raises what Python, torch and the system do.
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path} is damaged, or not safetensors ({reason})") from error
 
 
 @contextmanager
@@ -206,9 +203,8 @@ def exclusive(directory: Path) -> Iterator[None]:
 
 
 def _seal(part: Path, final: Path) -> None:
-    names = sorted(path.name for path in part.iterdir())
-    lines = [f"{_file_hash(part / name)}  {name}\n" for name in names]
-    write_bytes(part / MANIFEST, "".join(lines).encode())
+    sums = manifest.sums_of(part, sorted(path.name for path in part.iterdir()))
+    write_bytes(part / manifest.NAME, manifest.to_text(sums).encode())
     _sync_directory(part)
     if final.exists():
         # Only a damaged one can be there: a resume starts from the newest whole one.
@@ -223,11 +219,6 @@ def _sync_directory(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from physgen.engine.average import MovingAverage
 from physgen.engine.checkpoint import (
     CheckpointStore,
     finite,
+    read_tensors,
     read_tree,
     write_bytes,
     write_tensors,
@@ -24,6 +24,7 @@ from physgen.engine.checkpoint import (
 from physgen.engine.context import Feed
 from physgen.engine.distributed import World
 from physgen.errors import CheckpointError, TrainingError
+from physgen.io.documents import read_json
 from physgen.surrogates.base import Method, Surrogate
 
 
@@ -105,7 +106,9 @@ class RunState:
         if found is None:
             return 0
         step, path = found
-        cursor = json.loads((path / "cursor.json").read_bytes())
+        cursor = read_json(path / "cursor.json", CheckpointError)
+        if not isinstance(cursor, dict) or not isinstance(cursor.get("identity"), dict):
+            raise CheckpointError(f"{path / 'cursor.json'} is not the cursor of a checkpoint")
         changed = [
             name
             for name, value in self._identity.items()
@@ -119,7 +122,7 @@ class RunState:
             )
         try:
             self._load(path, cursor, force=force)
-        except (RuntimeError, KeyError, ValueError) as error:
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise CheckpointError(
                 f"{path} does not fit this model: {reason}; the surrogate or the method has "
@@ -149,14 +152,14 @@ class RunState:
         write_bytes(part / "cursor.json", json.dumps(cursor, indent=1).encode())
 
     def _load(self, path: Path, cursor: Mapping[str, Any], *, force: bool) -> None:
-        self._surrogate.load_state_dict(load_file(path / "weights.safetensors"))
+        self._surrogate.load_state_dict(read_tensors(path / "weights.safetensors"))
         if self._average is not None and (path / "ema.safetensors").exists():
-            self._average.load(load_file(path / "ema.safetensors"), cursor["ema_updates"])
+            self._average.load(read_tensors(path / "ema.safetensors"), cursor["ema_updates"])
         self.threads = cursor["threads"]
         if cursor["best"] is not None:
             self.best = Best(**cursor["best"])
             device = self._surrogate.device
-            self._best_weights = load_file(path / "best.safetensors", device=str(device))
+            self._best_weights = read_tensors(path / "best.safetensors", str(device))
         # A forced resume with another number of processes starts the further ones from the first's.
         own = path / f"method-{self._world.rank}"
         if not own.with_name(own.name + ".json").exists():

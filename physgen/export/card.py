@@ -10,16 +10,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from physgen.errors import CheckpointError
+from physgen.batch import Schema
+from physgen.engine.checkpoint import read_tensors
+from physgen.errors import CheckpointError, InputError, suggest
+from physgen.io.documents import read_json
 from physgen.io.writer import atomic, sha256
 from physgen.surrogates.base import Surrogate
 
 WEIGHTS = "weights.safetensors"
 CARD = "card.json"
+
+_DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
 def save(surrogate: Surrogate, directory: Path, description: dict[str, Any]) -> None:
@@ -47,22 +51,34 @@ def save(surrogate: Surrogate, directory: Path, description: dict[str, Any]) -> 
 def write_card(directory: Path, card: dict[str, Any]) -> None:
     """Write `card.json`."""
     with atomic(directory / CARD, overwrite=True) as part:
-        part.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        part.write_text(to_text(card), encoding="utf-8")
+
+
+def to_text(card: dict[str, Any]) -> str:
+    """Return what `write_card` writes."""
+    return json.dumps(card, indent=1) + "\n"
 
 
 def read_card(directory: Path) -> dict[str, Any]:
-    """Read `card.json`; `CheckpointError` if there is none or it is not JSON."""
-    try:
-        card = json.loads((directory / CARD).read_text(encoding="utf-8"))
-    except OSError as error:
+    """Read `card.json`; `CheckpointError` if there is none or it is not a card."""
+    path = directory / CARD
+    if not path.exists():
         raise CheckpointError(
-            f"{directory}: no {CARD} ({error.strerror}); give a run directory of `physgen train` "
-            "whose training has finished"
-        ) from error
-    except ValueError as error:
-        raise CheckpointError(f"{directory / CARD} is not JSON: {error}") from error
+            f"{directory}: no {CARD}; give a run directory of `physgen train` whose training has "
+            "finished"
+        )
+    card = read_json(path, CheckpointError)
     if not isinstance(card, dict):
-        raise CheckpointError(f"{directory / CARD} is not the card of a surrogate")
+        raise CheckpointError(f"{path} is not the card of a surrogate")
+    for key in ("schema", "dtype", "condition_domain", "weights_sha256"):
+        if key not in card:
+            raise CheckpointError(f"{path} is not the card of a surrogate: it has no {key!r}")
+    if card["dtype"] not in _DTYPES:
+        raise CheckpointError(f"{path}: dtype {card['dtype']!r}{suggest(card['dtype'], _DTYPES)}")
+    try:
+        Schema.from_dict(card["schema"])
+    except InputError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     return card
 
 
@@ -71,14 +87,14 @@ def load_weights(surrogate: Surrogate, directory: Path, card: dict[str, Any]) ->
     path = directory / WEIGHTS
     if not path.exists():
         raise CheckpointError(f"{path} is missing: copy the whole folder, or train again")
-    if sha256(path) != card.get("weights_sha256"):
+    if sha256(path) != card["weights_sha256"]:
         raise CheckpointError(
             f"{path} is not the file its card was written for (SHA-256 differs): it was changed or "
             "damaged; restore it from a copy, or train again"
         )
     try:
-        surrogate.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:
+        surrogate.load_state_dict(read_tensors(path))
+    except RuntimeError as error:
         raise CheckpointError(f"{path} does not fit the surrogate of its card: {error}") from error
 
 

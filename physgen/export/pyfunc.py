@@ -19,9 +19,13 @@ import numpy as np
 from physgen.batch import Schema
 from physgen.errors import InputError
 from physgen.export import card as cards
+from physgen.io import manifest
 
 CODE = Path(__file__).with_name("served.py")
 """What the served process runs; copied into the model."""
+
+FOLDER = "export/pyfunc"
+"""Where a run keeps it."""
 
 NEEDED = ("physgen", "torch", "safetensors", "numpy")
 
@@ -49,7 +53,7 @@ def save(run: Path, destination: Path | None = None) -> Path:
 
     description = cards.read_card(run / "surrogate")
     schema = Schema.from_dict(description["schema"])
-    target = destination or run / "export" / "pyfunc"
+    target = destination or run / FOLDER
     if target.exists() and not (target / "MLmodel").exists():
         raise InputError(f"{target} exists and is not an MLflow model; choose another folder")
     columns = [ColSpec("double", variable.name) for variable in schema.condition]
@@ -64,6 +68,7 @@ def save(run: Path, destination: Path | None = None) -> Path:
         kept = Path(folder) / "run"
         shutil.copytree(run / "surrogate", kept / "surrogate")
         shutil.copy(run / "recipe.yaml", kept)
+        manifest.write(kept, manifest.sums_of(kept, ("recipe.yaml", "surrogate")))
         # An example input would make it generate samples only to guess what the signature says.
         with warnings.catch_warnings(action="ignore", category=UserWarning):
             save_model(

@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from physgen.engine import journal
 from physgen.engine.checkpoint import exclusive
 from physgen.errors import CheckpointError, InputError, PhysgenError
+from physgen.io.documents import read_json, read_yaml
 from physgen.io.writer import atomic, sha256
 
 CURSOR = "tracking.json"
@@ -171,7 +170,7 @@ class _Sender:
             ).info.run_id
         )
         recipe = self.directory / "recipe.yaml"
-        settings = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe.exists() else {}
+        settings = read_yaml(recipe) if recipe.exists() else {}
         # Parameters can never change, so they are sent once, by who makes the run.
         params = [Param(_key(name), str(value)[:6000]) for name, value in _leaves(settings)]
         for start in range(0, len(params), 100):
@@ -284,10 +283,7 @@ def _read_cursors(path: Path) -> dict[str, Cursor]:
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
+    found = read_json(path)
     return found if isinstance(found, dict) else {}
 
 

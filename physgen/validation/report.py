@@ -7,18 +7,21 @@ scripts. All text is escaped, so that names in files cannot become markup.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from physgen.errors import FormatError
+from physgen.io import manifest
+from physgen.io.documents import LARGEST_JSON, LARGEST_YAML, read_json, read_text
 from physgen.validation.page import write_page
 from physgen.validation.plots import INDEX, Picture
 from physgen.validation.scorecard import Row, Scorecard, row_cells
 
 TEMPLATE = "report.html.j2"
+_SHOWN = ("scorecard.json", "samples.h5", "recipe.yaml", "provenance.json", "plots/")
+"""What of a run stands on the page, or was measured for it."""
 COLUMNS = ("observable", "value", "floor", "baseline", "exact", "pull", "limit", "verdict")
 
 
@@ -53,8 +56,13 @@ def report(runs: Path | Sequence[Path | Section], output: Path, *, title: str = 
 
     Raises:
         FormatError: a run directory has no scorecard, or a picture is missing.
+        CheckpointError: a file of a run is not what was written.
     """
     several = [runs] if isinstance(runs, Path) else list(runs)
+    for run in several:
+        # Scores of files have no manifest.
+        if isinstance(run, Path) and (run / manifest.NAME).exists():
+            _check(run)
     sections = [section_of(run) if isinstance(run, Path) else run for run in several]
     return write_page(
         TEMPLATE,
@@ -65,6 +73,12 @@ def report(runs: Path | Sequence[Path | Section], output: Path, *, title: str = 
     )
 
 
+def _check(run: Path) -> None:
+    """Raise an `InputError` unless a run has whole scores, as they were written."""
+    if "scorecard.json" not in manifest.check(run, lambda name: name.startswith(_SHOWN)):
+        raise FormatError(f"{run} has no complete scores: run `physgen validate {run}` first")
+
+
 def section_of(run: Path) -> Section:
     """Read what a run directory holds for a report."""
     card = run / "scorecard.json"
@@ -73,12 +87,10 @@ def section_of(run: Path) -> Section:
     recipe, provenance = run / "recipe.yaml", run / "provenance.json"
     return Section(
         name=run.parent.name if run.parent.name else run.name,
-        scorecard=Scorecard.from_json(card.read_text(encoding="utf-8")),
+        scorecard=Scorecard.from_json(read_text(card, LARGEST_JSON)),
         pictures=run / "plots" if (run / "plots" / INDEX).exists() else None,
-        recipe=recipe.read_text(encoding="utf-8") if recipe.exists() else "",
-        provenance=json.loads(provenance.read_text(encoding="utf-8"))
-        if provenance.exists()
-        else None,
+        recipe=read_text(recipe, LARGEST_YAML) if recipe.exists() else "",
+        provenance=read_json(provenance) if provenance.exists() else None,
     )
 
 
@@ -109,7 +121,7 @@ def _line(row: Row) -> dict[str, Any]:
 def _pictures(folder: Path) -> list[dict[str, str]]:
     index = folder / INDEX
     try:
-        listed = [Picture(**entry) for entry in json.loads(index.read_text(encoding="utf-8"))]
+        listed = [Picture(**entry) for entry in read_json(index)]
         # Only names: an index cannot make the page embed a file from elsewhere.
         data = [(folder / Path(picture.file).name).read_bytes() for picture in listed]
     except (OSError, ValueError, TypeError) as error:

@@ -21,6 +21,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from physgen.errors import FormatError, printable
+from physgen.io.documents import parse_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -116,14 +117,15 @@ class Scorecard(BaseModel):
     @classmethod
     def from_json(cls, text: str) -> Scorecard:
         """Inverse of `to_json`; raises `FormatError` for anything that is not a scorecard."""
+        content = parse_json(text, "not a scorecard: it")
         try:
-            content = json.loads(text)
             if not isinstance(content, dict):
                 raise ValueError("it is not a JSON object")
             stated = content.pop("verdict", None)
             card = cls.model_validate(content)
         except (ValueError, ValidationError) as error:
-            raise FormatError(f"not a scorecard: {error}; run `physgen validate` again") from error
+            said = " ".join(str(error).split())[:300]
+            raise FormatError(f"not a scorecard: {said}; run `physgen validate` again") from error
         if stated != card.verdict:
             raise FormatError(
                 f"a scorecard that says {stated!r} but whose rows say {card.verdict!r}: it was "

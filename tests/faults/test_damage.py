@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from physgen.engine import checkpoint
 from physgen.engine.checkpoint import CheckpointStore, exclusive, read_tree, verify, write_tree
 from physgen.engine.journal import Journal, read
 from physgen.errors import CheckpointError, FormatError
+from physgen.io import manifest
 
 
 def filled(directory, steps=(1, 2), keep=2):
@@ -34,7 +34,7 @@ def truncate(path):
 
 
 @pytest.mark.parametrize("harm", [flip, truncate, Path.unlink])
-@pytest.mark.parametrize("name", ["state.safetensors", "state.json", checkpoint.MANIFEST])
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json", manifest.NAME])
 def test_newest_damaged_is_named_and_the_one_before_used(tmp_path, harm, name):
     store = filled(tmp_path)
     harm(store.path(2) / name)
@@ -46,8 +46,8 @@ def test_newest_damaged_is_named_and_the_one_before_used(tmp_path, harm, name):
 
 def test_a_file_the_manifest_does_not_name_is_damage(tmp_path):
     store = filled(tmp_path)
-    manifest = store.path(2) / checkpoint.MANIFEST
-    manifest.write_text(manifest.read_text().splitlines(keepends=True)[0])
+    sums = manifest.read(store.path(2))
+    manifest.write(store.path(2), {"state.json": sums["state.json"]})
     with pytest.raises(CheckpointError, match=r"state.safetensors is not in its MANIFEST"):
         verify(store.path(2))
 
