@@ -23,6 +23,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from physgen import __version__
 from physgen.engine.options import Engine
 from physgen.errors import RecipeError, suggest
+from physgen.io.arrays import Axes
 from physgen.io.documents import parse_yaml, read_yaml
 from physgen.io.shipped import shipped, shipped_folder
 from physgen.registry import Component, Group, Section, lookup, options_model
@@ -52,6 +53,7 @@ class Data(Section):
     fields: tuple[str | dict[str, Any], ...] | None = None
     weight: str | None = None
     group: tuple[str, ...] | None = None
+    axes: Axes | None = None
     split: tuple[float, float, float] = (0.7, 0.1, 0.2)
     fit_rows: int = Field(default=200_000, gt=0)
 

@@ -24,7 +24,7 @@ Group = Literal["systems", "transforms", "surrogates", "methods", "metrics"]
 CONTEXT = frozenset({"schema", "transform", "system", "surrogate", "steps"})
 """Constructor parameters that the builder provides; a recipe cannot set them."""
 
-DATA_KEYS = frozenset({"path", "binning", "tree", "fields", "weight", "group"})
+DATA_KEYS = frozenset({"path", "binning", "tree", "fields", "weight", "group", "axes"})
 """Keys of the data section that are handed to a system whose constructor names them."""
 
 

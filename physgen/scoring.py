@@ -149,8 +149,9 @@ def score_ensemble(
     needs no action is measured.
     """
     if name is None:
-        options = {k.removeprefix("system."): v for k, v in overrides.items()}
-        ensemble: Ensemble = build("systems", Component(kind="ensemble", **options), {"path": file})
+        options = {k.removeprefix("system."): v for k, v in overrides.items() if k != "data.axes"}
+        given = {"path": file, "axes": overrides.get("data.axes")}
+        ensemble: Ensemble = build("systems", Component(kind="ensemble", **options), given)
         return analyse(ensemble, ensemble.read(), provenance={"file": str(file)})
     system = system_of(read(name, overrides))
     source = _open(system, file)

@@ -116,8 +116,8 @@ def dataset_names(file: h5py.File) -> list[str]:
     return names
 
 
-def optional(file: h5py.File, name: str, rows: int, rank: int | Sequence[int] = 1) -> str | None:
-    """Return `name` if a file has a dataset of it with numbers for each of `rows` rows.
+def optional(file: h5py.File, name: str, rows: int, rank: int | Sequence[int] = 1) -> bool:
+    """Return whether a file has a dataset of a name with numbers for each of `rows` rows.
 
     For what nobody asked for: what is absent, a group or empty is passed over, and a dataset that
     does not fit is, with a warning.
@@ -125,7 +125,7 @@ def optional(file: h5py.File, name: str, rows: int, rank: int | Sequence[int] = 
     link = file.get(name, getlink=True)
     node = file[name] if isinstance(link, h5py.HardLink) else None
     if not isinstance(node, h5py.Dataset) or node.shape is None:
-        return None
+        return False
     try:
         dataset(file, name, rank)
         if len(node) != rows:
@@ -134,8 +134,8 @@ def optional(file: h5py.File, name: str, rows: int, rank: int | Sequence[int] = 
             )
     except FormatError as error:
         warnings.warn(f"{error}; it is not used", stacklevel=2)
-        return None
-    return name
+        return False
+    return True
 
 
 def attribute(node: Any, *names: str) -> Any:

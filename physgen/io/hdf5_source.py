@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ _RANKS: dict[str, int | Sequence[int]] = {
     "log_weight": 1,
     "mask": range(2, 33),
 }
+_USUAL = {key: key for key in _RANKS if key != "x"}
 
 
 class HDF5Source:
@@ -46,8 +47,9 @@ class HDF5Source:
     Args:
         path: of the file.
         x: dataset of the samples, (N, ...).
-        condition, weight, chain, log_weight: datasets (N, C), (N,), (N,) and (N,). Given `None`,
-            the ones that physgen itself would have written are taken if `x` is named "x".
+        condition, weight, chain, log_weight: datasets (N, C), (N,), (N,) and (N,).
+        beside: names of datasets by what they are in `Batch`, taken where they are there and fit;
+            `None` looks for those that physgen writes beside "x", in files that it wrote.
         group: names of one-dimensional datasets whose values identify the event of a row.
         block: rows read together, if the file's own chunks are not to decide.
 
@@ -64,6 +66,7 @@ class HDF5Source:
         weight: str | None = None,
         chain: str | None = None,
         log_weight: str | None = None,
+        beside: Mapping[str, str] | None = None,
         group: Sequence[str] = (),
         block: int | None = None,
     ) -> None:
@@ -79,8 +82,12 @@ class HDF5Source:
         }
         with open_hdf5(self.path) as file:
             self._names = {"x": x} | {key: name for key, name in asked.items() if name is not None}
-            if "physgen_schema" in file.attrs and x == "x":
-                self._names |= _written_beside(file, len(dataset(file, x)), self._names)
+            if beside is None:
+                beside = _USUAL if "physgen_schema" in file.attrs and x == "x" else {}
+            rows = len(dataset(file, x, _RANKS["x"]))
+            for key, name in beside.items():
+                if key not in self._names and optional(file, name, rows, _RANKS[key]):
+                    self._names[key] = name
             nodes = self._nodes(file)
             lengths = {name: len(nodes[key]) for key, name in self._names.items()}
             if len(set(lengths.values())) > 1:
@@ -147,13 +154,3 @@ class HDF5Source:
         x = nodes["x"]
         variable = Variable(self._names["x"], unit_of(x), dtype=dtype_of(x).name)
         return Schema(shape=shape, variables=(variable,), condition=condition)
-
-
-def _written_beside(file: h5py.File, rows: int, asked: dict[str, str]) -> dict[str, str]:
-    """Return the datasets that physgen writes beside "x", of those that are not asked for."""
-    found = {}
-    for key in ("condition", "weight", "mask", "chain", "log_weight"):
-        name = optional(file, key, rows, _RANKS[key]) if key not in asked else None
-        if name is not None:
-            found[key] = name
-    return found

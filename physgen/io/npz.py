@@ -1,9 +1,13 @@
-"""NumPy archives as samples; nothing in them is unpickled."""
+"""NumPy archives as samples; nothing in them is unpickled, and only what is asked for is read."""
 
 from __future__ import annotations
 
 import json
+import warnings
 import zipfile
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,84 +16,167 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError, suggest
-from physgen.io.source import ArraySource, check_finite, to_tensor
+from physgen.io.source import as_batch, blocks, check_finite, digest_of
+from physgen.io.split import hash_columns
 
-_FIELDS = ("condition", "weight", "mask", "chain", "log_weight")
 _LARGEST = 2**34
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Read all arrays of a `.npz` by name.
+def array_names(path: Path) -> list[str]:
+    """Return the names of the arrays of a `.npz`; raises `FormatError` if it is none."""
+    with _opened(path) as archive:
+        return [info.filename.removesuffix(".npy") for info in archive.filelist]
+
+
+def read_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Read the arrays of a `.npz` of these names, or all.
 
     Raises:
-        FormatError: not an archive of plain arrays, or one of them is larger than 16 GiB.
+        FormatError: not an archive of arrays, there is no array of a name (near misses are named),
+            or it is larger than 16 GiB, damaged, or made of Python objects.
     """
+    known = array_names(path)
+    found = {}
+    with _opened(path) as archive:
+        for name in known if names is None else names:
+            if name not in known:
+                raise FormatError(f"{path}: no array {name!r}{suggest(name, known)}")
+            size = archive.getinfo(f"{name}.npy").file_size
+            if size > _LARGEST:
+                raise FormatError(
+                    f"{path}: array {name!r} has {size:.3g} bytes, too large for an archive that "
+                    "must be read at once; write it as HDF5"
+                )
+            with archive.open(f"{name}.npy") as file:
+                found[name] = np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+    return found
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
-            for info in archive.filelist:
-                if info.file_size > _LARGEST:
-                    raise FormatError(
-                        f"{path}: array {info.filename.removesuffix('.npy')!r} has "
-                        f"{info.file_size:.3g} bytes, too large for an archive that must be read "
-                        "at once; write it as HDF5"
-                    )
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            yield archive
     except FileNotFoundError as error:
         raise FormatError(f"{path}: no such file") from error
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise FormatError(
             f"{path}: not an archive of plain arrays ({error}); arrays of Python objects are "
             "refused, since loading them could run code"
         ) from error
 
 
-def open_npz(path: Path | str, *, x: str = "x", chain: str | None = None) -> ArraySource:
-    """Read a `.npz` into memory: `x` and, where present, what else a `Batch` holds by name.
+class NpzSource:
+    """Arrays of a `.npz`, held in memory.
 
     Args:
         path: of the archive.
         x: name of the array of samples (N, ...).
-        chain: name of the (N,) chain numbers; `None` takes "chain" if it is there.
+        condition, weight, chain, log_weight: names of arrays (N, C), (N,), (N,) and (N,).
+        beside: names of arrays by what they are in `Batch`, taken where they are there and fit;
+            `None` looks for those that are called as in `Batch`.
+        group: names of one-dimensional arrays whose values identify the event of a row.
 
     Raises:
-        FormatError: not an archive of numeric arrays, `x` or `chain` is absent, lengths differ, an
-            array is larger than 16 GiB, or a value is not finite (its row is named).
+        FormatError: not an archive of arrays, one that is named is absent or not of numbers,
+            lengths differ, an array is larger than 16 GiB, or a value is not finite (its row is
+            named).
     """
-    path = Path(path)
-    found = read_arrays(path)
-    for name in (x, chain):
-        if name is not None and name not in found:
-            raise FormatError(f"{path}: no array {name!r}{suggest(name, found)}")
-    arrays = {key: found[key] for key in (*_FIELDS, "physgen_schema") if key in found}
-    if chain is not None:
-        arrays["chain"] = found[chain]
-    arrays["x"] = found[x]
-    text = arrays.pop("physgen_schema", None)
-    for name, array in arrays.items():
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        x: str = "x",
+        condition: str | None = None,
+        weight: str | None = None,
+        chain: str | None = None,
+        log_weight: str | None = None,
+        beside: Mapping[str, str] | None = None,
+        group: Sequence[str] = (),
+    ) -> None:
+        self.path, self.name, self.block = Path(path), str(path), 4096
+        self.group = tuple(group)
+        given = {"x": x, "condition": condition, "weight": weight, "chain": chain}
+        given["log_weight"] = log_weight
+        asked = {key: name for key, name in given.items() if name is not None}
+        self._names = asked
+        known = array_names(self.path)
+        usual = {key: key for key in ("condition", "weight", "mask", "chain", "log_weight")}
+        others = usual if beside is None else beside
+        self._arrays = read_arrays(self.path, list(asked.values()))
+        self._arrays = {key: self._arrays[name] for key, name in asked.items()}
+        for key, name in asked.items():
+            self._check(key, name, self._arrays[key])
+        for key, name in others.items():
+            if name in known and key not in asked:
+                self._take(key, name)
+        self.schema = self._schema("physgen_schema" in known)
+
+    def __len__(self) -> int:
+        return len(self._arrays["x"])
+
+    def arrays(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
+        """Return rows [start, stop) by their name in `Batch`."""
+        return {key: array[start:stop] for key, array in self._arrays.items()}
+
+    def read(self, start: int, stop: int) -> Batch:
+        """Return rows [start, stop)."""
+        return as_batch(self.arrays(start, stop))
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the samples."""
+        return digest_of(blocks(self))
+
+    def keys(self) -> NDArray[np.int64] | None:
+        """Return (N,) hashes of the group arrays."""
+        if not self.group:
+            return None
+        columns = read_arrays(self.path, self.group)
+        for name, column in columns.items():
+            self._check("group", name, column)
+        return hash_columns(list(columns.values()))
+
+    def _take(self, key: str, name: str) -> None:
+        """Take an array that nobody asked for, if it fits."""
+        try:
+            array = read_arrays(self.path, [name])[name]
+            self._check(key, name, array)
+        except FormatError as error:
+            warnings.warn(f"{error}; it is not used", stacklevel=3)
+            return
+        self._arrays[key] = array
+
+    def _check(self, key: str, name: str, array: NDArray[Any]) -> None:
+        where = f"{self.path}: array {name!r}"
         if array.dtype.kind not in "biuf" or array.ndim == 0:
-            raise FormatError(f"{path}: array {name!r} holds {array.dtype}, not rows of numbers")
-        if len(array) != len(arrays["x"]):
+            raise FormatError(f"{where} holds {array.dtype}, not rows of numbers")
+        if len(array) != len(self):
             raise FormatError(
-                f"{path}: arrays of unequal length: {name!r} has {len(array)} rows, {x!r} has "
-                f"{len(arrays['x'])}"
+                f"{self.path}: arrays of unequal length: {name!r} has {len(array)} rows, "
+                f"{self._names['x']!r} has {len(self)}"
             )
-        check_finite(array, 0, f"{path}: array {name!r}")
-    fields = {name: to_tensor(array) for name, array in arrays.items()}
-    for name in {"x", "condition"} & fields.keys():
-        if fields[name].ndim == 1:
-            fields[name] = fields[name].unsqueeze(1)
-    batch = Batch(**fields)
-    if text is not None:
-        schema = Schema.from_dict(json.loads(str(text)))
-    else:
-        width = 0 if batch.condition is None else batch.condition.shape[1]
-        schema = Schema(
-            shape=tuple(batch.x.shape[1:]),
-            variables=(Variable(x, dtype=arrays["x"].dtype.name),),
-            condition=tuple(
-                Variable(f"condition_{i}", dtype=arrays["condition"].dtype.name)
-                for i in range(width)
-            ),
-        )
-    return ArraySource(batch, schema, name=str(path))
+        if key in ("weight", "chain", "log_weight", "group") and array.ndim > 1:
+            raise FormatError(f"{where} has shape {array.shape}; one number a row is expected")
+        check_finite(array, 0, where)
+
+    def _schema(self, written: bool) -> Schema:
+        x, condition = self._arrays["x"], self._arrays.get("condition")
+        shape = x.shape[1:] or (1,)
+        if written and self._names["x"] == "x":
+            text = str(read_arrays(self.path, ["physgen_schema"])["physgen_schema"])
+            try:
+                stored = Schema.from_dict(json.loads(text))
+            except (ValueError, TypeError, KeyError) as error:
+                raise FormatError(
+                    f"{self.path}: physgen_schema cannot be understood ({error}); it was changed, "
+                    "or written by another version: remove it to read plain arrays"
+                ) from error
+            if stored.shape == shape:
+                return stored
+        variables: tuple[Variable, ...] = ()
+        if condition is not None:
+            width = 1 if condition.ndim == 1 else condition.shape[1]
+            kind = condition.dtype.name
+            variables = tuple(Variable(f"condition_{i}", dtype=kind) for i in range(width))
+        return Schema(shape, (Variable(self._names["x"], dtype=x.dtype.name),), variables)

@@ -1,33 +1,36 @@
-"""Spin configurations in files: `samples` of 0/1 or -1/+1, as the RBM community keeps them.
+"""Spin configurations in files: 0/1 or -1/+1, as the RBM community keeps them.
 
 HDF5 (and the same arrays in an npz): `samples` (N, sites) or (N, rows, columns), the string
 `variable_type` ("bernoulli" for 0/1, "ising" for -1/+1), and, if there are any, `weights` (N,) and
 the Markov chain of each configuration, `chain` (N,). Flat rows are a lattice of the attribute
-`shape`, if the file has it. They are read as -1/+1, one byte a spin.
+`shape`, if the file has it. They are read as -1/+1, one byte a spin; in unsigned bytes 255 is -1.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError, suggest
-from physgen.io.hdf5 import open_hdf5
-from physgen.io.hdf5_source import HDF5Source
+from physgen.io import hdf5
+from physgen.io.arrays import AXES_REMEDY, MARKOV, Axes, names_in, open_array
+from physgen.io.formats import format_of
 from physgen.io.npz import read_arrays
-from physgen.io.source import ArraySource, Source, blocks, digest_of, to_tensor
+from physgen.io.source import as_batch, blocks, digest_of
 from physgen.io.writer import Append, atomic, hdf5_writer, npz_writer
 
+FIELDS = ("samples", "spins", "configurations", "x")
+"""Names of arrays that are taken for the configurations, in this order."""
+_LARGEST_VALUE = 100
+"""So far from 1 lies no value that somebody has for a spin; 255 stands for -1."""
 _LOWEST = {"bernoulli": 0, "ising": -1}
 """The value that stands for a spin that points down, by `variable_type`."""
 
@@ -36,11 +39,15 @@ class SpinSource:
     """Spin configurations of an HDF5 or npz file, as int8 of -1 and +1.
 
     Args:
-        path: ends in .npz, or is HDF5.
+        path: HDF5 or npz.
         shape: of one configuration; `None` takes the file's, and makes a square of a flat row where
             its length is a square number.
-        dataset: path of the configurations inside the file.
+        dataset: path of the configurations inside the file; `None` takes the usual names.
         chain: path of the (N,) chain numbers; `None` takes "chain" if it is there.
+        axes: what the first two axes are, where they are chains and time.
+
+    Attributes:
+        dataset: the one that is read.
 
     Raises:
         FormatError: there is no such file or dataset; the number of spins is another; values other
@@ -52,17 +59,24 @@ class SpinSource:
         path: Path | str,
         *,
         shape: tuple[int, ...] | None = None,
-        dataset: str = "samples",
+        dataset: str | None = None,
         chain: str | None = None,
+        axes: Axes | None = None,
     ) -> None:
         self.name = str(path)
         self.path = Path(path)
+        if dataset is None:
+            names = names_in(self.path)
+            dataset = next((name for name in FIELDS if name in names), FIELDS[0])
+        self.dataset = dataset
         self._where = f"{path}: dataset {dataset!r}"
-        read = _from_npz if self.path.suffix == ".npz" else _from_hdf5
-        self._inner, facts = read(self.path, dataset, chain)
+        beside = {"weight": "weights", **MARKOV}
+        self._inner = open_array(self.path, dataset, chain=chain, beside=beside, axes=axes)
+        facts = _facts(self.path)
         self.block = self._inner.block
+        stored = self._inner.schema.shape
         self.schema = Schema(
-            _shape(self._inner.schema.shape, shape, facts.get("shape"), self._where),
+            _shape(stored, len(self._inner), shape, facts.get("shape"), self._where),
             (Variable("spin", domain="spin", dtype="int8"),),
         )
         self._declared = facts.get("variable_type")
@@ -71,20 +85,28 @@ class SpinSource:
     def __len__(self) -> int:
         return len(self._inner)
 
-    def read(self, start: int, stop: int) -> Batch:
-        """Return rows [start, stop); raises `FormatError` naming a row that holds no spins."""
-        batch = self._inner.read(start, stop)
-        values = batch.x.reshape(len(batch), *self.schema.shape)
+    def arrays(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
+        """Return rows [start, stop) by their name in `Batch`, x in int8 of -1 and +1.
+
+        Raises:
+            FormatError: naming a row that holds no spins.
+        """
+        found = self._inner.arrays(start, stop)
+        values = signed(found["x"]).reshape(-1, *self.schema.shape)
         up = values == 1
         wrong = ~(up | (values == self._low))
         if wrong.any():
-            row = int(wrong.flatten(1).any(1).nonzero()[0])
-            value = values[row][wrong[row]][0].item()
+            row = int(wrong.reshape(len(values), -1).any(1).argmax())
+            value = values[row][wrong[row]][0]
             raise FormatError(
                 f"{self._where}: row {start + row} holds {value:g} where spins are {self._low} "
                 f"or 1{self._remedy(value)}"
             )
-        return batch.replace(x=up.to(torch.int8).mul_(2).sub_(1))
+        return found | {"x": np.where(up, np.int8(1), np.int8(-1))}
+
+    def read(self, start: int, stop: int) -> Batch:
+        """Return rows [start, stop), see `arrays`."""
+        return as_batch(self.arrays(start, stop))
 
     def digest(self) -> str:
         """Return the SHA-256 of the spins as -1 and +1, however they are stored."""
@@ -103,8 +125,9 @@ class SpinSource:
                     f"{suggest(declared, _LOWEST)}"
                 )
             return _LOWEST[declared.lower()]
-        for batch in blocks(self._inner):
-            zeros, minuses = ((batch.x == value).sum() for value in (0, -1))
+        for start in range(0, len(self), self.block):
+            values = signed(self._inner.arrays(start, start + self.block)["x"])
+            zeros, minuses = ((values == value).sum() for value in (0, -1))
             if zeros or minuses:
                 return 0 if zeros > minuses else -1
         return -1
@@ -118,21 +141,32 @@ class SpinSource:
         return remedy if self._declared else f": -1, 0 and 1 all occur{remedy}"
 
 
+def signed(values: NDArray[Any]) -> NDArray[Any]:
+    """Return unsigned numbers that hold -1 as their largest value (255) as signed ones."""
+    if values.dtype.kind == "u" and values.size and values.max() > _LARGEST_VALUE:
+        return np.ascontiguousarray(values).view(f"i{values.dtype.itemsize}")
+    return values
+
+
 @contextmanager
-def spin_writer(path: Path, shape: tuple[int, ...]) -> Iterator[Append]:
+def spin_writer(
+    path: Path, shape: tuple[int, ...], facts: Mapping[str, Any] | None = None
+) -> Iterator[Append]:
     """Write (B, *shape) spins of -1/+1 piece by piece as flat rows of int8, HDF5 or npz.
+
+    `facts`, such as the temperature, become attributes (arrays of an npz).
 
     Raises:
         FormatError: a value is neither -1 nor +1.
         InputError: the file exists or cannot be written.
     """
+    said = {"shape": shape, **(facts or {})}
     if path.suffix == ".npz":
-        facts = {"variable_type": "ising", "shape": shape}
-        with npz_writer(path, _columns, attributes=facts) as append:
+        with npz_writer(path, _columns, attributes={"variable_type": "ising", **said}) as append:
             yield append
         return
     with atomic(path) as part:
-        with hdf5_writer(part, _columns, attributes={"shape": shape}) as append:
+        with hdf5_writer(part, _columns, attributes=said) as append:
             yield append
         with h5py.File(part, "r+") as file:
             file["variable_type"] = "ising"
@@ -142,46 +176,39 @@ def _columns(batch: Batch) -> dict[str, NDArray[np.generic]]:
     """Name the columns as other programs do."""
     if not (batch.x.abs() == 1).all():
         raise FormatError("cannot write: spins are -1 or +1, and other values are there")
-    names: dict[str, Tensor | None] = {
-        "samples": batch.x.flatten(1).to(torch.int8),
-        "weights": batch.weight,
-        "chain": batch.chain,
-    }
-    return {name: value.cpu().numpy() for name, value in names.items() if value is not None}
+    columns = {name: value.cpu().numpy() for name, value in batch.fields().items()}
+    columns["samples"] = columns.pop("x").reshape(len(batch), -1).astype(np.int8)
+    if "weight" in columns:
+        columns["weights"] = columns.pop("weight")
+    return columns
 
 
-def _from_hdf5(path: Path, dataset: str, chain: str | None) -> tuple[Source, dict[str, Any]]:
+def _facts(path: Path) -> dict[str, Any]:
+    """Return what a file says in `variable_type` and `shape`, as far as it can be understood."""
+    found: dict[str, Any] = {}
+    if format_of(path) == "npz":
+        known = {"variable_type", "shape"} & set(names_in(path))
+        found = read_arrays(path, known)
+    else:
+        with hdf5.open_hdf5(path) as file:
+            found["shape"] = hdf5.attribute(file, "shape")
+            node = file.get("variable_type")
+            if isinstance(node, h5py.Dataset) and node.shape is not None:
+                found["variable_type"] = node[()]
     facts: dict[str, Any] = {}
-    with open_hdf5(path) as file:
-        weight = "weights" if "weights" in file else None
-        chain = chain or ("chain" if "chain" in file else None)
-        if "variable_type" in file:
-            declared = file["variable_type"][()]
-            named = declared.decode(errors="replace") if isinstance(declared, bytes) else declared
-            facts["variable_type"] = str(named)
-        if "shape" in file.attrs:
-            facts["shape"] = tuple(int(extent) for extent in np.ravel(file.attrs["shape"]))
-    return HDF5Source(path, x=dataset, weight=weight, chain=chain), facts
-
-
-def _from_npz(path: Path, dataset: str, chain: str | None) -> tuple[Source, dict[str, Any]]:
-    arrays = read_arrays(path)
-    for name in (dataset, chain):
-        if name is not None and name not in arrays:
-            raise FormatError(f"{path}: there is no array {name!r}{suggest(name, arrays)}")
-    names = {"x": dataset, "weight": "weights", "chain": chain or "chain"}
-    batch = Batch(**{key: to_tensor(arrays[n]) for key, n in names.items() if n in arrays})
-    facts: dict[str, Any] = {}
-    if "variable_type" in arrays:
-        facts["variable_type"] = str(np.ravel(arrays["variable_type"])[0])
-    if "shape" in arrays:
-        facts["shape"] = tuple(int(extent) for extent in np.ravel(arrays["shape"]))
-    schema = Schema(tuple(batch.x.shape[1:]), (Variable(dataset),))
-    return ArraySource(batch, schema, name=str(path)), facts
+    shape, kind = (np.ravel(np.asarray(found.get(name))) for name in ("shape", "variable_type"))
+    if shape.dtype.kind in "iu" and (shape > 0).all():
+        facts["shape"] = tuple(int(extent) for extent in shape)
+    if kind.size == 1 and isinstance(kind[0], bytes | str):
+        facts["variable_type"] = (
+            kind[0].decode(errors="replace") if isinstance(kind[0], bytes) else str(kind[0])
+        )
+    return facts
 
 
 def _shape(
     stored: tuple[int, ...],
+    rows: int,
     wanted: tuple[int, ...] | None,
     said: tuple[int, ...] | None,
     where: str,
@@ -195,10 +222,21 @@ def _shape(
         return (side, side) if len(stored) == 1 and side * side == sites else stored
     if math.prod(wanted) == sites and stored in (wanted, (sites,)):
         return wanted
+    lattice = "x".join(map(str, wanted))
+    if stored[1:] in (wanted, (math.prod(wanted),)):
+        raise FormatError(
+            f"{where} has shape {(rows, *stored)}, which may be several chains of lattices of "
+            f"{lattice}; say which axis is which, {AXES_REMEDY}"
+        )
+    if rows == math.prod(wanted) and len(stored) == 1:
+        raise FormatError(
+            f"{where} has shape {(rows, *stored)}: transposed? A row is a configuration, here of "
+            f"{lattice}; write samples.T"
+        )
     size = "x".join(map(str, stored))
     square = f" (a lattice of {side}x{side}?)" if len(stored) == 1 and side * side == sites else ""
     remedy = list((side, side) if square else stored)
     raise FormatError(
         f"{where} holds {size} spins a configuration{square}, and the system is a lattice of "
-        f"{'x'.join(map(str, wanted))}; set system.shape={remedy}, or choose another file"
+        f"{lattice}; set system.shape={remedy}, or choose another file"
     )

@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError, suggest
-from physgen.io.hdf5 import dataset_names, open_hdf5
-from physgen.io.hdf5_source import HDF5Source
-from physgen.io.npz import open_npz, read_arrays
+from physgen.io.arrays import AXES_REMEDY, ArraysSource, Axes, names_in, open_array
 from physgen.io.source import Source
-from physgen.io.spins import SpinSource
+from physgen.io.spins import SpinSource, signed
 from physgen.systems.base import Derived
 from physgen.systems.scalar import magnetic, moments
 
@@ -39,11 +38,15 @@ class Ensemble:
         dataset: name of the (N, *shape) field, or of a series (N,); `None` takes the usual names,
             or the only candidate.
         chain: name of the (N,) chain numbers; `None` takes "chain" if it is there, else one chain.
+        shape: of one configuration; `None` is as the file has it.
+        axes: what the first two axes are, where they are chains and time.
     """
 
     path: str
     dataset: str | None = None
     chain: str | None = None
+    shape: tuple[int, ...] | None = None
+    axes: Axes | None = None
 
     @cached_property
     def source(self) -> Source:
@@ -54,8 +57,7 @@ class Ensemble:
                 dataset of the chain's name.
         """
         path = Path(self.path)
-        archive = path.suffix == ".npz"
-        names = list(read_arrays(path)) if archive else dataset_names(open_hdf5(path))
+        names = names_in(path)
         candidates = [name for name in names if name not in ("chain", self.chain)]
         only = candidates[0] if len(candidates) == 1 else None
         field = self.dataset or next((name for name in FIELDS if name in names), only)
@@ -64,14 +66,20 @@ class Ensemble:
                 f"{path}: which dataset is the field?{suggest('', names)}; say it with "
                 "--set system.dataset=NAME"
             )
-        chain = self.chain or ("chain" if "chain" in names else None)
-        plain = (
-            open_npz(path, x=field, chain=chain)
-            if archive
-            else HDF5Source(path, x=field, chain=chain)
-        )
-        if field == "samples" and math.prod(plain.schema.shape) > 1:
-            return SpinSource(path, dataset=field, chain=chain)
+        plain = open_array(path, field, chain=self.chain, axes=self.axes)
+        if _holds_spins(plain, field):
+            return SpinSource(
+                path, shape=self.shape, dataset=field, chain=self.chain, axes=self.axes
+            )
+        stored = plain.schema.shape
+        wanted = self.shape or _as_stored(path, field, len(plain), stored)
+        if math.prod(wanted) != math.prod(stored):
+            raise FormatError(
+                f"{path}: {field!r} has rows of shape {stored}, which are no lattices of "
+                f"{'x'.join(map(str, wanted))}"
+                + (f"; if they are chains, say {AXES_REMEDY}" if stored[1:] == wanted else "")
+            )
+        plain.schema = Schema(wanted, plain.schema.variables)
         return plain
 
     @property
@@ -100,6 +108,40 @@ class Ensemble:
     def read(self) -> Batch:
         """Return all configurations, with `chain`."""
         batch = self.source.read(0, len(self.source))
+        batch = batch.replace(x=batch.x.reshape(-1, *self.schema.shape))
         if batch.chain is None:
             return batch.replace(chain=torch.zeros(len(batch), dtype=torch.long))
         return batch
+
+
+def _holds_spins(source: ArraysSource, field: str) -> bool:
+    """Return whether rows of several numbers are spins: called so, or whole numbers of two kinds.
+
+    A file of `samples` is one of spins (see `physgen.io.spins`), and says what is wrong if not.
+    """
+    if math.prod(source.schema.shape) == 1:
+        return False
+    if field == "samples":
+        return True
+    values = signed(source.arrays(0, min(len(source), 1000))["x"])
+    two = np.isin(values, (0, 1)).all() or np.isin(values, (-1, 1)).all()
+    return bool(two and (values.dtype.kind != "f" or field == "spins"))
+
+
+def _as_stored(path: Path, field: str, rows: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of rows if it can only be that of a lattice.
+
+    Raises:
+        FormatError: it may as well be that of chains, or of an array that is transposed.
+    """
+    chains = len(shape) > 2 and len(set(shape)) > 1
+    if chains or (len(shape) == 1 and rows < shape[0]):
+        lattice = "x".join(map(str, shape))
+        chain = "x".join(map(str, shape[1:])) or "one number"
+        said = ",".join(map(str, shape))
+        raise FormatError(
+            f"{path}: {field!r} has shape {(rows, *shape)}: {rows} lattices of {lattice}, several "
+            f"chains of {chain}, or transposed? Say --set system.shape=[{said}], or --set "
+            f"{AXES_REMEDY}, or write it with configurations as rows"
+        )
+    return shape

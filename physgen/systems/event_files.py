@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError, suggest
+from physgen.io.arrays import names_in
 from physgen.io.documents import read_yaml
-from physgen.io.hdf5 import dataset_names, open_hdf5
+from physgen.io.formats import format_of
 from physgen.io.hdf5_source import HDF5Source
-from physgen.io.npz import open_npz, read_arrays
+from physgen.io.npz import NpzSource
 from physgen.io.root import RootSource
 from physgen.io.shipped import shipped
 from physgen.io.source import HasNotes, Source, blocks, digest_of
@@ -87,15 +88,16 @@ def open_columns(
     Raises:
         FormatError: the file, or what is named, is absent or unfit.
     """
-    if path.suffix == ".root":
+    kind = format_of(path)
+    if kind == "ROOT":
         return RootSource(path, tree, names, weight=weight, group=group, max_items=max_items)
-    if path.suffix not in (".h5", ".hdf5", ".npz"):
-        raise FormatError(f"{path}: event tables are read from .root, .h5, .hdf5 or .npz files")
-    if path.suffix == ".npz":
-        if group:
-            raise FormatError(f"{path}: data.group is read from ROOT or HDF5 files, not from npz")
-        return _columns(path, names, weight, lambda name: open_npz(path, x=name))
-    return _columns(path, names, weight, lambda name: HDF5Source(path, x=name, group=group))
+    if kind not in ("HDF5", "npz"):
+        raise FormatError(
+            f"{path}: event tables are read from ROOT, HDF5 or npz files; `physgen inspect {path}` "
+            "says what it is"
+        )
+    opened = NpzSource if kind == "npz" else HDF5Source
+    return _columns(path, names, weight, lambda name: opened(path, x=name, group=group))
 
 
 def columns_to_choose(path: Path, tree: str | None) -> str:
@@ -106,12 +108,12 @@ def columns_to_choose(path: Path, tree: str | None) -> str:
     """
     if not path.is_file():
         return ""
-    if path.suffix == ".root":
+    if format_of(path) == "ROOT":
         opened = open_tree(path, tree)
         names = opened.names
         example = list(itertools.islice(_flat_branches(opened), 2))
     else:
-        names = list(read_arrays(path)) if path.suffix == ".npz" else dataset_names(open_hdf5(path))
+        names = names_in(path)
         example = names[:2]
     return f"{suggest('', names)}; such as 'data.fields=[{','.join(example or names[:1])}]'"
 

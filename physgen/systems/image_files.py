@@ -20,11 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from physgen.errors import FormatError, suggest
+from physgen.io.arrays import names_in, open_array
 from physgen.io.fetch import data_folder
-from physgen.io.hdf5 import dataset_names, open_hdf5
-from physgen.io.hdf5_source import HDF5Source
+from physgen.io.formats import format_of
 from physgen.io.idx import read_idx
-from physgen.io.npz import read_arrays
 from physgen.io.source import check_finite
 from physgen.systems.event_files import read_card
 
@@ -52,6 +51,7 @@ class Pictures:
         white: the value of `pixels` that is intensity 1.
         labels: (N,) int64, or `None`.
         black: the value of `pixels` that is intensity 0.
+        fault: why the file's labels cannot be used, if it has some.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Pictures:
     white: float
     labels: NDArray[np.int64] | None
     black: float = 0.0
+    fault: str | None = None
 
     def intensities(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return (n, H, W) in [0, 1] of some rows."""
@@ -109,16 +110,19 @@ def read_images(card: Mapping[str, Any]) -> Pictures:
     if path == DIGITS:
         return _sklearn_digits()
     file = _located(path)
-    pixels, labels = _arrays(file, card.get("array"))
+    pixels, labels, fault = _arrays(file, card.get("array"))
     if card.get("labels") is not None:
-        labels = read_idx(Path(card["labels"]))
+        labels, fault = read_idx(Path(card["labels"])), None
     pixels = _framed(np.asarray(pixels), card.get("shape"), str(file))
     black = float(card.get("black", 0))
     white = float(card["white"]) if "white" in card else _white(pixels, str(file))
     _check_intensities(pixels, black, white, str(file))
-    if labels is not None:
-        labels = _checked_labels(labels, len(pixels), str(file))
-    return Pictures(str(file), pixels, white, labels, black)
+    classes = None
+    try:
+        classes = None if labels is None else _checked_labels(labels, len(pixels), str(file))
+    except FormatError as error:
+        fault = str(error)
+    return Pictures(str(file), pixels, white, classes, black, fault)
 
 
 def _sklearn_digits() -> Pictures:
@@ -142,41 +146,38 @@ def _located(path: str) -> Path:
     return found
 
 
-def _arrays(path: Path, array: str | None) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Return images, of an array if it is named, and labels as they are in the file."""
+def _arrays(path: Path, array: str | None) -> tuple[NDArray[Any], NDArray[Any] | None, str | None]:
+    """Return images, of an array if it is named, labels as they are in the file, and their fault.
+
+    Labels need not be used: what is wrong with them is said when they are.
+    """
+    if format_of(path) not in ("HDF5", "npz"):
+        if array is not None:
+            raise FormatError(f"{path}: read.array = {array!r}, but an IDX file is one array")
+        beside = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
+        labels = read_idx(beside) if beside != path and beside.exists() else None
+        return read_idx(path), labels, None
+    known = names_in(path)
     images = _IMAGES if array is None else (array,)
-    if path.suffix == ".npz":
-        return _chosen(read_arrays(path), images, path)
-    if path.suffix in (".h5", ".hdf5"):
-        known = (*images, *_LABELS, "x_test", "y_test")
-        wanted = [name for name in dataset_names(open_hdf5(path)) if name in known]
-        sources = {name: HDF5Source(path, x=name) for name in wanted}
-        held = {name: s.read(0, len(s)).x.numpy() for name, s in sources.items()}
-        return _chosen(held, images, path)
-    if array is not None:
-        raise FormatError(f"{path}: read.array = {array!r}, but an IDX file is one array")
-    beside = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
-    labels = read_idx(beside) if beside != path and beside.exists() else None
-    return read_idx(path), labels
-
-
-def _chosen(
-    held: dict[str, NDArray[Any]], images: tuple[str, ...], path: Path
-) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    image = next((name for name in images if name in held), None)
+    image = next((name for name in images if name in known), None)
     if image is None:
         raise FormatError(
             f"{path}: no array of images called {' or '.join(images)}; a data set card names "
-            f"another as read.array{suggest('', held)}"
+            f"another as read.array{suggest('', known)}"
         )
-    label = next((name for name in _LABELS if name in held), None)
+    pixels, label = _whole(path, image, known), next((n for n in _LABELS if n in known), None)
+    try:
+        return pixels, None if label is None else _whole(path, label, known), None
+    except FormatError as error:
+        return pixels, None, str(error)
 
-    def whole(name: str) -> NDArray[Any]:
-        # Some archives keep the two parts of a set under two names.
-        rest = held.get(name.replace("_train", "_test")) if name.endswith("_train") else None
-        return held[name] if rest is None else np.concatenate([held[name], rest])
 
-    return whole(image), None if label is None else whole(label)
+def _whole(path: Path, name: str, known: list[str]) -> NDArray[Any]:
+    """Return an array; some archives keep the two parts of a set under two names."""
+    rest = name.replace("_train", "_test")
+    parts = [name, rest] if name.endswith("_train") and rest in known else [name]
+    sources = [open_array(path, part, beside={}) for part in parts]
+    return np.concatenate([source.arrays(0, len(source))["x"] for source in sources])
 
 
 def _framed(pixels: NDArray[Any], shape: list[int] | None, name: str) -> NDArray[Any]:
@@ -229,9 +230,18 @@ def _check_intensities(pixels: NDArray[Any], black: float, white: float, name: s
 
 
 def _checked_labels(labels: NDArray[Any], n: int, name: str) -> NDArray[np.int64]:
+    """Return (n,) class numbers of labels (n,), (n, 1) or one-hot (n, classes)."""
     flat = np.asarray(labels).reshape(len(labels), -1)
-    if flat.shape != (n, 1):
+    if flat.dtype.kind not in "biuf":
+        raise FormatError(f"{name}: labels of {labels.dtype} are no class numbers; number them")
+    if len(flat) != n:
         raise FormatError(f"{name}: {n} images, but labels of shape {labels.shape}")
+    if flat.shape[1] > 1:
+        if not (np.isin(flat, (0, 1)).all() and (flat.sum(1) == 1).all()):
+            raise FormatError(
+                f"{name}: {n} images, but labels of shape {labels.shape}, which are not one-hot"
+            )
+        return flat.argmax(1).astype(np.int64)
     numbers = flat[:, 0].astype(np.float64)
     bad = ~((numbers >= 0) & (numbers == np.round(numbers)))
     if bad.any():

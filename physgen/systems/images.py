@@ -242,6 +242,8 @@ def _uniform(start: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def _labels_of(pictures: Pictures) -> NDArray[np.int64]:
+    if pictures.fault is not None:
+        raise FormatError(pictures.fault)
     if pictures.labels is None:
         raise FormatError(
             f"{pictures.name}: no labels: an IDX file has them in a file beside it, with "

@@ -28,11 +28,13 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError
+from physgen.io.arrays import Axes
 from physgen.io.spins import SpinSource, spin_writer
 from physgen.io.writer import Append
 from physgen.systems.base import Derived
 from physgen.systems.kaufman import kaufman
 from physgen.systems.kernels import ising as kernel
+from physgen.systems.lattice_files import check_parameters
 
 CRITICAL_TEMPERATURE = 2 / math.log(1 + math.sqrt(2))
 
@@ -48,6 +50,7 @@ class Ising:
         shape: rows and columns, each at least 2.
         temperature: T > 0, in units of the coupling; Tc by default.
         field: h, in units of the coupling.
+        axes: of the spins in files of several chains, ("chain", "time") or the other way round.
 
     Raises:
         DomainError: there is no such model.
@@ -56,6 +59,7 @@ class Ising:
     shape: tuple[int, ...] = (16, 16)
     temperature: float = CRITICAL_TEMPERATURE
     field: float = 0.0
+    axes: Axes | None = None
 
     def __post_init__(self) -> None:
         if len(self.shape) != 2 or min(self.shape) < 2:
@@ -174,11 +178,18 @@ class Ising:
 
     def open(self, path: Path) -> SpinSource:
         """Open an HDF5 or npz file of configurations; raises `FormatError` if it is not one."""
-        return SpinSource(path, shape=tuple(self.shape))
+        source = SpinSource(path, shape=tuple(self.shape), axes=self.axes)
+        t = self.temperature
+        parameters = dict.fromkeys(("temperature", "temp", "t"), (t, "set system.temperature"))
+        parameters["beta"] = (1 / t, "set system.temperature to 1/beta")
+        parameters |= dict.fromkeys(("field", "h"), (self.field, "set system.field"))
+        check_parameters(path, source.dataset, parameters)
+        return source
 
     def writer(self, path: Path, n: int) -> AbstractContextManager[Append]:
         """Write configurations piece by piece as HDF5, or npz by the name."""
-        return spin_writer(path, tuple(self.shape))
+        facts = {"temperature": self.temperature, "field": self.field}
+        return spin_writer(path, tuple(self.shape), facts)
 
     def _correlation(self, x: Tensor, r: int) -> Tensor:
         """Return (B,), the mean of s_i s_{i + r} over sites and both axes."""

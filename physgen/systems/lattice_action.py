@@ -23,6 +23,7 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, InputError, suggest
+from physgen.io.arrays import Axes
 from physgen.io.source import Source
 from physgen.io.writer import Append, sha256
 from physgen.sampling import hmc
@@ -40,6 +41,7 @@ class LatticeAction:
     Args:
         action: FILE.py:FUNCTION.
         shape: extents of the lattice, one to four of them.
+        axes: of the field in files of several chains, ("chain", "time") or the other way round.
 
     Raises:
         InputError: if the file or the function is missing, or fails.
@@ -47,10 +49,13 @@ class LatticeAction:
             not one number a field, or if it changes the field it is given.
     """
 
-    def __init__(self, *, action: str, shape: tuple[int, ...] = (8, 8)) -> None:
+    def __init__(
+        self, *, action: str, shape: tuple[int, ...] = (8, 8), axes: Axes | None = None
+    ) -> None:
         check_shape(shape)
         self.source = action
         self.shape = tuple(shape)
+        self.axes = axes
         self._function = load_function(action)
         self._check()
 
@@ -111,7 +116,7 @@ class LatticeAction:
 
     def open(self, path: Path) -> Source:
         """Open an ensemble; raises `FormatError` where it is none, or of another lattice."""
-        return lattice_files.open_ensemble(path, self.schema)
+        return lattice_files.open_ensemble(path, self.schema, self.axes)
 
     def writer(self, path: Path, n: int) -> AbstractContextManager[Append]:
         """Write an ensemble piece by piece, with the name of the action."""

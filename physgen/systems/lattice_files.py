@@ -6,6 +6,7 @@ Monte Carlo time. Attributes of the file say which action it is an ensemble of.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,30 +16,35 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError
-from physgen.io.hdf5 import open_hdf5
-from physgen.io.hdf5_source import HDF5Source
-from physgen.io.npz import open_npz
+from physgen.io.arrays import AXES_REMEDY, Axes, open_array, stated
 from physgen.io.source import Source
 from physgen.io.writer import Append, hdf5_writer, npz_writer
 
 FIELD = "configurations"
+_SAME = 1e-5
+"""Relative difference of parameters below which files say the same: they may be in float32."""
 
 
-def open_ensemble(path: Path, schema: Schema) -> Source:
+def open_ensemble(path: Path, schema: Schema, axes: Axes | None = None) -> Source:
     """Open an ensemble of the lattice of `schema`, which may be larger than memory in HDF5.
+
+    Args:
+        path: HDF5 or npz file.
+        schema: of one configuration.
+        axes: what the first two axes of the field are, where they are chains and time.
 
     Raises:
         FormatError: there is no such file, no field in it, or one of another shape. Numbers that
             are not finite are found when they are read (their row is named).
     """
-    source: Source
-    if path.suffix == ".npz":
-        source = open_npz(path, x=FIELD)
-    else:
-        with open_hdf5(path) as file:
-            chain = "chain" if "chain" in file else None
-        source = HDF5Source(path, x=FIELD, chain=chain)
+    source = open_array(path, FIELD, axes=axes)
     shape, dtype = source.schema.shape, source.schema.variables[0].dtype
+    if shape[1:] == schema.shape:
+        raise FormatError(
+            f"{path}: {FIELD!r} has shape {(len(source), *shape)}, which may be several chains of "
+            f"lattices of {'x'.join(map(str, schema.shape))}; say which axis is which, "
+            f"{AXES_REMEDY}"
+        )
     if shape != schema.shape or not dtype.startswith("float"):
         raise FormatError(
             f"{path}: {FIELD!r} is {dtype} of shape {(len(source), *shape)}, expected real numbers "
@@ -47,6 +53,32 @@ def open_ensemble(path: Path, schema: Schema) -> Source:
         )
     source.schema = schema
     return source
+
+
+def check_parameters(path: Path, field: str, parameters: Mapping[str, tuple[float, str]]) -> None:
+    """Refuse a file that says it was made with other parameters than the system has.
+
+    Args:
+        path: HDF5 or npz file.
+        field: the array of the configurations.
+        parameters: by the name they have in files (in any case), the value there should be, and
+            what to do if there is another.
+
+    Raises:
+        FormatError: a parameter is another, or differs from row to row.
+    """
+    for name, values in stated(path, parameters, field).items():
+        here, remedy = parameters[name.lower()]
+        if len(values) > 1:
+            raise FormatError(
+                f"{path}: {name!r} has {len(values)} values, from {values[0]:g} to {values[-1]:g}: "
+                "its rows are a mixture, and this system has one; keep the rows of one of them"
+            )
+        if not math.isclose(float(values[0]), here, rel_tol=_SAME, abs_tol=1e-12):
+            raise FormatError(
+                f"{path} says {name} = {values[0]:g}, and this system has {here:g}; {remedy}, or "
+                "choose another file"
+            )
 
 
 def ensemble_writer(
@@ -58,7 +90,6 @@ def ensemble_writer(
 
 
 def _layout(batch: Batch) -> dict[str, NDArray[Any]]:
-    columns = {FIELD: batch.x.cpu().numpy()}
-    if batch.chain is not None:
-        columns["chain"] = batch.chain.cpu().numpy()
+    columns = {name: value.cpu().numpy() for name, value in batch.fields().items()}
+    columns[FIELD] = columns.pop("x")
     return columns

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError
+from physgen.io.arrays import Axes
 from physgen.io.source import Source
 from physgen.io.writer import Append
 from physgen.sampling.thinning import spacing
@@ -60,6 +61,7 @@ class Phi4:
         shape: extents of the lattice, one to four of them, each at least 2.
         m2: the bare mass squared m^2; negative in the interesting region.
         lam: the coupling lambda >= 0.
+        axes: of the field in files of several chains, ("chain", "time") or the other way round.
 
     Raises:
         DomainError: if there is no such theory (the action must be bounded from below).
@@ -68,6 +70,7 @@ class Phi4:
     shape: tuple[int, ...] = (8, 8)
     m2: float = -4.0
     lam: float = 8.0
+    axes: Axes | None = None
 
     def __post_init__(self) -> None:
         check_shape(self.shape)
@@ -149,7 +152,17 @@ class Phi4:
 
     def open(self, path: Path) -> Source:
         """Open an ensemble; raises `FormatError` where it is none, or of another lattice."""
-        return lattice_files.open_ensemble(path, self.schema)
+        source = lattice_files.open_ensemble(path, self.schema, self.axes)
+        # With kappa, S = sum [-2 kappa phi phi_+mu + phi^2 + l (phi^2 - 1)^2]: phi is larger there.
+        other = "multiply its fields by sqrt(kappa), for S as written here, and remove kappa"
+        parameters = {
+            "m2": (self.m2, "set system.m2"),
+            "lam": (self.lam, "set system.lam"),
+            "lambda": (self.lam, "set system.lam"),
+            "kappa": (math.nan, other),
+        }
+        lattice_files.check_parameters(path, lattice_files.FIELD, parameters)
+        return source
 
     def writer(self, path: Path, n: int) -> AbstractContextManager[Append]:
         """Write an ensemble piece by piece, with its convention and parameters."""

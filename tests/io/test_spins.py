@@ -38,6 +38,7 @@ CODINGS = {
     "flat floats of 0/1": (lambda s: (s.reshape(50, 16) + 1.0) / 2, "Bernoulli"),
     "undeclared 0/1": (lambda s: ((s + 1) // 2).astype("u1"), None),
     "booleans": (lambda s: s > 0, None),
+    "unsigned bytes with 255 for -1": (lambda s: s.astype("u1"), None),
 }
 
 
@@ -129,7 +130,7 @@ def test_what_is_not_there_is_named(tmp_path, spins):
     with pytest.raises(FormatError, match=r"no array 'samples'.*'configs'"):
         SpinSource(tmp_path / "a.npz")
     (tmp_path / "c.npz").write_bytes(b"not an archive")
-    with pytest.raises(FormatError, match="not an archive of plain arrays"):
+    with pytest.raises(FormatError, match="neither HDF5 nor npz"):
         SpinSource(tmp_path / "c.npz")
 
 
@@ -140,6 +141,49 @@ def test_other_variables_and_other_sizes_are_named(tmp_path, spins):
     with pytest.raises(FormatError, match=r"a lattice of 4x4.*8x8; set system.shape=\[4, 4\]"):
         SpinSource(flat, shape=(8, 8))
     assert SpinSource(flat, shape=(2, 8)).schema.shape == (2, 8)
+
+
+def test_what_is_beside_the_spins_refuses_no_file(tmp_path, spins):
+    beside = {
+        "note": h5py.Empty("f4"),
+        "weights": h5py.Empty("f4"),
+        "variable_type": np.array(["ising"], dtype=h5py.string_dtype()),
+    }
+    path = h5(tmp_path / "a.h5", spins.reshape(50, 16), **beside)
+    for shape in ("4x4", h5py.Empty("i8"), -1):
+        with h5py.File(path, "a") as file:
+            file.attrs["shape"] = shape
+        assert SpinSource(path).schema.shape == (4, 4)
+        assert len(SpinSource(path).read(0, 50)) == 50
+    with h5py.File(path, "a") as file:
+        del file["variable_type"]
+        file["variable_type"] = h5py.Empty("S5")
+    assert len(SpinSource(path).read(0, 50)) == 50
+
+
+@pytest.mark.parametrize(("axes", "swap"), [(("chain", "time"), False), (("time", "chain"), True)])
+@pytest.mark.parametrize("name", ["a.h5", "a.npz"])
+def test_several_chains_are_read_as_the_axes_say(tmp_path, spins, axes, swap, name):
+    chains = spins.reshape(5, 10, 4, 4)
+    stored = chains.swapaxes(0, 1) if swap else chains
+    path = tmp_path / name
+    np.savez(path, spins=stored) if name == "a.npz" else h5(path, spins, spins=stored)
+    with pytest.raises(FormatError, match=r"several chains of lattices of 4x4; say .*data\.axes="):
+        SpinSource(path, dataset="spins", shape=(4, 4))
+    source = SpinSource(path, dataset="spins", shape=(4, 4), axes=axes)
+    assert len(source) == 50
+    batch = source.read(7, 43)
+    whole = source.read(0, 50)
+    assert torch.equal(batch.x, whole.x[7:43])
+    assert torch.equal(batch.chain, whole.chain[7:43])
+    for chain in range(5):
+        assert np.array_equal(whole.x[whole.chain == chain], chains[chain])
+
+
+def test_transposed_spins_are_said_to_be(tmp_path, spins):
+    path = h5(tmp_path / "a.h5", spins.reshape(50, 16).T)
+    with pytest.raises(FormatError, match=r"\(16, 50\): transposed\? .* write samples\.T"):
+        SpinSource(path, shape=(4, 4))
 
 
 def test_only_spins_are_written(tmp_path):

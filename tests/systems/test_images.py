@@ -354,3 +354,26 @@ def test_recipes_that_say_too_little_are_refused():
         Images().schema  # noqa: B018
     with pytest.raises(RecipeError, match="at least once"):
         Images(draws=0)
+
+
+def test_labels_that_are_not_used_refuse_nothing(tmp_path):
+    pictures = np.zeros((6, 4, 4), "u1")
+    classes = np.array([0, 1, 2, 2, 1, 0])
+    bad = {
+        "words": np.array([f"class{k}" for k in classes]),
+        "objects": np.array([{} for _ in classes], dtype=object),
+        "few": classes[:4],
+        "halves": classes / 2,
+        "wide": np.ones((6, 3)),
+    }
+    for name, labels in bad.items():
+        np.savez(tmp_path / f"{name}.npz", images=pictures, labels=labels)
+        images = Images(path=str(tmp_path / f"{name}.npz"))
+        assert len(images.open(tmp_path / f"{name}.npz").read(0, 6)) == 6
+        with pytest.raises(FormatError, match=name if name == "objects" else "label"):
+            images.labelled(3)
+    np.savez(tmp_path / "onehot.npz", images=pictures, labels=np.eye(3)[classes])
+    images = Images(path=str(tmp_path / "onehot.npz"), labels=True)
+    assert images.open(tmp_path / "onehot.npz").read(0, 6).condition[:, 0].tolist() == [
+        *classes.tolist()
+    ]
