@@ -185,8 +185,9 @@ def test_faults_are_named(tmp_path):
         _ = EventTable(path="x.root").schema
     with pytest.raises(RecipeError, match=r"data\.path"):
         _ = EventTable(fields=("pt",)).schema
-    with pytest.raises(FormatError, match=r"\.root, \.h5, \.hdf5 or \.npz"):
-        _ = EventTable(path="x.csv", fields=("pt",)).schema
+    (tmp_path / "x.csv").write_text("pt,eta\n1,2\n")
+    with pytest.raises(FormatError, match=r"event tables are read from ROOT, HDF5 or npz files"):
+        _ = EventTable(path=str(tmp_path / "x.csv"), fields=("pt",)).schema
     with pytest.raises(InputError, match="wt-loop"):
         _ = EventTable(path="wt-lop.yaml").schema
     card = tmp_path / "card.yaml"
@@ -209,3 +210,12 @@ def test_bounds_are_numbers_in_order():
         described(low="ten")
     with pytest.raises(RecipeError, match=r"data\.fields: a has low = 2 above high = 1"):
         described(low=2, high=1)
+
+
+def test_files_are_known_by_their_content(tmp_path):
+    grid = tmp_path / "DAOD_PHYSLITE.34857549._000001.pool.root.1"
+    with uproot.recreate(tmp_path / "a.root") as file:
+        file.mktree("t", {"a": "f4"}).extend({"a": np.arange(5, dtype="f4")})
+    (tmp_path / "a.root").rename(grid)
+    table = EventTable(path=str(grid), fields=("a",))
+    assert table.open(grid).read(0, 5).x[:, 0].tolist() == [0, 1, 2, 3, 4]
