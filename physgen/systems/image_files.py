@@ -241,7 +241,7 @@ def _checked_labels(labels: NDArray[Any], n: int, name: str) -> NDArray[np.int64
             raise FormatError(
                 f"{name}: {n} images, but labels of shape {labels.shape}, which are not one-hot"
             )
-        return flat.argmax(1).astype(np.int64)
+        return np.asarray(flat.argmax(1), np.int64)
     numbers = flat[:, 0].astype(np.float64)
     bad = ~((numbers >= 0) & (numbers == np.round(numbers)))
     if bad.any():
