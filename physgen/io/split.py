@@ -41,7 +41,8 @@ class Repeats:
         groups: distinct group keys; `None` if the source has no keys.
         largest_group: rows of the commonest key.
         rows_compared: how many rows were compared with each other.
-        repeated_rows: how many of those equal an earlier one in every value.
+        repeated_rows: how many of those equal an earlier one in every value, though two samples
+            would not by chance: a real number in them is not the one that many rows have there.
     """
 
     rows: int
@@ -103,20 +104,24 @@ def split(
 def repeats(source: Source, limit: int = 1_000_000) -> Repeats:
     """Count repeated keys, and repeated rows among at most about `limit` rows.
 
-    Of a larger source, evenly spaced blocks are compared.
+    Of a larger source, evenly spaced blocks are compared. Rows that may well be alike are no
+    repetitions: events without the objects that are looked at, showers without a hit, spins, and
+    configurations of a Markov chain whose proposals were rejected.
     """
     keys = source.keys()
     groups, largest = None, 1
     if keys is not None:
         counts = np.unique(keys, return_counts=True)[1]
         groups, largest = len(counts), int(counts.max(initial=1))
-    hashes = np.concatenate([np.zeros(0, np.uint64), *_row_hashes(source, limit)])
+    hashed = _row_hashes(source, limit)
+    hashes = np.concatenate([np.zeros(0, np.uint64), *(rows for rows, _ in hashed)])
+    telling = np.concatenate([np.zeros(0, bool), *(told for _, told in hashed)])
     return Repeats(
         rows=len(source),
         groups=groups,
         largest_group=largest,
         rows_compared=len(hashes),
-        repeated_rows=len(hashes) - len(np.unique(hashes)),
+        repeated_rows=int(telling.sum()) - len(np.unique(hashes[telling])),
     )
 
 
@@ -128,7 +133,29 @@ def hash_columns(columns: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
     return state.view(np.int64)
 
 
-def _row_hashes(source: Source, limit: int) -> list[Bits]:
+_REAL = ("real", "non-negative", "angle")
+_LOOK = 512
+"""Rows in which the commonest value of each column is looked for."""
+_COMMON = 0.01
+"""Share of the rows above which a value of a real column is no chance."""
+
+
+def _commonest(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Return (columns,), the value that many of the rows have in a column, NaN if none does."""
+    ordered = np.sort(values, axis=0)
+    begins = np.ones(ordered.shape, bool)
+    begins[1:] = ordered[1:] != ordered[:-1]
+    # How many equal values have come so far, in each column.
+    place = np.arange(len(ordered))[:, None]
+    run = place - np.maximum.accumulate(np.where(begins, place, 0), axis=0)
+    last = run.argmax(0)
+    columns = np.arange(ordered.shape[1])
+    often = run[last, columns] + 1 > max(1.0, _COMMON * len(ordered))
+    return np.where(often, ordered[last, columns], np.nan)
+
+
+def _row_hashes(source: Source, limit: int) -> list[tuple[Bits, NDArray[np.bool_]]]:
+    """Return hashes of the rows of some blocks, and whether a row differs from others by chance."""
     stride = max(1, -(-len(source) // limit))
     chosen = (
         blocks(source)
@@ -138,14 +165,21 @@ def _row_hashes(source: Source, limit: int) -> list[Bits]:
             for start in range(0, len(source), source.block * stride)
         )
     )
+    real = np.array([variable.domain in _REAL for variable in source.schema.variables])
+    common: NDArray[np.float64] | None = None
     hashes = []
     for batch in chosen:
+        flat = batch.x.numpy().reshape(len(batch), -1)
+        if common is None:
+            common = _commonest(flat[:_LOOK].astype(np.float64))
+        varies = np.resize(real, flat.shape[1])
+        told = ((flat != common) & varies).any(1) & (batch.chain is None)
         state = np.zeros(len(batch), dtype=np.uint64)
         for _, value in sorted(batch.fields().items()):
             array = value.numpy().reshape(len(batch), -1)
             place = _mix(np.arange(1, array.shape[1] + 1, dtype=np.uint64) * _GOLDEN)
             state = _mix(state + _GOLDEN + _mix(_bits(array) + place).sum(1, dtype=np.uint64))
-        hashes.append(state)
+        hashes.append((state, told))
     return hashes
 
 

@@ -99,6 +99,7 @@ def hdf5_writer(
     *,
     schema: Schema | None = None,
     attributes: Mapping[str, Any] | None = None,
+    units: Mapping[str, str] | None = None,
     compression: str | None = None,
     overwrite: bool = False,
 ) -> Iterator[Append]:
@@ -112,6 +113,7 @@ def hdf5_writer(
         layout: what becomes of a batch, dataset names to (B, ...) arrays.
         schema: stored as the JSON attribute `physgen_schema`, so that units and types come back.
         attributes: further attributes of the file.
+        units: of datasets by their names, kept as their attribute `unit`.
         compression: "gzip" or "lzf"; none reads about 6 times faster.
         overwrite: replace an existing file.
     """
@@ -138,6 +140,8 @@ def hdf5_writer(
                         fletcher32=True,
                         compression=compression,
                     )
+                    if units and units.get(name, "1") != "1":
+                        file[name].attrs["unit"] = units[name]
             _same_columns(path, set(file.keys()), columns)
             for name, value in columns.items():
                 dataset = file[name]

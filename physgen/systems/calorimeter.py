@@ -355,7 +355,10 @@ class Calorimeter:
 
     def open(self, path: Path) -> Source:
         """Open a CaloChallenge HDF5 file that fits the binning; raises `FormatError` otherwise."""
-        return CaloChallengeSource(path, self.geometry.n_voxels)
+        layers = self.geometry.layers
+        one = {(layer.n_alpha, layer.n_voxels // layer.n_alpha) for layer in layers}
+        grid = (len(layers), *one.pop()) if len(one) == 1 else None
+        return CaloChallengeSource(path, self.geometry.n_voxels, grid)
 
     def writer(self, path: Path, n: int) -> AbstractContextManager[Append]:
         """Write showers as a CaloChallenge HDF5 file piece by piece."""

@@ -83,3 +83,24 @@ def test_large_sources_are_compared_in_part():
     assert not found.complete
     assert 0 < found.rows_compared <= 1100
     assert found.repeated_rows == 0
+
+
+def test_rows_that_may_well_be_alike_are_no_repetitions():
+    generator = torch.Generator().manual_seed(0)
+    schema = Schema((3,), (Variable("n", domain="integer"), Variable("pt"), Variable("eta")))
+    x = torch.rand(600, 3, generator=generator)
+    x[:, 0] = (x[:, 0] * 4).floor()
+    x[x[:, 0] == 0, 1:] = 0  # Events without the object, one in four.
+    events = ArraySource(Batch(x), schema)
+    assert repeats(events).repeated_rows == 0
+    assert (
+        repeats(ArraySource(Batch(x[:, :1]), Schema((1,), schema.variables[:1]))).repeated_rows == 0
+    )
+    twice = ArraySource(Batch(torch.cat([x, x])), schema)
+    assert repeats(twice).repeated_rows == int((x[:, 0] > 0).sum())
+    spins = ArraySource(Batch(torch.ones(9, 4)), Schema((4,), (Variable("s", domain="spin"),)))
+    assert repeats(spins).repeated_rows == 0
+    chain = ArraySource(
+        Batch(torch.rand(9, 4)[[0, 0, 1]], chain=torch.zeros(3)), Schema((4,), (Variable("x"),))
+    )
+    assert repeats(chain).repeated_rows == 0
