@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import Field, ValidationError
 
+from physgen.arguments import user_path
 from physgen.errors import RecipeError, suggest
 from physgen.export import card as cards
 from physgen.io.documents import read_yaml
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.shipped import shipped, shipped_folder
-from physgen.recipe import Recipe, presets_of
+from physgen.recipe import Recipe, located, presets_of
 from physgen.registry import Section
 from physgen.run import Run, system_of
 from physgen.scoring import truth_of
@@ -58,7 +58,7 @@ class Plan(Section):
 
 def read_plan(name: str) -> Plan:
     """Read a comparison, shipped under its name or the user's file; raises `RecipeError`."""
-    path = Path(name)
+    path = user_path(name)
     if path.suffix not in (".yaml", ".yml"):
         known = [file.stem for file in shipped_folder(FOLDER).glob("*.yaml")]
         if name not in known:
@@ -70,7 +70,16 @@ def read_plan(name: str) -> Plan:
         raise RecipeError(f"comparison {path} cannot be understood: {error}") from error
     if not plan.recipes:
         raise RecipeError(f"comparison {path}: it names no recipes")
-    return plan
+    files = [one.endswith((".yaml", ".yml")) for one in plan.recipes]
+    return plan.model_copy(
+        update={
+            "recipes": tuple(
+                str(user_path(one, path.parent)) if is_file else one
+                for one, is_file in zip(plan.recipes, files, strict=True)
+            ),
+            "overrides": {k: located(k, v, path.parent) for k, v in plan.overrides.items()},
+        }
+    )
 
 
 def preset_for(plan: Plan, recipe: str) -> str | None:

@@ -21,11 +21,12 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from physgen import __version__
+from physgen.arguments import plain, user_path
 from physgen.engine.options import Engine
 from physgen.errors import RecipeError, suggest
 from physgen.io.arrays import Axes
 from physgen.io.documents import parse_yaml, read_yaml
-from physgen.io.shipped import shipped, shipped_folder
+from physgen.io.shipped import said_in, shipped, shipped_folder
 from physgen.registry import Component, Group, Section, lookup, options_model
 
 _NAME = re.compile(r"\w[\w .+=-]{0,99}")
@@ -154,8 +155,7 @@ def read(
         for key, value in (presets[preset] or {}).items():
             put(tree, key, value)
     for key, value in (overrides or {}).items():
-        put(tree, key, value)
-    _resolve_paths(tree)
+        put(tree, key, located(key, plain(value), Path.cwd()))
     return check(tree, str(path))
 
 
@@ -164,9 +164,9 @@ def names() -> list[str]:
     return [file.stem for file in shipped_folder("pipelines").glob("*.yaml")]
 
 
-def _find(recipe: str | os.PathLike[str]) -> Path:
-    """Return the file of a recipe: the one given, or a shipped one by its name."""
-    path = Path(recipe)
+def _find(recipe: str | os.PathLike[str], folder: Path | None = None) -> Path:
+    """Return the file of a recipe: the one given, seen from `folder`, or a shipped one by name."""
+    path = user_path(recipe, folder)
     if path.suffix in (".yaml", ".yml"):
         return path
     known = names()
@@ -176,16 +176,25 @@ def _find(recipe: str | os.PathLike[str]) -> Path:
 
 
 def _tree(path: Path, users: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Parse a recipe; `like: OTHER` lays it over another one, whose presets are not taken."""
+    """Parse a recipe, its paths seen from its own folder.
+
+    `like: OTHER` lays it over another one, whose presets are not taken.
+    """
     tree = read_yaml(path, RecipeError)
     if not isinstance(tree, dict):
         raise RecipeError(f"recipe {path} must be a mapping of sections, such as `system: ...`")
-    other = tree.pop("like", None)
+    other, presets = tree.pop("like", None), tree.pop("presets", None)
+    tree = dict(located("", tree, path.parent))
+    if isinstance(presets, dict):
+        tree["presets"] = {
+            name: {k: located(k, value, path.parent) for k, value in (preset or {}).items()}
+            for name, preset in presets.items()
+        }
     if other is None:
         return tree
     if path in users or len(users) > _DEEPEST_LIKE:
         raise RecipeError(f"recipe {path} is like itself: {' -> '.join(map(str, users))}")
-    base = _tree(_find(str(other)), (*users, path))
+    base = _tree(_find(str(other), path.parent), (*users, path))
     base.pop("presets", None)
     return _overlay(base, tree)
 
@@ -267,19 +276,25 @@ def _index(node: list[Any], part: str, key: str) -> int:
     return int(part)
 
 
-def _resolve_paths(tree: dict[str, Any]) -> None:
-    """Make the user's file paths absolute, so that a run can be resumed from anywhere."""
-    system = tree.get("system")
-    if isinstance(system, dict) and isinstance(system.get("action"), str):
-        path, colon, function = system["action"].rpartition(":")
-        if colon and Path(path).exists():
-            system["action"] = f"{Path(path).resolve()}:{function}"
-    data = tree.get("data")
-    if isinstance(data, dict):
-        for key in ("path", "binning"):
-            value = data.get(key)
-            if isinstance(value, str) and Path(value).exists():
-                data[key] = str(Path(value).resolve())
+def located(key: str, value: Any, folder: Path) -> Any:
+    """Return what a dotted key is set to, its file paths absolute and seen from `folder`.
+
+    So a run can be resumed from anywhere, and a recipe lie beside its data.
+    """
+    if isinstance(value, Mapping):
+        return {k: located(f"{key}.{k}".lstrip("."), v, folder) for k, v in value.items()}
+    if isinstance(value, list) and key in _PATHS:
+        return [located(key, one, folder) for one in value]
+    if not isinstance(value, str) or key not in _PATHS:
+        return value
+    if key == "system.action":
+        path, colon, function = value.rpartition(":")
+        return f"{user_path(path, folder)}:{function}" if colon else value
+    return said_in(folder, value)
+
+
+_PATHS = ("data.path", "data.binning", "system.action")
+"""Which keys of a recipe hold paths of files."""
 
 
 def _explain(error: ValidationError, model: type[BaseModel] | None, place: str = "") -> str:

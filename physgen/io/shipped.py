@@ -5,8 +5,10 @@ In a clone they lie beside the package, in an installed wheel inside it as `phys
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from physgen.arguments import user_path
 from physgen.errors import InputError, suggest
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -40,3 +42,23 @@ def shipped(folder: str, name: str) -> Path:
     if name not in names:
         raise InputError(f"physgen ships no {folder} file {name!r}{suggest(name, names)}")
     return base / name
+
+
+def shipped_or_own(folder: str, path: Path) -> Path:
+    """Return the shipped file of a bare name, else the path as it is."""
+    known = path.parent == Path() and (shipped_folder(folder) / path.name).is_file()
+    return shipped_folder(folder) / path.name if known else path
+
+
+def said_in(folder: Path, text: str) -> str:
+    """Return a path as a file in `folder` says it, absolute.
+
+    What names no file of the user stays: a data set card or a geometry that physgen ships, unless
+    the folder holds a file of that name, and what lies in a package, such as "sklearn:digits".
+    """
+    path = user_path(text, folder)
+    if path.exists() or not (
+        re.match(r"[a-z][a-z-]+:", text) or shipped_or_own("datasets", Path(text)) != Path(text)
+    ):
+        return str(path)
+    return text

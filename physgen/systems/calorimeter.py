@@ -31,7 +31,7 @@ from torch import Tensor
 from physgen.batch import Batch, Schema
 from physgen.errors import DomainError, RecipeError
 from physgen.io.calochallenge import CaloChallengeSource, calochallenge_writer, shower_schema
-from physgen.io.shipped import shipped
+from physgen.io.shipped import shipped, shipped_or_own
 from physgen.io.source import Source
 from physgen.io.writer import Append, sha256
 from physgen.systems.base import Derived, System
@@ -133,10 +133,9 @@ class Calorimeter:
 
     @property
     def _binning_file(self) -> Path:
-        path = Path(self.binning)
-        if not path.exists() and path.parent == Path():
-            return shipped("datasets", path.name)
-        return path
+        path = shipped_or_own("datasets", Path(self.binning))
+        # A bare name that is not there is taken for that of a shipped file, to be corrected.
+        return path if path.exists() or path.parent != Path() else shipped("datasets", path.name)
 
     def digest(self) -> str:
         """Return the SHA-256 of the binning file."""

@@ -23,7 +23,7 @@ from physgen.io.formats import format_of
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.npz import NpzSource
 from physgen.io.root import RootSource
-from physgen.io.shipped import shipped
+from physgen.io.shipped import said_in, shipped, shipped_or_own
 from physgen.io.source import HasNotes, Source, blocks, digest_of
 from physgen.io.trees import Tree, open_tree
 
@@ -31,6 +31,8 @@ PACKAGED = "skhep-testdata:"
 """Begins paths of files inside the package scikit-hep-testdata."""
 CARD_KEYS = ("path", "tree", "fields", "weight", "group")
 """What the section `read` of a data set card may say."""
+_FILES = ("path", "labels")
+"""Which of it, in any card, are paths of files: relative ones start at the card."""
 
 
 def located(path: str) -> Path:
@@ -63,7 +65,8 @@ def read_card(path: Path, keys: Sequence[str] = CARD_KEYS) -> dict[str, Any]:
     Raises:
         FormatError: it cannot be read, lacks the section, or says what is not among `keys`.
     """
-    found = path if path.exists() else shipped("datasets", path.name)
+    found = shipped_or_own("datasets", path)
+    found = found if found.exists() else shipped("datasets", path.name)
     card = read_yaml(found)
     section = card.get("read") if isinstance(card, dict) else None
     if not isinstance(section, dict) or "path" not in section:
@@ -71,7 +74,8 @@ def read_card(path: Path, keys: Sequence[str] = CARD_KEYS) -> dict[str, Any]:
     for key in section:
         if key not in keys:
             raise FormatError(f"{found}: unknown key read.{key}{suggest(key, keys)}")
-    return section
+    files = [key for key in _FILES if isinstance(section.get(key), str)]
+    return section | {key: said_in(found.absolute().parent, section[key]) for key in files}
 
 
 def open_columns(

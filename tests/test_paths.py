@@ -1,0 +1,110 @@
+"""Paths start at the file that says them; "~" is home; what is kept is absolute."""
+
+import os
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+import physgen
+from physgen import comparing, recipe
+from physgen.run import Run, system_of
+
+CARD = "read: {path: numbers.h5, fields: [a, b]}\n"
+BASE = """
+like: events-flow
+data: {path: card.yaml, split: [0.4, 0.2, 0.4]}
+engine: {steps: 2, batch_size: 64, evaluate_every: 2}
+"""
+
+
+def numbers(path, mean):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draws = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        file["a"], file["b"] = draws.normal(mean, 1, (2, 200)).astype("f4")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with recipe, base, card and data; the command runs in another, with others."""
+    folder = tmp_path / "project"
+    numbers(folder / "data/numbers.h5", 10)
+    (folder / "data/card.yaml").write_text(CARD)
+    (folder / "data/base.yaml").write_text(BASE)
+    (folder / "mine.yaml").write_text("like: data/base.yaml\nname: mine\n")
+    elsewhere = tmp_path / "elsewhere"
+    numbers(elsewhere / "numbers.h5", -10)
+    (elsewhere / "card.yaml").write_text(CARD)
+    (elsewhere / "base.yaml").write_text("like: ising-rbm\n")
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return folder
+
+
+def test_recipe_base_card_and_data_are_found_from_anywhere(project, monkeypatch):
+    run = physgen.train("../project/mine.yaml", runs="runs", track=False, score=False)
+    assert run.path.is_absolute()
+    assert float(run.source.read(0, 200).x.mean()) == pytest.approx(10, abs=0.3)
+    monkeypatch.chdir(project)
+    assert len(physgen.generate(run, 5)) == 5
+    assert torch.equal(physgen.load(os.fspath(run)).sample(5).x, physgen.generate(run.path, 5).x)
+    assert physgen.train(run, track=False, score=False).path == run.path
+
+
+def test_home_is_home(project, tmp_path):
+    changes = {"data.path": "~/project/data/card.yaml"}
+    run = physgen.train("~/project/mine.yaml", changes, runs="~/kept", track=False, score=False)
+    assert run.path.parent == tmp_path / "kept/mine"
+    out = physgen.generate(run, 5, output="~/kept/five.h5")
+    assert out == tmp_path / "kept/five.h5"
+    assert out.exists()
+    assert Run("~/kept/mine").path == tmp_path / "kept/mine"
+    assert not (tmp_path / "elsewhere/~").exists()
+
+
+def test_an_override_starts_where_it_is_given(project, tmp_path):
+    changed = recipe.read(project / "mine.yaml", {"data.path": "numbers.h5"})
+    assert changed.data.path == str(tmp_path / "elsewhere/numbers.h5")
+    nested = recipe.read(project / "mine.yaml", {"data": {"path": "numbers.h5"}})
+    assert nested.data.path == changed.data.path
+
+
+def test_a_missing_file_is_not_looked_for_elsewhere(project):
+    (project / "mine.yaml").write_text(
+        "like: data/base.yaml\ndata: {path: numbers.h5, fields: [a, b]}\n"
+    )
+    assert recipe.read(project / "mine.yaml").data.path == str(project / "numbers.h5")
+    with pytest.raises(physgen.errors.InputError, match=str(project / "numbers.h5")):
+        physgen.train(project / "mine.yaml", runs="runs", track=False, score=False)
+
+
+def test_presets_actions_and_comparisons_start_at_their_files(project, tmp_path):
+    (project / "action.py").write_text("def action(x):\n    return x.square().sum((1, 2))\n")
+    (project / "field.yaml").write_text(
+        "like: lattice-flow\nname: field\nsystem: {action: 'action.py:action', shape: [4, 4]}\n"
+        "presets: {other: {system.action: './action.py:other'}}\n"
+    )
+    assert recipe.read("../project/field.yaml").system.options["action"] == (
+        f"{project}/action.py:action"
+    )
+    other = recipe.read("../project/field.yaml", preset="other")
+    assert other.system.options["action"] == f"{project}/action.py:other"
+    (project / "plan.yaml").write_text(
+        "title: t\nrecipes: [mine.yaml, digits-pca]\ncolumns: {}\n"
+        "overrides: {data.path: data/card.yaml}\n"
+    )
+    plan = comparing.read_plan("~/project/plan.yaml")
+    assert plan.recipes == (f"{project}/mine.yaml", "digits-pca")
+    assert plan.overrides == {"data.path": f"{project}/data/card.yaml"}
+
+
+def test_shipped_names_stay_names_whatever_lies_in_the_working_folder(project, tmp_path):
+    (tmp_path / "elsewhere/calo-368.xml").write_text("<nothing/>")
+    (tmp_path / "elsewhere/digits.yaml").write_text("read: {path: nothing.npz}")
+    calo, digits = recipe.read("calo-flow"), recipe.read("digits-pca")
+    assert calo.data.binning == "calo-368.xml"
+    assert system_of(calo).schema.shape == (368,)
+    assert digits.data.path == "digits.yaml"
+    assert system_of(digits).schema.shape == (8, 8)
