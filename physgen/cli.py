@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from physgen.console import bars, print_mapping, print_scorecards
+from physgen.arguments import user_path, whole
+from physgen.console import bars, print_mapping, print_scorecards, speak_plainly
 from physgen.errors import InputError, PhysgenError, printable
 
 app = typer.Typer(
@@ -61,7 +62,7 @@ def inspect(file: Path, as_json: Json = False) -> None:
     """
     from physgen.io.inspect import inspect as look
 
-    print_mapping(look(file), as_json)
+    print_mapping(look(user_path(file)), as_json)
 
 
 @app.command()
@@ -118,21 +119,27 @@ def train(
     Example: `physgen train ising-rbm engine.steps=2000 method.k=10`
     """
     from physgen import pipeline
+    from physgen.engine.distributed import launched
     from physgen.recipe import parse_overrides
 
-    with bars(as_json) as progress:
-        run = pipeline.train(
-            recipe,
-            parse_overrides(overrides or []),
-            preset=preset,
-            runs=runs,
-            force=force,
-            score=score,
-            track=track,
-            trust=trust,
-            progress=progress,
-        )
-    if os.environ.get("RANK", "0") != "0":
+    try:
+        with bars(as_json) as progress:
+            run = pipeline.train(
+                recipe,
+                parse_overrides(overrides or []),
+                preset=preset,
+                runs=runs,
+                force=force,
+                score=score,
+                track=track,
+                trust=trust,
+                progress=progress,
+            )
+    except KeyboardInterrupt as interrupt:
+        # Typer ends with exit code 130, without a word.
+        typer.secho(str(interrupt), err=True, fg=typer.colors.YELLOW)
+        raise
+    if not launched().first:
         return  # Of the processes that torchrun started, the first one speaks for all.
     if score:
         print_scorecards({run.recipe.name: run.scorecard}, as_json)
@@ -176,9 +183,9 @@ def validate(
     from physgen import pipeline, recipe
 
     with bars(as_json) as progress:
-        if target.is_dir():
+        if user_path(target).is_dir():
             card = pipeline.validate(target, trust=trust, progress=progress)
-            output = target
+            output = user_path(target)
         else:
             changes = recipe.parse_overrides(overrides or [])
             card = pipeline.validate_files(
@@ -211,12 +218,11 @@ def report(
     Examples: `physgen report runs/*/* -o report.html`, `physgen report --compare digits`
     """
     from physgen import pipeline
-    from physgen.validation.report import report as write_report
 
     if (compare is None) == (not scored):
         raise InputError("physgen report takes either run directories or --compare NAME")
     if compare is None:
-        print_mapping({"report": str(write_report(scored or [], output))}, as_json)
+        print_mapping({"report": str(pipeline.report(scored or [], output))}, as_json)
         return
     with bars(as_json) as progress:
         page, table = pipeline.compare(compare, output, runs=runs, progress=progress)
@@ -246,10 +252,7 @@ def generate(
     """
     from physgen import pipeline
 
-    try:
-        count = int(float(n))
-    except (ValueError, OverflowError) as error:
-        raise InputError(f"-n {n}: not a number of samples") from error
+    count = whole("n", n)
     with bars(as_json) as progress:
         pipeline.generate(
             run,
@@ -309,6 +312,7 @@ def main() -> None:
     # Before OpenMP is loaded: threads that wait must not take the core of those that work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    speak_plainly()
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:

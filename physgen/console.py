@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
+import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -22,6 +26,32 @@ if TYPE_CHECKING:
 
 REMINDER_S = 55.0
 """Seconds between two lines of a stage where there is no terminal."""
+
+
+_ASCII = {"└": "`", "├": "|", "│": "|", "─": "-", "…": "...", "±": "+-", "≤": "<=", "≥": ">="}
+_ASCII |= {"→": "->", "⟨": "<", "⟩": ">", "\u00d7": "x", "\u2212": "-", "\u2013": "-", "·": "."}
+
+
+def speak_plainly() -> None:
+    """Let terminals that know no Unicode get ASCII for what they cannot show."""
+
+    def plainly(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        return "".join(map(_plain, error.object[error.start : error.end])), error.end
+
+    codecs.register_error("physgen.plainly", plainly)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
+            stream.reconfigure(errors="physgen.plainly")
+
+
+def _plain(character: str) -> str:
+    name = unicodedata.name(character, "").split()
+    if name[:1] == ["GREEK"]:
+        return name[-1].lower()
+    text = _ASCII.get(character) or unicodedata.normalize("NFKD", character)
+    return "".join(c if c.isascii() else "?" for c in text)
 
 
 @contextmanager
@@ -114,7 +144,8 @@ def print_mapping(mapping: dict[str, Any], as_json: bool) -> None:
         typer.echo(json.dumps(mapping, default=str))
         return
     for line in _tree(mapping):
-        typer.echo(printable(line))
+        # Not by `echo`, which sends UTF-8 to terminals that say they know ASCII only.
+        print(printable(line))
 
 
 def _tree(value: Any, stem: str | None = None) -> Iterator[str]:

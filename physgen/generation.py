@@ -12,20 +12,29 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from physgen.arguments import Whole, whole
 from physgen.batch import Batch, Schema
 from physgen.engine.random import keyed_seed
 from physgen.errors import DomainError, InputError, TrainingError, suggest
 from physgen.io.writer import Append, hdf5_writer, npz_writer, refuse_existing, root_writer
+from physgen.isolation import isolated
 from physgen.surrogates.base import Surrogate
 from physgen.systems.base import HasFiles, System
 
 BLOCK = 4096
 """Samples computed together; part of the definition of the output, so not an option."""
+
+Condition = ArrayLike | Tensor | Mapping[str, ArrayLike | Tensor]
+"""Conditions in physical units: numbers in the order of the schema, or by name."""
 
 Progress = Callable[[int], None]
 """Called with the number of samples done."""
@@ -33,10 +42,10 @@ Progress = Callable[[int], None]
 
 def generate(
     surrogate: Surrogate,
-    n: int,
+    n: Whole,
     *,
-    seed: int,
-    condition: Tensor | None = None,
+    seed: Whole,
+    condition: Condition | None = None,
     progress: Progress | None = None,
 ) -> Batch:
     """Return `n` samples in physical units, on the CPU. See `generate_blocks`."""
@@ -44,29 +53,44 @@ def generate(
     return Batch.concatenate(list(parts))
 
 
-def condition_row(surrogate: Surrogate, given: Mapping[str, float]) -> Tensor:
-    """Turn {name: value} into one row in the surrogate's order, (C,).
+@dataclass(frozen=True)
+class Sampler:
+    """A trained surrogate that generates samples, the same for the same seed.
 
-    Raises:
-        DomainError: a name is unknown, or missing.
+    Attributes:
+        surrogate: the torch module, on the device to compute on.
     """
-    names = [variable.name for variable in surrogate.conditions.variables]
-    for name in given:
-        if name not in names:
-            raise DomainError(f"no condition is called {name!r}{suggest(name, names)}")
-    missing = [name for name in names if name not in given]
-    if missing:
-        raise DomainError(f"the condition {missing[0]!r} is missing: give {', '.join(names)}")
-    return torch.tensor([given[name] for name in names], dtype=surrogate.dtype)
+
+    surrogate: Surrogate
+
+    @property
+    def schema(self) -> Schema:
+        """What a sample is, and which conditions it may be given."""
+        return self.surrogate.schema
+
+    @isolated()
+    def sample(self, n: Whole, seed: Whole = 1, condition: Condition | None = None) -> Batch:
+        """Return `n` samples in physical units, those of `physgen.generate`.
+
+        Args:
+            n: how many samples.
+            seed: decides all of them.
+            condition: see `physgen.generate`.
+
+        Raises:
+            DomainError: a condition is unknown, missing, or outside the trained domain.
+            InputError: `n`, `seed` or `condition` cannot be understood.
+        """
+        return generate(self.surrogate, n, seed=seed, condition=condition)
 
 
 def generate_file(
     surrogate: Surrogate,
-    n: int,
+    n: Whole,
     path: Path,
     *,
-    seed: int,
-    condition: Tensor | None = None,
+    seed: Whole,
+    condition: Condition | None = None,
     system: System | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -90,7 +114,7 @@ def generate_file(
         InputError: the output exists, or its suffix says nothing.
         DomainError, TrainingError: see `generate_blocks`.
     """
-    path = Path(path)
+    n = whole("n", n)
     refuse_existing(path, overwrite)
     replaced = path.exists()
     beside = path.with_name(f"{path.stem}.{secrets.token_hex(4)}{path.suffix}")
@@ -108,10 +132,10 @@ def generate_file(
 
 def generate_blocks(
     surrogate: Surrogate,
-    n: int,
+    n: Whole,
     *,
-    seed: int,
-    condition: Tensor | None = None,
+    seed: Whole,
+    condition: Condition | None = None,
     first: int = 0,
     progress: Progress | None = None,
 ) -> Iterator[Batch]:
@@ -121,29 +145,32 @@ def generate_blocks(
         surrogate: on the device to compute on.
         n: how many samples in all.
         seed: decides all samples.
-        condition: (n, C) in physical units, or (C,) for all samples; `None` draws from the
-            conditions of the training data.
+        condition: in physical units, see `conditions`; `None` draws from those of the training
+            data.
         first: block to begin with: a worker's share, or where an earlier call stopped.
         progress: called after each block.
 
     Raises:
         DomainError: a condition is outside the trained domain (its row is named), or there are not
             `n` of them.
+        InputError: `n`, `seed` or the condition cannot be understood.
         TrainingError: a sample is not finite.
     """
+    n = whole("n", n)
     if n < 1:
         raise InputError(f"n = {n}: ask for one sample or more")
-    if condition is not None:
-        condition = _checked_condition(surrogate, condition, n)
+    given = conditions(surrogate, condition, n)
+    if given is not None:
+        surrogate.conditions.check(given.to(surrogate.conditions.low))
     surrogate.eval()
-    base = keyed_seed("generate", seed)
+    base = keyed_seed("generate", whole("seed", seed))
     for block in range(first, -(-n // BLOCK)):
         # Torch's CPU generator looks at the lowest 32 bits of a seed: counting up from the base
         # keeps the blocks of one run apart, which hashing each of them would not.
         generator = torch.Generator(surrogate.device).manual_seed((base + block) % 2**63)
         start, stop = block * BLOCK, min((block + 1) * BLOCK, n)
         with torch.no_grad():
-            rows = None if condition is None else _whole_block(condition[start:stop])
+            rows = None if given is None else _whole_block(given[start:stop])
             if rows is not None:
                 rows = rows.to(surrogate.device, surrogate.dtype)
             batch = surrogate.sample(BLOCK, rows, generator=generator)
@@ -154,14 +181,84 @@ def generate_blocks(
             progress(stop)
 
 
-def _checked_condition(surrogate: Surrogate, condition: Tensor, n: int) -> Tensor:
-    if condition.ndim == 1:
-        condition = condition.expand(n, -1)
-    if len(condition) != n:
-        raise DomainError(f"{len(condition)} conditions for {n} samples: give one for each")
-    ranges = surrogate.conditions
-    surrogate.conditions.check(condition.to(ranges.low.device, ranges.low.dtype))
-    return condition
+def conditions(surrogate: Surrogate, given: Condition | None, n: int) -> Tensor | None:
+    """Return what a user gave as (n, C) conditions in the surrogate's order; `None` as it is.
+
+    Args:
+        surrogate: whose conditions they are.
+        given: by name, a number or `n` of them each; or (n, C) numbers, (C,) for all samples, for
+            one condition also (n,) or a number.
+        n: how many samples.
+
+    Raises:
+        DomainError: a name is unknown or missing, or there are not as many as samples.
+        InputError: there are things other than numbers.
+    """
+    if given is None:
+        return None
+    names = [variable.name for variable in surrogate.conditions.variables]
+    if not names:
+        raise DomainError("this surrogate was trained without conditions: leave `condition` out")
+    fields = _fields(given)
+    if fields is not None:
+        for name in fields:
+            if name not in names:
+                raise DomainError(f"no condition is called {name!r}{suggest(str(name), names)}")
+        missing = [name for name in names if name not in fields]
+        if missing:
+            raise DomainError(f"the condition {missing[0]!r} is missing: give {', '.join(names)}")
+        columns = [_column(name, fields[name], n) for name in names]
+        return torch.stack(columns, 1)
+    values = _numbers("condition", given)
+    if values.ndim == 0 or (values.ndim == 1 and len(names) == 1):
+        if values.ndim == 0 and len(names) > 1:
+            raise DomainError(f"one number for {len(names)} conditions: give {', '.join(names)}")
+        return _column(names[0], values, n)[:, None]
+    if values.ndim == 1:
+        values = values.expand(n, -1)
+    if values.ndim != 2 or values.shape[1] != len(names):
+        raise DomainError(
+            f"condition of shape {tuple(values.shape)}: expected (n, {len(names)}), the columns "
+            f"being {', '.join(names)}"
+        )
+    if len(values) != n:
+        raise DomainError(f"{len(values)} conditions for {n} samples: give one for each")
+    return values
+
+
+def _fields(given: Any) -> Mapping[str, Any] | None:
+    """Return conditions by name: those of a mapping, a data frame or a structured array."""
+    if isinstance(given, Mapping):
+        return given
+    names = getattr(given, "columns", None)
+    if names is None:
+        names = getattr(getattr(given, "dtype", None), "names", None)
+    return None if names is None else {name: given[name] for name in names}
+
+
+def _column(name: str, given: Any, n: int) -> Tensor:
+    """Return (n,) numbers of one condition: those given, or the one given for all."""
+    values = _numbers(f"condition {name!r}", given)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim > 1:
+        raise DomainError(f"condition {name!r} of shape {tuple(values.shape)}: expected (n,)")
+    if values.numel() not in (1, n):
+        raise DomainError(f"{values.numel()} conditions for {n} samples: give one for each")
+    return values.expand(n)
+
+
+def _numbers(name: str, given: Any) -> Tensor:
+    """Return numbers in double precision, on the CPU."""
+    if isinstance(given, Tensor):
+        given = given.detach().cpu()
+    try:
+        values = np.asarray(given)
+        if values.dtype.kind not in "fiub":
+            raise TypeError(f"they are of type {values.dtype}")
+        return torch.from_numpy(values.astype(np.float64))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name}: not numbers ({error}); give numbers or arrays") from error
 
 
 def _whole_block(condition: Tensor) -> Tensor:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import secrets
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from multiprocessing import get_context
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from physgen.arguments import Whole, user_path, whole
 from physgen.batch import Batch
 from physgen.comparing import check_comparable, families, preset_for, read_plan
 from physgen.engine import journal
@@ -22,13 +23,13 @@ from physgen.engine.device import DeviceName, choose_device
 from physgen.engine.distributed import connect
 from physgen.errors import InputError, TrainingError
 from physgen.export import pyfunc
-from physgen.generation import condition_row, generate_file
+from physgen.generation import Condition, Sampler, generate_file
 from physgen.generation import generate as generate_batch
 from physgen.io.writer import atomic, hdf5_writer, refuse_existing
+from physgen.isolation import isolated
 from physgen.recipe import Recipe, names, read
 from physgen.run import Run, system_of
 from physgen.scoring import score_ensemble, score_files, score_run
-from physgen.surrogates.base import Surrogate
 from physgen.systems.base import HasFiles, Simulates
 from physgen.tracking import Tracker, sync
 from physgen.training import Progress, train_run
@@ -42,12 +43,13 @@ from physgen.validation.scorecard import Scorecard
 QUICKSTART = ("ising-rbm", "phi4-flow", "calo-flow", "events-flow")
 
 
+@isolated()
 def train(
-    recipe: str | Path,
+    recipe: str | PathLike[str],
     overrides: Mapping[str, Any] | None = None,
     *,
     preset: str | None = None,
-    runs: str | Path = "runs",
+    runs: str | PathLike[str] = "runs",
     force: bool = False,
     score: bool = True,
     track: bool = True,
@@ -72,9 +74,10 @@ def train(
     Raises:
         RecipeError, FormatError, CheckpointError: the input is wrong; the message says how.
         TrainingError: the loss is not finite, or memory ran out.
-        Stopped: a signal came; what was done is saved.
+        Stopped: SIGTERM came; what was done is saved.
+        KeyboardInterrupt: SIGINT came; what was done is saved.
     """
-    run, is_new = _open_run(recipe, overrides, preset, Path(runs), sections, trust)
+    run, is_new = _open_run(recipe, overrides, preset, user_path(runs), sections, trust)
     try:
         with ExitStack() as stack:
             world = stack.enter_context(
@@ -101,8 +104,9 @@ def train(
     return run
 
 
+@isolated()
 def validate(
-    run: str | Path, *, trust: bool = False, progress: Progress | None = None
+    run: str | PathLike[str], *, trust: bool = False, progress: Progress | None = None
 ) -> Scorecard:
     """Score a trained run; writes scorecard, samples, plots and `report.html` into it.
 
@@ -115,7 +119,7 @@ def validate(
         CheckpointError: training has not finished, or a file of it was changed.
         InputError: the recipe names code, and there is no `trust`.
     """
-    opened = Run(Path(run), trust)
+    opened = Run(user_path(run), trust)
     tell = progress or _silent
     stage = f"{opened.recipe.name}: validate"
     tell(stage, 0, 1, {})
@@ -128,14 +132,15 @@ def validate(
     return card
 
 
+@isolated()
 def validate_files(
-    file: Path,
-    against: Path | None = None,
+    file: str | PathLike[str],
+    against: str | PathLike[str] | None = None,
     *,
     recipe: str | None = None,
     binning: str | None = None,
     overrides: Mapping[str, Any] | None = None,
-    output: Path | None = None,
+    output: str | PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Scorecard:
     """Score files of samples; no surrogate is needed.
@@ -149,6 +154,7 @@ def validate_files(
         output: folder for `scorecard.json` and `report.html`.
         progress: called while it goes.
     """
+    file = user_path(file)
     tell = progress or _silent
     stage = f"{file.name}: validate"
     tell(stage, 0, 1, {})
@@ -158,31 +164,43 @@ def validate_files(
     if against is None:
         comparison, card = score_ensemble(file, recipe, changes)
     else:
-        comparison, card = score_files(file, against, recipe, changes)
+        comparison, card = score_files(file, user_path(against), recipe, changes)
     tell(stage, 1, 1, {})
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        _write_scores(output, comparison, card)
+        folder = user_path(output)
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_scores(folder, comparison, card)
     return card
 
 
-def load(run: str | Path, *, trust: bool = False) -> Surrogate:
-    """Return the trained surrogate of a run directory, in evaluation mode on the CPU.
+@isolated()
+def load(run: str | PathLike[str], device: DeviceName = "auto", *, trust: bool = False) -> Sampler:
+    """Return what generates samples of a run in memory, loaded once; see `generate`.
 
-    With `trust`, code that its recipe names is run where the surrogate needs it; see `validate`.
+    `physgen.load(run).sample(5, seed=1)` are the samples of `physgen.generate(run, 5, seed=1)` on
+    the same device; its `surrogate` is the torch module, in evaluation mode.
+
+    Args:
+        run: a run directory whose training has finished.
+        device: where to compute; another device draws other random numbers.
+        trust: run the code that the recipe of the run names; see `validate`.
+
+    Raises:
+        CheckpointError: there is no finished surrogate, or a file of it was changed.
     """
-    opened = Run(Path(run), trust)
+    opened = Run(user_path(run), trust)
     opened.check()
-    return opened.load()
+    return Sampler(opened.load().to(choose_device(device)))
 
 
+@isolated()
 def generate(
-    run: str | Path,
-    n: int,
-    seed: int = 1,
+    run: str | PathLike[str],
+    n: Whole,
+    seed: Whole = 1,
     *,
-    output: str | Path | None = None,
-    condition: Tensor | Mapping[str, float] | None = None,
+    output: str | PathLike[str] | None = None,
+    condition: Condition | None = None,
     device: DeviceName = "auto",
     overwrite: bool = False,
     trust: bool = False,
@@ -195,8 +213,9 @@ def generate(
         n: how many samples.
         seed: decides all of them, whatever the chunks.
         output: file to write; `None` returns the samples.
-        condition: (n, C) or (C,) in physical units, or one value a name; `None` draws from the
-            conditions of the training data.
+        condition: in physical units: by name, a number or `n` of them each; or (n, C) numbers in
+            the order of the schema, (C,) for all samples, and for a single condition (n,) or a
+            number. `None` draws from the conditions of the training data.
         device: where to compute; another device draws other random numbers.
         overwrite: replace an existing file.
         trust: run the code that the recipe of the run names; see `validate`.
@@ -204,19 +223,19 @@ def generate(
 
     Raises:
         CheckpointError: there is no finished surrogate, or a file of it was changed.
-        DomainError: a condition is outside the trained domain.
-        InputError: the output exists, or its suffix names no format.
+        DomainError: a condition is unknown, missing, or outside the trained domain.
+        InputError: an argument cannot be understood, the output exists, or its suffix names no
+            format.
     """
-    opened = Run(Path(run), trust)
+    n = whole("n", n)
+    opened = Run(user_path(run), trust)
     opened.check()
     surrogate = opened.load().to(choose_device(device))
-    if isinstance(condition, Mapping):
-        condition = condition_row(surrogate, condition)
     stage = f"{opened.recipe.name}: generate"
     told = None if progress is None else (lambda done: progress(stage, done, n, {}))
     if output is None:
         return generate_batch(surrogate, n, seed=seed, condition=condition, progress=told)
-    path = Path(output)
+    path = user_path(output)
     generate_file(
         surrogate,
         n,
@@ -230,26 +249,35 @@ def generate(
     return path
 
 
-def track(run: str | Path, uri: str | None = None) -> dict[str, Any]:
+@isolated()
+def track(run: str | PathLike[str], uri: str | None = None) -> dict[str, Any]:
     """Bring MLflow up to date with a run; safe to repeat."""
-    return vars(sync(Path(run), uri))
+    return vars(sync(user_path(run), uri))
 
 
+@isolated()
+def report(runs: Sequence[str | PathLike[str]], output: str | PathLike[str]) -> Path:
+    """Write one offline HTML page for scored runs; return its path."""
+    return write_report([user_path(run) for run in runs], user_path(output))
+
+
+@isolated()
 def quickstart(
-    runs: str | Path = "runs", *, full: bool = False, progress: Progress | None = None
+    runs: str | PathLike[str] = "runs", *, full: bool = False, progress: Progress | None = None
 ) -> tuple[list[Run], Path]:
     """Run the four pipelines, with small budgets unless `full`; return them and one report."""
     preset = None if full else "quickstart"
     done = [train(name, preset=preset, runs=runs, progress=progress) for name in QUICKSTART]
-    page = Path(runs) / ("demo.html" if full else "quickstart.html")
+    page = user_path(runs) / ("demo.html" if full else "quickstart.html")
     return done, write_report([run.path for run in done], page, title="physgen " + page.stem)
 
 
+@isolated()
 def compare(
     name: str,
-    output: Path,
+    output: str | PathLike[str],
     *,
-    runs: str | Path = "runs",
+    runs: str | PathLike[str] = "runs",
     progress: Progress | None = None,
 ) -> list[Path]:
     """Train or load all recipes of a comparison and set them side by side.
@@ -266,6 +294,7 @@ def compare(
     Raises:
         RecipeError: the comparison, or a recipe in it, cannot be understood.
     """
+    output = user_path(output)
     plan = read_plan(name)
     presets = {recipe: preset_for(plan, recipe) for recipe in plan.recipes}
     check_comparable([read(recipe, plan.overrides, preset) for recipe, preset in presets.items()])
@@ -278,7 +307,7 @@ def compare(
     failed: dict[str, str] = {}
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         begun = {
-            pool.submit(_train_alone, recipe, plan.overrides, preset, Path(runs)): recipe
+            pool.submit(_train_alone, recipe, plan.overrides, preset, user_path(runs)): recipe
             for recipe, preset in presets.items()
         }
         try:
@@ -308,13 +337,28 @@ def _train_alone(recipe: str, overrides: Mapping[str, Any], preset: str | None, 
     return train(recipe, overrides, preset=preset, runs=runs, track=False).path
 
 
-def simulate(recipe: Recipe, output: Path, n: int, seed: int, *, overwrite: bool = False) -> None:
-    """Write `n` samples of the recipe's system from its built-in Monte Carlo into a file."""
+@isolated()
+def simulate(
+    recipe: Recipe,
+    output: str | PathLike[str],
+    n: Whole,
+    seed: Whole,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write `n` samples of the recipe's system from its built-in Monte Carlo into a file.
+
+    Raises:
+        InputError: an argument cannot be understood, or the system has no simulation.
+    """
+    output, n, seed = user_path(output), whole("n", n), whole("seed", seed)
     system = system_of(recipe)
     if not isinstance(system, Simulates) or not isinstance(system, HasFiles):
         raise InputError(f"system {recipe.system.kind!r} has no built-in simulation")
     if n < 1:
         raise InputError(f"n = {n}: ask for one sample or more")
+    if seed < 0:
+        raise InputError(f"seed = {seed}: simulations take seeds from 0 on")
     if output.suffix not in system.suffixes:
         raise InputError(
             f"{output}: samples of {recipe.system.kind} are written as {', '.join(system.suffixes)}"
@@ -342,7 +386,7 @@ def _write_scores(folder: Path, comparison: Comparison, card: Scorecard) -> None
 
 
 def _open_run(
-    recipe: str | Path,
+    recipe: str | PathLike[str],
     overrides: Mapping[str, Any] | None,
     preset: str | None,
     runs: Path,
@@ -353,13 +397,13 @@ def _open_run(
     changes = dict(overrides or {})
     changes |= {f"{name}.{key}": v for name, part in sections.items() for key, v in part.items()}
     # A name is that of a recipe, even beside a folder of the same name.
-    if Path(recipe).is_dir() and str(recipe) not in names():
+    if user_path(recipe).is_dir() and str(recipe) not in names():
         if changes or preset:
             raise InputError(
                 f"{recipe} is a run: its recipe is settled. Resume it without overrides, or train "
                 "its recipe by name to start another run"
             )
-        return Run(Path(recipe), trust), False
+        return Run(user_path(recipe), trust), False
     return Run.create(read(recipe, changes, preset), runs)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from physgen import __version__
+from physgen.arguments import user_path
 from physgen.batch import Batch, Schema
 from physgen.engine.device import describe_machine, describe_revision
 from physgen.errors import CheckpointError, RecipeError, printable
@@ -22,6 +23,7 @@ from physgen.io.source import HasNotes, Source
 from physgen.io.split import Split, repeats, split
 from physgen.io.stream import Stream
 from physgen.io.writer import atomic
+from physgen.isolation import global_generators
 from physgen.recipe import Recipe, read
 from physgen.registry import DATA_KEYS, Component, asks_for, build
 from physgen.surrogates.base import Surrogate
@@ -44,12 +46,18 @@ class Run:
     it is used.
 
     Attributes:
-        path: of the directory.
+        path: of the directory, absolute.
         trust: run the code that its recipe names, though the user never agreed to it.
     """
 
     path: Path
     trust: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", user_path(self.path))
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     @classmethod
     def create(cls, recipe: Recipe, runs: Path) -> tuple[Run, bool]:
@@ -267,7 +275,9 @@ class Run:
         )
         schema = Schema.from_dict(description["schema"])
         system = self.system if physics else None
-        surrogate = surrogate_of(self.recipe, component, schema, system)
+        # Layers begin with random weights, which are not to be drawn from the host's generators.
+        with global_generators(0):
+            surrogate = surrogate_of(self.recipe, component, schema, system)
         surrogate.to(getattr(torch, description["dtype"]))
         cards.load_weights(surrogate, folder, description)
         return surrogate.eval()

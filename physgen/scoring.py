@@ -20,6 +20,7 @@ from physgen.io.inspect import inspect
 from physgen.io.source import Source
 from physgen.io.split import split
 from physgen.io.stream import Stream
+from physgen.isolation import global_generators
 from physgen.recipe import Recipe, read
 from physgen.registry import Component, build
 from physgen.run import Run, surrogate_of, system_of
@@ -243,8 +244,9 @@ def _baseline(run: Run, n: int, condition: torch.Tensor | None) -> Batch | None:
     component = run.recipe.baseline
     if component is None:
         return None
-    surrogate = surrogate_of(run.recipe, component, run.system.schema, run.system)
-    surrogate.initialise(run.training_sample())
+    with global_generators(run.recipe.engine.seed):
+        surrogate = surrogate_of(run.recipe, component, run.system.schema, run.system)
+        surrogate.initialise(run.training_sample())
     generator = torch.Generator().manual_seed(run.recipe.sampling.seed)
     return surrogate.sample(n, condition, generator=generator)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -12,10 +13,11 @@ from physgen import __version__
 from physgen.batch import Batch
 from physgen.engine import journal
 from physgen.engine.distributed import World
-from physgen.engine.loop import fit
+from physgen.engine.loop import FitResult, fit
 from physgen.errors import Stopped
 from physgen.export import card as cards
 from physgen.io.stream import Stream
+from physgen.isolation import global_generators
 from physgen.registry import build
 from physgen.run import Run
 from physgen.surrogates.base import HasBound, HasDensity, Method, Surrogate
@@ -47,7 +49,8 @@ def train_run(run: Run, world: World, tell: Progress, *, force: bool = False) ->
     """Train the surrogate of a run, or go on where its last checkpoint is, and keep it.
 
     Raises:
-        Stopped: a signal came; the same call goes on.
+        Stopped: SIGTERM came; the same call goes on.
+        KeyboardInterrupt: SIGINT came; the same call goes on.
     """
     recipe = run.recipe
     name = recipe.name
@@ -55,8 +58,7 @@ def train_run(run: Run, world: World, tell: Progress, *, force: bool = False) ->
         _prepare_data(run, tell)
     world.barrier()
     sample = run.training_sample()
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.engine.seed)
+    with global_generators(recipe.engine.seed):
         surrogate = run.build_surrogate()
         surrogate.initialise(sample)
         context = {"surrogate": surrogate, "system": run.system, "steps": recipe.engine.steps}
@@ -107,7 +109,7 @@ def train_run(run: Run, world: World, tell: Progress, *, force: bool = False) ->
         progress=progress,
     )
     if not result.finished:
-        raise Stopped(result.message)
+        _end(result)
     if not world.first:
         return
     if seen:
@@ -131,6 +133,17 @@ def train_run(run: Run, world: World, tell: Progress, *, force: bool = False) ->
         },
     )
     run.seal_training()
+
+
+def _end(result: FitResult) -> NoReturn:
+    """End a training that a signal stopped, as the signal would have ended it."""
+    handler = None if result.signal is None else signal.getsignal(result.signal)
+    if result.signal is not None and callable(handler) and handler != signal.default_int_handler:
+        # The host's own handler was kept waiting only until all was saved.
+        signal.raise_signal(result.signal)
+    if result.signal == signal.SIGINT:
+        raise KeyboardInterrupt(result.message)
+    raise Stopped(result.message)
 
 
 def _seconds(run: Run) -> float:

@@ -1,11 +1,14 @@
 """What is printed in a terminal, and where there is none."""
 
+import io
 import re
+import sys
 import threading
 
 import pytest
 
-from physgen.console import bars, print_mapping
+from physgen.console import bars, print_mapping, print_scorecards, speak_plainly
+from physgen.validation.scorecard import Row, Scorecard
 
 
 def test_facts_are_printed_whole_without_what_is_empty(capsys):
@@ -78,3 +81,29 @@ def test_quiet_is_quiet(capsys):
     with bars(quiet=True) as progress:
         assert progress is None
     assert capsys.readouterr() == ("", "")
+
+
+MU, SIGMA = "\N{GREEK SMALL LETTER MU}", "\N{GREEK SMALL LETTER SIGMA}"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_without_unicode_is_told_all_in_ascii(encoding, monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    speak_plainly()
+    row = Row(
+        name="χ²/ndf of the ⟨φ⟩ \N{EN DASH} \N{SNOWMAN}", metric="means", value=1.5, error=0.25
+    )
+    print_scorecards({"table": Scorecard(rows=(row,))}, as_json=False)
+    print_mapping({"file": {"unit": f"{MU}m ± 2{SIGMA}", "shape": [1]}}, as_json=False)
+    out.flush()
+    told = out.buffer.getvalue().decode(encoding)
+    assert "1.5" in told
+    if encoding == "ascii":
+        assert "chi2/ndf of the <phi> - ?" in told
+        assert "|-- unit: mum +- 2sigma" in told
+    if encoding == "latin-1":
+        assert "|-- unit: mum ± 2sigma" in told
+    if encoding == "utf-8":
+        assert row.name in told

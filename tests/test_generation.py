@@ -3,13 +3,14 @@ from contextlib import contextmanager
 
 import h5py
 import numpy as np
+import pandas
 import pytest
 import torch
 import uproot
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, InputError, TrainingError
-from physgen.generation import BLOCK, generate, generate_blocks, generate_file
+from physgen.generation import BLOCK, Sampler, generate, generate_blocks, generate_file
 from physgen.io.hdf5_source import HDF5Source
 from physgen.surrogates.base import Surrogate
 from physgen.surrogates.boltzmann.rbm import RBM
@@ -95,6 +96,74 @@ def test_conditions_go_to_their_samples(surrogate):
     assert (batch.x.mean(1) - condition[:, 0]).abs().max() < 6
     same = generate(surrogate, 5, seed=1, condition=torch.tensor([20.0]))
     assert same.condition.tolist() == [[20.0]] * 5
+
+
+TEN = torch.full((4, 1), 20.0)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        20,
+        20.0,
+        np.float32(20),
+        torch.tensor(20.0),
+        [20.0],
+        [20] * 4,
+        np.full(4, 20),
+        torch.full((4,), 20.0, requires_grad=True),
+        np.full((4, 1), 20.0),
+        [[20.0]] * 4,
+        {"e_inc": 20.0},
+        {"e_inc": [20.0] * 4},
+        {"e_inc": np.full((4, 1), 20.0)},
+        pandas.DataFrame({"e_inc": [20.0] * 4}),
+        np.array([(20.0,)] * 4, dtype=[("e_inc", "f8")]),
+    ],
+    ids=lambda given: f"{type(given).__name__} {np.shape(given)}",
+)
+def test_conditions_are_given_in_any_form(surrogate, given):
+    batch = generate(surrogate, 4, seed=1, condition=given)
+    assert batch.condition.tolist() == [[20.0]] * 4
+    assert torch.equal(batch.x, generate(surrogate, 4, seed=1, condition=TEN).x)
+    assert torch.equal(batch.x, Sampler(surrogate).sample(4, 1, given).x)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([20.0] * 3, "3 conditions for 4 samples"),
+        ({"e_inc": [20.0] * 3}, "3 conditions for 4 samples"),
+        ({"energy": 20.0}, "no condition is called 'energy'; there is 'e_inc'"),
+        ({}, "the condition 'e_inc' is missing"),
+        (np.full((4, 2), 20.0), r"condition of shape \(4, 2\): expected \(n, 1\), .* e_inc"),
+        ("hot", "condition: not numbers"),
+        ({"e_inc": [None] * 4}, "condition 'e_inc': not numbers"),
+        ([[1.0], [2.0, 3.0]], "condition: not numbers"),
+        (np.nan, "e_inc = nan MeV"),
+    ],
+)
+def test_what_is_no_condition_is_refused_in_one_sentence(surrogate, given, said):
+    with pytest.raises(InputError, match=said):
+        generate(surrogate, 4, seed=1, condition=given)
+    assert surrogate.asked == []
+
+
+def test_a_surrogate_without_conditions_takes_none():
+    made = Gaussian(dataclasses.replace(SCHEMA, condition=()))
+    with pytest.raises(DomainError, match="trained without conditions"):
+        generate(made, 4, seed=1, condition=1.0)
+
+
+def test_several_conditions_by_place_or_by_name():
+    schema = dataclasses.replace(SCHEMA, condition=(Variable("a"), Variable("b")))
+    made = Gaussian(schema)
+    made.conditions.fit(torch.tensor([[0.0, 0.0], [9.0, 9.0]]))
+    rows = [[1.0, 2.0]] * 4
+    for given in ([1.0, 2.0], rows, {"b": 2.0, "a": [1.0] * 4}):
+        assert generate(made, 4, seed=1, condition=given).condition.tolist() == rows
+    with pytest.raises(DomainError, match="one number for 2 conditions: give a, b"):
+        generate(made, 4, seed=1, condition=1.0)
 
 
 def test_wrong_conditions_are_refused_before_anything_is_computed(surrogate):

@@ -24,7 +24,7 @@ def test_the_python_face():
             "sections",
         ],
         "validate": ["run", "progress"],
-        "load": ["run"],
+        "load": ["run", "device"],
         "generate": ["run", "n", "seed", "output", "condition", "device", "overwrite", "progress"],
     }
 

@@ -130,6 +130,39 @@ def parameter_hash(module: nn.Module) -> str:
     return sha.hexdigest()
 
 
+def launched() -> World:
+    """Return this process's place among those that torchrun started; alone without WORLD_SIZE.
+
+    Raises:
+        InputError: some of the variables that torchrun sets are missing, or are no numbers.
+    """
+    size = _number("WORLD_SIZE", 1)
+    if size == 1:
+        return World()
+    missing = [name for name in _LAUNCHER if not os.environ.get(name)]
+    if missing:
+        raise InputError(
+            f"WORLD_SIZE={size} asks for {size} processes, but {missing[0]} is not set: start them "
+            "with torchrun, or unset WORLD_SIZE to train in one process"
+        )
+    world = World(_number("RANK", 0), size, _number("LOCAL_RANK", 0))
+    if not 0 <= world.rank < size:
+        raise InputError(f"RANK={world.rank} is not one of WORLD_SIZE={size} processes")
+    return world
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name) or str(default)
+    try:
+        return int(text)
+    except ValueError as error:
+        raise InputError(f"{name}={text}: not a whole number; unset it, or use torchrun") from error
+
+
+_LAUNCHER = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun sets besides WORLD_SIZE."""
+
+
 @contextmanager
 def connect(cuda: bool) -> Iterator[World]:
     """Join the processes torchrun started; their connection lasts until this process ends.
@@ -138,12 +171,14 @@ def connect(cuda: bool) -> Iterator[World]:
 
     Args:
         cuda: whether the ranks compute on CUDA devices (NCCL) or on CPUs (gloo).
+
+    Raises:
+        InputError: see `launched`.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        yield World()
+    world = launched()
+    if world.size == 1:
+        yield world
         return
-    world = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
     if not dist.is_initialized():
         if cuda:
             torch.cuda.set_device(world.local_rank)

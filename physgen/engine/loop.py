@@ -33,6 +33,7 @@ from physgen.engine.state import RunState
 from physgen.engine.threads import Work, restored_threads, threads_for
 from physgen.engine.window import Window
 from physgen.errors import InputError, TrainingError
+from physgen.isolation import global_generators
 from physgen.surrogates.base import Method, Surrogate
 
 
@@ -47,6 +48,7 @@ class FitResult:
         checkpoint: the last one saved.
         best: lowest held-out loss and its step, where one was evaluated.
         message: how it ended, and how to go on.
+        signal: what stopped it, where that reached this process.
     """
 
     step: int
@@ -55,6 +57,7 @@ class FitResult:
     checkpoint: Path | None
     best: tuple[float, int] | None
     message: str
+    signal: int | None = None
 
 
 def fit(
@@ -103,7 +106,7 @@ def fit(
         stack.enter_context(deterministic(options.deterministic))
         stop = stack.enter_context(_signals())
         device = choose_device(options.device, world.local_rank)
-        stack.enter_context(torch.random.fork_rng([device] if cuda else []))
+        stack.enter_context(global_generators(options.seed, device))
         dtype = floating_type(options.precision)
         _place(surrogate, method, device, dtype)
         for module in (surrogate, *method.modules.values()):
@@ -169,9 +172,7 @@ def fit(
             last = step == options.steps
             due = step % options.log_every == 0 or last
             # Ranks get a signal at different steps; they agree where they meet anyway.
-            stopping = (
-                stop.is_set() if world.size == 1 else due and world.any(stop.is_set(), device)
-            )
+            stopping = stop.came if world.size == 1 else due and world.any(stop.came, device)
             saving = step % options.checkpoint_every == 0 or last or stopping
             evaluating = (evaluate is not None or look is not None) and (
                 step % options.evaluate_every == 0 or last
@@ -205,7 +206,8 @@ def fit(
         if world.first:
             journal.note("finish" if finished else "stop", step)
         best = None if state.best is None else (state.best.loss, state.best.step)
-        return FitResult(step, finished, start, state.last, best, _message(step, options, finished))
+        message = _message(step, options, finished)
+        return FitResult(step, finished, start, state.last, best, message, stop.number)
 
 
 def _place(surrogate: Surrogate, method: Method, device: torch.device, dtype: torch.dtype) -> None:
@@ -226,22 +228,40 @@ def _message(step: int, options: Engine, finished: bool) -> str:
     )
 
 
+class _Signal:
+    """The first signal that came, looked at between steps."""
+
+    number: int | None = None
+
+    @property
+    def came(self) -> bool:
+        return self.number is not None
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        if self.number is None:
+            self.number = number
+
+
 @contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """Turn SIGTERM and SIGINT into a flag that is looked at between steps."""
-    stop = threading.Event()
+def _signals() -> Iterator[_Signal]:
+    """Keep SIGTERM and SIGINT until a step has ended; the host's handlers come back.
+
+    Only the main thread may set handlers. A host that ignores a signal goes on ignoring it, and a
+    handler that was not set from Python could not be put back.
+    """
+    stop = _Signal()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {kind: signal.signal(kind, handle) for kind in (signal.SIGTERM, signal.SIGINT)}
+    kinds = (signal.SIGTERM, signal.SIGINT)
+    before = {kind: signal.getsignal(kind) for kind in kinds}
+    kept = {kind: old for kind, old in before.items() if old not in (None, signal.SIG_IGN)}
+    for kind in kept:
+        signal.signal(kind, stop.handle)
     try:
         yield stop
     finally:
-        for kind, handler in before.items():
+        for kind, handler in kept.items():
             signal.signal(kind, handler)
 
 

@@ -12,7 +12,7 @@ import torch
 
 
 def keyed_seed(*key: int | str, number: int = 0) -> int:
-    """Return a seed that depends on every part of `key`, plus `number`.
+    """Return a seed that depends on every part of `key`, Python's integers and text, plus `number`.
 
     Torch's CPU generator uses the lower 32 bits of a seed only, so that hashes of 10^5 keys would
     meet each other. What is counted (steps, blocks) is therefore added, not hashed: the numbers of

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from physgen.errors import InputError
+from physgen.isolation import global_generators
 from physgen.networks.conv import ConvEncoder
 from physgen.networks.mlp import MLP
 
@@ -118,8 +119,7 @@ class Labelled:
 def trained(data: Labelled, seed: int = 0) -> Recogniser:
     """Return the classifier of labelled samples, in evaluation mode; the same for the same data."""
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seed)
+    with global_generators(seed), torch.enable_grad():
         network = Recogniser(tuple(data.x.shape[1:]), int(data.labels.max()) + 1)
         order = torch.randperm(len(data.x), generator=generator)
         held, rows = order[: len(order) // HOLD_OUT], order[len(order) // HOLD_OUT :]

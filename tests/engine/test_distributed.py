@@ -10,7 +10,7 @@ import pytest
 import torch
 from ranks import train
 
-from physgen.engine.distributed import World
+from physgen.engine.distributed import World, launched
 from physgen.errors import InputError
 
 HERE = Path(__file__).parent
@@ -80,3 +80,34 @@ def test_torchrun(tmp_path):
         [*command, str(HERE / "ranks.py"), str(tmp_path), "equal"], env=ENVIRONMENT, check=True
     )
     check_equal(ranks(tmp_path), tmp_path)
+
+
+LAUNCHER = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"WORLD_SIZE": "4"}, "RANK is not set: start them with torchrun, or unset WORLD_SIZE"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "MASTER_ADDR is not set"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two: not a whole number"),
+        (dict(zip(LAUNCHER, ("2", "2", "0", "localhost", "1"), strict=True)), "RANK=2 is not one"),
+    ],
+)
+def test_a_launcher_that_says_half_is_told_the_other_half(variables, said, monkeypatch):
+    for name in LAUNCHER:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=said):
+        launched()
+
+
+@pytest.mark.parametrize("variables", [{}, {"RANK": "1"}, {"WORLD_SIZE": "1", "RANK": "0"}])
+def test_one_process_is_alone_and_first(variables, monkeypatch):
+    for name in LAUNCHER:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert launched() == World(0, 1, 0)
+    assert launched().first
