@@ -20,12 +20,16 @@ def test_the_python_face():
             "force",
             "score",
             "track",
+            "trust",
             "progress",
             "sections",
         ],
-        "validate": ["run", "progress"],
-        "load": ["run", "device"],
-        "generate": ["run", "n", "seed", "output", "condition", "device", "overwrite", "progress"],
+        "validate": ["run", "trust", "progress"],
+        "load": ["run", "device", "trust"],
+        "generate": [
+            *("run", "n", "seed", "output", "condition", "device", "overwrite", "trust"),
+            "progress",
+        ],
     }
 
 
