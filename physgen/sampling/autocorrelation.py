@@ -18,6 +18,9 @@ from numpy import float64
 from numpy.typing import NDArray
 from scipy import stats
 
+DISAGREEMENT = 1e-4
+"""Chains whose means agree with less than this probability have not mixed."""
+
 ENOUGH_CHAINS = 8
 """From so many chains on, beginnings and ends can be correlated over the chains."""
 
@@ -87,6 +90,12 @@ def agreement(table: NDArray[float64], lengths: NDArray[np.int64]) -> float:
     return _beginnings_and_ends(table, lengths)[0] if np.isnan(p_value) else p_value
 
 
+def mixed(series: NDArray[float64]) -> bool:
+    """Return whether nothing in (T, C) series of C chains says that they have not mixed."""
+    table = np.ascontiguousarray((series - series.mean()).T)
+    return not agreement(table, np.full(len(table), table.shape[1])) < DISAGREEMENT
+
+
 def forgotten(table: NDArray[float64], lengths: NDArray[np.int64]) -> bool:
     """Return whether many short chains show that their ends know nothing of their beginnings.
 
@@ -112,8 +121,8 @@ def _scatter_of_means(table: NDArray[float64], lengths: NDArray[np.int64]) -> fl
         return float("nan")
     # Around their own means Gamma(t) comes out too low by C / N_r (Wolff, equation 49).
     variance = (gamma[0] + 2 * gamma[1 : window + 1].sum()) / (1 - cut)
-    if not variance > 0:
-        return float("nan")
+    # Not below that of independent samples: a window cannot be found for alternating chains.
+    variance = max(float(variance), float(gamma[0]))
     return float(stats.f.sf(spread / variance, n_chains - 1, n / (2 * window + 1)))
 
 

@@ -62,7 +62,7 @@ def init(x: Tensor, action: Action) -> State:
 
 
 def leapfrog(
-    state: State, momentum: Tensor, action: Action, step_size: float, n_steps: int
+    state: State, momentum: Tensor, action: Action, step_size: float | Tensor, n_steps: int
 ) -> tuple[State, Tensor]:
     """Integrate for `n_steps` steps; return where it ends."""
     for _ in range(n_steps):
@@ -76,11 +76,14 @@ def step(
     state: State,
     action: Action,
     *,
-    step_size: float,
+    step_size: float | Tensor,
     n_steps: int,
     generator: torch.Generator,
 ) -> tuple[State, Info]:
-    """Do one trajectory of every chain. A trajectory that runs off to NaN is refused."""
+    """Do one trajectory of every chain. A trajectory that runs off to NaN is refused.
+
+    Step sizes may differ from chain to chain, (C, 1, ...).
+    """
     shape, device, dtype = state.x.shape, state.x.device, state.x.dtype
     momentum = torch.randn(shape, generator=generator, device=device, dtype=dtype)
     uniform = torch.rand(shape[:1], generator=generator, device=device, dtype=dtype)

@@ -11,6 +11,7 @@ and names it as `my_action.py:action`. To name it is to agree that the file is r
 from __future__ import annotations
 
 import importlib.util
+import logging
 import math
 import traceback
 from collections.abc import Callable, Mapping
@@ -18,7 +19,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from physgen.batch import Batch, Schema, Variable
@@ -26,13 +29,20 @@ from physgen.errors import DomainError, InputError, suggest
 from physgen.io.arrays import Axes
 from physgen.io.source import Source
 from physgen.io.writer import Append, sha256
-from physgen.sampling import hmc
+from physgen.sampling import hmc, ladder
+from physgen.sampling.autocorrelation import mixed
 from physgen.sampling.thinning import spacing
 from physgen.systems import lattice_files
 from physgen.systems.base import Derived
+from physgen.systems.probing import check_normalisable, wells
 from physgen.systems.scalar import check_shape, magnetic, moments
 
+LOG = logging.getLogger("physgen")
+
 _CHAINS = 64
+_SYSTEMS = 32
+"""At most so many chains where each of them needs several levels, and fewer, so that they are long,
+where few configurations are asked for."""
 
 
 class LatticeAction:
@@ -46,7 +56,7 @@ class LatticeAction:
     Raises:
         InputError: if the file or the function is missing, or fails.
         DomainError: if it is no action: of the wrong shape or type, not finite, not differentiable,
-            not one number a field, or if it changes the field it is given.
+            not one number a field, or not normalisable, or if it changes the field it is given.
     """
 
     def __init__(
@@ -84,26 +94,69 @@ class LatticeAction:
         return torch.stack(list(self.observables(batch).values()), 1)
 
     def simulate(self, n: int, seed: int, condition: Tensor | None = None) -> Batch:
-        """Draw `n` configurations by tuned, thinned HMC, chain after chain, in float64."""
+        """Draw `n` configurations by tuned, thinned HMC, chain after chain, in float64.
+
+        Chains begin at random and in all wells of uniform fields. Where a trial finds that they do
+        not forget where they began, levels of tempering connect the wells. What does not mix even
+        then is said in the log, and shows in the chains.
+        """
         generator = torch.Generator().manual_seed(seed)
-        start = torch.randn((_CHAINS, *self.shape), generator=generator, dtype=torch.float64)
-        trial = hmc.sample(0.5 * start, self.action, 100, generator=generator)
-        # The slowest of what is at hand: the energy, and the magnetisation and its square.
-        magnetisation = trial.x.flatten(2).sum(2).T
-        energy = torch.stack([self.action(fields) for fields in trial.x.unbind(1)])
-        series = (magnetisation, magnetisation**2, energy)
-        n_skip = max(spacing(values.detach().numpy()) for values in series)
-        length = -(-n // _CHAINS)
-        run = hmc.sample(
-            trial.x[:, -1],
-            self.action,
-            length,
-            generator=generator,
-            n_skip=n_skip,
-            n_warm=100,
-        )
-        chain = torch.arange(_CHAINS).repeat_interleave(length)
-        return Batch(x=run.x.flatten(0, 1)[:n].contiguous(), chain=chain[:n])
+        trial = hmc.sample(self._starts(generator), self.action, 100, generator=generator)
+        series = self._slow(trial.x)
+        if all(mixed(one) for one in series):
+            length = -(-n // _CHAINS)
+            x = hmc.sample(
+                trial.x[:, -1],
+                self.action,
+                length,
+                generator=generator,
+                n_skip=max(map(spacing, series)),
+                n_warm=100,
+            ).x
+        else:
+            x = self._tempered(trial, n, generator)
+        if not all(mixed(one) for one in self._slow(x)):
+            LOG.warning(
+                "%s: the chains do not mix, even with tempering: means differ from chain to chain "
+                "by more than their errors, and depend on where the chains began",
+                self.source,
+            )
+        length = x.shape[1]
+        chain = torch.arange(len(x)).repeat_interleave(length)
+        return Batch(x=x.flatten(0, 1)[:n].contiguous(), chain=chain[:n])
+
+    def _starts(self, generator: torch.Generator) -> Tensor:
+        """Return (_CHAINS, *shape) fields, at random and around the wells in turns."""
+        noise = torch.randn((_CHAINS, *self.shape), generator=generator, dtype=torch.float64)
+        centres = torch.tensor([0.0, *wells(self.action, self.shape)[: _CHAINS // 8]])
+        which = torch.arange(_CHAINS) % len(centres)
+        each = (-1, *[1] * len(self.shape))
+        centre = centres.double()[which].reshape(each)
+        return centre + torch.where(which == 0, 0.5, 0.1).double().reshape(each) * noise
+
+    def _slow(self, x: Tensor) -> list[NDArray[np.float64]]:
+        """Return series (T, C) of chains (C, T, ...) that know in which well a chain is.
+
+        They are the energy, the magnetisation and its square, and four random projections.
+        """
+        magnetisation = x.flatten(2).sum(2)
+        with torch.no_grad():
+            energy = torch.stack([self.action(fields) for fields in x.unbind(1)], 1)
+        generator = torch.Generator().manual_seed(0)
+        directions = torch.randn((x[0, 0].numel(), 4), generator=generator, dtype=x.dtype)
+        projections = (x.flatten(2) @ directions).unbind(2)
+        series = (magnetisation, magnetisation**2, energy, *projections)
+        return [values.T.contiguous().numpy() for values in series]
+
+    def _tempered(self, trial: hmc.Run, n: int, generator: torch.Generator) -> Tensor:
+        """Return (C, T, *shape) chains of at least `n` configurations of a tempered ladder."""
+        n_systems = min(max(n // 64, 8), _SYSTEMS)
+        start = trial.x[:n_systems, -1]
+        rungs = ladder.init(start, self.action, step_size=trial.step_size, generator=generator)
+        series = self._slow(ladder.sample(rungs, 200))
+        # Farther apart costs more than the autocorrelation that is left, which the chains show.
+        n_skip = min(max(map(spacing, series)), 10)
+        return ladder.sample(rungs, -(-n // n_systems), n_skip)
 
     def digest(self) -> str:
         """Return the SHA-256 of the file that holds the action."""
@@ -164,6 +217,7 @@ class LatticeAction:
                 f"{self.source}: gives a field another action when it comes with others "
                 f"({value[0].item():.9g}) than alone ({alone[0].item():.9g}); do not mix the batch"
             )
+        check_normalisable(self._function, self.shape, self.source)
 
 
 def load_function(name: str) -> Callable[[Tensor], Tensor]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from physgen.sampling.autocorrelation import DISAGREEMENT
 from physgen.validation.comparison import Comparison, Role
 from physgen.validation.scorecard import Row
-from physgen.validation.uncertainty import DISAGREEMENT, ENOUGH, Estimate
+from physgen.validation.uncertainty import ENOUGH, Estimate
 
 _WHOSE: dict[Role, str] = {"generated": "", "truth": " of the truth", "floor": " of the floor"}
 

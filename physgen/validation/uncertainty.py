@@ -32,6 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from physgen.errors import DomainError
 from physgen.sampling.autocorrelation import (
+    DISAGREEMENT,
     agreement,
     autocovariance,
     automatic_window,
@@ -46,9 +47,6 @@ ENOUGH = 50
 
 MANY_REPLICAS = 16
 """From so many chains on, their spread gives the error where no window can be found."""
-
-DISAGREEMENT = 1e-4
-"""Chains whose means agree with less than this probability have not mixed."""
 
 
 @dataclass(frozen=True)

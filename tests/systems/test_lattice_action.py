@@ -1,9 +1,11 @@
 """A user's own action: what is accepted, what is refused and how, and the truth made from it."""
 
+import numpy as np
 import pytest
 import torch
 
 from physgen.errors import DomainError, InputError
+from physgen.systems import lattice_action
 from physgen.systems.base import HasAction, HasFeatures, HasFiles, Simulates, System
 from physgen.systems.lattice_action import LatticeAction
 from physgen.systems.scalar import Phi4
@@ -45,6 +47,73 @@ def test_truth_is_made_from_it(tmp_path):
     with system.writer(tmp_path / "truth.h5", 3200) as append:
         append(batch)
     assert torch.equal(system.open(tmp_path / "truth.h5").read(0, 3200).x, batch.x)
+
+
+TILTED = """
+def action(phi):
+    return (12 * (phi**2 - 1) ** 2 - 0.5 * phi).flatten(1).sum(1)
+"""
+
+
+def test_wells_of_different_depth_have_their_shares(tmp_path, caplog):
+    """Each site is alone in a tilted double well, whose integrals are those of one dimension."""
+    x = np.linspace(-2.5, 2.5, 20_001)
+    weight = np.exp(-(12 * (x**2 - 1) ** 2 - 0.5 * x))
+    system = LatticeAction(action=written(tmp_path, TILTED), shape=(2,))
+    batch = system.simulate(512, seed=1)
+    assert len(batch) == 512
+    for power in (1, 2):
+        exact = (x**power * weight).sum() / weight.sum()
+        chains = batch.x.pow(power).mean(1).reshape(8, -1).mean(1)
+        error = chains.std() / 8**0.5
+        # Chains that stay in their wells have a mean of 0.05(3) instead of 0.45.
+        assert abs(chains.mean() - exact) < 5 * error, power
+        assert error < 0.07
+    assert "do not mix" not in caplog.text
+
+
+def test_chains_that_do_not_mix_say_so(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(lattice_action, "mixed", lambda series: False)
+    monkeypatch.setattr(LatticeAction, "_tempered", lambda self, trial, n, generator: trial.x)
+    LatticeAction(action=written(tmp_path, TILTED), shape=(2,)).simulate(64, seed=1)
+    assert "the chains do not mix, even with tempering" in caplog.text
+
+
+UNBOUNDED = {
+    "-(torch.cos(phi - phi.roll(1, 1)) + torch.cos(phi - phi.roll(1, 2)))": "flat.* alike on all",
+    "-(phi**4)": "unbounded direction",
+    "phi**2 + 0.1 * phi**3": "unbounded direction",
+    "(phi - phi.roll(1, 1)) ** 2 - 0.1 * phi**2": "unbounded direction",
+    "(phi + phi.roll(1, 1)) ** 2 + (phi + phi.roll(1, 2)) ** 2": "flat.* alternating",
+    "phi**2 * (torch.arange(16).reshape(4, 4) != 5)": "flat.* one site",
+    "(phi @ (torch.eye(4) - 0.25).double()) ** 2 + (phi.roll(1, 1) - phi) ** 2": "flat",
+    "0.4 * torch.log1p(phi**2)": "flat",
+}
+
+
+@pytest.mark.parametrize("density", UNBOUNDED)
+def test_what_cannot_be_normalised_is_refused(tmp_path, density):
+    text = f"def action(phi):\n    return ({density}).flatten(1).sum(1)"
+    with pytest.raises(DomainError, match=f"not normalisable.*{UNBOUNDED[density]}"):
+        LatticeAction(action=written(tmp_path, text), shape=(4, 4))
+
+
+@pytest.mark.parametrize(
+    "density",
+    [
+        "0.01 * phi**4 - 100 * phi**2",
+        "1e-6 * phi**2 + (phi - phi.roll(1, 1)) ** 2",
+        "phi**6 - 5 * phi**4 - phi",
+        "torch.exp(phi) + torch.exp(-phi)",
+        "phi.abs()",
+        "2 * torch.log1p(phi**2)",
+        "5 * torch.cos(6 * phi) + 0.1 * phi**2",
+        "(phi**2 - 2500) ** 2 * 1e-3",
+    ],
+)
+def test_what_can_be_normalised_is_not_refused(tmp_path, density):
+    text = f"def action(phi):\n    return ({density}).flatten(1).sum(1)"
+    LatticeAction(action=written(tmp_path, text), shape=(4, 4))
 
 
 @pytest.mark.parametrize(

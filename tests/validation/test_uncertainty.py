@@ -102,6 +102,14 @@ def test_one_stuck_chain_of_many_is_seen():
     assert estimate.agreement < 1e-10
 
 
+def test_chains_that_alternate_do_not_disagree():
+    """Long trajectories of HMC turn a field round: rho(t) = (-0.6)^t."""
+    for seed in range(10):
+        x = ar1(100, -0.6, seed=seed, replicas=64)
+        estimate = gamma_method(x.ravel(), chain=np.repeat(np.arange(64), 100))
+        assert estimate.converged
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("length", "a", "replicas"), [(100, 0.5, 2), (400, 0.8, 4), (256, 0.5, 64), (8, 0.0, 1000)]
