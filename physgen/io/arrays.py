@@ -13,6 +13,7 @@ from physgen.batch import Batch, Schema
 from physgen.errors import FormatError
 from physgen.io import hdf5
 from physgen.io.formats import format_of
+from physgen.io.guard import library
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.npz import NpzSource, array_names, read_arrays
 from physgen.io.source import Source, as_batch, blocks, digest_of
@@ -123,6 +124,14 @@ class SeveralChains:
         return None
 
 
+def _readable(file: Any, name: str) -> list[Any]:
+    """Return the dataset of a name, or nothing where it is not safe to read."""
+    try:
+        return [hdf5.dataset(file, name)]
+    except FormatError:
+        return []
+
+
 def stated(path: Path, names: Collection[str], x: str) -> dict[str, NDArray[Any]]:
     """Return what a file says of quantities: their name in the file to the distinct values.
 
@@ -138,12 +147,18 @@ def stated(path: Path, names: Collection[str], x: str) -> dict[str, NDArray[Any]
                 found[name] = read_arrays(path, [name])[name]
     else:
         with hdf5.open_hdf5(path) as file:
-            for node in (file, file.get(x, file)):
-                found |= {n: hdf5.attribute(node, n) for n in node.attrs if n.lower() in wanted}
-            for name in hdf5.dataset_names(file):
-                node = file[name]
-                if name.lower() in wanted and node.shape is not None and node.ndim <= 1:
-                    found[name] = node[()] if node.ndim == 0 else hdf5.read_rows(node, 0, len(node))
+            for node in (file, *_readable(file, x)):
+                with library(str(path)):
+                    attributes = [name for name in node.attrs if name.lower() in wanted]
+                found |= {name: hdf5.attribute(node, name) for name in attributes}
+            named = [name for name in hdf5.dataset_names(file) if name.lower() in wanted]
+            for name in named:
+                for node in _readable(file, name):
+                    if node.ndim == 0:
+                        with library(f"{path}: dataset {name!r}"):
+                            found[name] = node[()]
+                    elif node.ndim == 1:
+                        found[name] = hdf5.read_rows(node, 0, len(node), finite=False)
     arrays = {name: np.asarray(value) for name, value in found.items() if value is not None}
     numbers = {name: a.reshape(-1) for name, a in arrays.items() if a.dtype.kind in "biuf"}
     return {n: np.unique(a) for n, a in numbers.items() if a.size and np.isfinite(a).all()}

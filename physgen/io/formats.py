@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from physgen.errors import FormatError, suggest
+from physgen.io.guard import regular
 
 Format = Literal["HDF5", "ROOT", "npz", "gzip", "other"]
 
@@ -24,12 +24,9 @@ def format_of(path: Path) -> Format:
     """Return the format of a file.
 
     Raises:
-        FormatError: there is no such file (near misses are named).
+        FormatError: there is no such file (near misses are named), or it is not a regular one.
     """
-    path = Path(path)
-    if not path.is_file():
-        near = suggest(path.name, (p.name for p in path.parent.glob("*") if p.is_file()))
-        raise FormatError(f"{path}: no such file{near}")
+    path = regular(Path(path))
     with path.open("rb") as file:
         head = file.read(8)
         for magic, kind in _MAGIC.items():

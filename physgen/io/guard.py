@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import itertools
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from physgen.errors import FormatError, InputError, suggest
+from physgen.errors import FormatError, InputError, PhysgenError, suggest
 
 LARGEST_DEFLATED = 1100
 """Deflate shrinks nothing more than 1032 times; what claims more is not stored in the file."""
@@ -43,6 +45,24 @@ def regular(path: Path, error: type[InputError] = FormatError) -> Path:
             f"{path} is a device or a pipe, not a regular file; write its content into a file first"
         )
     return path
+
+
+@contextmanager
+def library(where: str) -> Iterator[None]:
+    """Turn whatever a library raises over the bytes of a file into a `FormatError`.
+
+    Damage raises whatever the damaged bytes happen to mean. Only calls of libraries belong inside.
+    """
+    try:
+        yield
+    except PhysgenError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:150] or type(error).__name__
+        raise FormatError(
+            f"{where} is cut short, damaged, or of an unsupported kind ({said}); copy or make it "
+            "again"
+        ) from error
 
 
 def refuse_bomb(where: str, unpacked: int, packed: int) -> None:

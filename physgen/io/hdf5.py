@@ -7,9 +7,12 @@ can hold, or holds Python objects. What remains is read in whole chunks.
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from physgen.batch import Schema
-from physgen.errors import FormatError, suggest
+from physgen.errors import FormatError, InputError, suggest
+from physgen.io.formats import format_of
+from physgen.io.guard import LARGEST_DEFLATED, library, regular
+from physgen.io.probe import probe
 from physgen.io.source import check_finite
 
 BLOCK_BYTES = 4 * 2**20
@@ -34,9 +40,14 @@ _FILTERS = {
     h5py.h5z.FILTER_SCALEOFFSET,
     h5py.h5z.FILTER_LZF,
 }
-# Deflate cannot shrink anything more than 1032 times; what claims more is not stored in the file.
-_LARGEST_COMPRESSION = 1100
 _LARGEST_CHUNK = 2**30
+
+MOST_DATASETS = 500
+"""So many datasets of a file are listed."""
+_MOST_OBJECTS = 20_000
+_DEEPEST = 32
+_TRIED_BYTES = 2**26
+"""Bytes unpacked to see whether that can be survived."""
 
 
 _IN_USE = ("unable to lock file", "already open for write", "unable to open file (file is already")
@@ -48,10 +59,8 @@ def open_hdf5(path: Path) -> h5py.File:
     Raises:
         FormatError: there is no such file, it is not HDF5, is cut short, or is being written.
     """
-    path = Path(path)
-    if not path.is_file():
-        near = suggest(path.name, (p.name for p in path.parent.glob("*") if p.is_file()))
-        raise FormatError(f"{path}: no such file{near}")
+    path = regular(Path(path))
+    probe(path, lambda: _try(path))
     try:
         return h5py.File(path, "r")
     except OSError as error:
@@ -60,11 +69,9 @@ def open_hdf5(path: Path) -> h5py.File:
                 f"{path} is being written: another program has it open; wait until it is closed "
                 "(if its writer was killed: h5clear -s FILE)"
             ) from error
-        with path.open("rb") as file:
-            whole = file.read(8) == b"\x89HDF\r\n\x1a\n"
         raise FormatError(
             f"{path}: an HDF5 file that is cut short or damaged ({error}); copy or make it again"
-            if whole
+            if format_of(path) == "HDF5"
             else f"{path}: not an HDF5 file; `physgen inspect {path}` says what it is"
         ) from error
 
@@ -84,7 +91,8 @@ def dataset(file: h5py.File, name: str, rank: int | Sequence[int] | None = None)
     where = f"{file.filename}: dataset {name!r}"
     node = file
     for step in name.strip("/").split("/"):
-        link = node.get(step, getlink=True) if isinstance(node, h5py.Group) else None
+        with library(where):
+            link = node.get(step, getlink=True) if isinstance(node, h5py.Group) else None
         if link is None:
             raise FormatError(f"{where} does not exist{suggest(name, dataset_names(file))}")
         if not isinstance(link, h5py.HardLink):
@@ -92,12 +100,16 @@ def dataset(file: h5py.File, name: str, rank: int | Sequence[int] | None = None)
                 f"{where} is a link ({type(link).__name__}), which is not followed: it may lead to "
                 "another file; name the dataset itself, or copy it into this file"
             )
-        node = node[step]
+        with library(where):
+            node = node[step]
     if not isinstance(node, h5py.Dataset):
         raise FormatError(f"{where} is a group{suggest(name, dataset_names(file))}")
+    with library(where):
+        _check_place(node, where)
     if node.shape is None:
         raise FormatError(f"{where} holds nothing (a null dataspace); choose another")
-    _check_storage(node, where)
+    with library(where):
+        _check_storage(node, where)
     ranks = (rank,) if isinstance(rank, int) else rank
     if ranks is not None and node.ndim not in ranks:
         wanted = " or ".join(str(r) for r in ranks)
@@ -109,11 +121,75 @@ def dataset(file: h5py.File, name: str, rank: int | Sequence[int] | None = None)
 
 
 def dataset_names(file: h5py.File) -> list[str]:
-    """Return the paths of all datasets that lie in the file itself."""
-    names: list[str] = []
-    # `visititems` follows hard links only, so that nothing outside the file is opened.
-    file.visititems(lambda name, node: names.append(name) if _is_dataset(node) else None)
-    return names
+    """Return the paths of the first `MOST_DATASETS` datasets that lie in the file itself."""
+    with library(str(file.filename)):
+        root = {h5py.h5o.get_info(file.id).addr}
+        return list(itertools.islice(_datasets(file, "", 0, root), MOST_DATASETS))
+
+
+def _datasets(group: h5py.Group, prefix: str, depth: int, seen: set[int]) -> Iterator[str]:
+    """Yield paths by name, each dataset once; links out of the file are not followed."""
+    for step in itertools.islice(group, _MOST_OBJECTS):
+        if not isinstance(group.get(step, getlink=True), h5py.HardLink):
+            continue
+        node = group[step]
+        address = h5py.h5o.get_info(node.id).addr
+        # Groups may hold themselves.
+        if address in seen or len(seen) >= _MOST_OBJECTS:
+            continue
+        seen.add(address)
+        if isinstance(node, h5py.Dataset):
+            yield prefix + step
+        elif isinstance(node, h5py.Group) and depth < _DEEPEST:
+            yield from _datasets(node, f"{prefix}{step}/", depth + 1, seen)
+
+
+def _try(path: Path) -> None:
+    """Touch all that is looked at before data are read, and the first and last rows of the data."""
+    budget = _TRIED_BYTES
+    with h5py.File(path, "r") as file:
+        for name in ["/", *dataset_names(file)]:
+            with suppress(Exception):
+                node = file[name]
+                dict(node.attrs)
+                if not isinstance(node, h5py.Dataset):
+                    continue
+                _check_place(node, name)
+                cost = 2 * node.dtype.itemsize * math.prod(node.chunks or node.shape[1:])
+                if len(node) and cost <= budget:
+                    budget -= cost
+                    node[:1], node[-1:]
+
+
+def has(file: h5py.File, name: str) -> bool:
+    """Return whether there is anything of a name, without following it if it is a link.
+
+    Groups and empty datasets do not count: they hold nothing that could be meant.
+    """
+    with library(str(file.filename)):
+        link = file.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            return link is not None
+        node = file[name]
+        return isinstance(node, h5py.Dataset) and (_leads_out(node) or node.shape is not None)
+
+
+def text_of(file: h5py.File, name: str) -> str:
+    """Return the text that a dataset of one element holds.
+
+    Raises:
+        FormatError: it is absent, a link, or holds no text.
+    """
+    where = f"{file.filename}: dataset {name!r}"
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise FormatError(f"{where} is a link, which is not followed, or not there")
+    with library(where):
+        node = file[name]
+        _check_place(node, where)
+        value = np.ravel(node[()])[0] if node.size == 1 else None
+    if not isinstance(value, bytes | str):
+        raise FormatError(f"{where} is not one text")
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def optional(file: h5py.File, name: str, rows: int, rank: int | Sequence[int] = 1) -> bool:
@@ -122,12 +198,10 @@ def optional(file: h5py.File, name: str, rows: int, rank: int | Sequence[int] = 
     For what nobody asked for: what is absent, a group or empty is passed over, and a dataset that
     does not fit is, with a warning.
     """
-    link = file.get(name, getlink=True)
-    node = file[name] if isinstance(link, h5py.HardLink) else None
-    if not isinstance(node, h5py.Dataset) or node.shape is None:
+    if not has(file, name):
         return False
     try:
-        dataset(file, name, rank)
+        node = dataset(file, name, rank)
         if len(node) != rows:
             raise FormatError(
                 f"{file.filename}: dataset {name!r} has {len(node)} rows, the samples {rows}"
@@ -165,8 +239,20 @@ def unit_of(node: h5py.Dataset) -> str:
     return unit.strip() or "1" if isinstance(unit, str) else "1"
 
 
-def _is_dataset(node: Any) -> bool:
-    return isinstance(node, h5py.Dataset)
+def _check_place(node: h5py.Dataset, where: str) -> None:
+    if _leads_out(node):
+        raise FormatError(
+            f"{where} keeps its data in other files, which are not opened; write it into one file, "
+            "for example with h5repack"
+        )
+
+
+def _leads_out(node: h5py.Dataset) -> bool:
+    """Return whether data lie in other files, which even a question for the shape may open."""
+    properties = node.id.get_create_plist()
+    if properties.get_layout() == h5py.h5d.VIRTUAL:
+        return True
+    return int(properties.get_external_count()) > 0
 
 
 def _check_storage(node: h5py.Dataset, where: str) -> None:
@@ -176,11 +262,6 @@ def _check_storage(node: h5py.Dataset, where: str) -> None:
             "of numbers"
         )
     properties = node.id.get_create_plist()
-    if node.is_virtual or properties.get_external_count() > 0:
-        raise FormatError(
-            f"{where} keeps its data in other files, which are not opened; write it into one file, "
-            "for example with h5repack"
-        )
     for index in range(properties.get_nfilters()):
         code, _, _, label = properties.get_filter(index)
         if code not in _FILTERS:
@@ -189,7 +270,7 @@ def _check_storage(node: h5py.Dataset, where: str) -> None:
                 "which needs a plugin; rewrite it with `h5repack -f GZIP=4`"
             )
     stored = min(node.id.get_storage_size(), Path(node.file.filename).stat().st_size)
-    if node.nbytes > _LARGEST_COMPRESSION * stored + 2**16:
+    if node.nbytes > LARGEST_DEFLATED * stored + 2**16:
         raise FormatError(
             f"{where} declares shape {node.shape} ({node.nbytes:.3g} bytes), but the file stores "
             f"{stored} bytes of it: it was never written, or is damaged"
@@ -214,7 +295,7 @@ def stored_schema(file: h5py.File) -> Schema | None:
         return None
     try:
         return Schema.from_dict(json.loads(text))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, RecursionError, InputError) as error:
         raise FormatError(
             f"{file.filename}: the attribute physgen_schema cannot be understood ({error}); it was "
             "changed, or written by another version: delete it to read plain datasets"
@@ -276,7 +357,7 @@ def read_rows(node: h5py.Dataset, start: int, stop: int, finite: bool = True) ->
     where = f"{node.file.filename}: dataset {node.name.strip('/')!r}"
     try:
         values = np.asarray(node[start:stop])
-    except OSError as error:
+    except (OSError, RuntimeError, ValueError, TypeError, MemoryError) as error:
         raise FormatError(
             f"{where}: rows {start} to {stop - 1} are damaged ({error}); copy or make it again"
         ) from error

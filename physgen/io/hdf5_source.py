@@ -83,7 +83,7 @@ class HDF5Source:
         with open_hdf5(self.path) as file:
             self._names = {"x": x} | {key: name for key, name in asked.items() if name is not None}
             if beside is None:
-                beside = _USUAL if "physgen_schema" in file.attrs and x == "x" else {}
+                beside = _USUAL if stored_schema(file) is not None and x == "x" else {}
             rows = len(dataset(file, x, _RANKS["x"]))
             for key, name in beside.items():
                 if key not in self._names and optional(file, name, rows, _RANKS[key]):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import math
 import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from physgen.errors import FormatError
+from physgen.io.guard import library, refuse_bomb, regular
 
 _TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
@@ -27,29 +27,31 @@ def read_idx(path: Path) -> NDArray[Any]:
     Raises:
         FormatError: there is no such file, it is not IDX, or it is cut short or too long.
     """
-    try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (EOFError, zlib.error) as error:
-        raise FormatError(f"{path}: a damaged gzip file ({error}); get it again") from error
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _TYPES:
-        raise FormatError(
-            f"{path}: not an IDX file (it begins with {content[:4].hex(' ')}); images are read "
-            "from IDX (plain or .gz), .npz or .h5 files"
-        )
-    dimensions, dtype = content[3], np.dtype(_TYPES[content[2]])
-    start = 4 + 4 * dimensions
-    if len(content) < start:
-        raise FormatError(f"{path}: cut short within its header; get it again")
-    shape = struct.unpack(f">{dimensions}I", content[4:start])
-    wanted = start + math.prod(shape) * dtype.itemsize
+    packed = regular(path).stat().st_size
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    with library(str(path)), (gzip.open if zipped else open)(path, "rb") as file:
+        head = file.read(4)
+        if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _TYPES:
+            raise FormatError(
+                f"{path}: not an IDX file (it begins with {head.hex(' ')}); images are read from "
+                "IDX (plain or .gz), .npz or .h5 files"
+            )
+        dimensions, dtype = head[3], np.dtype(_TYPES[head[2]])
+        extents = file.read(4 * dimensions)
+        if len(extents) < 4 * dimensions:
+            raise FormatError(f"{path}: cut short within its header; get it again")
+        shape = struct.unpack(f">{dimensions}I", extents)
+        wanted = math.prod(shape) * dtype.itemsize
+        if zipped:
+            refuse_bomb(str(path), wanted, packed)
+        # One byte more than there should be, and no more than a plain file can hold.
+        content = file.read(min(wanted, wanted if zipped else packed) + 1)
     if len(content) != wanted:
+        more = "more" if len(content) > wanted else str(len(content))
         raise FormatError(
-            f"{path}: {len(content)} bytes, but an IDX file of shape {shape} has {wanted}; it is "
-            "damaged: get it again"
+            f"{path}: an IDX file of shape {shape} has {wanted} bytes of numbers, here are {more}; "
+            "it is damaged: get it again"
         )
-    numbers = np.frombuffer(content, dtype, offset=start).reshape(shape)
+    numbers = np.frombuffer(content, dtype).reshape(shape)
     return numbers.astype(dtype.newbyteorder("="), copy=False)

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from physgen.errors import FormatError, suggest
+from physgen.errors import FormatError
+from physgen.io.guard import library, regular
+from physgen.io.npz import check_archive, read_member
 from physgen.io.statistics import describe_array
 
 _LIME = bytes.fromhex("456789ab")
@@ -35,12 +35,7 @@ def inspect(path: Path) -> dict[str, Any]:
     Raises:
         FormatError: there is no such file.
     """
-    path = Path(path)
-    if not path.is_file():
-        if path.is_dir():
-            raise FormatError(f"{path} is a directory; name a file")
-        near = suggest(path.name, (p.name for p in path.parent.glob("*") if p.is_file()))
-        raise FormatError(f"{path}: no such file{near}")
+    path = regular(Path(path))
     found: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size}
     found |= {"format": "", "reader": "yes", "contents": {}, "problem": None, "hints": []}
     with path.open("rb") as file:
@@ -75,36 +70,35 @@ def _look(path: Path, head: bytes, found: dict[str, Any]) -> None:
 
 
 def _look_at_zip(path: Path, found: dict[str, Any]) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except zipfile.BadZipFile as error:
-        found |= {"format": "zip archive", "reader": "no"}
-        raise FormatError(f"{path}: cut short or damaged ({error}); copy it again") from error
+    found |= {"format": "zip archive", "reader": "no"}
+    with library(str(path)), zipfile.ZipFile(path) as archive:
+        check_archive(path, archive)
+        names = archive.namelist()
     if any(name.endswith((".pkl", ".pickle")) for name in names):
         _refuse_pickle(path, found, "torch or other archive with a pickle in it")
     elif names and all(name.endswith(".npy") for name in names):
-        found["format"] = "npz"
-        _look_at_npz(path, [name.removesuffix(".npy") for name in names], found)
+        found |= {"format": "npz", "reader": "yes"}
+        _look_at_npz(path, found)
     else:
-        found |= {"format": "zip archive", "reader": "no"}
         found["hints"].append(f"holds {len(names)} files; unpack it and inspect what you need")
 
 
-def _look_at_npz(path: Path, names: list[str], found: dict[str, Any]) -> None:
-    with np.load(path, allow_pickle=False) as archive:
-        for name in names:
-            try:
-                array = archive[name]
-            except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-                found["contents"][name] = {"not read": str(error)}
-                _problem(found, f"{path}: array {name!r} cannot be read ({error})")
-                continue
+def _look_at_npz(path: Path, found: dict[str, Any]) -> None:
+    with library(str(path)), zipfile.ZipFile(path) as archive:
+        members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
+        for name, member in members.items():
             where = f"{path}: array {name!r}"
+            try:
+                array = read_member(path, archive, member)
+            except FormatError as error:
+                found["contents"][name] = {"not read": str(error).removeprefix(f"{where} ")}
+                _problem(found, str(error))
+                continue
             found["contents"][name], problem = describe_array(where, array)
             found["problem"] = found["problem"] or problem
-    if "x" not in names and "samples" not in names:
-        found["hints"].append(f"samples are looked for under 'x'; here are {', '.join(names[:8])}")
+    if "x" not in members and "samples" not in members:
+        shown = ", ".join(list(members)[:8])
+        found["hints"].append(f"samples are looked for under 'x'; here are {shown}")
 
 
 def _look_at_lattice(path: Path, head: bytes, found: dict[str, Any]) -> bool:
@@ -170,7 +164,7 @@ def _is_json(path: Path, size: int) -> bool:
         return False
     try:
         json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

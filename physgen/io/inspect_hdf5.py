@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 
 from physgen.errors import FormatError
-from physgen.io.hdf5 import dataset, dataset_names, open_hdf5, stored_schema
+from physgen.io.hdf5 import MOST_DATASETS, dataset, dataset_names, open_hdf5, stored_schema
 from physgen.io.source import blocks
 from physgen.io.spins import SpinSource
 from physgen.io.statistics import describe_array
@@ -25,6 +25,8 @@ def look_at_hdf5(path: Path, found: dict[str, Any]) -> None:
     """Fill in format, contents, the first problem and hints."""
     with open_hdf5(path) as file:
         names = dataset_names(file)
+        if len(names) == MOST_DATASETS:
+            found["hints"].append(f"only the first {MOST_DATASETS} datasets are listed")
         if not names:
             raise FormatError(f"{path}: there is no dataset in this file")
         for name in names:
@@ -99,6 +101,8 @@ def _recognise(path: Path, file: h5py.File, names: set[str], found: dict[str, An
 
 def _look_at_showers(path: Path, contents: dict[str, Any], found: dict[str, Any]) -> None:
     energies, showers = contents["incident_energies"], contents["showers"]
+    if "shape" not in energies or "shape" not in showers:
+        return
     for entry in (energies, showers):
         entry.setdefault("unit", "MeV")
         if "negative" in entry or entry.get("low", 0) < 0:
@@ -122,6 +126,8 @@ def _look_at_showers(path: Path, contents: dict[str, Any], found: dict[str, Any]
 
 def _look_at_spins(path: Path, samples: dict[str, Any], found: dict[str, Any]) -> None:
     hints = found["hints"]
+    if "shape" not in samples:
+        return
     values = set(samples.get("values", ()))
     if {-1, 0} <= values <= {-1, 0, 1}:
         try:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import math
 import warnings
 import zipfile
-import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from physgen.batch import Batch, Schema, Variable
-from physgen.errors import FormatError, suggest
+from physgen.errors import FormatError, InputError, suggest
+from physgen.io.documents import parse_json
+from physgen.io.guard import library, refuse_bomb, regular
 from physgen.io.source import as_batch, blocks, check_finite, digest_of
 from physgen.io.split import hash_columns
 
 _LARGEST = 2**34
+_MOST = 10_000
+"""More arrays than any archive has."""
 
 
 def array_names(path: Path) -> list[str]:
@@ -33,7 +36,8 @@ def read_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, N
 
     Raises:
         FormatError: not an archive of arrays, there is no array of a name (near misses are named),
-            or it is larger than 16 GiB, damaged, or made of Python objects.
+            or it is larger than 16 GiB, claims to unpack to far more than the file holds, is
+            damaged, or made of Python objects.
     """
     known = array_names(path)
     found = {}
@@ -41,29 +45,61 @@ def read_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, N
         for name in known if names is None else names:
             if name not in known:
                 raise FormatError(f"{path}: no array {name!r}{suggest(name, known)}")
-            size = archive.getinfo(f"{name}.npy").file_size
-            if size > _LARGEST:
-                raise FormatError(
-                    f"{path}: array {name!r} has {size:.3g} bytes, too large for an archive that "
-                    "must be read at once; write it as HDF5"
-                )
-            with archive.open(f"{name}.npy") as file:
-                found[name] = np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+            found[name] = read_member(path, archive, archive.getinfo(f"{name}.npy"))
     return found
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except FileNotFoundError as error:
-        raise FormatError(f"{path}: no such file") from error
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+    with library(str(regular(path))), zipfile.ZipFile(path) as archive:
+        check_archive(path, archive)
+        yield archive
+
+
+def check_archive(path: Path, archive: zipfile.ZipFile) -> None:
+    """Raise `FormatError` if the members of an archive lie over one another, or are too many."""
+    members = archive.infolist()
+    if len(members) > _MOST or sum(m.compress_size for m in members) > path.stat().st_size:
         raise FormatError(
-            f"{path}: not an archive of plain arrays ({error}); arrays of Python objects are "
-            "refused, since loading them could run code"
-        ) from error
+            f"{path}: an archive of {len(members)} members that share their bytes or are too many: "
+            "it is damaged, or made to exhaust the memory"
+        )
+
+
+def read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    """Return an array of an archive, after comparing what it declares with what there is.
+
+    Raises:
+        FormatError: it is not a plain array, or not of the size that it declares.
+    """
+    where = f"{path}: array {member.filename.removesuffix('.npy')!r}"
+    refuse_bomb(where, member.file_size, member.compress_size)
+    if member.file_size > _LARGEST:
+        raise FormatError(
+            f"{where} has {member.file_size:.3g} bytes, too large for an archive that must be read "
+            "at once; write it as HDF5"
+        )
+    with library(where), archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        header = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = header(stream)
+        start = stream.tell()
+    if dtype.hasobject:
+        raise FormatError(
+            f"{where} holds Python objects, which are refused: loading them could run code; save "
+            "numbers instead"
+        )
+    if math.prod(shape) * dtype.itemsize != member.file_size - start:
+        raise FormatError(
+            f"{where} declares shape {shape} of {dtype}, but {member.file_size - start} bytes of "
+            "data are there; it is damaged: make it again"
+        )
+    with library(where), archive.open(member) as stream:
+        return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
 
 
 class NpzSource:
@@ -166,8 +202,8 @@ class NpzSource:
         if written and self._names["x"] == "x":
             text = str(read_arrays(self.path, ["physgen_schema"])["physgen_schema"])
             try:
-                stored = Schema.from_dict(json.loads(text))
-            except (ValueError, TypeError, KeyError) as error:
+                stored = Schema.from_dict(parse_json(text, "it"))
+            except InputError as error:
                 raise FormatError(
                     f"{self.path}: physgen_schema cannot be understood ({error}); it was changed, "
                     "or written by another version: remove it to read plain arrays"

@@ -192,9 +192,8 @@ def _facts(path: Path) -> dict[str, Any]:
     else:
         with hdf5.open_hdf5(path) as file:
             found["shape"] = hdf5.attribute(file, "shape")
-            node = file.get("variable_type")
-            if isinstance(node, h5py.Dataset) and node.shape is not None:
-                found["variable_type"] = node[()]
+            if hdf5.has(file, "variable_type"):
+                found["variable_type"] = hdf5.text_of(file, "variable_type")
     facts: dict[str, Any] = {}
     shape, kind = (np.ravel(np.asarray(found.get(name))) for name in ("shape", "variable_type"))
     if shape.dtype.kind in "iu" and (shape > 0).all():

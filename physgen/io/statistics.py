@@ -99,7 +99,7 @@ def describe_array(where: str, array: Any) -> tuple[dict[str, Any], str | None]:
     for start in range(0, len(array), stride):
         try:
             statistics.update(np.asarray(array[start : start + step]), start)
-        except OSError as error:
+        except (OSError, RuntimeError, ValueError, TypeError, MemoryError) as error:
             raise FormatError(
                 f"{where}: rows {start} to {start + step - 1} are damaged ({error})"
             ) from error

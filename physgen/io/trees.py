@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from physgen.errors import FormatError, suggest
+from physgen.io.guard import regular
 
 _TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
 
@@ -25,10 +26,7 @@ def open_root(path: Path) -> Any:
     """
     import uproot
 
-    path = Path(path)
-    if not path.is_file():
-        near = suggest(path.name, (p.name for p in path.parent.glob("*") if p.is_file()))
-        raise FormatError(f"{path}: no such file{near}")
+    path = regular(Path(path))
     with path.open("rb") as file:
         if file.read(4) != b"root":
             raise FormatError(f"{path}: not a ROOT file; `physgen inspect {path}` says what it is")

@@ -200,7 +200,7 @@ def test_pickles_are_refused_and_not_run(tmp_path, capsys):
         assert found["reader"] == "refused"
         assert "can run anything" in found["problem"]
     found = look(tmp_path / "a.npz")
-    assert "array 'x' cannot be read" in found["problem"]
+    assert "array 'x' holds Python objects" in found["problem"]
     assert found["contents"]["y"]["high"] == 2
     assert capsys.readouterr().out == ""
 
@@ -216,7 +216,7 @@ def test_other_files_are_told_apart(tmp_path):
         ("a.bin", bytes(range(256)), "unknown", "not a format that physgen knows"),
         ("a.h5", b"", "empty", "the file is empty"),
         ("a.npy", b"\x93NUMPY\x01\0", "NumPy array", None),
-        ("a.npz", b"PK\x03\x04 cut", "zip archive", "cut short or damaged"),
+        ("a.npz", b"PK\x03\x04 cut", "zip archive", "cut short, damaged"),
     ):
         (tmp_path / name).write_bytes(content)
         found = look(tmp_path / name)

@@ -38,8 +38,8 @@ class Trap:
 def test_pickles_are_refused_and_not_run(tmp_path, capsys):
     np.savez(tmp_path / "objects.npz", x=np.array([Trap()], dtype=object))
     (tmp_path / "pickle.npz").write_bytes(pickle.dumps(Trap()))
-    for name in ("objects.npz", "pickle.npz"):
-        with pytest.raises(FormatError, match=r"objects are\s+refused"):
+    for name, said in (("objects.npz", "Python objects, which are refused"), ("pickle.npz", "zip")):
+        with pytest.raises(FormatError, match=said):
             NpzSource(tmp_path / name)
     assert capsys.readouterr().out == ""
 
@@ -57,7 +57,7 @@ def test_lengths_types_and_values_are_checked(tmp_path):
     with pytest.raises(FormatError, match="'weight' has 4 rows, 'x' has 3"):
         NpzSource(path, weight="weight")
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(FormatError, match="not an archive of plain arrays"):
+    with pytest.raises(FormatError, match="is cut short, damaged"):
         NpzSource(path)
     with pytest.raises(FormatError, match="no such file"):
         NpzSource(tmp_path / "absent.npz")
