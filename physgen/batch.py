@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +28,14 @@ _RANGES: dict[Domain, tuple[float, float]] = {
 
 _NUMBERS = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64|96|128)|bfloat16")
 """Names of types of numbers in files."""
+
+
+_FLOAT32_HOLDS = {"bool", "int8", "uint8", "int16", "uint16", "float16", "float32"}
+
+
+def fit_single(dtypes: Iterable[str]) -> bool:
+    """Whether single precision holds all values of some numpy types exactly."""
+    return set(dtypes) <= _FLOAT32_HOLDS
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,14 @@ class Schema:
     def names(self) -> tuple[str, ...]:
         """Names of the variables."""
         return tuple(variable.name for variable in self.variables)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type that holds the values of all variables."""
+        import torch
+
+        single = fit_single(variable.dtype for variable in self.variables)
+        return torch.float32 if single else torch.float64
 
     def check(self, x: Tensor) -> None:
         """Refuse samples (B, *shape) of which a value lies outside what is said of its variable.

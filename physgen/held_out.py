@@ -82,8 +82,7 @@ def held_out(
 
 def _rows(batch: Batch, n: int, surrogate: Surrogate) -> Batch:
     rows = batch[torch.from_numpy(evenly(len(batch), n))]
-    rows = rows.to(surrogate.device, surrogate.dtype)
-    return Batch(rows.x.to(surrogate.dtype), rows.condition)
+    return surrogate.accept(Batch(rows.x, rows.condition))
 
 
 def _in_blocks(likelihood: Callable[[Batch], Tensor], sample: Batch) -> NDArray[float64]:

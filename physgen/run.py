@@ -321,6 +321,6 @@ def surrogate_of(
     context = {"schema": schema, "system": system}
     transforms = [build("transforms", part, context) for part in recipe.transform]
     surrogate: Surrogate = build(
-        "surrogates", component, {**context, "transform": Chain(transforms)}
+        "surrogates", component, {**context, "transform": Chain(transforms, schema)}
     )
     return surrogate

@@ -283,7 +283,7 @@ def _log_weights(surrogate: Any, system: HasAction, truth: Batch) -> torch.Tenso
     """Weigh true samples under a surrogate with a density: a mode it has forgotten shows there."""
     parts = []
     for start in range(0, len(truth), PROPOSALS):
-        x = truth.x[start : start + PROPOSALS].to(surrogate.device, surrogate.dtype)
+        batch = surrogate.accept(Batch(truth.x[start : start + PROPOSALS]))
         with torch.no_grad():
-            parts.append((-system.action(x) - surrogate.log_prob(Batch(x))).cpu())
+            parts.append((-system.action(batch.x) - surrogate.log_prob(batch)).cpu())
     return torch.cat(parts)

@@ -177,7 +177,7 @@ def _held_out_loss(surrogate: Surrogate, batch: Batch) -> Callable[[], float] | 
         return None
 
     def evaluate() -> float:
-        moved = batch.to(surrogate.device, surrogate.dtype)
+        moved = surrogate.accept(batch)
         if isinstance(surrogate, HasDensity):
             terms = -surrogate.log_prob(moved)
         else:

@@ -39,10 +39,13 @@ class Stream(Protocol):
 
 
 class Feed:
-    """Moves the batches of a stream to the device, one ahead of their use on CUDA."""
+    """Moves the batches of a stream to the device, one ahead of their use on CUDA.
 
-    def __init__(self, stream: Stream, device: torch.device, dtype: torch.dtype) -> None:
-        self.stream, self.device, self.dtype = stream, device, dtype
+    They keep the type of the file, which is the method's to prepare (see `transforms.base`).
+    """
+
+    def __init__(self, stream: Stream, device: torch.device) -> None:
+        self.stream, self.device = stream, device
         self._ahead: Batch | None = None
         self._cursor: dict[str, Any] | None = None
         self._copies = (
@@ -54,7 +57,7 @@ class Feed:
     def take(self) -> Batch:
         """Return the next batch on the device."""
         if self._copies is None:
-            return next(self.stream).to(self.device, self.dtype)
+            return next(self.stream).to(self.device)
         batch = self._ahead if self._ahead is not None else self._start_copy(self._copies)
         current = torch.cuda.current_stream(self.device)
         current.wait_stream(self._copies)
@@ -63,7 +66,7 @@ class Feed:
         # The cursor that is saved must not count the batch that is only under way.
         self._cursor = self.stream.state_dict()
         self._ahead = self._start_copy(self._copies)
-        return batch.to(dtype=self.dtype)
+        return batch
 
     def state_dict(self) -> dict[str, Any]:
         """Return the cursor behind the last batch that was taken."""
@@ -144,7 +147,7 @@ class Context:
         self._taken[name] += 1
         self._preparation.manual_seed(key)
         with torch.no_grad():
-            prepared = self._method.prepare(batch, self._preparation)
+            prepared = self._method.prepare(batch, self._preparation).to(dtype=self._dtype)
         return prepared if self._world.size == 1 else prepared[self._world.slice(len(prepared))]
 
     def minimise(

@@ -113,7 +113,7 @@ def fit(
             world.equalise(module)
 
         average = MovingAverage(surrogate, options.ema) if options.ema is not None else None
-        feeds = {name: Feed(streams[name], device, dtype) for name in method.inputs}
+        feeds = {name: Feed(streams[name], device) for name in method.inputs}
         for optimiser in method.optimisers.values():
             for group in optimiser.param_groups:
                 group.setdefault("initial_lr", float(group["lr"]))

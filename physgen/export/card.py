@@ -43,6 +43,7 @@ def save(surrogate: Surrogate, directory: Path, description: dict[str, Any]) -> 
                 conditions.variables, conditions.low.tolist(), conditions.high.tolist(), strict=True
             )
         },
+        "columns": surrogate.transform.describe(),
         "weights_sha256": sha256(directory / WEIGHTS),
     }
     write_card(directory, card)

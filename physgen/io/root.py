@@ -18,15 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from physgen.batch import Batch, Domain, Schema, Variable
+from physgen.batch import Batch, Domain, Schema, Variable, fit_single
 from physgen.errors import FormatError
 from physgen.io.source import blocks, check_finite, digest_of, to_tensor
 from physgen.io.split import hash_columns
 from physgen.io.trees import Tree, describe_branch, open_tree
 
 _OPEN_FILES = 32
-_FLOAT32_HOLDS = {"bool", "int8", "uint8", "int16", "uint16", "float16", "float32"}
-_LARGEST_EXACT = 2**53
+LARGEST_EXACT = 2**53
+"""Integers beyond it have neighbours that double precision does not tell from them."""
 
 
 class RootSource:
@@ -87,7 +87,8 @@ class RootSource:
                     )
             self._starts.append(self._starts[-1] + len(self._tree(index)))
         self.jagged = types[self.fields[0]][1] == 1
-        self._x_dtype = _common({types[name][0] for name in self.fields})
+        single = fit_single(types[name][0] for name in self.fields)
+        self._x_dtype = np.dtype("float32" if single else "float64")
         self.longest = self.truncated_rows = self.truncated_items = 0
         items = 1.0
         if self.jagged:
@@ -222,7 +223,7 @@ class RootSource:
             at = int((~np.isfinite(values)).argmax())
             check_finite(values[at : at + 1], int(rows[at]), where)
         if values.dtype.kind in "iu" and values.dtype.itemsize == 8 and len(values):
-            large = (values > _LARGEST_EXACT) | (values < -_LARGEST_EXACT)
+            large = (values > LARGEST_EXACT) | (values < -LARGEST_EXACT)
             if large.any():
                 at = int(large.argmax())
                 raise FormatError(
@@ -293,10 +294,6 @@ class RootSource:
         if index not in trees:
             trees[index] = open_tree(self.paths[index], self._tree_name)
         return trees[index]
-
-
-def _common(types: set[str]) -> np.dtype[Any]:
-    return np.dtype("float32" if types <= _FLOAT32_HOLDS else "float64")
 
 
 def _shown(kind: tuple[str, int]) -> str:

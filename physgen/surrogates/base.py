@@ -29,7 +29,9 @@ class Surrogate(nn.Module):
     def __init__(self, schema: Schema, transform: Transform | None = None) -> None:
         super().__init__()
         self.schema = schema
-        self.transform = transform if transform is not None else Chain()
+        if transform is None or transform.wide:
+            transform = Chain([] if transform is None else [transform], schema)
+        self.transform = transform
         self.conditions = ConditionPrior(schema)
 
     def initialise(self, data: Batch | None) -> None:
@@ -53,6 +55,13 @@ class Surrogate(nn.Module):
             generator: on the device of the parameters; the only source of randomness.
         """
         raise NotImplementedError
+
+    def accept(self, batch: Batch) -> Batch:
+        """Move samples of any numeric type to the device, in the type that densities take them."""
+        parts = (part for part in self.transform.modules() if isinstance(part, Transform))
+        dtype = torch.float64 if any(part.wide for part in parts) else self.dtype
+        moved = batch.to(self.device, dtype)
+        return moved.replace(x=moved.x.to(dtype))
 
     @property
     def device(self) -> torch.device:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError, suggest
@@ -22,7 +23,7 @@ from physgen.io.documents import read_yaml
 from physgen.io.formats import format_of
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.npz import NpzSource
-from physgen.io.root import RootSource
+from physgen.io.root import LARGEST_EXACT, RootSource
 from physgen.io.shipped import said_in, shipped, shipped_or_own
 from physgen.io.source import HasNotes, Source, blocks, digest_of
 from physgen.io.trees import Tree, open_tree
@@ -217,7 +218,10 @@ class _Table:
         for source, _ in self._parts:
             if id(source) not in whole:
                 whole[id(source)] = source.read(start, stop)
-        columns = [whole[id(source)].x[:, column] for source, column in self._parts]
+        columns = [
+            self._column(whole[id(source)].x[:, column], index, start)
+            for index, (source, column) in enumerate(self._parts)
+        ]
         weight = whole[id(self._parts[0][0])].weight
         if self._weight is not None:
             weight = self._weight.read(start, stop).x[:, 0]
@@ -230,6 +234,19 @@ class _Table:
     def keys(self) -> NDArray[np.int64] | None:
         """Return the group keys of the file."""
         return self._parts[0][0].keys()
+
+    def _column(self, values: Tensor, index: int, start: int) -> Tensor:
+        """Return a column in the type that holds all of them."""
+        if not values.is_floating_point():
+            large = (values.long().abs() > LARGEST_EXACT).nonzero()
+            if len(large):
+                row, name = int(large[0]), self.schema.names[index]
+                raise FormatError(
+                    f"{self.name}: row {start + row} of {name!r} holds {values[row].item()}, which "
+                    "floating point cannot represent; such a number identifies an event: name it "
+                    "in data.group instead"
+                )
+        return values.to(self.schema.dtype)
 
 
 def _columns(

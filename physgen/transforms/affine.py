@@ -29,6 +29,8 @@ class Standardise(Transform):
         DomainError: while fitting, for a value of a logarithmic column that is not positive.
     """
 
+    wide = True
+
     def __init__(self, schema: Schema, *, log: tuple[str, ...] = ()) -> None:
         super().__init__()
         known = [*schema.names, *(variable.name for variable in schema.condition)]
@@ -43,8 +45,8 @@ class Standardise(Transform):
             for length in schema.shape:
                 self._size *= length
         for prefix, variables in (("x", schema.variables), ("condition", schema.condition)):
-            self.register_buffer(f"{prefix}_mean", torch.zeros(len(variables)))
-            self.register_buffer(f"{prefix}_scale", torch.ones(len(variables)))
+            self.register_buffer(f"{prefix}_mean", torch.zeros(len(variables), dtype=torch.double))
+            self.register_buffer(f"{prefix}_scale", torch.ones(len(variables), dtype=torch.double))
             chosen = torch.tensor(
                 [variable.name in log for variable in variables], dtype=torch.bool
             )
@@ -60,7 +62,7 @@ class Standardise(Transform):
         """Take weighted means and deviations; a constant column keeps its scale."""
         weight = batch.weight.clamp_min(0) if batch.weight is not None else None
         if weight is None:
-            weight = batch.x.new_ones(len(batch))
+            weight = torch.ones(len(batch), dtype=torch.double, device=batch.x.device)
         x = batch.x.reshape(-1, len(self._variables)).double()
         rows = weight.double().repeat_interleave(len(x) // len(batch))
         x = _logarithm(x, self.x_log, self._variables)
@@ -75,9 +77,8 @@ class Standardise(Transform):
         self, batch: Batch, generator: torch.Generator | None = None
     ) -> tuple[Batch, Tensor | None]:
         """Map x and condition; the log-determinant is that of x."""
-        y = torch.where(
-            self.x_log, batch.x.clamp_min(torch.finfo(batch.x.dtype).tiny).log(), batch.x
-        )
+        x = batch.x.double()
+        y = torch.where(self.x_log, x.clamp_min(torch.finfo(x.dtype).tiny).log(), x)
         # The slope of the logarithm is 1/x = exp(-y); columns without it have slope 1.
         slope = torch.where(self.x_log, -y, torch.zeros_like(y)).flatten(1).sum(-1)
         log_det = slope - self._size * self.x_scale.log().sum()
@@ -97,6 +98,7 @@ class Standardise(Transform):
 
     def map_condition(self, condition: Tensor) -> Tensor:
         """Map conditions (B, C) as `forward` does."""
+        condition = condition.double()
         tiny = torch.finfo(condition.dtype).tiny
         mapped = torch.where(self.condition_log, condition.clamp_min(tiny).log(), condition)
         return (mapped - self.condition_mean) / self.condition_scale

@@ -2,16 +2,20 @@
 
 A transform is a module, so that its fitted numbers are buffers which are saved with the surrogate
 and move with it. The shapes of its buffers follow from its constructor's arguments alone.
+
+Times of 1.7e9 s that differ by seconds, and codes of ten digits, are alike in single precision. So
+what shifts, scales and compares does it in double precision, whatever the type of the network's
+numbers; a `Chain` turns to that type afterwards, and back to one that holds the physical values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from physgen.batch import Batch
+from physgen.batch import Batch, Schema
 from physgen.errors import DomainError
 
 
@@ -25,6 +29,22 @@ class Transform(nn.Module):
 
     exact: bool = True
     """Whether `forward` returns a log-determinant."""
+
+    wide: bool = False
+    """Whether it works in double precision; its buffers of that type keep it."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Transform:
+        """Move, as any module, but leave double-precision buffers what they are."""
+        kept = {
+            name: buffer
+            for name, buffer in self._buffers.items()
+            if self.wide and buffer is not None and buffer.dtype == torch.float64
+        }
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in kept.items():
+            moved = self._buffers[name]
+            self._buffers[name] = buffer if moved is None else buffer.to(moved.device)
+        return self
 
     def fit(self, batch: Batch) -> None:
         """Learn from a sample of the training split (event weights count)."""
@@ -62,18 +82,36 @@ class Transform(nn.Module):
         """Map conditions (B, C) as `forward` does: what a surrogate needs before it has samples."""
         return condition
 
+    def describe(self) -> dict[str, str]:
+        """Return what the fit took each variable for, by name, as far as it makes a difference."""
+        return {}
+
 
 class Chain(Transform):
-    """Transforms one after the other; the empty chain is the identity."""
+    """Transforms one after the other; the empty chain is the identity.
 
-    def __init__(self, transforms: Sequence[Transform] = ()) -> None:
+    What it maps to has the floating-point type that the chain was last moved to; what it maps back
+    to has that of `schema` if it is the wider one.
+
+    Args:
+        transforms: in the order of `forward`.
+        schema: of the samples; `None` asks nothing of them.
+    """
+
+    like: Tensor
+
+    def __init__(self, transforms: Sequence[Transform] = (), schema: Schema | None = None) -> None:
         super().__init__()
         self.transforms = nn.ModuleList(transforms)
         self.exact = all(transform.exact for transform in transforms)
+        self._widens = any(transform.wide for transform in transforms)
+        self._schema = schema
+        self.register_buffer("like", torch.empty(0), persistent=False)
 
     def fit(self, batch: Batch) -> None:
         """Fit each transform on what the ones before it make of the batch."""
         generator = torch.Generator(device=batch.x.device).manual_seed(0)
+        batch = self._widened(batch)
         for transform in self._parts():
             transform.fit(batch)
             batch, _ = transform(batch, generator)
@@ -82,25 +120,33 @@ class Chain(Transform):
         self, batch: Batch, generator: torch.Generator | None = None
     ) -> tuple[Batch, Tensor | None]:
         """Map forwards, summing the log-determinants."""
-        total: Tensor | None = batch.x.new_zeros(len(batch))
+        batch = self._widened(batch)
+        total: Tensor | None = self.like.new_zeros(len(batch))
         for transform in self._parts():
             batch, log_det = transform(batch, generator)
             total = None if total is None or log_det is None else total + log_det
-        return batch, total
+        return self._narrowed(batch), None if total is None else total.to(self.like)
 
     def bound(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Batch, Tensor]:
         """Map forwards, summing what each transform adds to the bound."""
-        total = batch.x.new_zeros(len(batch))
+        batch = self._widened(batch)
+        total = self.like.new_zeros(len(batch))
         for transform in self._parts():
             batch, volume = transform.bound(batch, generator)
             total = total + volume
-        return batch, total
+        return self._narrowed(batch), total.to(self.like)
 
     def inverse(self, batch: Batch) -> Batch:
         """Map back, last transform first."""
+        batch = self._widened(batch)
         for transform in reversed(self._parts()):
             batch = transform.inverse(batch)
-        return batch
+        if not self._widens:
+            return batch
+        dtype = self.like.dtype
+        if self._schema is not None:
+            dtype = torch.promote_types(dtype, self._schema.dtype)
+        return self._narrowed(batch.replace(x=batch.x.to(dtype)), x=False)
 
     def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape after the last transform."""
@@ -116,9 +162,28 @@ class Chain(Transform):
 
     def map_condition(self, condition: Tensor) -> Tensor:
         """Map conditions through all transforms."""
+        if self._widens:
+            condition = condition.double()
         for transform in self._parts():
             condition = transform.map_condition(condition)
-        return condition
+        return condition.to(self.like)
+
+    def describe(self) -> dict[str, str]:
+        """Return what all transforms say."""
+        return {name: text for part in self._parts() for name, text in part.describe().items()}
+
+    def _widened(self, batch: Batch) -> Batch:
+        if not self._widens:
+            return batch
+        return batch.replace(
+            x=batch.x.double(),
+            condition=None if batch.condition is None else batch.condition.double(),
+        )
+
+    def _narrowed(self, batch: Batch, x: bool = True) -> Batch:
+        """Turn floating-point numbers to the type of `like`."""
+        narrowed = batch.to(dtype=self.like.dtype)
+        return narrowed if x else narrowed.replace(x=batch.x)
 
     def _parts(self) -> list[Transform]:
         return [part for part in self.transforms if isinstance(part, Transform)]

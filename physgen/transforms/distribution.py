@@ -6,20 +6,22 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 from torch import Tensor
 
 FAR = 40.0
 """Stands for infinity in z: the normal distribution function is 0 or 1 there."""
-SPIKE = 0.002
-"""Share of the rows from which on a repeated value is an atom."""
+REPEATED = 5
+"""So many rows share an atom at least, ten times as many as share a value at the median."""
 EVENTS_A_KNOT = 4
 """At least as many distinct values lie between two knots."""
+EVEN = 0.75
+"""Part of the knots that are evenly spread in z; the others go where they are needed."""
+
+Floats = NDArray[np.float64]
 
 
-def distribution(
-    x: Tensor, weight: Tensor
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+def distribution(x: Tensor, weight: Tensor) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """Distinct values in rising order, their shares of the weight, and how many rows have them."""
     values, index, counts = np.unique(
         x.cpu().double().numpy(), return_inverse=True, return_counts=True
@@ -28,9 +30,8 @@ def distribution(
     return values, mass / mass.sum(), counts
 
 
-def spikes(counts: NDArray[np.int64], at_most: int) -> NDArray[np.bool_]:
-    """Which values so many rows share that they are atoms: the `at_most` commonest ones."""
-    threshold = max(10.0, SPIKE * float(counts.sum()))
+def commonest(counts: NDArray[np.int64], threshold: float, at_most: int) -> NDArray[np.bool_]:
+    """Which values that `threshold` rows or more share are the `at_most` commonest ones."""
     if at_most == 0:
         threshold = math.inf
     elif len(counts) > at_most:
@@ -39,13 +40,43 @@ def spikes(counts: NDArray[np.int64], at_most: int) -> NDArray[np.bool_]:
     return common
 
 
+def repeated(counts: NDArray[np.int64], at_most: int) -> NDArray[np.bool_]:
+    """Which values of a real column repeat far more often than their likes: its atoms."""
+    return commonest(counts, max(REPEATED, 10.0 * float(np.median(counts))), at_most)
+
+
+def sparse(values: Floats, counts: NDArray[np.int64]) -> bool:
+    """Whether repeated integers leave most of their range empty: codes, not counts."""
+    low, high = np.quantile(values, [0.05, 0.95])
+    inner = (values >= low) & (values <= high)
+    return bool(counts.mean() >= 3 and 2 * inner.sum() < high - low + 1)
+
+
+def edges(values: Floats) -> tuple[float, float]:
+    """Return where the values end abruptly, below and above, and else infinities.
+
+    The density does not fall off towards an end if the outermost k values take hardly more room
+    than the next k. In a tail they take ln k / ln 2 times as much or more.
+    """
+    k = math.isqrt(len(values))
+    if k < 20:
+        return -math.inf, math.inf
+    ends = []
+    for x in (values, -values[::-1]):
+        outer, inner = x[k] - x[0], x[2 * k] - x[k]
+        # The least that was seen lies a spacing above where they end, on the average.
+        ends.append(x[0] - 0.01 * outer / k if outer < 1.7 * inner else -math.inf)
+    return ends[0], -ends[1]
+
+
 def knots(
-    values: NDArray[np.float64],
-    mass: NDArray[np.float64],
-    atoms: NDArray[np.bool_],
-    n_knots: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Knots (x, z) of the distribution function: two an atom, the others evenly spread in z."""
+    values: Floats, mass: Floats, atoms: NDArray[np.bool_], n_knots: int, n_smooth: int
+) -> tuple[Floats, Floats]:
+    """Knots (x, z) of the distribution function: two an atom, and those of the continuous part.
+
+    Most of the latter, `n_smooth` at least in all, are evenly spread in z; the others go where the
+    distribution function between them would be off, such as beside narrow peaks.
+    """
     upto = np.cumsum(mass)
     level = upto - mass / 2
     points, smooth = np.flatnonzero(atoms), np.flatnonzero(~atoms)
@@ -54,13 +85,16 @@ def knots(
         edge = np.concatenate([[False], atoms, [False]])
         after, before = edge[:-2] & ~atoms, edge[2:] & ~atoms
         level = np.where(after, upto - 0.95 * mass, np.where(before, upto - 0.05 * mass, level))
-        z = ndtri(np.clip(level[smooth], 1e-12, 1 - 1e-12))
-        room = max(n_knots - 4 * len(points) - 2, 2)
-        wanted = np.unique(np.searchsorted(z, np.linspace(z[0], z[-1], room)))
+        p = np.clip(level[smooth], 1e-12, 1 - 1e-12)
+        z = ndtri(p)
+        even = np.linspace(z[0], z[-1], max(int(EVEN * n_smooth) - 2, 2))
+        wanted = np.unique(np.searchsorted(z, even))
         # A few events between knots at least, or the slopes would follow single ones.
-        sparse = wanted[np.diff(wanted // EVENTS_A_KNOT, prepend=-1) > 0]
+        thin = wanted[np.diff(wanted // EVENTS_A_KNOT, prepend=-1) > 0]
         forced = np.flatnonzero((after | before)[smooth])
-        smooth = smooth[np.unique(np.concatenate([sparse, forced, [0, len(smooth) - 1]]))]
+        chosen = np.unique(np.concatenate([thin, forced, [0, len(smooth) - 1]]))
+        room = n_knots - 2 * len(points)
+        smooth = smooth[_refined(values[smooth], z, p, chosen, room)]
     x = np.concatenate([values[smooth], values[points], values[points]])
     p = np.concatenate([level[smooth], (upto - mass)[points], upto[points]])
     order = np.lexsort((p, x))
@@ -70,9 +104,28 @@ def knots(
     return _fill(x[order], z, n_knots)
 
 
-def _fill(
-    x: NDArray[np.float64], z: NDArray[np.float64], n_knots: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _refined(
+    x: Floats, z: Floats, p: Floats, chosen: NDArray[np.int64], room: int
+) -> NDArray[np.int64]:
+    """Add knots, up to `room`, where p between those chosen is off by more than noise."""
+    tolerance = 0.2 / math.sqrt(len(x))
+    while len(chosen) < room:
+        error = np.abs(ndtr(np.interp(x, x[chosen], z[chosen])) - p)
+        length = np.diff(chosen)
+        peak = np.maximum.reduceat(error, chosen[:-1]) if len(chosen) > 1 else error[:0]
+        worst = np.flatnonzero((peak > tolerance) & (length >= 2 * EVENTS_A_KNOT))
+        if not len(worst):
+            break
+        worst = worst[np.argsort(-peak[worst])][: room - len(chosen)]
+        added = []
+        for i in worst:
+            inner = slice(chosen[i] + EVENTS_A_KNOT, chosen[i + 1] - EVENTS_A_KNOT + 1)
+            added.append(inner.start + int(error[inner].argmax()))
+        chosen = np.unique(np.concatenate([chosen, added]))
+    return chosen
+
+
+def _fill(x: Floats, z: Floats, n_knots: int) -> tuple[Floats, Floats]:
     """Bring knots to their fixed number without changing the function they stand for."""
     missing = n_knots - len(x)
     rise = np.where(np.diff(x) > 0, np.diff(z), 0.0)
@@ -86,7 +139,7 @@ def _fill(
     return x, z
 
 
-def stretch(x: NDArray[np.float64], z: NDArray[np.float64]) -> tuple[float, float]:
+def stretch(x: Floats, z: Floats) -> tuple[float, float]:
     """Return dx/dz over the last half unit of z at either end."""
     low = (np.interp(z[0] + 0.5, z, x) - x[0]) / 0.5
     high = (x[-1] - np.interp(z[-1] - 0.5, z, x)) / 0.5

@@ -8,7 +8,13 @@ of the interval maps to one value.
 
 F is kept as knots (x_k, z_k), between which z is linear in x: an atom is a pair of knots with one x
 and two z. Beyond the last knots z goes on linearly, or, where a bound of the column is known, such
-that x approaches it exponentially and never crosses.
+that x approaches it exponentially and never crosses. Bounds are those said of the column; 0 if the
+data are never negative, or never positive; and where the data end abruptly (see `edges`).
+
+What a column is follows from its data. Few integers, codes of particles as well as counts, are
+atoms all of them; of many, the commonest are atoms, and the others are spread over their unit
+intervals and rounded afterwards. A real column has atoms where a value repeats far more often than
+others do (exact zeros, -999 for "none"), or if it has few values at all.
 
 The noise z has density r(z | x) = \phi(z) / (F(x) - F(x-)) on its interval, so that
 log P(x) >= E[log q(z) + log(F(x) - F(x-)) - log \phi(z)]: what `bound` adds for an atom.
@@ -24,13 +30,30 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import DomainError, RecipeError
 from physgen.systems.presence import presence_rules
 from physgen.transforms.base import Transform
-from physgen.transforms.distribution import FAR, distribution, knots, spikes, stretch
+from physgen.transforms.distribution import (
+    FAR,
+    REPEATED,
+    Floats,
+    commonest,
+    distribution,
+    edges,
+    knots,
+    repeated,
+    sparse,
+    stretch,
+)
+
+UNSEEN = 1e-30
+"""Slope dz/dx where there was nothing: least probable, but finite."""
+ROUNDING = 4e-7
+"""Relative distance that z keeps from the ends of an atom's interval."""
 
 
 class Gaussianise(Transform):
@@ -41,17 +64,20 @@ class Gaussianise(Transform):
 
     Args:
         schema: of vectors, shape (D,): a table with one variable a column, or D numbers of one
-            kind (voxels). `present` and `low`, `high` of its variables are obeyed.
-        n_knots: of the distribution function of a column.
-        atoms: how many repeated values a real column may have (an atom is a value that at least
-            0.2% of the rows share); 0 treats all real columns as continuous.
+            kind (voxels). `present` and the ranges of its variables are obeyed.
+        n_knots: of the distribution function of a column, besides those of atoms.
+        atoms: how many repeated values are kept apart in a column that has others too; columns of
+            nothing else may have n_knots / 2 + 2 atoms. 0 treats all real columns as continuous.
 
     Raises:
         RecipeError: for a schema of no vectors, or a rule that cannot be read.
-        DomainError: while fitting, if a column is not constant where its rule says it is absent.
+        DomainError: while fitting, if a column is not constant where its rule says it is absent,
+            or has more codes than are kept.
     """
 
-    def __init__(self, schema: Schema, *, n_knots: int = 128, atoms: int = 8) -> None:
+    wide = True
+
+    def __init__(self, schema: Schema, *, n_knots: int = 128, atoms: int = 128) -> None:
         super().__init__()
         if len(schema.shape) != 1:
             raise RecipeError(
@@ -60,20 +86,22 @@ class Gaussianise(Transform):
             )
         if len(schema.variables) == 1:
             schema = replace(schema, variables=schema.variables * schema.shape[0])
-        self._variables, self._atoms, self._n_knots = schema.variables, atoms, n_knots
+        self._variables, self._atoms, self._n_smooth = schema.variables, atoms, n_knots
+        # Two an atom, and as many for the neighbours that keep it apart.
+        self._n_knots = n_knots + 4 * atoms
         discrete = [v.domain in ("integer", "binary", "spin") for v in schema.variables]
         self._rules = presence_rules(schema)
         self.exact = atoms == 0 and not any(discrete) and not any(self._rules)
         size = len(discrete)
-        low = [-math.inf if v.low is None else v.low for v in schema.variables]
-        high = [math.inf if v.high is None else v.high for v in schema.variables]
+        ranges = torch.tensor([v.range for v in schema.variables], dtype=torch.double).T
+        line = torch.linspace(-5, 5, self._n_knots, dtype=torch.double).repeat(size, 1)
         self.register_buffer("discrete", torch.tensor(discrete))
         self.register_buffer("jittered", torch.zeros(size, dtype=torch.bool))
-        self.register_buffer("absent", torch.zeros(size))
-        self.register_buffer("knots_x", torch.linspace(-5, 5, n_knots).repeat(size, 1))
-        self.register_buffer("knots_z", torch.linspace(-5, 5, n_knots).repeat(size, 1))
-        self.register_buffer("stretch", torch.ones(2, size))
-        self.register_buffer("limits", torch.tensor([low, high]))
+        self.register_buffer("absent", torch.zeros(size, dtype=torch.double))
+        self.register_buffer("knots_x", line)
+        self.register_buffer("knots_z", line.clone())
+        self.register_buffer("stretch", torch.ones(2, size, dtype=torch.double))
+        self.register_buffer("limits", ranges.contiguous())
         self.discrete: Tensor
         self.jittered: Tensor
         self.absent: Tensor
@@ -84,8 +112,8 @@ class Gaussianise(Transform):
 
     def fit(self, batch: Batch) -> None:
         """Learn the distribution function of every column where it is present."""
-        x = batch.x.detach().to(self.knots_x.dtype)
-        weight = x.new_ones(len(x)) if batch.weight is None else batch.weight.clamp_min(0)
+        x = batch.x.detach().double()
+        weight = x.new_ones(len(x)) if batch.weight is None else batch.weight.double().clamp_min(0)
         present = self._present(x)
         for j, variable in enumerate(self._variables):
             rows = present[:, j] & (weight > 0)
@@ -97,20 +125,16 @@ class Gaussianise(Transform):
                     "rows it is fitted on; clean it, or give it a `present` rule"
                 )
             values, mass, counts = distribution(column, shares)
-            self.jittered[j] = bool(self.discrete[j]) and 2 * len(values) > self._n_knots
+            atoms = self._atoms_of(j, values, counts)
+            self.jittered[j] = bool(self.discrete[j]) and not atoms.all()
             if self.jittered[j]:
-                # Too many integers to keep one by one: they are spread over their unit intervals.
+                kept = torch.as_tensor(values[atoms]).to(column)
                 generator = torch.Generator().manual_seed(j)
-                spread = torch.rand(len(column), generator=generator).to(column) - 0.5
-                values, mass, counts = distribution(column + spread, shares)
-                atoms = np.zeros(len(values), dtype=bool)
-            elif self.discrete[j]:
-                atoms = np.ones(len(values), dtype=bool)
-            elif len(values) == 1 and self._atoms:
-                atoms = np.ones(1, dtype=bool)
-            else:
-                atoms = spikes(counts, self._atoms)
-            knots_x, knots_z = knots(values, mass, atoms, self._n_knots)
+                spread = torch.rand(len(column), generator=generator, dtype=torch.double) - 0.5
+                column = column + torch.where(torch.isin(column, kept), 0.0, spread.to(column))
+                values, mass, _ = distribution(column, shares)
+                atoms = np.isin(values, kept.cpu().numpy())
+            knots_x, knots_z = knots(values, mass, atoms, self._n_knots, self._n_smooth)
             if len(knots_x) < self._n_knots:
                 raise DomainError(
                     f"column {variable.name} is constant; leave it out, or allow `atoms` in "
@@ -119,6 +143,62 @@ class Gaussianise(Transform):
             self.knots_x[j] = torch.as_tensor(knots_x)
             self.knots_z[j] = torch.as_tensor(knots_z)
             self.stretch[:, j] = torch.as_tensor(stretch(knots_x, knots_z))
+            self.limits[:, j] = torch.as_tensor(self._limits_of(j, values, atoms))
+
+    def describe(self) -> dict[str, str]:
+        """Return what the columns were taken for, by name."""
+        found = {}
+        twice = (self.knots_x.diff(dim=1) == 0) & (self.knots_z.diff(dim=1) > 0)
+        for j, variable in enumerate(self._variables):
+            n = len(set(self.knots_x[j, 1:][twice[j]].tolist()))
+            if self.jittered[j]:
+                text = f"integers, of which the {n} commonest values have their shares"
+            elif twice[j].any() and bool((self.knots_z[j].diff()[~twice[j]] < 1e-9).all()):
+                text = f"{n} value{'s' if n > 1 else ''}, each with its share"
+            else:
+                text = f"real, and {n} repeated values with their shares" if n else "real"
+            low, high = self.limits[:, j].tolist()
+            if not self.discrete[j] and max(-low, high) < math.inf:
+                text += f", from {low:g} to {high:g}"
+            found[variable.name] = text
+        return found
+
+    def _atoms_of(self, j: int, values: Floats, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which values of a column are kept apart."""
+        few = 2 * len(values) <= self._n_knots
+        if self.discrete[j]:
+            if few:
+                return np.ones(len(values), dtype=bool)
+            atoms = commonest(counts, REPEATED, self._atoms)
+            if sparse(values[~atoms], counts[~atoms]):
+                wanted = math.ceil((2 * len(values) - self._n_smooth) / 4)
+                raise DomainError(
+                    f"column {self._variables[j].name} holds {len(values)} different codes, more "
+                    f"than are kept: set `atoms` of transform gaussianise to {wanted} or more, or "
+                    "leave the column out"
+                )
+            return atoms
+        if self._atoms and few and counts.sum() >= REPEATED * len(values):
+            return np.ones(len(values), dtype=bool)
+        if self._atoms and len(values) == 1:
+            return np.ones(1, dtype=bool)
+        return repeated(counts, self._atoms)
+
+    def _limits_of(self, j: int, values: Floats, atoms: NDArray[np.bool_]) -> tuple[float, float]:
+        """Between which bounds a column is."""
+        around = 0.5 if self.jittered[j] else 0.0
+        low, high = self._variables[j].range
+        low, high = low - around, high + around
+        # An earlier transform may have made other numbers of the column.
+        low = low if low <= values[0] else -math.inf
+        high = high if high >= values[-1] else math.inf
+        least, greatest = edges(values[~atoms])
+        if values[0] >= -around:
+            least = max(least, -around)
+        if values[-1] <= around:
+            greatest = min(greatest, around)
+        # Nothing lies beyond an atom at the end.
+        return low if atoms[0] else max(low, least), high if atoms[-1] else min(high, greatest)
 
     def forward(
         self, batch: Batch, generator: torch.Generator | None = None
@@ -129,7 +209,7 @@ class Gaussianise(Transform):
 
     def bound(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Batch, Tensor]:
         """Map as `forward`; return also log slopes, and -log r(z | x) where noise was drawn."""
-        x = batch.x.to(self.knots_x.dtype)  # Atoms are found by equality.
+        x = batch.x.double()  # Atoms are found by equality.
         present = self._present(x)
         if self.exact:
             noise = torch.full((2, *x.shape), 0.5, device=x.device, dtype=torch.float64)
@@ -137,7 +217,9 @@ class Gaussianise(Transform):
             noise = torch.rand(
                 2, *x.shape, generator=generator, device=x.device, dtype=torch.float64
             )
-        x = torch.where(self.jittered, x + (noise[0] - 0.5).to(x), x)
+        if self.jittered.any():
+            apart = _count(self.knots_x, x, strict=False) - _count(self.knots_x, x, strict=True) < 2
+            x = torch.where(self.jittered & apart, x + noise[0] - 0.5, x)
         first, last = self.knots_x[:, 0], self.knots_x[:, -1]
         # Beyond an atom at the end there is nothing: what was never seen is taken for that atom.
         x = torch.where(self.knots_z[:, 0] <= -FAR, torch.maximum(x, first), x)
@@ -149,7 +231,7 @@ class Gaussianise(Transform):
         z_0, z_1 = _pick(self.knots_z, i), _pick(self.knots_z, i + 1)
         width = torch.where(x_1 > x_0, x_1 - x_0, torch.ones_like(x_0))
         z = z_0 + ((x - x_0) / width).clamp(0, 1) * (z_1 - z_0)
-        log_slope = ((z_1 - z_0) / width).clamp_min(torch.finfo(x.dtype).tiny).log()
+        log_slope = ((z_1 - z_0) / width).clamp_min(UNSEEN).log()
         for side, outside in ((0, x < first), (1, x > last)):
             z_tail, log_tail = self._tail(x, side)
             z = torch.where(outside, z_tail, z)
@@ -168,7 +250,7 @@ class Gaussianise(Transform):
 
     def inverse(self, batch: Batch) -> Batch:
         """Map back: atoms, integers and absent values come back exactly."""
-        z = batch.x
+        z = batch.x.double()
         i = (_count(self.knots_z, z, strict=False) - 1).clamp(0, self._n_knots - 2)
         x_0, x_1 = _pick(self.knots_x, i), _pick(self.knots_x, i + 1)
         z_0, z_1 = _pick(self.knots_z, i), _pick(self.knots_z, i + 1)
@@ -177,6 +259,9 @@ class Gaussianise(Transform):
         for side, outside in ((0, z < self.knots_z[:, 0]), (1, z > self.knots_z[:, -1])):
             x = torch.where(outside, self._tail_inverse(z, side), x)
         x = torch.where(self.discrete, x.round(), x)
+        low = torch.where(self.discrete, self.limits[0].ceil(), self.limits[0])
+        high = torch.where(self.discrete, self.limits[1].floor(), self.limits[1])
+        x = x.maximum(low).minimum(high)
         columns = list(x.unbind(-1))
         for j, rule in enumerate(self._rules):
             if rule is not None:
@@ -224,9 +309,10 @@ class Gaussianise(Transform):
     def _gap(self, side: int) -> tuple[Tensor, Tensor]:
         """Signed distance of the last knot from the column's bound, and where there is none."""
         limit = self.limits[side]
-        free = limit.isinf()
         sign = 1 - 2 * side
         room = sign * (self.knots_x[:, -side] - limit)
+        # Of a bound that is far away nothing is felt but the rounding.
+        free = limit.isinf() | (room > 1e6 * self.stretch[side])
         room = room.clamp_min(0).maximum(1e-6 * self.stretch[side])
         return sign * torch.where(free, torch.ones_like(room), room), free
 
@@ -262,6 +348,7 @@ def _draw(start: Tensor, stop: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]
     mass = torch.special.ndtr(stop.double()) - low
     level = low + mass * uniform.clamp_min(1e-12)
     z = torch.special.ndtri(level).to(start)
-    # Rounding must not carry z over to the next atom, whose interval begins at `stop`.
-    z = z.minimum(torch.nextafter(stop, torch.full_like(stop, -math.inf))).maximum(start)
+    # Rounding to single precision must not carry z over to the atom beside.
+    inside = (ROUNDING * (1 + z.abs())).minimum((stop - start) / 4)
+    z = z.minimum(stop - inside).maximum(start + inside)
     return z, mass.clamp_min(1e-300).log().to(z) + _minus_log_normal(z)

@@ -110,6 +110,36 @@ def test_what_inspect_proposes_runs(tmp_path, name):
         assert physgen.train(recipe_name, changes, runs=tmp_path, track=False, score=False).finished
 
 
+@pytest.mark.parametrize(
+    ("transform", "surrogate"),
+    [("gaussianise", "dequantised-flow"), ("standardise", "coupling-flow")],
+)
+def test_times_in_seconds_since_1970_keep_their_spread(tmp_path, transform, surrogate):
+    generator = np.random.default_rng(1)
+    codes = [22, 11, 2212, 1_000_010_020, 1_000_020_030, 1_000_020_040]
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["time"] = 1.7e9 + generator.normal(0, 5, 3000)
+        file["energy"] = generator.exponential(3.0, 3000).astype("f4")
+        file["pdg"] = generator.choice(codes, 3000).astype("i4")
+    fields = ["time", "pdg", "energy"] if transform == "gaussianise" else ["time", "energy"]
+    changes = {
+        "data.path": str(tmp_path / "a.h5"),
+        "data.fields": fields,
+        "transform": [{"kind": transform}],
+        "surrogate": {"kind": surrogate, "n_layers": 2, "hidden": [8]},
+    }
+    run = physgen.train("events-flow", {**SMALL, **changes}, runs=tmp_path, track=False)
+    x = physgen.generate(run.path, 2000, seed=1).x
+    # The standard error of a deviation of 2000 normal numbers is 1.6%.
+    assert x[:, 0].std().item() == pytest.approx(5, rel=0.15)
+    assert x[:, 0].mean().item() == pytest.approx(1.7e9, abs=2)
+    if transform == "gaussianise":
+        assert set(x[:, 1].tolist()) == set(codes)
+    physgen.generate(run.path, 100, seed=1, output=tmp_path / "more.root")
+    with uproot.open(tmp_path / "more.root") as file:
+        assert file["events"]["time"].array(library="np").std() > 3
+
+
 def test_a_tree_without_rows_is_said_to_be_empty(tmp_path):
     with uproot.recreate(tmp_path / "a.root") as file:
         file.mktree("events", {"pt": "f4", "eta": "f4"})

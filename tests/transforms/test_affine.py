@@ -48,7 +48,9 @@ def test_a_grid_has_one_mean_and_counts_every_entry():
     transform.fit(Batch(x))
     y, log_det = transform(Batch(x))
     assert y.x.mean().abs() < 1e-5
-    torch.testing.assert_close(log_det[0], -12 * x.std(correction=0).log(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        log_det[0], -12 * x.double().std(correction=0).log(), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_chained_twice_is_still_the_identity_there_and_back():
@@ -67,3 +69,15 @@ def test_faults():
     batch.x[7, 0] = 0.0
     with pytest.raises(DomainError, match=r"e = 0 \(row 7\)"):
         Standardise(SCHEMA, log=("e",)).fit(batch)
+
+
+def test_times_that_single_precision_does_not_hold():
+    schema = Schema((1,), (Variable("time", "s", dtype="float64"),))
+    noise = torch.randn(2000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = 1.7e9 + 5 * noise
+    chain = Chain([Standardise(schema)], schema).float()
+    chain.fit(Batch(x))
+    y, log_det = chain(Batch(x))
+    assert y.x.dtype == log_det.dtype == torch.float32
+    assert (y.x.std() - 1).abs() < 1e-3
+    torch.testing.assert_close(chain.inverse(y).x, x, rtol=0, atol=1e-5)

@@ -9,6 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, RecipeError
+from physgen.transforms.base import Chain
 from physgen.transforms.quantile import Gaussianise
 
 
@@ -17,7 +18,7 @@ def table(*variables):
 
 
 def fitted(schema, x, weight=None, **options):
-    transform = Gaussianise(schema, **options).to(x.dtype)
+    transform = Chain([Gaussianise(schema, **options)], schema).to(x.dtype)
     transform.fit(Batch(x, weight=weight))
     return transform
 
@@ -63,10 +64,11 @@ def test_every_column_becomes_normal_and_comes_back():
     back = transform.inverse(Batch(z)).x
     absent = x[:, 0] < 2
     spike = x[:, 3] == np.float32(-999.9)
-    assert torch.equal(back[:, 0], x[:, 0])
-    assert torch.equal(back[absent, 2], x[absent, 2])
-    assert torch.equal(back[spike, 3], x[spike, 3])
-    torch.testing.assert_close(back, x, rtol=1e-4, atol=1e-4)
+    assert torch.equal(back[:, 0].float(), x[:, 0])
+    assert torch.equal(back[absent, 2].float(), x[absent, 2])
+    assert torch.equal(back[spike, 3].float(), x[spike, 3])
+    assert back.dtype == torch.float64  # What int32 needs.
+    torch.testing.assert_close(back, x.double(), rtol=1e-4, atol=1e-4)
 
 
 def test_normal_noise_gives_the_marginals_and_no_value_that_cannot_be():
@@ -147,6 +149,151 @@ def test_more_integers_than_knots_still_come_back():
     assert torch.equal(transform.inverse(Batch(z)).x, x)
 
 
+def gen(seed):
+    return np.random.default_rng(seed)
+
+
+def shares(values, of):
+    return np.array([(of == value).mean() for value in values])
+
+
+def drawn(transform, n, size, seed=5):
+    noise = torch.randn(n, size, generator=torch.Generator().manual_seed(seed))
+    return transform.inverse(Batch(noise)).x.double().numpy()
+
+
+def alike(found, true, n, sigmas=4):
+    """Shares agree within the binomial error of a sample of n, and of as many data."""
+    assert (np.abs(found - true) <= sigmas * np.sqrt(2 * true * (1 - true) / n) + 1e-12).all()
+
+
+N = 20_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "dtype"),
+    [
+        ("codes", gen(0).choice(np.arange(-9999, 9999), 115, replace=False), "int32"),
+        ("ions", 1_000_010_020 + 10 * np.arange(50), "int32"),
+        ("beam", 2.0 ** np.arange(8, 20), "float32"),
+    ],
+)
+def test_repeated_values_are_kept_with_their_shares(kind, values, dtype):
+    rng = gen(1)
+    p = rng.dirichlet(np.full(len(values), 0.7))
+    x = np.stack([rng.choice(values, N, p=p).astype(float), rng.normal(size=N)], 1)
+    domain = "integer" if dtype == "int32" else "real"
+    schema = table(Variable(kind, domain=domain, dtype=dtype), Variable("b"))
+    transform = fitted(schema, torch.from_numpy(x))
+    y = drawn(transform.float(), N, 2)[:, 0]
+    assert np.isin(y, values).all()
+    true = shares(values, x[:, 0])
+    alike(shares(values, y), true, N)
+    n = len(np.unique(x[:, 0]))
+    assert transform.describe()[kind] == f"{n} values, each with its share"
+
+
+def test_sentinels_counts_with_many_zeros_and_narrow_peaks():
+    rng = gen(2)
+    d0 = np.where(rng.random(N) < 0.0015, -999.0, rng.normal(50, 5, N))
+    count = np.where(rng.random(N) < 0.5, 0, rng.negative_binomial(2, 0.002, N) + 1)
+    mass = np.where(rng.random(N) < 0.01, rng.normal(91, 0.02, N), rng.exponential(40, N))
+    schema = table(Variable("d0"), Variable("count", domain="integer"), Variable("mass"))
+    x = torch.from_numpy(np.stack([d0, count, mass], 1))
+    transform = fitted(schema, x)
+    y = drawn(transform.float(), N, 3)
+    alike((y[:, 0] == -999).mean(), (d0 == -999).mean(), N)
+    assert y[y[:, 0] != -999, 0].min() > 0
+    few = np.arange(4)
+    assert len(np.unique(count)) > 2000
+    alike(shares(few, y[:, 1]), shares(few, count), N)
+    alike((y[:, 1] > 1500).mean(), (count > 1500).mean(), N)
+    assert np.array_equal(y[:, 1], y[:, 1].round())
+    peak = [((v > 90.9) & (v < 91.1)).mean() for v in (y[:, 2], mass)]
+    alike(*peak, N)
+    said = transform.describe()
+    assert said["d0"].startswith("real, and 1 repeated values with their shares")
+    assert "commonest values have their shares" in said["count"]
+
+
+def test_codes_that_are_too_many_are_refused():
+    x = torch.from_numpy(gen(3).integers(0, 2000, (N, 1)) * 1000.0)
+    schema = table(Variable("id", domain="integer", dtype="int32"))
+    with pytest.raises(DomainError, match=r"id holds 2000 .*set `atoms` .* to 968 or more"):
+        fitted(schema, x)
+    y = drawn(fitted(schema, x, atoms=968), 1000, 1)
+    assert np.isin(y, x.numpy()).all()
+
+
+def test_columns_stay_within_their_types_and_where_data_end_abruptly():
+    rng = gen(4)
+    adc = np.clip(np.round(rng.normal(220, 40, N)), 0, 255)
+    hits = np.floor(rng.exponential(3000, N))
+    positive = rng.gamma(2.0, 1.0, N)
+    angle = rng.uniform(-np.pi, np.pi, N)
+    cut = 25 + rng.exponential(10, N)
+    schema = table(
+        Variable("adc", domain="integer", dtype="uint8"),
+        Variable("hits", domain="integer", dtype="uint16"),
+        Variable("positive"),
+        Variable("angle"),
+        Variable("cut"),
+        Variable("tails"),
+    )
+    columns = [adc, hits, positive, angle, cut, rng.normal(size=N)]
+    transform = fitted(schema, torch.from_numpy(np.stack(columns, 1)))
+    y = transform.inverse(Batch(torch.linspace(-9, 9, 10_001)[:, None].expand(-1, 6))).x.numpy()
+    assert (y.min(0)[:2] >= 0).all()
+    assert y[:, 0].max() == 255
+    assert y[:, 1].max() <= 65535
+    assert y[:, 2].min() > 0
+    assert -np.pi < y[:, 3].min() < -3.14
+    assert 3.14 < y[:, 3].max() < np.pi
+    assert y[:, 4].min() > 25
+    # Tails are not cut off.
+    assert y[:, 5].min() < -5
+    assert y[:, 4].max() > cut.max() + 10
+
+
+def test_times_and_codes_that_single_precision_does_not_hold():
+    rng = gen(5)
+    codes = np.array([22, 11, 2212, 1_000_010_020, 1_000_020_030, 1_000_020_040])
+    time = 1.7e9 + rng.normal(0, 5, N)
+    schema = table(Variable("time", "s", dtype="float64"), Variable("pdg", "1", "integer", "int32"))
+    x = torch.from_numpy(np.stack([time, rng.choice(codes, N)], 1))
+    transform = fitted(schema, x).float()
+    z, _ = mapped(transform, x)
+    assert z.dtype == torch.float32
+    assert torch.equal(transform.inverse(Batch(z)).x[:, 1], x[:, 1])
+    y = drawn(transform, N, 2)
+    assert abs(y[:, 0].std() - 5) < 0.1
+    assert set(y[:, 1]) == set(codes)
+
+
+COLUMNS = {
+    "integer": (st.integers(-(2**31), 2**31 - 1), "int32"),
+    "byte": (st.integers(0, 255), "uint8"),
+    "real": (st.floats(-1e12, 1e12), "float64"),
+    "single": (st.floats(-1e6, 1e6, width=32), "float32"),
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.sampled_from(list(COLUMNS)), st.integers(0, 2**31))
+def test_values_come_back_whatever_their_type_and_range(data, kind, seed):
+    elements, dtype = COLUMNS[kind]
+    few = data.draw(st.lists(elements, min_size=1, max_size=8, unique=True))
+    x = torch.tensor(gen(seed).choice(few, 300).astype(float))[:, None]
+    domain = "integer" if "int" in dtype else "real"
+    transform = fitted(table(Variable("a", domain=domain, dtype=dtype)), x).float()
+    z, _ = mapped(transform, x, seed)
+    back = transform.inverse(Batch(z)).x
+    if len(few) * 5 <= 300:
+        assert torch.equal(back.double(), x)
+    noise = transform.inverse(Batch(torch.linspace(-7, 7, 500)[:, None])).x
+    assert torch.isin(noise.double(), x).all()
+
+
 def test_a_constant_column_comes_back():
     x = torch.full((100, 1), 7.25)
     transform = fitted(table(Variable("year")), x)
@@ -201,7 +348,7 @@ def test_numbers_of_one_kind_are_mapped_each_by_its_own_distribution():
 def test_state_survives_saving():
     x = events(2000)
     transform = fitted(EVENTS, x)
-    fresh = Gaussianise(EVENTS)
+    fresh = Chain([Gaussianise(EVENTS)], EVENTS)
     fresh.load_state_dict(transform.state_dict())
     z = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
     assert torch.equal(fresh.inverse(Batch(z)).x, transform.inverse(Batch(z)).x)
