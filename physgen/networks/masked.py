@@ -114,6 +114,13 @@ class MaskedMLP(nn.Module):
             x[end : end + self.n_inputs] = draw(i, parameters)
             end += self.n_inputs
 
+    def masked(self) -> dict[str, Tensor]:
+        """Return weights, masks multiplied in, and biases: "first", "first_bias", "second", ..."""
+        layers = ("first", "second", "last")
+        return {name: self._weight(name) for name in layers} | {
+            f"{name}_bias": self._bias(name) for name in layers
+        }
+
     def _weight(self, name: str) -> Tensor:
         weight: Tensor = getattr(self, name).weight * getattr(self, f"{name}_mask")
         return weight

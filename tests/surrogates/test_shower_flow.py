@@ -196,6 +196,24 @@ def test_the_same_noise_makes_the_same_showers_in_double_precision_too(trained):
         flow.float()
 
 
+def test_showers_made_singly_are_those_made_together(trained, data, monkeypatch):
+    flow, _ = trained
+    noise = 1.3 * torch.randn(40, *flow.noise_shape, generator=generator(3), dtype=torch.float64)
+    incident = data.condition[:40].double()
+    incident[:5] = flow.showers.threshold * torch.tensor([0.5, 1.5, 2.5, 4.0, 8.0])[:, None]
+    flow = flow.double()
+    try:
+        with torch.no_grad():
+            singly = flow.push(noise, incident)
+            alone = flow.push(noise[7:8], incident[7:8])
+            monkeypatch.setattr("physgen.surrogates.flows.shower.FEW", 0)
+            together = flow.push(noise, incident)
+    finally:
+        flow.float()
+    assert torch.allclose(singly, together, rtol=1e-9, atol=1e-9)
+    assert torch.allclose(singly[7:8], alone, rtol=1e-9)
+
+
 def test_layer_energies_and_the_threshold_hold_in_samples(trained, data, system):
     flow, _ = trained
     batch = flow.sample(2000, data.condition[:2000], generator=generator())

@@ -19,7 +19,9 @@ stages are trained by maximum likelihood at once; they share no parameters.
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,6 +31,7 @@ from physgen.errors import DomainError
 from physgen.networks.masked import MaskedMLP
 from physgen.ranges import Positive
 from physgen.surrogates.copula import ShowerSurrogate
+from physgen.surrogates.flows.shower_kernel import Network, Tables, divide_layers
 from physgen.surrogates.flows.spline import soft_bound
 from physgen.surrogates.flows.stack import CouplingStack
 from physgen.systems.base import System
@@ -47,6 +50,8 @@ N_DIRECT = 4
 split leans, all others of the shower lean too, and this is what it leans by."""
 ATOM = 3.0
 """How the later splits see one that gives all to one side: as z of this size."""
+FEW = 64
+"""Up to so many showers at once are divided shower by shower, on a CPU."""
 
 
 class ShowerFlow(ShowerSurrogate):
@@ -137,8 +142,25 @@ class ShowerFlow(ShowerSurrogate):
         t, n = self.showers, self.showers.n_layers
         latent, _ = self.layers.inverse(noise[:, :n], t.map_condition(condition))
         energies = t.to_layers(latent, condition)
-        u = torch.special.ndtr(noise[:, n:][:, : t.n_splits]).T
-        normal = noise[:, n + t.n_splits :].T
+        u = torch.special.ndtr(noise[:, n:][:, : t.n_splits])
+        normal = noise[:, n + t.n_splits :]
+        context = self._context(t.condition_of(condition, energies))
+        few = len(noise) <= FEW and noise.device.type == "cpu"
+        if few and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+            nodes = self._divide_singly(energies, context, u, normal)
+        else:
+            nodes = self._divide(energies, context, u.T, normal.T)
+        return nodes[:, t.tree.leaf]
+
+    def _divide(self, energies: Tensor, context: Tensor, u: Tensor, normal: Tensor) -> Tensor:
+        """Return the energies of all nodes, (B, n_nodes), one split after the other.
+
+        Args:
+            energies: (B, n_layers) in MeV.
+            context: of the splits' network.
+            u, normal: (n_splits, B).
+        """
+        t, n = self.showers, self.showers.n_layers
         nodes = energies.new_zeros(n + 2 * t.n_splits, len(energies))
         nodes[:n] = energies.T
         parents, layers = t.tree.parent.tolist(), t.tree.layer.tolist()
@@ -159,8 +181,38 @@ class ShowerFlow(ShowerSurrogate):
             z = torch.where(whole > 0, z, 0.0)
             return _shown(z, both, contrast).T
 
-        self.splits.autoregress(self._context(t.condition_of(condition, energies)), draw)
-        return nodes.T[:, t.tree.leaf]
+        self.splits.autoregress(context, draw)
+        return nodes.T
+
+    def _divide_singly(
+        self, energies: Tensor, context: Tensor, u: Tensor, normal: Tensor
+    ) -> Tensor:
+        """Do the same shower by shower; `u` and `normal` are (B, n_splits)."""
+        t, network = self.showers, self.splits
+
+        def array(x: Tensor) -> Any:
+            return x.detach().contiguous().numpy()
+
+        weights = Network(
+            **{name: array(value) for name, value in network.masked().items()},
+            direct=array(network.direct),
+            known=np.array(network.known),
+            inward=array(self.inward),
+            outward=array(self.outward),
+            offset=array(self.offset),
+            bounds=(LOG_SCALE_LIMIT, SKEW_LIMIT, LOG_TAIL_LIMIT),
+        )
+        tables = Tables(
+            *(array(part) for part in (t.tree.parent, t.tree.layer, t.tree.group, t.spread)),
+            first_knot=float(t.splits.knots[0]),
+            last_knot=float(t.splits.knots[-1]),
+            top=array(t.splits.top),
+            z=array(t.splits.z),
+            atoms=array(t.splits.atoms),
+            threshold=float(t.threshold),
+        )
+        inputs = (array(x) for x in (energies, context, u, normal))
+        return torch.from_numpy(divide_layers(*inputs, weights, tables, ATOM))
 
     def _context(self, condition: Tensor) -> Tensor:
         """What the splits see: the energies, and which layers are empty."""
