@@ -203,7 +203,10 @@ class ShowerFlow(ShowerSurrogate):
             bounds=(LOG_SCALE_LIMIT, SKEW_LIMIT, LOG_TAIL_LIMIT),
         )
         tables = Tables(
-            *(array(part) for part in (t.tree.parent, t.tree.layer, t.tree.group, t.spread)),
+            parent=array(t.tree.parent),
+            layer=array(t.tree.layer),
+            group=array(t.tree.group),
+            spread=array(t.spread),
             first_knot=float(t.splits.knots[0]),
             last_knot=float(t.splits.knots[-1]),
             top=array(t.splits.top),

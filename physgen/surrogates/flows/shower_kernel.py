@@ -77,7 +77,7 @@ class Tables(NamedTuple):
 
 @njit(cache=CACHE, nogil=True, fastmath=_SUMS)
 def _dot(weights: Array, values: Array, n: int) -> float:
-    total = weights[0] * 0
+    total: float = weights[0] * 0
     for i in range(n):
         total += weights[i] * values[i]
     return total
@@ -102,7 +102,8 @@ def _locate(y: float, first: float, last: float, n_knots: int) -> tuple[int, flo
 
 @njit(cache=CACHE, nogil=True)
 def _between(row: Array, following: Array, j: int, fraction: float) -> float:
-    return row[j] + (following[j] - row[j]) * fraction
+    value: float = row[j] + (following[j] - row[j]) * fraction
+    return value
 
 
 @njit(cache=CACHE, nogil=True)
@@ -116,7 +117,8 @@ def _fraction_of(z: float, k: int, fraction: float, table: Array, top: float) ->
         step //= 2
     left = _between(table[k], table[k + 1], low, fraction)
     right = _between(table[k], table[k + 1], low + 1, fraction)
-    return (low + min(max((z - left) / (right - left), 0.0), 1.0)) / n_bins * top
+    s: float = (low + min(max((z - left) / (right - left), 0.0), 1.0)) / n_bins * top
+    return s
 
 
 @njit(cache=CACHE, nogil=True)
