@@ -1,4 +1,4 @@
-"""Distances between two weighted samples, and how large they are by chance.
+"""Distances between two weighted samples.
 
 With cumulative distributions F, G and histograms p, q of unit sum:
 
@@ -6,25 +6,22 @@ With cumulative distributions F, G and histograms p, q of unit sum:
     KS  = max_x |F(x) - G(x)|                      (Kolmogorov-Smirnov)
     S   = 1/2 sum_bins (p - q)^2 / (p + q)         (separation power; CaloChallenge, 2410.21611)
 
-Weights are normalised to a mean of one within each sample and may be negative. p-values are those
-of `physgen.validation.permutation`: exact for rows without weights, asymptotic for others.
+Weights are normalised to a mean of one within each sample and may be negative. How large they are
+by chance is said by `physgen.validation.resampling`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy import float64
 from numpy.typing import ArrayLike, NDArray
 
 from physgen.errors import DomainError
-from physgen.validation.permutation import MOST, Relabelling
 
 Array = NDArray[float64]
-FINE = 200
-"""Bins in which W1 and KS are resampled."""
 
 
 @dataclass(frozen=True)
@@ -34,21 +31,6 @@ class Distances:
     wasserstein: float
     kolmogorov_smirnov: float
     separation: float
-
-
-@dataclass(frozen=True)
-class Resampled:
-    """One-dimensional distances under relabelling and bootstrap.
-
-    Attributes:
-        p_value: of the hypothesis of one common distribution; `None` where it was not tested.
-        error: standard deviation under resampling of both samples.
-        exact: whether the p-values are exact, or asymptotic (weights, groups).
-    """
-
-    p_value: Distances | None
-    error: Distances
-    exact: bool
 
 
 def wasserstein(
@@ -89,149 +71,6 @@ def compare(
     return _Pool(a, b, weight_a, weight_b, edges).distances()
 
 
-def resample(
-    a: ArrayLike,
-    b: ArrayLike,
-    weight_a: ArrayLike | None = None,
-    weight_b: ArrayLike | None = None,
-    *,
-    seed: int,
-    group_a: ArrayLike | None = None,
-    group_b: ArrayLike | None = None,
-    tested: bool = True,
-    n_bootstraps: int = 50,
-) -> Resampled:
-    """Return p-values and bootstrap errors of the three distances.
-
-    Both are those of the distances between histograms in `FINE` bins of equal pooled content (the
-    values themselves, where they are fewer), the separation power in `bin_edges` of the pooled
-    values, its p-value that of sum (p - q)^2 / pooled share. Rows that share a key of `group_a` or
-    `group_b`, (N,) and (M,), stay together. Where no relabelling reaches what was observed, the
-    p-value is a bound: the statistic can only be as large as it is if |F - G|, or |p - q|, is large
-    at one threshold at least. `tested` says whether p-values are asked for.
-    """
-    first, second = _finite(a, weight_a, "first"), _finite(b, weight_b, "second")
-    relabelling = Relabelling(
-        len(first[0]),
-        len(second[0]),
-        weights=(first[1], second[1]),
-        groups=(_keys(group_a, a), _keys(group_b, b)),
-        seed=seed,
-    )
-    values = np.concatenate([first[0], second[0]])
-    bins = _Bins.of(values)
-    sums = relabelling.counts(bins.numbers(values), bins.n)
-    bins = bins.with_content(sums.sum(0) / len(values))
-    shares = relabelling.resampled(sums, n_bootstraps)
-    error = Distances(*bins.distances(*shares).std(0, ddof=1).tolist())
-    if not tested or not relabelling.usable:
-        return Resampled(None, error, relabelling.exact)
-    p_values = relabelling.p_values(sums, bins.statistics)
-    for i in range(3):
-        if p_values[i] * MOST < 1:
-            p_values[i] = min(p_values[i], bins.bound(relabelling, sums, i))
-    return Resampled(Distances(*p_values.tolist()), error, relabelling.exact)
-
-
-def _keys(group: ArrayLike | None, values: ArrayLike) -> NDArray[np.int64] | None:
-    """Return the keys of the finite values."""
-    if group is None:
-        return None
-    finite = np.isfinite(np.asarray(values, dtype=float64).ravel())
-    return np.asarray(np.asarray(group)[finite], dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class _Bins:
-    """Fine bins of the pooled values, and the distances as functions of their contents.
-
-    Attributes:
-        thresholds: (K - 1,), ascending: bin i holds thresholds[i - 1] <= x < thresholds[i].
-        gaps: (K - 1,), the widths that W1 gives to F - G at the thresholds.
-        starts: of the coarse bins of the separation power.
-        content: (K,), shares of the pooled rows.
-    """
-
-    thresholds: Array
-    gaps: Array
-    starts: NDArray[np.int64]
-    content: Array
-
-    @classmethod
-    def of(cls, values: Array) -> _Bins:
-        """Place the thresholds by (N,) pooled values alone, not by which sample they are of."""
-        unique = np.unique(values)
-        fine = unique[1:]
-        if len(unique) > FINE:
-            tails = 10 * 2.0 ** np.arange(20) / len(values)
-            tails = tails[tails < 1 / FINE]
-            shares = np.unique([*np.linspace(0, 1, FINE + 1)[1:-1], *tails, *(1 - tails)])
-            fine = np.unique(np.quantile(values, shares, method="lower"))
-            fine = fine[fine > unique[0]]
-        coarse = bin_edges(values)[1:-1]
-        coarse = coarse[(coarse > unique[0]) & (coarse <= unique[-1])]
-        coarse = np.unique(unique[np.searchsorted(unique, coarse)])  # An edge between the same two.
-        thresholds = np.unique(np.concatenate([fine, coarse]))
-        starts = np.concatenate([[0], np.searchsorted(thresholds, coarse) + 1])
-        gaps = np.diff(thresholds, prepend=unique[0])
-        return cls(thresholds, gaps, starts.astype(np.int64), np.empty(0))
-
-    @property
-    def n(self) -> int:
-        return len(self.thresholds) + 1
-
-    def with_content(self, content: Array) -> _Bins:
-        return replace(self, content=content)
-
-    def numbers(self, values: Array) -> NDArray[np.int64]:
-        """Return (N,), the bin of each value."""
-        return np.searchsorted(self.thresholds, values, side="right")
-
-    def statistics(self, difference: Array) -> Array:
-        """Return (n, 3) statistics for the test from (n, K) differences of shares."""
-        cumulative = np.abs(np.cumsum(difference, axis=1)[:, :-1])
-        coarse = np.add.reduceat(difference, self.starts, axis=1)
-        return np.stack(
-            [
-                cumulative @ self.gaps,
-                cumulative.max(1, initial=0.0),
-                coarse**2 @ self._inverse_content,
-            ],
-            axis=1,
-        )
-
-    @property
-    def _inverse_content(self) -> Array:
-        content = np.add.reduceat(self.content, self.starts)
-        return np.where(content > 0, 1 / np.where(content > 0, content, 1.0), 0.0)
-
-    def distances(self, p: Array, q: Array) -> Array:
-        """Return (n, 3) distances from (n, K) shares of two samples."""
-        found = self.statistics(p - q)
-        p, q = (np.add.reduceat(share, self.starts, axis=1) for share in (p, q))
-        filled = p + q != 0
-        terms = np.where(filled, (p - q) ** 2 / np.where(filled, np.abs(p + q), 1.0), 0.0)
-        found[:, 2] = terms.sum(1) / 2
-        return found
-
-    def bound(self, relabelling: Relabelling, sums: Array, which: int) -> float:
-        """Bound the p-value of statistic number `which`, 0 to 2."""
-        ours, theirs = relabelling.means(sums)
-        observed = self.statistics((ours - theirs)[None, :])[0, which]
-        if which == 2:
-            coarse = np.add.reduceat(sums, self.starts, axis=1)
-            inverse = self._inverse_content
-            used = inverse > 0
-            level = np.sqrt(observed / (used.sum() * inverse[used]))
-            return relabelling.tail(coarse[:, used], level)
-        cumulative = np.cumsum(sums, axis=1)[:, :-1]
-        if which == 1:
-            return relabelling.tail(cumulative, np.full(cumulative.shape[1], observed))
-        below = np.clip(np.cumsum(self.content)[:-1], 0.0, 1.0)
-        spread = np.sqrt(below * (1 - below)) + 1e-12
-        return relabelling.tail(cumulative, observed * spread / float(spread @ self.gaps))
-
-
 class _Pool:
     """Both samples sorted together."""
 
@@ -243,7 +82,7 @@ class _Pool:
         weight_b: ArrayLike | None,
         edges: ArrayLike | None,
     ) -> None:
-        first, second = _finite(a, weight_a, "first"), _finite(b, weight_b, "second")
+        first, second = finite(a, weight_a, "first"), finite(b, weight_b, "second")
         values = np.concatenate([first[0], second[0]])
         order = np.argsort(values, kind="stable")
         self.weights = np.concatenate([first[1], second[1]])[order]
@@ -281,7 +120,7 @@ def bin_edges(truth: ArrayLike, weight: ArrayLike | None = None, n_bins: int = 5
     between the 0.1% and 99.9% quantiles of the truth, at most one for 20 samples; of quantities
     that are discrete all the same (powers of the energy of spins), each bin holds as many values.
     """
-    values, _ = _finite(truth, weight, "truth")
+    values, _ = finite(truth, weight, "truth")
     unique = np.unique(values)
     if len(unique) <= n_bins:
         middle = (unique[1:] + unique[:-1]) / 2
@@ -302,7 +141,7 @@ def bin_edges(truth: ArrayLike, weight: ArrayLike | None = None, n_bins: int = 5
     return np.linspace(low, high, n_bins + 1)
 
 
-def _finite(values: ArrayLike, weight: ArrayLike | None, which: str) -> tuple[Array, Array]:
+def finite(values: ArrayLike, weight: ArrayLike | None, which: str) -> tuple[Array, Array]:
     """Return the finite values as (N,) with weights of mean one."""
     x = np.asarray(values, dtype=float64).ravel()
     w = np.ones(len(x)) if weight is None else np.asarray(weight, dtype=float64).ravel()

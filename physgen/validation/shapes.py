@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from physgen.errors import DomainError
 from physgen.validation.comparison import Comparison, Measured, Role
-from physgen.validation.distances import Distances, Resampled, bin_edges, compare, resample
+from physgen.validation.distances import Distances, bin_edges, compare
 from physgen.validation.means import refuse_unknown
+from physgen.validation.resampling import Resampled, resample
 from physgen.validation.scorecard import Row, within
 from physgen.validation.uncertainty import gamma_method
 

@@ -11,10 +11,10 @@ from physgen.validation.distances import (
     bin_edges,
     compare,
     kolmogorov_smirnov,
-    resample,
     separation_power,
     wasserstein,
 )
+from physgen.validation.resampling import resample
 
 
 def test_wasserstein_of_shifted_gaussians_is_the_shift():

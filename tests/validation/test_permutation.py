@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from physgen.validation.distances import resample
 from physgen.validation.permutation import MOST, Relabelling, sequential
+from physgen.validation.resampling import resample
 
 NAMES = ("wasserstein", "kolmogorov_smirnov", "separation")
 
@@ -20,7 +20,7 @@ def discrete(generator):
 
 def weighted_by_the_observable(generator):
     x = generator.normal(size=400)
-    return x, np.exp(x / 4), generator.normal(0.25, 1, 600), None, {}
+    return x, np.exp(x), generator.normal(1, 1, 600), None, {}
 
 
 def negative_weights(generator):
