@@ -42,7 +42,7 @@ test-slow: install-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m slow
 
 docs: install-dev
-	$(BIN)/pdoc -o docs/api physgen
+	$(BIN)/python docs/reference.py
 
 bench-peers: install-dev
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'

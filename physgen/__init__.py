@@ -1,4 +1,14 @@
-"""physgen: generative surrogates for physics, with error bars."""
+"""physgen: generative surrogates for physics, with error bars.
+
+```python
+import physgen
+
+run = physgen.train("ising-rbm", engine={"steps": 2000})
+sampler = physgen.load(run)              # or the path of a run directory
+batch = sampler.sample(10_000, seed=1)   # those of physgen.generate(run, 10_000, seed=1)
+scorecard = physgen.validate(run)
+```
+"""
 
 from __future__ import annotations
 
@@ -8,13 +18,26 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from physgen.batch import Batch
+    from physgen.generation import Sampler
     from physgen.pipeline import generate, load, train, validate
+    from physgen.run import Run
+    from physgen.validation.scorecard import Scorecard
 
-__all__ = ["generate", "load", "train", "validate"]
+__all__ = ["Batch", "Run", "Sampler", "Scorecard", "generate", "load", "train", "validate"]
+
+_PLACES = {
+    "Batch": "physgen.batch",
+    "Run": "physgen.run",
+    "Sampler": "physgen.generation",
+    "Scorecard": "physgen.validation.scorecard",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Torch is imported by the first use of a verb, so that `import physgen` is cheap.
-    if name in __all__:
-        return getattr(import_module("physgen.pipeline"), name)
-    raise AttributeError(f"module 'physgen' has no attribute {name!r}")
+    # Torch is imported by the first use of a name, so that `import physgen` is cheap.
+    if name not in __all__:
+        raise AttributeError(f"module 'physgen' has no attribute {name!r}")
+    found = getattr(import_module(_PLACES.get(name, "physgen.pipeline")), name)
+    globals()[name] = found
+    return found

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from physgen import columns
 from physgen.errors import DomainError, FormatError
+from physgen.html import html_table
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
 Domain = Literal["real", "non-negative", "integer", "binary", "spin", "angle"]
@@ -158,6 +161,7 @@ class Batch:
         mask: (B, ...), true where an entry of a padded sample is real.
         chain: (B,), which Markov chain a sample belongs to, in the order of Monte Carlo time.
         log_weight: (B,), log importance weight; never mixed up with `weight`.
+        schema: what the columns are called, where that is known.
     """
 
     x: Tensor
@@ -166,6 +170,7 @@ class Batch:
     mask: Tensor | None = None
     chain: Tensor | None = None
     log_weight: Tensor | None = None
+    schema: Schema | None = None
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -173,10 +178,10 @@ class Batch:
     def fields(self) -> dict[str, Tensor]:
         """Return the tensors that are present, by name."""
         pairs = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
-        return {name: value for name, value in pairs if value is not None}
+        return {name: v for name, v in pairs if v is not None and name != "schema"}
 
     def __getitem__(self, rows: slice | Tensor) -> Batch:
-        return Batch(**{name: value[rows] for name, value in self.fields().items()})
+        return self.replace(**{name: value[rows] for name, value in self.fields().items()})
 
     def replace(self, **changes: Any) -> Batch:
         """Return a copy with some tensors exchanged."""
@@ -194,7 +199,49 @@ class Batch:
             kind = dtype if value.is_floating_point() else None
             return value.to(device=device, dtype=kind, non_blocking=non_blocking)
 
-        return Batch(**{name: move(value) for name, value in self.fields().items()})
+        return self.replace(**{name: move(value) for name, value in self.fields().items()})
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Return x for `np.asarray(batch)`, (B, *shape)."""
+        return np.array(self.x.detach().cpu().numpy(), dtype=dtype, copy=copy)
+
+    def to_awkward(self) -> Any:
+        """Return an `awkward.Array` of records: variables, conditions, weights by their names."""
+        return columns.to_awkward(self, self._named())
+
+    def to_pandas(self) -> Any:
+        """Return a `pandas.DataFrame`: variables, conditions, weights by their names.
+
+        Raises:
+            InputError: pandas is not installed, or samples have different lengths.
+        """
+        return columns.to_pandas(self, self._named())
+
+    def _named(self) -> Schema:
+        """Return the schema, or one that calls variables "x" and conditions by their number."""
+        if self.schema is not None:
+            return self.schema
+        n = 0 if self.condition is None else self.condition.shape[1]
+        dtype = str(self.x.dtype).removeprefix("torch.")
+        shape = tuple(self.x.shape[1:]) or (1,)
+        condition = tuple(Variable(f"condition_{i}", dtype=dtype) for i in range(n))
+        return Schema(shape, (Variable("x", dtype=dtype),), condition)
+
+    def _repr_html_(self) -> str:
+        """Return what it holds as a table, for notebooks."""
+        shapes = {
+            name: f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+            for name, value in self.fields().items()
+        }
+        if self.schema is not None:
+            for key, variables in (
+                ("x", self.schema.variables),
+                ("condition", self.schema.condition),
+            ):
+                if key in shapes:
+                    named = [f"{v.name} [{v.unit}]" for v in variables[:20]]
+                    shapes[key] += ": " + ", ".join(named) + (", ..." if variables[20:] else "")
+        return html_table(f"Batch of {len(self)} samples", shapes.items())
 
     @staticmethod
     def concatenate(batches: Sequence[Batch]) -> Batch:
@@ -203,4 +250,5 @@ class Batch:
         import torch
 
         names = batches[0].fields().keys()
-        return Batch(**{name: torch.cat([getattr(b, name) for b in batches]) for name in names})
+        joined = {name: torch.cat([getattr(b, name) for b in batches]) for name in names}
+        return batches[0].replace(**joined)

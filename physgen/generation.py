@@ -50,7 +50,7 @@ def generate(
 ) -> Batch:
     """Return `n` samples in physical units, on the CPU. See `generate_blocks`."""
     parts = generate_blocks(surrogate, n, seed=seed, condition=condition, progress=progress)
-    return Batch.concatenate(list(parts))
+    return Batch.concatenate(list(parts)).replace(schema=surrogate.schema)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from physgen.batch import Batch, Schema
 from physgen.engine.device import describe_machine, describe_revision
 from physgen.errors import CheckpointError, RecipeError, printable
 from physgen.export import card as cards
+from physgen.html import html_table
 from physgen.io import consent, manifest
 from physgen.io.documents import read_json
 from physgen.io.source import HasNotes, Source
@@ -58,6 +59,16 @@ class Run:
 
     def __fspath__(self) -> str:
         return str(self.path)
+
+    def _repr_html_(self) -> str:
+        """Return where it is and what it has come to, for notebooks."""
+        state = "trained" if self.finished else "not trained to its end"
+        facts = {"recipe": self.recipe.name, "path": str(self.path), "training": state}
+        if self.scored:
+            facts["verdict"] = self.scorecard.verdict
+            facts["report"] = str(self.path / "report.html")
+            facts |= {f"concern {i}": said for i, said in enumerate(self.scorecard.concerns, 1)}
+        return html_table("Run", [(key, printable(value)) for key, value in facts.items()])
 
     @classmethod
     def create(cls, recipe: Recipe, runs: Path) -> tuple[Run, bool]:

@@ -1,16 +1,23 @@
 """What users call, pinned: a change here is a change for them."""
 
+import html
 import inspect
+import subprocess
+import sys
+from pathlib import Path
 
 import physgen
 from physgen import pipeline
 
 
 def test_the_python_face():
-    assert sorted(physgen.__all__) == ["generate", "load", "train", "validate"]
+    classes, verbs = physgen.__all__[:4], physgen.__all__[4:]
+    assert classes == ["Batch", "Run", "Sampler", "Scorecard"]
     parameters = {
-        name: list(inspect.signature(getattr(physgen, name)).parameters) for name in physgen.__all__
+        name: list(inspect.signature(getattr(physgen, name)).parameters) for name in verbs
     }
+    sample = physgen.Sampler.sample
+    assert list(inspect.signature(sample).parameters) == ["self", "n", "seed", "condition"]
     assert parameters == {
         "train": [
             "recipe",
@@ -34,5 +41,26 @@ def test_the_python_face():
 
 
 def test_docstrings_say_what_may_be_raised():
+    for name in physgen.__all__[4:]:
+        assert "Raises:" in getattr(pipeline, name).__doc__
+
+
+def test_importing_physgen_imports_none_of_the_heavy_packages():
+    heavy = ("torch", "mlflow", "uproot", "awkward", "pandas", "matplotlib")
+    code = f"import sys, physgen; print([n for n in {heavy} if n in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_the_reference_shows_signatures_and_what_they_mean(tmp_path):
+    script = Path(__file__).parents[1] / "docs/reference.py"
+    copy = tmp_path / "reference.py"
+    copy.write_text(script.read_text())
+    subprocess.run([sys.executable, str(copy)], check=True, capture_output=True)
+    page = (tmp_path / "api/physgen.html").read_text()
     for name in physgen.__all__:
-        assert getattr(pipeline, name).__doc__
+        assert f'id="{name}"' in page
+        first = getattr(physgen, name).__doc__.splitlines()[0]
+        assert first.split(",")[0].split("`")[0] in html.unescape(page), name
+    for parameter in ("overwrite", "sections", "trust", "seed"):
+        assert f'<span class="n">{parameter}</span>' in page

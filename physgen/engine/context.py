@@ -74,7 +74,7 @@ class Feed:
 
     def _start_copy(self, copies: torch.cuda.Stream) -> Batch:
         batch = next(self.stream)
-        pinned = Batch(**{name: value.pin_memory() for name, value in batch.fields().items()})
+        pinned = batch.replace(**{name: v.pin_memory() for name, v in batch.fields().items()})
         with torch.cuda.stream(copies):
             return pinned.to(self.device, non_blocking=True)
 

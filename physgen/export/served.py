@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
-from pandas import DataFrame  # type: ignore[import-untyped]
+from pandas import DataFrame
 
 
 class ServedSurrogate(PythonModel):  # type: ignore[misc]

@@ -136,7 +136,7 @@ class Stamp:
 
 def as_batch(arrays: Mapping[str, NDArray[Any]]) -> Batch:
     """Return arrays by their name in `Batch` as one; x and condition have two axes at least."""
-    fields = {name: to_tensor(array) for name, array in arrays.items()}
+    fields: dict[str, Any] = {name: to_tensor(array) for name, array in arrays.items()}
     for name in {"x", "condition"} & fields.keys():
         if fields[name].ndim == 1:
             fields[name] = fields[name].unsqueeze(1)

@@ -208,7 +208,8 @@ class Stream:
                     buffer[name] = value.new_empty((self._capacity, *value.shape[1:]))
                 buffer[name][at : at + len(batch)] = value
             at += len(batch)
-        return Batch(**{name: value[:at] for name, value in buffer.items()})
+        filled: dict[str, Any] = {name: value[:at] for name, value in buffer.items()}
+        return Batch(**filled)
 
     def _read_blocks(self, rows: Rows) -> Iterator[Batch]:
         """Yield the given ascending rows, those of one block at a time."""
@@ -224,4 +225,4 @@ class Stream:
 
 def _take(batch: Batch, rows: Tensor) -> Batch:
     # Three times as fast as indexing with a tensor.
-    return Batch(**{n: value.index_select(0, rows) for n, value in batch.fields().items()})
+    return batch.replace(**{n: v.index_select(0, rows) for n, v in batch.fields().items()})

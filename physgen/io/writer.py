@@ -196,7 +196,7 @@ def root_writer(
     """
     import uproot
 
-    from physgen.io.branches import branch_types, branches
+    from physgen.columns import branch_types, branches
 
     with atomic(path, overwrite) as part, uproot.recreate(part) as file:
         before: set[str] = set()

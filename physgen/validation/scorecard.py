@@ -21,6 +21,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from physgen.errors import FormatError, printable
+from physgen.html import html_table
 from physgen.io.documents import parse_json
 
 if TYPE_CHECKING:
@@ -132,6 +133,14 @@ class Scorecard(BaseModel):
                 "edited; run `physgen validate` again"
             )
         return card
+
+    def _repr_html_(self) -> str:
+        """Return verdict, rows and concerns as a table, for notebooks."""
+        columns = ("observable", "value", "floor", "exact", "pull", "verdict")
+        cells = [row_cells(row) for row in self.rows]
+        rows = [[printable(row[column]) for column in columns] for row in cells]
+        rows += [["concern", printable(concern)] for concern in self.concerns]
+        return html_table(f"Scorecard: {self.verdict}", rows, columns)
 
     def __str__(self) -> str:
         """Return the table of `summary` as text."""

@@ -1,16 +1,19 @@
-"""Batches as branches: one column a variable, in the type that the variable has in files."""
+"""Batches as columns: one a variable, in the type that the variable has in files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from physgen.batch import Batch, Schema, Variable
-from physgen.errors import FormatError
+from physgen.errors import FormatError, InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from physgen.batch import Batch, Schema, Variable
 
 
 def branches(batch: Batch, schema: Schema, weight: str = "weight") -> dict[str, Any]:
@@ -92,3 +95,39 @@ def _jagged(x: Tensor, mask: Tensor, schema: Schema) -> dict[str, Any]:
     if len(columns) < 2 or len(prefixes) > 1 or not all(rest for _, _, rest in parts.values()):
         return columns
     return {prefixes.pop(): ak.zip({parts[name][2]: column for name, column in columns.items()})}
+
+
+def to_awkward(batch: Batch, schema: Schema) -> Any:
+    """Return an `awkward.Array` of records, one field a variable; masked samples are jagged."""
+    import awkward as ak
+
+    columns = branches(batch, schema)
+    if batch.mask is None and len(schema.variables) == 1 and len(schema.shape) > 1:
+        name = schema.variables[0].name
+        columns[name] = columns[name].reshape(-1, *schema.shape)
+    return ak.zip(
+        {name: ak.from_numpy(c) if isinstance(c, np.ndarray) else c for name, c in columns.items()},
+        depth_limit=1,
+    )
+
+
+def to_pandas(batch: Batch, schema: Schema) -> Any:
+    """Return a `pandas.DataFrame`, one column a number of a sample: "phi_0_1" is phi[0, 1].
+
+    Raises:
+        InputError: pandas is not installed, or the samples are of different lengths.
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise InputError("pandas is not installed: `pip install pandas`") from error
+    if batch.mask is not None:
+        raise InputError("samples of different lengths are no table: use `to_awkward`")
+    columns: dict[str, Any] = {}
+    for name, column in branches(batch, schema).items():
+        if column.ndim == 1:
+            columns[name] = column
+            continue
+        for place, index in enumerate(np.ndindex(*schema.shape)):
+            columns["_".join([name, *map(str, index)])] = column[:, place]
+    return pandas.DataFrame(columns)
