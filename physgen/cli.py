@@ -55,14 +55,15 @@ def doctor(as_json: Json = False) -> None:
 
 
 @app.command()
-def inspect(file: Path, as_json: Json = False) -> None:
-    """Say what is in a file: format, shapes, units, ranges, and the first problem.
+def inspect(files: list[Path], as_json: Json = False) -> None:
+    """Say what is in files: format, shapes, units, ranges, and the first problem of each.
 
     Example: `physgen inspect events.root`
     """
     from physgen.io.inspect import inspect as look
 
-    print_mapping(look(user_path(file)), as_json)
+    found = {str(file): look(user_path(file)) for file in files}
+    print_mapping(found if len(found) > 1 else next(iter(found.values())), as_json)
 
 
 @app.command()

@@ -368,6 +368,17 @@ def read_rows(node: h5py.Dataset, start: int, stop: int, finite: bool = True) ->
     return values if packed is None else packed.unpack(values)
 
 
+class Values:
+    """A checked dataset as an array that is read by rows, unpacked, NaN and all."""
+
+    def __init__(self, node: h5py.Dataset) -> None:
+        self._node, self.shape, self.dtype = node, tuple(node.shape), dtype_of(node)
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        start, stop, _ = rows.indices(self.shape[0])
+        return read_rows(self._node, start, stop, finite=False)
+
+
 def _check_filled(node: h5py.Dataset, values: NDArray[Any], start: int, where: str) -> None:
     fill = attribute(node, "_FillValue", "missing_value")
     if fill is None or isinstance(fill, str) or np.ndim(fill):

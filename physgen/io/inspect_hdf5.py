@@ -1,23 +1,38 @@
-"""What `physgen inspect` says of HDF5 files, by the names of their datasets."""
+"""What `physgen inspect` says of HDF5 files, by the names of their datasets.
+
+Nothing is proposed but what the reader that it needs has been tried on.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 import h5py
 
-from physgen.errors import FormatError
-from physgen.io.hdf5 import MOST_DATASETS, dataset, dataset_names, open_hdf5, stored_schema
-from physgen.io.source import blocks
+from physgen.errors import FormatError, InputError
+from physgen.io.arrays import stated
+from physgen.io.calochallenge import CaloChallengeSource
+from physgen.io.hdf5 import (
+    MOST_DATASETS,
+    Values,
+    dataset,
+    dataset_names,
+    open_hdf5,
+    stored_schema,
+    unit_of,
+)
+from physgen.io.hdf5_source import HDF5Source
+from physgen.io.proposals import FEWEST, columns_to_learn, train_on
+from physgen.io.shipped import shipped
 from physgen.io.spins import SpinSource
 from physgen.io.statistics import describe_array
 
 _SLOW_CHUNK = 2**14
 """Bytes of a compressed chunk below which reading is mostly overhead."""
-
 _PUBLIC_BINNINGS = {368: "1, photons", 533: "1, pions", 6480: "2, electrons", 40500: "3, electrons"}
 
 
@@ -29,42 +44,66 @@ def look_at_hdf5(path: Path, found: dict[str, Any]) -> None:
             found["hints"].append(f"only the first {MOST_DATASETS} datasets are listed")
         if not names:
             raise FormatError(f"{path}: there is no dataset in this file")
-        for name in names:
-            where = f"{path}: dataset {name!r}"
-            try:
-                node = dataset(file, name)
-            except FormatError as error:
-                found["contents"][name] = {"not read": str(error).removeprefix(f"{where} ")}
-                if not _is_label(file[name]):
-                    found["problem"] = found["problem"] or str(error)
-                continue
-            entry, problem = describe_array(where, node)
-            found["contents"][name] = entry | _storage(node)
-            found["problem"] = found["problem"] or problem
+        faults = {name: _look_at_dataset(path, file, name, found) for name in names}
         _recognise(path, file, set(names), found)
+    readable = [name for name, entry in found["contents"].items() if "not read" not in entry]
+    if not readable:
+        found["reader"] = "no"
+        reason = next((text for text in faults.values() if text), str(path))
+        found["problem"] = found["problem"] or f"{reason}; no dataset here can be read"
 
 
-def _is_label(node: h5py.Dataset) -> bool:
-    """Names and types written beside the numbers are no problem."""
-    return bool(node.dtype.kind in "OSU")
+def _look_at_dataset(path: Path, file: h5py.File, name: str, found: dict[str, Any]) -> str | None:
+    """Describe a dataset; return why it cannot be read, if so."""
+    where = f"{path}: dataset {name!r}"
+    try:
+        node = dataset(file, name)
+        entry, problem = describe_array(where, Values(node))
+    except FormatError as error:
+        fault = _table(where, file[name]) or str(error)
+        found["contents"][name] = {"not read": fault.removeprefix(f"{where} ")}
+        if not _is_beside(file[name]):
+            found["problem"] = found["problem"] or fault
+        return fault
+    found["contents"][name] = entry | _storage(node)
+    found["problem"] = found["problem"] or problem
+    return None
+
+
+def _is_beside(node: h5py.Dataset) -> bool:
+    """Names and types written beside the numbers, tables and what is empty are no problem."""
+    # The shape of a virtual dataset may be that of another file, which must not be opened.
+    return node.dtype.kind in "OSUV" or (not node.is_virtual and node.shape is None)
+
+
+def _table(where: str, node: h5py.Dataset) -> str | None:
+    """Say what a table of records or lists of unequal length is, and how to make columns of it."""
+    if node.dtype.names:
+        columns = ", ".join(node.dtype.names)
+        return (
+            f"{where} is a table of records ({columns}), for which there is no reader; write its "
+            "columns as datasets of their own: for name in table.dtype.names: "
+            "file[name] = table[name]"
+        )
+    if h5py.check_vlen_dtype(node.dtype) is not None and not h5py.check_string_dtype(node.dtype):
+        return (
+            f"{where} holds lists of unequal length, for which there is no reader in HDF5; write "
+            "them as a ROOT tree, or as columns for a fixed number of items"
+        )
+    return None
 
 
 def _storage(node: h5py.Dataset) -> dict[str, Any]:
+    unit = unit_of(node)
     return {
         key: value
         for key, value in {
             "chunks": list(node.chunks) if node.chunks else None,
             "compression": node.compression,
-            "unit": _text(node.attrs.get("unit", node.attrs.get("units"))),
+            "unit": None if unit == "1" else unit,
         }.items()
         if value is not None
     }
-
-
-def _text(value: Any) -> str | None:
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    return value if isinstance(value, str) else None
 
 
 def _recognise(path: Path, file: h5py.File, names: set[str], found: dict[str, Any]) -> None:
@@ -76,7 +115,7 @@ def _recognise(path: Path, file: h5py.File, names: set[str], found: dict[str, An
         found["format"] = "spin configurations in HDF5 (rbms style)"
         _look_at_spins(path, contents["samples"], found)
     elif {"particle_features", "jet_features"} <= names:
-        found["format"] = "JetNet HDF5"
+        found |= {"format": "JetNet HDF5", "reader": "not yet"}
         hints.append("particle_features are etarel, phirel, ptrel, mask; jet_features pt, eta, ...")
     elif (schema := stored_schema(file)) is not None:
         found["format"] = "HDF5 written by physgen"
@@ -87,6 +126,7 @@ def _recognise(path: Path, file: h5py.File, names: set[str], found: dict[str, An
         tables = [n for n, c in contents.items() if len(c.get("shape", [])) >= 1]
         if tables:
             hints.append("datasets are named by their paths, such as " + repr(tables[0]))
+        hints += _look_at_columns(path, contents)
     for name, entry in contents.items():
         chunks, shape = entry.get("chunks"), entry.get("shape")
         if not chunks or not entry.get("compression") or len(chunks) < 2:
@@ -99,6 +139,21 @@ def _recognise(path: Path, file: h5py.File, names: set[str], found: dict[str, An
             )
 
 
+def _look_at_columns(path: Path, contents: Mapping[str, Any]) -> list[str]:
+    """Propose to train on the columns of a table: datasets of one number a row, equally long."""
+    flat = {name: entry for name, entry in contents.items() if len(entry.get("shape", ())) == 1}
+    longest = max((entry["shape"][0] for entry in flat.values()), default=0)
+    weights = [name for name in flat if "weight" in name.lower()]
+    table = {n: entry for n, entry in flat.items() if entry["shape"][0] == longest}
+    fields = columns_to_learn(table, {*weights, "chain"})
+    if not fields or longest < FEWEST:
+        return []
+    for name in fields:
+        HDF5Source(path, x=name).arrays(0, 1)
+    said = [train_on(path, fields)]
+    return said + ([f"event weights? {quote(f'data.weight={weights[0]}')}"] if weights else [])
+
+
 def _look_at_showers(path: Path, contents: dict[str, Any], found: dict[str, Any]) -> None:
     energies, showers = contents["incident_energies"], contents["showers"]
     if "shape" not in energies or "shape" not in showers:
@@ -107,20 +162,24 @@ def _look_at_showers(path: Path, contents: dict[str, Any], found: dict[str, Any]
         entry.setdefault("unit", "MeV")
         if "negative" in entry or entry.get("low", 0) < 0:
             found["problem"] = found["problem"] or f"{path}: there are negative energies"
-    if len(showers.get("shape", [])) != 2 or energies["shape"][0] != showers["shape"][0]:
-        found["problem"] = found["problem"] or (
-            f"{path}: 'incident_energies' {energies['shape']} and 'showers' {showers['shape']}; "
-            "expected (N, 1) and (N, n_voxels)"
-        )
-        return
-    n_voxels = showers["shape"][1]
-    known = _PUBLIC_BINNINGS.get(n_voxels)
-    found["hints"].append(
-        f"{n_voxels} voxels"
-        + (f", as many as public CaloChallenge set {known}" if known else "")
-        + f": physgen train calo-flow {quote(f'data.path={path}')} data.binning=BINNING.xml"
+    n_voxels = math.prod(showers.get("shape", [0])[1:])
+    known, binning = _PUBLIC_BINNINGS.get(n_voxels), f"calo-{n_voxels}.xml"
+    said = f"{n_voxels} voxels" + (
+        f", as many as public CaloChallenge set {known}" if known else ""
     )
-    if energies.get("high", math.inf) < 1000:
+    try:
+        CaloChallengeSource(path).arrays(0, 1)
+        shipped("datasets", binning)
+        found["hints"].append(
+            f"{said}, and as {binning}; if they lie as there: physgen train calo-flow "
+            f"{quote(f'data.path={path}')} data.binning={binning}"
+        )
+    except FormatError as error:
+        found["problem"] = found["problem"] or str(error)
+        return
+    except InputError:
+        found["hints"].append(f"{said}; name the file of their geometry with data.binning=")
+    if energies["unit"] == "MeV" and energies.get("high", math.inf) < 1000:
         found["hints"].append("incident energies below 1000: are they GeV? MeV are expected")
 
 
@@ -129,22 +188,31 @@ def _look_at_spins(path: Path, samples: dict[str, Any], found: dict[str, Any]) -
     if "shape" not in samples:
         return
     values = set(samples.get("values", ()))
-    if {-1, 0} <= values <= {-1, 0, 1}:
-        try:
-            for _ in blocks(SpinSource(path)):
-                pass
-        except FormatError as error:
+    try:
+        source = SpinSource(path)
+        for start in range(0, len(source), source.block):
+            source.arrays(start, start + source.block)
+    except FormatError as error:
+        hints.append("values other than 0/1 or -1/+1: not Ising spins")
+        if values and values <= {-1, 0, 1}:
+            hints.pop()
             found["problem"] = found["problem"] or str(error)
-            return
-    sites = math.prod(samples.get("shape", [0])[1:])
-    side = math.isqrt(sites)
+        return
     if values <= {0, 1} and 0 in values:
         hints.append("spins are 0/1; they are read as -1/+1")
-    elif not values <= {-1, 1}:
-        hints.append("values other than 0/1 or -1/+1: not Ising spins")
+    shape = source.schema.shape
+    if len(shape) != 2 or min(shape) < 2 or len(source) < FEWEST:
         return
-    if side * side == sites:
-        hints.append(
-            f"{sites} sites a sample, a square lattice of {side}x{side}? physgen train ising-rbm "
-            f"{quote(f'data.path={path}')} 'system.shape=[{side},{side}]'"
-        )
+    words = [f"data.path={path}", f"system.shape=[{shape[0]},{shape[1]}]"]
+    temperature = stated(path, ("temperature",), source.dataset)
+    for one in temperature.values():
+        if len(one) > 1:
+            hints.append(f"there are {len(one)} temperatures; keep the rows of one to train on")
+            return
+        words.append(f"system.temperature={float(one[0]):g}")
+    flat = len(samples["shape"]) == 2
+    hints.append(
+        f"{math.prod(shape)} sites a sample, "
+        + (f"a square lattice of {shape[0]}x{shape[1]}? " if flat else "")
+        + f"physgen train ising-rbm {' '.join(map(quote, words))}"
+    )

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import shlex
-from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from physgen.errors import FormatError
+from physgen.io.proposals import FEWEST, columns_to_learn, listed, train_on
 from physgen.io.root import RootSource
 from physgen.io.statistics import Statistics
 from physgen.io.trees import Tree, open_root, open_tree, tree_names
@@ -22,14 +19,8 @@ LOOK_BYTES = 2**27
 _BLOCKS = 16
 """So many blocks are read of a tree that is larger."""
 
-_COLUMNS = 4
-"""So many columns are proposed to train on."""
 _ITEMS = 4
 """So many items of a jagged event are proposed to be kept."""
-_FEWEST = 100
-"""No training is proposed on fewer rows."""
-_NUMBERS = re.compile(r"(index|idx|number|num|id)$", re.IGNORECASE)
-"""Integers of such names tell rows apart, and measure nothing."""
 _SENTINELS = {-999.0, -9999.0, -99.0, -1000.0, 999.0, 9999.0, 99999.0, -1e30}
 
 
@@ -130,13 +121,12 @@ def _advise(
         return [f"tree {tree!r} has no branches of numbers"]
     hints = []
     weights = [branch for branch in flat if "weight" in branch.lower()]
-    fields = _columns_of(numbers, {*keys, *weights})
-    if fields and entries >= _FEWEST:
-        words = [f"data.path={path}", f"data.tree={tree}", f"data.fields={_listed(fields)}"]
-        if max(numbers[name].get("most items", 0) for name in fields) > _ITEMS:
-            words.append(f"system.max_items={_ITEMS}")
-        command = " ".join(map(shlex.quote, words))
-        hints.append(f"train on columns of it: physgen train events-flow {command}")
+    fields = columns_to_learn(numbers, {*keys, *weights})
+    if fields and entries >= FEWEST:
+        many = max(numbers[name].get("most items", 0) for name in fields) > _ITEMS
+        further = [f"data.tree={tree}"] + ([f"system.max_items={_ITEMS}"] if many else [])
+        RootSource(path, tree, fields, max_items=_ITEMS if many else None).arrays(0, 1)
+        hints.append(train_on(path, fields, *further))
     if weights:
         hints.append(f"event weights? {shlex.quote(f'data.weight={weights[0]}')}")
     keys = [key for key in keys if key in flat]
@@ -147,41 +137,6 @@ def _advise(
         if groups < len(source):
             hints.append(
                 f"tree {tree!r} has {len(source)} rows of {groups} events: keep the rows of one "
-                f"event on one side of the split with {shlex.quote(f'data.group={_listed(keys)}')}"
+                f"event on one side of the split with {shlex.quote(f'data.group={listed(keys)}')}"
             )
     return hints
-
-
-def _columns_of(numbers: dict[str, Any], others: set[str]) -> list[str]:
-    """Return columns that a surrogate can learn: flat ones, else those of a jagged collection.
-
-    They vary, measure something, and are finite; floating point comes before integers.
-    """
-    collections = defaultdict(list)
-    flat = []
-    counted = {_collection(name).lower() for name, entry in numbers.items() if "jagged" in entry}
-    for name, entry in sorted(numbers.items(), key=lambda item: "float" not in item[1]["dtype"]):
-        varies = entry.get("low", 0) < entry.get("high", 0) and not {"nan", "inf"} & set(entry)
-        whole = "int" in entry["dtype"]
-        if not varies or name in others or entry["dtype"] == "bool":
-            continue
-        if whole and (
-            _NUMBERS.search(name) or (name.lower()[:1] == "n" and name.lower()[1:] in counted)
-        ):
-            continue
-        if "jagged" not in entry:
-            flat.append(name)
-        elif entry["jagged"] == "lists" and "." not in name:
-            collections[_collection(name)].append(name)
-    return (flat or max(collections.values(), key=len, default=[]))[:_COLUMNS]
-
-
-def _collection(name: str) -> str:
-    """Return the word that jagged branches of one collection begin with."""
-    return name.partition("_")[0]
-
-
-def _listed(names: Iterable[str]) -> str:
-    """Write names as a YAML list; a name that YAML would take for something else is quoted."""
-    dumped: str = yaml.safe_dump(list(names), default_flow_style=True, width=10**6)
-    return dumped.strip().replace(", ", ",")

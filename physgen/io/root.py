@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from physgen.batch import Batch, Domain, Schema, Variable, fit_single
 from physgen.errors import FormatError
-from physgen.io.source import blocks, check_finite, digest_of, to_tensor
+from physgen.io.source import as_batch, blocks, check_finite, digest_of
 from physgen.io.split import hash_columns
 from physgen.io.trees import Tree, describe_branch, open_tree
 
@@ -112,8 +110,13 @@ class RootSource:
             FormatError: a file is damaged, a value is NaN, infinite or an integer that floating
                 point does not hold, or the jagged fields of an event differ in length.
         """
+        return as_batch(self.arrays(start, stop))
+
+    def arrays(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
+        """Return rows [start, stop) by their name in `Batch`, see `read`."""
         pieces = [self._read(i, a, b) for i, a, b in self._ranges(start, min(stop, len(self)))]
-        return Batch.concatenate(pieces) if pieces else self._read(0, 0, 0)
+        pieces = pieces or [self._read(0, 0, 0)]
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
     def digest(self) -> str:
         """Return the SHA-256 of the samples."""
@@ -168,27 +171,28 @@ class RootSource:
             parts.append(hash_columns(columns))
         return np.concatenate(parts)
 
-    def _read(self, index: int, start: int, stop: int) -> Batch:
-        x, mask = (self._padded if self.jagged else self._columns)(index, self.fields, start, stop)
-        condition, weight = None, None
+    def _read(self, index: int, start: int, stop: int) -> dict[str, NDArray[Any]]:
+        found = {}
+        if self.jagged:
+            found["x"], found["mask"] = self._padded(index, self.fields, start, stop)
+        else:
+            found["x"] = self._columns(index, self.fields, start, stop)
         if self.condition:
-            condition, _ = self._columns(index, self.condition, start, stop)
+            found["condition"] = self._columns(index, self.condition, start, stop)
         if self.weight is not None:
-            weight = to_tensor(self._numbers(index, self.weight, start, stop))
-            weight = weight if weight.is_floating_point() else weight.double()
-        return Batch(x, condition=condition, weight=weight, mask=mask)
+            weight = self._numbers(index, self.weight, start, stop)
+            found["weight"] = weight if weight.dtype.kind == "f" else weight.astype(np.float64)
+        return found
 
-    def _columns(
-        self, index: int, names: Sequence[str], start: int, stop: int
-    ) -> tuple[Tensor, None]:
+    def _columns(self, index: int, names: Sequence[str], start: int, stop: int) -> NDArray[Any]:
         x = np.empty((stop - start, len(names)), self._x_dtype)
         for column, name in enumerate(names):
             x[:, column] = self._numbers(index, name, start, stop)
-        return torch.from_numpy(x), None
+        return x
 
     def _padded(
         self, index: int, names: Sequence[str], start: int, stop: int
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         import awkward as ak
 
         x = np.zeros((stop - start, self.max_items, len(names)), self._x_dtype)
@@ -209,7 +213,7 @@ class RootSource:
             values = ak.flatten(kept).to_numpy()
             mask = place < counts[:, None]
             x[..., column][mask] = self._checked(index, name, values, rows)
-        return torch.from_numpy(x), torch.from_numpy(mask)
+        return x, mask
 
     def _numbers(self, index: int, name: str, start: int, stop: int) -> NDArray[Any]:
         values = self._array(index, name, start, stop).to_numpy()

@@ -2,6 +2,8 @@ import json
 import pickle
 import shlex
 import struct
+import subprocess
+import sys
 import zipfile
 
 import awkward as ak
@@ -58,10 +60,10 @@ def test_calochallenge_files(tmp_path):
     ("low", "said"), [(0, "spins are 0/1"), (-1, "lattice of 4x4"), (-2, "not Ising spins")]
 )
 def test_spin_files(tmp_path, low, said):
-    samples = np.where(np.arange(160).reshape(10, 16) % 3 == 0, low, 1)
+    samples = np.where(np.arange(1600).reshape(100, 16) % 3 == 0, low, 1)
     with h5py.File(tmp_path / "my spins.h5", "w") as file:
         file["samples"] = samples
-        file["variable_type"] = "bernoulli"
+        file.attrs["temperature"] = 2.5
     found = look(tmp_path / "my spins.h5")
     assert "rbms style" in found["format"]
     assert found["problem"] is None
@@ -69,7 +71,8 @@ def test_spin_files(tmp_path, low, said):
     assert found["contents"]["samples"]["values"] == sorted({low, 1})
     if low != -2:
         path = f"data.path={tmp_path / 'my spins.h5'}"
-        assert shlex.split(found["hints"][-1].partition("ising-rbm ")[2])[0] == path
+        words = shlex.split(found["hints"][-1].partition("ising-rbm ")[2])
+        assert words == [path, "system.shape=[4,4]", "system.temperature=2.5"]
 
 
 def test_spins_of_three_values_are_a_problem_of_a_row(tmp_path):
@@ -80,6 +83,82 @@ def test_spins_of_three_values_are_a_problem_of_a_row(tmp_path):
     problem = look(tmp_path / "spins.h5")["problem"]
     assert "dataset 'samples': row 6 holds 0" in problem
     assert "-1, 0 and 1 all occur" in problem
+
+
+@pytest.mark.parametrize("declared", [None, "bernoulli"])
+def test_spins_that_the_reader_refuses_are_not_proposed(tmp_path, declared):
+    potts = np.random.default_rng(0).integers(0, 21, (500, 16))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["samples"] = potts if declared is None else np.where(potts > 9, -1, 1)
+        if declared:
+            file["variable_type"] = declared
+    found = look(tmp_path / "a.h5")
+    assert "ising-rbm" not in hints(found)
+    if declared is None:
+        assert "not Ising spins" in hints(found)
+    else:
+        assert "row 0 holds -1 where spins are 0 or 1" in found["problem"]
+
+
+def test_tables_of_records_and_lists_have_no_reader_and_it_is_said_why(tmp_path):
+    with h5py.File(tmp_path / "records.h5", "w") as file:
+        file["df/table"] = np.zeros(200, [("index", "i8"), ("pt", "f4")])
+    with h5py.File(tmp_path / "lists.h5", "w") as file:
+        file.create_dataset("hits", (200,), h5py.vlen_dtype("f4"))
+    for name, said in (
+        ("records.h5", "a table of records (index, pt), for which there is no reader; write its"),
+        ("lists.h5", "holds lists of unequal length, for which there is no reader"),
+    ):
+        found = look(tmp_path / name)
+        assert found["reader"] == "no"
+        assert said in found["problem"]
+        assert found["hints"] == []
+
+
+def test_columns_of_hdf5_are_proposed_as_they_are_read(tmp_path):
+    rows = np.random.default_rng(0).normal(size=200)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["pt"], file["ev/eta"], file["weight"] = rows, rows + 1, rows**2
+        file["none"], file["names"] = h5py.Empty("f4"), np.array(["a"], "S1")
+        file["pt"].attrs["scale_factor"] = 0.5
+        file["pt"].attrs["unit"] = "GeV"
+    found = look(tmp_path / "a.h5")
+    assert found["problem"] is None
+    assert found["contents"]["pt"]["unit"] == "GeV"
+    assert found["contents"]["pt"]["high"] == pytest.approx(rows.max() / 2, rel=1e-5)
+    assert "holds nothing" in found["contents"]["none"]["not read"]
+    proposed = next(text for text in found["hints"] if "train on" in text)
+    words = shlex.split(proposed.partition("events-flow ")[2])
+    assert words == [f"data.path={tmp_path / 'a.h5'}", "data.fields=[ev/eta,pt]"]
+
+
+@pytest.mark.parametrize("shape", [(50, 368), (50, 5, 4)])
+def test_a_geometry_is_proposed_only_if_there_is_one(tmp_path, shape):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["incident_energies"] = np.full((50, 1), 65536.0)
+        file["showers"] = np.ones(shape, "f4")
+    found = look(tmp_path / "a.h5")
+    assert ("data.binning=calo-368.xml" in hints(found)) == (len(shape) == 2)
+    if len(shape) == 3:
+        assert "not known which axis is which" in found["problem"]
+
+
+def test_files_of_arrays_are_looked_at_without_what_computes_with_them(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["samples"] = np.ones((200, 16), "i1")
+    code = (
+        "import sys; from pathlib import Path; from physgen.io.inspect import inspect; "
+        "print(inspect(Path(sys.argv[1]))['hints']); "
+        "print({'torch', 'uproot', 'awkward', 'pydantic', 'scipy'} & set(sys.modules))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.h5")],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert "ising-rbm" in said[0]
+    assert said[1] == "set()"
 
 
 def test_what_physgen_wrote_has_units(tmp_path):
@@ -170,7 +249,7 @@ def test_columns_to_train_on_vary_measure_something_and_are_quoted(tmp_path):
     assert path == f"data.path={tmp_path / 'a file.root'}"
     assert tree == "data.tree=a tree"
     assert yaml.safe_load(fields.removeprefix("data.fields=")) == ["p", "y"]
-    ((*_, fields, most),) = proposed("jagged.root", {**flat, **jagged})
+    ((*_, most, fields),) = proposed("jagged.root", {**flat, **jagged})
     assert (fields, most) == ("data.fields=[Hit_x,Hit_on]", "system.max_items=4")
     del flat["nHit"]  # Without the hits it counts something else.
     assert proposed("nothing.root", flat) == []
