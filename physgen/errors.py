@@ -47,6 +47,10 @@ class DomainError(InputError):
     """A value lies outside the domain a surrogate was trained on, or a field is defined on."""
 
 
+class TooFewIndependent(InputError):
+    """Markov chains are too short for a score that needs independent samples."""
+
+
 class CheckpointError(InputError):
     """A checkpoint is missing, torn, corrupted, or belongs to another recipe."""
 

@@ -54,14 +54,23 @@ class InceptionScore:
             InputError: there are no classes, or as `physgen.validation.features.embed` says.
         """
         embedded = comparison.embedded
+        probabilities = embedded.in_classes("inception-score")
+        roles: tuple[Role, Role] = ("generated", "truth")
         found = {
-            role: halved(_score, (shares,), seed=comparison.seed)
-            for role, shares in embedded.in_classes("inception-score").items()
+            role: halved(_score, (shares,), (embedded.unit[role],), seed=comparison.seed)
+            for role, shares in probabilities.items()
         }
         value = {role: float(halves.value[0]) for role, halves in found.items()}
         error = {role: float(halves.error[0]) for role, halves in found.items()}
         bias = value["generated"] - value["truth"]
-        sigma = math.hypot(error["generated"], error["truth"])
+        # Not that of independent samples: rows may be paired.
+        difference = halved(
+            lambda a, b: _score(a) - _score(b),
+            [probabilities[role] for role in roles],
+            [embedded.unit[role] for role in roles],
+            seed=comparison.seed,
+        )
+        sigma = float(difference.error[0])
         off, p_value = pull(bias, sigma)
         return [
             beside(
@@ -106,6 +115,7 @@ def share_rows(embedded: Embedded, minimum: float | None) -> list[Row]:
     """
     probabilities = embedded.in_classes("coverage")
     n, n_classes = probabilities["truth"].shape
+    n_units = min(len(np.unique(unit)) for unit in embedded.unit.values())
     counts = {
         role: np.bincount(p.argmax(1), minlength=n_classes) for role, p in probabilities.items()
     }
@@ -115,12 +125,12 @@ def share_rows(embedded: Embedded, minimum: float | None) -> list[Row]:
     least = {role: float(share[present].min()) for role, share in shares.items()}
     smallest = int(np.flatnonzero(present)[ours[present].argmin()])
     note = f"class {smallest}; the smallest of the truth is {least['truth']:.1%}"
-    few = ", ".join(f"{i} ({ours[i]:.1%} for {truth[i]:.1%})" for i in _lost(ours, truth, n))
+    few = ", ".join(f"{i} ({ours[i]:.1%} for {truth[i]:.1%})" for i in _lost(ours, truth, n_units))
     curves: dict[str, Curve] = {
         f"class shares {role}": (tuple(map(float, range(n_classes))), tuple(share.tolist()))
         for role, share in shares.items()
     }
-    errors = {role: math.sqrt(share * (1 - share) / n) for role, share in least.items()}
+    errors = {role: math.sqrt(share * (1 - share) / n_units) for role, share in least.items()}
     smallest_share = beside(
         "smallest class share",
         "coverage",
@@ -132,11 +142,14 @@ def share_rows(embedded: Embedded, minimum: float | None) -> list[Row]:
         concern=f"mode collapse: too few of classes {few}; {ADVICE}" if few else "",
         curves=curves,
     )
-    return [smallest_share, _variation_row(counts, n, embedded.exchangeable)]
+    return [
+        smallest_share,
+        _variation_row(counts, n, embedded.exchangeable and not embedded.paired),
+    ]
 
 
 def _lost(ours: Array, truth: Array, n: int) -> NDArray[np.int64]:
-    """Return the classes that are nearly gone, by shares of n samples each."""
+    """Return the classes that are nearly gone, by shares of n independent samples each."""
     pooled = (ours + truth) / 2
     sigma = np.sqrt(2 * pooled * (1 - pooled) / n)
     return np.flatnonzero((ours < MISSING * truth) & (truth - ours > 3 * sigma))

@@ -6,12 +6,13 @@ measured on a third that it never saw,
     AUC = sum_ij w_i v_j [s(x_i) > s(y_j)] / (sum w sum v)          (ties count one half)
 
 0.5 if the samples cannot be told apart. Its error is that of DeLong, DeLong & Clarke-Pearson (1988)
-with weights; terms of one group of rows (candidates of one collision) are summed before they are
-squared, as by Obuchowski (1997). A group trains, chooses or tests as a whole: a judge that learned
-one of its rows by heart would recognise the others. A weak or small judge sees less: each AUC names
-its judge and the training size, and stands beside its floor, the AUC of the same judge between two
-samples of truth. From a judge calibrated by isotonic regression on the second part, to which it was
-not fitted, c(x) = p(true | x), follows the Jensen-Shannon divergence
+with weights; terms of rows that are not independent (a stretch of a Markov chain, candidates of one
+collision, a pair drawn at one condition) are summed before they are squared, as by Obuchowski
+(1997). Such a unit trains, chooses or tests as a whole: a judge that learned one of its rows by
+heart would recognise the others. A weak or small judge sees less: each AUC names its judge and the
+training size, and stands beside its floor, the AUC of the same judge between two samples of truth.
+From a judge calibrated by isotonic regression on the second part, to which it was not fitted,
+c(x) = p(true | x), follows the Jensen-Shannon divergence
 
     JSD = 1/2 E_true log2(2 c) + 1/2 E_generated log2(2 (1 - c))    in [0, 1] bits.
 
@@ -26,11 +27,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.errors import InputError, RecipeError
-from physgen.validation.comparison import Comparison
+from physgen.validation.comparison import Comparison, Role
 from physgen.validation.judges import boosted, neural
 from physgen.validation.scorecard import Curve, Row
 from physgen.validation.uncertainty import Estimate
@@ -81,23 +83,21 @@ class ClassifierTest:
                 "a classifier test needs a sample of the truth, which this system cannot make: "
                 "give a data set, or leave the metric out"
             )
-        truth = comparison.features(comparison.truth, self.level)
-        weight = comparison.measured["truth"].weight
-        groups = comparison.groups
-        found = {}
-        for role, measured in comparison.measured.items():
-            batch = comparison.batch(role)
-            if role != "truth" and batch is not None:
-                other = comparison.features(batch, self.level)
-                found[role] = self.test(
-                    truth,
-                    other,
-                    weight,
-                    measured.weight,
-                    groups.get("truth"),
-                    groups.get(role),
-                    seed=comparison.seed,
-                )
+        shown = {role: _Shown.of(comparison, role, self.level) for role in comparison.samples}
+        truth = shown.pop("truth")
+        found = {
+            role: self.test(
+                truth.features,
+                other.features,
+                truth.weight,
+                other.weight,
+                truth.unit,
+                other.unit,
+                paired=role in comparison.paired,
+                seed=comparison.seed,
+            )
+            for role, other in shown.items()
+        }
         ours, floor, baseline = found["generated"], found.get("floor"), found.get("baseline")
         name = f"{self.judge} judge, {self.level} level"
         note = f"trained on {ours.n_train} + {ours.n_train} rows, tested on {ours.n_test}"
@@ -145,35 +145,43 @@ class ClassifierTest:
         generated: Array,
         weight_truth: Array | None = None,
         weight_generated: Array | None = None,
-        groups_truth: Rows | None = None,
-        groups_generated: Rows | None = None,
+        unit_truth: Rows | None = None,
+        unit_generated: Rows | None = None,
         *,
+        paired: bool = False,
         seed: int,
     ) -> Judgement:
         """Train and test on (N, F) and (M, F) features; equal numbers of rows of both are used.
 
-        Rows whose (N,) or (M,) group keys are equal are never apart.
+        Rows of one sample whose (N,) or (M,) unit numbers are equal are never apart; of `paired`
+        samples, nor are rows i of both.
         """
         n = min(len(truth), len(generated), math.ceil(self.n_train * 5 / 3))
         if n < 20:
             raise InputError(f"{n} rows of each class are too few to train and test a judge")
         generator = np.random.default_rng(seed)
         n_parts = self.folds if self.folds > 1 else 5
-        features, weights, identity, parts = [], [], [], []
-        for values, weight, groups in (
-            (truth, weight_truth, groups_truth),
-            (generated, weight_generated, groups_generated),
+        features: list[Array] = []
+        weights: list[Array] = []
+        identity: list[Rows] = []
+        parts: list[Rows] = []
+        for values, weight, unit in (
+            (truth, weight_truth, unit_truth),
+            (generated, weight_generated, unit_generated),
         ):
-            rows = generator.permutation(len(values))[:n]
+            if not paired or not features:
+                rows = generator.permutation(len(values))[:n]
+                # Numbers of the units from 0; each row is its own where there are none.
+                own = np.arange(n) if unit is None else unit[rows]
+                keys = np.unique(own, return_inverse=True)[1]
+                part = partition(keys, n_parts, generator)
             w = np.ones(n) if weight is None else weight[rows]
-            # Numbers of the groups from 0; each row is its own where there are none.
-            own = np.arange(n) if groups is None else groups[rows]
-            keys = np.unique(own, return_inverse=True)[1]
             features.append(values[rows])
             weights.append(w / w.mean())
-            identity.append(keys)
-            parts.append(partition(keys, n_parts, generator))
-        x, w, keys, part = (np.concatenate(c) for c in (features, weights, identity, parts))
+            identity.append(keys if paired or not identity else keys + identity[0].max() + 1)
+            parts.append(part)
+        x, w = np.concatenate(features), np.concatenate(weights)
+        keys, part = np.concatenate(identity), np.concatenate(parts)
         y = np.repeat([1.0, 0.0], n)
         tested, n_train = [], 0
         for fold in range(self.folds):
@@ -209,6 +217,26 @@ class ClassifierTest:
 
 
 @dataclass(frozen=True)
+class _Shown:
+    """What a judge is shown of one sample: features, weights and units of the rows that count."""
+
+    features: Array
+    weight: Array | None
+    unit: Rows
+
+    @classmethod
+    def of(cls, comparison: Comparison, role: Role, level: Literal["low", "high"]) -> _Shown:
+        selected = comparison.selected[role]
+        batch = comparison.samples[role][torch.from_numpy(selected.rows)]
+        weight = comparison.measured[role].weight
+        return cls(
+            comparison.features(batch, level),
+            None if weight is None else weight[selected.rows],
+            selected.unit,
+        )
+
+
+@dataclass(frozen=True)
 class Judgement:
     """What one judge found between two samples.
 
@@ -228,27 +256,26 @@ class Judgement:
     not_finite: int
 
 
-def auc(scores: Array, labels: Array, weights: Array, groups: Rows | None = None) -> Estimate:
+def auc(scores: Array, labels: Array, weights: Array, unit: Rows | None = None) -> Estimate:
     """Return the weighted AUC of (N,) scores for labels 1 against 0, with DeLong's error.
 
-    Rows of one class with the same (N,) group number are not taken for independent.
+    Rows with the same (N,) unit number, of whichever class, are not taken for independent.
     """
     positive, negative = labels == 1, labels == 0
     w, v = weights[positive], weights[negative]
     above = _share_below(scores[positive], scores[negative], v)  # of the negatives, below each
     below = 1 - _share_below(scores[negative], scores[positive], w)
     value = float(w @ above / w.sum())
-    variance = 0.0
-    for of, weight, share in ((positive, w, above), (negative, v, below)):
-        terms = weight * (share - value)
-        variance += _square_sum(terms, groups, of) / float(weight.sum()) ** 2
-    return Estimate(value, math.sqrt(variance))
+    terms = np.empty(len(scores))
+    terms[positive] = w * (above - value) / w.sum()
+    terms[negative] = v * (below - value) / v.sum()
+    return Estimate(value, _error(terms, unit))
 
 
-def _square_sum(terms: Array, groups: Rows | None, of: NDArray[np.bool_]) -> float:
-    """Return the sum over groups of the squared sum of their terms; `of` selects them."""
-    sums = terms if groups is None else np.bincount(groups[of], weights=terms)
-    return float(np.sum(sums**2))
+def _error(terms: Array, unit: Rows | None) -> float:
+    """Return the error of the sum of (N,) terms of mean zero; those of one unit move together."""
+    sums = terms if unit is None else np.bincount(unit, weights=terms)
+    return math.sqrt(float(np.sum(sums**2)))
 
 
 def _share_below(points: Array, others: Array, weights: Array) -> Array:
@@ -273,26 +300,26 @@ def roc(scores: Array, labels: Array, weights: Array, n_points: int = 100) -> Cu
 
 
 def jensen_shannon(
-    calibrated: Array, labels: Array, weights: Array, groups: Rows | None = None
+    calibrated: Array, labels: Array, weights: Array, unit: Rows | None = None
 ) -> Estimate:
-    """Return the JSD in bits from calibrated (N,) probabilities of label 1; groups as in `auc`."""
+    """Return the JSD in bits from calibrated (N,) probabilities of label 1; units as in `auc`."""
     # No certainty beyond 1%, which few samples could bear out.
     c = np.clip(calibrated, 0.01, 0.99)
-    value, variance = 0.0, 0.0
+    value, parts = 0.0, np.empty(len(c))
     for label, terms in ((1.0, np.log2(2 * c)), (0.0, np.log2(2 * (1 - c)))):
         of = labels == label
         w, t = weights[of], terms[of]
         mean = float(w @ t / w.sum())
         value += mean / 2
-        variance += _square_sum(w * (t - mean), groups, of) / float(w.sum()) ** 2 / 4
-    return Estimate(value, math.sqrt(variance))
+        parts[of] = w * (t - mean) / w.sum() / 2
+    return Estimate(value, _error(parts, unit))
 
 
 def partition(keys: Rows, n_parts: int, generator: np.random.Generator) -> Rows:
     """Deal (N,) rows into parts of nearly equal size; rows with the same key share one.
 
     Args:
-        keys: numbers of the groups, from 0 without gaps.
+        keys: numbers of the units, from 0 without gaps.
         n_parts: how many.
         generator: of the order in which groups are dealt.
 

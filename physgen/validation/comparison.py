@@ -18,6 +18,7 @@ from physgen.systems.base import HasExact, HasFeatures, HasReference, HasUnits, 
 
 if TYPE_CHECKING:
     from physgen.validation.features import Embedded
+    from physgen.validation.independence import Selection
 
 Role = Literal["generated", "truth", "floor", "baseline"]
 BLOCK = 8192
@@ -62,6 +63,7 @@ class Comparison:
             closest first.
         groups: (N,) group keys of the rows of a sample (candidates of one collision share one), by
             role; a sample that is not there has rows that stand alone. No two samples share a key.
+        paired: the samples whose row i was drawn at the condition of row i of the truth.
         seed: of all resampling and of the judges.
     """
 
@@ -74,6 +76,7 @@ class Comparison:
     corrected: bool = False
     held_out: Mapping[str, HeldOut] = field(default_factory=dict)
     groups: Mapping[Role, NDArray[np.int64]] = field(default_factory=dict)
+    paired: frozenset[Role] = frozenset()
     seed: int = 0
 
     def batch(self, role: Role) -> Batch | None:
@@ -113,6 +116,17 @@ class Comparison:
                 "data set, or leave the metric out"
             )
         return self.measured["truth"]
+
+    @cached_property
+    def selected(self) -> dict[Role, Selection]:
+        """The rows of every sample that scores of whole samples count; computed once.
+
+        Raises:
+            TooFewIndependent: as `physgen.validation.independence.select` says.
+        """
+        from physgen.validation.independence import select  # It looks at comparisons itself.
+
+        return select(self)
 
     @cached_property
     def embedded(self) -> Embedded:
@@ -176,6 +190,11 @@ class Measured:
     weight: NDArray[float64] | None
     chain: NDArray[np.int64] | None
     group: NDArray[np.int64] | None = None
+
+    @property
+    def n(self) -> int:
+        """How many samples there are."""
+        return len(next(iter(self.values.values())))
 
     @property
     def scalars(self) -> dict[str, NDArray[float64]]:

@@ -21,12 +21,14 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.validation.classes import ADVICE, share_rows
-from physgen.validation.comparison import Comparison
-from physgen.validation.halving import halved
+from physgen.validation.comparison import Comparison, Role
+from physgen.validation.features import Embedded
+from physgen.validation.halving import Halved, apart, halved
 from physgen.validation.neighbours import CHUNK, squared_distances
 from physgen.validation.scorecard import Row, at_least, beside
 
 Array = NDArray[float64]
+Rows = NDArray[np.int64]
 
 COLLAPSED = 0.5
 """Coverage below this share of its ceiling is said to be a collapse."""
@@ -55,11 +57,7 @@ class Coverage:
             InputError: as `physgen.validation.features.embed` says.
         """
         embedded = comparison.embedded.first(self.n)
-        truth = embedded.values["truth"]
-        found = {
-            role: halved(self._statistic, (truth, values), seed=comparison.seed)
-            for role, values in embedded.others.items()
-        }
+        found = {role: self._scores(embedded, role, comparison.seed) for role in embedded.others}
         (value, error), (density, density_error) = (
             (
                 {role: float(halves.value[i]) for role, halves in found.items()},
@@ -100,19 +98,30 @@ class Coverage:
             rows += share_rows(comparison.embedded, self.minimum_share)
         return rows
 
-    def _statistic(self, truth: Array, generated: Array) -> Array:
-        return np.array(coverage(truth, generated, self.k))
+    def _scores(self, embedded: Embedded, role: Role, seed: int) -> Halved:
+        truth, ours = embedded.values["truth"], embedded.values[role]
+        unit, others = units = embedded.unit["truth"], embedded.unit[role]
+
+        def statistic(i: Rows, j: Rows) -> Array:
+            return np.array(coverage(truth[i], ours[j], self.k, (unit[i], others[j])))
+
+        return halved(statistic, (np.arange(len(truth)), np.arange(len(ours))), units, seed=seed)
 
 
-def coverage(truth: Array, generated: Array, k: int) -> tuple[float, float]:
-    """Return coverage and density of (M, F) rows in the balls of (N, F) true ones, k < N."""
+def coverage(
+    truth: Array, generated: Array, k: int, units: tuple[Rows, Rows] | None = None
+) -> tuple[float, float]:
+    """Return coverage and density of (M, F) rows in the balls of (N, F) true ones, k < N.
+
+    Rows that share a number of `units`, (N,) and (M,), are not compared.
+    """
+    unit, others = units or apart(len(truth), len(generated))
     covered, inside = 0, 0
     for start in range(0, len(truth), CHUNK):
-        centres = truth[start : start + CHUNK]
-        mine = squared_distances(centres, truth)
-        mine[np.arange(len(mine)), start + np.arange(len(mine))] = np.inf
-        radii = np.partition(mine, k - 1, axis=1)[:, k - 1 : k]
-        within = squared_distances(centres, generated) <= radii
+        centres, mine = truth[start : start + CHUNK], unit[start : start + CHUNK, None]
+        squares = np.where(mine == unit, np.inf, squared_distances(centres, truth))
+        radii = np.partition(squares, k - 1, axis=1)[:, k - 1 : k]
+        within = (squared_distances(centres, generated) <= radii) & (mine != others)
         covered += int(within.any(1).sum())
         inside += int(within.sum())
     return covered / len(truth), inside / (k * len(generated))

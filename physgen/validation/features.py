@@ -5,8 +5,7 @@ trained on them (`physgen.validation.recogniser`); any other through its own fea
 each standardised on the truth. All are scaled by one number, so that the truth has mean 0 and a
 total variance of 1: a squared distance of 0.05 is 5% of the truth's variance.
 
-Rows are independent: one of each group (candidates of one collision), and every (2 tau_int)-th of a
-Markov chain, tau_int being the longest of the observables'. All samples are cut to the same number.
+Rows are those that `physgen.validation.independence` counts; all samples are cut to one number.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from physgen.errors import FormatError, InputError
 from physgen.systems.base import HasLabels, System
 from physgen.validation.comparison import Comparison, Role
 from physgen.validation.judges import standardised
-from physgen.validation.means import estimate
 from physgen.validation.recogniser import N_FEATURES, N_LABELLED, Labelled, trained
 
 Array = NDArray[float64]
@@ -39,14 +37,17 @@ class Embedded:
 
     Attributes:
         values: (n, F) by role, with the same n for all.
+        unit: (n,) by role: rows that share a number are not independent.
         probabilities: (n, K) of the classes, where there are classes.
-        exchangeable: whether labels may be permuted: no two rows are of one chain, and none was
-            chosen from a group.
+        paired: the samples that share the units of the truth, row by row.
+        exchangeable: whether the labels of rows, or of the two rows of a pair, may be permuted.
         note: what the features are.
     """
 
     values: Mapping[Role, Array]
+    unit: Mapping[Role, NDArray[np.int64]]
     probabilities: Mapping[Role, Array] | None
+    paired: frozenset[Role]
     exchangeable: bool
     note: str
 
@@ -61,6 +62,7 @@ class Embedded:
         return replace(
             self,
             values={role: values[:n] for role, values in self.values.items()},
+            unit={role: unit[:n] for role, unit in self.unit.items()},
             probabilities=None if shares is None else {r: p[:n] for r, p in shares.items()},
         )
 
@@ -85,29 +87,49 @@ def embed(comparison: Comparison) -> Embedded:
             "this metric needs a sample of the truth, which this system cannot make: give a data "
             "set, or leave the metric out"
         )
-    rows = {role: _independent(comparison, role) for role in comparison.measured}
-    n = min(len(chosen) for chosen in rows.values())
+    for role, measured in comparison.measured.items():
+        if measured.weight is not None:
+            raise InputError(
+                f"the {role} sample is weighted, and scores of features know no weights: leave the "
+                "metric out, or unweight the sample"
+            )
+    n = min(len(selected.rows) for selected in comparison.selected.values())
     if n < FEWEST:
         raise InputError(
             f"{n} independent samples are too few for a score of features: give at least {FEWEST}"
         )
     generator = np.random.default_rng(comparison.seed)
     # Not the first of a long chain, nor of a file that is sorted.
-    rows = {role: generator.permutation(chosen)[:n] for role, chosen in rows.items()}
-    chains = [m.chain for m in comparison.measured.values() if m.chain is not None]
-    exchangeable = all(len(np.unique(chain)) == len(chain) for chain in chains)
-    exchangeable = exchangeable and not comparison.groups
-    samples = {r: b[torch.from_numpy(rows[r])] for r, b in comparison.samples.items()}
+    order = {r: generator.permutation(len(s.rows))[:n] for r, s in comparison.selected.items()}
+    order |= dict.fromkeys(comparison.paired, order["truth"])
+    chosen = {role: s[order[role]] for role, s in comparison.selected.items()}
+    samples = {r: b[torch.from_numpy(chosen[r].rows)] for r, b in comparison.samples.items()}
     labelled = _labelled(comparison.system)
     if labelled is not None:
-        return _recognised(comparison, labelled, samples, exchangeable)
+        values, shares, note = _recognised(comparison, labelled, samples)
+    else:
+        values, note = _standardised(comparison, samples, n)
+        shares = None
+    return Embedded(
+        values,
+        {role: selected.unit for role, selected in chosen.items()},
+        shares,
+        comparison.paired,
+        all(selected.alone for selected in chosen.values()),
+        note,
+    )
+
+
+def _standardised(
+    comparison: Comparison, samples: Mapping[Role, Batch], n: int
+) -> tuple[dict[Role, Array], str]:
+    """Return the system's own features of high level, and what they are."""
     columns = [comparison.features(batch, "high") for batch in samples.values()]
     truth = list(samples).index("truth")
     scaled = standardised(np.concatenate(columns), np.arange(truth * n, (truth + 1) * n))
     parts = np.split(scaled.astype(float64), len(samples))
     values = _normalised(dict(zip(samples, parts, strict=True)))
-    note = f"{scaled.shape[1]} features of high level, {n} rows of each sample"
-    return Embedded(values, None, exchangeable, note)
+    return values, f"{scaled.shape[1]} features of high level, {n} rows of each sample"
 
 
 def _labelled(system: System) -> tuple[Tensor, Tensor] | None:
@@ -124,9 +146,8 @@ def _recognised(
     comparison: Comparison,
     labelled: tuple[Tensor, Tensor],
     samples: Mapping[Role, Batch],
-    exchangeable: bool,
-) -> Embedded:
-    """Return the features of the classifier of a system with labelled samples."""
+) -> tuple[dict[Role, Array], dict[Role, Array], str]:
+    """Return the features of the classifier of labelled samples, its probabilities, and a note."""
     compared = [b.x for role in ("truth", "floor") if (b := comparison.batch(role)) is not None]
     network = trained(Labelled.apart_from(labelled, compared))
     note = (
@@ -142,28 +163,7 @@ def _recognised(
             note += f"; {holes} {role} samples hold values that are not finite, taken for 0"
         features, shares = network.look(x.nan_to_num(0.0, 0.0, 0.0))
         values[role], probabilities[role] = features.numpy(), shares.numpy()
-    return Embedded(_normalised(values), probabilities, exchangeable, note)
-
-
-def _independent(comparison: Comparison, role: Role) -> NDArray[np.int64]:
-    """Return the numbers of rows that may be taken for independent."""
-    measured = comparison.measured[role]
-    if measured.weight is not None:
-        raise InputError(
-            f"the {role} sample is weighted, and scores of features know no weights: leave the "
-            "metric out, or unweight the sample"
-        )
-    groups = comparison.groups.get(role)
-    if groups is not None:
-        # Any one of each: the first may be special, as leading candidates are.
-        order = np.random.default_rng(comparison.seed).permutation(len(groups))
-        return np.sort(order[np.unique(groups[order], return_index=True)[1]])
-    n = len(next(iter(measured.values.values())))
-    if measured.chain is None:
-        return np.arange(n)
-    taus = [estimate(comparison, measured, name).tau_int for name in measured.scalars]
-    thin = max(1, round(2 * max(taus, default=0.5)))
-    return np.argsort(measured.chain, kind="stable")[::thin]
+    return _normalised(values), probabilities, note
 
 
 def _normalised(values: Mapping[Role, Array]) -> dict[Role, Array]:

@@ -49,7 +49,12 @@ class Frechet:
         embedded = comparison.embedded
         truth, ours = embedded.values["truth"], embedded.values["generated"]
         found = {
-            role: halved(_distance, (truth, values), seed=comparison.seed)
+            role: halved(
+                _distance,
+                (truth, values),
+                (embedded.unit["truth"], embedded.unit[role]),
+                seed=comparison.seed,
+            )
             for role, values in embedded.others.items()
         }
         value = {role: float(halves.value[0]) for role, halves in found.items()}

@@ -11,13 +11,15 @@ Where the bias is b / n to leading order, as for distances of fitted moments,
 
     2 T(n) - mean T(n/2)
 
-is free of it.
+is free of it. Rows that are not independent (a stretch of a Markov chain, a pair drawn at one
+condition) stay in one half.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy import float64
@@ -42,24 +44,50 @@ class Halved:
 
 
 def halved(
-    statistic: Callable[..., Array], samples: Sequence[Array], *, seed: int, pairs: int = 10
+    statistic: Callable[..., Array],
+    samples: Sequence[NDArray[Any]],
+    units: Sequence[NDArray[np.int64]] | None = None,
+    *,
+    seed: int,
+    pairs: int = 10,
 ) -> Halved:
     """Return `statistic(*samples)` with its error, from `pairs` divisions of all samples in two.
 
     Args:
-        statistic: takes arrays (n, ...) of independent rows and returns (k,) numbers.
+        statistic: takes arrays (n, ...) of rows and returns (k,) numbers.
         samples: what it takes.
+        units: (n,) numbers of what stays together, also across samples; `None` is no two rows.
         seed: of the divisions.
         pairs: how many divisions; each gives two halves.
     """
     generator = np.random.default_rng(seed)
     value = statistic(*samples)
+    numbers = apart(*map(len, samples)) if units is None else units
     parts = []
     for _ in range(pairs):
-        cuts = [np.array_split(generator.permutation(len(s)), 2) for s in samples]
-        for half in range(2):
-            rows = (cut[half] for cut in cuts)
-            parts.append(statistic(*(s[r] for s, r in zip(samples, rows, strict=True))))
+        first = _division(numbers, generator)
+        for half in (first, [~rows for rows in first]):
+            parts.append(statistic(*(s[rows] for s, rows in zip(samples, half, strict=True))))
     # Halves of one division are not independent: their mean is nearly fixed, the spread is not.
     found = np.stack(parts)
     return Halved(value, found.std(0, ddof=1), 2 * value - found.mean(0))
+
+
+def apart(*lengths: int) -> list[NDArray[np.int64]]:
+    """Return unit numbers of samples of so many rows, no two of which belong together."""
+    return np.split(np.arange(sum(lengths)), np.cumsum(lengths)[:-1])
+
+
+def _division(
+    units: Sequence[NDArray[np.int64]], generator: np.random.Generator
+) -> list[NDArray[np.bool_]]:
+    """Return which rows are in the first half: half of the units of each sample."""
+    ends = np.cumsum([len(unit) for unit in units])[:-1]
+    numbers, inverse = np.unique(np.concatenate(units), return_inverse=True)
+    undecided = np.ones(len(numbers), dtype=bool)
+    first = np.zeros(len(numbers), dtype=bool)
+    for part in np.split(inverse, ends):
+        fresh = generator.permutation(np.unique(part[undecided[part]]))
+        first[fresh[: -(-len(fresh) // 2)]] = True
+        undecided[fresh] = False
+    return np.split(first[inverse], ends)

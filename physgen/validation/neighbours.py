@@ -6,9 +6,11 @@ Oquab, arXiv 1610.06545), is
     A = mean over both samples of [the nearest other row belongs to the same sample],
 
 1/2 where the distributions agree, 1 where they lie apart, and 0 where every generated row is a copy
-of a true one. Of rows that are equally near one is drawn. Given all positions, labels are
-exchangeable if the distributions agree: permuting them gives p-value and error without new
-distances (Schilling 1986).
+of a true one. Of rows that are equally near one is drawn; rows of one unit (a stretch of a Markov
+chain, a pair drawn at one condition) are no neighbours. Given all positions, labels are
+exchangeable if the distributions agree, those of pairs within each: permuting them gives p-value
+and error without new distances (Schilling 1986). Where they are not, the error is that of random
+halves.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.validation.comparison import Comparison
+from physgen.validation.halving import apart, halved
 from physgen.validation.scorecard import Row, beside, within
 
 Array = NDArray[float64]
+Rows = NDArray[np.int64]
 
 CHUNK = 1024
 """Rows whose distances to all others are held at once."""
@@ -51,7 +55,15 @@ class NearestNeighbour:
         embedded = comparison.embedded.first(self.n)
         truth = embedded.values["truth"]
         found = {
-            role: two_sample(truth, values, self.permutations, comparison.seed)
+            role: two_sample(
+                truth,
+                values,
+                self.permutations,
+                comparison.seed,
+                units=(embedded.unit["truth"], embedded.unit[role]),
+                exchangeable=embedded.exchangeable,
+                paired=role in embedded.paired,
+            )
             for role, values in embedded.others.items()
         }
         ours = found["generated"]
@@ -65,7 +77,7 @@ class NearestNeighbour:
                 exact_error=0.0,
                 exact_source="exact",
                 pull=(ours.accuracy - 0.5) / ours.error if ours.error > 0 else None,
-                p_value=ours.p_value if embedded.exchangeable else None,
+                p_value=ours.p_value,
                 tolerance=self.tolerance,
                 verdict=within(ours.accuracy - 0.5, ours.error, self.tolerance),
                 note=f"{len(truth)} rows of each sample: of true ones {ours.first:.2f}, of "
@@ -82,45 +94,82 @@ class TwoSample:
         accuracy: of both.
         first, second: of the rows of either sample.
         error: of `accuracy`.
-        p_value: two-sided, by permutation of labels.
+        p_value: two-sided, by permutation of labels; `None` where they are not exchangeable.
     """
 
     accuracy: float
     first: float
     second: float
     error: float
-    p_value: float
+    p_value: float | None
 
 
-def two_sample(a: Array, b: Array, n_permutations: int, seed: int) -> TwoSample:
-    """Return the leave-one-out accuracy on (N, F) and (M, F) rows."""
+def two_sample(
+    a: Array,
+    b: Array,
+    n_permutations: int,
+    seed: int,
+    *,
+    units: tuple[Rows, Rows] | None = None,
+    exchangeable: bool = True,
+    paired: bool = False,
+) -> TwoSample:
+    """Return the leave-one-unit-out accuracy on (N, F) and (M, F) rows.
+
+    Args:
+        a, b: features.
+        n_permutations: of the labels.
+        seed: of permutations, of divisions, and of the choice between equally near rows.
+        units: (N,) and (M,); rows that share a number are no neighbours. `None` is no two rows.
+        exchangeable: whether labels of rows, or of the rows of a pair, may be permuted.
+        paired: whether rows i of both are a pair.
+    """
     generator = np.random.default_rng(seed)
-    nearest = neighbours(np.concatenate([a, b]), generator)
+    points = np.concatenate([a, b])
+    unit = np.concatenate(units or apart(len(a), len(b)))
+    nearest = neighbours(points, generator, unit)
     labels = np.repeat([True, False], [len(a), len(b)])
     same = labels[nearest] == labels
     accuracy = float(same.mean())
-    orders = generator.permuted(np.tile(labels, (n_permutations, 1)), axis=1)
+    first, second = float(same[: len(a)].mean()), float(same[len(a) :].mean())
+    if not exchangeable:
+
+        def statistic(*halves: Rows) -> Array:
+            rows = np.concatenate(halves)
+            found = labels[rows]
+            return np.array(
+                [(found[neighbours(points[rows], generator, unit[rows])] == found).mean()]
+            )
+
+        samples = np.split(np.arange(len(points)), [len(a)])
+        error = halved(statistic, samples, units, seed=seed, pairs=5).error[0]
+        return TwoSample(accuracy, first, second, float(error), None)
+    if paired:
+        swapped = generator.integers(0, 2, (n_permutations, len(a)), dtype=bool)
+        orders = np.tile(swapped, 2) ^ labels
+    else:
+        orders = generator.permuted(np.tile(labels, (n_permutations, 1)), axis=1)
     null = (orders[:, nearest] == orders).mean(1)
     reached = np.abs(null - null.mean()) >= abs(accuracy - null.mean()) * (1 - 1e-12)
     # The spread of the null, less where nearly all neighbours are of one kind.
     shrink = 2 * math.sqrt(accuracy * (1 - accuracy))
-    return TwoSample(
-        accuracy,
-        float(same[: len(a)].mean()),
-        float(same[len(a) :].mean()),
-        float(null.std()) * shrink,
-        (int(reached.sum()) + 1) / (n_permutations + 1),
-    )
+    p_value = (int(reached.sum()) + 1) / (n_permutations + 1)
+    return TwoSample(accuracy, first, second, float(null.std()) * shrink, p_value)
 
 
-def neighbours(points: Array, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Return (N,), the number of the other row that is nearest; one of several, drawn at random."""
+def neighbours(
+    points: Array, generator: np.random.Generator, unit: Rows | None = None
+) -> NDArray[np.int64]:
+    """Return (N,), the number of the other row that is nearest; one of several, drawn at random.
+
+    Rows that share a (N,) unit number are no neighbours.
+    """
+    unit = np.arange(len(points)) if unit is None else unit
     scale = _EQUAL * float((points**2).sum(1).max())
     found = np.empty(len(points), dtype=np.int64)
     for start in range(0, len(points), CHUNK):
         squares = squared_distances(points[start : start + CHUNK], points)
-        mine = np.arange(len(squares))
-        squares[mine, start + mine] = np.inf
+        squares[unit[start : start + CHUNK, None] == unit] = np.inf
         equal = squares <= squares.min(1, keepdims=True) + scale
         found[start : start + CHUNK] = equal.argmax(1)
         for row in np.flatnonzero(equal.sum(1) > 1):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from physgen.errors import FormatError, printable
+from physgen.errors import FormatError, TooFewIndependent, printable
 from physgen.html import html_table
 from physgen.io.documents import parse_json
 
@@ -207,11 +207,22 @@ def judge(
     *,
     provenance: Mapping[str, Any] | None = None,
 ) -> Scorecard:
-    """Ask every metric, and judge what only the whole card can."""
-    rows = [row for metric in metrics for row in metric.rows(comparison)]
+    """Ask every metric, and judge what only the whole card can.
+
+    A metric that needs more independent samples than there are gives no number, and says so.
+    """
+    rows = [row for metric in metrics for row in _rows(metric, comparison)]
     if comparison.corrected:
         rows = judge_family(rows)
     return Scorecard(rows=tuple(rows), provenance=dict(provenance or {}))
+
+
+def _rows(metric: Metric, comparison: Comparison) -> list[Row]:
+    try:
+        return metric.rows(comparison)
+    except TooFewIndependent as error:
+        name = type(metric).__name__
+        return [Row(name=name, metric=name, value=None, concern=str(error))]
 
 
 def judge_family(rows: Iterable[Row]) -> list[Row]:

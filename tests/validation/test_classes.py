@@ -7,6 +7,7 @@ from physgen.errors import InputError
 from physgen.validation import curves
 from physgen.validation.classes import inception_score, share_rows
 from physgen.validation.features import Embedded
+from physgen.validation.halving import apart
 from physgen.validation.scorecard import Scorecard
 
 
@@ -16,7 +17,8 @@ def embedded(generated, n=500, seed=0):
     shares = {"truth": np.full(5, 0.2), "floor": np.full(5, 0.2), "generated": generated}
     probabilities = {r: np.eye(5)[generator.choice(5, n, p=share)] for r, share in shares.items()}
     values = {role: generator.normal(size=(n, 2)) for role in shares}
-    return Embedded(values, probabilities, True, "")
+    unit = dict(zip(shares, apart(n, n, n), strict=True))
+    return Embedded(values, unit, probabilities, frozenset(), True, "")
 
 
 def test_inception_score_in_closed_form():
@@ -68,4 +70,4 @@ def test_shares_are_drawn():
 
 def test_without_classes():
     with pytest.raises(InputError, match="no labelled samples"):
-        share_rows(Embedded({}, None, True, ""), None)
+        share_rows(Embedded({}, {}, None, frozenset(), True, ""), None)

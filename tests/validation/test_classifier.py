@@ -130,7 +130,7 @@ def test_groups_are_not_split_between_the_parts_of_a_judge(folds):
 
 def test_the_error_of_groups_matches_repetition():
     generator = np.random.default_rng(8)
-    labels, keys = np.repeat([1.0, 0.0], 200), np.tile(np.repeat(np.arange(40), 5), 2)
+    labels, keys = np.repeat([1.0, 0.0], 200), np.repeat(np.arange(80), 5)
     found = []
     for _ in range(300):
         score = np.repeat(generator.normal(size=80), 5) + 0.8 * labels

@@ -123,12 +123,17 @@ def test_images_without_labels_are_seen_by_their_observables():
 def test_rows_are_independent_and_equally_many():
     groups = np.arange(300) // 3
     grouped = compare(draw(300, 3), groups={"truth": groups}).embedded
-    assert {len(values) for values in grouped.values.values()} == {100}
-    assert len(np.unique(grouped.values["truth"], axis=0)) == 100
-    slow = Batch(x=draw(100, 3).x.repeat_interleave(10, 0), chain=torch.zeros(1000))
+    assert not grouped.exchangeable
+    assert {role: len(np.unique(unit)) for role, unit in grouped.unit.items()} == {
+        "generated": 300,
+        "truth": 100,
+        "floor": 300,
+    }
+    slow = Batch(x=draw(200, 3).x.repeat_interleave(10, 0), chain=torch.zeros(2000))
     chained = compare(slow).embedded
     assert not chained.exchangeable
-    assert len(chained.values["truth"]) < 200
+    assert {len(values) for values in chained.values.values()} == {len(chained.unit["generated"])}
+    assert 100 < len(chained.values["truth"]) < 200
     assert Frechet().rows(compare(slow))[0].p_value is None
     single = compare(draw(100, 3).replace(chain=torch.arange(100))).embedded
     assert single.exchangeable

@@ -1,0 +1,104 @@
+"""Which rows of samples may be counted, and which of them hang together.
+
+Scores of whole samples (classifiers, nearest neighbours, kernels, distances of moments) take rows
+for independent. Not independent are
+
+- the rows of one Markov chain: a chain is thinned to 2 tau_int of its slowest observable and cut
+  into units of `LENGTH` such rows, of which the first is left out, so that units are 4 tau_int
+  apart, and what little dependence is left stays within a unit;
+- the rows of one group (candidates of one collision), which are a unit;
+- the two rows of a pair, drawn at one and the same condition, which are a unit as well.
+
+Units train or test a judge as wholes, are resampled as wholes, and the rows of one unit are not
+compared with each other: a configuration that a chain repeats would otherwise find itself again,
+in the test of a judge that learned it by heart or as its own nearest neighbour (the window of
+Theiler, Phys. Rev. A 34 (1986) 2427).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from physgen.errors import TooFewIndependent
+from physgen.validation.comparison import Comparison, Role
+from physgen.validation.means import estimate
+
+Rows = NDArray[np.int64]
+
+LENGTH = 5
+"""Rows of a thinned chain to a unit: 10 tau_int."""
+
+FEWEST = 20
+"""Units of each sample without which no score is worth its name."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The rows of one sample that are counted.
+
+    Attributes:
+        rows: (n,), their numbers.
+        unit: (n,), equal for rows that are not independent; no two samples have one in common,
+            unless they are paired.
+        alone: whether every row is its own unit, so that all are exchangeable with others.
+    """
+
+    rows: Rows
+    unit: Rows
+    alone: bool
+
+    def __getitem__(self, chosen: Rows) -> Selection:
+        return Selection(self.rows[chosen], self.unit[chosen], self.alone)
+
+
+def select(comparison: Comparison) -> dict[Role, Selection]:
+    """Return the rows of all samples that are counted.
+
+    Raises:
+        TooFewIndependent: a sample of Markov chains has less than `FEWEST` units.
+    """
+    found: dict[Role, Selection] = {}
+    begin = 0
+    for role, measured in comparison.measured.items():
+        if role in comparison.paired:
+            continue
+        rows = np.arange(measured.n)
+        if measured.chain is not None:
+            rows, keys = _of_chains(comparison, role, measured.chain)
+        else:
+            keys = rows if measured.group is None else measured.group
+        _, first, unit = np.unique(keys, return_index=True, return_inverse=True)
+        found[role] = Selection(rows, begin + unit.astype(np.int64), len(first) == len(rows))
+        begin += len(first)
+    return found | dict.fromkeys(comparison.paired, found["truth"])
+
+
+def _of_chains(comparison: Comparison, role: Role, chain: Rows) -> tuple[Rows, Rows]:
+    """Return the rows that are kept of Markov chains, and the keys of their units."""
+    measured = comparison.measured[role]
+    times = {name: estimate(comparison, measured, name).tau_int for name in measured.scalars}
+    slowest = max(times, key=lambda name: times[name], default="")
+    tau = times.get(slowest, 0.5)
+    step = max(1, round(2 * tau))
+    order = np.argsort(chain, kind="stable")
+    begins = np.unique(chain[order], return_index=True)[1]
+    lengths = np.diff(np.append(begins, len(order)))
+    place = np.arange(len(order)) - np.repeat(begins, lengths)
+    row, within = place // step, place % step
+    # Chains too short to be cut are units as they are.
+    cut = np.repeat(-(-lengths // step) >= 2 * LENGTH, lengths)
+    kept = (within == 0) & ~(cut & (row > 0) & (row % LENGTH == 0))
+    number = np.repeat(np.arange(len(begins)), lengths)
+    key = number * (len(order) + 1) + np.where(cut, row // LENGTH, 0)
+    units = len(np.unique(key[kept]))
+    if units < FEWEST:
+        raise TooFewIndependent(
+            f"no score without independent samples: the Markov chains of the {role} sample "
+            f"({len(order)} rows in {len(begins)}, tau_int {tau:.2g} of {slowest!r}) hold {units} "
+            f"stretches of {2 * LENGTH} tau_int, and {FEWEST} are the fewest; run longer chains, "
+            "or more of them"
+        )
+    return order[kept], key[kept]
