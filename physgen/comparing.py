@@ -108,7 +108,7 @@ def check_comparable(recipes: Sequence[Recipe]) -> None:
 def families(plan: Plan, runs: Sequence[Run], left_out: Mapping[str, str]) -> Families:
     """Gather what the page shows of scored runs, and of recipes that were `left_out`, and why."""
     first = runs[0]
-    truth, _, _ = truth_of(first)
+    truth = truth_of(first).truth
     return Families(
         title=plan.title,
         summary=" ".join(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,6 @@ from physgen.errors import InputError, RecipeError
 from physgen.held_out import held_out
 from physgen.io.inspect import inspect
 from physgen.io.source import Source
-from physgen.io.split import split
-from physgen.io.stream import Stream
 from physgen.isolation import global_generators
 from physgen.recipe import Recipe, read
 from physgen.registry import Component, build
@@ -32,9 +30,7 @@ from physgen.validation.comparison import Comparison, HeldOut, Role
 from physgen.validation.ensemble import analyse
 from physgen.validation.likelihood import Likelihood
 from physgen.validation.scorecard import Metric, Scorecard, judge
-
-TRUTH_SEED = 1_000_003
-"""Far from the seeds that users give to training data."""
+from physgen.validation.sources import SEED, side_by_side, two_samples
 
 RECIPES = {
     "CaloChallenge HDF5": "calo-flow",
@@ -49,9 +45,13 @@ PROPOSALS = 4096
 def compare(run: Run, surrogate: Surrogate) -> Comparison:
     """Draw samples of a surrogate and set them beside truth, more truth, and the baseline."""
     recipe, system = run.recipe, run.system
-    truth, floor, groups = truth_of(run)
+    found = truth_of(run)
+    truth, floor, paired = found.truth, found.floor, found.paired
     n = recipe.sampling.n if truth is None else len(truth)
     condition = None if truth is None else truth.condition
+    baseline = _baseline(run, n, condition)
+    if baseline is not None and condition is not None:
+        paired |= {"baseline"}
     device = choose_device(recipe.engine.device)
     surrogate = copy.deepcopy(surrogate).to(device)
     generator = torch.Generator(device=device).manual_seed(recipe.sampling.seed)
@@ -60,16 +60,21 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
         generated=Batch(torch.empty(0)),
         truth=truth,
         floor=floor,
-        baseline=_baseline(run, n, condition),
+        baseline=baseline,
         held_out=_held_out(recipe, surrogate, truth, floor),
-        groups=groups,
+        groups=found.groups,
+        paired=paired,
         seed=recipe.sampling.seed,
     )
     if recipe.sampling.correction == "none":
-        if condition is not None:
-            condition = condition.to(device=device, dtype=surrogate.dtype)
-        generated = surrogate.sample(n, condition, generator=generator)
-        return replace(comparison, generated=generated.to("cpu"))
+        if condition is None or truth is None:
+            generated = surrogate.sample(n, generator=generator).to("cpu")
+            return replace(comparison, generated=generated)
+        condition = condition.to(device=device, dtype=surrogate.dtype)
+        generated = surrogate.sample(n, condition, generator=generator).to("cpu")
+        # Conditions count as often as they do in the truth.
+        generated = generated.replace(weight=truth.weight)
+        return replace(comparison, generated=generated, paired=paired | {"generated"})
     if not isinstance(system, HasAction) or not isinstance(surrogate, HasLogWeight):
         raise RecipeError(
             "sampling.correction: independence-metropolis needs a surrogate that knows its density "
@@ -116,25 +121,27 @@ def score_files(
     """Set the samples of one file beside those of another; no surrogate is needed.
 
     The truth is cut in two halves, the second of which gives the floor; as many generated samples
-    are used. The metrics are those of the recipe `name`, without the limits that it sets to its own
-    surrogate, unless `overrides` state metrics.
+    are used. Rows that follow one another are Markov chains; files at the same conditions, row by
+    row, are paired (`physgen.validation.sources`). The metrics are those of the recipe `name`,
+    without the limits that it sets to its own surrogate, unless `overrides` state metrics.
     """
     recipe = read(name or _recipe_for(truth), overrides)
     system = system_of(recipe)
     true, made = _open(system, truth), _open(system, generated)
-    limit = min(len(made), recipe.sampling.n)
-    first, second, groups = halves(true, limit)
+    made_sample, samples = side_by_side(system, true, made, recipe.sampling.n)
     comparison = Comparison(
         system=system,
-        generated=Stream(made, batch_size=1).sample(len(first)),
-        truth=first,
-        floor=second,
-        groups=groups,
+        generated=made_sample,
+        truth=samples.truth,
+        floor=samples.floor,
+        groups=samples.groups,
+        paired=samples.paired,
         seed=recipe.sampling.seed,
     )
+    used = len(comparison.generated)
     provenance = {
-        "truth": {"file": str(truth), "sha256": true.digest(), "used": 2 * len(first)},
-        "generated": {"file": str(generated), "sha256": made.digest(), "used": len(first)},
+        "truth": {"file": str(truth), "sha256": true.digest(), "used": 2 * used},
+        "generated": {"file": str(generated), "sha256": made.digest(), "used": used},
     }
     stated = "validation.metrics" in overrides
     metrics = metrics_of(recipe) if stated else metrics_for_files(recipe)
@@ -170,74 +177,45 @@ def _recipe_for(path: Path) -> str:
     return RECIPES[found]
 
 
-Groups = dict[Role, NDArray[np.int64]]
-
-
-def halves(source: Source, limit: int) -> tuple[Batch, Batch, Groups]:
-    """Return two disjoint samples of a file of equal size, at most `limit`, as `two_samples` does.
-
-    Rows of one group share a half.
-
-    Raises:
-        InputError: there are too few rows.
-    """
-    parts = split(
-        len(source),
-        keys=source.keys(),
-        fractions=(0.5, 0.5, 0.0),
-        seed=TRUTH_SEED,
-        name=source.name,
-    )
-    return two_samples(source, parts.train, parts.validation, limit)
-
-
-def two_samples(
-    source: Source, truth: NDArray[np.int64], floor: NDArray[np.int64], limit: int
-) -> tuple[Batch, Batch, Groups]:
-    """Draw as many of the rows `truth` as of the rows `floor`, at most `limit`.
-
-    Returns the samples, and the group keys of their rows.
-
-    Raises:
-        InputError: there are too few rows.
-    """
-    n = min(len(truth), len(floor), limit)
-    if n < 2:
-        raise InputError(f"{source.name}: {len(source)} rows are too few for two samples of truth")
-    # Drawn here, not by the stream, so that the keys are those of the rows that were drawn.
-    generator = np.random.default_rng(TRUTH_SEED)
-    first, second = (np.sort(generator.choice(rows, n, replace=False)) for rows in (truth, floor))
-    keys = source.keys()
-    groups: Groups = {} if keys is None else {"truth": keys[first], "floor": keys[second]}
-    return (
-        Stream(source, first, batch_size=1).sample(n),
-        Stream(source, second, batch_size=1).sample(n),
-        groups,
-    )
-
-
 def _open(system: System, path: Path) -> Source:
     if not isinstance(system, HasFiles):
         raise RecipeError(f"{type(system).__name__} has no files to read")
     return system.open(path)
 
 
-def truth_of(run: Run) -> tuple[Batch | None, Batch | None, Groups]:
-    """Two independent samples of the truth of the same size, and their group keys.
+@dataclass(frozen=True)
+class Truth:
+    """Two samples of the truth, if there are any; see `Comparison` for what they are."""
+
+    truth: Batch | None = None
+    floor: Batch | None = None
+    groups: Mapping[Role, NDArray[np.int64]] = field(default_factory=dict)
+    paired: frozenset[Role] = frozenset()
+
+
+def truth_of(run: Run) -> Truth:
+    """Return two independent samples of the truth of the same size, at the same conditions.
 
     The first was never seen in training. The second, which only the floor looks at, are training
-    rows where the data are a file: so the first one can be all that was kept for the test.
+    rows where the data are a file: so the first one can be all that was kept for the test. Their
+    conditions are as near to those of the first as there are any.
     """
     recipe, system = run.recipe, run.system
     if recipe.data is not None and recipe.data.path is not None:
         source = run.source
         if source is None:
             raise RecipeError("the data section names a file that holds no samples")
-        return two_samples(source, run.parts.test, run.parts.train, recipe.sampling.n)
+        n = recipe.sampling.n
+        found = two_samples(source, run.parts.test, run.parts.train, n, matched=True)
+        return Truth(found.truth, found.floor, found.groups, found.paired)
     if not isinstance(system, Simulates):
-        return None, None, {}
-    n, seed = recipe.sampling.n, TRUTH_SEED + 2 * recipe.sampling.seed
-    return system.simulate(n, seed), system.simulate(n, seed + 1), {}
+        return Truth()
+    n, seed = recipe.sampling.n, SEED + 2 * recipe.sampling.seed
+    truth = system.simulate(n, seed)
+    if truth.condition is None:
+        return Truth(truth, system.simulate(n, seed + 1))
+    floor = system.simulate(n, seed + 1, truth.condition)
+    return Truth(truth, floor, paired=frozenset({"floor"}))
 
 
 def _baseline(run: Run, n: int, condition: torch.Tensor | None) -> Batch | None:

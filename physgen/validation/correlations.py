@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from physgen.errors import InputError
 from physgen.validation.comparison import Comparison, Measured, varies
+from physgen.validation.independence import Selection
 from physgen.validation.scorecard import Row, within
 
 Array = NDArray[float64]
@@ -19,7 +20,8 @@ Array = NDArray[float64]
 class Correlations:
     """The largest and the mean difference of the correlation matrices of the observables.
 
-    Only samples in which all observables are defined enter.
+    Only samples in which all observables are defined enter, of chains those that
+    `physgen.validation.independence` counts, whose units are resampled as wholes.
 
     Attributes:
         tolerance: limit on value + 2 sigma of the largest difference.
@@ -38,18 +40,20 @@ class Correlations:
         names = varying(comparison.measured_truth)
         if len(names) < 2:
             return []
-        samples = {role: complete(m, names) for role, m in comparison.measured.items()}
-        groups = {r: complete_groups(m, names) for r, m in comparison.measured.items()}
-        target = correlation_matrix(*samples["truth"])
+        samples = {
+            role: complete(measured, names, comparison.selected[role])
+            for role, measured in comparison.measured.items()
+        }
+        target = samples["truth"].correlations()
         upper = np.triu_indices(len(names), 1)
         roles = [role for role in samples if role != "truth"]
-        found = {r: _differences(correlation_matrix(*samples[r]), target) for r in roles}
+        found = {r: _differences(samples[r].correlations(), target) for r in roles}
         errors = {
-            role: self._errors([(*samples[r], groups[r]) for r in ("truth", role)], comparison.seed)
+            role: self._errors(samples["truth"], samples[role], comparison.seed)
             for role in roles
             if role != "baseline"
         }
-        difference = np.abs(correlation_matrix(*samples["generated"]) - target)[upper]
+        difference = np.abs(samples["generated"].correlations() - target)[upper]
         worst = int(np.argmax(difference))
         notes = (
             f"{names[upper[0][worst]]} with {names[upper[1][worst]]}",
@@ -75,19 +79,35 @@ class Correlations:
             )
         return rows
 
-    def _errors(self, samples: list[tuple[Array, Array, NDArray[np.int64]]], seed: int) -> Array:
-        """Return the errors from resampling whole groups of the two samples."""
+    def _errors(self, first: Complete, second: Complete, seed: int) -> Array:
+        """Return the errors from resampling whole units of the two samples."""
         generator = np.random.default_rng(seed)
+        n_units = int(max(first.unit.max(), second.unit.max())) + 1
         parts = []
         for _ in range(self.resamples):
-            first, second = (
-                correlation_matrix(
-                    values, weight * generator.poisson(1.0, int(group.max()) + 1)[group]
-                )
-                for values, weight, group in samples
-            )
-            parts.append(_differences(first, second))
+            times = generator.poisson(1.0, n_units)
+            parts.append(_differences(first.correlations(times), second.correlations(times)))
         return np.asarray(np.std(parts, axis=0, ddof=1))
+
+
+@dataclass(frozen=True)
+class Complete:
+    """The rows of a sample in which all observables are defined.
+
+    Attributes:
+        values: (N, F).
+        weight: (N,).
+        unit: (N,), numbers of the units.
+    """
+
+    values: Array
+    weight: Array
+    unit: NDArray[np.int64]
+
+    def correlations(self, times: NDArray[np.int64] | None = None) -> Array:
+        """Return the (F, F) correlations, each unit counted as many `times` as is said."""
+        weight = self.weight if times is None else self.weight * times[self.unit]
+        return correlation_matrix(self.values, weight)
 
 
 def varying(measured: Measured) -> list[str]:
@@ -95,22 +115,20 @@ def varying(measured: Measured) -> list[str]:
     return [name for name, value in measured.scalars.items() if varies(value)]
 
 
-def complete(measured: Measured, names: list[str]) -> tuple[Array, Array]:
-    """Return (N, F) values and (N,) weights of the samples in which all `names` are defined."""
-    values = np.stack([measured.values[name] for name in names], axis=1)
+def complete(measured: Measured, names: list[str], selected: Selection | None = None) -> Complete:
+    """Return the rows in which all `names` are defined, of all rows or of those that count.
+
+    Raises:
+        InputError: there are none.
+    """
+    rows = np.arange(measured.n) if selected is None else selected.rows
+    unit = rows if selected is None else selected.unit
+    values = np.stack([measured.values[name][rows] for name in names], axis=1)
     keep = np.isfinite(values).all(1)
     if keep.sum() < 2:
         raise InputError("correlations: no sample has all observables defined")
-    weight = np.ones(len(values)) if measured.weight is None else measured.weight
-    return values[keep], weight[keep]
-
-
-def complete_groups(measured: Measured, names: list[str]) -> NDArray[np.int64]:
-    """Return the numbers of the groups of the rows of `complete`; each its own without groups."""
-    values = np.stack([measured.values[name] for name in names], axis=1)
-    keep = np.asarray(np.isfinite(values).all(1))
-    keys = np.arange(len(keep)) if measured.group is None else measured.group
-    return np.asarray(np.unique(keys[keep], return_inverse=True)[1], dtype=np.int64)
+    weight = np.ones(measured.n) if measured.weight is None else measured.weight
+    return Complete(values[keep], weight[rows][keep], unit[keep])
 
 
 def correlation_matrix(values: Array, weight: Array) -> Array:

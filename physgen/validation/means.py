@@ -3,6 +3,10 @@
 For every row: bias = value - exact, sigma^2 = error^2 + exact_error^2, pull = bias / sigma, and the
 two-sided p-value erfc(|pull| / sqrt 2). Errors are those of the Gamma-method where the samples
 carry chains (`physgen.validation.uncertainty`).
+
+Samples drawn at the conditions of the truth, row by row, are paired with it: what both owe to the
+condition cancels in their difference, and sigma is the error of the mean of the paired differences
+(of a function of means, of the differences of its fluctuations), as in a paired t-test.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from physgen.errors import DomainError, RecipeError, suggest
 from physgen.validation.comparison import Comparison, Measured, Role
 from physgen.validation.mixing import disagrees, mixing
 from physgen.validation.scorecard import Row, within
-from physgen.validation.uncertainty import Estimate, gamma_method
+from physgen.validation.uncertainty import Estimate, Function, gamma_method
 
 UNDEFINED = Estimate(math.nan, math.nan)
 
@@ -74,22 +78,64 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
 
 def estimate(comparison: Comparison, measured: Measured, name: str) -> Estimate:
     """Return an observable's mean or a derived quantity with its error; NaN if undefined."""
-    derived = comparison.system.derived.get(name)
-    columns = (
-        measured.values[name]
-        if derived is None
-        else np.stack([measured.values[mean] for mean in derived.means], axis=1)
-    )
+    columns, function = _columns(comparison, measured, name)
     try:
         return gamma_method(
             columns,
-            function=None if derived is None else derived.function,
+            function=function,
             chain=measured.chain,
             group=measured.group,
             weight=measured.weight,
         )
     except DomainError:
         return UNDEFINED
+
+
+def _columns(
+    comparison: Comparison, measured: Measured, name: str
+) -> tuple[NDArray[float64], Function | None]:
+    """Return the (N, k) columns of an observable or derived quantity, and what it makes of them."""
+    derived = comparison.system.derived.get(name)
+    if derived is None:
+        return measured.values[name][:, None], None
+    return np.stack([measured.values[mean] for mean in derived.means], axis=1), derived.function
+
+
+def _deviation(
+    comparison: Comparison, role: Role, name: str, estimates: Mapping[Role, Estimate]
+) -> float:
+    """Return the error of the difference of a sample's mean or derived quantity to the truth's."""
+    if role not in comparison.paired:
+        return math.hypot(estimates[role].error, estimates["truth"].error)
+    ours, function = _columns(comparison, comparison.measured[role], name)
+    truth, _ = _columns(comparison, comparison.measured["truth"], name)
+    return paired_error(ours, truth, comparison.measured["truth"], function)
+
+
+def paired_error(
+    ours: NDArray[float64],
+    truth: NDArray[float64],
+    of: Measured,
+    function: Function | None = None,
+) -> float:
+    """Return the error of a difference of means, or of functions of means, of paired rows.
+
+    Args:
+        ours, truth: (N, k) columns.
+        of: the truth, whose groups and weights are those of the pairs.
+        function: of the (k,) means of one sample; by default its only mean.
+    """
+    k = ours.shape[1]
+    value = function or (lambda means: float(means[0]))
+    try:
+        return gamma_method(
+            np.concatenate([ours, truth], axis=1),
+            function=lambda means: value(means[:k]) - value(means[k:]),
+            group=of.group,
+            weight=of.weight,
+        ).error
+    except DomainError:
+        return math.nan
 
 
 def _row(
@@ -117,8 +163,11 @@ def _row(
     content |= {"exact": exact, "exact_error": exact_error, "exact_source": source}
     if floor is not None and truth is not None:
         content["floor"] = abs(floor.value - truth.value)
-        content["floor_error"] = math.hypot(floor.error, truth.error)
+        content["floor_error"] = _deviation(comparison, "floor", name, estimates)
     bias, sigma = ours.value - exact, math.hypot(ours.error, exact_error)
+    if source == "truth" and "generated" in comparison.paired:
+        sigma = _deviation(comparison, "generated", name, estimates)
+        content["note"] = "; ".join(filter(None, (content["note"], paired_note(sigma))))
     content["pull"], content["p_value"] = pull(bias, sigma)
     used = [ours, truth] if source == "truth" and truth is not None else [ours]
     if not all(one.converged for one in used):
@@ -129,6 +178,11 @@ def _row(
         if content["verdict"] == "pass" and any(disagrees(one) for one in used):
             content["verdict"] = "info"
     return Row(**content)
+
+
+def paired_note(sigma: float) -> str:
+    """Return what a row says of a pull that is not that of its two errors."""
+    return f"paired with the truth at the same conditions: error of the difference {sigma:.2g}"
 
 
 def pull(bias: float, sigma: float) -> tuple[float, float]:
@@ -161,7 +215,8 @@ def _profile(comparison: Comparison, name: str, tolerance: float | None) -> Row:
     profiles = {r: profile(m, name) for r, m in comparison.measured.items()}
     truth, ours = profiles["truth"], profiles["generated"]
     n_bins = truth.shape[1]
-    bias, sigma = ours[0] - truth[0], np.hypot(ours[1], truth[1])
+    bias = ours[0] - truth[0]
+    sigma = profile_deviation(comparison, "generated", name, profiles)
     pulls = [pull(b, s) for b, s in zip(bias.tolist(), sigma.tolist(), strict=True)]
     # Where neither sample has anything in a bin there is nothing to be off.
     worst = min(range(n_bins), key=lambda i: pulls[i][1])
@@ -169,7 +224,8 @@ def _profile(comparison: Comparison, name: str, tolerance: float | None) -> Row:
     content: dict[str, Any] = {}
     if "floor" in profiles:
         content["floor"] = abs(profiles["floor"][0, worst] - truth[0, worst])
-        content["floor_error"] = math.hypot(profiles["floor"][1, worst], truth[1, worst])
+        floor_sigma = profile_deviation(comparison, "floor", name, profiles)
+        content["floor_error"] = floor_sigma[worst]
     if "baseline" in profiles:
         content["baseline"] = profiles["baseline"][0, worst]
     single = min(pulls[worst][1], 1 - 1e-16)
@@ -186,9 +242,23 @@ def _profile(comparison: Comparison, name: str, tolerance: float | None) -> Row:
         tolerance=limit,
         unit=comparison.unit(name),
         verdict=within(bias[worst], sigma[worst], limit),
-        note="the bin that is farthest off",
+        note="; ".join(
+            ["the bin that is farthest off"]
+            + ([paired_note(sigma[worst])] if "generated" in comparison.paired else [])
+        ),
         **content,
     )
+
+
+def profile_deviation(
+    comparison: Comparison, role: Role, name: str, profiles: Mapping[Role, NDArray[float64]]
+) -> NDArray[float64]:
+    """Return (bins,): errors of the differences of a sample's profile to the truth's."""
+    if role not in comparison.paired:
+        return np.asarray(np.hypot(profiles[role][1], profiles["truth"][1]))
+    truth = comparison.measured["truth"]
+    columns = zip(comparison.measured[role].values[name].T, truth.values[name].T, strict=True)
+    return np.array([paired_error(a[:, None], b[:, None], truth) for a, b in columns])
 
 
 def profile(measured: Measured, name: str) -> NDArray[float64]:

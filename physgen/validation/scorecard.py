@@ -47,7 +47,8 @@ class Row(BaseModel):
             size; for a mean, the difference of the two.
         baseline: the same as `value` for the baseline's samples.
         exact, exact_error, exact_source: what the value should be, and how that is known.
-        pull: (value - exact) / sqrt(error^2 + exact_error^2).
+        pull: (value - exact) / sqrt(error^2 + exact_error^2); of samples that are paired with the
+            truth, over the error of the paired difference, which the note states.
         p_value: of the hypothesis that the samples are perfect, before Holm's correction.
         tolerance: the limit that decides, in `unit`.
         note: what a reader must know besides.

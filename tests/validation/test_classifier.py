@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from toy import Normal
 
-from physgen.batch import Batch, Schema, Variable
+from physgen.batch import Batch
 from physgen.errors import InputError, RecipeError
-from physgen.io.source import ArraySource
-from physgen.scoring import halves, two_samples
 from physgen.validation.classifier import (
     ClassifierTest,
     auc,
@@ -137,22 +135,6 @@ def test_the_error_of_groups_matches_repetition():
         found.append(auc(score, labels, np.ones(400), keys))
     spread = np.std([f.value for f in found])
     assert np.mean([f.error for f in found]) == pytest.approx(spread, rel=0.15)
-
-
-def test_halves_of_a_source_hold_whole_groups_and_their_keys():
-    generator = np.random.default_rng(9)
-    keys = generator.permutation(np.repeat(np.arange(70), 3))
-    batch = Batch(torch.from_numpy(keys[:, None].astype(float)))
-    schema = Schema((1,), (Variable("key"),))
-    source = ArraySource(batch, schema, keys=keys, block=16)
-    first, second, groups = halves(source, 60)
-    assert len(first) == len(second) == 60
-    np.testing.assert_array_equal(first.x[:, 0].numpy(), groups["truth"])
-    np.testing.assert_array_equal(second.x[:, 0].numpy(), groups["floor"])
-    assert not set(groups["truth"]) & set(groups["floor"])
-    assert halves(ArraySource(batch, schema), 60)[2] == {}
-    with pytest.raises(InputError, match="too few for two samples"):
-        two_samples(source, np.arange(100), np.arange(100, 101), 60)
 
 
 @pytest.mark.parametrize("judge", ["neural", "boosted"])

@@ -1,0 +1,187 @@
+"""Samples of truth, more truth and generated, out of files.
+
+Two samples of truth are drawn from one file: at random where rows are independent; whole chains of
+several Markov chains, or the two ends of one. A file whose rows follow one another is a chain, also
+if nobody wrote that down. A file made at the conditions of the truth, row by row, is paired with
+it; then the second sample of truth has the conditions of the first, as nearly as there are any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import zip_longest
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from physgen.batch import Batch
+from physgen.errors import InputError
+from physgen.io.source import Source, blocks
+from physgen.io.split import split
+from physgen.io.stream import Stream
+from physgen.systems.base import System
+from physgen.validation.comparison import Role, evenly, measure
+from physgen.validation.matching import nearest_rows
+from physgen.validation.uncertainty import autocorrelation
+
+Rows = NDArray[np.int64]
+
+SEED = 1_000_003
+"""Of what is drawn; far from the seeds that users give to training data."""
+
+LEAST = 0.1
+"""A lag-1 autocorrelation below it changes errors by less than a tenth."""
+
+SIGMAS = 4.0
+"""Standard deviations, 1/sqrt(n) each, by which it must differ from 0."""
+
+LOOKED_AT = 20_000
+"""Rows of a file that are looked at, from its middle."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a comparison is made of; see `physgen.validation.comparison.Comparison`.
+
+    Attributes:
+        rows: of the file that the truth was drawn from.
+    """
+
+    truth: Batch
+    floor: Batch
+    rows: Rows
+    groups: Mapping[Role, Rows] = field(default_factory=dict)
+    paired: frozenset[Role] = frozenset()
+
+
+def two_samples(
+    source: Source, truth: Rows, floor: Rows, limit: int, *, matched: bool = False
+) -> Samples:
+    """Draw as many of the rows `truth` as of the rows `floor`, at most `limit`.
+
+    Args:
+        source: of both.
+        truth, floor: rows to draw from, none in both.
+        limit: rows of each at most.
+        matched: choose the second sample by the conditions of the first, where rows have conditions
+            and neither weights nor groups.
+
+    Raises:
+        InputError: there are too few rows.
+    """
+    n = min(len(truth), len(floor), limit)
+    if n < 2:
+        raise InputError(f"{source.name}: {len(source)} rows are too few for two samples of truth")
+    # Drawn here, not by the stream, so that the keys are those of the rows that were drawn.
+    generator = np.random.default_rng(SEED)
+    first, second = (np.sort(generator.choice(rows, n, replace=False)) for rows in (truth, floor))
+    keys = source.keys()
+    sample = _read(source, first)
+    if matched and keys is None and sample.weight is None and sample.condition is not None:
+        parts = Stream(source, floor, batch_size=4096).in_order()
+        pool = np.concatenate([part.condition.double().numpy() for part in parts])  # type: ignore[union-attr]
+        rows = floor[nearest_rows(pool, sample.condition.double().numpy(), seed=SEED)]
+        order = np.argsort(rows)
+        back = torch.from_numpy(np.argsort(order))
+        return Samples(sample, _read(source, rows[order])[back], first, paired=frozenset({"floor"}))
+    groups: dict[Role, Rows] = {}
+    if keys is not None:
+        groups = {"truth": keys[first], "floor": keys[second]}
+    return Samples(sample, _read(source, second), first, groups)
+
+
+def side_by_side(system: System, true: Source, made: Source, limit: int) -> tuple[Batch, Samples]:
+    """Return the generated sample of one file, and the two samples of truth of another.
+
+    Args:
+        system: whose observables tell whether the rows of a file follow one another.
+        true: the truth, of which each sample gets a half; rows of one group share one.
+        made: of which as many rows are taken.
+        limit: rows of each sample at most.
+
+    Raises:
+        InputError: there are too few rows.
+    """
+    limit = min(len(made), limit)
+    paired = _same_conditions(true, made)
+    labels = chain_labels(system, true)
+    if labels is not None:
+        samples = _halves_of_chains(true, labels, limit)
+    else:
+        parts = split(
+            len(true),
+            keys=true.keys(),
+            fractions=(0.5, 0.5, 0.0),
+            seed=SEED,
+            name=true.name,
+        )
+        samples = two_samples(true, parts.train, parts.validation, limit, matched=paired)
+    n = len(samples.truth)
+    if paired:
+        pairs = Samples(**{**vars(samples), "paired": samples.paired | {"generated"}})
+        return _read(made, samples.rows), pairs
+    labels = chain_labels(system, made)
+    if labels is not None:
+        rows = evenly(len(made), n)
+        return _labelled(_read(made, rows), labels[rows]), samples
+    return Stream(made, batch_size=1).sample(n), samples
+
+
+def chain_labels(system: System, source: Source) -> Rows | None:
+    """Return (N,), the Markov chain of each row of a file; `None` if rows are independent.
+
+    Rows without labels are one chain if an observable is autocorrelated in the order of the file.
+    Rows with conditions are not looked at: files are often sorted by them.
+    """
+    start = max(0, (len(source) - LOOKED_AT) // 2)
+    part = source.read(start, min(start + LOOKED_AT, len(source)))
+    if part.chain is not None:
+        return np.concatenate([b.chain.numpy() for b in blocks(source) if b.chain is not None])
+    if part.condition is not None or len(part) < 3:
+        return None
+    level = max(LEAST, SIGMAS / np.sqrt(len(part)))
+    for values in measure(system, part).scalars.values():
+        finite = values[np.isfinite(values)]
+        if len(finite) > 2 and autocorrelation(finite)[1] > level:
+            return np.zeros(len(source), dtype=np.int64)
+    return None
+
+
+def _halves_of_chains(source: Source, labels: Rows, limit: int) -> Samples:
+    """Return whole chains as truth and floor, or the two ends of a single one."""
+    names = np.unique(labels)
+    first = np.isin(labels, names[: len(names) // 2])
+    if len(names) == 1:
+        first = np.arange(len(labels)) < len(labels) // 2
+    parts = [np.flatnonzero(first), np.flatnonzero(~first)]
+    n = min(limit, *map(len, parts))
+    if n < 2:
+        raise InputError(f"{source.name}: {len(source)} rows are too few for two samples of truth")
+    rows = [part[evenly(len(part), n)] for part in parts]
+    truth, floor = (_labelled(_read(source, chosen), labels[chosen]) for chosen in rows)
+    return Samples(truth, floor, rows[0])
+
+
+def _labelled(batch: Batch, labels: Rows) -> Batch:
+    return batch.replace(chain=torch.from_numpy(labels))
+
+
+def _read(source: Source, rows: Rows) -> Batch:
+    """Return ascending rows."""
+    return Stream(source, rows, batch_size=1).sample(len(rows))
+
+
+def _same_conditions(true: Source, made: Source) -> bool:
+    """Return whether the rows of both files have the same conditions one by one."""
+    if len(true) != len(made) or not (true.schema.condition and made.schema.condition):
+        return False
+    pairs = zip_longest(*(Stream(s, batch_size=4096).in_order() for s in (true, made)))
+    return all(
+        a.condition is not None
+        and b.condition is not None
+        and a.condition.shape == b.condition.shape
+        and torch.allclose(a.condition.double(), b.condition.double(), rtol=1e-6, atol=0.0)
+        for a, b in pairs
+    )

@@ -1,0 +1,142 @@
+"""Nothing that stems from a chain, or from one condition, is counted as independent."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from toy import Normal, compare, draw
+
+from physgen.batch import Batch, Schema, Variable
+from physgen.errors import TooFewIndependent
+from physgen.sampling.metropolis import independence_metropolis
+from physgen.validation.comparison import Comparison
+from physgen.validation.independence import LENGTH
+from physgen.validation.metrics import ClassifierTest, Coverage, Frechet, Means, NearestNeighbour
+from physgen.validation.scorecard import judge
+
+
+@dataclass(frozen=True)
+class Independent:
+    """Independent standard normal numbers."""
+
+    dimension: int = 4
+
+    @property
+    def schema(self):
+        return Schema((self.dimension,), (Variable("x"),))
+
+    @property
+    def derived(self):
+        return {}
+
+    def observables(self, batch):
+        return {f"x{i}": batch.x[:, i] for i in range(self.dimension)}
+
+    def features(self, batch, level):
+        return batch.x
+
+
+def normal(n, generator, dimension=4):
+    return Batch(torch.randn(n, dimension, generator=generator, dtype=torch.float64))
+
+
+def metropolis(n, generator, width=1.5):
+    """Exact samples of the system: a chain of which half the steps stand still."""
+    x = width * normal(n, generator).x
+    log_weight = (0.5 * (x / width) ** 2 - 0.5 * x**2).sum(1)
+    return independence_metropolis(Batch(x, log_weight=log_weight), generator=generator).batch
+
+
+def autoregressive(n, a, seed, n_chains=1):
+    """Stationary chains of independent components with tau_int = (1 + a) / 2(1 - a)."""
+    noise = np.random.default_rng(seed).standard_normal((n_chains, n, 2))
+    x = noise.copy()
+    for t in range(1, n):
+        x[:, t] = a * x[:, t - 1] + np.sqrt(1 - a**2) * noise[:, t]
+    return Batch(
+        torch.from_numpy(x.reshape(-1, 2)), chain=torch.arange(n_chains).repeat_interleave(n)
+    )
+
+
+def chained(seed, n=3000):
+    generator = torch.Generator().manual_seed(seed)
+    made = metropolis(n, generator)
+    truth, floor = normal(n, generator), normal(n, generator)
+    return Comparison(Independent(), made, truth, floor, corrected=True, seed=seed)
+
+
+def test_a_judge_does_not_recognise_what_a_chain_repeats():
+    comparison = chained(0)
+    row = ClassifierTest(judge="boosted").rows(comparison)[0]
+    assert abs(row.value - 0.5) < 4 * row.error
+    unaware = Comparison(
+        comparison.system,
+        comparison.generated.replace(chain=None),
+        comparison.truth,
+    )
+    assert ClassifierTest(judge="boosted").rows(unaware)[0].value > 0.6
+
+
+def test_what_a_chain_repeats_is_no_neighbour():
+    row = NearestNeighbour().rows(chained(1))[0]
+    assert abs(row.value - 0.5) < 4 * row.error
+    assert row.p_value is None
+
+
+def test_a_chain_is_thinned_and_cut_into_units_that_are_apart():
+    n, tau = 20_000, 4.5
+    batch = autoregressive(n, 0.8, seed=1)
+    selected = Comparison(Normal(), batch).selected["generated"]
+    step = int(np.diff(selected.rows).min())
+    assert step == pytest.approx(2 * tau, abs=1.5)
+    counts = np.bincount(selected.unit)
+    assert set(counts[1:-1]) == {LENGTH - 1}
+    begins = np.flatnonzero(np.diff(selected.unit)) + 1
+    assert (np.diff(selected.rows)[begins - 1] == 2 * step).all()
+    assert not selected.alone
+
+
+def test_chains_shorter_than_their_memory_are_units():
+    batch = autoregressive(20, 0.9, seed=2, n_chains=60)
+    shuffled = np.random.default_rng(0).permutation(len(batch.x))
+    batch = batch[torch.from_numpy(shuffled[np.argsort(shuffled % 20, kind="stable")])]
+    selected = Comparison(Normal(), batch).selected["generated"]
+    labels = batch.chain.numpy()[selected.rows]
+    assert len(np.unique(selected.unit)) == 60
+    assert len(set(zip(labels.tolist(), selected.unit.tolist(), strict=True))) == 60
+
+
+def test_too_short_chains_get_no_score_and_the_card_says_so():
+    metrics = [ClassifierTest(maximum=0.9), NearestNeighbour(), Frechet(), Coverage(), Means()]
+    card = judge(compare(autoregressive(400, 0.98, seed=3)), metrics)
+    unscored = [row for row in card.rows if "independent samples" in row.concern]
+    assert len(unscored) == 4
+    assert {(row.value, row.verdict) for row in unscored} == {(None, "info")}
+    with pytest.raises(TooFewIndependent, match=r"400 rows in 1, tau_int .* run longer chains"):
+        _ = compare(autoregressive(400, 0.98, seed=3)).selected
+
+
+def test_samples_do_not_share_units_unless_they_are_paired():
+    comparison = compare(draw(50, 3))
+    units = [selected.unit for selected in comparison.selected.values()]
+    assert len(np.unique(np.concatenate(units))) == 150
+    paired = compare(draw(50, 3), paired=frozenset({"generated"})).selected
+    np.testing.assert_array_equal(paired["generated"].unit, paired["truth"].unit)
+    assert not set(paired["floor"].unit) & set(paired["truth"].unit)
+
+
+@pytest.mark.slow
+def test_scores_of_exact_chains_are_calibrated():
+    """Pulls of AUC and of the nearest neighbours' accuracy over 200 exact chains."""
+    metrics = [ClassifierTest(judge="boosted"), NearestNeighbour(n=1000)]
+    pulls = {metric: [] for metric in metrics}
+    for seed in range(200):
+        comparison = chained(seed, n=2000)
+        for metric, found in pulls.items():
+            row = metric.rows(comparison)[0]
+            found.append((row.value - 0.5) / row.error)
+    for found in pulls.values():
+        # Errors of ten halves, or of few units, are known to 25%: the pulls are a little wider.
+        assert abs(np.mean(found)) < 4 / np.sqrt(200)
+        assert np.std(found) == pytest.approx(1.0, abs=0.25)

@@ -1,0 +1,115 @@
+"""What is drawn from files of truth and of generated samples."""
+
+import numpy as np
+import pytest
+import torch
+from test_independence import Independent, autoregressive, normal
+
+from physgen.batch import Batch, Schema, Variable
+from physgen.errors import InputError
+from physgen.io.source import ArraySource
+from physgen.validation.comparison import Comparison
+from physgen.validation.matching import nearest_rows
+from physgen.validation.means import Means
+from physgen.validation.sources import chain_labels, side_by_side, two_samples
+
+SYSTEM = Independent(dimension=1)
+SCHEMA = Schema((1,), (Variable("x"),))
+CONDITIONED = Schema((1,), (Variable("x"),), (Variable("energy"),))
+
+
+def numbered(n, **fields):
+    return ArraySource(Batch(torch.arange(n)[:, None].double(), **fields), SCHEMA, block=16)
+
+
+def test_whole_groups_and_their_keys():
+    keys = np.random.default_rng(9).permutation(np.repeat(np.arange(70), 3))
+    source = ArraySource(
+        Batch(torch.from_numpy(keys[:, None].astype(float))), SCHEMA, keys=keys, block=16
+    )
+    _, samples = side_by_side(SYSTEM, source, source, 60)
+    assert len(samples.truth) == len(samples.floor) == 60
+    for role, batch in (("truth", samples.truth), ("floor", samples.floor)):
+        np.testing.assert_array_equal(batch.x[:, 0].numpy(), samples.groups[role])
+    assert not set(samples.groups["truth"]) & set(samples.groups["floor"])
+    with pytest.raises(InputError, match="too few for two samples"):
+        two_samples(source, np.arange(100), np.arange(100, 101), 60)
+
+
+def test_truth_is_cut_by_chains():
+    source = numbered(100, chain=torch.arange(5).repeat_interleave(20))
+    made, samples = side_by_side(SYSTEM, source, source, 1000)
+    assert set(samples.truth.chain.tolist()) == {0, 1}
+    assert set(samples.floor.chain.tolist()) == {2, 3, 4}
+    assert len(made) == len(samples.truth) == len(samples.floor) == 40
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_one_chain_is_cut_into_its_two_ends(labelled):
+    n = 600  # numbers in order are as autocorrelated as can be
+    source = numbered(n, chain=torch.zeros(n, dtype=torch.long) if labelled else None)
+    made, samples = side_by_side(SYSTEM, source, source, 1000)
+    assert samples.truth.x.max() < samples.floor.x.min()
+    for batch in (made, samples.truth, samples.floor):
+        assert batch.chain.tolist() == [0] * (n // 2)
+
+
+def test_rows_without_labels_are_a_chain_if_they_follow_one_another():
+    found = []
+    for seed in range(40):
+        batch = normal(2000, torch.Generator().manual_seed(seed), 2)
+        found.append(chain_labels(Independent(2), ArraySource(batch, SCHEMA)) is not None)
+    assert sum(found) == 0
+    batch = autoregressive(2000, 0.5, seed=0).replace(chain=None)
+    assert chain_labels(Independent(2), ArraySource(batch, SCHEMA)).tolist() == [0] * 2000
+    ordered = batch.replace(x=batch.x.sort(0).values, condition=torch.zeros(2000, 1))
+    assert chain_labels(Independent(2), ArraySource(ordered, SCHEMA)) is None
+
+
+def test_pulls_of_chains_without_labels():
+    pulls = []
+    for seed in range(30):
+        sources = [
+            ArraySource(autoregressive(1500, 0.8, seed=2 * seed + i).replace(chain=None), SCHEMA)
+            for i in range(2)
+        ]
+        system = Independent(2)
+        made, samples = side_by_side(system, *sources, 10_000)
+        comparison = Comparison(system, made, samples.truth, samples.floor)
+        pulls += [row.pull for row in Means().rows(comparison) if row.name.startswith("x")]
+    rms = np.sqrt(np.mean(np.square(pulls)))
+    # As of independent rows it would be 3. Errors of short chains are known to 15% at best.
+    assert rms == pytest.approx(1.0, abs=0.4)
+
+
+def test_files_at_the_same_conditions_are_paired():
+    n = 400
+    generator = torch.Generator().manual_seed(0)
+    energy = torch.rand(n, 1, generator=generator, dtype=torch.float64)
+    true, made = (
+        ArraySource(Batch(100 * energy + noise, condition=energy), CONDITIONED)
+        for noise in (0.0, 0.1)
+    )
+    generated, samples = side_by_side(SYSTEM, true, made, n)
+    assert samples.paired == {"generated", "floor"}
+    torch.testing.assert_close(generated.condition, samples.truth.condition)
+    torch.testing.assert_close(generated.x - 0.1, samples.truth.x)
+    gap = (samples.floor.condition - samples.truth.condition).abs().mean()
+    assert gap < 0.1  # unmatched, it would be a third
+    assert not set(samples.floor.x.flatten().tolist()) & set(samples.truth.x.flatten().tolist())
+
+    other = ArraySource(Batch(made.batch.x, condition=energy.flip(0)), CONDITIONED)
+    assert side_by_side(SYSTEM, true, other, n)[1].paired == frozenset()
+
+
+def test_the_nearest_conditions_are_chosen_once_each():
+    generator = np.random.default_rng(3)
+    labels = generator.integers(0, 5, (400, 1)).astype(float)
+    wanted = np.repeat(np.arange(5.0), 20)[:, None]
+    rows = nearest_rows(labels, wanted, seed=1)
+    assert len(set(rows.tolist())) == 100
+    np.testing.assert_array_equal(labels[rows], wanted)
+    assert rows.tolist() != nearest_rows(labels, wanted, seed=2).tolist()
+    pool, wanted = generator.uniform(size=(5000, 2)), generator.uniform(size=(100, 2))
+    gap = np.linalg.norm(pool[nearest_rows(pool, wanted, seed=1)] - wanted, axis=1)
+    assert gap.mean() < 1.5 * 0.5 / np.sqrt(5000)
