@@ -63,7 +63,11 @@ class Frechet:
         note = embedded.note
         if len(truth) < ROWS_PER_FEATURE * truth.shape[1]:
             note += "; few rows for so many features: mostly the bias that the floor shows"
-        chance = p_value(truth, ours, comparison.seed) if embedded.exchangeable else None
+        chance = None
+        if embedded.exchangeable:
+            units = (embedded.unit["truth"], embedded.unit["generated"])
+            paired = "generated" in embedded.paired
+            chance = p_value(truth, ours, comparison.seed, units if paired else None)
         return [
             beside(
                 "Frechet distance",
@@ -100,8 +104,12 @@ def between_normals(
     return float(max(np.sum((mean_a - mean_b) ** 2) + traces - 2 * overlap, 0.0))
 
 
-def p_value(a: Array, b: Array, seed: int) -> float:
+def p_value(
+    a: Array, b: Array, seed: int, pairs: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+) -> float:
     """Return the p-value of exchangeable (N, F) and (M, F) rows: exact, by permutation.
+
+    Rows that share a number of `pairs`, (N,) and (M,), are exchanged with each other alone.
 
     The statistic is the distance to second order in the differences of the moments, in the
     eigenvectors of the pooled covariance with its eigenvalues l,
@@ -113,7 +121,7 @@ def p_value(a: Array, b: Array, seed: int) -> float:
     values, vectors = np.linalg.eigh(centred.T @ centred / len(pooled))
     values = np.maximum(values, 1e-6 * values[-1])
     rows = centred @ vectors
-    relabelling = Relabelling(len(a), len(b), seed=seed)
+    relabelling = Relabelling(len(a), len(b), groups=pairs or (None, None), seed=seed)
     sums, scales = [relabelling.sums(rows)], [np.ones(len(values))]
     for i in range(len(values)):
         sums.append(relabelling.sums(rows[:, i : i + 1] * rows[:, i:]))

@@ -73,7 +73,9 @@ def select(comparison: Comparison) -> dict[Role, Selection]:
         _, first, unit = np.unique(keys, return_index=True, return_inverse=True)
         found[role] = Selection(rows, begin + unit.astype(np.int64), len(first) == len(rows))
         begin += len(first)
-    return found | dict.fromkeys(comparison.paired, found["truth"])
+    if comparison.paired:
+        found |= dict.fromkeys(comparison.paired, found["truth"])
+    return found
 
 
 def _of_chains(comparison: Comparison, role: Role, chain: Rows) -> tuple[Rows, Rows]:

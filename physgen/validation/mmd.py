@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy import float64
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
 
-from physgen.batch import Batch
 from physgen.errors import InputError
 from physgen.validation.comparison import Comparison, Role, evenly
+from physgen.validation.halving import apart
 from physgen.validation.permutation import Relabelling
 from physgen.validation.scorecard import Row, within
 
@@ -47,29 +49,33 @@ class MaximumMeanDiscrepancy:
 
     def rows(self, comparison: Comparison) -> list[Row]:
         """Return one row; `InputError` if there is no truth."""
-        truth, truth_weight, truth_group = self._features(comparison, "truth")
-        centre, width = np.nanmean(truth, 0), np.nanstd(truth, 0)
+        shown = {role: self._shown(comparison, role) for role in comparison.measured}
+        if "truth" not in shown:
+            raise InputError("MMD needs a sample of the truth; this system cannot make one")
+        truth = shown.pop("truth")
+        centre, width = np.nanmean(truth.features, 0), np.nanstd(truth.features, 0)
         width = np.where(width > 0, width, 1.0)
 
         def standardised(values: Array) -> Array:
             scaled = (values - centre) / width
             return np.asarray(np.nan_to_num(scaled, nan=0.0, posinf=1e3, neginf=-1e3))
 
-        first = standardised(truth)
+        first = standardised(truth.features)
         found: dict[str, MaximumMean] = {}
         p_value = None
-        for role, measured in comparison.measured.items():
-            if role == "truth":
-                continue
-            values, weight, group = self._features(comparison, role)
-            second = standardised(values)
-            found[role] = maximum_mean_discrepancy(first, second, truth_weight, weight)
-            if role == "generated" and measured.chain is None:
+        for role, other in shown.items():
+            second = standardised(other.features)
+            found[role] = maximum_mean_discrepancy(
+                first, second, truth.weight, other.weight, units=(truth.unit, other.unit)
+            )
+            if role == "generated" and not (truth.chain or other.chain):
+                units = (truth.unit, other.unit)
+                together = role in comparison.paired or not (truth.alone and other.alone)
                 relabelling = Relabelling(
                     len(first),
                     len(second),
-                    weights=(truth_weight, weight),
-                    groups=(truth_group, group),
+                    weights=(truth.weight, other.weight),
+                    groups=units if together else (None, None),
                     seed=comparison.seed,
                 )
                 pooled = np.concatenate([first, second])
@@ -88,26 +94,33 @@ class MaximumMeanDiscrepancy:
                 p_value=p_value,
                 tolerance=self.tolerance,
                 verdict=within(max(ours.value, 0.0), ours.error, self.tolerance),
-                note=f"{len(truth)} rows of each sample, bandwidth {ours.bandwidth:.3g}",
+                note=f"{len(truth.features)} rows of each sample, bandwidth {ours.bandwidth:.3g}",
             )
         ]
 
-    def _features(
-        self, comparison: Comparison, role: Role
-    ) -> tuple[Array, Array | None, NDArray[np.int64] | None]:
-        """Return features, weights and group keys of evenly spaced rows."""
-        batch: Batch | None = comparison.batch(role)
-        if batch is None:
-            raise InputError(f"MMD needs a sample of the {role}; this system cannot make one")
-        rows = evenly(len(batch), self.n)
-        measured = comparison.measured[role]
-        weight, group = measured.weight, measured.group
-        values: Array = comparison.features(batch, self.level)[rows]
-        return (
-            values,
-            None if weight is None else weight[rows],
-            None if group is None else group[rows],
+    def _shown(self, comparison: Comparison, role: Role) -> _Shown:
+        """Return evenly spaced rows of those that count."""
+        selected, measured = comparison.selected[role], comparison.measured[role]
+        selected = selected[evenly(len(selected.rows), self.n)]
+        batch = comparison.samples[role][torch.from_numpy(selected.rows)]
+        return _Shown(
+            comparison.features(batch, self.level),
+            None if measured.weight is None else measured.weight[selected.rows],
+            selected.unit,
+            selected.alone,
+            measured.chain is not None,
         )
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Rows of one sample: features, weights and units; if all stand alone, if they are chains."""
+
+    features: Array
+    weight: Array | None
+    unit: NDArray[np.int64]
+    alone: bool
+    chain: bool
 
 
 @dataclass(frozen=True)
@@ -125,10 +138,12 @@ def maximum_mean_discrepancy(
     weight_a: ArrayLike | None = None,
     weight_b: ArrayLike | None = None,
     *,
+    units: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
     bandwidth: float | None = None,
 ) -> MaximumMean:
     """Return the unbiased MMD^2 of (N, F) and (M, F).
 
+    Rows that share a number of `units`, (N,) and (M,), are not independent, and not compared.
     The default bandwidth is the median distance within the pooled sample. Memory and time grow as
     (N + M)^2: pass a few thousand rows.
     """
@@ -143,23 +158,34 @@ def maximum_mean_discrepancy(
         part = squares[::stride, ::stride]
         bandwidth = float(np.sqrt(np.median(part[np.triu_indices(len(part), 1)]))) or 1.0
     kernel = np.exp(squares / (-2 * bandwidth**2))
-    np.fill_diagonal(kernel, 0.0)
+    unit = np.unique(np.concatenate(units or apart(n, len(y))), return_inverse=True)[1]
+    kernel[unit[:, None] == unit] = 0.0
+    # Weights of each unit, by sample: pairs within a unit are not counted either.
+    of_x, of_y = (
+        np.bincount(part, weights=w, minlength=int(unit.max()) + 1)
+        for part, w in ((unit[:n], u), (unit[n:], v))
+    )
     to_x, to_y = kernel[:, :n] @ u, kernel[:, n:] @ v
     value = (
-        float(u @ to_x[:n]) / (u.sum() ** 2 - float(u @ u))
-        + float(v @ to_y[n:]) / (v.sum() ** 2 - float(v @ v))
-        - 2 * float(u @ to_y[:n]) / (u.sum() * v.sum())
+        float(u @ to_x[:n]) / (u.sum() ** 2 - float(of_x @ of_x))
+        + float(v @ to_y[n:]) / (v.sum() ** 2 - float(of_y @ of_y))
+        - 2 * float(u @ to_y[:n]) / (u.sum() * v.sum() - float(of_x @ of_y))
     )
     # First-order (Hoeffding) term of the variance ...
     witness = 2 * (to_x / u.sum() - to_y / v.sum())
-    linear = (witness[:n] * u).var() / n + (witness[n:] * v).var() / len(y)
-    # ... and the degenerate rest, that of a form sum_ij eps_i eps_j s_i s_j k_ij, k centred.
-    squared = np.concatenate([(u / u.sum()) ** 2, (v / v.sum()) ** 2])
+    on_x, on_y = np.split(witness * np.concatenate([u, v]), [n])
+    terms = np.concatenate([(on_x - on_x.mean()) / n, (on_y.mean() - on_y) / len(y)])
+    linear = float((np.bincount(unit, weights=terms) ** 2).sum())
+    # ... and the degenerate rest, that of a form sum_ab eps_a eps_b h_ab over units a != b, h being
+    # the sum of s_i s_j k_ij over the rows of both, k centred.
+    signed = np.concatenate([u / u.sum(), -v / v.sum()])
     rows = kernel.mean(1)
     kernel -= rows[:, None]
     kernel -= rows[None, :] - rows.mean()
-    np.fill_diagonal(kernel, 0.0)
-    degenerate = 2 * float(squared @ (kernel**2 @ squared))
+    kernel[unit[:, None] == unit] = 0.0
+    gather = csr_array((signed, (unit, np.arange(len(unit)))))
+    form = gather @ (gather @ kernel).T
+    degenerate = 2 * float((form**2).sum())
     return MaximumMean(value, float(np.sqrt(linear + degenerate)), bandwidth)
 
 

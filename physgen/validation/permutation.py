@@ -19,6 +19,10 @@ without looking at labels, so that a relabelling is one more column of a matrix 
   which has the covariance of D, whatever the weights have to do with the features, and is right
   asymptotically (van der Vaart & Wellner 1996, section 3.6).
 
+- Rows i of both samples that were drawn at one condition are a pair (they share a key): the two of
+  a pair are exchanged, or those of a block of pairs together, which is a random sign of their
+  difference. Without weights, or with equal ones, this is exact too.
+
 Draws end when `REACHED` of them reach what was observed, or after `MOST` (Besag & Clifford 1991):
 p = REACHED / (draws so far), or (reached + 1) / (MOST + 1), which is valid at every level.
 """
@@ -58,7 +62,8 @@ class Relabelling:
     """The rows of two samples, dealt into blocks, and how these are relabelled.
 
     Attributes:
-        exact: whether the rows are exchangeable, so that p-values hold for any number of rows.
+        exact: whether the rows, or the two of a pair, are exchangeable, so that p-values hold for
+            any number of rows.
         usable: whether p-values mean something: of multipliers there must be `FEWEST` a sample.
         seed: of everything that is drawn.
     """
@@ -77,7 +82,8 @@ class Relabelling:
         Args:
             first, second: how many rows there are of each sample.
             weights: of both samples, (first,) and (second,); equal weights are none.
-            groups: keys of rows that stay together, (first,) and (second,), none in both samples.
+            groups: keys of rows that stay together, (first,) and (second,); rows of both samples
+                that share one are paired.
             seed: of everything that is drawn.
         """
         cut, n = first, first + second
@@ -86,24 +92,31 @@ class Relabelling:
             for rows, weight in zip((first, second), weights, strict=True)
         ]
         w = np.concatenate(sides)
+        keys = [
+            np.arange(rows) if group is None else np.asarray(group)
+            for rows, group in zip((first, second), groups, strict=True)
+        ]
         alone = all(group is None for group in groups)
+        self._paired = not alone and len(np.intersect1d(keys[0], keys[1])) > 0
         self.exact = alone and all(bool((side == side[0]).all()) for side in sides)
         self.seed = seed
         generator = np.random.default_rng(seed)
-        if self.exact:
+        if self._paired:
+            self.exact = (
+                all(np.array_equal(*both) for both in (keys, sides))
+                and len(np.unique(keys[0])) == first
+            )
+            block, counts = _blocks_of_pairs(keys, generator)
+        elif self.exact:
             w = np.ones(n)
             size = max(1, min(-(-n // BLOCKS), min(first, second) // 50))
             block, counts = _equal_blocks((first, second), size, generator)
         else:
-            keys = [
-                np.arange(rows) if group is None else np.asarray(group)
-                for rows, group in zip((first, second), groups, strict=True)
-            ]
             block, counts = _blocks_of_groups(keys, generator)
         # Movable blocks of the first sample, of the second, then rows that are left over.
         self._counts = counts
         self.usable = self.exact or min(counts) >= FEWEST
-        self._first = np.zeros(int(block.max()) + 1, dtype=bool)
+        self._first = np.zeros(max(int(block.max()) + 1, sum(counts)), dtype=bool)
         self._first[block[:cut]] = True
         self._totals = (float(w[:cut].sum()), float(w[cut:].sum()))
         self._dealt = csr_array((w, (block, np.arange(n))), shape=(len(self._first), n))
@@ -130,7 +143,10 @@ class Relabelling:
         Blocks are drawn with Poisson multiplicities, as in a bootstrap.
         """
         generator = np.random.default_rng([self.seed, 1])
-        times = generator.poisson(1.0, (n, len(sums))).astype(float64)
+        if self._paired:
+            times = np.tile(generator.poisson(1.0, (n, self._counts[0])), 2).astype(float64)
+        else:
+            times = generator.poisson(1.0, (n, len(sums))).astype(float64)
         found = []
         for side in (self._first, ~self._first):
             totals = times[:, side] @ self._weights[side]
@@ -142,7 +158,8 @@ class Relabelling:
         """Return (s,) p-values of the statistics of the features whose sums by block are given."""
         ours, theirs = self.means(sums)
         observed = statistic((ours - theirs)[None, :])[0]
-        draw = self._exchange(sums) if self.exact else self._multiply(sums)
+        permuted = self.exact and not self._paired
+        draw = self._exchange(sums) if permuted else self._multiply(sums)
         return sequential(observed, lambda index: statistic(draw(index)))
 
     def tail(self, sums: Array, level: Array) -> float:
@@ -151,8 +168,8 @@ class Relabelling:
         The sum over the features of hypergeometric tails where labels are permuted, for which they
         must be indicators; else of Hoeffding's bound 2 exp(-level^2 / 2 Var D*).
         """
-        if not self.exact:
-            spread = (self._centred(sums) ** 2).sum(0)
+        if self._paired or not self.exact:
+            spread = (self._moved(sums) ** 2).sum(0)
             spread = np.where(spread > 0, spread, 1e-300)
             bounds = 2 * np.exp(-(level**2) / (2 * spread))
             return max(float(np.minimum(bounds, 1.0).sum()), 1e-300)
@@ -184,19 +201,23 @@ class Relabelling:
 
     def _multiply(self, sums: Array) -> Callable[[int], Array]:
         """Return what draws D* with a random sign for each block."""
-        centred = self._centred(sums)
+        moved = self._moved(sums)
 
         def draw(index: int) -> Array:
-            return np.asarray(_signs(len(centred), self.seed, index).astype(float64) @ centred)
+            return np.asarray(_signs(len(moved), self.seed, index).astype(float64) @ moved)
 
         return draw
 
-    def _centred(self, sums: Array) -> Array:
+    def _moved(self, sums: Array) -> Array:
+        """Return what the random signs multiply: shares of blocks, or differences of pairs."""
         means = self.means(sums)
         result = np.empty(sums.shape)
         for side, mean, total in zip((self._first, ~self._first), means, self._totals, strict=True):
-            result[side] = (sums[side] - self._weights[side, None] * mean) / total
-        return result
+            # An exchange of pairs is exact as it is.
+            centre = 0.0 if self.exact else self._weights[side, None] * mean
+            result[side] = (sums[side] - centre) / total
+        n = self._counts[0]
+        return result[:n] - result[n:] if self._paired else result
 
 
 def sequential(observed: Array, draw: Callable[[int], Array]) -> Array:
@@ -255,6 +276,18 @@ def _blocks_of_groups(
         counts.append(count)
         begin += count
     return np.concatenate(blocks), (counts[0], counts[1])
+
+
+def _blocks_of_pairs(
+    keys: Sequence[NDArray[np.int64]], generator: np.random.Generator
+) -> tuple[NDArray[np.int64], tuple[int, int]]:
+    """Return the block of each row, and their number in each sample: block i of both is a pair."""
+    number = np.unique(np.concatenate(keys), return_inverse=True)[1]
+    n_units = int(number.max()) + 1
+    count = min(n_units, BLOCKS)
+    block = (generator.permutation(n_units) % count)[number]
+    block[len(keys[0]) :] += count
+    return block, (count, count)
 
 
 @lru_cache(maxsize=64)

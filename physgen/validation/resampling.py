@@ -76,9 +76,10 @@ def resample(
     Both are those of the distances between histograms in `FINE` bins of equal pooled content (the
     values themselves, where they are fewer), the separation power in `bin_edges` of the pooled
     values, its p-value that of sum (p - q)^2 / pooled share. Rows that share a key of `group_a` or
-    `group_b`, (N,) and (M,), stay together. Where no relabelling reaches what was observed, the
-    p-value is a bound: the statistic can only be as large as it is if |F - G|, or |p - q|, is large
-    at one threshold at least. `tested` says whether p-values are asked for.
+    `group_b`, (N,) and (M,), stay together; rows of both samples that share one are paired. Where
+    no relabelling reaches what was observed, the p-value is a bound: the statistic can only be as
+    large as it is if |F - G|, or |p - q|, is large at one threshold at least. `tested` says whether
+    p-values are asked for.
     """
     first, second = finite(a, weight_a, "first"), finite(b, weight_b, "second")
     relabelling = Relabelling(

@@ -20,7 +20,6 @@ from physgen.validation.distances import Distances, bin_edges, compare
 from physgen.validation.means import refuse_unknown
 from physgen.validation.resampling import Resampled, resample
 from physgen.validation.scorecard import Row, within
-from physgen.validation.uncertainty import gamma_method
 
 Array = NDArray[float64]
 _KINDS = ("W1", "KS", "separation")
@@ -33,8 +32,9 @@ class Histograms:
     The worst bin of several is the one whose value + 2 sigma is largest. Its p-value is that of the
     bin that is least probable, times the number of bins (Bonferroni).
 
-    Samples that carry chains are thinned to 2 tau_int for the error, and have no p-value: a chain
-    that rejects repeats its samples, so that thinning does not make them exchangeable with others.
+    Errors and p-values are those of the rows that `physgen.validation.independence` counts. Samples
+    that carry chains have no p-value: a chain that rejects repeats its samples, so that they are
+    not exchangeable with others.
     The bins of the separation power are those of `physgen.validation.distances.bin_edges` on the
     truth.
 
@@ -109,16 +109,18 @@ class _Bin:
                 truth.values[name], other.values[name], truth.weight, other.weight, edges=edges
             )
             if role != "baseline":
-                ours, theirs = _thinned(truth, name), _thinned(other, name)
+                paired = role in comparison.paired
+                ours = _counted(comparison, "truth", truth.values[name], paired=paired)
+                theirs = _counted(comparison, role, other.values[name], paired=paired)
                 resampled[role] = resample(
-                    ours.values[name],
-                    theirs.values[name],
+                    ours.values,
+                    theirs.values,
                     ours.weight,
                     theirs.weight,
                     seed=comparison.seed,
-                    group_a=ours.group,
-                    group_b=theirs.group,
-                    tested=role == "generated" and ours.chain is None and theirs.chain is None,
+                    group_a=ours.unit,
+                    group_b=theirs.unit,
+                    tested=role == "generated" and truth.chain is None and other.chain is None,
                 )
         return cls(number, _deviation(truth.values[name], truth.weight), distances, resampled)
 
@@ -143,15 +145,22 @@ def _column(measured: Measured, name: str, number: int) -> Measured:
     return Measured({name: values}, measured.weight, measured.chain, measured.group)
 
 
-def _thinned(measured: Measured, name: str) -> Measured:
-    """Return one observable, every (2 tau_int)-th sample of a chain."""
-    values = measured.values[name]
-    if measured.chain is None:
-        return measured
-    tau = gamma_method(values, chain=measured.chain).tau_int
-    rows = np.argsort(measured.chain, kind="stable")[:: max(1, round(2 * tau))]
-    weight = None if measured.weight is None else measured.weight[rows]
-    return Measured({name: values[rows]}, weight, measured.chain[rows])
+@dataclass(frozen=True)
+class _Counted:
+    """Rows of one column that count: (n,) values, weights, and units unless all stand alone."""
+
+    values: Array
+    weight: Array | None
+    unit: NDArray[np.int64] | None
+
+
+def _counted(comparison: Comparison, role: Role, values: Array, *, paired: bool) -> _Counted:
+    selected, weight = comparison.selected[role], comparison.measured[role].weight
+    return _Counted(
+        values[selected.rows],
+        None if weight is None else weight[selected.rows],
+        selected.unit if paired or not selected.alone else None,
+    )
 
 
 def _deviation(values: Array, weight: Array | None) -> float:

@@ -67,7 +67,7 @@ def chained(seed, n=3000):
 
 
 def test_a_judge_does_not_recognise_what_a_chain_repeats():
-    comparison = chained(0)
+    comparison = chained(0, n=1500)
     row = ClassifierTest(judge="boosted").rows(comparison)[0]
     assert abs(row.value - 0.5) < 4 * row.error
     unaware = Comparison(
