@@ -9,7 +9,6 @@ import torch
 from physgen.batch import Batch, Schema, Variable
 from physgen.systems.base import Derived
 from physgen.validation.comparison import Comparison
-from physgen.validation.distances import resample
 from physgen.validation.metrics import (
     ClassifierTest,
     Correlations,
@@ -18,6 +17,7 @@ from physgen.validation.metrics import (
     Means,
     NearestNeighbour,
 )
+from physgen.validation.resampling import resample
 
 PAIRED = frozenset({"generated", "floor"})
 
