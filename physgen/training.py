@@ -14,9 +14,10 @@ from physgen.batch import Batch
 from physgen.engine import journal
 from physgen.engine.distributed import World
 from physgen.engine.loop import FitResult, fit
-from physgen.errors import Stopped
+from physgen.errors import InputError, Stopped
 from physgen.export import card as cards
 from physgen.io.stream import Stream
+from physgen.io.weights import WeightSums
 from physgen.isolation import global_generators
 from physgen.registry import build
 from physgen.run import Run
@@ -44,6 +45,9 @@ FILMED = "pictures"
 HELD_OUT = 8192
 """Validation rows that a held-out loss is computed on."""
 
+FEW_EVENTS = 100
+"""Effective number of weighted events below which a training deserves a warning."""
+
 
 def train_run(run: Run, world: World, tell: Progress, *, force: bool = False) -> None:
     """Train the surrogate of a run, or go on where its last checkpoint is, and keep it.
@@ -57,17 +61,21 @@ def train_run(run: Run, world: World, tell: Progress, *, force: bool = False) ->
     if world.first:
         _prepare_data(run, tell)
     world.barrier()
+    stream = _training_stream(run)
+    weights = None if stream is None else stream.weights
     sample = run.training_sample()
     with global_generators(recipe.engine.seed):
         surrogate = run.build_surrogate()
         surrogate.initialise(sample)
         context = {"surrogate": surrogate, "system": run.system, "steps": recipe.engine.steps}
         method: Method = build("methods", recipe.method, context)
+    if weights is not None:
+        _check_weights(weights, method, recipe.method.kind)
     identity = run.identity()
     streams: dict[str, Stream] = {}
     described: dict[str, Any] = {}
     evaluate = None
-    if run.source is not None:
+    if run.source is not None and stream is not None:
         source, parts = run.source, run.parts
         described = {
             "name": source.name,
@@ -75,9 +83,13 @@ def train_run(run: Run, world: World, tell: Progress, *, force: bool = False) ->
             "rows": len(source),
             "split": {"train": len(parts.train), "validation": len(parts.validation)},
         }
-        streams["data"] = Stream(
-            source, parts.train, batch_size=recipe.engine.batch_size, seed=recipe.engine.seed
-        )
+        if weights is not None:
+            described["weights"] = {
+                "sum": weights.total,
+                "effective_events": round(weights.effective, 1),
+                "negative_share": weights.negative_share,
+            }
+        streams["data"] = stream
         if len(parts.validation):
             held_out = Stream(source, parts.validation, batch_size=1, seed=recipe.engine.seed)
             evaluate = _held_out_loss(surrogate, held_out.sample(HELD_OUT))
@@ -171,10 +183,47 @@ def _prepare_data(run: Run, tell: Progress) -> None:
     tell(stage, rows, rows, {})
 
 
+def _training_stream(run: Run) -> Stream | None:
+    """Return the training rows of a run in batches, if it has data."""
+    if run.source is None:
+        return None
+    engine = run.recipe.engine
+    return Stream(run.source, run.parts.train, batch_size=engine.batch_size, seed=engine.seed)
+
+
+def _check_weights(weights: WeightSums, method: Method, kind: str) -> None:
+    """Refuse negative weights where a method cannot learn from them; say if few events count.
+
+    Raises:
+        InputError: some weights are negative, and the method knows no negative events.
+    """
+    if weights.negative_share and not method.negative_weights:
+        raise InputError(
+            f"data.weight: {weights.negative_share:.2%} of the weight of the training rows is "
+            f"negative, and method.kind: {kind} cannot learn from events that are to be taken "
+            "away; take maximum-likelihood, denoising, evidence-lower-bound or flow-matching with "
+            "method.coupling=independent, or positive weights"
+        )
+    if weights.effective < FEW_EVENTS:
+        LOG.warning(
+            "data.weight: the weights of %d training rows have the statistics of %.3g events of "
+            "equal weight%s: expect large errors; take more rows, or weights that vary less",
+            weights.rows,
+            weights.effective,
+            " (some are negative)" if weights.negative_share else "",
+        )
+
+
 def _held_out_loss(surrogate: Surrogate, batch: Batch) -> Callable[[], float] | None:
     """Return what the engine calls now and then: the mean of -log q (or of its bound)."""
     if not isinstance(surrogate, HasDensity | HasBound):
         return None
+    total = len(batch) if batch.weight is None else float(batch.weight.double().sum())
+    if total <= 0:
+        raise InputError(
+            f"data.weight: the weights of {len(batch)} validation rows sum to {total:g}, so that "
+            "no held-out loss can be taken; raise the second number of data.split, or set it to 0"
+        )
 
     def evaluate() -> float:
         moved = surrogate.accept(batch)
@@ -184,7 +233,7 @@ def _held_out_loss(surrogate: Surrogate, batch: Batch) -> Callable[[], float] | 
             generator = torch.Generator(device=surrogate.device).manual_seed(0)
             terms = -surrogate.elbo(moved, generator=generator)
         weight = torch.ones_like(terms) if moved.weight is None else moved.weight
-        return float((weight * terms).sum() / weight.sum())
+        return float((weight * terms).double().sum() / total)
 
     return evaluate
 

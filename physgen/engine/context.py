@@ -1,11 +1,12 @@
 """What a method sees of the engine within one step: batches, random numbers, and minimisation.
 
-The weighted mean of per-sample losses l_i over all micro-batches and ranks,
+What is minimised is the weighted mean of per-sample losses l_i over all micro-batches and ranks,
 
-    L = sum_i w_i l_i / sum_i w_i ,
+    L = (1/n) sum_i w_i l_i ,
 
-is accumulated as (1/n) sum_i w_i l_i with n the size of the global batch; the mean weight
-(1/n) sum_i w_i travels in the same all-reduce as the gradients and divides them afterwards.
+n being the size of the global batch and w_i weights whose mean over the training rows is one (see
+`physgen.io.weights`). They are not divided by their mean over the batch: a mean of such ratios is
+not the ratio of the means, and favours what weighs little.
 """
 
 from __future__ import annotations
@@ -161,7 +162,6 @@ class Context:
         function = self._compile(loss)
         optimiser.zero_grad(set_to_none=True)
         sums: list[Tensor] = []
-        weights: list[Tensor] = []
         n = len(arguments[0]) * self._world.size if arguments else 0
         for pieces in self._micro_batches(arguments):
             with torch.autocast(
@@ -176,14 +176,12 @@ class Context:
             n = n or len(values) * self._world.size
             weight = _weight(pieces)
             if weight is not None:
-                weights.append(weight.sum() / n)
                 values = values * weight
             mean = values.sum() / n
             mean.backward(inputs=parameters)  # type: ignore[no-untyped-call]
             sums.append(mean.detach())
         total = _sum(sums)
-        mean_weight = _sum(weights) if weights else None
-        self._reduce(parameters, total, mean_weight)
+        self._reduce(parameters, total)
         self._step(optimiser, parameters)
         self.losses.append((self.step, total))
         return total
@@ -230,23 +228,13 @@ class Context:
         for start in range(0, n, size):
             yield tuple(argument[start : start + size] for argument in arguments)
 
-    def _reduce(self, parameters: list[Tensor], total: Tensor, mean_weight: Tensor | None) -> None:
-        if self._world.size == 1 and mean_weight is None:
+    def _reduce(self, parameters: list[Tensor], total: Tensor) -> None:
+        if self._world.size == 1:
             return
-        gradients = _gradients(parameters, fill=self._world.size > 1)
-        scalars = [total] if mean_weight is None else [total, mean_weight]
-        if self._world.size > 1:
-            kind = gradients[0].dtype
-            shared = [scalar.to(kind, copy=True) for scalar in scalars]
-            self._world.sum_([*gradients, *shared])
-            for scalar, value in zip(scalars, shared, strict=True):
-                scalar.copy_(value)
-        if mean_weight is not None:
-            # A sum of weights that is not positive turns the gradient round: made NaN, so that
-            # the guard stops the run instead of letting it climb.
-            divisor = torch.where(mean_weight > 0, mean_weight, torch.nan)
-            total.div_(divisor)
-            torch._foreach_mul_(gradients, divisor.reciprocal().to(gradients[0].dtype))
+        gradients = _gradients(parameters, fill=True)
+        shared = total.to(gradients[0].dtype, copy=True)
+        self._world.sum_([*gradients, shared])
+        total.copy_(shared)
 
     def _step(self, optimiser: Optimizer, parameters: list[Tensor]) -> None:
         if self._clip is not None:

@@ -3,8 +3,9 @@
 The rows of a part are cut into the source's blocks. Epoch e visits the blocks in an order drawn
 from (seed, e); each window of `buffer_blocks` of them is held in memory and its rows are permuted
 with (seed, e, window). The stream is the endless sequence of epochs, and batch k is its positions
-[k B, (k + 1) B): every batch has B rows, every row comes once an epoch, and the position alone says
-how to go on. Reading single rows at random instead would decompress a whole chunk for each of them.
+[k B, (k + 1) B): every batch has B rows, every row comes once an epoch (or as often as its weight
+says, see `physgen.io.weights`), and the position alone says how to go on. Reading single rows at
+random instead would decompress a whole chunk for each of them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,21 +24,33 @@ from torch import Tensor
 from physgen.batch import Batch
 from physgen.errors import CheckpointError, InputError
 from physgen.io.source import Source
+from physgen.io.weights import WeightSums, sampled
 
 Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class _Epoch:
-    """Blocks of each window (ascending, so that they are read in order), and where it begins."""
+    """Blocks of each window (ascending, so that they are read in order), and where it begins.
+
+    Attributes:
+        number: of the epoch.
+        windows: blocks of each.
+        starts: position within the epoch of the first row of each window, and of the end.
+        offsets: where that position lies on the window's part of the line of weights.
+    """
 
     number: int
     windows: list[tuple[int, ...]]
     starts: Rows
+    offsets: NDArray[np.float64] | None = None
 
 
 class Stream:
     """Endless shuffled batches of constant size, in the order given by the seed.
+
+    Rows come in proportion to their event weights. Batches have weights only if some are negative:
+    of mean one over an epoch.
 
     Args:
         source: of the samples.
@@ -71,7 +85,7 @@ class Stream:
         self._blocks = blocks
         self._capacity = int(np.sort(self._last - self._first)[-buffer_blocks:].sum())
         self.position = 0
-        self._epoch = self._plan(0)
+        self._epoch: _Epoch | None = None
         self._held: tuple[tuple[int, ...], Batch] | None = None
         self._ahead: tuple[tuple[int, ...], Future[Batch]] | None = None
         self._permuted: tuple[tuple[int, int], Tensor] | None = None
@@ -99,6 +113,25 @@ class Stream:
             wanted -= len(piece)
             self.position += len(piece)
         return pieces[0] if len(pieces) == 1 else Batch.concatenate(pieces)
+
+    @cached_property
+    def weights(self) -> WeightSums | None:
+        """Sums of the weights of the part, `None` if its rows have none; one pass over the file.
+
+        Raises:
+            InputError: their sum is not positive.
+        """
+        first = int(self.rows[0])
+        if self.source.read(first, first + 1).weight is None:
+            return None
+        sums = np.zeros((3, len(self._blocks)))
+        for block, batch in enumerate(self._read_blocks(self.rows)):
+            if batch.weight is not None:
+                w = batch.weight.double().numpy()
+                sums[:, block] = np.abs(w).sum(), w.sum(), np.square(w).sum()
+        found = WeightSums(len(self), sums[0], float(sums[1].sum()), float(sums[2].sum()))
+        found.check(self.source.name)
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """Return the cursor, a JSON-able dictionary: the position, and what gives it a meaning."""
@@ -152,16 +185,33 @@ class Stream:
     def _piece(self, wanted: int) -> Batch:
         """Return up to `wanted` rows from the window at the current position."""
         number, offset = divmod(self.position, len(self))
-        if number != self._epoch.number:
+        if self._epoch is None or number != self._epoch.number:
             self._epoch = self._plan(number)
-        window = int(np.searchsorted(self._epoch.starts, offset, side="right")) - 1
-        batch = self._window(window)
+        epoch = self._epoch
+        window = int(np.searchsorted(epoch.starts, offset, side="right")) - 1
+        batch = self._window(epoch, window)
         if self._permuted is None or self._permuted[0] != (number, window):
             # 0 sets the stream of rows apart from those of blocks and samples.
             generator = np.random.default_rng([self.seed, 0, number, window])
-            self._permuted = (number, window), torch.from_numpy(generator.permutation(len(batch)))
-        start = offset - int(self._epoch.starts[window])
-        return _take(batch, self._permuted[1][start : start + wanted])
+            rows = torch.from_numpy(generator.permutation(self._rows_of(epoch, window, batch)))
+            self._permuted = (number, window), rows
+        start = offset - int(epoch.starts[window])
+        piece = _take(batch, self._permuted[1][start : start + wanted])
+        if piece.weight is None or self.weights is None:
+            return piece
+        if not self.weights.negative_share:
+            return piece.replace(weight=None)
+        size = self.weights.absolute / self.weights.total
+        return piece.replace(weight=size * piece.weight.sign())
+
+    def _rows_of(self, epoch: _Epoch, window: int, batch: Batch) -> Rows:
+        """Return which rows of a window's batch come in an epoch, each as often as it comes."""
+        if epoch.offsets is None or batch.weight is None or self.weights is None:
+            return np.arange(len(batch), dtype=np.int64)
+        n = int(epoch.starts[window + 1] - epoch.starts[window])
+        weight = batch.weight.double().numpy()
+        per_weight = len(self) / self.weights.absolute
+        return sampled(weight, float(epoch.offsets[window]), n, per_weight)
 
     def _plan(self, number: int) -> _Epoch:
         order = np.random.default_rng([self.seed, 2, number]).permutation(len(self._blocks))
@@ -169,17 +219,25 @@ class Stream:
             tuple(sorted(order[start : start + self.buffer_blocks].tolist()))
             for start in range(0, len(order), self.buffer_blocks)
         ]
-        sizes = self._last - self._first
-        lengths = [sizes[list(window)].sum() for window in windows]
-        return _Epoch(number, windows, np.cumsum([0, *lengths[:-1]]))
+        if self.weights is None:
+            sizes = self._last - self._first
+            lengths = [sizes[list(window)].sum() for window in windows]
+            return _Epoch(number, windows, np.cumsum([0, *lengths]))
+        share = self.weights.blocks / self.weights.absolute
+        lengths = [len(self) * share[list(window)].sum() for window in windows]
+        begins = np.cumsum([0.0, *lengths])
+        shift = np.random.default_rng([self.seed, 3, number]).random()
+        starts = np.clip(np.ceil(begins - shift).astype(np.int64), 0, len(self))
+        starts[-1] = len(self)
+        return _Epoch(number, windows, starts, starts + shift - begins)
 
-    def _window(self, index: int) -> Batch:
-        chosen = self._epoch.windows[index]
+    def _window(self, epoch: _Epoch, index: int) -> Batch:
+        chosen = epoch.windows[index]
         if self._held is None or self._held[0] != chosen:
             if self._ahead is None or self._ahead[0] != chosen:
                 self._ahead = chosen, self._begin(chosen)
             self._held, self._ahead = (chosen, self._ahead[1].result()), None
-            if self.prefetch and (following := self._following(index)) != chosen:
+            if self.prefetch and (following := self._following(epoch, index)) != chosen:
                 self._ahead = following, self._begin(following)
         return self._held[1]
 
@@ -193,10 +251,10 @@ class Stream:
         done.set_result(self._load(chosen, buffer))
         return done
 
-    def _following(self, index: int) -> tuple[int, ...]:
-        if index + 1 < len(self._epoch.windows):
-            return self._epoch.windows[index + 1]
-        return self._plan(self._epoch.number + 1).windows[0]
+    def _following(self, epoch: _Epoch, index: int) -> tuple[int, ...]:
+        if index + 1 < len(epoch.windows):
+            return epoch.windows[index + 1]
+        return self._plan(epoch.number + 1).windows[0]
 
     def _load(self, chosen: tuple[int, ...], buffer: dict[str, Tensor]) -> Batch:
         """Read blocks into one batch that lies in `buffer`."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from physgen.batch import Batch, Schema
+from physgen.errors import InputError
 from physgen.surrogates.conditions import ConditionPrior
 from physgen.transforms.base import Chain, Transform
 
@@ -72,6 +73,17 @@ class Surrogate(nn.Module):
     def dtype(self) -> torch.dtype:
         """Floating-point type of the parameters."""
         return next(self.parameters()).dtype
+
+
+def refuse_negative_weights(data: Batch, who: str) -> None:
+    """Raise `InputError` if an event weight is negative: `who` fits a distribution at once."""
+    if data.weight is not None and bool((data.weight < 0).any()):
+        n = int((data.weight < 0).sum())
+        raise InputError(
+            f"data.weight: {n} of {len(data)} training events have negative weights, with which "
+            f"{who} cannot be fitted; take a flow with method maximum-likelihood, or positive "
+            "weights"
+        )
 
 
 @runtime_checkable
@@ -189,7 +201,7 @@ class StepContext(Protocol):
         """Take one optimiser step on the weighted mean of per-sample losses.
 
         `loss(*arguments)` returns (B,) losses. Arguments are cut into micro-batches along their
-        first axis; a `Batch` with `weight` among them weighs the mean: sum(w l) / sum(w) over all
+        first axis; a `Batch` with `weight` among them weighs the mean: sum(w l) / n over all
         micro-batches and ranks. Gradients reach this optimiser's parameters only, are reduced over
         the ranks in one flat all-reduce, checked, clipped, and applied. Pass a bound method, not a
         lambda, so that it is compiled once. Returns the detached mean loss; no host sync.
@@ -211,6 +223,11 @@ class Method:
 
     inputs: tuple[str, ...] = ("data",)
     """Names of the batches a step needs; () for data-free training."""
+
+    negative_weights: bool = False
+    """Whether it can learn from events of negative weight: what it follows is a sum over the events
+    of a batch, each with its `Batch.weight`. Positive weights need nothing: they decide how often
+    an event comes, and batches show none."""
 
     def __init__(self, surrogate: Surrogate) -> None:
         self.surrogate = surrogate

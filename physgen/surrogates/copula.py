@@ -12,7 +12,7 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import DomainError, RecipeError
-from physgen.surrogates.base import Surrogate
+from physgen.surrogates.base import Surrogate, refuse_negative_weights
 from physgen.systems.base import System
 from physgen.systems.calorimeter import geometry_of
 from physgen.transforms.base import Chain, Transform
@@ -106,6 +106,12 @@ class ShowerCopula(ShowerSurrogate):
         geometry = geometry_of(system, "surrogate shower-copula")
         own = ShowerTransform(schema, geometry, n_knots=n_knots, n_bins=n_bins)
         super().__init__(schema, transform, own)
+
+    def initialise(self, data: Batch | None) -> None:
+        """Fit the transform: there is nothing else."""
+        if data is not None:
+            refuse_negative_weights(data, "surrogate shower-copula")
+        super().initialise(data)
 
     @property
     def noise_shape(self) -> tuple[int, ...]:

@@ -17,12 +17,12 @@ SCHEMA = Schema((2,), (Variable("x"),))
 
 def numbered(n, block):
     x = torch.arange(float(n))[:, None].repeat(1, 2)
-    return ArraySource(Batch(x, weight=torch.arange(float(n))), SCHEMA, block=block)
+    return ArraySource(Batch(x, chain=torch.arange(n)), SCHEMA, block=block)
 
 
 def numbers(batch):
-    assert torch.equal(batch.x[:, 0], batch.weight)
-    return batch.weight.long().tolist()
+    assert torch.equal(batch.x[:, 0], batch.chain.float())
+    return batch.chain.tolist()
 
 
 shapes = st.fixed_dictionaries(
@@ -114,6 +114,8 @@ def test_blocks_are_read_whole_in_order_and_once():
     stream = Stream(source, batch_size=10, buffer_blocks=5)
     for _ in range(10):
         next(stream)
+    # The first row shows whether there are weights.
+    assert source.reads.pop(0) == (0, 1)
     assert sorted(source.reads) == [(start, start + 10) for start in range(0, 100, 10)]
     assert source.reads[:5] == sorted(source.reads[:5])
 
@@ -123,7 +125,7 @@ def test_a_part_that_fits_the_buffer_is_read_once_for_all_epochs():
     stream = Stream(source, batch_size=30, buffer_blocks=10)
     for _ in range(20):
         next(stream)
-    assert len(source.reads) == 10
+    assert len(source.reads) == 1 + 10
 
 
 def test_sample_is_the_same_whatever_has_been_read_and_stays_in_the_part():
@@ -157,3 +159,99 @@ def test_cursor_of_another_stream_is_refused():
 def test_nothing_to_stream_is_an_input_error():
     with pytest.raises(InputError, match="no rows to stream"):
         make(10, 4, keep=[False] * 10, batch_size=2)
+
+
+def weighted(weight, block=8, **options):
+    n = len(weight)
+    batch = Batch(torch.arange(float(n))[:, None].repeat(1, 2), weight=torch.as_tensor(weight))
+    return Stream(ArraySource(batch, SCHEMA, block=block), **options)
+
+
+def rows_of(batch):
+    return batch.x[:, 0].long().tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from([0.0, 0.01, 0.2, 1.0, 3.7, 500.0]), min_size=1, max_size=90),
+    shapes,
+)
+def test_a_row_comes_as_often_as_its_weight_says(weight, shape):
+    weight[shape["seed"] % len(weight)] = 2.0
+    stream = weighted(weight, **{k: v for k, v in shape.items() if k != "n"})
+    n, seen = len(weight), []
+    while len(seen) < 4 * n:
+        batch = next(stream)
+        assert batch.weight is None
+        assert len(batch) == shape["batch_size"]
+        seen += rows_of(batch)
+    expected = n * np.array(weight) / np.sum(weight)
+    for epoch in range(4):
+        times = Counter(seen[epoch * n : (epoch + 1) * n])
+        found = np.array([times[row] for row in range(n)])
+        # Rounded up or down; 1e-9 for what rounding does to whole numbers.
+        assert (np.abs(found - expected) < 1 + 1e-9).all()
+        assert not found[np.array(weight) == 0].any()
+
+
+@settings(max_examples=30, deadline=None)
+@given(shapes, st.integers(0, 30), st.integers(1, 5))
+def test_resume_of_weighted_rows_is_exact(shape, before, after):
+    options = {k: v for k, v in shape.items() if k != "n"}
+    weight = np.random.default_rng(shape["n"]).exponential(size=shape["n"]) ** 3
+    weight[::3] *= -0.1
+    weight[0] = 10.0
+    whole, resumed = weighted(weight, **options), weighted(weight, **options)
+    for _ in range(before):
+        next(whole)
+    resumed.load_state_dict(json.loads(json.dumps(whole.state_dict())))
+    for _ in range(after):
+        a, b = next(resumed), next(whole)
+        assert a.fields().keys() == b.fields().keys()
+        assert all(torch.equal(value, b.fields()[name]) for name, value in a.fields().items())
+
+
+def test_over_many_epochs_shares_are_those_of_the_weights_whatever_the_batch():
+    weight = np.where(np.arange(600) % 20 == 0, 200.0, 1.0)
+    target = 200 * 30 / (200 * 30 + 570)
+    for batch_size in (8, 64, 1200):
+        stream = weighted(weight, batch_size=batch_size, block=16, buffer_blocks=4)
+        seen = np.concatenate([rows_of(next(stream)) for _ in range(60 * 600 // batch_size)])
+        # Every epoch has the share but for the rounding of whole numbers of rows.
+        assert np.mean(seen % 20 == 0) == pytest.approx(target, abs=0.002)
+
+
+def test_negative_weights_are_signs_of_mean_one():
+    generator = np.random.default_rng(1)
+    x, weight = np.arange(512), np.where(generator.random(512) < 0.3, -0.5, 2.0)
+    stream = weighted(weight, batch_size=512, block=64)
+    batches = [next(stream) for _ in range(40)]
+    size = np.abs(weight).sum() / weight.sum()
+    for batch in batches:
+        torch.testing.assert_close(batch.weight.abs(), torch.full((512,), size).double())
+    mean = np.mean([float((b.weight * b.x[:, 0]).mean()) for b in batches])
+    assert np.mean([float(b.weight.mean()) for b in batches]) == pytest.approx(1, abs=0.01)
+    assert mean == pytest.approx(weight @ x / weight.sum(), rel=0.01)
+
+
+def test_weights_are_summed_in_double_precision_over_the_part():
+    weight = torch.full((70_000,), 0.1, dtype=torch.float32)
+    weight[0] = 3e7
+    batch = Batch(torch.zeros(70_000, 2), weight=weight)
+    stream = Stream(ArraySource(batch, SCHEMA), np.arange(1, 70_000), batch_size=8)
+    assert stream.weights.total == pytest.approx(69_999 * float(weight[1]), rel=1e-12)
+    assert stream.weights.effective == pytest.approx(69_999, rel=1e-9)
+    assert stream.weights.negative_share == 0
+
+
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [
+        ([1.0, -1.0, -1.0], r"memory: the weights of 3 rows \(data.weight\) sum to -1"),
+        ([0.0, 0.0], "sum to 0"),
+        ([1.0, float("nan")], "not all finite"),
+    ],
+)
+def test_weights_without_a_yield_are_refused(weight, said):
+    with pytest.raises(InputError, match=said):
+        next(weighted(weight, batch_size=2))

@@ -30,7 +30,7 @@ def test_a_constant_feature_does_not_hinder_the_beginning():
     stack = AutoregressiveStack(3, hidden=8)
     x = torch.randn(100, 3, generator=generator())
     x[:, 1] = 2.0
-    stack.start_at(x)
+    stack.start_at(x, torch.ones(100))
     assert stack.log_prob(x).isfinite().all()
 
 

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from physgen.batch import Batch, Variable
 from physgen.errors import DomainError, RecipeError
+from physgen.io.weights import moments
 from physgen.surrogates.flows.spline import soft_bound
 
 LikelihoodKind = Literal["gaussian", "bernoulli", "binomial"]
@@ -55,8 +56,7 @@ class Gaussian(nn.Module):
 
     def fit(self, data: Batch) -> None:
         """Start at the means and deviations of mapped data."""
-        mean = _means(data.x, data.weight)
-        variance = _means((data.x.flatten(1) - mean).square(), data.weight)
+        mean, variance = moments(data.x.flatten(1).float(), data)
         log_scale = 0.5 * variance.clamp_min(SMALLEST_VARIANCE).log()
         with torch.no_grad():
             self.offset.copy_(mean)
@@ -120,7 +120,7 @@ class Bernoulli(nn.Module):
                 f"these reach from {data.x.min().item():g} to {data.x.max().item():g}: leave "
                 "`transform` out, or take surrogate.likelihood=gaussian"
             )
-        share = _means(self.bits(data.x), data.weight)
+        share = _mean(self.bits(data.x), data)
         self.offset.copy_(share.clamp(SMALLEST_SHARE, 1 - SMALLEST_SHARE).logit())
 
     def bits(self, x: Tensor) -> Tensor:
@@ -180,7 +180,7 @@ class Binomial(nn.Module):
                 f"[0, 1] or [-1, 1]: put transform dequantise (levels: {self.counts + 1}) first, "
                 "and after it none but rescale"
             )
-        share = _means(self._count(data.x) / self.counts, data.weight)
+        share = _mean(self._count(data.x) / self.counts, data)
         self.offset.copy_(share.clamp(SMALLEST_SHARE, 1 - SMALLEST_SHARE).logit())
 
     def log_prob(self, x: Tensor, decoded: Tensor) -> Tensor:
@@ -206,10 +206,8 @@ class Binomial(nn.Module):
         return place.floor().clamp(0, self.counts)
 
 
-def _means(x: Tensor, weight: Tensor | None) -> Tensor:
-    x = x.flatten(1).float()
-    weight = x.new_ones(len(x)) if weight is None else weight.to(x).clamp_min(0)
-    return (weight @ x) / weight.sum()
+def _mean(x: Tensor, data: Batch) -> Tensor:
+    return moments(x.flatten(1).float(), data)[0]
 
 
 def _end(value: float | None) -> str:

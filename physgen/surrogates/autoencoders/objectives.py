@@ -28,7 +28,7 @@ bound is waiting for them long after the means are learnt."""
 
 
 class EvidenceLowerBound(Method):
-    """Maximise a bound on the log-likelihood; event weights weigh it.
+    """Maximise a bound on the log-likelihood.
 
     The journal holds the terms of the bound whatever the loss makes of them.
 
@@ -43,6 +43,8 @@ class EvidenceLowerBound(Method):
     Raises:
         RecipeError: the surrogate is another, or the options contradict each other.
     """
+
+    negative_weights = True
 
     def __init__(
         self,
@@ -122,8 +124,7 @@ class EvidenceLowerBound(Method):
         }
         if len(self.autoencoder.levels.upwards):
             found["consistency"] = terms.consistency
-        share = None if weight is None else weight / weight.sum()
         return {
-            name: (value.mean() if share is None else share @ value.mean(1)).detach()
+            name: (value.mean() if weight is None else (weight * value.mean(1)).mean()).detach()
             for name, value in found.items()
         }

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
+from physgen.io.weights import moments
 from physgen.networks.mlp import Activation
 from physgen.ranges import Channels, NotNegative, Positive, Rate, Widths
 from physgen.surrogates.autoencoders.bodies import Decoder, Encoder, Network
@@ -95,7 +96,8 @@ class Autoencoder(DecodedNoise):
         super().initialise(data)
         if data is not None:
             generator = torch.Generator(device=data.x.device).manual_seed(0)
-            self.offset.copy_(self.transform(data, generator)[0].x.flatten(1).mean(0))
+            x = self.transform(data, generator)[0].x.flatten(1)
+            self.offset.copy_(moments(x, data)[0])
 
     def encode(self, batch: Batch) -> Tensor:
         """Return (B, latent) of a mapped batch."""

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
+from physgen.io.weights import positive_weight
+from physgen.surrogates.base import refuse_negative_weights
 from physgen.surrogates.decoding import DecodedNoise
 from physgen.transforms.base import Transform
 
@@ -61,14 +63,16 @@ class PCA(DecodedNoise):
 
     def initialise(self, data: Batch | None) -> None:
         """Fit the transform, and all parameters."""
+        if data is not None:
+            refuse_negative_weights(data, "surrogate pca")
         super().initialise(data)
         if data is None:
             return
         generator = torch.Generator(device=data.x.device).manual_seed(0)
         mapped, _ = self.transform(data, generator)
         x = mapped.x.flatten(1).double()
-        weight = x.new_ones(len(x)) if mapped.weight is None else mapped.weight.double()
-        root = (weight.clamp_min(0) / weight.clamp_min(0).sum()).sqrt()[:, None]
+        counts = positive_weight(data)
+        root = (counts / counts.sum()).sqrt()[:, None]
         inputs = x.new_ones(len(x), 1)
         if mapped.condition is not None:
             inputs = torch.cat([inputs, mapped.condition.to(x)], 1)

@@ -49,6 +49,8 @@ class ContrastiveDivergence(Method):
         RecipeError: the surrogate is no Boltzmann machine.
     """
 
+    negative_weights = True
+
     def __init__(
         self,
         surrogate: Surrogate,
@@ -170,10 +172,10 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
 
 
 def _shares(batch: Batch) -> Tensor:
-    """Return (B,) weights whose sum is one."""
+    """Return (B,) what each sample counts for in a mean."""
     if batch.weight is None:
         return batch.x.new_full((len(batch),), 1 / len(batch))
-    return batch.weight / batch.weight.sum()
+    return batch.weight / len(batch)
 
 
 def _mean_as(values: Tensor, bias: Tensor) -> Tensor:

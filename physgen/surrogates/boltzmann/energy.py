@@ -26,6 +26,7 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import DomainError, RecipeError
+from physgen.io.weights import moments
 from physgen.networks.mlp import Activation
 from physgen.ranges import Channels, Count, NotNegative, Positive, Rate, Share, Widths
 from physgen.sampling import annealing, hmc, langevin
@@ -117,9 +118,7 @@ class EnergyModel(MarkovSurrogate):
         generator = torch.Generator(device=data.x.device).manual_seed(0)
         mapped, _ = self.transform(data, generator)
         x = mapped.x.to(self.dtype)
-        weight = x.new_ones(len(x)) if data.weight is None else data.weight.to(x)
-        mean = torch.tensordot(weight, x, 1) / weight.sum()
-        variance = torch.tensordot(weight, (x - mean).square(), 1) / weight.sum()
+        mean, variance = moments(x, data)
         constant = int((variance <= 1e-12 * mean.square().clamp_min(1e-12)).sum())
         if constant:
             raise DomainError(

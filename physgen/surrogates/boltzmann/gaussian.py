@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
+from physgen.io.weights import moments
 from physgen.ranges import Count, NotNegative, Positive, Rate
 from physgen.surrogates.boltzmann.machine import BoltzmannMachine, Coefficients, Independent
 from physgen.surrogates.flows.spline import soft_bound
@@ -114,9 +115,7 @@ class GaussianRBM(BoltzmannMachine):
         with torch.no_grad():
             mapped, _ = self.transform(data, generator)
             x = self.units(mapped.x)
-            weight = x.new_ones(len(x)) if data.weight is None else data.weight.to(x)
-            mean = torch.tensordot(weight, x, 1) / weight.sum()
-            variance = torch.tensordot(weight, (x - mean).square(), 1) / weight.sum()
+            mean, variance = moments(x, data)
             noise = torch.randn(
                 self.chains.shape, generator=generator, device=self.device, dtype=x.dtype
             )

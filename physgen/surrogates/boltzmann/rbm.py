@@ -20,6 +20,7 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
+from physgen.io.weights import moments
 from physgen.ranges import Count, NotNegative, Positive
 from physgen.surrogates.boltzmann.machine import BoltzmannMachine, Coefficients, Independent
 from physgen.transforms.base import Chain, Transform
@@ -92,9 +93,8 @@ class RBM(BoltzmannMachine):
         super().initialise(data)
         if data is None or self.spin_flip_symmetric:
             return
-        weight = torch.ones(len(data)) if data.weight is None else data.weight
         spins = self.units(data.x)
-        mean = torch.tensordot(weight.to(spins), spins, 1) / weight.sum()
+        mean = moments(spins, data)[0]
         if self.visible_bias.numel() == 1:
             mean = mean.mean().reshape(self.visible_bias.shape)
         with torch.no_grad():

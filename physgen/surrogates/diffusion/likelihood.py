@@ -145,7 +145,7 @@ class ProbabilityFlow(Diffusion):
     def _check_transform(self) -> None:
         """Refuse a transform that does not fit; a bound takes all."""
 
-    def latent_log_prob(
+    def integrated_log_prob(
         self, latent: Batch, condition: Tensor | None, probe: Tensor, steps: int
     ) -> Tensor:
         """Return (B,) the log-density of a mapped batch at its physical conditions (B, C).
@@ -223,7 +223,7 @@ class DiffusionFlow(ProbabilityFlow):
         """Return (B,) log q(x | condition) in physical units, differentiable."""
         mapped, log_det = self.transform(batch)
         probe, steps = self._fixed_probe(len(batch)), self.sampler_steps
-        log_prob: Tensor = self.latent_log_prob(mapped, batch.condition, probe, steps) + log_det
+        log_prob: Tensor = self.integrated_log_prob(mapped, batch.condition, probe, steps) + log_det
         return log_prob
 
     def sample_with_log_prob(
@@ -260,5 +260,5 @@ class DequantisedDiffusionFlow(ProbabilityFlow):
         """
         latent, volume = self.transform.bound(batch, generator)
         probe, steps = self.probe(len(batch), generator), max(FINEST, self.sampler_steps)
-        total: Tensor = self.latent_log_prob(latent, batch.condition, probe, steps) + volume
+        total: Tensor = self.integrated_log_prob(latent, batch.condition, probe, steps) + volume
         return total

@@ -62,6 +62,8 @@ class FlowMatching(Denoising):
                 "surrogate.prediction=velocity and a sampler that adds no noise, such as heun"
             )
         self.coupling = coupling
+        # There is no pairing with less than nothing.
+        self.negative_weights = coupling == "independent"
 
     def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Map to the transform's space; x becomes (B, 2, D), a sample and its noise.

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
+from physgen.io.weights import moments
 from physgen.networks.residual import ResidualMLP
 from physgen.networks.unet import UNet
 from physgen.ranges import Channels, NotNegative, Positive, Rate, Share
@@ -112,7 +113,8 @@ class Diffusion(Surrogate):
         if data is not None:
             generator = torch.Generator(device=data.x.device).manual_seed(0)
             mapped, _ = self.transform(data, generator)
-            self.denoiser.scale.copy_(mapped.x.square().mean().sqrt())
+            size = mapped.x.flatten(1).square().mean(1)
+            self.denoiser.scale.copy_(moments(size, data)[0].sqrt())
 
     def start(self) -> Tensor:
         """Return the deviation of z at t = 1, (), where sampling starts."""
@@ -206,8 +208,6 @@ def _check_guidance(schema: Schema, dropout: float, guidance: float) -> None:
 class Denoising(Method):
     """Learn to denoise: the mean squared error of what the network predicts, at random levels.
 
-    Event weights weigh the loss.
-
     Args:
         surrogate: a `Diffusion`.
         learning_rate: of AdamW, before the engine's schedule.
@@ -218,6 +218,8 @@ class Denoising(Method):
     Raises:
         RecipeError: the surrogate is no `Diffusion`, or its schedule is to be learned.
     """
+
+    negative_weights = True
 
     def __init__(
         self,

@@ -118,7 +118,7 @@ class VariationalDiffusion(Diffusion):
 
 
 class DiffusionBound(Method):
-    """Maximise the bound of a `VariationalDiffusion`; event weights weigh it.
+    """Maximise the bound of a `VariationalDiffusion`.
 
     Args:
         surrogate: a `VariationalDiffusion`.
@@ -128,6 +128,8 @@ class DiffusionBound(Method):
     Raises:
         RecipeError: the surrogate is another one, or hides conditions.
     """
+
+    negative_weights = True
 
     def __init__(
         self,

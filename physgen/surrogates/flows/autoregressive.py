@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from physgen.batch import Batch, Schema
+from physgen.io.weights import positive_weight
 from physgen.networks.masked import MaskedMLP
 from physgen.ranges import Count, Positive, Rate
 from physgen.surrogates.flows.bijection import (
@@ -204,11 +205,15 @@ class AutoregressiveStack(Bijection):
             z = self._reordered(i, z)
         return z
 
-    def start_at(self, x: Tensor) -> None:
-        """Make the layer nearest to the data the Gaussian of samples x, (N, features)."""
-        mean = x.mean(0)
+    def start_at(self, x: Tensor, counts: Tensor) -> None:
+        """Make the layer nearest to the data the Gaussian of samples x, (N, features).
+
+        `counts` (N,) is what each counts for.
+        """
+        share = counts / counts.sum()
+        mean = share @ x
         away = x - mean
-        covariance = away.T @ away / len(x)
+        covariance = (share[:, None] * away).T @ away
         # So that constant features, or more features than samples, leave it invertible.
         ridge = 1e-4 * covariance.diagonal().mean() * torch.eye(self.features).to(x)
         factor = torch.linalg.cholesky(covariance + ridge)
@@ -275,8 +280,9 @@ class Autoregressive(LatentFlow):
         super().initialise(data)
         if data is not None:
             generator = torch.Generator(device=data.x.device).manual_seed(0)
-            mapped, _ = self.transform(data[:GAUSSIAN_ROWS], generator)
-            self.flow.start_at(mapped.x.flatten(1).to(self.dtype))
+            first = data[:GAUSSIAN_ROWS]
+            x = self.transform(first, generator)[0].x.flatten(1).to(self.dtype)
+            self.flow.start_at(x, positive_weight(first).to(x))
 
 
 class AutoregressiveFlow(Autoregressive, ExactFlow):

@@ -1,4 +1,4 @@
-"""Maximum likelihood: minimise -sum_i w_i log q(z_i | condition_i) / sum_i w_i.
+"""Maximum likelihood: minimise the mean of -log q(z_i | condition_i) over the weighted events i.
 
 z is the sample in the transform's space, where the transform's own log-determinant is a constant.
 """
@@ -26,13 +26,15 @@ class HasLatentDensity(Protocol):
 
 
 class MaximumLikelihood(Method):
-    """Fit any surrogate with a latent density to data; event weights weigh the loss.
+    """Fit any surrogate with a latent density to data.
 
     Args:
         surrogate: offers `latent_log_prob` (`HasLatentDensity`).
         learning_rate: of AdamW, before the engine's schedule.
         weight_decay: of AdamW.
     """
+
+    negative_weights = True
 
     def __init__(
         self, surrogate: Surrogate, *, learning_rate: float = 1e-3, weight_decay: float = 0.0

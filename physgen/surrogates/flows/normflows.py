@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
+from physgen.io.weights import positive_weight
 from physgen.ranges import Positive, Widths
 from physgen.surrogates.flows.bijection import (
     Bijection,
@@ -154,6 +155,11 @@ class Normflows(LatentFlow):
         super().initialise(data)
         if data is not None and self.flow.family == "glow":
             generator = torch.Generator(device=data.x.device).manual_seed(0)
+            # Activation norms know no weights: they see rows as often as these say.
+            if data.weight is not None:
+                data = data[
+                    torch.multinomial(positive_weight(data), len(data), True, generator=generator)
+                ]
             with torch.no_grad():
                 self.flow(self.transform(data, generator)[0].x.flatten(1).to(self.dtype))
 

@@ -27,7 +27,7 @@ LOOKED_AT = 256
 
 
 class Adversarial(Method):
-    """Train a generator against a critic; event weights weigh both losses.
+    """Train a generator against a critic.
 
     The journal shows "D_real" and "D_fake", the means of D(x) and D(G(z)) ("score_real" and
     "score_fake", of the bare scores, for hinge and Wasserstein losses), the critic's loss without
@@ -124,7 +124,7 @@ class Adversarial(Method):
         """Return (B,) losses of the critic.
 
         Args:
-            batch: prepared data; generated samples take its conditions and weights.
+            batch: prepared data; generated samples take its conditions.
             noise: (B, latent), normal.
             mix: (B, 1), uniform, for the gradient penalty.
         """
