@@ -47,8 +47,10 @@ def branches(batch: Batch, schema: Schema, weight: str = "weight") -> dict[str, 
             columns[variable.name] = as_written(batch.condition[:, index], variable)
     if batch.weight is not None:
         columns[weight] = batch.weight.detach().cpu().numpy()
-    if batch.log_weight is not None:
-        columns["log_weight"] = batch.log_weight.detach().cpu().numpy()
+    for name in ("log_weight", "chain"):
+        value = getattr(batch, name)
+        if value is not None:
+            columns.setdefault(name, value.detach().cpu().numpy())
     return columns
 
 

@@ -9,6 +9,7 @@ they go on from, the same in all blocks: more samples are not more chains.
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -21,6 +22,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from physgen import __version__
 from physgen.arguments import Whole, whole
 from physgen.batch import Batch, Schema
 from physgen.engine.random import keyed_seed
@@ -92,6 +94,7 @@ def generate_file(
     seed: Whole,
     condition: Condition | None = None,
     system: System | None = None,
+    facts: Mapping[str, str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> None:
@@ -107,6 +110,8 @@ def generate_file(
         condition: see `generate_blocks`.
         system: decides the format, if it writes files of this suffix; else .h5, .hdf5, .root and
             .npz hold plain samples.
+        facts: of the run, kept in the file as JSON with `n`, the seed and the version, under the
+            name `physgen_provenance`.
         overwrite: replace an existing file, once the new one is complete.
         progress: called after each block.
 
@@ -121,7 +126,9 @@ def generate_file(
     target = beside if replaced else path
     parts = generate_blocks(surrogate, n, seed=seed, condition=condition, progress=progress)
     try:
-        with _open_writer(target, n, surrogate.schema, system) as append:
+        about = {"physgen": __version__, **(facts or {}), "n": n, "seed": whole("seed", seed)}
+        said = {"physgen_provenance": json.dumps(about)}
+        with _open_writer(target, n, surrogate.schema, system, said) as append:
             for batch in parts:
                 append(batch)
         if replaced:
@@ -276,15 +283,15 @@ def _check_finite(batch: Batch, start: int) -> None:
 
 
 def _open_writer(
-    path: Path, n: int, schema: Schema, system: object
+    path: Path, n: int, schema: Schema, system: object, facts: Mapping[str, str]
 ) -> AbstractContextManager[Append]:
     if isinstance(system, HasFiles) and path.suffix in system.suffixes:
-        return system.writer(path, n)
+        return system.writer(path, n, facts)
     if path.suffix in (".h5", ".hdf5"):
-        return hdf5_writer(path, schema=schema)
+        return hdf5_writer(path, schema=schema, attributes=facts)
     if path.suffix == ".root":
-        return root_writer(path, schema)
+        return root_writer(path, schema, attributes=facts)
     if path.suffix == ".npz":
-        return npz_writer(path, schema=schema)
+        return npz_writer(path, schema=schema, attributes=facts)
     choices = suggest(path.suffix, [".h5", ".hdf5", ".root", ".npz"])
     raise InputError(f"{path}: no format has the suffix {path.suffix!r}{choices}")

@@ -243,6 +243,7 @@ def generate(
         seed=seed,
         condition=condition,
         system=opened.system,
+        facts={"recipe": opened.recipe.name, "run": opened.path.name},
         overwrite=overwrite,
         progress=told,
     )

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from contextlib import contextmanager
 
 import h5py
@@ -8,6 +9,7 @@ import pytest
 import torch
 import uproot
 
+import physgen
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, InputError, TrainingError
 from physgen.generation import BLOCK, Sampler, generate, generate_blocks, generate_file
@@ -238,7 +240,7 @@ class OwnFiles(Physics):
         return HDF5Source(path, x="0")
 
     @contextmanager
-    def writer(self, path, n):
+    def writer(self, path, n, facts=None):
         with h5py.File(path, "w") as file:
             file.attrs["n"] = n
             yield lambda batch: file.create_dataset(f"{len(file)}", data=batch.x)
@@ -254,3 +256,20 @@ def test_the_system_decides_the_format(surrogate, tmp_path):
         np.testing.assert_array_equal(file["1"], expected.x[BLOCK:])
     generate_file(surrogate, n, tmp_path / "c.root", seed=3, system=OwnFiles())
     assert (tmp_path / "c.root").read_bytes().startswith(b"root")
+
+
+@pytest.mark.parametrize("name", ["a.h5", "a.npz", "a.root"])
+def test_files_say_where_they_come_from(surrogate, tmp_path, name):
+    path = tmp_path / name
+    generate_file(surrogate, 5, path, seed=3, facts={"run": "0123"})
+    if name == "a.h5":
+        with h5py.File(path) as file:
+            said = file.attrs["physgen_provenance"]
+    elif name == "a.npz":
+        said = str(np.load(path)["physgen_provenance"])
+    else:
+        with uproot.open(path) as file:
+            said = str(file["physgen_provenance"])
+    about = json.loads(said)
+    assert (about["run"], about["seed"], about["n"]) == ("0123", 3, 5)
+    assert about["physgen"] == physgen.__version__

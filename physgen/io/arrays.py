@@ -16,7 +16,7 @@ from physgen.io.formats import format_of
 from physgen.io.guard import library
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.npz import NpzSource, array_names, read_arrays
-from physgen.io.source import Source, as_batch, blocks, digest_of
+from physgen.io.source import Source, as_batch, blocks, digest_of, written_schema
 
 Axis = Literal["chain", "time"]
 Axes = tuple[Axis, Axis]
@@ -45,6 +45,17 @@ def names_in(path: Path) -> list[str]:
         return array_names(path)
     with hdf5.open_hdf5(path) as file:
         return hdf5.dataset_names(file)
+
+
+def stored_schema(path: Path) -> Schema | None:
+    """Return the schema that physgen wrote into a file, `None` if it wrote none."""
+    if _format(path) == "HDF5":
+        with hdf5.open_hdf5(path) as file:
+            return hdf5.stored_schema(file)
+    if "physgen_schema" not in array_names(path):
+        return None
+    text = read_arrays(path, ["physgen_schema"])["physgen_schema"]
+    return written_schema(str(text), str(path))
 
 
 def open_array(

@@ -8,7 +8,6 @@ can hold, or holds Python objects. What remains is read in whole chunks.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from physgen.batch import Schema
-from physgen.errors import FormatError, InputError, suggest
+from physgen.errors import FormatError, suggest
 from physgen.io.formats import format_of
 from physgen.io.guard import LARGEST_DEFLATED, library, regular
 from physgen.io.probe import probe
-from physgen.io.source import check_finite
+from physgen.io.source import check_finite, written_schema
 
 BLOCK_BYTES = 4 * 2**20
 """Bytes read at once from files whose chunks are smaller."""
@@ -291,15 +290,7 @@ def stored_schema(file: h5py.File) -> Schema | None:
         FormatError: it cannot be understood.
     """
     text = attribute(file, "physgen_schema")
-    if text is None:
-        return None
-    try:
-        return Schema.from_dict(json.loads(text))
-    except (ValueError, TypeError, RecursionError, InputError) as error:
-        raise FormatError(
-            f"{file.filename}: the attribute physgen_schema cannot be understood ({error}); it was "
-            "changed, or written by another version: delete it to read plain datasets"
-        ) from error
+    return None if text is None else written_schema(str(text), file.filename)
 
 
 @dataclass(frozen=True)

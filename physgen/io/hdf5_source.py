@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from physgen.io.hdf5 import (
     stored_schema,
     unit_of,
 )
-from physgen.io.source import Stamp, as_batch, blocks, digest_of
+from physgen.io.source import Stamp, as_batch, blocks, digest_of, schema_of_array
 from physgen.io.split import hash_columns
 
 _RANKS: dict[str, int | Sequence[int]] = {
@@ -141,16 +142,14 @@ class HDF5Source:
         return {key: dataset(file, name, _RANKS[key]) for key, name in self._names.items()}
 
     def _schema(self, file: h5py.File, nodes: dict[str, h5py.Dataset]) -> Schema:
-        shape = nodes["x"].shape[1:] or (1,)
-        stored = stored_schema(file)
-        if stored is not None and self._names["x"] == "x" and stored.shape == shape:
-            return stored
-        condition: tuple[Variable, ...] = ()
-        if "condition" in nodes:
-            node, name = nodes["condition"], self._names["condition"]
-            width = node.shape[1] if node.ndim == 2 else 1
-            names = [name] if width == 1 else [f"{name}_{index}" for index in range(width)]
-            condition = tuple(Variable(n, unit_of(node), dtype=dtype_of(node).name) for n in names)
         x = nodes["x"]
-        variable = Variable(self._names["x"], unit_of(x), dtype=dtype_of(x).name)
-        return Schema(shape=shape, variables=(variable,), condition=condition)
+        plain = Variable(self._names["x"], unit_of(x), dtype=dtype_of(x).name)
+        shape = x.shape[1:] or (1,)
+        schema = schema_of_array(stored_schema(file), self._names["x"], shape, plain)
+        if "condition" not in nodes or schema.condition:
+            return schema
+        node, name = nodes["condition"], self._names["condition"]
+        width = node.shape[1] if node.ndim == 2 else 1
+        names = [name] if width == 1 else [f"{name}_{index}" for index in range(width)]
+        kind, unit = dtype_of(node).name, unit_of(node)
+        return replace(schema, condition=tuple(Variable(n, unit, dtype=kind) for n in names))

@@ -7,6 +7,7 @@ import warnings
 import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from physgen.batch import Batch, Schema, Variable
-from physgen.errors import FormatError, InputError, suggest
-from physgen.io.documents import parse_json
+from physgen.errors import FormatError, suggest
 from physgen.io.guard import library, refuse_bomb, regular
-from physgen.io.source import as_batch, blocks, check_finite, digest_of
+from physgen.io.source import (
+    as_batch,
+    blocks,
+    check_finite,
+    digest_of,
+    schema_of_array,
+    written_schema,
+)
 from physgen.io.split import hash_columns
 
 _LARGEST = 2**34
@@ -198,21 +205,15 @@ class NpzSource:
 
     def _schema(self, written: bool) -> Schema:
         x, condition = self._arrays["x"], self._arrays.get("condition")
-        shape = x.shape[1:] or (1,)
-        if written and self._names["x"] == "x":
-            text = str(read_arrays(self.path, ["physgen_schema"])["physgen_schema"])
-            try:
-                stored = Schema.from_dict(parse_json(text, "it"))
-            except InputError as error:
-                raise FormatError(
-                    f"{self.path}: physgen_schema cannot be understood ({error}); it was changed, "
-                    "or written by another version: remove it to read plain arrays"
-                ) from error
-            if stored.shape == shape:
-                return stored
-        variables: tuple[Variable, ...] = ()
-        if condition is not None:
-            width = 1 if condition.ndim == 1 else condition.shape[1]
-            kind = condition.dtype.name
-            variables = tuple(Variable(f"condition_{i}", dtype=kind) for i in range(width))
-        return Schema(shape, (Variable(self._names["x"], dtype=x.dtype.name),), variables)
+        stored = None
+        if written:
+            text = read_arrays(self.path, ["physgen_schema"])["physgen_schema"]
+            stored = written_schema(str(text), str(self.path))
+        plain = Variable(self._names["x"], dtype=x.dtype.name)
+        schema = schema_of_array(stored, self._names["x"], x.shape[1:] or (1,), plain)
+        if condition is None or schema.condition:
+            return schema
+        width = 1 if condition.ndim == 1 else condition.shape[1]
+        kind = condition.dtype.name
+        names = [f"condition_{i}" for i in range(width)]
+        return replace(schema, condition=tuple(Variable(n, dtype=kind) for n in names))

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch, Domain, Schema, Variable, fit_single
 from physgen.errors import FormatError
-from physgen.io.source import as_batch, blocks, check_finite, digest_of
+from physgen.io.source import as_batch, blocks, check_finite, digest_of, written_schema
 from physgen.io.split import hash_columns
 from physgen.io.trees import Tree, describe_branch, open_tree
 
 _OPEN_FILES = 32
+_BESIDE = ("log_weight", "chain")
+"""What physgen writes beside the columns."""
 LARGEST_EXACT = 2**53
 """Integers beyond it have neighbours that double precision does not tell from them."""
 
@@ -38,7 +40,7 @@ class RootSource:
         weight: flat branch of event weights (negative and zero ones are kept).
         group: flat branches whose values together identify the event of a row.
         max_items: items kept of a jagged event; `None` keeps as many as the longest has.
-        units: of branches by name.
+        units: of branches by name; of files that physgen wrote they are known.
         step_size: bytes of samples read together; memory is a small multiple of it.
 
     Attributes:
@@ -73,6 +75,9 @@ class RootSource:
         self.fields, self.condition = tuple(fields), tuple(condition)
         self.weight, self.group = weight, tuple(group)
         self._tree_name, self._open = tree, (os.getpid(), dict[int, Tree]())
+        first = self._tree(0)
+        others = () if first.written is None else _BESIDE
+        self._beside = [n for n in others if n in first.names and n not in self.fields]
 
         types = self._types(0)
         self._starts = [0]
@@ -92,6 +97,11 @@ class RootSource:
         if self.jagged:
             items = self._count_items(max_items, step_size)
         self.max_items = max_items or self.longest
+        written = self._tree(0).written
+        if written is not None:
+            stored = written_schema(written, str(self.paths[0]))
+            known = {v.name: v.unit for v in (*stored.variables, *stored.condition)}
+            units = known | dict(units or {})
         units = units or {}
         described = {name: _variable(name, kind, units) for name, (kind, _) in types.items()}
         columns = tuple(described[name] for name in self.fields)
@@ -182,6 +192,8 @@ class RootSource:
         if self.weight is not None:
             weight = self._numbers(index, self.weight, start, stop)
             found["weight"] = weight if weight.dtype.kind == "f" else weight.astype(np.float64)
+        for name in self._beside:
+            found[name] = self._numbers(index, name, start, stop)
         return found
 
     def _columns(self, index: int, names: Sequence[str], start: int, stop: int) -> NDArray[Any]:
@@ -269,6 +281,7 @@ class RootSource:
         tree = self._tree(index)
         where = tree.where
         roles = dict.fromkeys(self.group, "group")
+        roles |= dict.fromkeys(self._beside, "weight")
         roles |= {self.weight: "weight"} if self.weight is not None else {}
         roles |= dict.fromkeys(self.condition, "condition")
         roles |= dict.fromkeys(self.fields, "fields")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from physgen.batch import Batch, Schema
-from physgen.errors import FormatError
+from physgen.batch import Batch, Schema, Variable
+from physgen.errors import FormatError, InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,6 +110,39 @@ def blocks(source: Source) -> Iterator[Batch]:
     """Read a source in order, `source.block` rows at a time."""
     for start in range(0, len(source), source.block):
         yield source.read(start, min(start + source.block, len(source)))
+
+
+def written_schema(text: str, where: str) -> Schema:
+    """Return the schema that physgen wrote into a file as JSON.
+
+    Raises:
+        FormatError: it cannot be understood.
+    """
+    try:
+        return Schema.from_dict(json.loads(text))
+    except (ValueError, TypeError, KeyError, RecursionError, InputError) as error:
+        raise FormatError(
+            f"{where}: physgen_schema cannot be understood ({error}); it was changed, or written "
+            "by another version: remove it to read plain numbers"
+        ) from error
+
+
+def schema_of_array(
+    stored: Schema | None, name: str, shape: tuple[int, ...], plain: Variable
+) -> Schema:
+    """Return what the rows of an array are: what physgen wrote of it, else what it looks like.
+
+    Args:
+        stored: the schema in the file, of its array "x", or of columns that are arrays.
+        name: of the array.
+        shape: of one row.
+        plain: the array by itself.
+    """
+    if stored is not None and name == "x" and stored.shape == shape:
+        return stored
+    if stored is not None and shape == (1,) and name in stored.names:
+        return Schema(shape, (stored.variables[stored.names.index(name)],))
+    return Schema(shape, (plain,))
 
 
 class Stamp:

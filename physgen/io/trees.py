@@ -56,7 +56,8 @@ def open_tree(path: Path, name: str | None = None) -> Tree:
         if name is None and len(names) == 1:
             name = names[0]
         if name in names:
-            return Tree(file[name], f"{path}: tree {name!r}")
+            written = file.get("physgen_schema")
+            return Tree(file[name], f"{path}: tree {name!r}", written and str(written))
     except Exception as error:
         raise _damaged(path, error) from error
     if not names:
@@ -72,10 +73,11 @@ class Tree:
     Attributes:
         where: file and tree, for messages.
         names: of all branches or fields; those inside objects with their paths.
+        written: the schema that physgen wrote beside the tree, in JSON; `None` if it wrote none.
     """
 
-    def __init__(self, handle: Any, where: str) -> None:
-        self._handle, self.where = handle, where
+    def __init__(self, handle: Any, where: str, written: str | None = None) -> None:
+        self._handle, self.where, self.written = handle, where, written
         # Asking for the names walks over all branches: once, not at every read.
         self.names: list[str] = list(handle.keys())
         self._known = set(self.names)

@@ -179,6 +179,7 @@ def root_writer(
     *,
     tree: str = "events",
     weight: str = "weight",
+    attributes: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Iterator[Append]:
     """Write batches as a TTree with one branch a variable, in the variable's own type.
@@ -192,6 +193,7 @@ def root_writer(
         schema: names and types of the branches.
         tree: name of the tree.
         weight: name of the branch of event weights, if the batches have weights.
+        attributes: kept as text beside the tree, by name; the schema is, as `physgen_schema`.
         overwrite: replace an existing file.
     """
     import uproot
@@ -211,6 +213,9 @@ def root_writer(
                 file[tree].extend(columns)
 
         yield append
+        said = {**(attributes or {}), "physgen_schema": json.dumps(schema.to_dict())}
+        for name, value in said.items():
+            file[name] = str(value)
 
 
 def _branch_name(outer: str, inner: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from numpy import float64
 from numpy.typing import NDArray
@@ -146,10 +146,13 @@ class HasFiles(Protocol):
         """Open a user's file as samples of this system; raises `FormatError` if it is not."""
         ...
 
-    def writer(self, path: Path, n: int) -> AbstractContextManager[Append]:
+    def writer(
+        self, path: Path, n: int, facts: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[Append]:
         """Open an atomic output for `n` samples in all, in the format of the field.
 
         The context yields `append(batch)`, so that generation needs no memory for all of them, and
-        the file appears when it ends without an error (see `physgen.io.writer`).
+        the file appears when it ends without an error (see `physgen.io.writer`). `facts` are kept
+        in it, by name.
         """
         ...

@@ -359,9 +359,11 @@ class Calorimeter:
         grid = (len(layers), *one.pop()) if len(one) == 1 else None
         return CaloChallengeSource(path, self.geometry.n_voxels, grid)
 
-    def writer(self, path: Path, n: int) -> AbstractContextManager[Append]:
+    def writer(
+        self, path: Path, n: int, facts: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[Append]:
         """Write showers as a CaloChallenge HDF5 file piece by piece."""
-        return calochallenge_writer(path)
+        return calochallenge_writer(path, facts=facts)
 
 
 def geometry_of(system: System, user: str) -> Geometry:

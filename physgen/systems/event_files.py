@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError, suggest
-from physgen.io.arrays import names_in
+from physgen.io.arrays import names_in, stored_schema
 from physgen.io.documents import read_yaml
 from physgen.io.formats import format_of
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.npz import NpzSource
-from physgen.io.root import LARGEST_EXACT, RootSource
+from physgen.io.root import RootSource
 from physgen.io.shipped import said_in, shipped, shipped_or_own
 from physgen.io.source import HasNotes, Source, blocks, digest_of
 from physgen.io.trees import Tree, open_tree
@@ -198,15 +197,19 @@ class _Table:
     """Columns of several sources side by side; the first one knows the groups."""
 
     def __init__(
-        self, parts: Sequence[tuple[Source, int]], weight: Source | None, names: Sequence[str]
+        self,
+        parts: Sequence[tuple[Source, int]],
+        names: Sequence[str],
+        beside: Mapping[str, Source],
     ) -> None:
-        self._parts, self._weight, self.name = parts, weight, parts[0][0].name
+        self._parts, self._beside, self.name = parts, beside, parts[0][0].name
         self.block = min(source.block for source, _ in parts)
         columns = [source.schema.variables[column] for source, column in parts]
-        described = [
-            Variable(**{**vars(column), "name": name})
-            for column, name in zip(columns, names, strict=True)
-        ]
+        described = []
+        for column, name in zip(columns, names, strict=True):
+            rule = column.present
+            kept = rule if rule and any(rule.startswith(other) for other in names) else None
+            described.append(Variable(**{**vars(column), "name": name, "present": kept}))
         self.schema = Schema((len(described),), tuple(described))
 
     def __len__(self) -> int:
@@ -218,14 +221,9 @@ class _Table:
         for source, _ in self._parts:
             if id(source) not in whole:
                 whole[id(source)] = source.read(start, stop)
-        columns = [
-            self._column(whole[id(source)].x[:, column], index, start)
-            for index, (source, column) in enumerate(self._parts)
-        ]
-        weight = whole[id(self._parts[0][0])].weight
-        if self._weight is not None:
-            weight = self._weight.read(start, stop).x[:, 0]
-        return Batch(torch.stack(columns, 1), weight=weight)
+        columns = [whole[id(source)].x[:, column] for source, column in self._parts]
+        others = {key: source.read(start, stop).x[:, 0] for key, source in self._beside.items()}
+        return Batch(torch.stack(columns, 1)).replace(**others)
 
     def digest(self) -> str:
         """Return the SHA-256 of the samples."""
@@ -235,34 +233,27 @@ class _Table:
         """Return the group keys of the file."""
         return self._parts[0][0].keys()
 
-    def _column(self, values: Tensor, index: int, start: int) -> Tensor:
-        """Return a column in the type that holds all of them."""
-        if not values.is_floating_point():
-            large = (values.long().abs() > LARGEST_EXACT).nonzero()
-            if len(large):
-                row, name = int(large[0]), self.schema.names[index]
-                raise FormatError(
-                    f"{self.name}: row {start + row} of {name!r} holds {values[row].item()}, which "
-                    "floating point cannot represent; such a number identifies an event: name it "
-                    "in data.group instead"
-                )
-        return values.to(self.schema.dtype)
-
 
 def _columns(
     path: Path, names: Sequence[str], weight: str | None, open_one: Callable[[str], Source]
 ) -> Source:
-    """Open columns by name: of the table that physgen wrote if there is one, else one by one."""
-    try:
-        table = open_one("x")
-    except FormatError:
-        table = None
-    if table is not None and len(table.schema.variables) > 1:
-        known = table.schema.names
-        for name in names:
-            if name not in known:
-                raise FormatError(f"{path}: there is no column {name!r}{suggest(name, known)}")
-        return _Table([(table, known.index(name)) for name in names], None, names)
+    """Open columns by name: arrays of their own, or those of one array that physgen wrote."""
+    stored, known = stored_schema(path), set(names_in(path))
+    beside = {} if weight is None else {"weight": open_one(weight)}
+    if stored is not None:
+        # Jagged events that were written as a table are read as one.
+        flat = tuple(name for name in stored.names if name.partition("[")[0] in names)
+        if flat and not set(names) & set(stored.names):
+            names = stored.names
+        usual = {key: key for key in ("weight", "log_weight", "chain") if key in known}
+        beside = {key: open_one(n) for key, n in usual.items() if n not in names} | beside
+        if not set(names) <= known and "x" in known:
+            for name in names:
+                if name not in stored.names:
+                    remedy = suggest(name, stored.names)
+                    raise FormatError(f"{path}: there is no column {name!r}{remedy}")
+            table = open_one("x")
+            return _Table([(table, stored.names.index(n)) for n in names], names, beside)
     sources = [open_one(name) for name in names]
     for name, source in zip(names, sources, strict=True):
         if source.schema.shape != (1,):
@@ -274,5 +265,4 @@ def _columns(
                 f"{path}: columns of unequal length: {names[0]!r} has {len(sources[0])} rows, "
                 f"{name!r} has {len(source)}"
             )
-    weights = None if weight is None else open_one(weight)
-    return _Table([(source, 0) for source in sources], weights, names)
+    return _Table([(source, 0) for source in sources], names, beside)

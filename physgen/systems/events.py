@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from physgen.batch import Batch, Domain, Schema, Variable
+from physgen.columns import branches
 from physgen.errors import FormatError, RecipeError, suggest
 from physgen.io.source import Source, blocks
 from physgen.io.writer import Append, hdf5_writer, npz_writer, root_writer
@@ -131,25 +132,42 @@ class EventTable:
             source = dataclasses.replace(self, path=str(path))._source
         else:
             source = self._open(str(path))
+        self._check_units(source)
         return Unrolled(source) if len(source.schema.shape) == 2 else source
 
+    def _check_units(self, source: Source) -> None:
+        said = {name: options.get("unit") for name, options in self._columns.items()}
+        for variable in source.schema.variables:
+            unit = said.get(variable.name)
+            if unit is not None and variable.unit not in ("1", unit):
+                raise FormatError(
+                    f"{source.name}: {variable.name!r} is in {variable.unit}, and data.fields says "
+                    f"{unit}; convert the file, or correct the recipe"
+                )
+
     @contextmanager
-    def writer(self, path: Path, n: int) -> Iterator[Append]:
+    def writer(
+        self, path: Path, n: int, facts: Mapping[str, Any] | None = None
+    ) -> Iterator[Append]:
         """Write `n` events with the names and types they were read with (.root, .h5 or .npz).
 
-        Events without weights get equal ones, see `weigh`, if the table has a weight column.
+        HDF5 and npz have an array a column, whose unit HDF5 keeps. Events without weights get equal
+        ones, see `weigh`, if the table has a weight column.
         """
         schema, card = self.schema, self._card
+        weight = card["weight"] or "weight"
         jagged = path.suffix == ".root" and schema.names != tuple(self._columns)
         if path.suffix == ".root":
             written = rolled_schema(schema, self._items) if jagged else schema
-            tree, weight = card["tree"] or "events", card["weight"] or "weight"
-            opened = root_writer(path, written, tree=tree, weight=weight)
+            tree = card["tree"] or "events"
+            opened = root_writer(path, written, tree=tree, weight=weight, attributes=facts)
         elif path.suffix in (".h5", ".hdf5"):
-            said = {"weights": _WEIGHTS} if card["weight"] else {}
-            opened = hdf5_writer(path, schema=schema, attributes=said)
+            said = {**(facts or {}), **({"weights": _WEIGHTS} if card["weight"] else {})}
+            opened = hdf5_writer(
+                path, self._layout, schema=schema, attributes=said, units=self.units
+            )
         elif path.suffix == ".npz":
-            opened = npz_writer(path, schema=schema)
+            opened = npz_writer(path, self._layout, schema=schema, attributes=facts)
         else:
             raise FormatError(f"{path}: event tables are written as .root, .h5 or .npz")
         with opened as put:
@@ -159,6 +177,9 @@ class EventTable:
                 put(rolled(batch, len(self._items)) if jagged else batch)
 
             yield append
+
+    def _layout(self, batch: Batch) -> dict[str, Any]:
+        return branches(batch, self.schema, self._card["weight"] or "weight")
 
     def weigh(self, batch: Batch, total: int) -> Batch:
         """Give generated events the weight sum(w) / total, `total` being how many are generated.

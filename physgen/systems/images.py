@@ -148,11 +148,13 @@ class Images:
             )
         return source
 
-    def writer(self, path: Path, n: int) -> AbstractContextManager[Append]:
+    def writer(
+        self, path: Path, n: int, facts: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[Append]:
         """Write `x` (and labels as `condition`) as HDF5, or npz by the name."""
         if path.suffix == ".npz":
-            return npz_writer(path, schema=self.schema)
-        return hdf5_writer(path, schema=self.schema)
+            return npz_writer(path, schema=self.schema, attributes=facts)
+        return hdf5_writer(path, schema=self.schema, attributes=facts)
 
     @cached_property
     def _card(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -186,10 +186,12 @@ class Ising:
         check_parameters(path, source.dataset, parameters)
         return source
 
-    def writer(self, path: Path, n: int) -> AbstractContextManager[Append]:
+    def writer(
+        self, path: Path, n: int, facts: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[Append]:
         """Write configurations piece by piece as HDF5, or npz by the name."""
-        facts = {"temperature": self.temperature, "field": self.field}
-        return spin_writer(path, tuple(self.shape), facts)
+        said = {**(facts or {}), "temperature": self.temperature, "field": self.field}
+        return spin_writer(path, tuple(self.shape), said)
 
     def _correlation(self, x: Tensor, r: int) -> Tensor:
         """Return (B,), the mean of s_i s_{i + r} over sites and both axes."""

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -171,9 +171,13 @@ class LatticeAction:
         """Open an ensemble; raises `FormatError` where it is none, or of another lattice."""
         return lattice_files.open_ensemble(path, self.schema, self.axes)
 
-    def writer(self, path: Path, n: int) -> AbstractContextManager[Append]:
+    def writer(
+        self, path: Path, n: int, facts: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[Append]:
         """Write an ensemble piece by piece, with the name of the action."""
-        return lattice_files.ensemble_writer(path, self.schema, {"action": self.source})
+        return lattice_files.ensemble_writer(
+            path, self.schema, {"action": self.source, **(facts or {})}
+        )
 
     def _check(self) -> None:
         """Try the action on a few random fields; raise `DomainError` where it is none."""

@@ -82,7 +82,7 @@ def check_parameters(path: Path, field: str, parameters: Mapping[str, tuple[floa
 
 
 def ensemble_writer(
-    path: Path, schema: Schema, facts: Mapping[str, str | float]
+    path: Path, schema: Schema, facts: Mapping[str, Any]
 ) -> AbstractContextManager[Append]:
     """Write an ensemble piece by piece as HDF5, or npz by suffix; `facts` become attributes."""
     write = npz_writer if path.suffix == ".npz" else hdf5_writer

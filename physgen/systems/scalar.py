@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -164,14 +164,12 @@ class Phi4:
         lattice_files.check_parameters(path, lattice_files.FIELD, parameters)
         return source
 
-    def writer(self, path: Path, n: int) -> AbstractContextManager[Append]:
+    def writer(
+        self, path: Path, n: int, facts: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[Append]:
         """Write an ensemble piece by piece, with its convention and parameters."""
-        facts: dict[str, str | float] = {
-            "convention": self.convention,
-            "m2": self.m2,
-            "lam": self.lam,
-        }
-        return lattice_files.ensemble_writer(path, self.schema, facts)
+        said = {"convention": self.convention, "m2": self.m2, "lam": self.lam, **(facts or {})}
+        return lattice_files.ensemble_writer(path, self.schema, said)
 
 
 def check_shape(shape: tuple[int, ...]) -> None:

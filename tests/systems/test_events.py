@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import awkward as ak
 import h5py
 import numpy as np
 import pytest
@@ -219,3 +220,56 @@ def test_files_are_known_by_their_content(tmp_path):
     (tmp_path / "a.root").rename(grid)
     table = EventTable(path=str(grid), fields=("a",))
     assert table.open(grid).read(0, 5).x[:, 0].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("name", ["a.h5", "a.npz", "a.root"])
+def test_what_is_written_is_laid_out_like_the_input_and_read_with_all_that_was_known(
+    tmp_path, name
+):
+    rows = np.random.default_rng(0).normal(size=(20, 2)) * 100
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file["time"], file["code"] = rows[:, 0], rows[:, 1].astype("i2")
+        file["time"].attrs["unit"] = "ns"
+        file["w"] = np.arange(20.0)
+    options = {"fields": ("time", "code"), "weight": "w"}
+    table = EventTable(path=str(tmp_path / "in.h5"), **options)
+    assert table.units["time"] == "ns"
+    batch = table.open(tmp_path / "in.h5").read(0, 20)
+    more = batch.replace(log_weight=-torch.arange(20.0), chain=torch.arange(20) // 10)
+    with table.writer(tmp_path / name, 20) as append:
+        append(more)
+    if name == "a.h5":
+        with h5py.File(tmp_path / name) as file:
+            assert (file["time"].attrs["unit"], file["code"].dtype) == ("ns", "int16")
+    again = EventTable(path=str(tmp_path / name), **options)
+    variables = {variable.name: variable for variable in again.schema.variables}
+    assert (variables["time"].unit, variables["code"].dtype) == ("ns", "int16")
+    read = again.open(tmp_path / name).read(0, 20)
+    for field, value in more.fields().items():
+        assert torch.equal(getattr(read, field), value), field
+
+
+@pytest.mark.parametrize("name", ["a.h5", "a.npz"])
+def test_jagged_events_written_as_tables_are_read_as_such(tmp_path, name):
+    with uproot.recreate(tmp_path / "in.root") as file:
+        hits = ak.unflatten(np.arange(9.0), [2, 0, 3, 4])
+        file.mktree("t", {"Hit": "var * {e: float64, t: float64}"})
+        file["t"].extend({"Hit": ak.zip({"e": hits, "t": hits + 1})})
+    table = EventTable(path=str(tmp_path / "in.root"), fields=("Hit_e", "Hit_t"))
+    batch = table.open(tmp_path / "in.root").read(0, 4)
+    with table.writer(tmp_path / name, 4) as append:
+        append(batch)
+    source = table.open(tmp_path / name)
+    assert source.schema.names == table.schema.names
+    assert torch.equal(source.read(0, 4).x, batch.x)
+
+
+def test_units_of_the_file_and_of_the_recipe_are_compared(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["e"] = np.ones(5)
+        file["e"].attrs["units"] = "MeV"
+    for unit in ("MeV", None):
+        fields = ({"name": "e", **({"unit": unit} if unit else {})},)
+        assert EventTable(fields=fields).open(tmp_path / "a.h5").schema.variables[0].unit == "MeV"
+    with pytest.raises(FormatError, match=r"'e' is in MeV, and data.fields says GeV; convert"):
+        EventTable(fields=({"name": "e", "unit": "GeV"},)).open(tmp_path / "a.h5")
