@@ -1,7 +1,8 @@
 """Samples that depend on the seed alone, not on how the work is cut.
 
-Sample i belongs to block i // 4096. A block is always computed whole, with a generator keyed by
-(seed, block), and cut afterwards: so neither n, nor the number of workers, nor where an interrupted
+Sample i belongs to block i // 4096. A block is computed in pieces (one, unless its samples are maps
+of noise, each of its own). A piece is always computed whole, with a generator keyed by (seed,
+block, piece), and cut afterwards: so neither n, nor the number of workers, nor where an interrupted
 run went on changes a sample. (The device does: its random numbers are others.) The output file
 appears when the last block is in it. Samples of Markov chains carry the number of the chain that
 they go on from, the same in all blocks: more samples are not more chains.
@@ -14,6 +15,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +31,13 @@ from physgen.engine.random import keyed_seed
 from physgen.errors import DomainError, InputError, TrainingError, suggest
 from physgen.io.writer import Append, hdf5_writer, npz_writer, refuse_existing, root_writer
 from physgen.isolation import isolated
-from physgen.surrogates.base import Surrogate
+from physgen.surrogates.base import FromNoise, Surrogate
 from physgen.systems.base import HasFiles, System
 
 BLOCK = 4096
-"""Samples computed together; part of the definition of the output, so not an option."""
+"""Samples of a block; part of the definition of the output, so not an option."""
+PIECES = (0, 1, 16, 256, BLOCK)
+"""Where the pieces of a block begin that is pushed from noise: few samples take a short time."""
 
 Condition = ArrayLike | Tensor | Mapping[str, ArrayLike | Tensor]
 """Conditions in physical units: numbers in the order of the schema, or by name."""
@@ -171,16 +175,24 @@ def generate_blocks(
         surrogate.conditions.check(given.to(surrogate.conditions.low))
     surrogate.eval()
     base = keyed_seed("generate", whole("seed", seed))
+    edges = PIECES if isinstance(surrogate, FromNoise) else (0, BLOCK)
     for block in range(first, -(-n // BLOCK)):
-        # Torch's CPU generator looks at the lowest 32 bits of a seed: counting up from the base
-        # keeps the blocks of one run apart, which hashing each of them would not.
-        generator = torch.Generator(surrogate.device).manual_seed((base + block) % 2**63)
         start, stop = block * BLOCK, min((block + 1) * BLOCK, n)
-        with torch.no_grad():
-            rows = None if given is None else _whole_block(given[start:stop])
-            if rows is not None:
+        pieces = []
+        for number, (low, high) in enumerate(pairwise(edges)):
+            if start + low >= stop:
+                break
+            # Torch's CPU generator looks at the lowest 32 bits of a seed: counting up from the base
+            # keeps the pieces of one run apart, which hashing each of them would not.
+            key = (base + len(PIECES) * block + number) % 2**63
+            generator = torch.Generator(surrogate.device).manual_seed(key)
+            rows = None
+            if given is not None:
+                rows = _whole_piece(given[start + low : min(start + high, stop)], high - low)
                 rows = rows.to(surrogate.device, surrogate.dtype)
-            batch = surrogate.sample(BLOCK, rows, generator=generator)
+            with torch.no_grad():
+                pieces.append(surrogate.sample(high - low, rows, generator=generator))
+        batch = Batch.concatenate(pieces)
         batch = batch[: stop - start].to("cpu")
         _check_finite(batch, start)
         yield batch
@@ -268,8 +280,8 @@ def _numbers(name: str, given: Any) -> Tensor:
         raise InputError(f"{name}: not numbers ({error}); give numbers or arrays") from error
 
 
-def _whole_block(condition: Tensor) -> Tensor:
-    missing = BLOCK - len(condition)
+def _whole_piece(condition: Tensor, n: int) -> Tensor:
+    missing = n - len(condition)
     return torch.cat([condition, condition[-1:].expand(missing, -1)]) if missing else condition
 
 

@@ -61,6 +61,32 @@ def test_a_sample_depends_on_the_seed_and_its_place_alone(surrogate):
     assert len(torch.unique(whole.x[:, 0] - whole.condition[:, 0])) > 2 * BLOCK
 
 
+class Pushed(Gaussian):
+    """The same from noise of each sample's own."""
+
+    noise_shape = (2,)
+
+    def push(self, noise, condition=None):
+        return self.weight * noise + condition
+
+
+def test_few_samples_from_noise_are_few_and_the_first_of_many():
+    surrogate = Pushed()
+    surrogate.conditions.fit(torch.tensor([[10.0], [1000.0]]))
+    given = torch.linspace(10, 1000, BLOCK + 3)[:, None]
+    for condition in (None, given):
+        whole = generate(surrogate, BLOCK + 3, seed=5, condition=condition)
+        for n, most in ((1, 1), (2, 16), (16, 16), (17, 256), (300, BLOCK)):
+            surrogate.asked.clear()
+            some = None if condition is None else condition[:n]
+            cut = generate(surrogate, n, seed=5, condition=some)
+            assert torch.equal(cut.x, whole.x[:n])
+            assert torch.equal(cut.condition, whole.condition[:n])
+            assert sum(surrogate.asked) == most
+    same = generate(surrogate, BLOCK + 3, seed=5, condition=10.0)
+    assert len(torch.unique(same.x[:, 0])) > BLOCK - 15  # No piece repeats another's noise.
+
+
 def frozen_machine(seed, n_chains=60):
     """A machine of one hidden spin whose two modes no sweep connects; the chains are exact."""
     schema = Schema((4, 4), (Variable("s", domain="spin", dtype="int8"),))
