@@ -270,8 +270,9 @@ def hybrid_monte_carlo(
 ) -> NDArray[np.float64]:
     """Return (LANES, ceil(n / LANES), V) configurations of chains that were tuned and thinned.
 
-    Trajectories have length about 1. The step is adapted until 80 to 95% are accepted; then kept
-    configurations are two autocorrelation times of M^2 apart, as a short run measures it.
+    Trajectories have length about 1, with cluster updates between them. The step is adapted until
+    80 to 95% are accepted; then kept configurations are two autocorrelation times of M^2 apart, as
+    a short run measures it.
     """
     table, states = kernel.neighbours(shape), kernel.streams(seed, kernel.LANES)
     n_sites = math.prod(shape)
@@ -279,6 +280,10 @@ def hybrid_monte_carlo(
     for lane in range(kernel.LANES):
         kernel.normals(states[lane], phi[:, lane])
     phi *= math.sqrt(0.5 / (abs(m2) + 2 * len(shape)))
+    if m2 < 0:  # Half of the lanes begin in the wells, so that chains that do not mix are seen.
+        well = math.sqrt(-m2 / (2 * lam))
+        phi[:, 0::4] += well
+        phi[:, 1::4] -= well
 
     def run(step: float, n_skip: int, n_keep: int) -> tuple[float, NDArray[np.float64]]:
         out = np.empty((n_keep, kernel.LANES, n_sites))

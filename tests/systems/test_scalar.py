@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
+from physgen.batch import Batch
 from physgen.errors import DomainError, FormatError
 from physgen.systems.base import HasAction, HasExact, HasFeatures, HasFiles, HasReference, System
 from physgen.systems.kernels import scalar as kernel
@@ -89,6 +90,48 @@ def test_leapfrog_is_reversible_and_its_energy_error_is_of_second_order():
         np.testing.assert_allclose(phi, start, atol=1e-12)
         np.testing.assert_allclose(momentum, -p, atol=1e-12)
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.15)
+
+
+def test_clusters_leave_the_distribution_invariant():
+    """Of the signs on a ring of three sites at fixed |phi|, where all eight can be summed."""
+    size, n = np.array([0.6, 0.9, 0.4]), 20_000
+    signs = np.array(list(itertools.product((-1, 1), repeat=3)))
+    weight = np.exp(
+        2 * sum(signs[:, i] * signs[:, i - 1] * size[i] * size[i - 1] for i in range(3))
+    )
+    phi = np.repeat(size[:, None], kernel.LANES, 1)
+    table, members = kernel.neighbours((3,)), np.empty(3, np.int32)
+    state, counts = kernel.streams(5, 1)[0], np.zeros(8)
+    for _ in range(n):
+        kernel.turn_cluster(phi, 3, table, members, state)
+        counts[int((phi[:, 3] > 0) @ [4, 2, 1])] += 1
+    np.testing.assert_array_equal(np.abs(phi[:, 3]), size)
+    expected = n * weight / weight.sum()
+    # Half of the flips are of the whole ring: the autocorrelation is short.
+    assert ((counts - expected) ** 2 / expected).sum() < 4 * 30
+    assert (phi[:, 2] == size).all()
+
+
+def test_domains_do_not_freeze_deep_in_the_ordered_phase():
+    """Walls around an 8x8 torus cost 500 in action; chains that began with them kept them."""
+    system = Phi4(m2=-8.0, lam=2.0)
+    found = means(system, 3200)
+    value, error = found["|m|"]
+    assert abs(value - 1.38569) < 4.5 * math.hypot(error, 0.00023)
+    assert error < 0.002
+    assert abs(found["m"][0]) < 4.5 * found["m"][1]
+
+
+def test_two_sites_by_quadrature():
+    """A ring of two sites, each the neighbour of the other twice, in two deep wells."""
+    system = Phi4(shape=(2,), m2=-4.0, lam=2.0)
+    x = np.linspace(-3, 3, 1001)
+    grid = torch.from_numpy(np.stack(np.meshgrid(x, x), -1).reshape(-1, 2))
+    weight = torch.softmax(-system.action(grid), 0)
+    found = means(system, 32_000)
+    for name, values in system.observables(Batch(grid)).items():
+        exact = float(weight @ values)
+        assert abs(found[name][0] - exact) < 4.5 * found[name][1], name
 
 
 def test_normals_of_the_kernel_are_normal():
