@@ -14,6 +14,7 @@ from torch import Tensor
 
 from physgen.batch import Batch
 from physgen.errors import DomainError
+from physgen.sampling.annealing import InvertedBracket
 from physgen.surrogates.base import (
     HasBound,
     HasDensity,
@@ -61,11 +62,17 @@ def held_out(
         found["exact"] = known(blockwise(model.log_prob), exact=True)
     if isinstance(surrogate, HasEstimatedLikelihood):
         joined = Batch.concatenate(samples)
-        log_q, error = model.log_likelihood(joined, generator=generator)
-        values = np.split(log_q.double().cpu().numpy(), [len(samples[0])])
-        note = "with the error of its estimated normalisation"
-        exact = surrogate.transform.exact
-        found["estimated"] = known(values[: len(samples)], note, exact=exact, error=float(error))
+        try:
+            log_q, error = model.log_likelihood(joined, generator=generator)
+            values = np.split(log_q.double().cpu().numpy(), [len(samples[0])])
+            note = "with the error of its estimated normalisation"
+            exact = surrogate.transform.exact
+            found["estimated"] = known(
+                values[: len(samples)], note, exact=exact, error=float(error)
+            )
+        except InvertedBracket as inverted:
+            unknown = np.full(len(samples[0]), np.nan)
+            found["estimated"] = HeldOut(unknown, exact=False, concern=str(inverted))
     if not isinstance(surrogate, HasBound):
         return found
     try:

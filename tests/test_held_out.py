@@ -11,6 +11,8 @@ from torch.distributions import Normal
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError
 from physgen.held_out import held_out
+from physgen.sampling.annealing import Bracket
+from physgen.sampling.reweighting import Estimate
 from physgen.surrogates.base import Surrogate
 from physgen.transforms.base import Chain
 from physgen.transforms.images import Dequantise, Rescale
@@ -132,6 +134,17 @@ def test_an_estimated_constant_passes_its_error_on():
     assert (values.error, values.exact, values.discrete) == (0.25, True, True)
     np.testing.assert_allclose(values.truth, -1.5)
     np.testing.assert_allclose(values.floor, -4.5)
+
+
+def test_a_constant_that_annealing_cannot_find_is_a_concern():
+    class Inverted(Estimated):
+        def log_likelihood(self, batch, *, generator):
+            return Bracket(Estimate(3.0, 0.1), Estimate(1.0, 0.1), 100).middle
+
+    spins = torch.ones(10, 3, dtype=torch.int8)
+    values = held_out(Inverted(), Batch(spins), None, n=10, draws=1, seed=0)["estimated"]
+    assert np.isnan(values.truth).all()
+    assert "inverted: 3.00 +- 0.10 from below" in values.concern
 
 
 def test_nothing_is_known_of_a_model_without_likelihood():

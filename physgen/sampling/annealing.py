@@ -58,6 +58,10 @@ class Annealed:
         return float(normalised_weights(self.log_weight).square().sum().reciprocal())
 
 
+class InvertedBracket(InputError):
+    """The lower estimate of a normaliser is above the upper one, so that neither bounds it."""
+
+
 @dataclass(frozen=True)
 class Bracket:
     """The logarithm of a normaliser, from below and from above.
@@ -80,9 +84,26 @@ class Bracket:
         return Bracket(forward, reverse, self.effective_samples)
 
     @property
-    def middle(self) -> Estimate:
-        """The middle of the two; half of their distance counts as an error."""
+    def inverted(self) -> bool:
+        """Whether the lower is above the upper, by more than three standard errors."""
         low, high = self.forward, self.reverse
+        return low.value - high.value > 3 * math.hypot(low.error, high.error)
+
+    @property
+    def middle(self) -> Estimate:
+        """The middle of the two; half of their distance counts as an error.
+
+        Raises:
+            InvertedBracket: they enclose nothing.
+        """
+        low, high = self.forward, self.reverse
+        if self.inverted:
+            raise InvertedBracket(
+                f"the bracket of ln Z is inverted: {low.value:.2f} +- {low.error:.2f} from below, "
+                f"{high.value:.2f} +- {high.error:.2f} from above. The chains that the upper one "
+                "starts from are no samples of the model: give them longer (surrogate.burn_in), "
+                "or tempering (surrogate.replicas)"
+            )
         statistical = math.hypot(low.error, high.error) / 2
         return Estimate(
             (low.value + high.value) / 2,

@@ -36,6 +36,7 @@ class HeldOut:
         error: common to all rows, of a normalisation that was estimated.
         discrete: whether they are log-probabilities of discrete samples, not log-densities.
         note: how they were found.
+        concern: why they are not known.
     """
 
     truth: NDArray[float64]
@@ -44,6 +45,7 @@ class HeldOut:
     error: float = 0.0
     discrete: bool = False
     note: str = ""
+    concern: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,10 @@ Metropolis in equilibrium is, over all pairs of them,
     A = sum_ij min(w_i, w_j) / (N sum_i w_i),
 
 which needs no chain: with the weights sorted it is one sum.
+
+Samples of the model are blind to what the model never visits, and then everything above looks good:
+a model of one of two equal modes has an ESS of 1 and a ln Z that is ln 2 too low. Samples of the
+truth are not blind, and their (forward) ESS tends to 0. So a verdict needs both.
 """
 
 from __future__ import annotations
@@ -28,12 +32,15 @@ from physgen.sampling.reweighting import (
     forward_effective_sample_size,
     log_partition_function,
 )
+from physgen.sampling.reweighting import Estimate as Estimated
 from physgen.validation.comparison import Comparison
-from physgen.validation.means import pull
-from physgen.validation.scorecard import Row
+from physgen.validation.means import USABLE, estimate, pull
+from physgen.validation.mixing import disagrees
+from physgen.validation.scorecard import Row, at_least
 from physgen.validation.uncertainty import Estimate
 
 _BLOCKS = 64
+_NAMES = ("ESS", "acceptance", "ln Z")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +48,7 @@ class Importance:
     """Effective sample size, partition function and acceptance from importance weights.
 
     Attributes:
-        minimum_ess: fail below this effective sample size, a sample.
+        minimum_ess: fail below this effective sample size, a sample, of the model or of the truth.
         minimum_acceptance: fail below this acceptance of independence Metropolis.
     """
 
@@ -50,6 +57,9 @@ class Importance:
 
     def rows(self, comparison: Comparison) -> list[Row]:
         """Return the rows of what is known; the forward ESS where the truth has log-weights.
+
+        Weights that leave fewer than `USABLE` effective samples give no numbers, and fail. A
+        minimum holds for the ESS on the truth too, without which nothing passes.
 
         Raises:
             InputError: there are no log-weights.
@@ -60,44 +70,95 @@ class Importance:
                 "importance needs samples with log-weights: a surrogate that knows its density, "
                 "and a system with an action (sampling.correction in the recipe)"
             )
+        log_weight = source.log_weight
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FewSamplesWarning)  # It becomes a note of the row.
-            rows = [
-                _ess("ESS", source.log_weight, self.minimum_ess),
-                _acceptance(source.log_weight, self.minimum_acceptance),
-                _log_partition(comparison, source.log_weight),
-            ]
-            if comparison.truth is not None and comparison.truth.log_weight is not None:
-                found = forward_effective_sample_size(comparison.truth.log_weight)
-                rows.append(
-                    Row(
-                        name="ESS on truth",
-                        metric="importance",
-                        value=found.value,
-                        error=found.error,
-                        note="sees the modes that the model misses",
-                    )
-                )
+            reverse = effective_sample_size(log_weight)
+            forward = _on_truth(comparison)
+        worth = reverse.value * len(log_weight)
+        if worth < USABLE:
+            return [_unusable(name, worth, len(log_weight)) for name in _NAMES]
+        missing = forward is not None and forward.value < reverse.value / 2
+        rows = [
+            self._ess(reverse, log_weight, _doubt(forward, missing)),
+            _acceptance(log_weight, self.minimum_acceptance, backed=forward is not None),
+            _without_a_sector() if missing else _log_partition(comparison, log_weight),
+        ]
+        if forward is not None:
+            note = "sees the modes that the model misses"
+            rows.append(_at_least("ESS on truth", forward, self.minimum_ess, note))
         return rows
 
+    def _ess(self, found: Estimated, log_weight: Tensor, concern: str) -> Row:
+        n = len(log_weight)
+        few = f"; fewer than {ENOUGH} samples read too high" if n < ENOUGH else ""
+        row = _at_least("ESS", found, self.minimum_ess, f"from {n} samples{few}", log_weight)
+        verdict = "info" if concern and row.verdict == "pass" else row.verdict
+        told = concern if self.minimum_ess is not None or "missing" in concern else ""
+        return row.model_copy(update={"verdict": verdict, "concern": told})
 
-def _ess(name: str, log_weight: Tensor, minimum: float | None) -> Row:
-    found = effective_sample_size(log_weight)
-    n = len(log_weight)
-    few = f"; fewer than {ENOUGH} samples read too high" if n < ENOUGH else ""
-    return _at_least(name, found.value, found.error, minimum, f"from {n} samples{few}", log_weight)
+
+def _on_truth(comparison: Comparison) -> Estimated | None:
+    """Return the ESS on samples of the truth, if there are any that can be trusted."""
+    truth = comparison.truth
+    if truth is None or truth.log_weight is None:
+        return None
+    measured = comparison.measured["truth"]
+    if any(disagrees(estimate(comparison, measured, name)) for name in measured.scalars):
+        return None
+    return forward_effective_sample_size(truth.log_weight)
 
 
-def _acceptance(log_weight: Tensor, minimum: float | None) -> Row:
+def _doubt(forward: Estimated | None, missing: bool) -> str:
+    if missing:
+        return (
+            "a sector is missing: samples of the truth lie where the model has next to nothing "
+            "(see ESS on truth); give the model the symmetry of the action, or train it with "
+            "samples of all sectors"
+        )
+    if forward is None:
+        return (
+            "the verdict is not backed by samples of the truth whose chains mix: a sector that the "
+            "model misses would not be seen"
+        )
+    return ""
+
+
+def _unusable(name: str, worth: float, n: int) -> Row:
+    return Row(
+        name=name,
+        metric="importance",
+        value=None,
+        verdict="fail",
+        note=f"no usable weights: {n} samples are worth {worth:.3g}",
+        concern=(
+            f"no usable weights: {n} samples are worth {worth:.3g}, fewer than {USABLE}; train the "
+            "model longer, or make it larger"
+            if name == _NAMES[0]
+            else ""
+        ),
+    )
+
+
+def _without_a_sector() -> Row:
+    return Row(
+        name="ln Z",
+        metric="importance",
+        value=None,
+        note="not known: a sector is missing, to which ln Z of these samples is blind",
+    )
+
+
+def _acceptance(log_weight: Tensor, minimum: float | None, *, backed: bool) -> Row:
     weights = np.exp((log_weight - log_weight.max()).double().cpu().numpy())
-    found = acceptance(weights)
-    return _at_least("acceptance", found.value, found.error, minimum, "over all pairs of samples")
+    row = _at_least("acceptance", acceptance(weights), minimum, "over all pairs of samples")
+    unbacked = row.verdict == "pass" and not backed
+    return row.model_copy(update={"verdict": "info"}) if unbacked else row
 
 
 def _at_least(
     name: str,
-    value: float,
-    error: float,
+    found: Estimated | Estimate,
     minimum: float | None,
     note: str,
     log_weight: Tensor | None = None,
@@ -112,10 +173,10 @@ def _at_least(
     return Row(
         name=name,
         metric="importance",
-        value=value,
-        error=error,
+        value=found.value,
+        error=found.error,
         tolerance=minimum,
-        verdict="info" if minimum is None else "pass" if value >= minimum else "fail",
+        verdict=at_least(found.value, found.error, minimum),
         note=note if minimum is None else f"{note}; the limit is a minimum",
         curves=curves,
     )

@@ -77,7 +77,9 @@ def _rows(comparison: Comparison, name: str, suffix: str, held_out: HeldOut) -> 
     kind = "probabilities" if held_out.discrete else "densities in the unit of the samples"
     note = "; ".join(filter(None, (name, held_out.note, f"{len(held_out.truth)} samples", kind)))
     impossible = int((~np.isfinite(held_out.truth)).sum())
-    if impossible:
+    if held_out.concern:
+        note = "not known: its normalisation could not be found"
+    elif impossible:
         note += f"; the model gives no finite value for {impossible} of them"
     bits = 1 / (math.prod(comparison.system.schema.shape) * math.log(2))
 
@@ -92,6 +94,7 @@ def _rows(comparison: Comparison, name: str, suffix: str, held_out: HeldOut) -> 
             floor_error=None if floor_error is None else floor_error * width,
             unit=unit,
             note=note,
+            concern=held_out.concern if scale > 0 else "",
         )
 
     return [row("log-likelihood", 1.0, "nat"), row("bits/dim", -bits, "bit")]
@@ -101,7 +104,7 @@ def _divergence(
     comparison: Comparison, truth: Batch, name: str, suffix: str, held_out: HeldOut
 ) -> list[Row]:
     known = comparison.known("ln Z")
-    if known is None or not isinstance(comparison.system, HasAction):
+    if known is None or held_out.concern or not isinstance(comparison.system, HasAction):
         return []
     system, log_z = comparison.system, known[0]
 

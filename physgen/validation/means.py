@@ -28,6 +28,9 @@ from physgen.validation.uncertainty import Estimate, Function, gamma_method
 
 UNDEFINED = Estimate(math.nan, math.nan)
 
+USABLE = 50
+"""Effective samples below which weights give no numbers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Means:
@@ -78,6 +81,8 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
 
 def estimate(comparison: Comparison, measured: Measured, name: str) -> Estimate:
     """Return an observable's mean or a derived quantity with its error; NaN if undefined."""
+    if not usable(measured):
+        return UNDEFINED
     columns, function = _columns(comparison, measured, name)
     try:
         return gamma_method(
@@ -138,6 +143,15 @@ def paired_error(
         return math.nan
 
 
+def usable(measured: Measured) -> bool:
+    """Return whether weights leave `USABLE` effective samples, or half of all if they are few."""
+    weight = measured.weight
+    if weight is None:
+        return True
+    worth = float(weight.sum() ** 2 / (weight**2).sum())
+    return worth >= min(USABLE, len(weight) / 2)
+
+
 def _row(
     comparison: Comparison, name: str, tolerance: float | None, estimates: Mapping[Role, Estimate]
 ) -> Row:
@@ -195,7 +209,7 @@ def pull(bias: float, sigma: float) -> tuple[float, float]:
 
 
 def _note(measured: Measured, name: str, ours: Estimate) -> str:
-    parts = []
+    parts = [] if usable(measured) else ["no usable weights: a few samples have all the weight"]
     if measured.chain is not None and ours is not UNDEFINED:
         parts.append(f"tau_int {ours.tau_int:.2g}")
     if not ours.converged:

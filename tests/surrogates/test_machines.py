@@ -14,6 +14,7 @@ from physgen.engine.loop import fit
 from physgen.engine.options import Engine
 from physgen.errors import DomainError, InputError, RecipeError
 from physgen.sampling import tempering
+from physgen.sampling.annealing import InvertedBracket
 from physgen.surrogates.base import HasEstimatedLikelihood, Surrogate
 from physgen.surrogates.boltzmann.divergence import (
     ContrastiveDivergence,
@@ -414,3 +415,21 @@ def test_training_goes_on_exactly_where_it_stopped(name, method, tmp_path):
     assert [key for key in whole if not torch.equal(whole[key], cut[key])] == []
     before = start.float().state_dict()
     assert any(not torch.equal(whole[key], before[key]) for key in whole)
+
+
+def test_a_bracket_that_is_inverted_has_no_middle():
+    """Chains that were not warmed up are no samples of the machine: the upper end is too low."""
+    torch.manual_seed(1)
+    machine = RBM(schema(4, 4, domain="spin"), hidden=10, weight_scale=1.0, n_chains=256, burn_in=0)
+    hidden = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=10)))
+    weight = machine.coupling.weight.detach()
+    exact = float((2 * torch.cosh(hidden @ weight)).log().sum(1).logsumexp(0))
+    generator = torch.Generator().manual_seed(1)
+    found = machine.log_partition_function(generator=generator, n_steps=200)
+    assert abs(found.forward.value - exact) < 5 * found.forward.error
+    assert found.inverted
+    with pytest.raises(InvertedBracket, match=r"inverted.*surrogate\.burn_in"):
+        _ = found.middle
+    machine.burn_in = 300
+    warm = machine.log_partition_function(generator=generator, n_steps=200)
+    assert abs(warm.middle.value - exact) < 3 * warm.middle.error

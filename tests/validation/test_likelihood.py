@@ -128,6 +128,15 @@ def test_weights_belong_to_the_rows_that_were_used():
     assert row["log-likelihood"].value == pytest.approx(weight @ values / weight.sum(), rel=1e-5)
 
 
+def test_a_normalisation_that_is_not_known_leaves_no_number():
+    known = HeldOut(np.full(N, np.nan), exact=False, concern="the bracket of ln Z is inverted")
+    made = replace(comparison(Normal()), held_out={"estimated": known})
+    rows = rows_of(made)
+    assert rows["log-likelihood"].value is None
+    assert rows["bits/dim"].value is None
+    assert [row.concern for row in rows.values() if row.concern] == [known.concern]
+
+
 def test_impossible_samples_are_said():
     values = np.array([-1.0, -np.inf, -2.0])
     truth = draw(3, 1)

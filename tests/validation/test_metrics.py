@@ -58,13 +58,17 @@ def test_a_biased_sample_fails_where_a_tolerance_or_exactness_was_claimed():
     assert judge(compare(draw(4000, 3), corrected=True), metrics).verdict == "pass"
 
 
+def shift_log_weight(x, shift):
+    """ln p / q of the pair, q shifted along a (precision matrix [[4/3, -2/3], [-2/3, 4/3]])."""
+    return -shift * (4 / 3 * x[:, 0] - 2 / 3 * x[:, 1]) + 0.5 * shift**2 * 4 / 3
+
+
 def test_importance_weights_correct_the_means():
     x = draw(8000, 4, shift=0.4)
-    # p / q of the pair, q shifted along a by 0.4 (precision matrix [[4/3, -2/3], [-2/3, 4/3]]).
-    a, b = x.x[:, 0], x.x[:, 1]
-    log_weight = -0.4 * (4 / 3 * a - 2 / 3 * b) + 0.5 * 0.16 * 4 / 3
-    reweighted = x.replace(log_weight=log_weight)
-    comparison = Comparison(Normal(), reweighted, corrected=True)
+    reweighted = x.replace(log_weight=shift_log_weight(x.x, 0.4))
+    truth = draw(8000, 5)
+    truth = truth.replace(log_weight=shift_log_weight(truth.x, 0.4))
+    comparison = Comparison(Normal(), reweighted, truth, corrected=True)
     row = by_name(Means().rows(comparison))["a"]
     assert abs(row.pull) < 4
     assert abs(by_name(Means().rows(Comparison(Normal(), reweighted)))["a"].pull) > 10
@@ -75,6 +79,62 @@ def test_importance_weights_correct_the_means():
     assert abs(rows["ln Z"].pull) < 4
     assert rows["ESS"].verdict == "pass"
     assert "fewer than 16384" in rows["ESS"].note
+
+
+def two_modes(n, seed, share=0.5):
+    """Samples of a mixture at a = -4 and +4 of which a model knows only the second."""
+    x = draw(n, seed).x
+    up = torch.from_numpy(np.random.default_rng(seed).random(n) < share)
+    x[:, 0] += torch.where(up, 4.0, -4.0)
+    log_p = torch.logaddexp(-0.5 * (x[:, 0] - 4) ** 2, -0.5 * (x[:, 0] + 4) ** 2) + math.log(0.5)
+    return Batch(x=x, log_weight=log_p + 0.5 * (x[:, 0] - 4) ** 2)
+
+
+def test_a_model_of_one_of_two_modes_does_not_pass():
+    """Its own samples see nothing: ESS 1, and a ln Z that is ln 2 too low."""
+    ours, truth = two_modes(20_000, 3, share=1.0), two_modes(20_000, 4)
+    metrics = [Importance(minimum_ess=0.9, minimum_acceptance=0.5)]
+    card = judge(Comparison(Normal(), ours, truth, proposals=ours), metrics)
+    assert card["ESS"].value > 0.99
+    assert card["ESS"].verdict == "info"
+    assert "a sector is missing" in card["ESS"].concern
+    assert card["ESS on truth"].value < 0.01
+    assert card["ESS on truth"].verdict == "fail"
+    assert card["ln Z"].value is None
+    assert "a sector is missing" in card["ln Z"].note
+    whole = ours.replace(log_weight=torch.zeros(len(ours)))
+    good = truth.replace(log_weight=torch.zeros(len(ours)))
+    assert judge(Comparison(Normal(), whole, good, proposals=whole), metrics).verdict == "pass"
+
+
+@pytest.mark.parametrize("why", ["no truth", "no log-weights", "chains that do not mix"])
+def test_weights_pass_nothing_that_samples_of_the_truth_do_not_back(why):
+    ours, truth = two_modes(20_000, 3, share=1.0), None
+    if why == "no log-weights":
+        truth = draw(20_000, 5)
+    if why == "chains that do not mix":
+        truth = frozen(100, 200).replace(log_weight=torch.zeros(20_000))
+    card = judge(
+        Comparison(Normal(), ours, truth, proposals=ours),
+        [Importance(minimum_ess=0.9, minimum_acceptance=0.5)],
+    )
+    assert card.verdict == "info"
+    assert "not backed" in card["ESS"].concern
+
+
+def test_weights_of_a_few_samples_give_no_numbers():
+    x = draw(20_000, 3)
+    log_weight = 6 * torch.from_numpy(np.random.default_rng(1).standard_normal(20_000))
+    card = judge(Comparison(Normal(), x.replace(log_weight=log_weight)), [Importance()])
+    for name in ("ESS", "acceptance", "ln Z"):
+        assert card[name].value is None
+        assert "no usable weights" in card[name].note
+    assert card.verdict == "fail"
+    assert len(card.concerns) == 1
+    reweighted = Comparison(Normal(), x.replace(log_weight=log_weight), corrected=True)
+    row = judge(reweighted, [Means()])["a"]
+    assert row.value is None
+    assert "no usable weights" in row.note
 
 
 def test_acceptance_is_the_pair_average():
