@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +19,7 @@ from physgen.batch import Schema
 from physgen.errors import InputError
 from physgen.export import card as cards
 from physgen.io import manifest
+from physgen.io.writer import part_of, sweep
 
 CODE = Path(__file__).with_name("served.py")
 """What the served process runs; copied into the model."""
@@ -28,6 +28,9 @@ FOLDER = "export/pyfunc"
 """Where a run keeps it."""
 
 NEEDED = ("physgen", "torch", "safetensors", "numpy")
+
+
+_parts = shutil.ignore_patterns("*.part")
 
 
 def save(run: Path, destination: Path | None = None) -> Path:
@@ -64,15 +67,17 @@ def save(run: Path, destination: Path | None = None) -> Path:
         params=ParamSchema([ParamSpec("seed", "long", 1)]),
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, suffix=".part") as folder:
-        kept = Path(folder) / "run"
-        shutil.copytree(run / "surrogate", kept / "surrogate")
+    sweep(target)
+    folder = part_of(target)
+    try:
+        kept = folder / "run"
+        shutil.copytree(run / "surrogate", kept / "surrogate", ignore=_parts)
         shutil.copy(run / "recipe.yaml", kept)
         manifest.write(kept, manifest.sums_of(kept, ("recipe.yaml", "surrogate")))
         # An example input would make it generate samples only to guess what the signature says.
         with warnings.catch_warnings(action="ignore", category=UserWarning):
             save_model(
-                Path(folder) / "model",
+                folder / "model",
                 python_model=str(CODE),
                 artifacts={"run": kept.resolve().as_uri()},
                 signature=signature,
@@ -81,5 +86,7 @@ def save(run: Path, destination: Path | None = None) -> Path:
             )
         if target.exists():
             shutil.rmtree(target)
-        (Path(folder) / "model").rename(target)
+        (folder / "model").rename(target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     return target

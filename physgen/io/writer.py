@@ -9,10 +9,16 @@ from a batch to named columns, so that a format of the field is one function, no
 from __future__ import annotations
 
 import errno
+import functools
+import glob
 import hashlib
 import json
 import os
+import re
 import secrets
+import shutil
+import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,9 +57,10 @@ def atomic(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     refuse_existing(path, overwrite)
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    part = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path)
         yield part
         _sync(part)
         refuse_existing(path, overwrite)
@@ -69,6 +76,53 @@ def atomic(path: Path, overwrite: bool = False) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """Return a new name beside `path` for what will become it; it tells machine and process."""
+    return path.with_name(f"{path.name}.{_machine()}.{os.getpid()}.{secrets.token_hex(4)}.part")
+
+
+def sweep(path: Path) -> None:
+    """Remove the parts of `path` that a process which is dead left behind.
+
+    Those of other machines cannot be asked; they are removed when they are a week old.
+    """
+    for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        owner = _OWNER.fullmatch(part.name[len(path.name) :])
+        with suppress(OSError):
+            if owner is None or (
+                _is_alive(int(owner[2]))
+                if owner[1] == _machine()
+                else time.time() - part.stat().st_mtime < _WEEK
+            ):
+                continue
+            if part.is_dir() and not part.is_symlink():
+                shutil.rmtree(part)
+            else:
+                part.unlink()
+
+
+_OWNER = re.compile(r"\.([0-9a-f]{8})\.(\d{1,9})\.[0-9a-f]{8}\.part")
+_WEEK = 7 * 24 * 3600
+
+
+@functools.cache
+def _machine() -> str:
+    """Return a mark of what numbers processes: the machine, or a container of it."""
+    numbering = Path("/proc/self/ns/pid")
+    space = str(numbering.readlink()) if numbering.exists() else ""
+    return hashlib.sha256(f"{socket.gethostname()} {space}".encode()).hexdigest()[:8]
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:

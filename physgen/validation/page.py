@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from physgen.io.writer import atomic
+
 
 def write_page(template: str, output: Path, **content: Any) -> Path:
     """Fill a template of this folder; the page replaces an older one at once and whole.
@@ -21,8 +23,6 @@ def write_page(template: str, output: Path, **content: Any) -> Path:
         lstrip_blocks=True,
     )
     page = environment.get_template(template).render(**content)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    part = output.with_name(output.name + ".part")
-    part.write_text(page, encoding="utf-8")
-    part.replace(output)
+    with atomic(output, overwrite=True) as part:
+        part.write_text(page, encoding="utf-8")
     return output

@@ -11,6 +11,7 @@ import uproot
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError, InputError
+from physgen.io import writer
 from physgen.io.writer import atomic, hdf5_writer, npz_writer, root_writer, sha256
 
 TABLE = Schema(
@@ -168,3 +169,43 @@ def test_npz_holds_all_batches(tmp_path):
     with np.load(path, allow_pickle=False) as arrays:
         assert arrays["x"].shape == (5, 3)
         assert arrays["weight"].shape == (5,)
+
+
+def left_by_a_dead_process(path):
+    """What a process that was killed in the middle of an output leaves."""
+    child = os.fork()
+    if child == 0:
+        part = writer.part_of(path)
+        part.write_bytes(b"half")
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+def test_the_next_output_sweeps_what_a_dead_process_left(tmp_path):
+    path = tmp_path / "out [1].bin"
+    left_by_a_dead_process(path)
+    assert len(parts(tmp_path)) == 1
+    mine = writer.part_of(path)
+    mine.write_bytes(b"in the works")
+    (tmp_path / "out [1].bin.part").write_bytes(b"somebody's")
+    left_by_a_dead_process(tmp_path / "other.bin")
+    with atomic(path) as part:
+        part.write_bytes(b"physics")
+    left = {part.name for part in parts(tmp_path)}
+    assert mine.name in left
+    assert "out [1].bin.part" in left
+    assert sum(name.startswith("other.bin") for name in left) == 1
+    assert len(left) == 3
+
+
+def test_parts_of_another_machine_are_left_for_a_week(tmp_path, monkeypatch):
+    path = tmp_path / "out.bin"
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "_machine", lambda: "0123abcd")
+        left_by_a_dead_process(path)
+    writer.sweep(path)
+    (part,) = parts(tmp_path)
+    old = part.stat().st_mtime - 8 * 24 * 3600
+    os.utime(part, (old, old))
+    writer.sweep(path)
+    assert parts(tmp_path) == []
