@@ -172,6 +172,9 @@ def validate(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for scorecard and report.")
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 unless the verdict is pass.")
+    ] = False,
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
@@ -201,6 +204,8 @@ def validate(
     print_scorecards({target.name: card}, as_json)
     if output is not None and not as_json:
         typer.echo(f"report: {output / 'report.html'}")
+    if strict and card.verdict != "pass":
+        raise typer.Exit(1)
 
 
 @app.command()

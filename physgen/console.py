@@ -181,7 +181,7 @@ def print_scorecards(cards: Mapping[str, Scorecard], as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from physgen.validation.scorecard import summary
+    from physgen.validation.table import summary
 
     console = Console(highlight=False)
     if not console.is_terminal:

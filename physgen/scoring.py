@@ -123,7 +123,8 @@ def score_files(
     The truth is cut in two halves, the second of which gives the floor; as many generated samples
     are used. Rows that follow one another are Markov chains; files at the same conditions, row by
     row, are paired (`physgen.validation.sources`). The metrics are those of the recipe `name`,
-    without the limits that it sets to its own surrogate, unless `overrides` state metrics.
+    without the limits that it sets to its own surrogate, and the hypothesis of one distribution is
+    tested; unless `overrides` state metrics, whose limits decide then.
     """
     recipe = read(name or _recipe_for(truth), overrides)
     system = system_of(recipe)
@@ -145,7 +146,7 @@ def score_files(
     }
     stated = "validation.metrics" in overrides
     metrics = metrics_of(recipe) if stated else metrics_for_files(recipe)
-    return comparison, judge(comparison, metrics, provenance=provenance)
+    return comparison, judge(comparison, metrics, tested=not stated, provenance=provenance)
 
 
 def score_ensemble(

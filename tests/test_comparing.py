@@ -11,7 +11,7 @@ from physgen.errors import RecipeError
 from physgen.io.shipped import shipped_folder
 from physgen.recipe import presets_of, read
 from physgen.run import Run
-from physgen.validation.scorecard import with_error
+from physgen.validation.table import with_error
 
 SMALL = {
     "like": "ising-rbm",

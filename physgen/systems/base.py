@@ -65,6 +65,16 @@ class HasUnits(Protocol):
 
 
 @runtime_checkable
+class HasPlausible(Protocol):
+    """Knows where the medians of some observables lie, whatever the sample."""
+
+    @property
+    def plausible(self) -> Mapping[str, tuple[float, float]]:
+        """Widest range of the median by observable: outside of it units are mixed up."""
+        ...
+
+
+@runtime_checkable
 class HasAction(Protocol):
     """Has an unnormalised probability exp(-action)."""
 

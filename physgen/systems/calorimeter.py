@@ -167,6 +167,11 @@ class Calorimeter:
             if kind in kinds and not name.startswith("E_tot")
         }
 
+    @property
+    def plausible(self) -> Mapping[str, tuple[float, float]]:
+        """Showers deposit between a sampling fraction of 1/200 and a few times their energy."""
+        return {"E_tot/E_inc": (0.005, 5.0)}
+
     @cached_property
     def _names(self) -> tuple[str, ...]:
         empty = torch.zeros((1, self.geometry.n_voxels))

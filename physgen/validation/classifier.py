@@ -34,11 +34,15 @@ from numpy.typing import NDArray
 from physgen.errors import InputError, RecipeError
 from physgen.validation.comparison import Comparison, Role
 from physgen.validation.judges import boosted, neural
-from physgen.validation.scorecard import Curve, Row
+from physgen.validation.means import pull
+from physgen.validation.scorecard import Curve, Row, Verdict, within
 from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
 Rows = NDArray[np.int64]
+
+FEWEST_TESTED = 200
+"""Rows of each class that a verdict needs: fewer train no judge, and leave an error of 3%."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +60,8 @@ class ClassifierTest:
         epochs: of the neural judge.
         folds: from 3 on, cross-validation: every row is tested once, by a judge that never saw it.
         calibrate: also report the Jensen-Shannon divergence of the calibrated judge.
-        maximum: fail above this AUC.
+        maximum: limit on AUC + 2 sigma; fewer than `FEWEST_TESTED` rows of each class in the test
+            bear no verdict.
     """
 
     judge: Literal["neural", "boosted"] = "neural"
@@ -114,7 +119,8 @@ class ClassifierTest:
             floor_error=None if floor is None else floor.auc.error,
             baseline=None if baseline is None else baseline.auc.value,
             tolerance=self.maximum,
-            verdict=self._verdict(ours.auc.value),
+            p_value=self._p_value(comparison, ours.auc),
+            verdict=self._verdict(ours),
             note=note,
             curves={f"ROC {role}": result.roc for role, result in found.items()},
         )
@@ -133,11 +139,17 @@ class ClassifierTest:
         )
         return [auc, jsd]
 
-    def _verdict(self, auc: float) -> Literal["pass", "fail", "info"]:
-        if self.maximum is None:
+    def _verdict(self, found: Judgement) -> Verdict:
+        if self.maximum is None or found.n_test < FEWEST_TESTED:
             return "info"
         # An AUC far below one half tells the samples apart just as well.
-        return "pass" if max(auc, 1 - auc) <= self.maximum else "fail"
+        return within(abs(found.auc.value - 0.5), found.auc.error, self.maximum - 0.5)
+
+    def _p_value(self, comparison: Comparison, found: Estimate) -> float | None:
+        """Return that of AUC = 1/2; not where rows are tested by judges that others trained."""
+        if self.folds > 1 or any(m.chain is not None for m in comparison.measured.values()):
+            return None
+        return pull(found.value - 0.5, found.error)[1]
 
     def test(
         self,

@@ -18,7 +18,8 @@ from physgen.systems.base import System
 from physgen.validation.canvas import new_figure
 from physgen.validation.galleries import sheet
 from physgen.validation.page import write_page
-from physgen.validation.scorecard import Row, Scorecard, with_error
+from physgen.validation.scorecard import Row, Scorecard
+from physgen.validation.table import with_error
 
 TEMPLATE = "families.html.j2"
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from physgen.errors import DomainError, RecipeError, suggest
 from physgen.validation.comparison import Comparison, Measured, Role
 from physgen.validation.mixing import disagrees, mixing
-from physgen.validation.scorecard import Row, within
+from physgen.validation.scorecard import Row, Verdict, within
 from physgen.validation.uncertainty import Estimate, Function, gamma_method
 
 UNDEFINED = Estimate(math.nan, math.nan)
@@ -36,8 +36,10 @@ USABLE = 50
 class Means:
     """Means of observables and derived quantities.
 
-    An observable of several bins (a profile, a correlation function) gets one row: the bin that is
-    farthest off in standard deviations, its p-value corrected for having looked at all (Sidak).
+    An observable of several bins (a profile, a correlation function) gets one row: where there is a
+    limit, the bin with the largest |bias| + 2 sigma, which must be within it; else the bin that is
+    farthest off in standard deviations. The p-value is that of the latter, corrected for having
+    looked at all (Sidak).
 
     Attributes:
         tolerance: limit on |bias| + 2 sigma by name, relative to the value it should have (for a
@@ -228,13 +230,18 @@ def _note(measured: Measured, name: str, ours: Estimate) -> str:
 def _profile(comparison: Comparison, name: str, tolerance: float | None) -> Row:
     profiles = {r: profile(m, name) for r, m in comparison.measured.items()}
     truth, ours = profiles["truth"], profiles["generated"]
-    n_bins = truth.shape[1]
     bias = ours[0] - truth[0]
     sigma = profile_deviation(comparison, "generated", name, profiles)
     pulls = [pull(b, s) for b, s in zip(bias.tolist(), sigma.tolist(), strict=True)]
-    # Where neither sample has anything in a bin there is nothing to be off.
-    worst = min(range(n_bins), key=lambda i: pulls[i][1])
+    compared = [i for i in range(truth.shape[1]) if not math.isnan(truth[0, i])]
+    if not compared:
+        verdict: Verdict = "info" if tolerance is None else "fail"
+        note = "not defined in any true sample"
+        return Row(name=name, metric="means", value=None, verdict=verdict, note=note)
     limit = None if tolerance is None else tolerance * float(np.nanmax(np.abs(truth[0])))
+    highest = np.nan_to_num(np.abs(bias) + 2 * sigma, nan=math.inf)
+    farthest = min(compared, key=lambda i: pulls[i][1])
+    worst = farthest if limit is None else max(compared, key=lambda i: highest[i])
     content: dict[str, Any] = {}
     if "floor" in profiles:
         content["floor"] = abs(profiles["floor"][0, worst] - truth[0, worst])
@@ -242,9 +249,9 @@ def _profile(comparison: Comparison, name: str, tolerance: float | None) -> Row:
         content["floor_error"] = floor_sigma[worst]
     if "baseline" in profiles:
         content["baseline"] = profiles["baseline"][0, worst]
-    single = min(pulls[worst][1], 1 - 1e-16)
+    single = min(pulls[farthest][1], 1 - 1e-16)
     return Row(
-        name=f"{name}, bin {worst + 1} of {n_bins}",
+        name=f"{name}, bin {worst + 1} of {truth.shape[1]}",
         metric="means",
         value=ours[0, worst],
         error=ours[1, worst],
@@ -252,7 +259,7 @@ def _profile(comparison: Comparison, name: str, tolerance: float | None) -> Row:
         exact_error=truth[1, worst],
         exact_source="truth",
         pull=pulls[worst][0],
-        p_value=-math.expm1(n_bins * math.log1p(-single)),
+        p_value=-math.expm1(len(compared) * math.log1p(-single)),
         tolerance=limit,
         unit=comparison.unit(name),
         verdict=within(bias[worst], sigma[worst], limit),

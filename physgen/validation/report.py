@@ -17,7 +17,8 @@ from physgen.io import manifest
 from physgen.io.documents import LARGEST_JSON, LARGEST_YAML, read_json, read_text
 from physgen.validation.page import write_page
 from physgen.validation.plots import INDEX, Picture
-from physgen.validation.scorecard import Row, Scorecard, row_cells
+from physgen.validation.scorecard import Row, Scorecard
+from physgen.validation.table import row_cells
 
 TEMPLATE = "report.html.j2"
 _SHOWN = ("scorecard.json", "samples.h5", "recipe.yaml", "provenance.json", "plots/")
@@ -96,8 +97,9 @@ def section_of(run: Path) -> Section:
 
 def _content(section: Section, anchor: str) -> dict[str, Any]:
     rows = section.scorecard.rows
-    judged = [_line(row) for row in rows if row.verdict != "info"]
-    informative = [_line(row) for row in rows if row.verdict == "info"]
+    first = [row.verdict != "info" or bool(row.concern) or row.alarming for row in rows]
+    judged = [_line(row) for row, is_first in zip(rows, first, strict=True) if is_first]
+    informative = [_line(row) for row, is_first in zip(rows, first, strict=True) if not is_first]
     provenance = {**section.scorecard.provenance, **(section.provenance or {})}
     counts = {v: sum(row.verdict == v for row in rows) for v in ("pass", "fail", "info")}
     return {
@@ -105,6 +107,8 @@ def _content(section: Section, anchor: str) -> dict[str, Any]:
         "name": section.name,
         "summary": section.summary,
         "verdict": section.scorecard.verdict,
+        "headline": section.scorecard.headline,
+        "concerns": section.scorecard.concerns,
         "counts": counts,
         "judged": judged,
         "informative": informative,
@@ -115,7 +119,9 @@ def _content(section: Section, anchor: str) -> dict[str, Any]:
 
 
 def _line(row: Row) -> dict[str, Any]:
-    return {"cells": row_cells(row), **row.model_dump(include={"note", "concern", "verdict"})}
+    worrying = bool(row.concern) or row.alarming
+    told = row.model_dump(include={"note", "concern", "verdict"})
+    return {"cells": row_cells(row), **told, "worrying": worrying}
 
 
 def _pictures(folder: Path) -> list[dict[str, str]]:

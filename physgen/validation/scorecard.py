@@ -4,16 +4,20 @@ How a row is judged (a pull alone grows with the number of samples, so it cannot
 that is known to be approximate):
 
 - a stated tolerance decides: |bias| + 2 sigma <= limit for what should equal something,
-  value + 2 sigma <= limit for a distance, value <= limit for an AUC;
-- samples corrected to be exact are tested: p-values of pulls and of permutation tests, with Holm's
-  step-down correction over the whole card (Holm 1979), at a family-wise level of three sigma;
-- all else informs.
+  value + 2 sigma <= limit for a distance, AUC + 2 sigma <= limit for a classifier,
+  value - 2 sigma >= limit for what must not be small. A limit below what so few samples can show is
+  neither passed nor failed, and this is said;
+- samples that claim to be exact (corrected ones, or a file set against another) are tested: all
+  p-values on the card are one family (Holm 1979, step-down) at a family-wise level of three sigma,
+  to which each metric contributes the same, however many rows it has;
+- all else informs; what differs beyond chance (p < 1e-4) is a concern, shown beside the verdict.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -25,8 +29,6 @@ from physgen.html import html_table
 from physgen.io.documents import parse_json
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from physgen.validation.comparison import Comparison, Role
 
 Verdict = Literal["pass", "fail", "info"]
@@ -34,6 +36,12 @@ Curve = tuple[tuple[float, ...], tuple[float, ...]]
 
 SIGNIFICANCE = math.erfc(3 / math.sqrt(2))
 """Family-wise probability of failing a perfect sampler: two-sided three sigma."""
+
+ALARM = 1e-4
+"""Rows without a limit whose p-value is lower are a concern."""
+
+FEWEST = 50
+"""Rows of each sample without which nothing passes."""
 
 
 class Row(BaseModel):
@@ -77,6 +85,12 @@ class Row(BaseModel):
     concern: str = ""
     curves: dict[str, Curve] = {}
 
+    @property
+    def alarming(self) -> bool:
+        """Whether nothing decides this row, and yet it differs beyond chance."""
+        undecided = self.verdict == "info" and self.tolerance is None
+        return undecided and self.p_value is not None and self.p_value < ALARM
+
     @field_validator(
         *("value", "error", "floor", "floor_error", "baseline", "exact", "exact_error"),
         *("pull", "p_value", "tolerance"),
@@ -102,8 +116,25 @@ class Scorecard(BaseModel):
 
     @property
     def concerns(self) -> list[str]:
-        """What is wrong with the samples, a sentence each."""
-        return [f"{row.name}: {row.concern}" for row in self.rows if row.concern]
+        """What is wrong with the samples, a sentence each; rows that only differ share one."""
+        said = [f"{row.name}: {row.concern}" for row in self.rows if row.concern]
+        differ = sorted((row for row in self.rows if row.alarming), key=departure, reverse=True)
+        if not differ:
+            return said
+        names = ", ".join(row.name for row in differ[:5])
+        more = f" and {len(differ) - 5} more" if len(differ) > 5 else ""
+        without = sum(row.tolerance is None and row.p_value is not None for row in self.rows)
+        return [
+            *said,
+            f"{len(differ)} of {without} rows without a limit differ beyond chance "
+            f"(p < {ALARM:g}): {names}{more}",
+        ]
+
+    @property
+    def headline(self) -> str:
+        """The verdict with the number of rows that are a concern, as in "pass, 2 concerns"."""
+        n = sum(bool(row.concern) or row.alarming for row in self.rows)
+        return self.verdict + ("" if n == 0 else f", {n} concern{'s' if n > 1 else ''}")
 
     def __getitem__(self, name: str) -> Row:
         for row in self.rows:
@@ -112,8 +143,9 @@ class Scorecard(BaseModel):
         raise KeyError(name)
 
     def to_json(self) -> str:
-        """Return JSON, without NaN or infinities; the overall verdict is written for readers."""
-        content = {"verdict": self.verdict, **self.model_dump(mode="json")}
+        """Return JSON, without NaN or infinities; verdict and concerns are written for readers."""
+        stated = {"verdict": self.verdict, "concerns": self.concerns}
+        content = {**stated, **self.model_dump(mode="json")}
         return json.dumps(content, indent=1, allow_nan=False, default=str)
 
     @classmethod
@@ -124,6 +156,7 @@ class Scorecard(BaseModel):
             if not isinstance(content, dict):
                 raise ValueError("it is not a JSON object")
             stated = content.pop("verdict", None)
+            concerns = content.pop("concerns", None)
             card = cls.model_validate(content)
         except (ValueError, ValidationError) as error:
             said = " ".join(str(error).split())[:300]
@@ -133,65 +166,33 @@ class Scorecard(BaseModel):
                 f"a scorecard that says {stated!r} but whose rows say {card.verdict!r}: it was "
                 "edited; run `physgen validate` again"
             )
+        if concerns != card.concerns:
+            raise FormatError(
+                "a scorecard whose concerns are not those of its rows: it was edited; run `physgen "
+                "validate` again"
+            )
         return card
 
     def _repr_html_(self) -> str:
         """Return verdict, rows and concerns as a table, for notebooks."""
+        from physgen.validation.table import row_cells
+
         columns = ("observable", "value", "floor", "exact", "pull", "verdict")
         cells = [row_cells(row) for row in self.rows]
         rows = [[printable(row[column]) for column in columns] for row in cells]
         rows += [["concern", printable(concern)] for concern in self.concerns]
-        return html_table(f"Scorecard: {self.verdict}", rows, columns)
+        return html_table(f"Scorecard: {self.headline}", rows, columns)
 
     def __str__(self) -> str:
         """Return the table of `summary` as text."""
         from rich.console import Console
 
+        from physgen.validation.table import summary
+
         console = Console(width=110, color_system=None)
         with console.capture() as capture:
             console.print(summary({"": self}))
         return capture.get()
-
-
-def summary(cards: Mapping[str, Scorecard]) -> Table:
-    """Return one table of several scorecards, for a terminal of 100 columns.
-
-    It has what was judged, means beside a known value or beside nothing, the classifiers, and
-    whatever is more than three sigma off. Everything else is in the report.
-    """
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    columns = ("observable", "value", "floor", "exact", "pull", "verdict")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for column in columns:
-        table.add_column(column, justify="left" if column == "observable" else "right")
-    colour = {"pass": "green", "fail": "bold red", "info": "dim"}
-    for title, card in cards.items():
-        verdict = f"[{colour[card.verdict]}]{card.verdict}[/]"
-        if title:
-            table.add_section()
-            table.add_row(f"[bold]{escape(printable(title))}[/]", "", "", "", "", verdict)
-        shown = [row for row in card.rows if _prominent(row)]
-        for row in shown:
-            cells = row_cells(row)
-            texts = [escape(printable(cells[column])) for column in columns]
-            texts[-1] = f"[{colour[row.verdict]}]{row.verdict}[/]"
-            table.add_row(*texts)
-        if len(shown) < len(card.rows):
-            table.add_row(f"[dim]and {len(card.rows) - len(shown)} more in the report[/]")
-    return table
-
-
-def _prominent(row: Row) -> bool:
-    return (
-        row.verdict != "info"
-        or row.exact_source in ("exact", "reference")
-        or (row.metric == "means" and row.exact_source is None)
-        or row.metric not in ("means", "histograms", "correlations")
-        or abs(row.pull or 0.0) > 3
-    )
 
 
 class Metric(Protocol):
@@ -206,15 +207,28 @@ def judge(
     comparison: Comparison,
     metrics: Sequence[Metric],
     *,
+    tested: bool = False,
     provenance: Mapping[str, Any] | None = None,
 ) -> Scorecard:
     """Ask every metric, and judge what only the whole card can.
 
     A metric that needs more independent samples than there are gives no number, and says so.
+
+    Args:
+        comparison: of the samples.
+        metrics: what is asked of them; alarms about copies and units are always.
+        tested: whether the samples are said to be of the same distribution as the truth, as those
+            corrected to be exact always are.
+        provenance: where the samples come from.
     """
+    from physgen.validation.alarms import alarms  # It makes rows itself.
+
     rows = [row for metric in metrics for row in _rows(metric, comparison)]
-    if comparison.corrected:
+    rows += alarms(comparison)
+    if comparison.corrected or tested:
         rows = judge_family(rows)
+    fewest = min(len(batch) for batch in (comparison.generated, comparison.truth) if batch)
+    rows = [_with_power(row, fewest) for row in rows]
     return Scorecard(rows=tuple(rows), provenance=dict(provenance or {}))
 
 
@@ -226,25 +240,64 @@ def _rows(metric: Metric, comparison: Comparison) -> list[Row]:
         return [Row(name=name, metric=name, value=None, concern=str(error))]
 
 
+def _with_power(row: Row, n: int) -> Row:
+    """Return the row without a verdict that so few rows cannot bear, and say so."""
+    if row.verdict == "pass" and n < FEWEST:
+        concern = f"{n} rows are too few for a verdict: give at least {FEWEST}"
+    elif row.verdict == "info" and row.tolerance is not None and not row.concern:
+        concern = (
+            "neither passed nor failed: even a perfect sample of this size might exceed the limit "
+            f"of {row.tolerance:.3g}; give more rows, or a wider limit"
+        )
+    else:
+        return row
+    return row.model_copy(update={"verdict": "info", "concern": concern})
+
+
 def judge_family(rows: Iterable[Row]) -> list[Row]:
-    """Test all rows that have a p-value and no stated tolerance as one family (Holm)."""
+    """Test all rows that have a p-value and no stated tolerance as one family (Holm).
+
+    Each metric has the same share of the level, divided evenly among its rows: one row that looks
+    at everything is not outvoted by a hundred histograms.
+    """
     result = list(rows)
-    family = [i for i, r in enumerate(result) if r.p_value is not None and r.verdict == "info"]
-    rejected = holm([result[i].p_value or 0.0 for i in family], SIGNIFICANCE)
+    family = [
+        i
+        for i, row in enumerate(result)
+        if row.p_value is not None and row.tolerance is None and row.verdict == "info"
+    ]
+    sizes = Counter(result[i].metric for i in family)
+    weights = [1 / sizes[result[i].metric] for i in family]
+    rejected = holm([result[i].p_value or 0.0 for i in family], SIGNIFICANCE, weights)
     for i, reject in zip(family, rejected, strict=True):
         result[i] = result[i].model_copy(update={"verdict": "fail" if reject else "pass"})
     return result
 
 
-def holm(p_values: Sequence[float], level: float) -> list[bool]:
-    """Return which hypotheses are rejected at family-wise `level` (Holm 1979, step-down)."""
-    order = np.argsort(p_values)
+def holm(
+    p_values: Sequence[float], level: float, weights: Sequence[float] | None = None
+) -> list[bool]:
+    """Return which hypotheses are rejected at family-wise `level` (Holm 1979, step-down).
+
+    Args:
+        p_values: of the hypotheses.
+        level: probability of rejecting any that is true.
+        weights: shares of the level (Holm's section 4); equal ones by default.
+    """
+    w = np.ones(len(p_values)) if weights is None else np.asarray(weights, dtype=float)
+    order = np.argsort(np.asarray(p_values) / w)
     rejected = [False] * len(p_values)
     for rank, index in enumerate(order):
-        if p_values[index] > level / (len(p_values) - rank):
+        if p_values[index] > level * w[index] / w[order[rank:]].sum():
             break
         rejected[index] = True
     return rejected
+
+
+def departure(row: Row) -> tuple[float, float]:
+    """Return what rows are ordered by: how improbable they are, and how many sigma off."""
+    p = 1.0 if row.p_value is None else row.p_value
+    return -p, abs(row.pull or 0.0)
 
 
 def within(bias: float, error: float, limit: float | None, floor: float = 0.0) -> Verdict:
@@ -296,51 +349,3 @@ def beside(
         baseline=value.get("baseline"),
         **content,
     )
-
-
-def row_cells(row: Row) -> dict[str, str]:
-    """Return the texts of a row by column: what terminal and report print alike."""
-    unit = "" if row.unit == "1" else f" {row.unit}"
-    known = row.exact is not None and row.exact_source is not None
-    exact = with_error(row.exact, row.exact_error) if known else ""
-    # What is tested by permutation has a p-value in the place of a pull.
-    chance = "" if row.p_value is None else f"p={row.p_value:.2g}"
-    exact += {"reference": " ref", "truth": " truth"}.get(row.exact_source or "", "")
-    return {
-        "observable": row.name,
-        "value": with_error(row.value, row.error) + unit,
-        "floor": with_error(row.floor, row.floor_error) if row.floor is not None else "",
-        "baseline": f"{row.baseline:.3g}" if row.baseline is not None else "",
-        "exact": exact if known else "",
-        "pull": f"{row.pull:+.1f}" if row.pull is not None else chance,
-        "limit": f"{row.tolerance:.3g}" if row.tolerance is not None else "",
-        "verdict": row.verdict,
-    }
-
-
-def with_error(value: float | None, error: float | None) -> str:
-    """Print a number to two digits of its error: 0.1434(12), or 1.230(12)e-06 where it is small.
-
-    Errors above 10 are written out, as in 5120(34); without an error, five digits are shown.
-    """
-    if value is None:
-        return "none"
-    if error is None or error <= 0 or not math.isfinite(error):
-        return f"{value:.5g}"
-    largest = max(abs(value), error)
-    exponent = math.floor(math.log10(largest))
-    if exponent < -3 or exponent > 5:
-        return f"{_brackets(value / 10.0**exponent, error / 10.0**exponent)}e{exponent:+03d}"
-    return _brackets(value, error)
-
-
-def _brackets(value: float, error: float) -> str:
-    digits = 1 - math.floor(math.log10(error))
-    if round(error * 10**digits) >= 100:  # 0.0996 is 0.10, not 0.100.
-        digits -= 1
-    if digits <= 0:
-        scale = 10**-digits
-        return f"{round(value / scale) * scale:d}({round(error / scale) * scale:d})"
-    if error >= 1:
-        return f"{value:.{digits}f}({error:.{digits}f})"
-    return f"{value:.{digits}f}({round(error * 10**digits):d})"

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from physgen.errors import FormatError
-from physgen.validation.scorecard import Row, Scorecard, holm, judge_family, with_error, within
+from physgen.validation.scorecard import Row, Scorecard, holm, judge_family, within
+from physgen.validation.table import with_error
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,9 @@ def test_an_edited_verdict_is_noticed():
     card = Scorecard(rows=[Row(name="a", metric="m", value=1.0, verdict="fail")])
     with pytest.raises(FormatError, match="edited"):
         Scorecard.from_json(
-            card.to_json().replace('"verdict": "fail",\n "rows"', '"verdict": "pass",\n "rows"')
+            card.to_json().replace(
+                '"verdict": "fail",\n "concerns"', '"verdict": "pass",\n "concerns"'
+            )
         )
 
 

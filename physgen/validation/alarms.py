@@ -1,0 +1,138 @@
+"""What is asked of every comparison with truth: are there copies, and are the units the same?
+
+Rows are copies of each other if all their bits are the same. Of independent samples, generated rows
+are found among known ones (of the truth and of its second sample) no more often than rows of the
+second sample among the first: given r hits in all, those of the generated rows are binomial, by the
+numbers of pairs that were compared. So where copies are natural (few spins, events without the
+object) they are no alarm. Rows that stand several times in the truth are not counted.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom
+
+from physgen.batch import Batch
+from physgen.systems.base import HasPlausible
+from physgen.validation.comparison import Comparison, Measured
+from physgen.validation.scorecard import ALARM, Row
+
+_NEAR = 0.15
+"""How far, in powers of ten, a ratio of scales may be from one of 1000 to be taken for it."""
+
+_BLOCK = 8192
+
+Keys = NDArray[np.uint64]
+
+
+def alarms(comparison: Comparison) -> list[Row]:
+    """Return the rows about copies, and about units where they are wrong; none without truth."""
+    if comparison.truth is None or len(comparison.truth) == 0:
+        return []
+    rows = _units(comparison)
+    if comparison.generated.chain is None and comparison.truth.chain is None:
+        rows += _copies(comparison.truth, comparison.generated, comparison.floor)
+    return rows
+
+
+def _copies(truth: Batch, generated: Batch, floor: Batch | None) -> list[Row]:
+    """Return how many generated rows are known ones, and how many repeat each other."""
+    first, counts = np.unique(_keys(truth), return_counts=True)
+    natural = first[counts > 1]
+    second = first[:0] if floor is None else _keys(floor)
+    first, ours, theirs = (k[~np.isin(k, natural)] for k in (first, _keys(generated), second))
+    n, m = len(generated), len(second)
+    shared = int((np.isin(ours, first) | np.isin(ours, theirs)).sum())
+    usual = int(np.isin(theirs, first).sum())
+    repeated, usual_repeated = (len(keys) - len(np.unique(keys)) for keys in (ours, theirs))
+    pairs = n * (len(truth) + m), m * len(truth)
+    return [
+        _copies_row(
+            "rows that are in the truth",
+            (shared, usual),
+            pairs[0] / sum(pairs),
+            f"{shared} of {n} rows are copies of true ones: the same events stand in both samples, "
+            "or training rows were learned by heart; compare with other events",
+        ),
+        _copies_row(
+            "rows that repeat",
+            (repeated, usual_repeated),
+            # Without a second sample nothing says how many are usual: half of them at most.
+            n / (n + (m or n)),
+            f"{repeated} of {n} rows repeat others of the sample, which holds fewer independent "
+            "ones than it seems: remove the copies, or see why they are made",
+        ),
+    ]
+
+
+def _copies_row(name: str, counts: tuple[int, int], share: float, concern: str) -> Row:
+    p_value = float(binom.sf(counts[0] - 1, sum(counts), min(share, 0.9)))
+    return Row(
+        name=name,
+        metric="copies",
+        value=counts[0],
+        floor=counts[1],
+        p_value=p_value,
+        concern=concern if p_value < ALARM else "",
+    )
+
+
+def _keys(batch: Batch) -> Keys:
+    """Return (N,) keys that are equal where rows are, bit by bit in float32."""
+    keys = []
+    for start in range(0, len(batch), _BLOCK):
+        bits = batch.x[start : start + _BLOCK].flatten(1).float().contiguous().cpu().numpy()
+        words = (bits + 0.0).view(np.uint32).astype(np.uint64)  # -0 is 0.
+        factors = np.random.default_rng(0).integers(0, 2**63, words.shape[1], dtype=np.uint64)
+        keys.append((words * (2 * factors + 1)).sum(1, dtype=np.uint64))
+    return np.concatenate(keys)
+
+
+def _units(comparison: Comparison) -> list[Row]:
+    """Return an alarm where observables are powers of 1000 off, or as no sample can be."""
+    truth, ours = comparison.measured["truth"], comparison.measured["generated"]
+    found: dict[int, list[str]] = {}
+    for name in truth.scalars:
+        scales = _scale(truth, name), _scale(ours, name)
+        if min(scales) > 0:
+            power = np.log10(scales[1] / scales[0])
+            thousands = round(power / 3)
+            if thousands != 0 and abs(power - 3 * thousands) < _NEAR:
+                found.setdefault(thousands, []).append(name)
+    rows = [
+        _unit_row(
+            names[0],
+            ours,
+            f"{', '.join(names[:4])}{' and others' if len(names) > 4 else ''}: about "
+            f"1e{3 * thousands:+03d} times those of the truth: are the units of both samples the "
+            "same (MeV and GeV)?",
+        )
+        for thousands, names in found.items()
+    ]
+    plausible = comparison.system.plausible if isinstance(comparison.system, HasPlausible) else {}
+    for name, (low, high) in plausible.items():
+        for role, measured in (("true", truth), ("generated", ours)):
+            middle = float(np.nanmedian(measured.values[name]))
+            if not low <= middle <= high:
+                rows.append(
+                    _unit_row(
+                        name,
+                        measured,
+                        f"the median of {name} is {middle:.3g} in the {role} sample, and cannot be "
+                        f"outside of {low:g} to {high:g}: its quantities are in different units",
+                    )
+                )
+    return rows
+
+
+def _unit_row(name: str, measured: Measured, concern: str) -> Row:
+    middle = float(np.nanmedian(measured.values[name]))
+    return Row(name=f"units of {name}", metric="units", value=middle, concern=concern)
+
+
+def _scale(measured: Measured, name: str) -> float:
+    """Return the median size of the values that are not zero, 0 if there are none."""
+    values = np.abs(measured.values[name])
+    values = values[np.isfinite(values) & (values > 0)]
+    return float(np.median(values)) if len(values) else 0.0

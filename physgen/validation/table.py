@@ -1,0 +1,116 @@
+"""A scorecard in print: the table of a terminal, and numbers with their errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from physgen.errors import printable
+from physgen.validation.scorecard import Row, Scorecard, departure
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MOST_ALARMS = 10
+"""Rows shown in a terminal only because they differ beyond chance."""
+
+
+def summary(cards: Mapping[str, Scorecard]) -> Table:
+    """Return one table of several scorecards, for a terminal of 100 columns.
+
+    It has what failed, what a limit decided, means beside a known value or beside nothing, the
+    classifiers, what is a concern, and of the rows that only differ beyond chance those that differ
+    most. Everything else is in the report.
+    """
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    columns = ("observable", "value", "floor", "exact", "pull", "verdict")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for column in columns:
+        table.add_column(column, justify="left" if column == "observable" else "right")
+    colour = {"pass": "green", "fail": "bold red", "info": "dim"}
+    for title, card in cards.items():
+        worrying = card.headline != card.verdict and card.verdict != "fail"
+        verdict = f"[{'yellow' if worrying else colour[card.verdict]}]{card.headline}[/]"
+        if title:
+            table.add_section()
+            table.add_row(f"[bold]{escape(printable(title))}[/]", "", "", "", "", verdict)
+        shown = _shown(card)
+        for row in shown:
+            cells = row_cells(row)
+            texts = [escape(printable(cells[column])) for column in columns]
+            worrying = row.verdict != "fail" and bool(row.concern or row.alarming)
+            texts[-1] = f"[{'yellow' if worrying else colour[row.verdict]}]{texts[-1]}[/]"
+            table.add_row(*texts)
+        if len(shown) < len(card.rows):
+            table.add_row(f"[dim]and {len(card.rows) - len(shown)} more in the report[/]")
+    return table
+
+
+def _shown(card: Scorecard) -> list[Row]:
+    """Return the rows that a terminal shows."""
+    alarms = sorted((row for row in card.rows if row.alarming), key=departure, reverse=True)
+    most = {row.name for row in alarms[:MOST_ALARMS]}
+    return [row for row in card.rows if _prominent(row) or row.name in most]
+
+
+def _prominent(row: Row) -> bool:
+    many = row.metric in ("means", "histograms", "correlations", "response", "copies")
+    if row.verdict == "fail" or row.concern or row.tolerance is not None:
+        return True
+    return (
+        not many
+        or row.exact_source in ("exact", "reference")
+        or (row.metric == "means" and row.exact_source is None)
+    )
+
+
+def row_cells(row: Row) -> dict[str, str]:
+    """Return the texts of a row by column: what terminal and report print alike."""
+    unit = "" if row.unit == "1" else f" {row.unit}"
+    known = row.exact is not None and row.exact_source is not None
+    exact = with_error(row.exact, row.exact_error) if known else ""
+    # What is tested by permutation has a p-value in the place of a pull.
+    chance = "" if row.p_value is None else f"p={row.p_value:.2g}"
+    exact += {"reference": " ref", "truth": " truth"}.get(row.exact_source or "", "")
+    return {
+        "observable": row.name,
+        "value": with_error(row.value, row.error) + unit,
+        "floor": with_error(row.floor, row.floor_error) if row.floor is not None else "",
+        "baseline": f"{row.baseline:.3g}" if row.baseline is not None else "",
+        "exact": exact if known else "",
+        "pull": f"{row.pull:+.1f}" if row.pull is not None else chance,
+        "limit": f"{row.tolerance:.3g}" if row.tolerance is not None else "",
+        "verdict": row.verdict + (" !" if row.concern or row.alarming else ""),
+    }
+
+
+def with_error(value: float | None, error: float | None) -> str:
+    """Print a number to two digits of its error: 0.1434(12), or 1.230(12)e-06 where it is small.
+
+    Errors above 10 are written out, as in 5120(34); without an error, five digits are shown.
+    """
+    if value is None:
+        return "none"
+    if error is None or error <= 0 or not math.isfinite(error):
+        return f"{value:.5g}"
+    largest = max(abs(value), error)
+    exponent = math.floor(math.log10(largest))
+    if exponent < -3 or exponent > 5:
+        return f"{_brackets(value / 10.0**exponent, error / 10.0**exponent)}e{exponent:+03d}"
+    return _brackets(value, error)
+
+
+def _brackets(value: float, error: float) -> str:
+    digits = 1 - math.floor(math.log10(error))
+    if round(error * 10**digits) >= 100:  # 0.0996 is 0.10, not 0.100.
+        digits -= 1
+    if digits <= 0:
+        scale = 10**-digits
+        return f"{round(value / scale) * scale:d}({round(error / scale) * scale:d})"
+    if error >= 1:
+        return f"{value:.{digits}f}({error:.{digits}f})"
+    return f"{value:.{digits}f}({round(error * 10**digits):d})"

@@ -1,0 +1,185 @@
+"""Verdicts that reassure only where they may: limits, power, alarms, files against files."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from toy import Normal, compare, draw
+
+from physgen.batch import Batch
+from physgen.validation.comparison import Comparison
+from physgen.validation.metrics import ClassifierTest, Histograms, Means
+from physgen.validation.scorecard import Row, Scorecard, at_least, holm, judge, judge_family, within
+
+
+class Profile(Normal):
+    @property
+    def derived(self):
+        return {}
+
+    def observables(self, batch):
+        return {"profile": batch.x}
+
+    def exact(self):
+        return {}
+
+
+def profiles(limits):
+    """Bin 1 is 1% off and precisely known, bin 2 is 15% off."""
+    generator = np.random.default_rng(0)
+    truth = generator.normal(1, [0.02, 2.0], (10_000, 2))
+    ours = generator.normal([1.01, 1.15], [0.02, 2.0], (10_000, 2))
+    samples = (Batch(torch.from_numpy(x)) for x in (ours, truth))
+    return judge(Comparison(Profile(), *samples), limits).rows[0]
+
+
+def test_a_limit_holds_for_all_bins_of_a_profile():
+    row = profiles([Means(tolerance={"profile": 0.05})])
+    assert (row.verdict, row.name) == ("fail", "profile, bin 2 of 2")
+    assert profiles([Means()]).name == "profile, bin 1 of 2"
+    assert profiles([Means()]).p_value < 1e-20
+    assert profiles([Means(tolerance={"profile": 0.3})]).verdict == "pass"
+
+
+@pytest.mark.parametrize("kind", ["W1", "KS", "separation"])
+def test_limits_on_distances_of_profiles_honour_their_error_and_the_worst_bin(kind):
+    row = next(
+        r for r in Histograms().rows(compare(draw(2000, 3, shift=0.2))) if r.name == f"{kind} both"
+    )
+    assert row.note.startswith("bin 1, the worst of 2")
+    assert row.error > 0
+    assert row.p_value < 1e-3
+
+    def verdict(limit):
+        rows = Histograms(tolerance={f"{kind} both": limit}).rows(compare(draw(2000, 3, shift=0.2)))
+        return next(r.verdict for r in rows if r.name == f"{kind} both")
+
+    # The truth's standard deviation is 1 to 2%.
+    assert verdict(row.value + 1.5 * row.error) == "fail"
+    assert verdict(row.value + 2.5 * row.error) == "pass"
+
+
+def test_a_limit_that_the_error_cannot_resolve_is_neither_passed_nor_failed():
+    assert within(0.0, 0.6, 1.0) == "info"
+    assert within(1.5, 0.6, 1.0) == "info"
+    assert within(2.5, 0.6, 1.0) == "fail"
+    assert within(0.05, 0.001, 0.04, floor=0.045) == "info"
+    assert within(0.2, 0.001, 0.04, floor=0.045) == "fail"
+    assert within(0.5, 0.3, 1.0) == "fail"
+    assert at_least(0.98, 0.002, 0.97) == "pass"
+    assert at_least(0.98, 0.02, 0.97) == "fail"
+    assert at_least(float("nan"), 0.02, 0.97) == "fail"
+    card = judge(compare(draw(60, 3)), [Means(tolerance={"a^2": 0.1})])
+    assert card["a^2"].verdict == "info"
+    assert "neither passed nor failed" in card["a^2"].concern
+    assert card.headline == "info, 1 concern"
+
+
+def test_a_handful_of_rows_passes_nothing():
+    card = judge(compare(draw(30, 3)), [Means(tolerance={"a^2": 9.0})])
+    assert card["a^2"].verdict == "info"
+    assert "30 rows are too few" in card["a^2"].concern
+
+
+def test_a_classifier_has_two_sigma_to_its_limit():
+    test = ClassifierTest(judge="boosted")
+    found = test.rows(compare(draw(2000, 9, shift=0.3)))[0]
+
+    def verdict(sigmas):
+        limited = replace(test, maximum=found.value + sigmas * found.error)
+        return limited.rows(compare(draw(2000, 9, shift=0.3)))[0].verdict
+
+    assert (verdict(1.5), verdict(2.5)) == ("fail", "pass")
+
+
+def test_61_test_rows_cannot_pass():
+    card = judge(compare(draw(305, 9)), [ClassifierTest(judge="boosted", maximum=0.7)])
+    row = card["AUC, boosted judge, low level"]
+    assert "tested on 61" in row.note
+    assert row.verdict == "info"
+    assert "neither passed nor failed" in row.concern
+
+
+def test_the_badge_stands_beside_what_differs():
+    sample = draw(4000, 3, shift=0.3)
+    card = judge(compare(sample), [Means(tolerance={"variance": 0.2}), Histograms()])
+    assert card.verdict == "pass"
+    assert card["a"].alarming
+    assert card["KS a"].alarming
+    assert card.headline.startswith("pass, ")
+    assert "differ beyond chance" in card.concerns[-1]
+    assert json.loads(card.to_json())["concerns"] == card.concerns
+    assert Scorecard.from_json(card.to_json()) == card
+    text = str(card)
+    assert "KS a" in text, "histograms reach the terminal"
+    assert "info !" in text
+    good = judge(compare(draw(4000, 3)), [Means(tolerance={"variance": 0.2}), Histograms()])
+    assert (good.headline, good.concerns) == ("pass", [])
+
+
+def test_one_row_that_looks_at_everything_is_not_outvoted():
+    many = [Row(name=str(i), metric="histograms", value=1.0, p_value=0.5) for i in range(300)]
+    one = Row(name="all", metric="mmd", value=1.0, p_value=1e-4)
+    assert [row.verdict for row in judge_family([*many, one])][-1] == "fail"
+    assert holm([1e-4, 0.5], 0.0027, [0.01, 0.99]) == [False, False]
+    # Sorted by p / w: 0.01 / 2 <= 0.05 / 4, then 0.03 > 0.05 / 2.
+    assert holm([0.01, 0.03, 0.04], 0.05, [2, 1, 1]) == [True, False, False]
+
+
+def test_unresolved_rows_are_no_part_of_the_family():
+    rows = [Row(name="a", metric="m", value=1.0, p_value=1e-9, tolerance=2.0)]
+    assert judge_family(rows)[0].verdict == "info"
+
+
+class Showers(Normal):
+    @property
+    def plausible(self):
+        return {"a": (0.005, 5.0)}
+
+    def observables(self, batch):
+        return {"a": batch.x[:, 0], "b": batch.x[:, 1]}
+
+
+def energies(seed, scale=1.0, n=500):
+    x = np.random.default_rng(seed).lognormal(sigma=0.3, size=(n, 2))
+    return Batch(torch.from_numpy(scale * x))
+
+
+@pytest.mark.parametrize(("truth", "ours"), [(1.0, 1e-3), (1.0, 1e3), (1e-3, 1e-3)])
+def test_units_that_are_mixed_up_raise_an_alarm(truth, ours):
+    card = judge(Comparison(Showers(), energies(1, ours), energies(2, truth)), [])
+    assert "unit" in " ".join(card.concerns)
+    assert "MeV" in " ".join(card.concerns) or truth == ours
+
+
+def test_units_that_agree_do_not():
+    card = judge(Comparison(Showers(), energies(1, 1.5), energies(2), energies(3)), [])
+    assert card.concerns == []
+
+
+def test_a_sample_against_itself_raises_an_alarm():
+    truth, floor = energies(1), energies(2)
+    for same in (truth, floor, Batch(torch.cat([truth.x[:40], energies(3).x[40:]]))):
+        card = judge(Comparison(Showers(), same, truth, floor), [], tested=True)
+        assert card["rows that are in the truth"].verdict == "fail"
+        assert "copies of true ones" in card.concerns[0]
+
+
+def test_rows_that_repeat_raise_an_alarm():
+    x = energies(3).x
+    x[:30] = x[30:60]
+    card = judge(Comparison(Showers(), Batch(x), energies(1), energies(2)), [])
+    assert "30 of 500 rows repeat" in card.concerns[0]
+
+
+def test_copies_that_are_natural_are_none():
+    def spins(seed):
+        x = np.random.default_rng(seed).integers(0, 2, (2000, 12)).astype(np.float32)
+        x[:300] = 0  # Events without the object.
+        return Batch(torch.from_numpy(x))
+
+    for seed in range(30):
+        samples = (spins(3 * seed + role) for role in range(3))
+        assert judge(Comparison(Normal(known=False), *samples), []).concerns == []
