@@ -122,6 +122,8 @@ def train(
     from physgen import pipeline
     from physgen.engine.distributed import launched
     from physgen.recipe import parse_overrides
+    from physgen.tracking import sent
+    from physgen.tracking.place import shown
 
     try:
         with bars(as_json) as progress:
@@ -148,6 +150,8 @@ def train(
         typer.echo(json.dumps({"run": str(run.path)}))
     if not as_json:
         typer.echo(f"run directory: {run.path}")
+        for uri, run_id in sent(run.path).items() if track else ():
+            typer.echo(f"MLflow: {shown(uri)}, run {run_id}")
         if score:
             typer.echo(f"report: {run.path / 'report.html'}")
 

@@ -22,7 +22,6 @@ from physgen.engine import journal
 from physgen.engine.device import DeviceName, choose_device
 from physgen.engine.distributed import connect
 from physgen.errors import InputError, TrainingError
-from physgen.export import pyfunc
 from physgen.generation import Condition, Sampler, generate_file
 from physgen.generation import generate as generate_batch
 from physgen.io.writer import atomic, hdf5_writer, refuse_existing
@@ -31,7 +30,7 @@ from physgen.recipe import Recipe, names, read
 from physgen.run import Run, system_of
 from physgen.scoring import score_ensemble, score_files, score_run
 from physgen.systems.base import HasFiles, Simulates
-from physgen.tracking import Tracker, sync
+from physgen.tracking import Tracker, sync_apart
 from physgen.training import Progress, train_run
 from physgen.validation.comparison import Comparison
 from physgen.validation.families import markdown, page
@@ -91,9 +90,6 @@ def train(
                 train_run(
                     run, world, progress if progress and world.first else _silent, force=force
                 )
-            # A kill may have come between the training and the export.
-            if track and world.first and not (run.path / pyfunc.FOLDER / "MLmodel").exists():
-                pyfunc.save(run.path)
             if score and world.first and not run.scored:
                 validate(run.path, trust=run.trust, progress=progress)
     except InputError:
@@ -253,7 +249,7 @@ def generate(
 @isolated()
 def track(run: str | PathLike[str], uri: str | None = None) -> dict[str, Any]:
     """Bring MLflow up to date with a run; safe to repeat."""
-    return vars(sync(user_path(run), uri))
+    return vars(sync_apart(user_path(run), uri))
 
 
 @isolated()

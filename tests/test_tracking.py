@@ -5,10 +5,12 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import urllib.request
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -19,7 +21,11 @@ from physgen.engine.journal import Journal
 from physgen.engine.loop import fit
 from physgen.engine.options import Engine
 from physgen.errors import InputError, PhysgenError
-from physgen.tracking import Tracker, default_uri, sync
+from physgen.io import manifest
+from physgen.tracking import Tracker, default_uri, sync, sync_apart
+from physgen.tracking.mirror import Deleted
+from physgen.tracking.place import shown, sqlite_uri
+from physgen.validation.scorecard import Row, Scorecard
 
 sys.path.insert(0, str(Path(__file__).parent / "engine"))
 
@@ -36,6 +42,23 @@ def run_directory(runs, name="abc"):
     (directory / "plots").mkdir()
     (directory / "plots" / "energy.png").write_bytes(b"png")
     return directory
+
+
+def surrogate_of_toy(directory):
+    """Make the directory hold a surrogate that is not trained."""
+    from physgen.export import card
+    from physgen.run import Run
+
+    (directory / "recipe.yaml").write_text(
+        "name: toy\n"
+        "system: {kind: phi4, shape: [4, 4], m2: -4, lam: 8}\n"
+        "surrogate: {kind: checkerboard-flow, n_layers: 2}\n"
+        "method: {kind: reverse-kl}\n"
+    )
+    torch.manual_seed(0)
+    surrogate = Run(directory).build_surrogate()
+    card.save(surrogate, directory / "surrogate", {"recipe": "toy"})
+    return surrogate
 
 
 def measured(directory, steps, n_metrics=2):
@@ -59,6 +82,7 @@ def template(tmp_path_factory):
     """Return a database with the tables MLflow needs, which take it seconds to make."""
     runs = tmp_path_factory.mktemp("template")
     directory = run_directory(runs)
+    (directory / "recipe.yaml").write_text("name: template\n")
     Journal(directory).note("start", 0)
     sync(directory)
     return runs / "mlflow.db"
@@ -143,6 +167,184 @@ def test_batches_are_bounded_and_a_failure_between_them_loses_nothing(directory,
     assert len(history(result.uri, result.run_id, "m119/_E_")) == 29
 
 
+def test_a_run_deleted_in_mlflow_is_sent_anew_and_said(directory):
+    measured(directory, range(1, 4))
+    first = sync(directory)
+    client(first.uri).delete_run(first.run_id)
+    second = sync(directory)
+    assert second.run_id != first.run_id
+    assert second.measurements == 3
+    assert first.run_id in second.note
+    assert "was deleted" in second.note
+    assert len(history(second.uri, second.run_id)) == 3
+    assert sync(directory).note == ""
+
+
+def test_a_deleted_experiment_is_said_with_the_remedy_and_goes_on_when_restored(directory):
+    first = sync(directory)
+    there = client(first.uri)
+    experiment = there.get_run(first.run_id).info.experiment_id
+    there.delete_experiment(experiment)
+    with pytest.raises(Deleted, match=f"'toy' was deleted.*restore --experiment-id {experiment}"):
+        sync(directory)
+    there.restore_experiment(experiment)
+    measured(directory, [1])
+    assert sync(directory).run_id == first.run_id
+
+
+def test_a_run_is_found_by_recipe_and_data_wherever_it_is_by_now(directory, tmp_path):
+    first = sync(directory)
+    there = client(first.uri)
+    there.rename_experiment(there.get_run(first.run_id).info.experiment_id, "renamed")
+    moved = tmp_path / "moved/other"
+    moved.parent.mkdir()
+    directory.rename(moved)
+    (moved / "tracking.json").unlink()
+    assert sync(moved, first.uri).run_id == first.run_id
+    (moved / "tracking.json").unlink()
+    (moved / "recipe.yaml").write_text("name: toy\nengine: {steps: 31}\n")
+    assert sync(moved, first.uri).run_id != first.run_id
+
+
+def test_a_new_database_gets_everything(directory, template):
+    measured(directory, range(1, 4))
+    first = sync(directory)
+    # As if the server had been restarted with another database.
+    database = directory.parent.parent / "new.db"
+    shutil.copy(template, database)
+    cursor = json.loads((directory / "tracking.json").read_text())[first.uri]
+    (directory / "tracking.json").write_text(json.dumps({sqlite_uri(database): cursor}))
+    second = sync(directory, sqlite_uri(database))
+    assert second.run_id != first.run_id
+    assert second.measurements == 3
+    assert second.files == first.files
+    assert "is not there any more" in second.note
+
+
+def test_any_name_of_the_folder_of_runs_holds_the_database(tmp_path, template, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    runs = tmp_path / "a?b=c d%20e#f"
+    directory = run_directory(runs)
+    Journal(directory).note("start", 0)
+    shutil.copy(template, runs / "mlflow.db")
+    result = sync(directory)
+    assert client(result.uri).get_run(result.run_id).info.status == "RUNNING"
+    with closing(sqlite3.connect(runs / "mlflow.db")) as database:
+        (found,) = database.execute("select count(*) from runs where status = 'RUNNING'").fetchone()
+    assert found == 2, "that of the template, and this one"
+    assert [path.name for path in tmp_path.iterdir()] == [runs.name]
+    assert sqlite_uri(Path("/plain dir/mlflow.db")) == "sqlite:////plain dir/mlflow.db"
+
+
+def test_classifiers_that_judge_are_not_logged_in_the_hosts_run(tmp_path, template, monkeypatch):
+    import h5py
+    import mlflow
+    import mlflow.sklearn
+    import numpy as np
+
+    from physgen import pipeline
+
+    with h5py.File(tmp_path / "table.h5", "w") as file:
+        file["a"] = np.random.default_rng(0).normal(size=200).astype("f4")
+    recipe = tmp_path / "table.yaml"
+    recipe.write_text(
+        "like: events-flow\nname: table\ndata: {path: table.h5, fields: [a]}\n"
+        "validation: {metrics: [{kind: classifier, judge: boosted, level: low}]}\n"
+    )
+    shutil.copy(template, tmp_path / "host.db")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(sqlite_uri(tmp_path / "host.db"))
+    mlflow.sklearn.autolog(log_models=False, silent=True)
+    try:
+        with mlflow.start_run() as run:
+            file = tmp_path / "table.h5"
+            pipeline.validate_files(file, file, recipe=str(recipe))
+            assert mlflow.active_run().info.run_id == run.info.run_id
+            from mlflow.utils import autologging_utils
+
+            assert not autologging_utils._AUTOLOGGING_GLOBALLY_DISABLED
+        data = mlflow.get_run(run.info.run_id).data
+        assert (data.params, data.metrics) == ({}, {})
+    finally:
+        mlflow.sklearn.autolog(disable=True)
+        mlflow.set_tracking_uri(before)
+
+
+def test_passwords_are_not_printed():
+    assert shown("http://me:secret@server:5000/x@y") == "http://server:5000/x@y"
+
+
+def test_scores_verdict_and_a_model_with_the_verdict_on_its_card(directory):
+    surrogate_of_toy(directory)
+    manifest.write(directory, {})
+    early = sync(directory, final=False)
+    assert early.model == ""
+    assert not (directory / "export").exists()
+    rows = (
+        Row(
+            name="E/N",
+            metric="means",
+            value=-1.5,
+            error=0.25,
+            pull=1.0,
+            tolerance=1,
+            verdict="pass",
+        ),
+        Row(name="never", metric="means", value=None),
+    )
+    (directory / "scorecard.json").write_text(Scorecard(rows=rows).to_json())
+    card = directory / "surrogate/card.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"verdict": "pass"}))
+    result = sync(directory)
+    there = client(result.uri)
+    run = there.get_run(result.run_id)
+    assert run.data.metrics["scores/E/N"] == -1.5
+    assert run.data.metrics["scores/E/N/error"] == 0.25
+    assert run.data.metrics["scores/E/N/pull"] == 1.0
+    assert "scores/never" not in run.data.metrics
+    assert run.data.tags["physgen.verdict"] == "pass"
+    assert result.model == "toy, version 1"
+    version = there.get_model_version("toy", "1")
+    assert version.tags["physgen.verdict"] == "pass"
+    assert version.run_id == result.run_id
+    folder = Path(version.source.removeprefix("file://"))
+    kept = json.loads((folder / "artifacts/run/surrogate/card.json").read_text())
+    assert kept["verdict"] == "pass"
+    assert "verdict: pass" in (folder / "MLmodel").read_text()
+    # Scored again: the same version says the new verdict, in MLflow and on its card.
+    failed = rows[0].model_copy(update={"verdict": "fail"})
+    (directory / "scorecard.json").write_text(Scorecard(rows=(failed,)).to_json())
+    card.write_text(card.read_text().replace('"pass"', '"fail"'))
+    assert sync(directory).model == "toy, version 1"
+    assert there.get_model_version("toy", "1").tags["physgen.verdict"] == "fail"
+    kept = json.loads((folder / "artifacts/run/surrogate/card.json").read_text())
+    assert kept["verdict"] == "fail"
+    assert sync(directory).files == 0
+
+
+def test_a_process_apart_does_the_same_and_raises_the_same(directory):
+    measured(directory, [1])
+    environment = dict(os.environ)
+    result = sync_apart(directory)
+    assert result.measurements == 1
+    assert dict(os.environ) == environment
+    there = client(result.uri)
+    there.delete_experiment(there.get_run(result.run_id).info.experiment_id)
+    with pytest.raises(InputError, match="was deleted"):
+        sync_apart(directory)
+
+
+def test_the_end_of_a_training_says_what_mlflow_refused(directory, caplog):
+    first = sync(directory)
+    client(first.uri).delete_experiment(client(first.uri).get_run(first.run_id).info.experiment_id)
+    with Tracker(directory, patience=60.0):
+        pass
+    assert "was deleted" in caplog.text
+    assert "physgen track sync" in caplog.text
+
+
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"no journal.jsonl"):
         sync(tmp_path)
@@ -207,21 +409,11 @@ def test_a_tracker_that_cannot_start_is_silent(tmp_path, monkeypatch):
 
 
 def test_the_surrogate_is_served_without_pickle(tmp_path, monkeypatch):
-    from physgen.engine.device import choose_device
-    from physgen.export import card, pyfunc
+    from physgen.export import pyfunc
     from physgen.generation import generate
-    from physgen.run import Run
 
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    (tmp_path / "recipe.yaml").write_text(
-        "name: toy\n"
-        "system: {kind: ising, shape: [4, 4]}\n"
-        "surrogate: {kind: rbm, hidden: 8}\n"
-        "method: {kind: persistent-contrastive-divergence}\n"
-    )
-    torch.manual_seed(0)
-    surrogate = Run(tmp_path).build_surrogate().to(choose_device("cpu"))
-    card.save(surrogate, tmp_path / "surrogate", {"recipe": "toy"})
+    surrogate = surrogate_of_toy(tmp_path)
     folder = pyfunc.save(tmp_path)
     assert not [path for path in folder.rglob("*") if path.suffix in (".pkl", ".pt", ".pth")]
 
@@ -234,6 +426,13 @@ def test_the_surrogate_is_served_without_pickle(tmp_path, monkeypatch):
     assert samples.shape == (3, 4, 4)
     assert (samples == generate(surrogate.eval(), 3, seed=7).x.numpy()).all()
     assert (samples != model.predict(rows, params={"seed": 8})).any()
+    # Without a seed every call draws anew.
+    assert (model.predict(rows) != model.predict(rows)).any()
+    # With a column of seeds each row has its own.
+    columns = pandas.DataFrame({"n": [3, 1, 2], "seed": [8, 7, 8]})
+    drawn = model.predict(columns)
+    assert (drawn[3] == samples[0]).all()
+    assert (drawn[[0, 1, 2, 4, 5]] == generate(surrogate, 5, seed=8).x.numpy()).all()
 
 
 @pytest.mark.slow

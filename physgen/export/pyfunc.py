@@ -1,13 +1,13 @@
 """A surrogate as an MLflow pyfunc model: code and safetensors, no pickle.
 
 The model takes one row a sample with the conditions as columns (a surrogate without conditions: a
-column `n`, how many samples), and the parameter `seed`; it returns the samples, (n, *shape), in
-physical units. They are those of `physgen generate` with the same seed.
+column `n`, how many samples); it returns the samples, (n, *shape), in physical units. They are new
+at every call, unless a seed is given, as the parameter `seed` or as a column of that name: then
+they are those of `physgen generate` with this seed (rows of one seed together).
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import warnings
 from importlib.metadata import version
@@ -20,6 +20,7 @@ from physgen.errors import InputError
 from physgen.export import card as cards
 from physgen.io import manifest
 from physgen.io.writer import part_of, sweep
+from physgen.isolation import environment
 
 CODE = Path(__file__).with_name("served.py")
 """What the served process runs; copied into the model."""
@@ -45,10 +46,11 @@ def save(run: Path, destination: Path | None = None) -> Path:
         CheckpointError: the training has not finished.
         InputError: the destination exists and is not such a folder.
     """
-    # Read when MLflow is imported.
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    # MLflow warns of its own type hints when it is imported.
-    with warnings.catch_warnings(action="ignore", category=UserWarning):
+    # MLflow reads it, and warns of its own type hints, when it is imported.
+    with (
+        environment({"MLFLOW_DISABLE_TELEMETRY": "true"}),
+        warnings.catch_warnings(action="ignore", category=UserWarning),
+    ):
         from mlflow.models import ModelSignature
         from mlflow.pyfunc import save_model
         from mlflow.types import ColSpec, ParamSchema, ParamSpec, TensorSpec
@@ -60,11 +62,12 @@ def save(run: Path, destination: Path | None = None) -> Path:
     if target.exists() and not (target / "MLmodel").exists():
         raise InputError(f"{target} exists and is not an MLflow model; choose another folder")
     columns = [ColSpec("double", variable.name) for variable in schema.condition]
+    columns = columns or [ColSpec("long", "n")]
     samples = TensorSpec(np.dtype(description["dtype"]), (-1, *schema.shape))
     signature = ModelSignature(
-        inputs=Columns(columns or [ColSpec("long", "n")]),
+        inputs=Columns([*columns, ColSpec("long", "seed", required=False)]),
         outputs=Columns([samples]),
-        params=ParamSchema([ParamSpec("seed", "long", 1)]),
+        params=ParamSchema([ParamSpec("seed", "long", None)]),
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     sweep(target)
@@ -82,7 +85,10 @@ def save(run: Path, destination: Path | None = None) -> Path:
                 artifacts={"run": kept.resolve().as_uri()},
                 signature=signature,
                 pip_requirements=[f"{name}=={version(name)}" for name in NEEDED],
-                metadata={"condition_domain": description["condition_domain"]},
+                metadata={
+                    "condition_domain": description["condition_domain"],
+                    "verdict": description.get("verdict", "not validated"),
+                },
             )
         if target.exists():
             shutil.rmtree(target)
@@ -90,3 +96,9 @@ def save(run: Path, destination: Path | None = None) -> Path:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return target
+
+
+def is_current(run: Path) -> bool:
+    """Return whether a run keeps a model of its surrogate as it is now, verdict included."""
+    kept = run / FOLDER / "artifacts" / "run" / "surrogate" / cards.CARD
+    return kept.exists() and kept.read_bytes() == (run / "surrogate" / cards.CARD).read_bytes()

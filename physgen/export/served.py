@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
+from secrets import randbits
 from typing import Any
 
 import numpy as np
-import torch
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 from pandas import DataFrame
@@ -18,26 +17,43 @@ class ServedSurrogate(PythonModel):  # type: ignore[misc]
 
     def load_context(self, context: Any) -> None:
         """Build the surrogate and load its weights, which are compared with their hash."""
-        # By name, since a served process stands above the rooms that this file stands among.
-        self._generate = import_module("physgen.generation").generate
-        self._surrogate = import_module("physgen.run").Run(Path(context.artifacts["run"])).load()
+        # By name, since a served process stands above the layer of this file.
+        self._sampler = import_module("physgen.pipeline").load(context.artifacts["run"], "cpu")
 
     def predict(
         self, context: Any, model_input: DataFrame, params: dict[str, Any] | None = None
     ) -> np.ndarray[Any, Any]:
         """Return (n, *shape) samples; `model_input` is a data frame, `params` may hold `seed`."""
-        names = [variable.name for variable in self._surrogate.schema.condition]
-        n, condition = len(model_input), None
-        if names:
-            columns = model_input[names].to_numpy(dtype="float64")
-            condition = torch.from_numpy(columns).to(self._surrogate.dtype)
-        else:
-            n = int(model_input["n"].sum())
-        seed = int((params or {}).get("seed", 1))
-        samples: np.ndarray[Any, Any] = self._generate(
-            self._surrogate, n, seed=seed, condition=condition
-        ).x.numpy()
+        seed = (params or {}).get("seed")
+        if seed is None and "seed" in model_input.columns:
+            return self._by_rows(model_input)
+        # Without a seed no two calls draw the same, nor two processes.
+        return self._samples(model_input, randbits(62) if seed is None else seed)
+
+    def _by_rows(self, rows: DataFrame) -> np.ndarray[Any, Any]:
+        """Generate the rows of each seed together, and put their samples into the rows' order."""
+        parts: dict[int, np.ndarray[Any, Any]] = {}
+        for seed in rows["seed"].unique():
+            places = np.flatnonzero(rows["seed"] == seed)
+            chosen = rows.iloc[places]
+            ends = self._counts(chosen).cumsum()[:-1]
+            samples = np.split(self._samples(chosen, seed), ends)
+            parts |= dict(zip(places.tolist(), samples, strict=True))
+        return np.concatenate([parts[place] for place in sorted(parts)])
+
+    def _samples(self, rows: DataFrame, seed: Any) -> np.ndarray[Any, Any]:
+        names = [variable.name for variable in self._sampler.schema.condition]
+        n = int(self._counts(rows).sum())
+        batch = self._sampler.sample(n, seed, rows[names] if names else None)
+        samples: np.ndarray[Any, Any] = batch.x.numpy()
         return samples
+
+    def _counts(self, rows: DataFrame) -> np.ndarray[Any, Any]:
+        """Return how many samples each row asks for."""
+        if self._sampler.schema.condition:
+            return np.ones(len(rows), dtype=np.int64)
+        counts: np.ndarray[Any, Any] = rows["n"].to_numpy()
+        return counts
 
 
 set_model(ServedSurrogate())

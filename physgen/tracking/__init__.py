@@ -1,6 +1,7 @@
 """Mirrors run directories in MLflow: the directory is the truth, MLflow may be late or absent."""
 
-from physgen.tracking.follow import Tracker
-from physgen.tracking.sender import Synced, default_uri, sync
+from physgen.tracking.follow import Tracker, sync_apart
+from physgen.tracking.place import default_uri
+from physgen.tracking.sender import Synced, sent, sync
 
-__all__ = ["Synced", "Tracker", "default_uri", "sync"]
+__all__ = ["Synced", "Tracker", "default_uri", "sent", "sync", "sync_apart"]

@@ -3,14 +3,13 @@
 The journal is sent in batches behind a cursor that is stored beside it. Sending a line twice does
 no harm, since its time was stamped when it was written and MLflow stores equal points once; a
 resumed run measures some steps again, with other times, so steps below the cursor are not sent.
+A run that was deleted in MLflow, or whose database is a new one, is sent anew.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,25 +18,28 @@ from typing import Any
 from physgen.engine import journal
 from physgen.engine.checkpoint import exclusive
 from physgen.errors import CheckpointError, InputError, PhysgenError
-from physgen.io.documents import read_json, read_yaml
+from physgen.export import pyfunc
+from physgen.io import manifest
+from physgen.io.documents import read_json
 from physgen.io.writer import atomic, sha256
+from physgen.tracking.mirror import Mirror, key_of
+from physgen.tracking.place import default_uri, mlflow_settings, shown
+from physgen.tracking.results import Results
 
 CURSOR = "tracking.json"
 BATCH = 1000
 """Most metrics MLflow takes in one call."""
 
-ARTIFACTS = (
-    "recipe.yaml",
-    "provenance.json",
-    "scorecard.json",
-    "report.html",
-    "plots",
-    "surrogate",
-)
-"""What is copied to MLflow, where a run has it."""
-
-PYFUNC = "export/pyfunc"
-"""Where a run keeps its surrogate as an MLflow model; copied as the model `surrogate-pyfunc`."""
+ARTIFACTS = {
+    "recipe.yaml": "",
+    "provenance.json": "",
+    "scorecard.json": "",
+    "report.html": "",
+    "plots": "plots",
+    "surrogate": "surrogate",
+    pyfunc.FOLDER: Results.MODEL,
+}
+"""What is copied to MLflow, where a run has it, and into which folder."""
 
 
 @dataclass
@@ -48,152 +50,123 @@ class Cursor:
         run_id: of the MLflow run; empty before it exists.
         step: measurements up to it have been sent.
         events: how many of the journal's events have been sent.
+        scores: SHA-256 of the scorecard that was sent.
+        model: version of the registered model; empty before it exists.
         files: SHA-256 of each artifact as it was last sent.
     """
 
     run_id: str = ""
     step: int = -1
     events: int = 0
+    scores: str = ""
+    model: str = ""
     files: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Synced:
-    """What a `sync` did: the server, the run there, and how much was new."""
+    """What a `sync` did.
+
+    Attributes:
+        uri: of the server.
+        run_id: of the run there.
+        measurements, files: how many were new.
+        model: the registered model and its version.
+        note: what was found changed there.
+    """
 
     uri: str
     run_id: str
     measurements: int
     files: int
+    model: str = ""
+    note: str = ""
 
 
-def default_uri(directory: Path) -> str:
-    """Return MLFLOW_TRACKING_URI, or a SQLite file in the folder that holds all runs."""
-    runs = directory.resolve().parent.parent
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs / 'mlflow.db'}"
-
-
-def sync(directory: Path, uri: str | None = None) -> Synced:
+def sync(directory: Path, uri: str | None = None, *, final: bool = True) -> Synced:
     """Bring MLflow up to date with a run directory; safe to repeat and to interrupt.
 
     Args:
         directory: of the run.
         uri: tracking URI; `None` is `default_uri`.
+        final: also make, send and register the model of a finished run; while it is still being
+            scored that would be too early.
 
     Raises:
         InputError: there is no journal, or another process is sending this run.
+        Deleted: the experiment was deleted in MLflow; the message says how to go on.
         PhysgenError: the server cannot be reached or refuses; nothing is lost, sync again later.
     """
     directory = directory.resolve()
     if not (directory / journal.NAME).exists():
         raise InputError(f"{directory} has no {journal.NAME}: give a run directory of physgen")
     server = uri or default_uri(directory)
-    with _one_sender(directory):
+    with _one_sender(directory), mlflow_settings():
         try:
-            return _Sender(directory, server).send()
+            return _Sender(directory, server).send(final)
         except (PhysgenError, KeyboardInterrupt):
             raise
         # Whatever MLflow and the libraries below it raise, which is not one family.
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             raise PhysgenError(
-                f"MLflow at {server} failed: {reason}; the journal keeps everything, run "
+                f"MLflow at {shown(server)} failed: {reason}; the journal keeps everything, run "
                 f"`physgen track sync {directory}` when the server is back"
             ) from error
 
 
+def sent(directory: Path) -> dict[str, str]:
+    """Return the ids of a run's mirrors in MLflow, by tracking URI."""
+    cursors = _read_cursors(directory / CURSOR)
+    return {uri: cursor.run_id for uri, cursor in cursors.items() if cursor.run_id}
+
+
 class _Sender:
     def __init__(self, directory: Path, uri: str) -> None:
-        # These are read when MLflow is imported.
-        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         from mlflow import MlflowClient
 
         self.directory, self.uri = directory, uri
         self.client = MlflowClient(tracking_uri=uri)
+        self.mirror = Mirror(self.client, uri, directory)
         self.path = directory / CURSOR
         self.cursors = _read_cursors(self.path)
         self.cursor = self.cursors.setdefault(uri, Cursor())
 
-    def send(self) -> Synced:
+    def send(self, final: bool) -> Synced:
         entries = list(journal.read(self.directory / journal.NAME))
-        if not self.cursor.run_id or not self._exists(self.cursor.run_id):
-            self.cursors[self.uri] = self.cursor = Cursor(self._find() or self._create(entries))
-            self._store()
+        note = self._settle_run(entries)
         measurements = self._measurements(entries)
         self._events([entry for entry in entries if "event" in entry])
-        return Synced(self.uri, self.cursor.run_id, measurements, self._files())
+        finished = final and (self.directory / manifest.NAME).exists()
+        if finished and not pyfunc.is_current(self.directory):
+            pyfunc.save(self.directory)
+        files = self._files()
+        results = Results(self.client, self.directory, self.cursor.run_id)
+        scores = results.digest()
+        if scores != self.cursor.scores:
+            results.send_scores()
+            self.cursor.scores = scores
+            self._store()
+        if finished:
+            self.cursor.model = results.register(self.cursor.model)
+            self._store()
+        model = f"{results.name}, version {self.cursor.model}" if self.cursor.model else ""
+        return Synced(shown(self.uri), self.cursor.run_id, measurements, files, model, note)
 
-    def _exists(self, run_id: str) -> bool:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self.client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return False
-            raise
-        return True
-
-    def _find(self) -> str | None:
-        """Return the run that an earlier sender made but did not live to write down."""
-        found = self.client.search_runs(
-            [self._experiment()], f"tags.`physgen.run` = '{self._name()}'", max_results=1
-        )
-        return str(found[0].info.run_id) if found else None
-
-    def _experiment(self) -> str:
-        name = self.directory.parent.name
-        found = self.client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        # A database has no place for files of its own; MLflow would take the working directory.
-        artifacts = None
-        if self.uri.startswith("sqlite:"):
-            artifacts = (self.directory.parent.parent / "mlartifacts" / name).as_uri()
-        return str(self.client.create_experiment(name, artifact_location=artifacts))
-
-    def _name(self) -> str:
-        return re.sub(r"[^\w./-]", "_", f"{self.directory.parent.name}/{self.directory.name}")
-
-    def _create(self, entries: list[dict[str, Any]]) -> str:
-        from mlflow.entities import Param
-
-        provenance = _read_json(self.directory / "provenance.json")
+    def _settle_run(self, entries: list[dict[str, Any]]) -> str:
+        """Point the cursor to the run there; return what was found changed."""
+        known = self.cursor.run_id
+        state = self.mirror.state(known) if known else "absent"
+        if state == "active":
+            return ""
         began = int(1000 * entries[0]["time"]) if entries else None
-        tags = {"physgen.run": self._name(), "physgen.version": str(provenance.get("physgen", ""))}
-        run_id = str(
-            self.client.create_run(
-                self._experiment(), start_time=began, tags=tags, run_name=self.directory.name
-            ).info.run_id
-        )
-        recipe = self.directory / "recipe.yaml"
-        settings = read_yaml(recipe) if recipe.exists() else {}
-        # Parameters can never change, so they are sent once, by who makes the run.
-        params = [Param(_key(name), str(value)[:6000]) for name, value in _leaves(settings)]
-        for start in range(0, len(params), 100):
-            self.client.log_batch(run_id, params=params[start : start + 100])
-        self._dataset(run_id, provenance.get("data") or {})
-        return run_id
-
-    def _dataset(self, run_id: str, data: Mapping[str, Any]) -> None:
-        if not data.get("sha256"):
-            return
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        name = str(data.get("name", "data"))
-        dataset = Dataset(
-            name=Path(name).name[:500],
-            # MLflow's digests are at most 36 characters.
-            digest=str(data["sha256"])[:36],
-            source_type="local",
-            source=json.dumps({"uri": name}),
-            profile=json.dumps({"rows": data.get("rows"), "sha256": data["sha256"]}),
-        )
-        context = InputTag("mlflow.data.context", "training")
-        self.client.log_inputs(run_id, [DatasetInput(dataset, [context])])
+        run_id = self.mirror.find() or self.mirror.create(began)
+        self.cursors[self.uri] = self.cursor = Cursor(run_id)
+        self._store()
+        if not known:
+            return ""
+        gone = "was deleted" if state == "deleted" else "is not there any more"
+        return f"the run {known} {gone} in MLflow: all was sent anew"
 
     def _measurements(self, entries: list[dict[str, Any]]) -> int:
         from mlflow.entities import Metric
@@ -203,7 +176,7 @@ class _Sender:
         for index, entry in enumerate(new):
             stamp = int(1000 * entry["time"])
             batch += [
-                Metric(_key(name), float(value), stamp, entry["step"])
+                Metric(key_of(name), float(value), stamp, entry["step"])
                 for name, value in entry["metrics"].items()
             ]
             following = len(new[index + 1]["metrics"]) if index + 1 < len(new) else BATCH
@@ -233,9 +206,8 @@ class _Sender:
         self._store()
 
     def _files(self) -> int:
-        sent = 0
-        places = [(name, None) for name in ARTIFACTS] + [(PYFUNC, "surrogate-pyfunc")]
-        for name, target in places:
+        number = 0
+        for name, place in ARTIFACTS.items():
             root = self.directory / name
             if not root.exists():
                 continue
@@ -246,13 +218,14 @@ class _Sender:
                 if path.suffix == ".part" or self.cursor.files.get(key) == digest:
                     continue
                 inner = path.relative_to(root).parent if root.is_dir() else Path()
-                folder = (Path(target or name) if root.is_dir() else Path()) / inner
-                place = None if folder == Path() else folder.as_posix()
-                self.client.log_artifact(self.cursor.run_id, str(path), place)
+                folder = (Path(place) / inner).as_posix()
+                self.client.log_artifact(
+                    self.cursor.run_id, str(path), None if folder == "." else folder
+                )
                 self.cursor.files[key] = digest
                 self._store()
-                sent += 1
-        return sent
+                number += 1
+        return number
 
     def _store(self) -> None:
         with atomic(self.path, overwrite=True) as part:
@@ -285,20 +258,3 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     found = read_json(path)
     return found if isinstance(found, dict) else {}
-
-
-def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted names and values of a recipe."""
-    if isinstance(tree, Mapping) and tree:
-        for key, value in tree.items():
-            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(tree, list) and any(isinstance(value, Mapping) for value in tree):
-        for index, value in enumerate(tree):
-            yield from _leaves(value, f"{prefix}.{index}")
-    elif prefix:
-        yield prefix, tree
-
-
-def _key(name: str) -> str:
-    """Replace what MLflow does not allow in a name."""
-    return re.sub(r"[^\w./ -]", "_", name)[:250]
