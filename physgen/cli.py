@@ -61,8 +61,10 @@ def inspect(files: list[Path], as_json: Json = False) -> None:
     Example: `physgen inspect events.root`
     """
     from physgen.io.inspect import inspect as look
+    from physgen.io.joined import expand
 
-    found = {str(file): look(user_path(file)) for file in files}
+    paths = [path for file in files for path in expand(user_path(file))]
+    found = {str(path): look(path) for path in paths}
     print_mapping(found if len(found) > 1 else next(iter(found.values())), as_json)
 
 

@@ -41,14 +41,15 @@ class Data(Section):
 
     Attributes:
         n, seed: how many samples to simulate, from which seed.
-        path: a file to read instead; the keys below describe it and go to the system.
+        path: a file to read instead, a pattern (part_*.root) or a list of files of one layout; the
+            keys below describe it and go to the system.
         split: fractions of training, validation and test rows of a file.
         fit_rows: how many training rows the transforms are fitted on.
     """
 
     n: int | None = Field(default=None, gt=0)
     seed: int = 1
-    path: str | None = None
+    path: str | tuple[str, ...] | None = None
     binning: str | None = None
     tree: str | None = None
     fields: tuple[str | dict[str, Any], ...] | None = None

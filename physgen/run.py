@@ -28,7 +28,7 @@ from physgen.isolation import global_generators
 from physgen.recipe import Recipe, read
 from physgen.registry import DATA_KEYS, Component, asks_for, build
 from physgen.surrogates.base import Surrogate
-from physgen.systems.base import HasFiles, HasOwnFiles, Simulates, System
+from physgen.systems.base import HasFiles, HasOwnFiles, Simulates, System, open_files
 from physgen.transforms.base import Chain
 from physgen.validation.scorecard import Scorecard
 
@@ -179,7 +179,7 @@ class Run:
         if not isinstance(system, HasFiles):
             raise RecipeError(f"system {self.recipe.system.kind!r} has no files to read data from")
         if data.path is not None:
-            return system.open(Path(data.path))
+            return open_files(system, data.path)
         if data.n is None:
             raise RecipeError(
                 "the data section needs `n` (how many to simulate) or `path` (a file)"

@@ -17,6 +17,7 @@ from physgen.engine.device import choose_device
 from physgen.errors import InputError, RecipeError
 from physgen.held_out import held_out
 from physgen.io.inspect import inspect
+from physgen.io.joined import expand
 from physgen.io.source import Source
 from physgen.isolation import global_generators
 from physgen.recipe import Recipe, read
@@ -24,7 +25,7 @@ from physgen.registry import Component, build
 from physgen.run import Run, surrogate_of, system_of
 from physgen.sampling.metropolis import independence_metropolis
 from physgen.surrogates.base import HasDensity, HasLogWeight, Surrogate
-from physgen.systems.base import HasAction, HasFiles, Simulates, System
+from physgen.systems.base import HasAction, HasFiles, Simulates, System, open_files
 from physgen.systems.ensemble import Ensemble
 from physgen.validation.comparison import Comparison, HeldOut, Role
 from physgen.validation.ensemble import analyse
@@ -170,7 +171,7 @@ def score_ensemble(
 
 def _recipe_for(path: Path) -> str:
     """Return the recipe whose system reads files of this format."""
-    found = inspect(path)["format"]
+    found = inspect(expand(path)[0])["format"]
     if found not in RECIPES:
         raise InputError(
             f"{path} is {found}: say whose samples these are, with --system RECIPE (and --set)"
@@ -181,7 +182,7 @@ def _recipe_for(path: Path) -> str:
 def _open(system: System, path: Path) -> Source:
     if not isinstance(system, HasFiles):
         raise RecipeError(f"{type(system).__name__} has no files to read")
-    return system.open(path)
+    return open_files(system, path)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ are what it may be able to do besides, and code above asks with `isinstance`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from physgen.batch import Batch, Schema
+from physgen.io.joined import expand, joined
 from physgen.io.source import Source
 from physgen.io.writer import Append
 
@@ -166,3 +167,12 @@ class HasFiles(Protocol):
         in it, by name.
         """
         ...
+
+
+def open_files(system: HasFiles, path: str | Path | Sequence[str]) -> Source:
+    """Open a file, or several of the same layout as one: a path, a pattern, or a list of them.
+
+    Raises:
+        FormatError: a file is absent or unfit, or no file matches; or their layouts differ.
+    """
+    return joined([system.open(one) for one in expand(path)])

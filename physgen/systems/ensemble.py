@@ -20,6 +20,7 @@ from torch import Tensor
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError, suggest
 from physgen.io.arrays import AXES_REMEDY, ArraysSource, Axes, names_in, open_array
+from physgen.io.joined import expand, joined
 from physgen.io.source import Source
 from physgen.io.spins import SpinSource, signed
 from physgen.systems.base import Derived
@@ -34,29 +35,37 @@ class Ensemble:
     """Configurations of a lattice, as a file holds them.
 
     Attributes:
-        path: HDF5 or npz file; rows of one chain in the order of Monte Carlo time.
+        path: HDF5 or npz file, a pattern or a list of files, each of which is another chain; rows
+            of one chain in the order of Monte Carlo time.
         dataset: name of the (N, *shape) field, or of a series (N,); `None` takes the usual names,
             or the only candidate.
-        chain: name of the (N,) chain numbers; `None` takes "chain" if it is there, else one chain.
+        chain: name of the (N,) chain numbers; `None` takes "chain" if it is there, else one
+            chain a file.
         shape: of one configuration; `None` is as the file has it.
         axes: what the first two axes are, where they are chains and time.
     """
 
-    path: str
+    path: str | Path | tuple[str, ...]
     dataset: str | None = None
     chain: str | None = None
     shape: tuple[int, ...] | None = None
     axes: Axes | None = None
 
     @cached_property
+    def _sources(self) -> list[Source]:
+        return [self._open(path) for path in expand(self.path)]
+
+    @cached_property
     def source(self) -> Source:
-        """The file.
+        """The file, or the files as one.
 
         Raises:
             FormatError: there is no such file, no single candidate for the field in it, or no
-                dataset of the chain's name.
+                dataset of the chain's name; or files differ in layout.
         """
-        path = Path(self.path)
+        return joined(self._sources)
+
+    def _open(self, path: Path) -> Source:
         names = names_in(path)
         candidates = [name for name in names if name not in ("chain", self.chain)]
         only = candidates[0] if len(candidates) == 1 else None
@@ -110,7 +119,9 @@ class Ensemble:
         batch = self.source.read(0, len(self.source))
         batch = batch.replace(x=batch.x.reshape(-1, *self.schema.shape))
         if batch.chain is None:
-            return batch.replace(chain=torch.zeros(len(batch), dtype=torch.long))
+            lengths = torch.tensor([len(source) for source in self._sources])
+            chain = torch.arange(len(lengths)).repeat_interleave(lengths)
+            return batch.replace(chain=chain)
         return batch
 
 

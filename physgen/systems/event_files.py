@@ -19,8 +19,9 @@ from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError, suggest
 from physgen.io.arrays import names_in, stored_schema
 from physgen.io.documents import read_yaml
-from physgen.io.formats import format_of
+from physgen.io.formats import Format, format_of
 from physgen.io.hdf5_source import HDF5Source
+from physgen.io.joined import joined
 from physgen.io.npz import NpzSource
 from physgen.io.root import RootSource
 from physgen.io.shipped import said_in, shipped, shipped_or_own
@@ -79,7 +80,7 @@ def read_card(path: Path, keys: Sequence[str] = CARD_KEYS) -> dict[str, Any]:
 
 
 def open_columns(
-    path: Path,
+    paths: Sequence[Path],
     names: Sequence[str],
     *,
     tree: str | None,
@@ -87,18 +88,24 @@ def open_columns(
     group: tuple[str, ...],
     max_items: int | None,
 ) -> Source:
-    """Open named columns of a ROOT, HDF5 or npz file, in the shape they have there.
+    """Open named columns of ROOT, HDF5 or npz files of one layout, in the shape they have there.
 
     Raises:
         FormatError: the file, or what is named, is absent or unfit.
     """
-    kind = format_of(path)
-    if kind == "ROOT":
-        return RootSource(path, tree, names, weight=weight, group=group, max_items=max_items)
+    kinds = {path: format_of(path) for path in paths}
+    if set(kinds.values()) == {"ROOT"}:
+        return RootSource(paths, tree, names, weight=weight, group=group, max_items=max_items)
+    return joined([_of_arrays(path, kind, names, weight, group) for path, kind in kinds.items()])
+
+
+def _of_arrays(
+    path: Path, kind: Format, names: Sequence[str], weight: str | None, group: tuple[str, ...]
+) -> Source:
     if kind not in ("HDF5", "npz"):
         raise FormatError(
-            f"{path}: event tables are read from ROOT, HDF5 or npz files; `physgen inspect {path}` "
-            "says what it is"
+            f"{path}: event tables are read from ROOT, HDF5 or npz files (ROOT not together with "
+            f"others); `physgen inspect {path}` says what it is"
         )
     opened = NpzSource if kind == "npz" else HDF5Source
     return _columns(path, names, weight, lambda name: opened(path, x=name, group=group))

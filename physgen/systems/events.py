@@ -29,6 +29,7 @@ from torch import Tensor
 from physgen.batch import Batch, Domain, Schema, Variable
 from physgen.columns import branches
 from physgen.errors import FormatError, RecipeError, suggest
+from physgen.io.joined import expand
 from physgen.io.source import Source, blocks
 from physgen.io.writer import Append, hdf5_writer, npz_writer, root_writer
 from physgen.systems.base import Derived
@@ -54,9 +55,10 @@ class EventTable:
     """Events of a ROOT, HDF5 or npz file.
 
     Args:
-        path: of the file; or of a data set card (YAML, also one that physgen ships, by its name),
-            whose section `read` holds path, tree, fields, weight and group; or
-            `skhep-testdata:NAME`, a file of the package scikit-hep-testdata.
+        path: of the file, a pattern (part_*.root), or a list of files of one layout; or of a data
+            set card (YAML, also one that physgen ships, by its name), whose section `read` holds
+            path, tree, fields, weight and group; or `skhep-testdata:NAME`, a file of the package
+            scikit-hep-testdata.
         tree: of a ROOT file; `None` takes the only one.
         fields: columns, each a name or a mapping {name, unit, domain, dtype, low, high, present},
             of which all but the name may be left out (see `Variable`). All flat or all jagged.
@@ -69,7 +71,7 @@ class EventTable:
         FormatError: the file, or what is named in it, is absent or unfit.
     """
 
-    path: str | None = None
+    path: str | tuple[str, ...] | None = None
     tree: str | None = None
     fields: tuple[str | dict[str, Any], ...] | None = None
     weight: str | None = None
@@ -131,9 +133,22 @@ class EventTable:
         if path.suffix in (".yaml", ".yml"):
             source = dataclasses.replace(self, path=str(path))._source
         else:
-            source = self._open(str(path))
+            # Event numbers serve the split of the files described; generated files have none.
+            card, file = self._card, located(str(path))
+            known = [] if card["path"] is None else _files(card["path"])
+            group = tuple(card["group"] or ()) if file in known else ()
+            source = self._open([file], group, self._most)
         self._check_units(source)
         return Unrolled(source) if len(source.schema.shape) == 2 else source
+
+    @property
+    def _most(self) -> int | None:
+        """How many items an event has, in every file: as in the ones described."""
+        full = all("dtype" in options for options in self._columns.values())
+        if self.max_items is not None or self._card["path"] is None or full:
+            return self.max_items
+        shape = self._source.schema.shape
+        return shape[0] if len(shape) == 2 else None
 
     def _check_units(self, source: Source) -> None:
         said = {name: options.get("unit") for name, options in self._columns.items()}
@@ -206,12 +221,12 @@ class EventTable:
     def _card(self) -> dict[str, Any]:
         """Path, tree, fields, weight and group: what is given here, else what the card says."""
         given = {key: getattr(self, key) for key in CARD_KEYS}
-        if self.path is not None and Path(self.path).suffix in (".yaml", ".yml"):
+        if isinstance(self.path, str) and Path(self.path).suffix in (".yaml", ".yml"):
             card = read_card(Path(self.path))
             given = {key: given[key] or card.get(key) for key in CARD_KEYS} | {"path": card["path"]}
         if not given["fields"]:
-            path = given["path"]
-            known = "" if path is None else columns_to_choose(located(str(path)), given["tree"])
+            paths = _files(given["path"])
+            known = columns_to_choose(paths[0], given["tree"]) if paths else ""
             raise RecipeError(f"system events: name the columns of the table in data.fields{known}")
         return given
 
@@ -243,22 +258,22 @@ class EventTable:
     @cached_property
     def _source(self) -> Source:
         """The file, in its own shape."""
-        path = self._card["path"]
-        if path is None:
+        card = self._card
+        if card["path"] is None:
             raise RecipeError("system events: say which file to read in data.path")
-        return self._open(str(path))
+        group = tuple(card["group"] or ())
+        return self._open(_files(card["path"]), group, self.max_items)
 
-    def _open(self, path: str) -> Source:
-        """Open any file with the columns of this table."""
+    def _open(self, paths: Sequence[Path], group: tuple[str, ...], most: int | None) -> Source:
+        """Open files with the columns of this table."""
         card = self._card
         return open_columns(
-            located(path),
+            paths,
             list(self._columns),
             tree=card["tree"],
             weight=card["weight"],
-            # Event numbers serve the split of the file described; generated files have none.
-            group=tuple(card["group"] or ()) if path == str(card["path"]) else (),
-            max_items=self.max_items,
+            group=group,
+            max_items=most,
         )
 
     def _pairs(self, columns: Sequence[Tensor]) -> list[Tensor]:
@@ -273,6 +288,12 @@ class EventTable:
                 elif a.domain == "real":
                     pairs.append(columns[i] - columns[j])
         return pairs
+
+
+def _files(path: str | Sequence[str]) -> list[Path]:
+    """Return the files that `data.path` stands for."""
+    given = [path] if isinstance(path, str) else list(path)
+    return [file for one in given for file in expand(located(one))]
 
 
 def _variable(name: str, options: Mapping[str, Any], found: Variable | None) -> Variable:

@@ -56,6 +56,10 @@ class Images:
     draws: int = 4
 
     def __post_init__(self) -> None:
+        if self.path is not None and not isinstance(self.path, str):
+            raise RecipeError(
+                "system images: images are read from one file; join them in data.path"
+            )
         if self.draws < 1:
             raise RecipeError(f"system.draws = {self.draws}: every image occurs at least once")
 

@@ -1,0 +1,111 @@
+"""Several files of the same layout as one source, one after the other."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from physgen.batch import Batch
+from physgen.errors import FormatError
+from physgen.io.source import HasNotes, Source, blocks, digest_of
+
+_CHAINS = 2**40
+"""Chains of one file are fewer: those of the next one are numbered from there."""
+
+
+def expand(path: str | Path | Iterable[str | Path]) -> list[Path]:
+    """Return the files that a path, a pattern (`part_*.root`) or a list of both stands for.
+
+    A file whose name looks like a pattern is that file. Files of a pattern are in alphabetical
+    order.
+
+    Raises:
+        FormatError: no file matches a pattern, or a file stands there twice.
+    """
+    given = [path] if isinstance(path, str | Path) else list(path)
+    found: list[Path] = []
+    for one in map(str, given):
+        if Path(one).exists() or not glob.has_magic(one):
+            found.append(Path(one))
+            continue
+        matches = sorted(glob.glob(one))  # noqa: PTH207 (patterns may be absolute)
+        if not matches:
+            raise FormatError(f"{one}: no file matches this pattern")
+        found += map(Path, matches)
+    twice = {str(file) for file in found if found.count(file) > 1}
+    if twice:
+        raise FormatError(f"{min(twice)} is named twice; its rows would count twice")
+    return found
+
+
+def joined(sources: Sequence[Source]) -> Source:
+    """Return one source of all rows; a lone source is returned as it is.
+
+    Raises:
+        FormatError: the files differ in layout, or in what their rows carry.
+    """
+    return sources[0] if len(sources) == 1 else Joined(sources)
+
+
+class Joined:
+    """Rows of several sources, in their order; chains of different files are different ones."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        first = sources[0]
+        for source in sources[1:]:
+            _same(first, source)
+        self._sources = tuple(sources)
+        self.schema = first.schema
+        self.name = f"{first.name} and {len(sources) - 1} more"
+        self.block = min(source.block for source in sources)
+        self._starts = np.cumsum([0, *map(len, sources)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def read(self, start: int, stop: int) -> Batch:
+        """Return rows [start, stop)."""
+        pieces = []
+        for number, source in enumerate(self._sources):
+            low = int(self._starts[number])
+            a, b = max(start - low, 0), min(stop - low, len(source))
+            if a < b or (number == 0 and start >= stop):
+                batch = source.read(a, max(a, b))
+                if batch.chain is not None:
+                    batch = batch.replace(chain=batch.chain.long() + number * _CHAINS)
+                pieces.append(batch)
+        return pieces[0] if len(pieces) == 1 else Batch.concatenate(pieces)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the samples of all files."""
+        return digest_of(blocks(self))
+
+    def keys(self) -> NDArray[np.int64] | None:
+        """Return the group keys of all files; rows of one key may lie in several."""
+        keys = [source.keys() for source in self._sources]
+        known = [key for key in keys if key is not None]
+        return np.concatenate(known) if len(known) == len(keys) else None
+
+    def notes(self) -> list[str]:
+        """Return what the readers of the files have to say."""
+        return [said for s in self._sources if isinstance(s, HasNotes) for said in s.notes()]
+
+
+def _same(first: Source, other: Source) -> None:
+    def layout(source: Source) -> tuple[object, ...]:
+        every = (*source.schema.variables, *source.schema.condition)
+        return (source.schema.shape, *((v.name, v.unit, v.dtype) for v in every))
+
+    def carried(source: Source) -> set[str]:
+        return set(source.read(0, 1).fields())
+
+    for what, of in (("rows of", layout), ("samples with", carried)):
+        if of(first) != of(other):
+            raise FormatError(
+                f"{other.name} holds {what} {of(other)}, and {first.name} {of(first)}; read files "
+                "of different layouts separately"
+            )
