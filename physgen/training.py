@@ -22,6 +22,7 @@ from physgen.isolation import global_generators
 from physgen.registry import build
 from physgen.run import Run
 from physgen.surrogates.base import HasBound, HasDensity, Method, Surrogate
+from physgen.surrogates.conditions import LARGEST
 from physgen.surrogates.decoding import DecodedNoise
 from physgen.validation.animation import (
     ALONG,
@@ -67,6 +68,10 @@ def train_run(run: Run, world: World, tell: Progress, *, force: bool = False) ->
     with global_generators(recipe.engine.seed):
         surrogate = run.build_surrogate()
         surrogate.initialise(sample)
+        if stream is not None and sample is not None and len(sample) < len(stream):
+            known = stream.conditions(LARGEST)
+            if known is not None:
+                surrogate.conditions.fit(*known)
         context = {"surrogate": surrogate, "system": run.system, "steps": recipe.engine.steps}
         method: Method = build("methods", recipe.method, context)
     if weights is not None:
@@ -88,6 +93,11 @@ def train_run(run: Run, world: World, tell: Progress, *, force: bool = False) ->
                 "sum": weights.total,
                 "effective_events": round(weights.effective, 1),
                 "negative_share": weights.negative_share,
+            }
+        if surrogate.schema.condition:
+            described["conditions"] = {
+                "rows": min(len(stream), LARGEST),
+                "distinct": len(surrogate.conditions.values),
             }
         streams["data"] = stream
         if len(parts.validation):

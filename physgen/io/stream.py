@@ -163,11 +163,19 @@ class Stream:
         Always the same ones for the same seed: what transforms are fitted on. One pass over the
         file; memory for `n` rows and a block.
         """
-        rows = self.rows
-        if n < len(rows):
-            generator = np.random.default_rng([self.seed, 1])
-            rows = np.sort(generator.choice(rows, n, replace=False, shuffle=False))
-        return Batch.concatenate(list(self._read_blocks(rows)))
+        return Batch.concatenate(list(self._drawn(n)))
+
+    def conditions(self, n: int) -> tuple[Tensor, Tensor | None] | None:
+        """Return conditions (at most n, C) and weights of the rows that `sample` would return."""
+        batches = [
+            Batch(batch.condition.clone(), weight=batch.weight)
+            for batch in self._drawn(n)
+            if batch.condition is not None
+        ]
+        if not batches:
+            return None
+        joined = Batch.concatenate(batches)
+        return joined.x, joined.weight
 
     def in_order(self, batch_size: int | None = None) -> Iterator[Batch]:
         """Yield the rows of the part once, in file order, in batches (the last may be smaller)."""
@@ -181,6 +189,14 @@ class Stream:
             rest = whole[end:] if end < len(whole) else None
         if rest is not None:
             yield rest
+
+    def _drawn(self, n: int) -> Iterator[Batch]:
+        """Yield `n` rows of the part drawn without replacement (all, if fewer), in file order."""
+        rows = self.rows
+        if n < len(rows):
+            generator = np.random.default_rng([self.seed, 1])
+            rows = np.sort(generator.choice(rows, n, replace=False, shuffle=False))
+        return self._read_blocks(rows)
 
     def _piece(self, wanted: int) -> Batch:
         """Return up to `wanted` rows from the window at the current position."""

@@ -44,7 +44,7 @@ class Surrogate(nn.Module):
             self.schema.check(data.x)
             self.transform.fit(data)
             if data.condition is not None:
-                self.conditions.fit(data.condition)
+                self.conditions.fit(data.condition, data.weight)
 
     def sample(
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator

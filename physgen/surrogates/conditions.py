@@ -2,50 +2,79 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from physgen.batch import Schema, Variable
-from physgen.errors import DomainError
+from physgen.errors import DomainError, InputError
 
 MARGIN = 0.05
 """By how much of their range the trained domain exceeds the data; by what share of their value, for
 what is never negative."""
 
 
+LARGEST = 1_000_000
+"""How many training rows conditions are remembered of; of more, a random subset."""
+
+
 class ConditionPrior(nn.Module):
     """Remembers which conditions the training data had: to draw from, and to refuse others.
 
-    Keeps `size` of them (with repetition), the range of each column, and which labels occurred: an
+    Keeps the distinct ones, what share of the rows each has, half the distance of each number to
+    the nearest other one of its column, the range of each column, and which labels occurred: an
     integer column whose variable states `low` and `high` is a label.
     """
 
     values: Tensor
+    shares: Tensor
+    halfway: Tensor
     low: Tensor
     high: Tensor
     labels: Tensor
 
-    def __init__(self, schema: Schema, size: int = 4096) -> None:
+    def __init__(self, schema: Schema) -> None:
         super().__init__()
         self.variables = schema.condition
         n_columns = len(schema.condition)
-        self.register_buffer("values", torch.full((size, n_columns), float("nan")))
+        self.register_buffer("values", torch.zeros(0, n_columns))
+        self.register_buffer("shares", torch.zeros(0))
+        self.register_buffer("halfway", torch.zeros(0, n_columns))
         self.register_buffer("low", torch.full((n_columns,), float("-inf")))
         self.register_buffer("high", torch.full((n_columns,), float("inf")))
         sizes = [_n_labels(variable) for variable in schema.condition]
         self.register_buffer("labels", torch.zeros(n_columns, max(sizes, default=0)).bool())
 
-    def fit(self, condition: Tensor) -> None:
-        """Store a resampling of the (N, C) conditions and their range.
+    def fit(self, condition: Tensor, weight: Tensor | None = None) -> None:
+        """Store (N, C) conditions, and their range.
 
         No sample reaches the ends of what it is drawn from: the trained domain goes `MARGIN`
         further than the data, but not beyond the stated ends of a variable's range.
+
+        Args:
+            condition: of the training rows.
+            weight: (N,), event weights. A negative one takes its share from the conditions that
+                follow in the order of the columns, so that their distribution function rises.
         """
-        generator = torch.Generator(device=condition.device).manual_seed(0)
-        rows = torch.randint(
-            len(condition), (len(self.values),), generator=generator, device=condition.device
+        values, index = torch.unique(condition, dim=0, return_inverse=True)
+        rows = torch.ones_like(index) if weight is None else weight
+        upto = torch.zeros(len(values), dtype=torch.float64, device=values.device)
+        upto = upto.index_add(0, index, rows.double()).cumsum(0)
+        if weight is not None and not upto[-1] > 0:
+            raise InputError(
+                f"data.weight: the weights of {len(condition)} rows, of which conditions are "
+                f"remembered, sum to {upto[-1].item():g}: nothing can be drawn from them"
+            )
+        upto = upto.clamp(min=upto.new_zeros(()), max=upto[-1]).cummax(0).values
+        shares = upto.diff(prepend=upto.new_zeros(1)) * len(values) / upto[-1]
+        halfway = torch.stack(
+            [self._halfway(j, condition[:, j], values[:, j]) for j in range(len(self.variables))], 1
         )
-        self.values.copy_(condition[rows])
+        kept = shares > 0
+        self.values, self.shares, self.halfway = (
+            found[kept].to(self.low) for found in (values, shares, halfway)
+        )
         self.low.copy_(condition.amin(0))
         self.high.copy_(condition.amax(0))
         for column, variable in enumerate(self.variables):
@@ -61,15 +90,25 @@ class ConditionPrior(nn.Module):
                 self.labels[column, label] = True
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor | None:
-        """Return (n, C) drawn with replacement; `None` for an unconditional surrogate."""
+        """Return (n, C) conditions, as the training rows have them; `None` if there are none.
+
+        Real numbers that one row alone has come from anywhere up to halfway to the nearest other
+        one, so that they are new, with the distribution of the rows; numbers that rows share, and
+        integers, stay what they are. On the device of the generator.
+        """
         if not self.variables:
             return None
-        if torch.isnan(self.values).any():
+        if not len(self.values):
             raise DomainError(
                 "this surrogate has not seen any conditions: pass `condition`, or train it first"
             )
-        rows = torch.randint(len(self.values), (n,), generator=generator, device=self.values.device)
-        return self.values[rows]
+        device = generator.device
+        upto = self.shares.to(device, torch.float64).cumsum(0)
+        at = upto[-1] * torch.rand(n, generator=generator, device=device, dtype=torch.float64)
+        rows = torch.searchsorted(upto, at, right=True).clamp_max(len(upto) - 1)
+        values, halfway = self.values.to(device)[rows], self.halfway.to(device)[rows]
+        away = torch.rand(n, 1, generator=generator, device=device, dtype=values.dtype)
+        return values + (2 * away - 1) * halfway
 
     def settle(self, condition: Tensor | None, n: int, generator: torch.Generator) -> Tensor | None:
         """Return the (n, C) conditions of `n` samples: those given, checked, or else drawn."""
@@ -110,6 +149,26 @@ class ConditionPrior(nn.Module):
                         f"condition {variable.name} = {condition[row, column].item():g} (row "
                         f"{row}) is not a label of the training data, which had {seen}"
                     )
+
+    def _halfway(self, column: int, condition: Tensor, values: Tensor) -> Tensor:
+        """Return how far draws may be from some values of a column: 0 for what rows share."""
+        if self.variables[column].domain not in ("real", "non-negative", "angle"):
+            return torch.zeros_like(values)
+        known, counts = torch.unique(condition, return_counts=True)
+        gap = known.diff()
+        # What lies at an end has nothing beyond it.
+        none = known.new_zeros(min(len(known), 1))
+        half = torch.minimum(torch.cat([none, gap]), torch.cat([gap, none])) / 2
+        half = torch.where(counts > 1, torch.zeros_like(half), half)
+        return half[torch.searchsorted(known, values.contiguous())]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        """Make room for as many conditions as the state holds."""
+        for name in ("values", "shares", "halfway"):
+            stored, buffer = state_dict.get(prefix + name), getattr(self, name)
+            if stored is not None and stored.ndim == buffer.ndim:
+                setattr(self, name, buffer.new_empty(len(stored), *buffer.shape[1:]))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _widen(self, column: int) -> None:
         """Let the domain of a real number go a little further than the data."""

@@ -180,13 +180,8 @@ def _fixed(surrogate: Surrogate, shape: tuple[int, int], seed: int) -> tuple[Ten
     model: Any = surrogate
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(shape[0] * shape[1], *model.noise_shape, generator=generator)
-    # Drawn where they are stored, with numbers that every device has alike.
-    rows = torch.randint(2**31, (len(noise),), generator=generator)
-    known = surrogate.conditions.values.cpu()
-    if not known.shape[1]:
-        return noise, None
-    condition = known[rows % len(known)]
-    return noise, condition[condition[:, 0].argsort()]
+    condition = surrogate.conditions.draw(len(noise), generator)
+    return noise, None if condition is None else condition[condition[:, 0].argsort()]
 
 
 def _save(picture: Image, path: Path) -> None:

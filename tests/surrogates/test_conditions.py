@@ -12,7 +12,7 @@ LABEL = Variable("label", domain="integer", low=0, high=9)
 
 
 def prior(values):
-    found = ConditionPrior(Schema((1,), (Variable("x"),), (ENERGY, LABEL)), size=64)
+    found = ConditionPrior(Schema((1,), (Variable("x"),), (ENERGY, LABEL)))
     found.fit(torch.tensor(values))
     return found
 
@@ -67,3 +67,81 @@ def test_labels_come_back_with_the_weights():
 def test_labels_beyond_what_is_said_of_them_are_refused():
     with pytest.raises(DomainError, match=r"label runs from 3 to 12"):
         prior([[1.0, 3.0], [2.0, 12.0]])
+
+
+def energies(n, seed=0):
+    return 1000 * torch.randn(n, 1, generator=torch.Generator().manual_seed(seed)).exp()
+
+
+def one(variable=ENERGY):
+    return ConditionPrior(Schema((1,), (Variable("x"),), (variable,)))
+
+
+def test_as_many_distinct_energies_are_drawn_as_are_asked_for_with_the_distribution_of_the_rows():
+    rows = energies(3000)
+    found = one()
+    found.fit(rows)
+    drawn = found.draw(35_000, torch.Generator().manual_seed(1))
+    # But for the two at the ends, and what float32 cannot tell apart: one in a hundred.
+    assert len(drawn.unique()) > 0.99 * 35_000
+    found.check(drawn)
+    level = torch.searchsorted(rows[:, 0].sort().values, drawn[:, 0].sort().values) / 3000
+    off = (level - torch.arange(35_000) / 35_000).abs().max()
+    # Kolmogorov's distance of 35,000 draws is below 1.95 / sqrt(n) in 999 of 1000 cases.
+    assert off < 1.95 / 35_000**0.5 + 1 / 3000
+
+
+def test_nothing_is_drawn_from_a_gap():
+    rows = torch.cat([torch.rand(500, 1), 100 + torch.rand(500, 1)])
+    found = one()
+    found.fit(rows)
+    drawn = found.draw(50_000, torch.Generator().manual_seed(2))
+    assert not ((drawn > rows[:500].max() + 0.05) & (drawn < rows[500:].min() - 0.05)).any()
+
+
+def test_what_rows_share_and_labels_stay_what_they_are():
+    values = torch.tensor([[256.0, 3.0], [256.0, 7.0], [512.0, 3.0], [512.0, 7.0]])
+    rows = torch.cat([values.repeat(100, 1), torch.tensor([[300.0, 3.0], [301.0, 3.0]])])
+    found = prior(rows.tolist())
+    drawn = found.draw(20_000, torch.Generator().manual_seed(3))
+    assert set(drawn[:, 1].tolist()) == {3.0, 7.0}
+    apart = drawn[(drawn[:, 0] != 256) & (drawn[:, 0] != 512), 0]
+    assert 0 < len(apart) < 250
+    assert ((apart >= 299.5) & (apart <= 301.5)).all()
+
+
+def test_conditions_are_drawn_in_proportion_to_the_weights():
+    found = one()
+    rows = torch.cat([1 + torch.rand(1000, 1), 5 + torch.rand(1000, 1)])
+    found.fit(rows, torch.tensor([1.8, 0.2]).repeat_interleave(1000))
+    drawn = found.draw(20_000, torch.Generator().manual_seed(4))
+    # Six binomial errors.
+    assert float((drawn < 4).double().mean()) == pytest.approx(0.9, abs=6 * (0.09 / 20_000) ** 0.5)
+
+
+def test_negative_weights_take_from_the_conditions_beside_them():
+    found, rows = one(), torch.rand(20_000, 1, generator=torch.Generator().manual_seed(5))
+    sign = torch.where(torch.rand(20_000, generator=torch.Generator().manual_seed(6)) < 0.2, -1, 1)
+    weight = torch.where(rows[:, 0] < 0.5, 1.0, sign * 1.0)
+    found.fit(rows, weight)
+    drawn = found.draw(20_000, torch.Generator().manual_seed(7))
+    target = float(weight[rows[:, 0] < 0.5].sum() / weight.sum())
+    assert target > 0.6
+    assert float((drawn < 0.5).double().mean()) == pytest.approx(target, abs=0.02)
+
+
+def test_any_number_of_conditions_comes_back_with_the_weights():
+    found, other = one(), one()
+    found.fit(energies(700))
+    other.fit(energies(3, seed=8))
+    other.load_state_dict(found.state_dict())
+    first, second = (p.draw(100, torch.Generator().manual_seed(9)) for p in (found, other))
+    assert torch.equal(first, second)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        prior([[1.0, 3.0]]).load_state_dict(found.state_dict())
+
+
+def test_a_surrogate_remembers_conditions_of_all_rows_in_double_precision_too():
+    found = one().double()
+    found.fit(energies(100).double())
+    assert found.draw(10, torch.Generator().manual_seed(1)).dtype == torch.float64

@@ -145,6 +145,7 @@ class Bars(DecodedNoise):
 
 def test_the_entries_that_move_samples_most_are_drawn_along(tmp_path):
     surrogate = Bars(GREY)
+    surrogate.conditions.fit(torch.zeros(1, 1))
     assert widest(surrogate, 3) == [2, 0, 3]
     assert widest(surrogate, 9) == [2, 0, 3, 1]
     draw_along(surrogate, tmp_path / "along.png", 1)
