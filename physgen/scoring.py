@@ -31,7 +31,7 @@ from physgen.validation.comparison import Comparison, HeldOut, Role
 from physgen.validation.ensemble import analyse
 from physgen.validation.likelihood import Likelihood
 from physgen.validation.scorecard import Metric, Scorecard, judge
-from physgen.validation.sources import SEED, side_by_side, two_samples
+from physgen.validation.sources import SEED, chain_labels, side_by_side, two_samples
 
 RECIPES = {
     "CaloChallenge HDF5": "calo-flow",
@@ -209,7 +209,14 @@ def truth_of(run: Run) -> Truth:
             raise RecipeError("the data section names a file that holds no samples")
         n = recipe.sampling.n
         found = two_samples(source, run.parts.test, run.parts.train, n, matched=True)
-        return Truth(found.truth, found.floor, found.groups, found.paired)
+        truth, floor = found.truth, found.floor
+        if truth.chain is None and chain_labels(system, source) is not None:
+            # One chain that nobody labelled: rows are in its order still.
+            truth, floor = (
+                batch.replace(chain=torch.zeros(len(batch), dtype=torch.long))
+                for batch in (truth, floor)
+            )
+        return Truth(truth, floor, found.groups, found.paired)
     if not isinstance(system, Simulates):
         return Truth()
     n, seed = recipe.sampling.n, SEED + 2 * recipe.sampling.seed

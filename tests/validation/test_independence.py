@@ -107,6 +107,17 @@ def test_chains_shorter_than_their_memory_are_units():
     assert len(set(zip(labels.tolist(), selected.unit.tolist(), strict=True))) == 60
 
 
+def test_frozen_chains_are_units_however_long_they_are():
+    modes = 3 * torch.from_numpy(np.random.default_rng(0).choice([-1.0, 1.0], 40))
+    x = modes.repeat_interleave(100)[:, None] + draw(4000, 1).x
+    frozen = Batch(x, chain=torch.arange(40).repeat_interleave(100))
+    comparison = compare(frozen)
+    selected = comparison.selected["generated"]
+    assert len(np.unique(selected.unit)) == 40
+    card = judge(comparison, [Means()])
+    assert any("do not mix" in concern for concern in card.concerns)
+
+
 def test_too_short_chains_get_no_score_and_the_card_says_so():
     metrics = [ClassifierTest(maximum=0.9), NearestNeighbour(), Frechet(), Coverage(), Means()]
     card = judge(compare(autoregressive(400, 0.98, seed=3)), metrics)
