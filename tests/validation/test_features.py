@@ -81,7 +81,7 @@ def test_degenerate_samples_have_scores(kind):
     }[kind]
     found = scores(digits(generated))
     assert found["Frechet distance"].value > 10 * found["Frechet distance"].floor
-    assert found["Frechet distance"].p_value < 1e-6
+    assert found["Frechet distance"].p_value < 2e-4  # no permutation of 10^4 reaches it
     assert found["coverage"].value < 0.2
     assert "uncovered" in found["coverage"].concern
     assert found["1-NN accuracy"].value > 0.9
