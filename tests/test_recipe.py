@@ -52,6 +52,13 @@ def test_a_slip_is_named_and_the_right_word_suggested(key, value, said):
         recipe.read("ising-rbm", {key: value})
 
 
+@pytest.mark.parametrize("name", ["ising-rbm", "phi4-flow", "calo-flow", "events-flow"])
+def test_a_smoke_preset_trains_no_judge(name):
+    small = recipe.read(name, preset="smoke")
+    assert small.engine.steps <= 200
+    assert "classifier" not in {metric.kind for metric in small.validation.metrics}
+
+
 def test_an_unknown_recipe_names_the_near_ones():
     with pytest.raises(RecipeError, match="ising-rbm"):
         recipe.read("ising-rmb")
