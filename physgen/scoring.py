@@ -100,10 +100,15 @@ def metrics_of(recipe: Recipe) -> list[Metric]:
 
 
 def metrics_for_files(recipe: Recipe) -> list[Metric]:
-    """Construct those metrics of a recipe that need no surrogate, without their limits."""
+    """Construct those metrics of a recipe that need no surrogate, without their limits.
+
+    The response to conditions, where there are any, is always among them.
+    """
     limits = ("tolerance", "maximum", "minimum", "minimum_share")
     models = ("importance", "likelihood")
     parts = [part for part in recipe.validation.metrics if part.kind not in models]
+    if not any(part.kind == "response" for part in parts):
+        parts.append(Component(kind="response"))
     free = [{k: v for k, v in part.options.items() if k not in limits} for part in parts]
     pairs = zip(parts, free, strict=True)
     return [build("metrics", Component(kind=part.kind, **o), {}) for part, o in pairs]

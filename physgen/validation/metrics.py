@@ -12,6 +12,7 @@ from physgen.validation.likelihood import Likelihood
 from physgen.validation.means import Means
 from physgen.validation.mmd import MaximumMeanDiscrepancy
 from physgen.validation.neighbours import NearestNeighbour
+from physgen.validation.response import Response
 from physgen.validation.shapes import Histograms
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "MaximumMeanDiscrepancy",
     "Means",
     "NearestNeighbour",
+    "Response",
 ]

@@ -1,0 +1,85 @@
+"""The response in bins of the condition: small scales and smearing are seen, nothing else is."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from toy import Normal, compare, draw
+
+from physgen.batch import Batch, Schema, Variable
+from physgen.systems.calorimeter import Calorimeter
+from physgen.validation.comparison import Comparison
+from physgen.validation.metrics import Response
+from physgen.validation.scorecard import judge
+
+
+class Deposits(Normal):
+    """Energies over three decades, measured to 3%; a second observable that may be undefined."""
+
+    @property
+    def schema(self):
+        return Schema((1,), (Variable("E"),), (Variable("E_inc"),))
+
+    def observables(self, batch):
+        response = batch.x[:, 0] / batch.condition[:, 0]
+        return {"E": batch.x[:, 0], "late": torch.where(response > 1, response, torch.nan)}
+
+
+def deposits(seed, n=4000, scale=1.0, smear=0.0, kinds=None):
+    generator = np.random.default_rng(seed)
+    energy = np.exp(generator.uniform(0, 7, n))
+    if kinds is not None:
+        energy = generator.choice(kinds, n)
+    resolution = 0.03 * np.sqrt(1 + smear)
+    found = energy * scale * (1 + resolution * generator.standard_normal(n))
+    x, condition = (torch.from_numpy(values)[:, None] for values in (found, energy))
+    return Batch(x, condition=condition)
+
+
+def row(ours, truth):
+    return Response().rows(Comparison(Deposits(), ours, truth))[0]
+
+
+def test_a_scale_and_a_smearing_are_found_and_named():
+    truth = deposits(1)
+    off = row(deposits(2, scale=1.005), truth)
+    assert off.p_value < 1e-4
+    assert off.note.startswith("mean of E")
+    wide = row(deposits(2, smear=0.3), truth)
+    assert wide.p_value < 1e-4
+    # The mean of what is above 1 is a width as well.
+    assert wide.note.startswith(("width of E", "mean of late"))
+    assert row(deposits(2), truth).p_value > 1e-3
+    only = deposits(2)
+    high = only.condition[:, 0] > 400
+    only.x[high] *= 1.01
+    assert "at E_inc" in row(only, truth).note
+
+
+def test_conditions_of_a_few_values_are_bins():
+    kinds = [1.0, 10.0, 100.0]
+    truth, ours = deposits(1, kinds=kinds), deposits(2, kinds=kinds)
+    assert row(ours, truth).p_value > 1e-3
+    ours.x[ours.condition == 10.0] *= 1.02
+    found = row(ours, truth)
+    assert (found.p_value < 1e-4, "at E_inc = 10" in found.note) == (True, True)
+
+
+def test_without_conditions_there_is_nothing_to_say():
+    assert Response().rows(compare(draw(100, 3))) == []
+
+
+def test_false_alarms_are_as_rare_as_stated():
+    found = [row(deposits(2 * s, 300), deposits(2 * s + 1, 400)).p_value for s in range(60)]
+    assert stats.kstest(found, "uniform").pvalue > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scale", "smear"), [(1.0, 0.0), (1.003, 0.0), (1.0, 0.01)])
+def test_showers_off_by_little(scale, smear):
+    system, n = Calorimeter(), 20_000
+    truth, floor, ours = (system.simulate(n, seed) for seed in (1, 2, 3))
+    noise = torch.randn(n, 1, generator=torch.Generator().manual_seed(0))
+    ours = ours.replace(x=ours.x * scale * (1 + smear * noise))
+    card = judge(Comparison(system, ours, truth, floor), [Response()], tested=True)
+    assert card.verdict == ("pass" if (scale, smear) == (1.0, 0.0) else "fail")
