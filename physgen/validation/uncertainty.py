@@ -99,11 +99,11 @@ def gamma_method(
     Raises:
         DomainError: if lengths differ, nothing is left to average, or the weights sum to zero.
     """
-    samples, weights = prepare(columns, weight)
-    means = means_of(samples, weights)
+    samples, weights = _prepare(columns, weight)
+    means = _means_of(samples, weights)
     parts = _fluctuations(samples, weights, means)
     if int(np.count_nonzero(np.any(weights != 0, axis=1))) < 2:
-        return Estimate(evaluate(function, means), float("nan"))
+        return Estimate(_evaluate(function, means), float("nan"))
     if chain is not None:
         return _windowed(means, parts, function, chain, s_tau)
     return _independent(means, parts, function, weights, group)
@@ -118,7 +118,7 @@ def _independent(
 ) -> Estimate:
     """Square the fluctuations of samples, or of groups of them."""
     gradient, hessian = _derivatives(function, means, parts)
-    value, n_rows = evaluate(function, means), len(parts)
+    value, n_rows = _evaluate(function, means), len(parts)
     n_used = int(np.count_nonzero(np.any(weights != 0, axis=1)))
     if group is not None:
         numbers = np.unique(np.asarray(group), return_inverse=True)[1]
@@ -143,7 +143,7 @@ def _windowed(
     gradient, hessian = _derivatives(function, means, parts)
     pieces, lengths = by_chain(parts, _checked(chain, len(parts)))
     table = pieces @ gradient
-    value, n, n_chains = evaluate(function, means), len(parts), len(lengths)
+    value, n, n_chains = _evaluate(function, means), len(parts), len(lengths)
     gamma = autocovariance(table, lengths, table.shape[1] // 2)
     if gamma[0] <= 0:  # A constant: exactly known, as far as these samples tell.
         return Estimate(value, 0.0, 0.0)
@@ -194,8 +194,8 @@ def _windowed_covariance(pieces: NDArray[float64], window: int) -> NDArray[float
 
 def autocorrelation(values: ArrayLike, chain: ArrayLike | None = None) -> NDArray[float64]:
     """Return rho(t) of (N,) values, up to half of the longest chain."""
-    samples, weights = prepare(values, None)
-    parts = _fluctuations(samples, weights, means_of(samples, weights))
+    samples, weights = _prepare(values, None)
+    parts = _fluctuations(samples, weights, _means_of(samples, weights))
     labels = np.zeros(len(parts), dtype=np.int64) if chain is None else chain
     table, lengths = by_chain(parts[:, 0], _checked(labels, len(parts)))
     gamma = autocovariance(table, lengths, table.shape[1] // 2)
@@ -203,7 +203,7 @@ def autocorrelation(values: ArrayLike, chain: ArrayLike | None = None) -> NDArra
     return result
 
 
-def prepare(
+def _prepare(
     columns: ArrayLike, weight: ArrayLike | None
 ) -> tuple[NDArray[float64], NDArray[float64]]:
     """Return (N, k) samples without NaN and (N, k) weights, which are zero where one stood."""
@@ -225,8 +225,8 @@ def prepare(
     return np.where(defined, samples, 0.0), weights
 
 
-def means_of(samples: NDArray[float64], weights: NDArray[float64]) -> NDArray[float64]:
-    """Return (k,) weighted means of what `prepare` returns."""
+def _means_of(samples: NDArray[float64], weights: NDArray[float64]) -> NDArray[float64]:
+    """Return (k,) weighted means of what `_prepare` returns."""
     result: NDArray[float64] = (samples * weights).sum(0) / weights.sum(0)
     # A constant is its own mean, whatever rounding makes of the sum.
     used = weights != 0
@@ -234,7 +234,7 @@ def means_of(samples: NDArray[float64], weights: NDArray[float64]) -> NDArray[fl
     return np.where(low == np.where(used, samples, -np.inf).max(0), low, result)
 
 
-def evaluate(function: Function | None, means: NDArray[float64]) -> float:
+def _evaluate(function: Function | None, means: NDArray[float64]) -> float:
     """Return a function of (k,) means, by default the only one of them; NaN where undefined."""
     if function is not None:
         with np.errstate(divide="ignore", invalid="ignore"):  # Undefined is NaN, and shown as such.
@@ -265,15 +265,15 @@ def _derivatives(
     if function is None:
         return np.ones(k), hessian
     steps = np.diag(np.sqrt((parts**2).mean(0) / len(parts)) / 4)
-    here = evaluate(function, means)
+    here = _evaluate(function, means)
     moving = [i for i in range(k) if steps[i, i] > 0]
     for i in moving:
-        up, down = evaluate(function, means + steps[i]), evaluate(function, means - steps[i])
+        up, down = _evaluate(function, means + steps[i]), _evaluate(function, means - steps[i])
         gradient[i] = (up - down) / (2 * steps[i, i])
         hessian[i, i] = (up + down - 2 * here) / steps[i, i] ** 2
         for j in moving[: moving.index(i)]:
             corners = [
-                a * b * evaluate(function, means + a * steps[i] + b * steps[j])
+                a * b * _evaluate(function, means + a * steps[i] + b * steps[j])
                 for a in (1, -1)
                 for b in (1, -1)
             ]
