@@ -201,6 +201,10 @@ def _look_at_spins(path: Path, samples: dict[str, Any], found: dict[str, Any]) -
     if values <= {0, 1} and 0 in values:
         hints.append("spins are 0/1; they are read as -1/+1")
     shape = source.schema.shape
+    if len(shape) == 1 and len(source) < shape[0]:
+        hints.append(
+            f"{len(source)} rows of {shape[0]} spins: transposed? A row is a configuration"
+        )
     if len(shape) != 2 or min(shape) < 2 or len(source) < FEWEST:
         return
     words = [f"data.path={path}", f"system.shape=[{shape[0]},{shape[1]}]"]

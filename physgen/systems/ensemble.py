@@ -76,18 +76,22 @@ class Ensemble:
                 "--set system.dataset=NAME"
             )
         plain = open_array(path, field, chain=self.chain, axes=self.axes)
-        if _holds_spins(plain, field):
-            return SpinSource(
-                path, shape=self.shape, dataset=field, chain=self.chain, axes=self.axes
-            )
         stored = plain.schema.shape
-        wanted = self.shape or _as_stored(path, field, len(plain), stored)
+        spins = _holds_spins(plain, field)
+        if spins and self.shape is None:
+            # The file itself may say the shape of flat rows; they are then as many as the sites.
+            said = SpinSource(path, dataset=field, chain=self.chain, axes=self.axes).schema.shape
+            wanted = said if said != stored else _as_stored(path, field, len(plain), stored)
+        else:
+            wanted = self.shape or _as_stored(path, field, len(plain), stored)
         if math.prod(wanted) != math.prod(stored):
             raise FormatError(
                 f"{path}: {field!r} has rows of shape {stored}, which are no lattices of "
                 f"{'x'.join(map(str, wanted))}"
                 + (f"; if they are chains, say {AXES_REMEDY}" if stored[1:] == wanted else "")
             )
+        if spins:
+            return SpinSource(path, shape=wanted, dataset=field, chain=self.chain, axes=self.axes)
         plain.schema = Schema(wanted, plain.schema.variables)
         return plain
 

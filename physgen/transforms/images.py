@@ -118,7 +118,8 @@ class Dequantise(Transform):
         """Check that all values are levels."""
         scaled = self._scaled(batch.x)
         off = ((scaled - scaled.round()).abs() > 1e-3) | (scaled.round() != self._numbers(scaled))
-        _refuse(off, batch.x, f"none of the {self.levels} levels of transform dequantise")
+        said = f"none of the {self.levels} levels of transform dequantise; set `levels` to those of"
+        _refuse(off, batch.x, f"{said} your images (256 for bytes), and counts of a likelihood too")
 
     def forward(
         self, batch: Batch, generator: torch.Generator | None = None

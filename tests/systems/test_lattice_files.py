@@ -103,6 +103,15 @@ def test_ensembles_of_several_chains_are_asked_about(tmp_path, fields):
     assert whole.chain.unique().tolist() == [0]
 
 
+def test_spins_of_several_chains_are_asked_about(tmp_path, spins):
+    path = str(h5(tmp_path / "a.h5", spins=spins.reshape(5, 10, 4, 4)))
+    with pytest.raises(FormatError, match="5 lattices of 10x4x4, several chains of 4x4, or trans"):
+        Ensemble(path=path).read()
+    assert Ensemble(path=path, axes=("chain", "time")).read().chain.bincount().tolist() == [10] * 5
+    flat = h5(tmp_path / "b.h5", {"shape": (2, 8)}, samples=spins.reshape(50, 16))
+    assert Ensemble(path=str(flat)).read().x.shape == (50, 2, 8)
+
+
 def test_series_of_several_chains_are_asked_about(tmp_path):
     series = np.random.default_rng(0).normal(size=(4, 100))
     path = str(h5(tmp_path / "a.h5", energy=series))
