@@ -70,6 +70,10 @@ class Variable:
         kind = np.dtype(self.dtype)
         if self.domain == "integer" and kind.kind in "iu":
             least, greatest = float(np.iinfo(kind).min), float(np.iinfo(kind).max)
+        if self.domain == "angle":  # By another convention, from 0 to 2 pi.
+            return least if self.low is None else self.low, (
+                greatest if self.high is None else self.high
+            )
         low = least if self.low is None else max(least, self.low)
         return low, greatest if self.high is None else min(greatest, self.high)
 

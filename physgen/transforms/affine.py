@@ -5,6 +5,8 @@ log|det dy/dx| = sum over entries of [-log deviation, and -log x where t is the 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -39,7 +41,7 @@ class Standardise(Transform):
                 raise RecipeError(
                     f"transform standardise: no variable {name!r}{suggest(name, known)}"
                 )
-        self._variables, self._conditions = schema.variables, schema.condition
+        self._variables, self._conditions, self._log = schema.variables, schema.condition, log
         self._size = 1
         if len(schema.variables) == 1:
             for length in schema.shape:
@@ -57,6 +59,12 @@ class Standardise(Transform):
         self.condition_mean: Tensor
         self.condition_scale: Tensor
         self.condition_log: Tensor
+
+    def covers(self, variable: Variable) -> bool:
+        """Logarithms cover positive numbers."""
+        low, high = variable.range
+        positive = variable.name in self._log and low in (0.0, -math.inf) and math.isinf(high)
+        return positive or super().covers(variable)
 
     def fit(self, batch: Batch) -> None:
         """Take weighted means and deviations; a constant column keeps its scale."""

@@ -10,13 +10,22 @@ numbers; a `Chain` turns to that type afterwards, and back to one that holds the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from physgen.batch import Batch, Schema
+from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError
+from physgen.transforms.domains import settled
+
+INEXACT = (
+    "the transform adds noise, holds discrete parts, or leaves density beyond the range of a "
+    "variable; begin with transform bounded where variables have bounds (gaussianise with atoms=0 "
+    "for tables)"
+)
+"""Why a chain is not exact, and what to do."""
 
 
 class Transform(nn.Module):
@@ -29,6 +38,9 @@ class Transform(nn.Module):
 
     exact: bool = True
     """Whether `forward` returns a log-determinant."""
+
+    leaks: bool = False
+    """Whether density in the mapped space may stand for values beyond a variable's range."""
 
     wide: bool = False
     """Whether it works in double precision; its buffers of that type keep it."""
@@ -82,6 +94,10 @@ class Transform(nn.Module):
         """Map conditions (B, C) as `forward` does: what a surrogate needs before it has samples."""
         return condition
 
+    def covers(self, variable: Variable) -> bool:
+        """Whether the range of a variable is mapped onto all real numbers."""
+        return math.isinf(variable.range[0]) and math.isinf(variable.range[1])
+
     def describe(self) -> dict[str, str]:
         """Return what the fit took each variable for, by name, as far as it makes a difference."""
         return {}
@@ -91,7 +107,7 @@ class Chain(Transform):
     """Transforms one after the other; the empty chain is the identity.
 
     What it maps to has the floating-point type that the chain was last moved to; what it maps back
-    to has that of `schema` if it is the wider one.
+    to has that of `schema` if it is the wider one, and lies within the ranges of its variables.
 
     Args:
         transforms: in the order of `forward`.
@@ -104,6 +120,9 @@ class Chain(Transform):
         super().__init__()
         self.transforms = nn.ModuleList(transforms)
         self.exact = all(transform.exact for transform in transforms)
+        if schema is not None:
+            parts = [self, *transforms]
+            self.leaks = not all(any(p.covers(v) for p in parts) for v in schema.variables)
         self._widens = any(transform.wide for transform in transforms)
         self._schema = schema
         self.register_buffer("like", torch.empty(0), persistent=False)
@@ -141,6 +160,8 @@ class Chain(Transform):
         batch = self._widened(batch)
         for transform in reversed(self._parts()):
             batch = transform.inverse(batch)
+        if self._schema is not None and len(self.transforms) and (self.leaks or not self.exact):
+            batch = batch.replace(x=settled(batch.x, self._schema))
         if not self._widens:
             return batch
         dtype = self.like.dtype

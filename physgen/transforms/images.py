@@ -30,23 +30,32 @@ _DISCRETE = ("binary", "spin", "integer")
 class Rescale(Transform):
     """Map the range of every variable to [-1, 1].
 
-    The inverse clips into the range, and rounds to spins, binaries and integers: `exact` (see
-    `Transform`) is true where no variable is one of these.
+    The inverse clips into the range, and rounds to spins, binaries and integers. So there is no
+    exact density, but `bound` is known where nothing is rounded. Real columns of tables, of which
+    none should lie at the ends of its range, are refused.
 
     Args:
         schema: of the samples; `low` and `high` of the variables are obeyed.
 
     Raises:
-        RecipeError: a variable has no range.
+        RecipeError: a variable has no range, or is a real column of a table.
         DomainError: while fitting, for a value out of its range or between its levels.
     """
 
+    exact = False
+
     def __init__(self, schema: Schema) -> None:
         super().__init__()
+        for variable in schema.variables:
+            if len(schema.variables) > 1 and variable.domain not in _DISCRETE:
+                raise RecipeError(
+                    f"transform rescale: column {variable.name} is a real number, of which rows "
+                    "would be clipped to the ends of its range; take bounded, or gaussianise"
+                )
         self._shape, self._variables = schema.shape, schema.variables
         ranges = torch.tensor([_range(v, "rescale") for v in schema.variables]).T
         steps = [_step(v) for v in schema.variables]
-        self.exact = not any(steps)
+        self._rounds = any(steps)
         self.register_buffer("low", ranges[0].contiguous(), persistent=False)
         self.register_buffer("high", ranges[1].contiguous(), persistent=False)
         self.register_buffer("steps", torch.tensor(steps), persistent=False)
@@ -68,10 +77,15 @@ class Rescale(Transform):
         self, batch: Batch, generator: torch.Generator | None = None
     ) -> tuple[Batch, Tensor | None]:
         """Map to [-1, 1]."""
-        width = self.high - self.low
-        y = 2 * (batch.x - self.low) / width - 1
-        log_det = (2 / width).log().expand(self._shape).sum().to(y).expand(len(batch))
-        return batch.replace(x=y), log_det if self.exact else None
+        return batch.replace(x=2 * (batch.x - self.low) / (self.high - self.low) - 1), None
+
+    def bound(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Batch, Tensor]:
+        """Map as `forward` does; return also the log-determinant of what is not clipped."""
+        mapped, _ = self(batch)
+        if self._rounds:
+            return super().bound(batch, generator)
+        log_det = (2 / (self.high - self.low)).log().expand(self._shape).sum()
+        return mapped, log_det.to(mapped.x).expand(len(batch))
 
     def inverse(self, batch: Batch) -> Batch:
         """Map back, into the range."""
@@ -153,6 +167,8 @@ class Dequantise(Transform):
 class Logit(Transform):
     r"""Map [0, 1] to real numbers; the inverse clips into [0, 1].
 
+    There is no exact density, since some of it is clipped; `bound` is known.
+
     Args:
         schema: of the samples.
         alpha: the distance that is kept from 0 and 1, so that the map is finite there.
@@ -161,6 +177,8 @@ class Logit(Transform):
         RecipeError: alpha is not within (0, 1/2).
         DomainError: while fitting, for a value outside [0, 1].
     """
+
+    exact = False
 
     def __init__(self, schema: Schema, *, alpha: float = 0.05) -> None:
         super().__init__()
@@ -177,6 +195,10 @@ class Logit(Transform):
         self, batch: Batch, generator: torch.Generator | None = None
     ) -> tuple[Batch, Tensor | None]:
         """Map to real numbers."""
+        return self.bound(batch)[0], None
+
+    def bound(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Batch, Tensor]:
+        """Map as `forward` does; return also the log-determinant of what is not clipped."""
         s = self._alpha + (1 - 2 * self._alpha) * batch.x
         slope = math.log(1 - 2 * self._alpha) - s.log() - (-s).log1p()
         return batch.replace(x=s.log() - (-s).log1p()), slope.flatten(1).sum(1)

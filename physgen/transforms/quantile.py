@@ -33,7 +33,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from physgen.batch import Batch, Schema
+from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, RecipeError
 from physgen.systems.presence import presence_rules
 from physgen.transforms.base import Transform
@@ -109,6 +109,10 @@ class Gaussianise(Transform):
         self.knots_z: Tensor
         self.stretch: Tensor
         self.limits: Tensor
+
+    def covers(self, variable: Variable) -> bool:
+        """Tails approach the bounds."""
+        return True
 
     def fit(self, batch: Batch) -> None:
         """Learn the distribution function of every column where it is present."""
@@ -192,7 +196,8 @@ class Gaussianise(Transform):
         # An earlier transform may have made other numbers of the column.
         low = low if low <= values[0] else -math.inf
         high = high if high >= values[-1] else math.inf
-        least, greatest = edges(values[~atoms])
+        # An exact density must not end where the next row may lie beyond.
+        least, greatest = (-math.inf, math.inf) if self.exact else edges(values[~atoms])
         if values[0] >= -around:
             least = max(least, -around)
         if values[-1] <= around:
@@ -224,6 +229,14 @@ class Gaussianise(Transform):
         # Beyond an atom at the end there is nothing: what was never seen is taken for that atom.
         x = torch.where(self.knots_z[:, 0] <= -FAR, torch.maximum(x, first), x)
         x = torch.where(self.knots_z[:, -1] >= FAR, torch.minimum(x, last), x)
+
+        if not self.exact:
+            # Nor is there anything where the data have ended.
+            for side, inside in ((0, torch.maximum), (1, torch.minimum)):
+                gap, free = self._gap(side)
+                free = free | (self.knots_z[:, -side].abs() >= FAR)
+                end = torch.where(free, (2 * side - 1) * torch.inf, self.limits[side] + 0.01 * gap)
+                x = inside(x, end)
 
         below, upto = _count(self.knots_x, x, strict=True), _count(self.knots_x, x, strict=False)
         i = (upto - 1).clamp(0, self._n_knots - 2)
@@ -297,7 +310,7 @@ class Gaussianise(Transform):
         left = torch.where(free, torch.ones_like(x), (x - limit) / gap)
         log_left = left.clamp_min(torch.finfo(x.dtype).tiny).log()
         z = end_z + torch.where(free, (x - end_x) / scale, gap / scale * log_left)
-        return z, -scale.log() - log_left
+        return z, torch.where(left > 0, -scale.log() - log_left, math.log(UNSEEN))
 
     def _tail_inverse(self, z: Tensor, side: int) -> Tensor:
         end_x, beyond = self.knots_x[:, -side], z - self.knots_z[:, -side]

@@ -2,8 +2,10 @@ r"""Gaussianisation of numbers whose distribution changes with a condition, atom
 
 For each of several groups and at knots of a condition y, a number is an exact zero (s = -inf) with
 probability p_0, a whole (s = +inf) with probability p_1, and otherwise continuous with distribution
-function F(s | y), kept as z = \Phi^{-1}(F) on a grid of s in [0, top]; z is bilinear in s and y,
-the probabilities are linear in y.
+function F(s | y), kept on a grid of s in [0, top], and z = \Phi^{-1}(F); F is bilinear in s and y,
+the probabilities are linear in y. (Were z linear in s, what lies between a sharp edge at s = 0 and
+the first point of the grid would pile up at the edge, where z is infinite.) 1 - F is kept too, so
+that both tails are as precise.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ import math
 import torch
 from torch import Tensor
 
-FAR = 5.0
-"""|z| beyond which a table does not go: one number in 3 million."""
+FAR = 2.9e-7
+"""Least F, and 1 - F: where z is -5, and 5. One number in 3 million lies beyond."""
+FLAT = 1e-12
+"""Least rise of F between points of the grid, where nothing was seen."""
 
 
 class QuantileTable(torch.nn.Module):
@@ -23,21 +27,24 @@ class QuantileTable(torch.nn.Module):
     Args:
         n_groups: how many distributions.
         n_knots: in y, equidistant.
-        n_bins: in s, a power of 2, equidistant up to the largest s of the group.
+        n_bins: in s, a power of 2, equidistant.
+        bounded: whether no s can be above 1; else the grid ends a little above the largest of a
+            group.
     """
 
     knots: Tensor
     top: Tensor
-    z: Tensor
+    tails: Tensor
     atoms: Tensor
 
-    def __init__(self, n_groups: int, n_knots: int, n_bins: int) -> None:
+    def __init__(self, n_groups: int, n_knots: int, n_bins: int, *, bounded: bool) -> None:
         super().__init__()
-        self.n_bins = n_bins
+        self.n_bins, self.bounded = n_bins, bounded
         self.register_buffer("knots", torch.linspace(0, 1, n_knots))
         self.register_buffer("top", torch.ones(n_groups))
-        line = torch.linspace(-FAR, FAR, n_bins + 1)
-        self.register_buffer("z", line.repeat(n_groups, n_knots, 1))
+        line = torch.linspace(0, 1, n_bins + 1)
+        lines = torch.stack([line, 1 - line])[:, None, None]
+        self.register_buffer("tails", lines.repeat(1, n_groups, n_knots, 1))
         self.register_buffer("atoms", torch.zeros(2, n_groups, n_knots))
 
     def fit(self, y: Tensor, s: Tensor, group: Tensor, weight: Tensor | None = None) -> None:
@@ -58,10 +65,11 @@ class QuantileTable(torch.nn.Module):
         steps = torch.linspace(0, 1, len(self.knots), dtype=y.dtype, device=y.device)
         self.knots.copy_(low + (high - low).clamp(min=1e-6) * steps)
         inner = torch.isfinite(values)
-        top = torch.zeros(len(self.top), dtype=y.dtype, device=y.device)
-        top.scatter_reduce_(0, column[inner], values[inner], "amax")
-        # Room above the largest, for what other samples bring.
-        self.top.copy_(torch.where(top > 0, 1.05 * top, 1.0))
+        if not self.bounded:
+            top = torch.zeros(len(self.top), dtype=y.dtype, device=y.device)
+            top.scatter_reduce_(0, column[inner], values[inner], "amax")
+            # Room above the largest, for what other samples bring.
+            self.top.copy_(torch.where(top > 0, 1.05 * top, 1.0))
         # Cell 0 holds the zeros, cells 1..n the continuous part, cell n + 1 the wholes.
         cell = (values.nan_to_num(0, 0, 0) / self.top[column] * self.n_bins).floor()
         cell = cell.clamp(0, self.n_bins - 1) + 1
@@ -75,30 +83,17 @@ class QuantileTable(torch.nn.Module):
         # One event of the group's overall shape helps knots that saw few.
         overall = counts.sum(1, keepdim=True)
         counts = counts + overall / overall.sum(-1, keepdim=True).clamp(min=1)
-        self.z.copy_(_quantiles(counts[..., 1:-1]))
+        self.tails.copy_(_tails(counts[..., 1:-1]))
         share = counts[..., [0, -1]] / counts.sum(-1, keepdim=True).clamp(min=1e-9)
         self.atoms.copy_(share.movedim(-1, 0))
 
     def gaussian(self, y: Tensor, s: Tensor, group: Tensor) -> Tensor:
         """Return z, (B, D), of the continuous part; what comes of atoms is of no meaning."""
-        k, fraction = self._locate(y.nan_to_num(0.0))
-        base = (group * len(self.knots) + k) * (self.n_bins + 1)
-        position = (s.nan_to_num(0, 0, 0) / self.top[group] * self.n_bins).clamp(0, self.n_bins)
-        j = position.floor().clamp(max=self.n_bins - 1)
-        low, high = self._at(base, j.long(), fraction), self._at(base, j.long() + 1, fraction)
-        return low + (high - low) * (position - j)
+        return _normal(*self._tails_at(y, s, group))
 
     def number(self, y: Tensor, z: Tensor, group: Tensor) -> Tensor:
         """Return s in [0, top], (B, D): the inverse of `gaussian`."""
-        k, fraction = self._locate(y.nan_to_num(0.0))
-        base = (group * len(self.knots) + k) * (self.n_bins + 1)
-        low = torch.zeros_like(k)
-        step = self.n_bins // 2
-        while step:
-            low = torch.where(z >= self._at(base, low + step, fraction), low + step, low)
-            step //= 2
-        left, right = self._at(base, low, fraction), self._at(base, low + 1, fraction)
-        return (low + ((z - left) / (right - left)).clamp(0, 1)) / self.n_bins * self.top[group]
+        return self._number(y, torch.special.ndtr(z), torch.special.ndtr(-z), group)
 
     def probabilities(self, y: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
         """Return (p_0, p_1), (B, D) each."""
@@ -120,27 +115,32 @@ class QuantileTable(torch.nn.Module):
         """
         zero, whole = self.probabilities(y, group)
         u = torch.rand(s.shape, generator=generator, device=s.device, dtype=s.dtype)
-        p = zero + (1 - zero - whole) * torch.special.ndtr(self.gaussian(y, s, group))
-        p = torch.where(s == -torch.inf, u * zero, torch.where(s == torch.inf, 1 - u * whole, p))
-        z: Tensor = torch.special.ndtri(torch.where(torch.isnan(y), u, p).clamp(1e-7, 1 - 1e-7))
-        return z
+        below, above = self._tails_at(y, s, group)
+        inner = 1 - zero - whole
+        below, above = zero + inner * below, whole + inner * above
+        empty, full, anywhere = s == -torch.inf, s == torch.inf, torch.isnan(y)
+        below = torch.where(empty, u * zero, torch.where(full, 1 - u * whole, below))
+        above = torch.where(empty, 1 - u * zero, torch.where(full, u * whole, above))
+        return _normal(torch.where(anywhere, u, below), torch.where(anywhere, 1 - u, above))
 
     def without_atoms(self, y: Tensor, z: Tensor, group: Tensor) -> Tensor:
         """Return s, -inf for zeros and +inf for wholes: the inverse of `with_atoms`."""
         zero, whole = self.probabilities(y, group)
-        p = torch.special.ndtr(z)
-        inner = ((p - zero) / (1 - zero - whole).clamp(min=1e-9)).clamp(1e-7, 1 - 1e-7)
-        s = self.number(y, torch.special.ndtri(inner), group)
-        return torch.where(p < zero, -torch.inf, torch.where(p > 1 - whole, torch.inf, s))
+        below, above = torch.special.ndtr(z), torch.special.ndtr(-z)
+        inner = (1 - zero - whole).clamp(min=1e-9)
+        s = self._number(y, (below - zero) / inner, (above - whole) / inner, group)
+        return torch.where(below < zero, -torch.inf, torch.where(above < whole, torch.inf, s))
 
     def log_slope(self, y: Tensor, s: Tensor, group: Tensor) -> Tensor:
         """Return ln dz/ds, (B, D), of `gaussian`; what comes of atoms is of no meaning."""
+        below, above = self._tails_at(y, s, group)
         k, fraction = self._locate(y.nan_to_num(0.0))
-        base = (group * len(self.knots) + k) * (self.n_bins + 1)
+        base = self._base(group, k, below > above)
         j = (s.nan_to_num(0, 0, 0) / self.top[group] * self.n_bins).floor()
         j = j.clamp(0, self.n_bins - 1).long()
-        rise = self._at(base, j + 1, fraction) - self._at(base, j, fraction)
-        return (rise * self.n_bins / self.top[group]).log()
+        rise = (self._at(base, j + 1, fraction) - self._at(base, j, fraction)).abs()
+        log_normal = -0.5 * _normal(below, above).square() - 0.5 * math.log(2 * math.pi)
+        return (rise.clamp(min=FLAT) * self.n_bins / self.top[group]).log() - log_normal
 
     def log_volume(self, y: Tensor, s: Tensor, z: Tensor, group: Tensor) -> Tensor:
         """Return what `with_atoms`, which made z of s, adds to a bound on the density, (B, D).
@@ -164,23 +164,56 @@ class QuantileTable(torch.nn.Module):
         k = position.floor().clamp(max=len(self.knots) - 2)
         return k.long(), position - k
 
+    def _base(self, group: Tensor, k: Tensor, upper: Tensor) -> Tensor:
+        """Return where the row of a group at knot k begins, of F or (`upper`) of 1 - F."""
+        n_groups, n_knots = len(self.top), len(self.knots)
+        return (((upper * n_groups) + group) * n_knots + k) * (self.n_bins + 1)
+
     def _at(self, base: Tensor, j: Tensor, fraction: Tensor) -> Tensor:
-        table, index = self.z.reshape(-1), base + j
+        table, index = self.tails.reshape(-1), base + j
         left = table[index]
         return left + (table[index + self.n_bins + 1] - left) * fraction
 
+    def _tails_at(self, y: Tensor, s: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+        """Return F(s | y) and 1 - F."""
+        k, fraction = self._locate(y.nan_to_num(0.0))
+        position = (s.nan_to_num(0, 0, 0) / self.top[group] * self.n_bins).clamp(0, self.n_bins)
+        j = position.floor().clamp(max=self.n_bins - 1)
+        both = []
+        for upper in (torch.zeros_like(k), torch.ones_like(k)):
+            base = self._base(group, k, upper)
+            low, high = (self._at(base, i, fraction) for i in (j.long(), j.long() + 1))
+            both.append(low + (high - low) * (position - j))
+        return both[0], both[1]
 
-def _quantiles(counts: Tensor) -> Tensor:
-    """Phi^-1(F) at the edges of the bins, from (groups, knots, n_bins) counts."""
-    n_bins = counts.shape[-1]
+    def _number(self, y: Tensor, below: Tensor, above: Tensor, group: Tensor) -> Tensor:
+        """Return s of F = below and 1 - F = above, by the smaller of the two."""
+        k, fraction = self._locate(y.nan_to_num(0.0))
+        upper = below > above
+        tail, sign = torch.where(upper, above, below), 1 - 2 * upper.to(below.dtype)
+        base = self._base(group, k, upper)
+        low = torch.zeros_like(base)
+        step = self.n_bins // 2
+        while step:
+            reached = sign * (tail - self._at(base, low + step, fraction)) >= 0
+            low = torch.where(reached, low + step, low)
+            step //= 2
+        left, right = self._at(base, low, fraction), self._at(base, low + 1, fraction)
+        width = torch.where(right == left, sign, right - left)
+        return (low + ((tail - left) / width).clamp(0, 1)) / self.n_bins * self.top[group]
+
+
+def _normal(below: Tensor, above: Tensor) -> Tensor:
+    """Return z of F = below and 1 - F = above, by the smaller of the two."""
+    z = torch.special.ndtri(torch.minimum(below, above).clamp(FAR, 0.5))
+    return torch.where(below < above, z, -z)
+
+
+def _tails(counts: Tensor) -> Tensor:
+    """F and 1 - F at the edges of the bins, (2, ...), from (groups, knots, n_bins) counts."""
     # A little, spread over all bins, keeps F strictly increasing.
-    counts = torch.nn.functional.pad(counts + 1e-3 / n_bins, (1, 0))
-    below = counts.cumsum(-1)
-    above = below[..., -1:] - below
-    # From the smaller tail, for precision.
-    total = below[..., -1:]
-    z = torch.where(
-        below < above, torch.special.ndtri(below / total), -torch.special.ndtri(above / total)
-    )
-    ramp = torch.linspace(0, 0.05, n_bins + 1, dtype=z.dtype, device=z.device)
-    return z.clamp(-FAR, FAR) + ramp
+    counts = counts + 1e-3 / counts.shape[-1]
+    total = counts.sum(-1, keepdim=True)
+    below = torch.nn.functional.pad(counts.cumsum(-1), (1, 0)) / total
+    above = torch.nn.functional.pad(counts.flip(-1).cumsum(-1), (1, 0)).flip(-1) / total
+    return torch.stack([below, above])

@@ -81,9 +81,9 @@ class ShowerTransform(Transform):
         self.register_buffer("centre", torch.zeros(1 + self.n_layers))
         self.register_buffer("scale", torch.ones(1 + self.n_layers))
         self.register_buffer("spread", torch.ones(self.n_splits))
-        self.total = QuantileTable(1, n_knots, 16 * n_bins)
-        self.shares = QuantileTable(max(self.n_layers - 1, 1), n_knots, 16 * n_bins)
-        self.splits = QuantileTable(max(self.tree.n_groups, 1), n_knots, n_bins)
+        self.total = QuantileTable(1, n_knots, 16 * n_bins, bounded=False)
+        self.shares = QuantileTable(max(self.n_layers - 1, 1), n_knots, 16 * n_bins, bounded=True)
+        self.splits = QuantileTable(max(self.tree.n_groups, 1), n_knots, n_bins, bounded=True)
 
     def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Layer energies, splits, their energies, and contrasts."""

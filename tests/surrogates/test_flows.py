@@ -26,7 +26,7 @@ SCHEMA = Schema(
     (Variable("a", "GeV", low=0.0), Variable("b"), Variable("n", domain="integer")),
     (Variable("energy", "GeV"),),
 )
-REAL = Schema((3,), (*SCHEMA.variables[:2], Variable("d")), SCHEMA.condition)
+REAL = Schema((3,), (Variable("a", "GeV"), Variable("b"), Variable("d")), SCHEMA.condition)
 
 
 def data(n=2000):

@@ -15,7 +15,11 @@ GREY = Schema((3, 4), (Variable("intensity", low=0, high=1),), LABELS)
 SPINS = Schema((3, 4), (Variable("spin", domain="spin", low=-1, high=1),))
 BITS = Schema((3, 4), (Variable("bit", domain="binary"),))
 COUNTS = Schema(
-    (2,), (Variable("a", domain="integer", low=0, high=6), Variable("b", low=-3, high=5))
+    (2,),
+    (
+        Variable("a", domain="integer", low=0, high=6),
+        Variable("b", domain="integer", low=-3, high=5),
+    ),
 )
 
 
@@ -55,7 +59,7 @@ def test_there_and_back(name, dtype):
     assert (log_det is None) != transform.exact
     back = transform.inverse(y).x
     assert back.dtype == dtype
-    tolerance = 1e-6 if transform.exact else 0.0
+    tolerance = 1e-6 if name in ("logit", "rescaled grey") else 0.0
     torch.testing.assert_close(back, x, rtol=0, atol=tolerance)
     assert not torch.allclose(y.x, x) or name == "rescaled spins"
 
@@ -66,7 +70,7 @@ def test_log_det_is_that_of_the_jacobian(transform):
     jacobian = torch.autograd.functional.jacobian(
         lambda v: transform(Batch(v.reshape(1, 3, 4)))[0].x.flatten(), x[0].flatten()
     )
-    log_det = transform(Batch(x))[1]
+    log_det = transform.bound(Batch(x))[1]
     assert log_det.shape == (5,)
     torch.testing.assert_close(jacobian.slogdet()[1], log_det[0], rtol=1e-6, atol=1e-6)
 
@@ -78,7 +82,7 @@ def test_rescaled_values_come_back_into_their_range_and_to_their_levels():
     assert set(Rescale(BITS).inverse(Batch(y)).x.unique().tolist()) == {0, 1}
     assert torch.equal(Rescale(SPINS).inverse(Batch(y)).x.sign(), y.sign())
     columns = Rescale(COUNTS).inverse(Batch(torch.tensor([[0.3, 0.3], [-9.0, 9.0]]))).x
-    torch.testing.assert_close(columns, torch.tensor([[4.0, 2.2], [0.0, 5.0]]))
+    torch.testing.assert_close(columns, torch.tensor([[4.0, 2.0], [0.0, 5.0]]))
     assert not Rescale(COUNTS).exact
 
 

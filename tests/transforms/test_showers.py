@@ -158,7 +158,7 @@ def test_tables_reproduce_atoms_and_distributions():
     zero = torch.rand(n, 1, generator=generator(2)) < 0.1 * y
     whole = torch.rand(n, 1, generator=generator(3)) < 0.1
     s = torch.where(zero, -torch.inf, torch.where(whole, torch.inf, s))
-    table, group = QuantileTable(1, 8, 64), torch.zeros(1, dtype=torch.long)
+    table, group = QuantileTable(1, 8, 64, bounded=False), torch.zeros(1, dtype=torch.long)
     table.fit(y, s, group)
     z = table.with_atoms(y, s, group, generator(4))
     assert stats.kstest(z.flatten().numpy(), "norm").statistic < 0.02
@@ -174,7 +174,7 @@ def test_tables_reproduce_atoms_and_distributions():
 def test_event_weights_count():
     y, group = torch.zeros(4000, 1), torch.zeros(1, dtype=torch.long)
     s = torch.rand(4000, 1, generator=generator())
-    table = QuantileTable(1, 4, 64)
+    table = QuantileTable(1, 4, 64, bounded=False)
     table.fit(y, s, group, weight=(s[:, 0] < 0.5).float())
     assert table.gaussian(y[:1], torch.tensor([[0.25]]), group).item() == pytest.approx(0, abs=0.1)
 

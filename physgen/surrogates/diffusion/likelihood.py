@@ -28,7 +28,7 @@ from physgen.surrogates.diffusion.model import Diffusion
 from physgen.surrogates.diffusion.sampler import FEWEST
 from physgen.surrogates.diffusion.schedule import Schedule, ScheduleName
 from physgen.surrogates.flows.integration import State, runge_kutta
-from physgen.transforms.base import Transform
+from physgen.transforms.base import INEXACT, Transform
 
 Divergence = Literal["exact", "hutchinson"]
 Flow = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -213,10 +213,10 @@ class DiffusionFlow(ProbabilityFlow):
     """
 
     def _check_transform(self) -> None:
-        if not self.transform.exact:
+        if not self.transform.exact or self.transform.leaks:
             raise RecipeError(
-                "surrogate.kind: diffusion-flow has an exact density, but the transform adds noise "
-                "or holds discrete parts; use kind: dequantised-diffusion-flow"
+                f"surrogate.kind: diffusion-flow has an exact density, but {INEXACT}; use kind: "
+                "dequantised-diffusion-flow"
             )
 
     def log_prob(self, batch: Batch) -> Tensor:

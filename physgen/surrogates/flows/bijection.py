@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
 from physgen.surrogates.base import Surrogate
-from physgen.transforms.base import Chain, Transform
+from physgen.transforms.base import INEXACT, Chain, Transform
 
 
 class Bijection(nn.Module):
@@ -114,16 +114,16 @@ class ExactFlow(LatentFlow):
     """A flow whose transform has a log-determinant, and which so has a density (`HasDensity`).
 
     Raises:
-        RecipeError: the transform adds noise or holds discrete parts.
+        RecipeError: the transform adds noise, holds discrete parts, or leaves ranges as they are.
     """
 
     def __init__(self, schema: Schema, transform: Transform | None = None) -> None:
         super().__init__(schema, transform)
-        if not self.transform.exact:
+        if not self.transform.exact or self.transform.leaks:
             raise RecipeError(
-                f"surrogate.kind: {type(self).__name__} has an exact density, but the transform "
-                "adds noise or holds discrete parts; use the kind of its family that begins with "
-                "'dequantised', such as dequantised-flow"
+                f"surrogate.kind: {type(self).__name__} has an exact density, but "
+                f"{INEXACT}; use the kind of its family that begins with 'dequantised', such as "
+                "dequantised-flow"
             )
 
     def log_prob(self, batch: Batch) -> Tensor:
