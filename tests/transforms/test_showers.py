@@ -241,3 +241,17 @@ def test_what_has_no_energies_or_geometry_is_refused(as_one_vector):
 def test_other_systems_have_no_showers(build):
     with pytest.raises(RecipeError, match=r"is for showers: .* not a system of Ising"):
         build(SYSTEM.schema, system=Ising(shape=(4, 4), temperature=2.0))
+
+
+def test_nothing_piles_up_at_a_sharp_edge():
+    noise, n = torch.Generator().manual_seed(0), 40_000
+    s, y = torch.rand(n, 1, generator=noise), torch.rand(n, 1, generator=noise)
+    table, group = QuantileTable(1, 4, 16, bounded=True), torch.zeros(1, dtype=torch.long)
+    table.fit(y, s, group)
+    drawn = table.number(y, torch.randn(n, 1, generator=noise), group)
+    for share in (0.005, 0.02):
+        band = 4 * (2 * share / n) ** 0.5
+        assert ((drawn < share).double().mean() - share).abs() < band
+        assert ((drawn > 1 - share).double().mean() - share).abs() < band
+    z = table.gaussian(y, s, group)
+    torch.testing.assert_close(table.number(y, z, group), s, rtol=1e-4, atol=1e-4)

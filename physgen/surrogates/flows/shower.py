@@ -210,7 +210,7 @@ class ShowerFlow(ShowerSurrogate):
             first_knot=float(t.splits.knots[0]),
             last_knot=float(t.splits.knots[-1]),
             top=array(t.splits.top),
-            z=array(t.splits.z),
+            tails=array(t.splits.tails),
             atoms=array(t.splits.atoms),
             threshold=float(t.threshold),
         )

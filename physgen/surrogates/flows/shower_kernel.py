@@ -58,7 +58,7 @@ class Tables(NamedTuple):
         spread: (n_splits,) of the contrasts.
         first_knot, last_knot: in ln W.
         top: (n_groups,).
-        z: (n_groups, n_knots, n_bins + 1).
+        tails: F and 1 - F, (2, n_groups, n_knots, n_bins + 1).
         atoms: (2, n_groups, n_knots).
         threshold: v_0.
     """
@@ -70,7 +70,7 @@ class Tables(NamedTuple):
     first_knot: float
     last_knot: float
     top: Array
-    z: Array
+    tails: Array
     atoms: Array
     threshold: float
 
@@ -108,16 +108,18 @@ def _between(row: Array, following: Array, j: int, fraction: float) -> float:
 
 @njit(cache=CACHE, nogil=True)
 def _fraction_of(z: float, k: int, fraction: float, table: Array, top: float) -> float:
-    """Return the s in [0, top] of a Gaussian number (`QuantileTable.number`)."""
+    """Return the s in [0, top] of a Gaussian number, by its tail (`QuantileTable.number`)."""
+    tail, sign = 0.5 * math.erfc(abs(z) / math.sqrt(2.0)), 1.0 if z <= 0 else -1.0
     n_bins = table.shape[1] - 1
     low, step = 0, n_bins // 2
     while step:
-        if z >= _between(table[k], table[k + 1], low + step, fraction):
+        if sign * (tail - _between(table[k], table[k + 1], low + step, fraction)) >= 0:
             low += step
         step //= 2
     left = _between(table[k], table[k + 1], low, fraction)
     right = _between(table[k], table[k + 1], low + 1, fraction)
-    s: float = (low + min(max((z - left) / (right - left), 0.0), 1.0)) / n_bins * top
+    width = sign if right == left else right - left
+    s: float = (low + min(max((tail - left) / width, 0.0), 1.0)) / n_bins * top
     return s
 
 
@@ -157,7 +159,7 @@ def divide_layers(
     n, n_layers = energies.shape
     n_splits, n_out = network.inward.shape
     n_direct = len(network.direct) // n_splits
-    n_knots, v0 = tables.z.shape[1], tables.threshold
+    n_knots, v0 = tables.tails.shape[2], tables.threshold
     nodes = np.zeros((n, n_layers + 2 * n_splits), energies.dtype)
     nodes[:, :n_layers] = energies
     n_context = context.shape[1]
@@ -205,7 +207,8 @@ def divide_layers(
             log_tail = _bounded(parameters[5], network.bounds[2])
             bent = math.sinh((math.asinh(normal[row, i]) + skew) * math.exp(-log_tail))
             z = min(max(parameters[2] + math.exp(log_scale) * bent, -8.0), 8.0)
-            s = _fraction_of(z, k, fraction, tables.z[group], tables.top[group])
+            table = tables.tails[0 if z <= 0 else 1, group]
+            s = _fraction_of(z, k, fraction, table, tables.top[group])
             lesser, greater = _sides(whole, s, side, v0)
             nodes[row, n_layers + 2 * i], nodes[row, n_layers + 2 * i + 1] = lesser, greater
             z = z if side == 0 else 4 * atom * side
