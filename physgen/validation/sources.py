@@ -135,12 +135,12 @@ def chain_labels(system: System, source: Source) -> Rows | None:
     Rows without labels are one chain if an observable is autocorrelated in the order of the file.
     Rows with conditions are not looked at: files are often sorted by them.
     """
+    if source.read(0, 1).chain is not None:
+        return np.concatenate([b.chain.numpy() for b in blocks(source) if b.chain is not None])
+    if source.schema.condition or len(source) < 3:
+        return None
     start = max(0, (len(source) - LOOKED_AT) // 2)
     part = source.read(start, min(start + LOOKED_AT, len(source)))
-    if part.chain is not None:
-        return np.concatenate([b.chain.numpy() for b in blocks(source) if b.chain is not None])
-    if part.condition is not None or len(part) < 3:
-        return None
     level = max(LEAST, SIGMAS / np.sqrt(len(part)))
     for values in measure(system, part).scalars.values():
         finite = values[np.isfinite(values)]

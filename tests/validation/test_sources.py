@@ -63,7 +63,7 @@ def test_rows_without_labels_are_a_chain_if_they_follow_one_another():
     batch = autoregressive(2000, 0.5, seed=0).replace(chain=None)
     assert chain_labels(Independent(2), ArraySource(batch, SCHEMA)).tolist() == [0] * 2000
     ordered = batch.replace(x=batch.x.sort(0).values, condition=torch.zeros(2000, 1))
-    assert chain_labels(Independent(2), ArraySource(ordered, SCHEMA)) is None
+    assert chain_labels(Independent(2), ArraySource(ordered, CONDITIONED)) is None
 
 
 def test_pulls_of_chains_without_labels():
