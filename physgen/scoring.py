@@ -146,10 +146,14 @@ def score_files(
         seed=recipe.sampling.seed,
     )
     used = len(comparison.generated)
-    provenance = {
+    provenance: dict[str, Any] = {
         "truth": {"file": str(truth), "sha256": true.digest(), "used": 2 * used},
         "generated": {"file": str(generated), "sha256": made.digest(), "used": used},
+        "paired": sorted(samples.paired),
     }
+    for role, batch in (("truth", samples.truth), ("generated", made_sample)):
+        if batch.chain is not None:
+            provenance[role]["chains"] = len(batch.chain.unique())
     stated = "validation.metrics" in overrides
     metrics = metrics_of(recipe) if stated else metrics_for_files(recipe)
     return comparison, judge(comparison, metrics, tested=not stated, provenance=provenance)
