@@ -153,7 +153,7 @@ def score_files(
     }
     for role, batch in (("truth", samples.truth), ("generated", made_sample)):
         if batch.chain is not None:
-            provenance[role]["chains"] = len(batch.chain.unique())
+            provenance[role]["chains"] = len(set(batch.chain.tolist()))
     stated = "validation.metrics" in overrides
     metrics = metrics_of(recipe) if stated else metrics_for_files(recipe)
     return comparison, judge(comparison, metrics, tested=not stated, provenance=provenance)
