@@ -70,7 +70,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
             entry = json.loads(line)
             if not isinstance(entry, dict) or not isinstance(entry["step"], int):
                 raise ValueError("not an entry")
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, RecursionError):
             # Only the last line can lack its newline: what follows it is the empty remainder.
             if number == len(lines):
                 return

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 
-def test_a_kill_at_any_write_of_the_end_is_repaired_by_the_same_command(tmp_path):
+def test_a_kill_at_any_write_of_the_end_is_repaired_by_the_same_command(tmp_path, record_property):
     script = Path(__file__).with_name("finished.py")
     process = subprocess.run(
         [sys.executable, str(script), str(tmp_path)],
@@ -19,6 +19,7 @@ def test_a_kill_at_any_write_of_the_end_is_repaired_by_the_same_command(tmp_path
     assert process.returncode == 0, process.stderr
     trials = json.loads(process.stdout)
     assert len(trials) >= 12
+    record_property("cases", len(trials))
     states = [(trial["finished"], trial["scored"]) for trial in trials]
     assert states == sorted(states), "a later kill leaves less"
     assert {(False, False), (True, False)} <= set(states)

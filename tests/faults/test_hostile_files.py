@@ -257,7 +257,7 @@ ROLES = {
 
 @pytest.mark.parametrize("kind", LINKS)
 @pytest.mark.filterwarnings("ignore:.*it is not used")
-def test_no_reader_opens_another_file(tmp_path, kind):
+def test_no_reader_opens_another_file(tmp_path, kind, record_property):
     secret = tmp_path / "secret.h5"
     with h5py.File(secret, "w") as file:
         file.create_dataset("secret", data=np.full((4, 6), 7.25), maxshape=(None, 6))
@@ -276,6 +276,7 @@ def test_no_reader_opens_another_file(tmp_path, kind):
             assert not watch.opened(), f"{reader} followed {name!r}, a {kind}"
             path.unlink()
     assert refused > 8
+    record_property("cases", sum(len(names) for _, names in ROLES.values()))
     watch.close()
 
 

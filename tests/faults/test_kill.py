@@ -34,10 +34,11 @@ def test_sigkill_then_resume_is_bitwise_exact(outcome):
         assert trial["journal"] == list(range(1, 11)), "a measurement is missing or there twice"
 
 
-def test_sigkill_at_every_file_operation_of_a_save(outcome):
+def test_sigkill_at_every_file_operation_of_a_save(outcome, record_property):
     trials = outcome["saves"]
     loaded = [trial["loaded"] for trial in trials]
     assert len(trials) >= 15
+    record_property("cases", len(trials))
     assert loaded == sorted(loaded)
     assert set(loaded) == {6, 9}, "the kills must strike before and after the rename"
     for trial in trials:

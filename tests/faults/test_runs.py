@@ -87,7 +87,7 @@ def flips(run, each=24):
             yield name, bit
 
 
-def test_each_flipped_bit_of_a_finished_run_is_found(run):
+def test_each_flipped_bit_of_a_finished_run_is_found(run, record_property):
     tried = 0
     for name, bit in flips(run):
         content = (run / name).read_bytes()
@@ -105,6 +105,7 @@ def test_each_flipped_bit_of_a_finished_run_is_found(run):
         assert found >= expected, f"bit {bit} of {name} was seen by {found} only"
         tried += 1
     assert tried >= 200
+    record_property("cases", tried)
     for look in LOOKS.values():
         look(run)
 
