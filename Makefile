@@ -5,7 +5,7 @@ BIN := .venv/bin
 TORCH ?= torch==2.13.0
 RUNS ?= runs
 
-.PHONY: install install-dev quickstart demo test test-slow lint docs bench-peers clean
+.PHONY: install install-dev quickstart demo test test-slow lint docs reliability bench-peers clean
 
 install: .venv/installed
 install-dev: .venv/installed-dev
@@ -40,6 +40,10 @@ test: lint
 
 test-slow: install-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m slow
+
+# What is promised under faults, and how often it held: docs/reliability.md.
+reliability: install-dev
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/reliability.py
 
 docs: install-dev
 	$(BIN)/python docs/reference.py

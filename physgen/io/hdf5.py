@@ -147,17 +147,23 @@ def _try(path: Path) -> None:
     """Touch all that is looked at before data are read, and the first and last rows of the data."""
     budget = _TRIED_BYTES
     with h5py.File(path, "r") as file:
-        for name in ["/", *dataset_names(file)]:
+        _try_attributes(file)
+        for name in dataset_names(file):
             with suppress(Exception):
                 node = file[name]
-                dict(node.attrs)
-                if not isinstance(node, h5py.Dataset):
-                    continue
+                _try_attributes(node)
                 _check_place(node, name)
                 cost = 2 * node.dtype.itemsize * math.prod(node.chunks or node.shape[1:])
                 if len(node) and cost <= budget:
                     budget -= cost
                     node[:1], node[-1:]
+
+
+def _try_attributes(node: Any) -> None:
+    with suppress(Exception):
+        for name in node.attrs:
+            with suppress(Exception):
+                node.attrs[name]
 
 
 def has(file: h5py.File, name: str) -> bool:
@@ -219,7 +225,7 @@ def attribute(node: Any, *names: str) -> Any:
     for name in names:
         try:
             value = node.attrs.get(name)
-        except (OSError, TypeError, ValueError, RuntimeError):
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError):
             continue
         if value is None or isinstance(value, h5py.Empty):
             continue

@@ -18,12 +18,13 @@ from pathlib import Path
 
 from physgen.errors import FormatError
 
-SECONDS = 3
+SECONDS = 2
 """Of processor time."""
 MEMORY = 2**29
 """Bytes beyond those of the caller."""
 
-_tried: set[tuple[str, int, int, int]] = set()
+_tried: dict[tuple[str, int, int, int], str] = {}
+"""What came out for each file: how the child died, or nothing."""
 
 
 def probe(path: Path, work: Callable[[], None]) -> None:
@@ -36,8 +37,14 @@ def probe(path: Path, work: Callable[[], None]) -> None:
     """
     facts = path.stat()
     key = (str(path.resolve()), facts.st_ino, facts.st_size, facts.st_mtime_ns)
-    if key in _tried or not hasattr(os, "fork"):
-        return
+    if key not in _tried and hasattr(os, "fork"):
+        _tried[key] = _death_of(work)
+    if _tried.get(key):
+        raise FormatError(f"{path} {_tried[key]}: it is damaged, or made to; copy or make it again")
+
+
+def _death_of(work: Callable[[], None]) -> str:
+    """Return how a child died that did the work, nothing if it lived."""
     limit = _memory_in_use() + MEMORY
     with warnings.catch_warnings():
         # Python warns of forks beside threads; the child asks nothing of them.
@@ -52,18 +59,12 @@ def probe(path: Path, work: Callable[[], None]) -> None:
         status = 0
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        why = (
-            f"keeps the library busy for more than {SECONDS} s"
-            if number in (signal.SIGXCPU, signal.SIGKILL)
-            else f"crashes the library that reads it ({signal.Signals(number).name})"
-        )
-        raise FormatError(f"{path} {why}: it is damaged, or made to; copy or make it again")
+        if number in (signal.SIGXCPU, signal.SIGKILL):
+            return f"keeps the library busy for more than {SECONDS} s"
+        return f"crashes the library that reads it ({signal.Signals(number).name})"
     if os.WEXITSTATUS(status) == _OUT_OF_MEMORY:
-        raise FormatError(
-            f"{path} makes the library ask for more than {MEMORY // 2**20} MiB to list what is in "
-            "it: it is damaged, or made to; copy or make it again"
-        )
-    _tried.add(key)
+        return f"makes the library ask for more than {MEMORY // 2**20} MiB to list what is in it"
+    return ""
 
 
 _OUT_OF_MEMORY = 3

@@ -182,9 +182,9 @@ def change(path):
 def columns(path):
     columns_to_choose(path, None)
     read(
-        open_columns(path, ["x"], tree=None, weight="weight", group=(), max_items=None)
+        open_columns([path], ["x"], tree=None, weight="weight", group=(), max_items=None)
         if path.suffix != ".root"
-        else open_columns(path, ["x"], tree=None, weight=None, group=("n",), max_items=None)
+        else open_columns([path], ["x"], tree=None, weight=None, group=("n",), max_items=None)
     )
 
 

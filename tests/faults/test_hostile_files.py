@@ -247,7 +247,7 @@ ROLES = {
     "field": (lambda path: open_ensemble(path, FIELD), ("configurations", "chain")),
     "columns": (
         lambda path: open_columns(
-            path, ["phi"], tree=None, weight="weight", group=("chain",), max_items=None
+            [path], ["phi"], tree=None, weight="weight", group=("chain",), max_items=None
         ),
         ("phi", "weight", "chain"),
     ),
@@ -284,19 +284,26 @@ def test_no_reader_opens_another_file(tmp_path, kind, record_property):
 
 
 def test_a_crash_of_the_library_is_survived(tmp_path):
-    path = tmp_path / "a"
-    path.write_bytes(b"x")
-    with pytest.raises(FormatError, match=r"crashes the library .*SIGSEGV"):
-        trial.probe(path, lambda: os.kill(os.getpid(), signal.SIGSEGV))
-    with pytest.raises(FormatError, match="more than 512 MiB"):
-        trial.probe(path, lambda: bytearray(2**30))
+    def crash():
+        os.kill(os.getpid(), signal.SIGSEGV)
 
     def ends():
         raise OSError("damaged")
 
-    trial.probe(path, ends)
-    # What was survived once is not tried again.
-    trial.probe(path, lambda: os.kill(os.getpid(), signal.SIGSEGV))
+    for name, work, said in (
+        ("crash", crash, r"crashes the library .*SIGSEGV"),
+        ("memory", lambda: bytearray(2**30), "more than 512 MiB"),
+        ("error", ends, None),
+    ):
+        path = tmp_path / name
+        path.write_bytes(b"x")
+        if said is None:
+            trial.probe(path, work)
+            trial.probe(path, crash)  # What was survived once is not tried again.
+            continue
+        for attempt in (work, ends):
+            with pytest.raises(FormatError, match=said):
+                trial.probe(path, attempt)
 
 
 def test_an_endless_loop_of_the_library_is_ended(tmp_path, monkeypatch):
