@@ -1,4 +1,4 @@
-"""Correlations of the observables, against those of the truth."""
+"""Correlations of the observables, against those of the truth, where both are defined."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ import numpy as np
 from numpy import float64
 from numpy.typing import NDArray
 
-from physgen.errors import InputError
 from physgen.validation.comparison import Comparison, Measured, varies
 from physgen.validation.independence import Selection
 from physgen.validation.scorecard import Row, within
 
 Array = NDArray[float64]
+Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+FEWEST = 30
+"""Rows that must define both observables of a pair, for a correlation worth comparing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Correlations:
     """The largest and the mean difference of the correlation matrices of the observables.
 
-    Only samples in which all observables are defined enter, of chains those that
-    `physgen.validation.independence` counts, whose units are resampled as wholes.
+    Each pair is taken over the rows in which both are defined, of chains over those that
+    `physgen.validation.independence` counts, whose units are resampled as wholes. Pairs that fewer
+    than `FEWEST` rows of a sample define (the momenta of a fourth muon) are left out, and counted.
 
     Attributes:
         tolerance: limit on value + 2 sigma of the largest difference.
@@ -32,32 +36,38 @@ class Correlations:
     resamples: int = 50
 
     def rows(self, comparison: Comparison) -> list[Row]:
-        """Return two rows, or none where fewer than two observables vary.
+        """Return two rows, or none where no two observables vary together.
 
         Raises:
-            InputError: there is no truth, or no sample has all observables.
+            InputError: there is no truth.
         """
         names = varying(comparison.measured_truth)
         if len(names) < 2:
             return []
         samples = {
-            role: complete(measured, names, comparison.selected[role])
+            role: tabulated(measured, names, comparison.selected[role])
             for role, measured in comparison.measured.items()
         }
         target = samples["truth"].correlations()
-        upper = np.triu_indices(len(names), 1)
+        shown = [sample.pairs() for role, sample in samples.items() if role != "baseline"]
+        first, second = np.nonzero(np.triu(np.all(shown, axis=0), 1))
+        if not len(first):
+            return []
+        pairs = first, second
         roles = [role for role in samples if role != "truth"]
-        found = {r: _differences(samples[r].correlations(), target) for r in roles}
+        found = {r: _differences(samples[r].correlations(), target, pairs) for r in roles}
         errors = {
-            role: self._errors(samples["truth"], samples[role], comparison.seed)
+            role: self._errors(samples["truth"], samples[role], pairs, comparison.seed)
             for role in roles
             if role != "baseline"
         }
-        difference = np.abs(samples["generated"].correlations() - target)[upper]
+        difference = np.abs(samples["generated"].correlations() - target)[pairs]
         worst = int(np.argmax(difference))
+        rare = len(names) * (len(names) - 1) // 2 - len(difference)
         notes = (
-            f"{names[upper[0][worst]]} with {names[upper[1][worst]]}",
-            f"over {len(difference)} pairs",
+            f"{names[first[worst]]} with {names[second[worst]]}",
+            f"over {len(difference)} pairs"
+            + (f"; {rare} that fewer than {FEWEST} rows define are left out" if rare else ""),
         )
         rows = []
         for i, name in enumerate(("largest |d correlation|", "mean |d correlation|")):
@@ -79,23 +89,24 @@ class Correlations:
             )
         return rows
 
-    def _errors(self, first: Complete, second: Complete, seed: int) -> Array:
+    def _errors(self, first: Table, second: Table, pairs: Pairs, seed: int) -> Array:
         """Return the errors from resampling whole units of the two samples."""
         generator = np.random.default_rng(seed)
         n_units = int(max(first.unit.max(), second.unit.max())) + 1
         parts = []
         for _ in range(self.resamples):
             times = generator.poisson(1.0, n_units)
-            parts.append(_differences(first.correlations(times), second.correlations(times)))
+            drawn = first.correlations(times), second.correlations(times)
+            parts.append(_differences(*drawn, pairs))
         return np.asarray(np.std(parts, axis=0, ddof=1))
 
 
 @dataclass(frozen=True)
-class Complete:
-    """The rows of a sample in which all observables are defined.
+class Table:
+    """Observables of a sample, a column each.
 
     Attributes:
-        values: (N, F).
+        values: (N, F), NaN where not defined.
         weight: (N,).
         unit: (N,), numbers of the units.
     """
@@ -103,6 +114,12 @@ class Complete:
     values: Array
     weight: Array
     unit: NDArray[np.int64]
+
+    def pairs(self) -> NDArray[np.bool_]:
+        """Return (F, F), which observables are defined together in rows enough."""
+        there = np.isfinite(self.values).astype(float64)
+        enough: NDArray[np.bool_] = there.T @ there >= min(FEWEST, len(there))
+        return enough
 
     def correlations(self, times: NDArray[np.int64] | None = None) -> Array:
         """Return the (F, F) correlations, each unit counted as many `times` as is said."""
@@ -115,32 +132,43 @@ def varying(measured: Measured) -> list[str]:
     return [name for name, value in measured.scalars.items() if varies(value)]
 
 
-def complete(measured: Measured, names: list[str], selected: Selection | None = None) -> Complete:
-    """Return the rows in which all `names` are defined, of all rows or of those that count.
-
-    Raises:
-        InputError: there are none.
-    """
+def tabulated(measured: Measured, names: list[str], selected: Selection | None = None) -> Table:
+    """Return the observables `names` of all rows, or of those that count."""
     rows = np.arange(measured.n) if selected is None else selected.rows
     unit = rows if selected is None else selected.unit
     values = np.stack([measured.values[name][rows] for name in names], axis=1)
-    keep = np.isfinite(values).all(1)
-    if keep.sum() < 2:
-        raise InputError("correlations: no sample has all observables defined")
     weight = np.ones(measured.n) if measured.weight is None else measured.weight
-    return Complete(values[keep], weight[rows][keep], unit[keep])
+    return Table(values, weight[rows], unit)
 
 
 def correlation_matrix(values: Array, weight: Array) -> Array:
-    """Return the (F, F) weighted Pearson correlations of (N, F) values."""
-    centred = values - weight @ values / weight.sum()
-    covariance = (centred * weight[:, None]).T @ centred
-    deviation = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    deviation = np.where(deviation > 0, deviation, 1.0)
-    result: Array = covariance / np.outer(deviation, deviation)
+    """Return the (F, F) weighted Pearson correlations of (N, F) values.
+
+    Each is that of the rows in which both values are finite, and 0 where one does not vary.
+    """
+    there = np.isfinite(values)
+    known = np.where(there, values, 0.0)
+    # About where they lie, so that little is subtracted from squares.
+    centre = (weight @ known) / np.maximum(weight @ there, np.finfo(float64).tiny)
+    x = np.where(there, values - centre, 0.0)
+    product = (x * weight[:, None]).T @ x
+    if there.all():
+        return _normalised(product, np.diag(product)[:, None])
+    flag = there.astype(float64)
+    weighed = flag * weight[:, None]
+    number = np.maximum(weighed.T @ flag, np.finfo(float64).tiny)
+    mean = (x * weight[:, None]).T @ flag / number
+    square = (x**2 * weight[:, None]).T @ flag / number - mean**2
+    return _normalised(product / number - mean * mean.T, square)
+
+
+def _normalised(covariance: Array, variance: Array) -> Array:
+    """Divide (F, F) covariances by the deviations of both; `variance` is of the first of a pair."""
+    size = np.sqrt(np.maximum(variance, 0.0) * np.maximum(variance.T, 0.0))
+    result: Array = np.divide(covariance, size, out=np.zeros_like(covariance), where=size > 0)
     return result
 
 
-def _differences(a: Array, b: Array) -> Array:
-    off = np.abs(a - b)[np.triu_indices(len(a), 1)]
+def _differences(a: Array, b: Array, pairs: Pairs) -> Array:
+    off = np.abs(a - b)[pairs]
     return np.array([off.max(), off.mean()])

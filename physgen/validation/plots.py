@@ -21,7 +21,7 @@ from physgen.validation import curves, galleries
 from physgen.validation.animation import ALONG, BETWEEN, FILM
 from physgen.validation.canvas import COLOURS, STYLE, new_figure
 from physgen.validation.comparison import Comparison, Measured, varies
-from physgen.validation.correlations import complete, varying
+from physgen.validation.correlations import tabulated, varying
 from physgen.validation.distances import bin_edges
 from physgen.validation.means import profile
 from physgen.validation.scorecard import Scorecard
@@ -265,7 +265,7 @@ def _correlations(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
     if len(names) < 2:
         return
     truth, ours = (
-        complete(m, names).correlations()
+        tabulated(m, names).correlations()
         for m in (comparison.measured["truth"], comparison.measured["generated"])
     )
     size = 3.4 + 0.14 * len(names)

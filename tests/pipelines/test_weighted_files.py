@@ -1,8 +1,10 @@
 """Files with event weights, from the file to generated events."""
 
+import awkward as ak
 import h5py
 import numpy as np
 import pytest
+import uproot
 
 import physgen
 from physgen.errors import InputError
@@ -39,15 +41,18 @@ def sliced():
     return {"x": x[order], "y": generator.normal(size=3000), "w": w[order]}
 
 
-@pytest.mark.parametrize("batch_size", [64, 1024])
-def test_the_share_of_a_slice_does_not_depend_on_the_batch(batch_size, tmp_path):
+@pytest.mark.parametrize(("batch_size", "steps"), [(64, 400), (1024, 150)])
+def test_the_share_of_a_slice_does_not_depend_on_the_batch(batch_size, steps, tmp_path):
     columns = sliced()
-    run = train(tmp_path, columns, {"engine.batch_size": batch_size})
+    options = {"batch_size": batch_size, "steps": steps, "ema": 0.98}
+    options = {f"engine.{name}": value for name, value in options.items()}
+    run = train(tmp_path, columns, {**options, "method.learning_rate": 0.003})
     rows = run.parts.train
     below = columns["w"][rows][columns["x"][rows] < 1].sum() / columns["w"][rows].sum()
     made = physgen.generate(run.path, 4096, seed=1)
-    # The network is small: 0.03 is six times the error of drawing. By batches it was .13 and .46.
-    assert float((made.x[:, 0] < 1).double().mean()) == pytest.approx(below, abs=0.03)
+    # Seeds of the training scatter by 0.01. Weights divided by their mean over a batch gave 0.13 at
+    # 64 and 0.46 at 256 rows, of 0.87.
+    assert float((made.x[:, 0] < 1).double().mean()) == pytest.approx(below, abs=0.04)
     said = run.provenance["data"]["weights"]
     assert said["sum"] == pytest.approx(columns["w"][rows].sum())
     assert said["negative_share"] == 0
@@ -100,3 +105,27 @@ def test_few_effective_events_are_said(tmp_path, caplog):
     train(tmp_path, sliced(), {"engine.steps": 1})
     assert "have the statistics of 2" in caplog.text
     assert "events of equal weight" in caplog.text
+
+
+def test_jagged_events_with_weights_are_scored_though_none_has_all_items(tmp_path):
+    """One event has nine muons: no other row defines all columns."""
+    generator = np.random.default_rng(1)
+    n = generator.integers(0, 3, 600)
+    n[17] = 9
+    momenta = [ak.unflatten(generator.exponential(30, n.sum()).astype("f4"), n) for _ in range(2)]
+    with uproot.recreate(tmp_path / "muons.root") as file:
+        file.mktree("events", {"Mu": "var * {pt: float32, pz: float32}", "w": "float32"})
+        columns = ak.zip(dict(zip(("pt", "pz"), momenta, strict=True)))
+        file["events"].extend({"Mu": columns, "w": generator.uniform(0.1, 2, 600).astype("f4")})
+    recipe = tmp_path / "muons.yaml"
+    recipe.write_text(
+        RECIPE.replace("PATH", str(tmp_path / "muons.root"))
+        .replace("[x, y]", "[Mu_pt, Mu_pz]")
+        .replace("standardise", "gaussianise")
+        .replace("coupling-flow", "dequantised-flow")
+        .replace("metrics: []", "metrics: [{kind: means}, {kind: correlations}]")
+    )
+    run = physgen.train(recipe, {"engine.steps": 2}, runs=tmp_path / "runs", track=False)
+    rows = {row.name: row for row in run.scorecard.rows}
+    assert rows["largest |d correlation|"].value is not None
+    assert "are left out" in rows["mean |d correlation|"].note

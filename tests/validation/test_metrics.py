@@ -196,6 +196,34 @@ def test_correlations():
     assert 0 < rows[0].error < 0.1
 
 
+def test_correlations_of_a_pair_are_those_of_the_rows_that_define_both():
+    generator = np.random.default_rng(3)
+    values = generator.normal(size=(500, 3))
+    values[:, 1] += values[:, 0]
+    values[generator.random((500, 3)) < 0.3] = np.nan
+    weight = generator.uniform(0.5, 2, 500)
+    matrix = correlation_matrix(values + 1000, weight)
+    for i in range(3):
+        for j in range(3):
+            both = np.isfinite(values[:, i]) & np.isfinite(values[:, j])
+            cov = np.cov(values[both][:, [i, j]].T, aweights=weight[both])
+            assert matrix[i, j] == pytest.approx(cov[0, 1] / np.sqrt(cov[0, 0] * cov[1, 1]))
+
+
+def test_no_row_needs_to_define_all_observables():
+    """As columns of a fourth muon, which hardly any event has."""
+    batch = draw(4000, 8)
+    x = batch.x.clone()
+    x[::2, 0] = float("nan")
+    x[1::2, 1] = float("nan")
+    worst, mean = Correlations().rows(compare(batch.replace(x=x)))
+    assert worst.note == "a with a^2"
+    assert mean.note == "over 1 pairs; 2 that fewer than 30 rows define are left out"
+    x[:60, 0] = batch.x[:60, 0]
+    assert Correlations().rows(compare(batch.replace(x=x)))[1].note == "over 3 pairs"
+    assert Correlations().rows(compare(batch.replace(x=x * float("nan")))) == []
+
+
 def test_mmd_and_classifier_see_a_shift_and_nothing_else():
     shifted, same = compare(draw(1500, 9, shift=1.0)), compare(draw(1500, 9))
     mmd = MaximumMeanDiscrepancy(n=500)
