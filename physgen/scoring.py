@@ -39,6 +39,9 @@ RECIPES = {
 }
 """Whose samples a file of some format holds, where nobody says it."""
 
+LIMITS = ("tolerance", "maximum", "minimum")
+"""How the options of metrics begin that state limits."""
+
 PROPOSALS = 4096
 """Samples drawn at once for a correction."""
 
@@ -104,12 +107,11 @@ def metrics_for_files(recipe: Recipe) -> list[Metric]:
 
     The response to conditions, where there are any, is always among them.
     """
-    limits = ("tolerance", "maximum", "minimum", "minimum_share")
     models = ("importance", "likelihood")
     parts = [part for part in recipe.validation.metrics if part.kind not in models]
     if not any(part.kind == "response" for part in parts):
         parts.append(Component(kind="response"))
-    free = [{k: v for k, v in part.options.items() if k not in limits} for part in parts]
+    free = [{k: v for k, v in part.options.items() if not k.startswith(LIMITS)} for part in parts]
     pairs = zip(parts, free, strict=True)
     return [build("metrics", Component(kind=part.kind, **o), {}) for part, o in pairs]
 
@@ -130,7 +132,7 @@ def score_files(
     are used. Rows that follow one another are Markov chains; files at the same conditions, row by
     row, are paired (`physgen.validation.sources`). The metrics are those of the recipe `name`,
     without the limits that it sets to its own surrogate, and the hypothesis of one distribution is
-    tested; unless `overrides` state metrics, whose limits decide then.
+    tested; unless `overrides` state metrics with limits, which decide then.
     """
     recipe = read(name or _recipe_for(truth), overrides)
     system = system_of(recipe)
@@ -156,7 +158,9 @@ def score_files(
             provenance[role]["chains"] = len(set(batch.chain.tolist()))
     stated = "validation.metrics" in overrides
     metrics = metrics_of(recipe) if stated else metrics_for_files(recipe)
-    return comparison, judge(comparison, metrics, tested=not stated, provenance=provenance)
+    options = [part.options for part in recipe.validation.metrics] if stated else []
+    tested = not any(key.startswith(LIMITS) for option in options for key in option)
+    return comparison, judge(comparison, metrics, tested=tested, provenance=provenance)
 
 
 def score_ensemble(

@@ -99,8 +99,17 @@ def test_simulate_then_judge_two_files(monkeypatch, capsys, tmp_path):
     arguments = ["validate", other, "--against", truth, "--binning", "calo-368.xml", "--json"]
     code, out, err = call(monkeypatch, capsys, *arguments)
     assert code == 0, err
-    names = {row["name"] for row in json.loads(out)["rows"]}
-    assert any("E_tot/E_inc" in name for name in names)
+    card = json.loads(out)
+    assert any("E_tot/E_inc" in row["name"] for row in card["rows"])
+    assert (card["verdict"], card["concerns"]) == ("pass", [])
+    # A file against itself: the same events in both, which is no confirmation.
+    metrics = ["--set", "validation.metrics=[{kind: means}, {kind: response}]", "--strict"]
+    own = ["validate", truth, "--against", truth, "--binning", "calo-368.xml", *metrics]
+    code, out, err = call(monkeypatch, capsys, *own)
+    assert code == 1
+    assert "fail" in out
+    assert "are copies of true ones" in err
+    assert call(monkeypatch, capsys, *arguments[:-1], *metrics)[0] == 0
 
 
 @pytest.mark.parametrize("verb", ["validate", "train"])
@@ -197,4 +206,4 @@ def test_two_ensembles_are_judged_without_a_surrogate(monkeypatch, capsys, tmp_p
     options = ["--system", "phi4-flow", "--set", "system.shape=[4,4]"]
     code, out, err = call(monkeypatch, capsys, *arguments, *options)
     assert code == 0, err
-    assert json.loads(out)["verdict"] == "info"
+    assert json.loads(out)["verdict"] == "pass"

@@ -87,8 +87,8 @@ class Row(BaseModel):
 
     @property
     def alarming(self) -> bool:
-        """Whether nothing decides this row, and yet it differs beyond chance."""
-        undecided = self.verdict == "info" and self.tolerance is None
+        """Whether nothing decides this row, nor is said of it, and yet it differs beyond chance."""
+        undecided = self.verdict == "info" and self.tolerance is None and not self.concern
         return undecided and self.p_value is not None and self.p_value < ALARM
 
     @field_validator(

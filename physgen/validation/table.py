@@ -95,7 +95,7 @@ def with_error(value: float | None, error: float | None) -> str:
     """
     if value is None:
         return "none"
-    if error is None or error <= 0 or not math.isfinite(error):
+    if error is None or not math.isfinite(error) or error <= 1e-12 * abs(value):
         return f"{value:.5g}"
     largest = max(abs(value), error)
     exponent = math.floor(math.log10(largest))

@@ -69,6 +69,20 @@ def test_the_page_is_offline_and_puts_the_verdict_first(run, tmp_path):
     assert page.tags.count("img") == 5
 
 
+def test_the_badge_counts_the_concerns_and_lists_them(tmp_path):
+    rows = [
+        Row(name="good", metric="m", value=1, verdict="pass", tolerance=2.0),
+        Row(name="spectrum, bin 1", metric="means", value=1, pull=19.0, p_value=1e-80),
+        Row(name="copies", metric="copies", value=3, concern="3 rows are <copies>"),
+    ]
+    text = report([Section("a", Scorecard(rows=rows))], tmp_path / "report.html").read_text()
+    assert '<span class="badge pass worrying">pass, 2 concerns</span>' in text
+    assert "copies: 3 rows are &lt;copies&gt;" in text
+    assert "differ beyond chance" in text
+    judged = text[: text.index("<details")] if "<details" in text else text
+    assert "+19.0" in judged
+
+
 def test_several_runs_share_a_page(run, tmp_path):
     other = Section("second", Scorecard(rows=[Row(name="z", metric="m", value=1, verdict="fail")]))
     text = report([run, other], tmp_path / "report.html").read_text()

@@ -25,6 +25,7 @@ from physgen.validation.table import with_error
         (0.5, 9.96, "0(10)"),
         (3.0, None, "3"),
         (3.0, 0.0, "3"),
+        (1.0, 1e-17, "1"),
         (None, 1.0, "none"),
     ],
 )
