@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from physgen.errors import FormatError, suggest
-from physgen.io.guard import regular
+from physgen.io.guard import library, regular
 
 _TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
+
+_MOST_ENTRIES = 2**40
+"""More than any file holds."""
 
 _EVENT_KEYS = {
     *("run", "runnumber", "run_number"),
@@ -79,15 +82,20 @@ class Tree:
     def __init__(self, handle: Any, where: str, written: str | None = None) -> None:
         self._handle, self.where, self.written = handle, where, written
         # Asking for the names walks over all branches: once, not at every read.
-        self.names: list[str] = list(handle.keys())
+        with library(where):
+            self.names: list[str] = list(handle.keys())
+            self._entries = int(handle.num_entries)
+        if not 0 <= self._entries <= _MOST_ENTRIES:
+            raise FormatError(f"{where} declares {self._entries} entries: it is damaged")
         self._known = set(self.names)
 
     def __len__(self) -> int:
-        return int(self._handle.num_entries)
+        return self._entries
 
     def bytes_of(self, name: str) -> int:
         """Return how many bytes a branch takes in memory, as far as the file says it."""
-        return int(getattr(self._handle[name], "uncompressed_bytes", 0))
+        with library(f"{self.where}: branch {name!r}"):
+            return int(getattr(self._handle[name], "uncompressed_bytes", 0))
 
     def read(self, name: str, start: int, stop: int) -> Any:
         """Return entries [start, stop) of a branch as an awkward array.
