@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from physgen.validation.classes import InceptionScore
 from physgen.validation.classifier import ClassifierTest
+from physgen.validation.constraints import Constraints
 from physgen.validation.correlations import Correlations
 from physgen.validation.coverage import Coverage
 from physgen.validation.frechet import Frechet
@@ -17,6 +18,7 @@ from physgen.validation.shapes import Histograms
 
 __all__ = [
     "ClassifierTest",
+    "Constraints",
     "Correlations",
     "Coverage",
     "Frechet",
