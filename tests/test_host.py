@@ -16,6 +16,7 @@ import h5py
 import matplotlib as mpl
 import mplhep  # noqa: F401
 import numpy as np
+import psutil
 import pytest
 import rich.console  # noqa: F401
 import sklearn.ensemble  # noqa: F401
@@ -79,6 +80,7 @@ def scores(folder):
 
 def state():
     """Return everything of the host that a verb might touch."""
+    opened = [file.path for file in psutil.Process().open_files()]
     found = {
         "default dtype": torch.get_default_dtype(),
         "gradients": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
@@ -105,6 +107,7 @@ def state():
         ],
         "rcParams": dict(mpl.rcParams),
         "live threads": threading.enumerate(),
+        "open files": sorted(path for path in opened if "site-packages" not in path),
     }
     if "mlflow" in sys.modules:
         import mlflow
