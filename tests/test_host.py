@@ -121,12 +121,14 @@ VERBS = {
     "train, deterministic": lambda run, folder, out: train(
         folder, {"engine.deterministic": True}, runs=out
     ),
-    "validate": lambda run, folder, out: physgen.validate(run),
+    "validate and report": lambda run, folder, out: (
+        physgen.validate(run),
+        pipeline.report([run], out / "report.html"),
+    ),
     "validate files": lambda run, folder, out: score(folder),
     "load": lambda run, folder, out: physgen.load(run).sample(5),
     "generate": lambda run, folder, out: physgen.generate(run, 5),
     "generate a file": lambda run, folder, out: physgen.generate(run, 5, output=out / "x.h5"),
-    "report": lambda run, folder, out: pipeline.report([run], out / "report.html"),
     "inspect": lambda run, folder, out: inspect(folder / "table.h5"),
     "simulate": lambda run, folder, out: pipeline.simulate(
         recipe.read("ising-rbm"), out / "spins.h5", 10, 1
