@@ -8,6 +8,7 @@ of their statistical errors sqrt(sum w^2) and the ratio to the truth below.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,10 +25,12 @@ from physgen.validation.comparison import Comparison, Measured, varies
 from physgen.validation.correlations import tabulated, varying
 from physgen.validation.distances import bin_edges
 from physgen.validation.means import profile
-from physgen.validation.scorecard import Scorecard
+from physgen.validation.scorecard import Scorecard, departure
 
 Array = NDArray[float64]
 INDEX = "index.json"
+MOST_HISTOGRAMS = 24
+"""Observables whose histograms are drawn; a calorimeter of 45 layers has more than 300."""
 _PANELS = 6
 
 
@@ -90,7 +93,7 @@ def from_training(folder: Path) -> list[Picture]:
 def _figures(
     comparison: Comparison, scorecard: Scorecard, journal: Path | None
 ) -> Iterator[tuple[Any, str, str]]:
-    yield from _histograms(comparison)
+    yield from _histograms(comparison, scorecard)
     yield from _profiles(comparison)
     yield from galleries.samples(comparison)
     yield from galleries.voxels(comparison)
@@ -113,13 +116,20 @@ def _shown(comparison: Comparison) -> dict[str, Measured]:
     return {role: by_role[role] for role in order if role in by_role}
 
 
-def _histograms(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
+def _histograms(comparison: Comparison, scorecard: Scorecard) -> Iterator[tuple[Any, str, str]]:
     shown = _shown(comparison)
     names = [
         name
         for name, values in shown["generated"].scalars.items()
         if all(np.isfinite(m.values[name]).any() for m in shown.values()) and varies(values)
     ]
+    told = ""
+    if len(names) > MOST_HISTOGRAMS:
+        told = (
+            f" Of {len(names)} observables these are the {MOST_HISTOGRAMS} that failed, are "
+            "judged, or differ most; the table has them all."
+        )
+        names = _most_telling(names, scorecard)
     for page, start in enumerate(range(0, len(names), _PANELS)):
         part = names[start : start + _PANELS]
         n_columns = min(3, len(part))
@@ -136,8 +146,25 @@ def _histograms(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
             (
                 "Distributions of the observables with statistical errors; below, the ratio to the "
                 "truth, whose own error is the grey band. The outer bins hold the overflow."
+                f"{told if page == 0 else ''}"
             ),
         )
+
+
+def _most_telling(names: list[str], scorecard: Scorecard) -> list[str]:
+    """Return those of the observables that a reader should see, in their order."""
+    weights: dict[str, tuple[float, ...]] = {}
+    for row in scorecard.rows:
+        # Rows are called "x", "W1 x" or "x, bin 3 of 9".
+        name = row.name.partition(", bin ")[0]
+        name = name if name in names else name.partition(" ")[2]
+        concern = bool(row.concern) or row.alarming
+        weight = (row.verdict == "fail", concern, row.verdict != "info", *departure(row))
+        weights[name] = max(weights.get(name, weight), weight)
+    nothing = (False, False, False, -math.inf, 0.0)
+    first = sorted(names, key=lambda name: weights.get(name, nothing), reverse=True)
+    chosen = set(first[:MOST_HISTOGRAMS])
+    return [name for name in names if name in chosen]
 
 
 def _histogram(comparison: Comparison, shown: Mapping[str, Measured], name: str, cell: Any) -> None:

@@ -5,10 +5,11 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from toy import compare
+from toy import Normal, compare
 from toy import draw as sample
 
 from physgen.errors import FormatError
+from physgen.validation.comparison import Comparison
 from physgen.validation.curves import read_journal
 from physgen.validation.metrics import ClassifierTest, Means
 from physgen.validation.plots import INDEX, draw
@@ -54,6 +55,29 @@ def test_pictures_and_index(run):
     for entry in index:
         assert (run / "plots" / entry["file"]).read_bytes().startswith(b"\x89PNG")
         assert entry["caption"]
+
+
+def test_of_many_observables_those_are_drawn_that_tell_most(tmp_path, monkeypatch):
+    monkeypatch.setattr("physgen.validation.plots.MOST_HISTOGRAMS", 2)
+    names, drawn = [f"x{i}" for i in range(6)], []
+    monkeypatch.setattr(
+        "physgen.validation.plots._histogram", lambda c, s, name, cell: drawn.append(name)
+    )
+
+    class Many(Normal):
+        def observables(self, batch):
+            return dict.fromkeys(names, batch.x[:, 0])
+
+    rows = (
+        Row(name="x1", metric="means", value=1.0, pull=2.0, p_value=0.04),
+        Row(name="W1 x2", metric="histograms", value=1.0, p_value=0.3),
+        Row(name="KS x4", metric="histograms", value=1.0, p_value=0.01, verdict="fail"),
+        Row(name="x5", metric="means", value=1.0, verdict="pass", p_value=0.9),
+    )
+    comparison = Comparison(Many(), sample(50, 1), sample(50, 2))
+    pictures = draw(comparison, Scorecard(rows=rows), tmp_path)
+    assert drawn == ["x4", "x5"]
+    assert "Of 6 observables these are the 2" in pictures[0].caption
 
 
 def test_the_page_is_offline_and_puts_the_verdict_first(run, tmp_path):
