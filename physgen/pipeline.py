@@ -5,9 +5,9 @@ from __future__ import annotations
 import secrets
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from os import PathLike
 from pathlib import Path
@@ -28,7 +28,7 @@ from physgen.io.writer import atomic, hdf5_writer, refuse_existing
 from physgen.isolation import isolated
 from physgen.recipe import Recipe, names, read
 from physgen.run import Run, system_of
-from physgen.scoring import score_ensemble, score_files, score_run
+from physgen.scoring import Count, score_ensemble, score_files, score_run
 from physgen.systems.base import HasFiles, Simulates
 from physgen.tracking import Tracker, sync_apart
 from physgen.training import Progress, train_run
@@ -116,15 +116,12 @@ def validate(
         InputError: the recipe names code, and there is no `trust`.
     """
     opened = Run(user_path(run), trust)
-    tell = progress or _silent
-    stage = f"{opened.recipe.name}: validate"
-    tell(stage, 0, 1, {})
-    opened.check_trained()
-    comparison, card = score_run(opened, opened.load())
-    opened.unseal_scores()
-    _write_scores(opened.path, comparison, card)
-    opened.seal_scores(card.verdict)
-    tell(stage, 1, 1, {})
+    with _scoring(progress, f"{opened.recipe.name}: validate") as count:
+        opened.check_trained()
+        comparison, card = score_run(opened, opened.load(), count)
+        opened.unseal_scores()
+        _write_scores(opened.path, comparison, card)
+        opened.seal_scores(card.verdict)
     return card
 
 
@@ -151,21 +148,18 @@ def validate_files(
         progress: called while it goes.
     """
     file = user_path(file)
-    tell = progress or _silent
-    stage = f"{file.name}: validate"
-    tell(stage, 0, 1, {})
     changes = dict(overrides or {})
     if binning is not None:
         changes["data.binning"] = binning
-    if against is None:
-        comparison, card = score_ensemble(file, recipe, changes)
-    else:
-        comparison, card = score_files(file, user_path(against), recipe, changes)
-    tell(stage, 1, 1, {})
-    if output is not None:
-        folder = user_path(output)
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_scores(folder, comparison, card)
+    with _scoring(progress, f"{file.name}: validate") as count:
+        if against is None:
+            comparison, card = score_ensemble(file, recipe, changes)
+        else:
+            comparison, card = score_files(file, user_path(against), recipe, changes, count)
+        if output is not None:
+            folder = user_path(output)
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_scores(folder, comparison, card)
     return card
 
 
@@ -369,6 +363,21 @@ def simulate(
         beside.replace(output)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _scoring(progress: Progress | None, stage: str) -> Iterator[Count]:
+    """Report a scoring: each metric counts as one, and so does what is written at the end."""
+    tell, total = progress or _silent, 1
+
+    def count(done: int, metrics: int) -> None:
+        nonlocal total
+        total = metrics + 1
+        tell(stage, done, total, {})
+
+    tell(stage, 0, total, {})
+    yield count
+    tell(stage, total, total, {})
 
 
 def _write_scores(folder: Path, comparison: Comparison, card: Scorecard) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,9 @@ LIMITS = ("tolerance", "maximum", "minimum")
 
 PROPOSALS = 4096
 """Samples drawn at once for a correction."""
+
+Count = Callable[[int, int], None]
+"""Called with how many metrics are done, and how many there are."""
 
 
 def compare(run: Run, surrogate: Surrogate) -> Comparison:
@@ -116,15 +119,22 @@ def metrics_for_files(recipe: Recipe) -> list[Metric]:
     return [build("metrics", Component(kind=part.kind, **o), {}) for part, o in pairs]
 
 
-def score_run(run: Run, surrogate: Surrogate) -> tuple[Comparison, Scorecard]:
-    """Compare and judge."""
+def score_run(
+    run: Run, surrogate: Surrogate, progress: Count | None = None
+) -> tuple[Comparison, Scorecard]:
+    """Compare and judge; `progress` is called after each metric, see `judge`."""
     comparison = compare(run, surrogate)
     provenance = {"recipe": run.recipe.name, "run": run.path.name, **run.provenance}
-    return comparison, judge(comparison, metrics_of(run.recipe), provenance=provenance)
+    metrics = metrics_of(run.recipe)
+    return comparison, judge(comparison, metrics, provenance=provenance, progress=progress)
 
 
 def score_files(
-    generated: Path, truth: Path, name: str | None, overrides: Mapping[str, Any]
+    generated: Path,
+    truth: Path,
+    name: str | None,
+    overrides: Mapping[str, Any],
+    progress: Count | None = None,
 ) -> tuple[Comparison, Scorecard]:
     """Set the samples of one file beside those of another; no surrogate is needed.
 
@@ -160,7 +170,9 @@ def score_files(
     metrics = metrics_of(recipe) if stated else metrics_for_files(recipe)
     options = [part.options for part in recipe.validation.metrics] if stated else []
     tested = not any(key.startswith(LIMITS) for option in options for key in option)
-    return comparison, judge(comparison, metrics, tested=tested, provenance=provenance)
+    return comparison, judge(
+        comparison, metrics, tested=tested, provenance=provenance, progress=progress
+    )
 
 
 def score_ensemble(

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -209,6 +209,7 @@ def judge(
     *,
     tested: bool = False,
     provenance: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Scorecard:
     """Ask every metric, and judge what only the whole card can.
 
@@ -220,10 +221,15 @@ def judge(
         tested: whether the samples are said to be of the same distribution as the truth, as those
             corrected to be exact always are.
         provenance: where the samples come from.
+        progress: called with how many metrics are done, and how many there are.
     """
     from physgen.validation.alarms import alarms  # It makes rows itself.
 
-    rows = [row for metric in metrics for row in _rows(metric, comparison)]
+    rows = []
+    for done, metric in enumerate(metrics, 1):
+        rows += _rows(metric, comparison)
+        if progress is not None:
+            progress(done, len(metrics))
     rows += alarms(comparison)
     if comparison.corrected or tested:
         rows = judge_family(rows)

@@ -57,6 +57,14 @@ def test_pictures_and_index(run):
         assert entry["caption"]
 
 
+def test_scoring_says_how_far_it_is():
+    counted = []
+    comparison = compare(sample(60, 3))
+    metrics = [Means(), Means(tolerance={"a^2": 0.5})]
+    judge(comparison, metrics, progress=lambda *how_far: counted.append(how_far))
+    assert counted == [(1, 2), (2, 2)]
+
+
 def test_of_many_observables_those_are_drawn_that_tell_most(tmp_path, monkeypatch):
     monkeypatch.setattr("physgen.validation.plots.MOST_HISTOGRAMS", 2)
     names, drawn = [f"x{i}" for i in range(6)], []
