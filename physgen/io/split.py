@@ -22,6 +22,9 @@ Bits = NDArray[np.uint64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
+_AT_ONCE = 2**18
+"""Rows that are assigned at once: memory is that of the row numbers, however many there are."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -82,18 +85,21 @@ def split(
         raise InputError(f"{name} holds no rows: the file, or the tree named in it, is empty")
     if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
         raise InputError(f"split fractions {fractions} must be non-negative and sum to 1")
-    rows = np.arange(n, dtype=np.int64)
-    identity = rows if keys is None else np.asarray(keys, dtype=np.int64)
-    if identity.shape != (n,):
-        raise InputError(f"{identity.shape[0]} group keys for {n} rows: there must be one a row")
+    if keys is not None and keys.shape != (n,):
+        raise InputError(f"{keys.shape[0]} group keys for {n} rows: there must be one a row")
     start = _mix(np.array([seed], dtype=np.int64).view(np.uint64) + _GOLDEN)
-    uniform = _mix(identity.view(np.uint64) ^ start) / 2.0**64
-    part = np.searchsorted(np.cumsum(fractions)[:2], uniform, side="right")
+    edges = np.cumsum(fractions)[:2]
+    part = np.empty(n, dtype=np.uint8)
+    for first in range(0, n, _AT_ONCE):
+        chosen = slice(first, min(first + _AT_ONCE, n))
+        identity = np.arange(chosen.start, chosen.stop) if keys is None else keys[chosen]
+        uniform = _mix(identity.astype(np.int64).view(np.uint64) ^ start) / 2.0**64
+        part[chosen] = np.searchsorted(edges, uniform, side="right")
     names = ("training", "validation", "test")
-    parts = [rows[part == index] for index in range(3)]
+    parts = [np.flatnonzero(part == index) for index in range(3)]
     for role, fraction, members in zip(names, fractions, parts, strict=True):
         if fraction > 0 and len(members) == 0:
-            groups = len(np.unique(identity))
+            groups = n if keys is None else len(np.unique(keys))
             raise InputError(
                 f"the {role} part ({fraction:g} of {n} rows in {groups} groups) came out empty: "
                 "give more data, larger fractions or another seed"

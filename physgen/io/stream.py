@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -80,9 +81,8 @@ class Stream:
         self.rows = np.arange(len(source), dtype=np.int64) if rows is None else rows
         if len(self.rows) == 0:
             raise InputError(f"{source.name}: no rows to stream; give a file with samples in it")
-        blocks, self._first = np.unique(self.rows // source.block, return_index=True)
-        self._last = np.append(self._first[1:], len(self.rows))
-        self._blocks = blocks
+        self._blocks, bounds = _by_block(self.rows, source.block)
+        self._first, self._last = bounds[:-1], bounds[1:]
         self._capacity = int(np.sort(self._last - self._first)[-buffer_blocks:].sum())
         self.position = 0
         self._epoch: _Epoch | None = None
@@ -288,13 +288,21 @@ class Stream:
     def _read_blocks(self, rows: Rows) -> Iterator[Batch]:
         """Yield the given ascending rows, those of one block at a time."""
         block, n = self.source.block, len(self.source)
-        _, first = np.unique(rows // block, return_index=True)
-        for members in np.split(rows, first[1:]):
+        for first, last in pairwise(_by_block(rows, block)[1].tolist()):
+            members = rows[first:last]
             start = int(members[0] // block * block)
             stop = min(start + block, n)
             batch = self.source.read(start, stop)
             whole = len(members) == stop - start
             yield batch if whole else _take(batch, torch.from_numpy(members - start))
+
+
+def _by_block(rows: Rows, block: int) -> tuple[Rows, Rows]:
+    """Return the blocks that ascending rows lie in, and where those of each begin, and the end."""
+    numbers = np.arange(int(rows[0]) // block, int(rows[-1]) // block + 2)
+    bounds = np.searchsorted(rows, numbers * block)
+    filled = np.diff(bounds) > 0
+    return numbers[:-1][filled], np.append(bounds[:-1][filled], len(rows))
 
 
 def _take(batch: Batch, rows: Tensor) -> Batch:

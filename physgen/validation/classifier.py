@@ -23,6 +23,7 @@ little below 0 where samples agree, as the floor beside it shows.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,7 +33,7 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.errors import InputError, RecipeError
-from physgen.validation.comparison import Comparison, Role
+from physgen.validation.comparison import BLOCK, Comparison, Floats, Role
 from physgen.validation.judges import boosted, neural
 from physgen.validation.means import pull
 from physgen.validation.scorecard import Curve, Row, Verdict, within
@@ -88,20 +89,16 @@ class ClassifierTest:
                 "a classifier test needs a sample of the truth, which this system cannot make: "
                 "give a data set, or leave the metric out"
             )
-        shown = {role: _Shown.of(comparison, role, self.level) for role in comparison.samples}
-        truth = shown.pop("truth")
+        truth = _Sample.of(comparison, "truth", self.level)
         found = {
-            role: self.test(
-                truth.features,
-                other.features,
-                truth.weight,
-                other.weight,
-                truth.unit,
-                other.unit,
+            role: self._judge(
+                truth,
+                _Sample.of(comparison, role, self.level),
                 paired=role in comparison.paired,
                 seed=comparison.seed,
             )
-            for role, other in shown.items()
+            for role in comparison.samples
+            if role != "truth"
         }
         ours, floor, baseline = found["generated"], found.get("floor"), found.get("baseline")
         name = f"{self.judge} judge, {self.level} level"
@@ -168,31 +165,38 @@ class ClassifierTest:
         Rows of one sample whose (N,) or (M,) unit numbers are equal are never apart; of `paired`
         samples, nor are rows i of both.
         """
-        n = min(len(truth), len(generated), math.ceil(self.n_train * 5 / 3))
+        samples = [
+            _Sample(len(values), values.__getitem__, weight, unit)
+            for values, weight, unit in (
+                (truth, weight_truth, unit_truth),
+                (generated, weight_generated, unit_generated),
+            )
+        ]
+        return self._judge(*samples, paired=paired, seed=seed)
+
+    def _judge(self, truth: _Sample, generated: _Sample, *, paired: bool, seed: int) -> Judgement:
+        n = min(truth.n, generated.n, math.ceil(self.n_train * 5 / 3))
         if n < 20:
             raise InputError(f"{n} rows of each class are too few to train and test a judge")
         generator = np.random.default_rng(seed)
         n_parts = self.folds if self.folds > 1 else 5
-        features: list[Array] = []
+        chosen: list[Rows] = []
         weights: list[Array] = []
         identity: list[Rows] = []
         parts: list[Rows] = []
-        for values, weight, unit in (
-            (truth, weight_truth, unit_truth),
-            (generated, weight_generated, unit_generated),
-        ):
-            if not paired or not features:
-                rows = generator.permutation(len(values))[:n]
+        for sample in (truth, generated):
+            if not paired or not chosen:
+                rows = generator.permutation(sample.n)[:n]
                 # Numbers of the units from 0; each row is its own where there are none.
-                own = np.arange(n) if unit is None else unit[rows]
+                own = np.arange(n) if sample.unit is None else sample.unit[rows]
                 keys = np.unique(own, return_inverse=True)[1]
                 part = partition(keys, n_parts, generator)
-            w = np.ones(n) if weight is None else weight[rows]
-            features.append(values[rows])
+            w = np.ones(n) if sample.weight is None else sample.weight[rows]
+            chosen.append(rows)
             weights.append(w / w.mean())
             identity.append(keys if paired or not identity else keys + identity[0].max() + 1)
             parts.append(part)
-        x, w = np.concatenate(features), np.concatenate(weights)
+        x, w = _together((truth, generated), chosen), np.concatenate(weights)
         keys, part = np.concatenate(identity), np.concatenate(parts)
         y = np.repeat([1.0, 0.0], n)
         tested, n_train = [], 0
@@ -211,7 +215,7 @@ class ClassifierTest:
             roc=roc(scores, y, w),
             n_train=n_train,
             n_test=len(scores) // 2,
-            not_finite=int((~np.isfinite(x)).sum()),
+            not_finite=sum(int((~np.isfinite(row)).sum()) for row in x),
         )
 
     def _scores(
@@ -229,23 +233,51 @@ class ClassifierTest:
 
 
 @dataclass(frozen=True)
-class _Shown:
-    """What a judge is shown of one sample: features, weights and units of the rows that count."""
+class _Sample:
+    """One of the two samples.
 
-    features: Array
+    Attributes:
+        n: how many rows count.
+        take: returns the (k, F) features of some of them.
+        weight: (n,).
+        unit: (n,), rows that share a number are not apart.
+    """
+
+    n: int
+    take: Callable[[Rows], Floats]
     weight: Array | None
-    unit: Rows
+    unit: Rows | None
 
     @classmethod
-    def of(cls, comparison: Comparison, role: Role, level: Literal["low", "high"]) -> _Shown:
-        selected = comparison.selected[role]
-        batch = comparison.samples[role][torch.from_numpy(selected.rows)]
+    def of(cls, comparison: Comparison, role: Role, level: Literal["low", "high"]) -> _Sample:
+        """Features are computed where they are needed: of showers they fill the memory."""
+        selected, batch = comparison.selected[role], comparison.samples[role]
         weight = comparison.measured[role].weight
+
+        def take(rows: Rows) -> Floats:
+            return comparison.features(batch[torch.from_numpy(selected.rows[rows])], level)
+
         return cls(
-            comparison.features(batch, level),
+            len(selected.rows),
+            take,
             None if weight is None else weight[selected.rows],
             selected.unit,
         )
+
+
+def _together(samples: tuple[_Sample, _Sample], chosen: list[Rows]) -> Array:
+    """Return the features of chosen rows of both samples, one below the other."""
+    x: Array | None = None
+    at, total = 0, sum(map(len, chosen))
+    for sample, rows in zip(samples, chosen, strict=True):
+        for part in np.split(rows, range(BLOCK, len(rows), BLOCK)):
+            values = sample.take(part)
+            if x is None:
+                x = np.empty((total, values.shape[1]), dtype=values.dtype)
+            x[at : at + len(part)] = values
+            at += len(part)
+    assert x is not None
+    return x
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -20,9 +20,13 @@ if TYPE_CHECKING:
     from physgen.validation.features import Embedded
     from physgen.validation.independence import Selection
 
+Floats = NDArray[np.floating[Any]]
 Role = Literal["generated", "truth", "floor", "baseline"]
 BLOCK = 8192
-"""Samples whose observables are computed at once."""
+"""Samples whose observables are computed at once, of large ones fewer: see `in_blocks`."""
+
+_CELLS = 2**22
+"""Numbers in them at most."""
 
 
 @dataclass(frozen=True)
@@ -161,20 +165,17 @@ class Comparison:
         """Return the unit of an observable or derived quantity."""
         return self.system.units.get(name, "1") if isinstance(self.system, HasUnits) else "1"
 
-    def features(self, batch: Batch, level: Literal["low", "high"]) -> NDArray[float64]:
-        """Return (N, F), what a judge looks at; see `HasFeatures`."""
+    def features(self, batch: Batch, level: Literal["low", "high"]) -> Floats:
+        """Return (N, F), what a judge looks at, as precise as the system is; see `HasFeatures`."""
         if not isinstance(self.system, HasFeatures):
             if level == "low":
-                return batch.x.flatten(1).double().cpu().numpy()
+                flat = batch.x.flatten(1).cpu()
+                return np.asarray((flat if flat.is_floating_point() else flat.float()).numpy())
             values = measure(self.system, batch).values
             return np.concatenate([v.reshape(len(v), -1) for v in values.values()], axis=1)
         with torch.no_grad():
-            parts = [
-                self.system.features(batch[i : i + BLOCK], level).double().cpu()
-                for i in range(0, len(batch), BLOCK)
-            ]
-        result: NDArray[float64] = torch.cat(parts).numpy()
-        return result
+            parts = [self.system.features(part, level).cpu() for part in in_blocks(batch)]
+        return np.asarray((parts[0] if len(parts) == 1 else torch.cat(parts)).numpy())
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,13 @@ class Measured:
         return result
 
 
+def in_blocks(batch: Batch) -> Iterator[Batch]:
+    """Cut a batch into parts of which observables can be computed without filling the memory."""
+    size = max(1, min(BLOCK, _CELLS // max(1, batch.x[:1].numel())))
+    for start in range(0, len(batch), size):
+        yield batch[start : start + size]
+
+
 def evenly(n: int, chosen: int) -> NDArray[np.int64]:
     """Return the numbers of at most `chosen` of `n` rows, evenly spaced."""
     return np.linspace(0, n - 1, min(chosen, n)).astype(np.int64)
@@ -240,7 +248,7 @@ def measure(
     if len(batch) == 0:
         raise InputError("there are no samples to validate: the sample is empty")
     with torch.no_grad():
-        parts = [system.observables(batch[i : i + BLOCK]) for i in range(0, len(batch), BLOCK)]
+        parts = [system.observables(part) for part in in_blocks(batch)]
     values = {
         name: torch.cat([part[name] for part in parts]).double().cpu().numpy() for name in parts[0]
     }

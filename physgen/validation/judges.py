@@ -8,6 +8,7 @@ test that follows uses signed weights, and is right for whatever score was learn
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,6 +19,18 @@ from torch import Tensor, nn
 from physgen.errors import InputError
 
 Array = NDArray[float64]
+
+
+WIDE = 1000
+"""Columns beyond which trees see each in `COARSE` bins, not `FINE`: they have no more to tell."""
+
+FINE, COARSE = 255, 63
+
+CELLS = 2**25
+"""Values that trees learn from at most: of rows with thousands of columns, fewer are learned."""
+
+_AT_ONCE = 1024
+"""Rows, or columns, that are converted at once, so that no second copy of all is made."""
 
 
 def boosted(
@@ -31,19 +44,65 @@ def boosted(
     """Return scores of all rows by trees that stop when `choose` no longer improves."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    values = np.where(np.isfinite(x), x, np.nan).astype(np.float32)
+    n_bins = COARSE if x.shape[1] > WIDE else FINE
+    generator = np.random.default_rng(seed)
+    most = max(1000, CELLS // x.shape[1])
+    train, choose = (
+        rows if len(rows) <= n else np.sort(generator.choice(rows, n, replace=False))
+        for rows, n in ((train, most), (choose, most // 2))
+    )
+    edges = _edges(x, train, n_bins)
     trees = HistGradientBoostingClassifier(
-        max_iter=200, learning_rate=0.1, early_stopping=True, n_iter_no_change=10, random_state=seed
+        max_iter=200,
+        learning_rate=0.1,
+        max_bins=n_bins,
+        early_stopping=True,
+        n_iter_no_change=10,
+        random_state=seed,
     )
     trees.fit(
-        values[train],
+        _binned(x[train], edges),
         y[train],
         sample_weight=np.abs(w[train]),
-        X_val=values[choose],
+        X_val=_binned(x[choose], edges),
         y_val=y[choose],
         sample_weight_val=np.abs(w[choose]),
     )
-    return np.asarray(trees.decision_function(values), dtype=float64)
+    scores = [
+        trees.decision_function(_binned(x[start : start + _AT_ONCE], edges))
+        for start in range(0, len(x), _AT_ONCE)
+    ]
+    return np.concatenate(scores).astype(float64)
+
+
+def _edges(x: Array, train: NDArray[np.int64], n_bins: int) -> list[Array]:
+    """Return edges of at most `n_bins` bins a column, at the quantiles of its training rows.
+
+    Bin i holds what is above edge i - 1 and not above edge i. scikit-learn would place them itself,
+    but with weights it sorts a column once for each of them.
+    """
+    shares = np.linspace(0, 1, n_bins + 1)[1:-1]
+    found = []
+    for start in range(0, x.shape[1], _AT_ONCE):
+        for column in x[train, start : start + _AT_ONCE].T:
+            values, counts = np.unique(column[np.isfinite(column)], return_counts=True)
+            if len(values) > n_bins:
+                # What many rows have (voxels without a hit) takes one bin, the others the rest.
+                upto = np.minimum(counts, counts.sum() / n_bins).cumsum()
+                values = values[np.unique(np.searchsorted(upto, shares * upto[-1]))]
+            else:
+                values = values[:-1]
+            found.append(values)
+    return found
+
+
+def _binned(x: Array, edges: list[Array]) -> NDArray[np.float16]:
+    """Return the bin of each value, NaN where it is not finite; half precision holds 255 bins."""
+    result = np.full(x.shape, np.nan, dtype=np.float16)
+    for number, (column, cuts) in enumerate(zip(x.T, edges, strict=True)):
+        known = np.isfinite(column)
+        result[known, number] = np.searchsorted(cuts, column[known], side="left")
+    return result
 
 
 def neural(
@@ -57,29 +116,35 @@ def neural(
     batch_size: int = 500,
 ) -> Array:
     """Return scores of all rows by the network of the epoch with the least loss on `choose`."""
-    inputs = torch.from_numpy(standardised(x, train))
+    scale = Scale.of(x, train)
+
+    def inputs(rows: Tensor) -> Tensor:
+        return torch.from_numpy(scale(x[rows.numpy()]))
+
     target = torch.from_numpy(y).float()
     weight = torch.from_numpy(np.abs(w)).float()
     generator = torch.Generator().manual_seed(seed)
-    network = _network(inputs.shape[1], generator)
+    network = _network(scale.width, generator)
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
     rows, held = torch.from_numpy(train), torch.from_numpy(choose)
     steps = epochs * -(-len(rows) // batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=2e-3, total_steps=steps)
-    best, best_scores = math.inf, torch.zeros(len(inputs))
+    best, best_scores = math.inf, torch.zeros(len(x))
+    parts = torch.split(torch.arange(len(x)), _AT_ONCE)
     for _ in range(epochs):
         order = rows[torch.randperm(len(rows), generator=generator)]
         for batch in torch.split(order, batch_size):
-            loss = _loss(network(inputs[batch])[:, 0], target[batch], weight[batch])
+            loss = _loss(network(inputs(batch))[:, 0], target[batch], weight[batch])
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
         with torch.no_grad():
-            current = float(_loss(network(inputs[held])[:, 0], target[held], weight[held]))
+            logit = torch.cat([network(inputs(part))[:, 0] for part in torch.split(held, _AT_ONCE)])
+            current = float(_loss(logit, target[held], weight[held]))
             if current < best:
                 best = current
-                best_scores = torch.cat([network(part)[:, 0] for part in torch.split(inputs, 8192)])
+                best_scores = torch.cat([network(inputs(part))[:, 0] for part in parts])
     if best == math.inf:
         raise InputError(
             "the judge's loss is not finite: check the event weights of both samples for NaN"
@@ -102,16 +167,52 @@ def _network(n_inputs: int, generator: torch.Generator, width: int = 256) -> nn.
     return nn.Sequential(*layers[:-1])
 
 
+@dataclass(frozen=True)
+class Scale:
+    """How columns are standardised: (F,) centre and deviation of the training rows.
+
+    Attributes:
+        holed: (F,), the columns with values that are not finite, which get an indicator.
+    """
+
+    centre: Array
+    deviation: Array
+    holed: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, x: Array, train: NDArray[np.int64]) -> Scale:
+        """Look at (N, F) features, `_AT_ONCE` columns at a time."""
+        n_columns = x.shape[1]
+        centre, deviation = np.empty(n_columns), np.empty(n_columns)
+        holed = np.zeros(n_columns, dtype=bool)
+        for start in range(0, n_columns, _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            holed[part] = ~np.isfinite(x[:, part]).all(0)
+            values = x[train, part].astype(float64)
+            finite = np.isfinite(values)
+            count = np.maximum(finite.sum(0), 1)
+            values[~finite] = 0.0
+            centre[part] = values.sum(0) / count
+            values = np.where(finite, values - centre[part], 0.0)
+            deviation[part] = np.sqrt(np.square(values, out=values).sum(0) / count)
+        varies = deviation > 1e-12 * np.abs(centre)
+        return cls(centre, np.where(varies, deviation, 1.0), holed)
+
+    @property
+    def width(self) -> int:
+        """How many columns are made."""
+        return len(self.centre) + int(self.holed.sum())
+
+    def __call__(self, x: Array) -> NDArray[np.float32]:
+        """Return (n, width) standardised features and indicators."""
+        finite = np.isfinite(x)
+        scaled = np.where(finite, (x - self.centre) / self.deviation, 0.0)
+        # Far outliers tell no more than outliers, and would upset the network's first layer.
+        scaled = np.clip(scaled, -10.0, 10.0)
+        holes = ~finite[:, self.holed]
+        return np.concatenate([scaled, holes], axis=1, dtype=np.float32)
+
+
 def standardised(x: Array, train: NDArray[np.int64]) -> NDArray[np.float32]:
     """Scale to the training rows; columns with values that are not finite get an indicator."""
-    finite = np.isfinite(x)
-    values = np.where(finite, x, 0.0)
-    count = np.maximum(finite[train].sum(0), 1)
-    centre = values[train].sum(0) / count
-    deviation = np.sqrt((np.where(finite[train], x[train] - centre, 0.0) ** 2).sum(0) / count)
-    varies = deviation > 1e-12 * np.abs(centre)
-    scaled = np.where(finite, (x - centre) / np.where(varies, deviation, 1.0), 0.0)
-    # Far outliers tell no more than outliers, and would upset the network's first layer.
-    scaled = np.clip(scaled, -10.0, 10.0)
-    holes = ~finite[:, ~finite.all(0)]
-    return np.concatenate([scaled, holes.astype(float64)], axis=1).astype(np.float32)
+    return Scale.of(x, train)(x)

@@ -104,7 +104,7 @@ class MaximumMeanDiscrepancy:
         selected = selected[evenly(len(selected.rows), self.n)]
         batch = comparison.samples[role][torch.from_numpy(selected.rows)]
         return _Shown(
-            comparison.features(batch, self.level),
+            comparison.features(batch, self.level).astype(float64),
             None if measured.weight is None else measured.weight[selected.rows],
             selected.unit,
             selected.alone,

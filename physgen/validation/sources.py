@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -80,8 +79,7 @@ def two_samples(
     keys = source.keys()
     sample = _read(source, first)
     if matched and keys is None and sample.weight is None and sample.condition is not None:
-        parts = Stream(source, floor, batch_size=4096).in_order()
-        pool = np.concatenate([part.condition.double().numpy() for part in parts])  # type: ignore[union-attr]
+        pool = _conditions(source)[floor]
         rows = floor[nearest_rows(pool, sample.condition.double().numpy(), seed=SEED)]
         order = np.argsort(rows)
         back = torch.from_numpy(np.argsort(order))
@@ -177,11 +175,11 @@ def _same_conditions(true: Source, made: Source) -> bool:
     """Return whether the rows of both files have the same conditions one by one."""
     if len(true) != len(made) or not (true.schema.condition and made.schema.condition):
         return False
-    pairs = zip_longest(*(Stream(s, batch_size=4096).in_order() for s in (true, made)))
-    return all(
-        a.condition is not None
-        and b.condition is not None
-        and a.condition.shape == b.condition.shape
-        and torch.allclose(a.condition.double(), b.condition.double(), rtol=1e-6, atol=0.0)
-        for a, b in pairs
-    )
+    ours, theirs = _conditions(true), _conditions(made)
+    return ours.shape == theirs.shape and np.allclose(ours, theirs, rtol=1e-6, atol=0.0)
+
+
+def _conditions(source: Source) -> NDArray[np.float64]:
+    """Return (N, C), those of all rows of a source that has conditions."""
+    found = [b.condition.double().numpy() for b in blocks(source) if b.condition is not None]
+    return np.concatenate([*found, np.empty((0, found[0].shape[1]))])

@@ -1,10 +1,14 @@
 import json
 import subprocess
 import sys
+import tracemalloc
 
 import torch
 
 from physgen.batch import Batch
+from physgen.io.source import ArraySource
+from physgen.io.split import split
+from physgen.io.stream import Stream
 from physgen.io.writer import hdf5_writer
 
 STREAM = """
@@ -39,3 +43,19 @@ def test_memory_is_that_of_the_buffer_whatever_the_size_of_the_file(tmp_path):
     # Buffer, a block, the chunk cache of HDF5, and code that is loaded when it is first used.
     assert 6 < first < 45
     assert later < 8
+
+
+def test_a_split_takes_little_more_memory_than_the_numbers_of_the_rows():
+    n = 2**23
+    tracemalloc.start()
+    parts = split(n)
+    size = tracemalloc.get_traced_memory()[1]
+    # A stream of some of them takes no more than the number of its blocks.
+    tracemalloc.reset_peak()
+    held = tracemalloc.get_traced_memory()[0]
+    Stream(ArraySource(Batch(torch.empty(1).expand(n, 1)), None), parts.train, batch_size=1)
+    stream = tracemalloc.get_traced_memory()[1] - held
+    tracemalloc.stop()
+    assert len(parts.train) + len(parts.validation) + len(parts.test) == n
+    assert size < 1.5 * 8 * n
+    assert stream < 0.1 * 8 * n
