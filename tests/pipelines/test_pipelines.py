@@ -27,7 +27,10 @@ def test_a_pipeline_runs_from_recipe_to_report(name, tmp_path):
     card = run.scorecard
     assert card.rows
     undefined = {row.name for row in card.rows if row.value is None}
-    assert undefined <= {"xi2"}  # of so few samples, M^2 may be below the lowest mode
+    # Of so few samples, M^2 may be below the lowest mode; a flow of four steps has no usable
+    # weights, and its Markov chain few independent rows: then that is said.
+    short = {"ESS", "acceptance", "ln Z", "Histograms"} if card.concerns else set()
+    assert undefined <= {"xi2"} | short
     assert "<html" in (run.path / "report.html").read_text()
     kept = json.loads((run.path / "surrogate" / "card.json").read_text())
     assert kept["verdict"] == card.verdict

@@ -61,7 +61,7 @@ METHODS = {
 }
 STEPS = {
     "pca": 0,
-    "shower-flow": 3,
+    "shower-flow": 20,
     "continuous-flow": 60,
     "dequantised-continuous-flow": 60,
     "normflows": 60,
