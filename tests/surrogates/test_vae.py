@@ -373,5 +373,5 @@ def test_what_does_not_fit_is_refused():
     grey = Batch(torch.rand(50, 3, 3, generator=generator()))
     with pytest.raises(RecipeError, match="the transform spreads or rounds them"):
         VAE(GREYS, Rescale(GREYS), likelihood="bernoulli")
-    with pytest.raises(DomainError, match="high = 1, and the data hold 1.5"):
+    with pytest.raises(DomainError, match=r"high = 1, and the data hold 1\.5"):
         VAE(GREYS, likelihood="bernoulli").initialise(Batch(grey.x * 0 + 1.5))
