@@ -95,7 +95,9 @@ def _of_chains(comparison: Comparison, role: Role, chain: Rows) -> tuple[Rows, R
     kept = (within == 0) & ~(cut & (row > 0) & (row % LENGTH == 0))
     number = np.repeat(np.arange(len(begins)), lengths)
     key = number * (len(order) + 1) + np.where(cut, row // LENGTH, 0)
-    units = len(np.unique(key[kept]))
+    rows, keys = order[kept], key[kept]
+    keys = _joined(comparison, role, rows, keys, chain[rows])
+    units = len(np.unique(keys))
     if units < FEWEST:
         raise TooFewIndependent(
             f"no score without independent samples: the Markov chains of the {role} sample "
@@ -103,4 +105,20 @@ def _of_chains(comparison: Comparison, role: Role, chain: Rows) -> tuple[Rows, R
             f"stretches of {2 * LENGTH} tau_int, and {FEWEST} are the fewest; run longer chains, "
             "or more of them"
         )
-    return order[kept], key[kept]
+    return rows, keys
+
+
+def _joined(comparison: Comparison, role: Role, rows: Rows, keys: Rows, chain: Rows) -> Rows:
+    """Return keys of which neighbours are one where the chain stood still in between.
+
+    A configuration that is improbable to be left outlasts tau_int, which is a mean over all.
+    """
+    batch = comparison.batch(role)
+    edges = np.flatnonzero(keys[1:] != keys[:-1]) + 1
+    if batch is None or not len(edges):
+        return keys
+    before, after = (batch.x[rows[edges + shift]].flatten(1) for shift in (-1, 0))
+    still = (before == after).all(1).cpu().numpy() & (chain[edges - 1] == chain[edges])
+    begins = np.zeros(len(keys), dtype=np.int64)
+    begins[edges] = ~still
+    return begins.cumsum()
