@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from physgen.errors import InputError, RecipeError
 from physgen.validation.comparison import BLOCK, Comparison, Floats, Role
-from physgen.validation.judges import boosted, neural
+from physgen.validation.judges import boosted, most_rows, neural
 from physgen.validation.means import pull
 from physgen.validation.scorecard import Curve, Row, Verdict, within
 from physgen.validation.uncertainty import Estimate
@@ -205,6 +205,8 @@ class ClassifierTest:
             choose = np.flatnonzero(part == (fold + 1) % n_parts)
             train = np.flatnonzero((part != fold) & (part != (fold + 1) % n_parts))
             n_train = len(train) // 2
+            if self.judge == "boosted":
+                n_train = min(n_train, most_rows(x.shape[1]) // 2)
             scores = self._scores(x, y, w, train, choose, seed + fold)
             certain = _calibrated(scores, y, w, choose, test)
             tested.append((scores[test], y[test], w[test], certain, keys[test]))

@@ -33,6 +33,11 @@ _AT_ONCE = 1024
 """Rows, or columns, that are converted at once, so that no second copy of all is made."""
 
 
+def most_rows(n_columns: int) -> int:
+    """Return how many rows of so many columns trees learn from at most."""
+    return max(1000, CELLS // n_columns)
+
+
 def boosted(
     x: Array,
     y: Array,
@@ -46,7 +51,7 @@ def boosted(
 
     n_bins = COARSE if x.shape[1] > WIDE else FINE
     generator = np.random.default_rng(seed)
-    most = max(1000, CELLS // x.shape[1])
+    most = most_rows(x.shape[1])
     train, choose = (
         rows if len(rows) <= n else np.sort(generator.choice(rows, n, replace=False))
         for rows, n in ((train, most), (choose, most // 2))

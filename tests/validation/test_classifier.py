@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
-from toy import Normal
+from toy import Normal, compare, draw
 
 from physgen.batch import Batch
 from physgen.errors import InputError, RecipeError
@@ -223,6 +223,15 @@ def test_trees_place_their_own_bins_whatever_the_weights(monkeypatch):
     scores = boosted(x, y, generator.uniform(0.5, 2, 16000), train, choose, 0)
     test = (part == 2) & hit
     assert auc(scores[test], y[test], np.ones(test.sum())).value > 0.7
+
+
+def test_the_row_says_how_many_rows_the_trees_learned_from(monkeypatch):
+    monkeypatch.setattr(judges, "most_rows", lambda n_columns: 1000)
+    monkeypatch.setattr("physgen.validation.classifier.most_rows", lambda n_columns: 1000)
+    comparison = compare(draw(1500, 3))
+    notes = [ClassifierTest(judge=j).rows(comparison)[0].note for j in ("boosted", "neural")]
+    assert notes[0].startswith("trained on 500 + 500 rows")
+    assert notes[1].startswith("trained on 900 + 900 rows")
 
 
 def test_trees_of_many_columns_learn_from_a_bounded_number_of_values(monkeypatch):
