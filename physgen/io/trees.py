@@ -115,6 +115,11 @@ class Tree:
                 f"{self.where}: branch {branch!r} cannot be decoded in entries {start} to "
                 f"{stop - 1}: damaged, or of a type that has no columns ({_short(error)})"
             ) from error
+        if len(array) != (asked := len(range(*slice(start, stop).indices(len(self))))):
+            raise FormatError(
+                f"{self.where}: branch {branch!r} has {len(array)} of the {asked} entries {start} "
+                f"to {stop - 1}: it is damaged; copy or make the file again"
+            )
         for member in members:
             if member not in ak.fields(array):
                 raise FormatError(
