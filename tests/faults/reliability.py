@@ -1,6 +1,6 @@
 """Writes `docs/reliability.md`: what is promised, how many cases were tried, how many failed.
 
-`python tests/faults/reliability.py [--seconds 20]` runs the tests of faults, and hands mutated
+`python tests/faults/reliability.py [--seconds 120]` runs the tests of faults, and hands mutated
 files to each reader for so long.
 """
 
@@ -108,7 +108,7 @@ def table(results):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20.0, help="for each kind of file")
+    parser.add_argument("--seconds", type=float, default=120.0, help="for each kind of file")
     seconds = parser.parse_args().seconds
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
