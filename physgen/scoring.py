@@ -18,7 +18,7 @@ from physgen.errors import InputError, RecipeError
 from physgen.held_out import held_out
 from physgen.io.inspect import inspect
 from physgen.io.joined import expand
-from physgen.io.source import Source
+from physgen.io.source import Source, blocks
 from physgen.isolation import global_generators
 from physgen.recipe import Recipe, read
 from physgen.registry import Component, build
@@ -187,11 +187,12 @@ def score_ensemble(
         options = {k.removeprefix("system."): v for k, v in overrides.items() if k != "data.axes"}
         given = {"path": file, "axes": overrides.get("data.axes")}
         ensemble: Ensemble = build("systems", Component(kind="ensemble", **options), given)
-        return analyse(ensemble, ensemble.read(), provenance={"file": str(file)})
+        return analyse(
+            ensemble, ensemble.parts(), len(ensemble.source), provenance={"file": str(file)}
+        )
     system = system_of(read(name, overrides))
     source = _open(system, file)
-    batch = source.read(0, len(source))
-    return analyse(system, batch, provenance={"file": str(file)})
+    return analyse(system, blocks(source), len(source), provenance={"file": str(file)})
 
 
 def _recipe_for(path: Path) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -16,6 +17,7 @@ import h5py
 from physgen.errors import FormatError, InputError
 from physgen.io.arrays import stated
 from physgen.io.calochallenge import CaloChallengeSource
+from physgen.io.guard import library
 from physgen.io.hdf5 import (
     MOST_DATASETS,
     Values,
@@ -60,9 +62,13 @@ def _look_at_dataset(path: Path, file: h5py.File, name: str, found: dict[str, An
         node = dataset(file, name)
         entry, problem = describe_array(where, Values(node))
     except FormatError as error:
-        fault = _table(where, file[name]) or str(error)
+        fault, beside = str(error), False
+        # A damaged type is found again by whoever asks for it.
+        with suppress(FormatError), library(where):
+            fault = _table(where, file[name]) or fault
+            beside = _is_beside(file[name])
         found["contents"][name] = {"not read": fault.removeprefix(f"{where} ")}
-        if not _is_beside(file[name]):
+        if not beside:
             found["problem"] = found["problem"] or fault
         return fault
     found["contents"][name] = entry | _storage(node)

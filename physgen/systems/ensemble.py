@@ -8,7 +8,7 @@ configuration is no lattice but a series of measurements, of which the mean is a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from physgen.batch import Batch, Schema
 from physgen.errors import FormatError, suggest
 from physgen.io.arrays import AXES_REMEDY, ArraysSource, Axes, names_in, open_array
 from physgen.io.joined import expand, joined
-from physgen.io.source import Source
+from physgen.io.source import Source, blocks
 from physgen.io.spins import SpinSource, signed
 from physgen.systems.base import Derived
 from physgen.systems.scalar import magnetic, moments
@@ -118,15 +118,18 @@ class Ensemble:
     def _is_series(self) -> bool:
         return math.prod(self.schema.shape) == 1
 
-    def read(self) -> Batch:
-        """Return all configurations, with `chain`."""
-        batch = self.source.read(0, len(self.source))
-        batch = batch.replace(x=batch.x.reshape(-1, *self.schema.shape))
-        if batch.chain is None:
-            lengths = torch.tensor([len(source) for source in self._sources])
-            chain = torch.arange(len(lengths)).repeat_interleave(lengths)
-            return batch.replace(chain=chain)
-        return batch
+    def parts(self) -> Iterator[Batch]:
+        """Yield all configurations in their order, with `chain`, as many at once as fit."""
+        ends = np.cumsum([len(source) for source in self._sources])
+        at = 0
+        for batch in blocks(self.source):
+            whole = batch.replace(x=batch.x.reshape(-1, *self.schema.shape))
+            if whole.chain is None:
+                rows = np.arange(at, at + len(whole))
+                file = np.searchsorted(ends, rows, side="right")
+                whole = whole.replace(chain=torch.from_numpy(file))
+            yield whole
+            at += len(whole)
 
 
 def _holds_spins(source: ArraysSource, field: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -70,6 +70,8 @@ class Comparison:
         groups: (N,) group keys of the rows of a sample (candidates of one collision share one), by
             role; a sample that is not there has rows that stand alone. No two samples share a key.
         paired: the samples whose row i was drawn at the condition of row i of the truth.
+        series: observables of a Markov chain that is too long to be held; `generated` is then its
+            beginning, to be drawn.
         seed: of all resampling and of the judges.
     """
 
@@ -83,6 +85,7 @@ class Comparison:
     held_out: Mapping[str, HeldOut] = field(default_factory=dict)
     groups: Mapping[Role, NDArray[np.int64]] = field(default_factory=dict)
     paired: frozenset[Role] = frozenset()
+    series: Measured | None = None
     seed: int = 0
 
     def batch(self, role: Role) -> Batch | None:
@@ -103,6 +106,8 @@ class Comparison:
     @cached_property
     def measured(self) -> dict[Role, Measured]:
         """Observables of every sample that is there; computed once for all metrics."""
+        if self.series is not None:
+            return {"generated": self.series}
         return {
             role: measure(
                 self.system,
@@ -245,17 +250,36 @@ def measure(
     Raises:
         InputError: if the batch is empty.
     """
-    if len(batch) == 0:
-        raise InputError("there are no samples to validate: the sample is empty")
-    with torch.no_grad():
-        parts = [system.observables(part) for part in in_blocks(batch)]
-    values = {
-        name: torch.cat([part[name] for part in parts]).double().cpu().numpy() for name in parts[0]
-    }
-    weight = None if batch.weight is None else batch.weight.double().cpu().numpy()
+    found = measure_parts(system, [batch], len(batch))
+    weight = found.weight
     if importance and batch.log_weight is not None and batch.chain is None:
         log_weight = batch.log_weight.double().cpu().numpy()
         ratio = np.exp(log_weight - log_weight.max())
         weight = ratio if weight is None else weight * ratio
-    chain = None if batch.chain is None else batch.chain.cpu().numpy()
-    return Measured(values, weight, chain, group)
+    return Measured(found.values, weight, found.chain, group)
+
+
+def measure_parts(system: System, parts: Iterable[Batch], n: int) -> Measured:
+    """Compute the observables of `n` samples that come in parts, of which one is held.
+
+    Raises:
+        InputError: if there are none.
+    """
+    if n == 0:
+        raise InputError("there are no samples to validate: the sample is empty")
+    # Filled where they stay: small results between large temporary arrays would pin the heap.
+    values: dict[str, NDArray[float64]] = {}
+    beside: dict[str, NDArray[Any]] = {}
+    start = 0
+    for part in (piece for batch in parts for piece in in_blocks(batch)):
+        with torch.no_grad():
+            found = system.observables(part)
+        rows = slice(start, start := start + len(part))
+        for name, value in found.items():
+            if name not in values:
+                values[name] = np.empty((n, *value.shape[1:]))
+            values[name][rows] = value.double().cpu().numpy()
+        for name, dtype in (("weight", np.float64), ("chain", np.int64)):
+            if (given := getattr(part, name)) is not None:
+                beside.setdefault(name, np.empty(n, dtype))[rows] = given.cpu().numpy()
+    return Measured(values, beside.get("weight"), beside.get("chain"))

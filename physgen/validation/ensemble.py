@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from physgen.batch import Batch
 from physgen.errors import InputError
 from physgen.systems.base import System
-from physgen.validation.comparison import Comparison
+from physgen.validation.comparison import Comparison, measure_parts
 from physgen.validation.means import Means, estimate
 from physgen.validation.mixing import disagrees
 from physgen.validation.scorecard import Curve, Row, Scorecard, judge_family
@@ -18,8 +19,16 @@ from physgen.validation.scorecard import Curve, Row, Scorecard, judge_family
 _POINTS = 200
 
 
+KEPT = 2**24
+"""Numbers of a chain that are kept to be drawn; of the rest there are the observables."""
+
+
 def analyse(
-    system: System, batch: Batch, *, provenance: Mapping[str, Any] | None = None
+    system: System,
+    parts: Iterable[Batch],
+    n: int,
+    *,
+    provenance: Mapping[str, Any] | None = None,
 ) -> tuple[Comparison, Scorecard]:
     """Return what was measured; means with Gamma-method errors, and tau_int of each of them.
 
@@ -27,22 +36,40 @@ def analyse(
     configurations is. Where values are known, the chain is tested against them (it claims to be
     exact), all together by Holm's correction.
 
+    Args:
+        system: measures the samples.
+        parts: the samples in their order; no more than one part is held, and `KEPT`.
+        n: how many samples they are in all.
+        provenance: where they come from.
+
     Raises:
         InputError: there are fewer than two samples, of which no error can be known.
     """
-    if len(batch) < 2:
-        raise InputError(
-            f"samples in the chain: {len(batch)}; a mean with an error needs two or more"
-        )
-    chain = torch.zeros(len(batch), dtype=torch.long) if batch.chain is None else batch.chain
-    batch = batch.replace(chain=chain)
-    comparison = Comparison(system=system, generated=batch, corrected=True)
+    if n < 2:
+        raise InputError(f"samples in the chain: {n}; a mean with an error needs two or more")
+    kept: list[Batch] = []
+    measured = measure_parts(system, _labelled(parts, kept), n)
+    beginning = Batch.concatenate(kept)
+    comparison = Comparison(system=system, generated=beginning, series=measured, corrected=True)
     means = judge_family(Means().rows(comparison))
-    known = comparison.measured["generated"].scalars.keys() | system.derived.keys()
+    known = measured.scalars.keys() | system.derived.keys()
     times = [_time(comparison, row) for row in means if row.value is not None and row.name in known]
-    about = {"samples": len(batch), "chains": len(set(chain.tolist()))}
+    about = {"samples": n, "chains": len(np.unique(np.asarray(measured.chain)))}
     card = Scorecard(rows=(*means, *times), provenance={**(provenance or {}), **about})
     return comparison, card
+
+
+def _labelled(parts: Iterable[Batch], kept: list[Batch]) -> Iterator[Batch]:
+    """Yield the parts, in one chain if they have no labels; `kept` gets the first samples."""
+    room = KEPT
+    for part in parts:
+        if part.chain is None:
+            part = part.replace(chain=torch.zeros(len(part), dtype=torch.long))
+        rows = max(room // max(1, part.x[:1].numel()), 0 if kept else 1)
+        if rows > 0:
+            kept.append(part[:rows])
+            room -= part.x.numel()
+        yield part
 
 
 def _time(comparison: Comparison, row: Row) -> Row:

@@ -197,7 +197,7 @@ TARGETS = {
     "hdf5": (hdf5, ".h5", (lambda p: read(HDF5Source(p)), inspect, columns, facts)),
     "spins": (spins, ".h5", (lambda p: read(SpinSource(p)), inspect)),
     "showers": (showers, ".hdf5", (lambda p: read(CaloChallengeSource(p)), inspect)),
-    "ensemble": (spins, ".h5", (lambda p: Ensemble(path=str(p)).read(),)),
+    "ensemble": (spins, ".h5", (lambda p: list(Ensemble(path=str(p)).parts()),)),
     "npz": (npz, ".npz", (lambda p: read(NpzSource(p)), inspect, columns, facts)),
     "idx": (pixels, "", (read_idx, lambda p: read_images({"path": p}), inspect)),
     "idx.gz": (packed_pixels, ".gz", (read_idx, inspect)),

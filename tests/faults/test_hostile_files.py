@@ -36,7 +36,7 @@ READERS = {
     "idx": read_idx,
     "root": lambda path: RootSource(path, "events", ["x"]),
     "images": lambda path: read_images({"path": path}),
-    "ensemble": lambda path: Ensemble(path=str(path)).read(),
+    "ensemble": lambda path: list(Ensemble(path=str(path)).parts()),
     "inspect": inspect,
 }
 

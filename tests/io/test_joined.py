@@ -7,6 +7,7 @@ import pytest
 import torch
 import uproot
 
+from physgen.batch import Batch
 from physgen.errors import FormatError
 from physgen.io.joined import expand, joined
 from physgen.io.source import blocks
@@ -92,7 +93,7 @@ def test_chains_of_different_files_are_different(tmp_path):
     series = [tmp_path / f"{k}.npz" for k in range(2)]
     for path in series:
         np.savez(path, x=np.arange(4.0))
-    read = Ensemble(path=str(tmp_path / "*.npz")).read()
+    read = Batch.concatenate(list(Ensemble(path=str(tmp_path / "*.npz")).parts()))
     assert read.chain.tolist() == [0] * 4 + [1] * 4
     assert joined([Ensemble(path=str(series[0])).source]).name == str(series[0])
 

@@ -59,3 +59,31 @@ def test_a_split_takes_little_more_memory_than_the_numbers_of_the_rows():
     assert len(parts.train) + len(parts.validation) + len(parts.test) == n
     assert size < 1.5 * 8 * n
     assert stream < 0.1 * 8 * n
+
+
+CHAIN = """
+import resource, sys
+from physgen import pipeline
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+pipeline.validate_files(sys.argv[1])
+before = peak()
+pipeline.validate_files(sys.argv[2])
+print(peak() - before)
+"""
+
+
+def test_a_chain_is_validated_in_parts(tmp_path):
+    # 80 MiB and 240 MiB; what is kept of either to be looked at is 64 MiB.
+    for name, n in (("short", 10), ("long", 30)):
+        with hdf5_writer(tmp_path / f"{name}.h5") as append:
+            for part in range(n):
+                generator = torch.Generator().manual_seed(part)
+                append(Batch(torch.randn(512, 64, 64, generator=generator)))
+    files = [str(tmp_path / "short.h5"), str(tmp_path / "long.h5")]
+    code = [sys.executable, "-c", CHAIN, *files]
+    result = subprocess.run(code, capture_output=True, text=True, check=True)
+    # The longer one would take 160 MiB more if it were held.
+    assert float(result.stdout.split()[-1]) < 80

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from physgen.batch import Batch
 from physgen.errors import FormatError
 from physgen.systems.ensemble import Ensemble
 from physgen.systems.ising import Ising
@@ -17,6 +18,10 @@ def h5(path, attributes=(), **datasets):
             file[name] = value
         file.attrs.update(attributes)
     return path
+
+
+def all_of(ensemble):
+    return Batch.concatenate(list(ensemble.parts()))
 
 
 @pytest.fixture
@@ -85,20 +90,20 @@ def test_ensembles_of_spins_are_read_as_spins(tmp_path, spins):
         "x": spins.astype("u1"),
         "phi": spins,
     }.items():
-        read = Ensemble(path=str(h5(tmp_path / f"{name}.h5", **{name: stored}))).read()
+        read = all_of(Ensemble(path=str(h5(tmp_path / f"{name}.h5", **{name: stored}))))
         assert torch.equal(read.x.to(torch.int8), wanted), name
     whole = h5(tmp_path / "fields.h5", phi=np.where(spins > 0, 1.0, 0.0))
-    assert Ensemble(path=str(whole)).read().x.min() == 0
+    assert all_of(Ensemble(path=str(whole))).x.min() == 0
 
 
 def test_ensembles_of_several_chains_are_asked_about(tmp_path, fields):
     path = str(h5(tmp_path / "a.h5", phi=fields.reshape(5, 10, 4, 4)))
     with pytest.raises(FormatError, match=r"5 lattices of 10x4x4, several chains of 4x4, or trans"):
-        Ensemble(path=path).read()
-    read = Ensemble(path=path, axes=("chain", "time")).read()
+        all_of(Ensemble(path=path))
+    read = all_of(Ensemble(path=path, axes=("chain", "time")))
     assert torch.equal(read.x, torch.from_numpy(fields))
     assert read.chain.bincount().tolist() == [10] * 5
-    whole = Ensemble(path=path, shape=(10, 4, 4)).read()
+    whole = all_of(Ensemble(path=path, shape=(10, 4, 4)))
     assert whole.x.shape == (5, 10, 4, 4)
     assert whole.chain.unique().tolist() == [0]
 
@@ -106,10 +111,10 @@ def test_ensembles_of_several_chains_are_asked_about(tmp_path, fields):
 def test_spins_of_several_chains_are_asked_about(tmp_path, spins):
     path = str(h5(tmp_path / "a.h5", spins=spins.reshape(5, 10, 4, 4)))
     with pytest.raises(FormatError, match="5 lattices of 10x4x4, several chains of 4x4, or trans"):
-        Ensemble(path=path).read()
-    assert Ensemble(path=path, axes=("chain", "time")).read().chain.bincount().tolist() == [10] * 5
+        all_of(Ensemble(path=path))
+    assert all_of(Ensemble(path=path, axes=("chain", "time"))).chain.bincount().tolist() == [10] * 5
     flat = h5(tmp_path / "b.h5", {"shape": (2, 8)}, samples=spins.reshape(50, 16))
-    assert Ensemble(path=str(flat)).read().x.shape == (50, 2, 8)
+    assert all_of(Ensemble(path=str(flat))).x.shape == (50, 2, 8)
 
 
 def test_series_of_several_chains_are_asked_about(tmp_path):
@@ -118,15 +123,15 @@ def test_series_of_several_chains_are_asked_about(tmp_path):
     with pytest.raises(
         FormatError, match=r"\(4, 100\): 4 lattices of 100, several chains of one n"
     ):
-        Ensemble(path=path).read()
+        all_of(Ensemble(path=path))
     ensemble = Ensemble(path=path, axes=("chain", "time"))
-    batch = ensemble.read()
+    batch = all_of(ensemble)
     assert torch.equal(ensemble.observables(batch)["value"], torch.from_numpy(series).flatten())
     assert batch.chain.bincount().tolist() == [100] * 4
 
 
 def test_flat_rows_are_lattices_of_the_shape_that_is_said(tmp_path, fields):
     path = str(h5(tmp_path / "a.h5", phi=fields.reshape(50, 16)))
-    assert Ensemble(path=path, shape=(4, 4)).read().x.shape == (50, 4, 4)
+    assert all_of(Ensemble(path=path, shape=(4, 4))).x.shape == (50, 4, 4)
     with pytest.raises(FormatError, match=r"rows of shape \(16,\), which are no lattices of 5x5"):
-        Ensemble(path=path, shape=(5, 5)).read()
+        all_of(Ensemble(path=path, shape=(5, 5)))

@@ -247,13 +247,15 @@ def test_a_chain_by_itself():
     noise = generator.standard_normal((n, 2)) * math.sqrt(1 - a * a)
     for i in range(1, n):
         x[i] = a * x[i - 1] + noise[i]
-    comparison, card = analyse(Normal(), Batch(x=torch.from_numpy(x)), provenance={"file": "x"})
+    comparison, card = analyse(
+        Normal(), [Batch(x=torch.from_numpy(x))], n, provenance={"file": "x"}
+    )
     assert card["tau_int a"].value == pytest.approx(4.5, rel=0.2)
     assert card["a"].verdict == "pass"
     assert card["b"].verdict == "info"
     assert card.provenance["chains"] == 1
     assert comparison.generated.chain is not None
-    _, biased = analyse(Normal(), Batch(x=torch.from_numpy(x + 1)))
+    _, biased = analyse(Normal(), [Batch(x=torch.from_numpy(x + 1))], n)
     assert biased.verdict == "fail"
 
 
@@ -267,7 +269,7 @@ def frozen(n_chains, length, seed=3):
 
 def test_chains_that_do_not_mix_pass_nothing_and_say_so():
     """The mean of `a` happens to be right, 0 within its error, in chains that never left a well."""
-    _, card = analyse(Normal(), frozen(64, 200))
+    _, card = analyse(Normal(), [frozen(64, 200)], 64 * 200)
     assert abs(card["a"].pull) < 1
     assert card["a"].verdict == "info"
     assert card["mixing"].verdict == "fail"
@@ -303,7 +305,7 @@ def test_a_truth_that_does_not_mix_backs_nothing():
 
 def test_a_chain_too_short_is_not_judged():
     x = torch.arange(40.0).reshape(20, 2).double()
-    _, card = analyse(Normal(), Batch(x=x))
+    _, card = analyse(Normal(), [Batch(x=x)], len(x))
     assert card["a"].verdict == "info"
     assert "too short to show that they mix" in card["mixing"].concern
 
