@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from physgen.validation.comparison import Comparison
 from physgen.validation.halving import apart, halved
+from physgen.validation.permutation import sequential
 from physgen.validation.scorecard import Row, beside, within
 
 Array = NDArray[float64]
@@ -31,6 +32,9 @@ Rows = NDArray[np.int64]
 
 CHUNK = 1024
 """Rows whose distances to all others are held at once."""
+
+AT_ONCE = 500
+"""Permutations drawn at once."""
 
 _EQUAL = 1e-9
 """Squared distances closer than this to the smallest, relative to the squared norms, are equal."""
@@ -42,12 +46,10 @@ class NearestNeighbour:
 
     Attributes:
         n: at most so many rows of each sample; the cost grows as n^2.
-        permutations: for the p-value and the error.
         tolerance: limit on |accuracy - 1/2| + 2 sigma.
     """
 
     n: int = 5000
-    permutations: int = 1000
     tolerance: float | None = None
 
     def rows(self, comparison: Comparison) -> list[Row]:
@@ -58,7 +60,6 @@ class NearestNeighbour:
             role: two_sample(
                 truth,
                 values,
-                self.permutations,
                 comparison.seed,
                 units=(embedded.unit["truth"], embedded.unit[role]),
                 exchangeable=embedded.exchangeable,
@@ -107,7 +108,6 @@ class TwoSample:
 def two_sample(
     a: Array,
     b: Array,
-    n_permutations: int,
     seed: int,
     *,
     units: tuple[Rows, Rows] | None = None,
@@ -118,7 +118,6 @@ def two_sample(
 
     Args:
         a, b: features.
-        n_permutations: of the labels.
         seed: of permutations, of divisions, and of the choice between equally near rows.
         units: (N,) and (M,); rows that share a number are no neighbours. `None` is no two rows.
         exchangeable: whether labels of rows, or of the rows of a pair, may be permuted.
@@ -144,17 +143,23 @@ def two_sample(
         samples = np.split(np.arange(len(points)), [len(a)])
         error = halved(statistic, samples, units, seed=seed, pairs=5).error[0]
         return TwoSample(accuracy, first, second, float(error), None)
-    if paired:
-        swapped = generator.integers(0, 2, (n_permutations, len(a)), dtype=bool)
-        orders = np.tile(swapped, 2) ^ labels
-    else:
-        orders = generator.permuted(np.tile(labels, (n_permutations, 1)), axis=1)
-    null = (orders[:, nearest] == orders).mean(1)
-    reached = np.abs(null - null.mean()) >= abs(accuracy - null.mean()) * (1 - 1e-12)
+    n, m = len(a), len(b)
+    # What is expected of permuted labels, of one row and of the other row that is its neighbour.
+    centre = 0.5 if paired else (n * (n - 1) + m * (m - 1)) / ((n + m) * (n + m - 1))
+
+    def permuted(index: int) -> Array:
+        draws = np.random.default_rng([seed, index])
+        if paired:
+            orders = np.tile(draws.integers(0, 2, (AT_ONCE, n), dtype=bool), 2) ^ labels
+        else:
+            orders = draws.permuted(np.tile(labels, (AT_ONCE, 1)), axis=1)
+        return np.asarray((orders[:, nearest] == orders).mean(1)[:, None] - centre)
+
+    off = np.array([abs(accuracy - centre)])
+    p_value = float(sequential(off, lambda index: np.abs(permuted(index)))[0])
     # The spread of the null, less where nearly all neighbours are of one kind.
     shrink = 2 * math.sqrt(accuracy * (1 - accuracy))
-    p_value = (int(reached.sum()) + 1) / (n_permutations + 1)
-    return TwoSample(accuracy, first, second, float(null.std()) * shrink, p_value)
+    return TwoSample(accuracy, first, second, float(permuted(0).std()) * shrink, p_value)
 
 
 def neighbours(
