@@ -116,7 +116,7 @@ class ClassifierTest:
             floor_error=None if floor is None else floor.auc.error,
             baseline=None if baseline is None else baseline.auc.value,
             tolerance=self.maximum,
-            p_value=self._p_value(comparison, ours.auc),
+            p_value=self._p_value(comparison, ours),
             verdict=self._verdict(ours),
             note=note,
             curves={f"ROC {role}": result.roc for role, result in found.items()},
@@ -142,11 +142,11 @@ class ClassifierTest:
         # An AUC far below one half tells the samples apart just as well.
         return within(abs(found.auc.value - 0.5), found.auc.error, self.maximum - 0.5)
 
-    def _p_value(self, comparison: Comparison, found: Estimate) -> float | None:
+    def _p_value(self, comparison: Comparison, found: Judgement) -> float | None:
         """Return that of AUC = 1/2; not where rows are tested by judges that others trained."""
         if self.folds > 1 or any(m.chain is not None for m in comparison.measured.values()):
             return None
-        return pull(found.value - 0.5, found.error)[1]
+        return pull(found.auc.value - 0.5, found.chance)[1]
 
     def test(
         self,
@@ -213,6 +213,7 @@ class ClassifierTest:
         scores, y, w, calibrated, keys = (np.concatenate(c) for c in zip(*tested, strict=True))
         return Judgement(
             auc=auc(scores, y, w, keys),
+            chance=chance(scores, y, w, keys),
             jsd=jensen_shannon(calibrated, y, w, keys),
             roc=roc(scores, y, w),
             n_train=n_train,
@@ -288,6 +289,7 @@ class Judgement:
 
     Attributes:
         auc, jsd: with errors; the JSD in bits.
+        chance: the standard deviation of the AUC of samples that agree.
         roc: (false positive rate, true positive rate).
         n_train, n_test: rows of each class that trained, and that were tested; the mean of both
             classes, where groups make them differ.
@@ -295,6 +297,7 @@ class Judgement:
     """
 
     auc: Estimate
+    chance: float
     jsd: Estimate
     roc: Curve
     n_train: int
@@ -316,6 +319,21 @@ def auc(scores: Array, labels: Array, weights: Array, unit: Rows | None = None) 
     terms[positive] = w * (above - value) / w.sum()
     terms[negative] = v * (below - value) / v.sum()
     return Estimate(value, _error(terms, unit))
+
+
+def chance(scores: Array, labels: Array, weights: Array, unit: Rows | None = None) -> float:
+    """Return the standard deviation of the AUC under the hypothesis of one distribution.
+
+    Unlike `auc`'s error it does not vanish where few scores happen to be apart; without weights and
+    ties it is that of Mann & Whitney, ((n + m + 1) / 12 n m)^1/2, but for terms of order 1/n.
+    """
+    terms = np.empty(len(scores))
+    classes = labels == 1, labels == 0
+    rank = sum(_share_below(scores, scores[of], weights[of]) for of in classes) / 2 - 0.5
+    for of, sign in zip(classes, (1, -1), strict=True):
+        terms[of] = sign * (weights * rank)[of] / weights[of].sum()
+    n = len(scores) if unit is None else len(np.unique(unit))
+    return _error(terms, unit) * math.sqrt((n + 1) / n)
 
 
 def _error(terms: Array, unit: Rows | None) -> float:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,8 @@ class Means:
     def rows(self, comparison: Comparison) -> list[Row]:
         """Return one row an observable or derived quantity, and one of chains that do not mix.
 
+        Where observables are not defined in all samples, another says how often they are.
+
         Raises:
             RecipeError: a tolerance is stated for something that is not measured.
         """
@@ -68,6 +70,7 @@ class Means:
         ]
         if "truth" in comparison.measured:
             rows += [_profile(comparison, name, tolerance.get(name)) for name in profiles]
+            rows += _shares_defined(comparison)
         return [*rows, *mixing(comparison, estimates)]
 
 
@@ -225,6 +228,53 @@ def _note(measured: Measured, name: str, ours: Estimate) -> str:
         if missing:
             parts.append(f"not defined in {missing} of {len(measured.values[name])} samples")
     return "; ".join(parts)
+
+
+def _shares_defined(comparison: Comparison) -> list[Row]:
+    """Return how often observables are defined, where some are not: means are of the others.
+
+    Observables that are defined in the same samples share a row.
+    """
+    found: dict[bytes, list[str]] = {}
+    shares: dict[str, dict[Role, NDArray[float64]]] = {}
+    for name in comparison.measured["truth"].values:
+        there = {r: ~np.isnan(m.values[name]) for r, m in comparison.measured.items()}
+        if there["generated"].all() and there["truth"].all():
+            continue
+        shares[name] = {role: flag.reshape(len(flag), -1).mean(1) for role, flag in there.items()}
+        pattern = b"".join(share.tobytes() for share in shares[name].values())
+        found.setdefault(pattern, []).append(name)
+    return [_share_defined(comparison, names, shares[names[0]]) for names in found.values()]
+
+
+def _share_defined(
+    comparison: Comparison, names: list[str], shares: Mapping[Role, NDArray[float64]]
+) -> Row:
+    name = f"{names[0]} is defined"
+    estimates = {
+        role: estimate(comparison, replace(measured, values={name: shares[role]}), name)
+        for role, measured in comparison.measured.items()
+    }
+    ours, truth = estimates["generated"], estimates["truth"]
+    sigma = math.hypot(ours.error, truth.error)
+    if "generated" in comparison.paired:
+        columns = shares["generated"][:, None], shares["truth"][:, None]
+        sigma = paired_error(*columns, comparison.measured["truth"])
+    off, p_value = pull(ours.value - truth.value, sigma)
+    floor = estimates.get("floor")
+    return Row(
+        name=name,
+        metric="means",
+        value=ours.value,
+        error=ours.error,
+        exact=truth.value,
+        exact_error=truth.error,
+        exact_source="truth",
+        floor=None if floor is None else abs(floor.value - truth.value),
+        pull=off,
+        p_value=p_value if ours.converged and truth.converged else None,
+        note="share of the samples" + (f"; as {', '.join(names[1:])}" if names[1:] else ""),
+    )
 
 
 def _profile(comparison: Comparison, name: str, tolerance: float | None) -> Row:

@@ -16,12 +16,14 @@ from physgen.validation import judges
 from physgen.validation.classifier import (
     ClassifierTest,
     auc,
+    chance,
     jensen_shannon,
     partition,
     roc,
 )
 from physgen.validation.comparison import Comparison
 from physgen.validation.judges import boosted, neural, standardised
+from physgen.validation.means import pull
 
 
 def pair_sum(scores, labels, weights):
@@ -29,6 +31,24 @@ def pair_sum(scores, labels, weights):
     b, v = scores[labels == 0], weights[labels == 0]
     wins = (a[:, None] > b[None, :]) + 0.5 * (a[:, None] == b[None, :])
     return (w[:, None] * v[None, :] * wins).sum() / (w.sum() * v.sum())
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_few_tested_rows_raise_no_false_alarms(weighted):
+    """Ten rows of each class that happen to be apart have no error, but that is no certainty."""
+    generator, labels = np.random.default_rng(5), np.repeat([1.0, 0.0], 10)
+    found = []
+    for _ in range(3000):
+        scores = generator.normal(size=20)
+        weights = np.exp(0.5 * scores) if weighted else np.ones(20)
+        off = auc(scores, labels, weights).value - 0.5
+        found.append(pull(off, chance(scores, labels, weights))[1])
+    for level in (0.05, 0.0027):
+        expected = 3000 * level
+        assert np.sum(np.array(found) < level) < expected + 4 * math.sqrt(expected)
+    # Where all are apart, the standard deviation is that of Mann & Whitney.
+    apart = chance(np.arange(20.0), labels, np.ones(20))
+    assert apart == pytest.approx(math.sqrt(21 / 1200), rel=2e-2)
 
 
 def test_auc_is_the_weighted_pair_sum():

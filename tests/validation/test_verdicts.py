@@ -183,3 +183,26 @@ def test_copies_that_are_natural_are_none():
     for seed in range(30):
         samples = (spins(3 * seed + role) for role in range(3))
         assert judge(Comparison(Normal(known=False), *samples), []).concerns == []
+
+
+def test_samples_that_are_not_defined_fail():
+    """Half of the generated samples lack a number that all true ones have."""
+    x = draw(2000, 3).x
+    x[::2, 0] = torch.nan
+    sample = Comparison(Normal(known=False), Batch(x), draw(2000, 1), draw(2000, 2))
+    card = judge(sample, [Means()], tested=True)
+    row = card["a is defined"]
+    assert (row.value, row.exact, row.verdict) == (0.5, 1.0, "fail")
+    assert "a^2" in row.note
+    assert card["a"].verdict == card["b"].verdict == "pass"
+
+
+def test_as_many_undefined_samples_pass():
+    samples = []
+    for seed in (1, 2, 3):
+        x = draw(2000, seed).x
+        x[np.random.default_rng(seed).random(2000) < 0.1, 0] = torch.nan
+        samples.append(Batch(x))
+    card = judge(Comparison(Normal(known=False), *samples), [Means()], tested=True)
+    assert abs(card["a is defined"].pull) < 4
+    assert card.verdict == "pass"
