@@ -9,7 +9,7 @@ it; then the second sample of truth has the conditions of the first, as nearly a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -93,6 +93,8 @@ def two_samples(
 def side_by_side(system: System, true: Source, made: Source, limit: int) -> tuple[Batch, Samples]:
     """Return the generated sample of one file, and the two samples of truth of another.
 
+    Paired samples without weights count as often as the true ones at the same conditions.
+
     Args:
         system: whose observables tell whether the rows of a file follow one another.
         true: the truth, of which each sample gets a half; rows of one group share one.
@@ -118,13 +120,18 @@ def side_by_side(system: System, true: Source, made: Source, limit: int) -> tupl
         samples = two_samples(true, parts.train, parts.validation, limit, matched=paired)
     n = len(samples.truth)
     if paired:
-        pairs = Samples(**{**vars(samples), "paired": samples.paired | {"generated"}})
-        return _read(made, samples.rows), pairs
+        pairs = replace(samples, paired=samples.paired | {"generated"})
+        return _read(made, samples.rows).replace(weight=samples.truth.weight), pairs
     labels = chain_labels(system, made)
     if labels is not None:
         rows = evenly(len(made), n)
         return _labelled(_read(made, rows), labels[rows]), samples
-    return Stream(made, batch_size=1).sample(n), samples
+    keys = made.keys()
+    if keys is None:
+        return Stream(made, batch_size=1).sample(n), samples
+    rows = np.sort(np.random.default_rng(SEED).choice(len(made), n, replace=False))
+    groups: dict[Role, Rows] = {**samples.groups, "generated": keys[rows]}
+    return _read(made, rows), replace(samples, groups=groups)
 
 
 def chain_labels(system: System, source: Source) -> Rows | None:
@@ -172,11 +179,19 @@ def _read(source: Source, rows: Rows) -> Batch:
 
 
 def _same_conditions(true: Source, made: Source) -> bool:
-    """Return whether the rows of both files have the same conditions one by one."""
+    """Return whether the rows of both files have the same conditions, and weights, one by one."""
     if len(true) != len(made) or not (true.schema.condition and made.schema.condition):
         return False
-    ours, theirs = _conditions(true), _conditions(made)
-    return ours.shape == theirs.shape and np.allclose(ours, theirs, rtol=1e-6, atol=0.0)
+    columns = [(_conditions(true), _conditions(made))]
+    if made.read(0, 1).weight is not None:
+        columns.append((_weights(true), _weights(made)))
+    return all(a.shape == b.shape and np.allclose(a, b, rtol=1e-6, atol=0.0) for a, b in columns)
+
+
+def _weights(source: Source) -> NDArray[np.float64]:
+    """Return (N,), those of all rows of a source: 1 where it has none."""
+    found = [np.ones(len(b)) if b.weight is None else b.weight.numpy() for b in blocks(source)]
+    return np.concatenate(found).astype(np.float64)
 
 
 def _conditions(source: Source) -> NDArray[np.float64]:

@@ -113,3 +113,27 @@ def test_the_nearest_conditions_are_chosen_once_each():
     pool, wanted = generator.uniform(size=(5000, 2)), generator.uniform(size=(100, 2))
     gap = np.linalg.norm(pool[nearest_rows(pool, wanted, seed=1)] - wanted, axis=1)
     assert gap.mean() < 1.5 * 0.5 / np.sqrt(5000)
+
+
+def test_pairs_have_one_weight():
+    """A file that states none has those of the truth at the same conditions; others are no pair."""
+    n = 300
+    generator = torch.Generator().manual_seed(0)
+    energy = torch.rand(n, 1, generator=generator, dtype=torch.float64)
+    true, made, other = (
+        ArraySource(Batch(energy + noise, condition=energy, weight=weight), CONDITIONED)
+        for noise, weight in ((0.0, energy[:, 0]), (0.1, None), (0.1, 1 - energy[:, 0]))
+    )
+    generated, samples = side_by_side(SYSTEM, true, made, n)
+    assert "generated" in samples.paired
+    torch.testing.assert_close(generated.weight, samples.truth.weight)
+    generated, samples = side_by_side(SYSTEM, true, other, n)
+    assert samples.paired == frozenset()
+    torch.testing.assert_close(generated.weight, 1.1 - generated.x[:, 0])
+
+
+def test_groups_of_the_generated_file_are_kept():
+    keys = np.random.default_rng(9).permutation(np.repeat(np.arange(70), 3))
+    source = ArraySource(Batch(torch.from_numpy(keys[:, None].astype(float))), SCHEMA, keys=keys)
+    made, samples = side_by_side(SYSTEM, source, source, 60)
+    np.testing.assert_array_equal(made.x[:, 0].numpy(), samples.groups["generated"])
