@@ -234,15 +234,11 @@ def truth_of(run: Run) -> Truth:
         if source is None:
             raise RecipeError("the data section names a file that holds no samples")
         n = recipe.sampling.n
-        found = two_samples(source, run.parts.test, run.parts.train, n, matched=True)
-        truth, floor = found.truth, found.floor
-        if truth.chain is None and chain_labels(system, source) is not None:
-            # One chain that nobody labelled: rows are in its order still.
-            truth, floor = (
-                batch.replace(chain=torch.zeros(len(batch), dtype=torch.long))
-                for batch in (truth, floor)
-            )
-        return Truth(truth, floor, found.groups, found.paired)
+        test, train = run.parts.test, run.parts.train
+        labelled = source.read(0, 1).chain is not None
+        chain = None if labelled else chain_labels(system, source)
+        found = two_samples(source, test, train, n, matched=True, chain=chain)
+        return Truth(found.truth, found.floor, found.groups, found.paired)
     if not isinstance(system, Simulates):
         return Truth()
     n, seed = recipe.sampling.n, SEED + 2 * recipe.sampling.seed

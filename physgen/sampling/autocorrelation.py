@@ -21,6 +21,9 @@ from scipy import stats
 DISAGREEMENT = 1e-4
 """Chains whose means agree with less than this probability have not mixed."""
 
+HIDDEN = 5.0
+"""Standard errors by which tau_int must grow beyond a window for the window to be too early."""
+
 ENOUGH_CHAINS = 8
 """From so many chains on, beginnings and ends can be correlated over the chains."""
 
@@ -64,7 +67,13 @@ def autocovariance(
 
 
 def automatic_window(gamma: NDArray[float64], n: int, s_tau: float) -> tuple[int, bool]:
-    """Return the first W with a negative g(W) (Wolff, equation 52), and whether there is one."""
+    """Return the first W with a negative g(W) (Wolff, equation 52), and whether there is one.
+
+    His g(W) takes all time scales for one, and cuts at once what begins small or negative: a slow
+    mode below noise or below anticorrelations, the strides of interleaved chains. Where tau_int
+    goes on growing by more than `HIDDEN` of its errors, 2 tau_int (W / n)^1/2, W is where tau_int
+    less one error is largest.
+    """
     t = np.arange(1, len(gamma))
     tau_int = 0.5 + np.cumsum(gamma[1:]) / gamma[0]
     tau = np.full(len(t), 1e-12)
@@ -73,7 +82,11 @@ def automatic_window(gamma: NDArray[float64], n: int, s_tau: float) -> tuple[int
     negative = np.exp(-t / tau) - tau / np.sqrt(t * float(n)) < 0
     if not negative.any():
         return len(t), False
-    return int(t[np.argmax(negative)]), True
+    window = int(t[np.argmax(negative)])
+    known = np.maximum(tau_int, 0.5)
+    errors = 2 * np.sqrt(t / n)
+    grown = known[window:] - known[window - 1] > HIDDEN * known[window - 1] * errors[window:]
+    return int(t[np.argmax(known * (1 - errors))]) if grown.any() else window, True
 
 
 def agreement(table: NDArray[float64], lengths: NDArray[np.int64]) -> float:

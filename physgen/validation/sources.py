@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from physgen.batch import Batch
 from physgen.errors import InputError
@@ -31,10 +32,10 @@ SEED = 1_000_003
 """Of what is drawn; far from the seeds that users give to training data."""
 
 LEAST = 0.1
-"""A lag-1 autocorrelation below it changes errors by less than a tenth."""
+"""A sum of the autocorrelations below it changes errors by less than a tenth."""
 
-SIGMAS = 4.0
-"""Standard deviations, 1/sqrt(n) each, by which it must differ from 0."""
+SIGMAS = 5.0
+"""Standard deviations of that sum over t lags, (t / n)^1/2, by which it must differ from 0."""
 
 LOOKED_AT = 20_000
 """Rows of a file that are looked at, from its middle."""
@@ -56,7 +57,13 @@ class Samples:
 
 
 def two_samples(
-    source: Source, truth: Rows, floor: Rows, limit: int, *, matched: bool = False
+    source: Source,
+    truth: Rows,
+    floor: Rows,
+    limit: int,
+    *,
+    matched: bool = False,
+    chain: Rows | None = None,
 ) -> Samples:
     """Draw as many of the rows `truth` as of the rows `floor`, at most `limit`.
 
@@ -66,6 +73,7 @@ def two_samples(
         limit: rows of each at most.
         matched: choose the second sample by the conditions of the first, where rows have conditions
             and neither weights nor groups.
+        chain: (N,) labels of Markov chains of all rows, where the file has none itself.
 
     Raises:
         InputError: there are too few rows.
@@ -87,7 +95,10 @@ def two_samples(
     groups: dict[Role, Rows] = {}
     if keys is not None:
         groups = {"truth": keys[first], "floor": keys[second]}
-    return Samples(sample, _read(source, second), first, groups)
+    other = _read(source, second)
+    if chain is not None:
+        sample, other = _labelled(sample, chain[first]), _labelled(other, chain[second])
+    return Samples(sample, other, first, groups)
 
 
 def side_by_side(system: System, true: Source, made: Source, limit: int) -> tuple[Batch, Samples]:
@@ -137,7 +148,8 @@ def side_by_side(system: System, true: Source, made: Source, limit: int) -> tupl
 def chain_labels(system: System, source: Source) -> Rows | None:
     """Return (N,), the Markov chain of each row of a file; `None` if rows are independent.
 
-    Rows without labels are one chain if an observable is autocorrelated in the order of the file.
+    Rows without labels are one chain if an observable is autocorrelated in the order of the file,
+    be it slowly; or several that take turns, if rows are more like a later row than like the next.
     Rows with conditions are not looked at: files are often sorted by them.
     """
     if source.read(0, 1).chain is not None:
@@ -146,12 +158,26 @@ def chain_labels(system: System, source: Source) -> Rows | None:
         return None
     start = max(0, (len(source) - LOOKED_AT) // 2)
     part = source.read(start, min(start + LOOKED_AT, len(source)))
-    level = max(LEAST, SIGMAS / np.sqrt(len(part)))
     for values in measure(system, part).scalars.values():
         finite = values[np.isfinite(values)]
-        if len(finite) > 2 and autocorrelation(finite)[1] > level:
-            return np.zeros(len(source), dtype=np.int64)
+        stride = _stride(finite) if len(finite) > 2 else 0
+        if stride:
+            return np.arange(len(source)) % stride
     return None
+
+
+def _stride(values: NDArray[np.float64]) -> int:
+    """Return how many chains take turns in (n,) values, 0 if these are independent.
+
+    Of the ranks, which far outliers do not rule.
+    """
+    n = len(values)
+    rho = autocorrelation(rankdata(values))[1 : max(2, n // 20)]
+    chance = SIGMAS * np.sqrt(np.arange(1, len(rho) + 1) / n)
+    if not (np.cumsum(rho) > np.maximum(LEAST, chance)).any():
+        return 0
+    nearest = int(rho.argmax())
+    return 1 + nearest if rho[nearest] - rho[0] > chance[0] else 1
 
 
 def _halves_of_chains(source: Source, labels: Rows, limit: int) -> Samples:

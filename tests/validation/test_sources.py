@@ -1,5 +1,7 @@
 """What is drawn from files of truth and of generated samples."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,22 @@ def test_rows_without_labels_are_a_chain_if_they_follow_one_another():
     assert chain_labels(Independent(2), ArraySource(batch, SCHEMA)).tolist() == [0] * 2000
     ordered = batch.replace(x=batch.x.sort(0).values, condition=torch.zeros(2000, 1))
     assert chain_labels(Independent(2), ArraySource(ordered, CONDITIONED)) is None
+
+
+def test_chains_that_take_turns_are_told_apart():
+    """Rows of 20 chains in turns: the next row knows nothing of a row, the 20th one does."""
+    rows = np.stack([autoregressive(200, 0.9, seed=s).x[:, :1].numpy() for s in range(20)], axis=1)
+    source = ArraySource(Batch(torch.from_numpy(rows.reshape(4000, 1))), SCHEMA)
+    assert chain_labels(SYSTEM, source).tolist() == list(range(20)) * 200
+
+
+def test_slow_modes_below_noise_make_a_chain():
+    """A share of 7% that takes 500 rows to change makes errors six times as large."""
+    slow = autoregressive(20000, 0.998, seed=0).x[:, :1]
+    noise = torch.randn(20000, 1, generator=torch.Generator().manual_seed(0), dtype=slow.dtype)
+    values = math.sqrt(0.93) * noise + math.sqrt(0.07) * slow
+    source = ArraySource(Batch(values), SCHEMA)
+    assert chain_labels(SYSTEM, source).tolist() == [0] * 20000
 
 
 def test_pulls_of_chains_without_labels():

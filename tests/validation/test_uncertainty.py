@@ -154,6 +154,20 @@ def test_errors_cover():
     assert 0.58 < inside / 200 < 0.78
 
 
+@pytest.mark.parametrize(("share", "fast", "slow"), [(0.93, 0.0, 0.99), (0.9, -0.9, 0.98)])
+def test_errors_know_of_slow_modes_below_others(share, fast, slow):
+    """A small slow mode, below noise or anticorrelations, that makes nearly all of the error."""
+    pulls = []
+    for seed in range(60):
+        parts = (share, ar1(8000, fast, 2 * seed)), (1 - share, ar1(8000, slow, 2 * seed + 1))
+        values = sum(np.sqrt(s) * series for s, series in parts)[0]
+        found = gamma_method(values, chain=np.zeros(8000))
+        pulls.append(found.value / found.error)
+    low, high = chi2.ppf([1e-4, 1 - 1e-4], 60) / 60
+    # Errors of slow modes are known to 10% and come out too small by as much.
+    assert low < np.mean(np.square(pulls)) < 1.3 * high
+
+
 def test_importance_weighted_mean_covers():
     """Reweight N(0, 1) to N(0.5, 1): the mean is 0.5, and the pull has unit width."""
     pulls = []
