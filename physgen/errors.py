@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def printable(text: str) -> str:
@@ -65,9 +65,12 @@ class Stopped(PhysgenError):
     exit_code = 143
 
 
-def suggest(name: str, choices: Iterable[str], n: int = 3) -> str:
-    """Return "; did you mean 'a' or 'b'?" with the near misses of `name`, or the choices if few."""
-    options = sorted({str(choice) for choice in choices})
+def suggest(name: str, choices: Iterable[str], n: int = 3, first: Sequence[str] = ()) -> str:
+    """Return "; did you mean 'a' or 'b'?" with the near misses of `name`, or some of the choices.
+
+    Those of `first` come first; the others are in alphabetical order.
+    """
+    options = [*first, *sorted({str(choice) for choice in choices} - set(first))]
     near = difflib.get_close_matches(name, options, n=n, cutoff=0.6)
     if near:
         likeness = [difflib.SequenceMatcher(None, match, name).ratio() for match in near]

@@ -26,7 +26,7 @@ from physgen.generation import Condition, Sampler, generate_file
 from physgen.generation import generate as generate_batch
 from physgen.io.writer import atomic, hdf5_writer, refuse_existing
 from physgen.isolation import isolated
-from physgen.recipe import Recipe, names, read
+from physgen.recipe import MAIN, Recipe, names, read
 from physgen.run import Run, system_of
 from physgen.scoring import Count, score_ensemble, score_files, score_run
 from physgen.systems.base import HasFiles, Simulates
@@ -38,8 +38,6 @@ from physgen.validation.plots import draw
 from physgen.validation.report import report as write_report
 from physgen.validation.report import section_of
 from physgen.validation.scorecard import Scorecard
-
-QUICKSTART = ("ising-rbm", "phi4-flow", "calo-flow", "events-flow")
 
 
 @isolated()
@@ -258,7 +256,7 @@ def quickstart(
 ) -> tuple[list[Run], Path]:
     """Run the four pipelines, with small budgets unless `full`; return them and one report."""
     preset = None if full else "quickstart"
-    done = [train(name, preset=preset, runs=runs, progress=progress) for name in QUICKSTART]
+    done = [train(name, preset=preset, runs=runs, progress=progress) for name in MAIN]
     page = user_path(runs) / ("demo.html" if full else "quickstart.html")
     return done, write_report([run.path for run in done], page, title="physgen " + page.stem)
 

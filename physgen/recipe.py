@@ -29,6 +29,9 @@ from physgen.io.documents import parse_yaml, read_yaml
 from physgen.io.shipped import said_in, shipped, shipped_folder
 from physgen.registry import Component, Group, Section, lookup, options_model
 
+MAIN = ("ising-rbm", "phi4-flow", "calo-flow", "events-flow")
+"""The shipped recipes to begin with, one a field."""
+
 _NAME = re.compile(r"\w[\w .+=-]{0,99}")
 _DEEPEST_LIKE = 20
 """Recipes that are `like` one another, in a chain."""
@@ -172,7 +175,9 @@ def _find(recipe: str | os.PathLike[str], folder: Path | None = None) -> Path:
         return path
     known = names()
     if str(recipe) not in known:
-        raise RecipeError(f"no recipe is called {str(recipe)!r}{suggest(str(recipe), known)}")
+        raise RecipeError(
+            f"no recipe is called {str(recipe)!r}{suggest(str(recipe), known, first=MAIN)}"
+        )
     return shipped("pipelines", f"{recipe}.yaml")
 
 

@@ -62,6 +62,10 @@ def test_a_smoke_preset_trains_no_judge(name):
 def test_an_unknown_recipe_names_the_near_ones():
     with pytest.raises(RecipeError, match="ising-rbm"):
         recipe.read("ising-rmb")
+    with pytest.raises(RecipeError) as said:
+        recipe.read("nosuch")
+    for name in recipe.MAIN:
+        assert repr(name) in str(said.value)
 
 
 def test_a_number_that_yaml_takes_for_a_string_is_a_number():

@@ -22,6 +22,8 @@ from physgen.io.statistics import describe_array
 _LIME = bytes.fromhex("456789ab")
 _MILC = 20103
 _PICKLE_PROTOCOLS = range(2, 6)
+_BINARY = (".h5", ".hdf5", ".root", ".npz", ".npy")
+"""Suffixes of what is no text, whatever is left of it."""
 
 
 def inspect(path: Path) -> dict[str, Any]:
@@ -151,12 +153,14 @@ def _look_at_rest(path: Path, head: bytes, found: dict[str, Any]) -> None:
     elif head.startswith(b"\x1f\x8b"):
         found["format"] = "gzip"
         found["hints"].append("unpack it with gunzip and inspect what comes out")
-    elif b"\0" not in head:
+    elif b"\0" not in head and path.suffix not in _BINARY:
         found["format"] = "JSON" if _is_json(path, found["bytes"]) else "text"
         found["hints"].append("tables of text are read by: numpy.savez(FILE, x=numpy.loadtxt(...))")
     else:
         found["format"] = "unknown"
-        raise FormatError(f"{path}: not a format that physgen knows (HDF5, ROOT, npz)")
+        named = f", though it is named {path.suffix}: cut short, or damaged"
+        said = f"{path}: not a format that physgen knows (HDF5, ROOT, npz)"
+        raise FormatError(said + named * (path.suffix in _BINARY))
 
 
 def _is_json(path: Path, size: int) -> bool:

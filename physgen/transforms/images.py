@@ -133,7 +133,10 @@ class Dequantise(Transform):
         scaled = self._scaled(batch.x)
         off = ((scaled - scaled.round()).abs() > 1e-3) | (scaled.round() != self._numbers(scaled))
         said = f"none of the {self.levels} levels of transform dequantise; set `levels` to those of"
-        _refuse(off, batch.x, f"{said} your images (256 for bytes), and counts of a likelihood too")
+        said += " your images, and counts of a binomial likelihood to one less"
+        if ((255 * batch.x - (255 * batch.x).round()).abs() < 1e-3).all():
+            said += ": they are bytes: transform.0.levels=256 surrogate.counts=255"
+        _refuse(off, batch.x, said)
 
     def forward(
         self, batch: Batch, generator: torch.Generator | None = None

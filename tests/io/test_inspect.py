@@ -294,6 +294,8 @@ def test_other_files_are_told_apart(tmp_path):
         ("a.gz", b"\x1f\x8b\x08\0\0\0", "gzip", None),
         ("a.bin", bytes(range(256)), "unknown", "not a format that physgen knows"),
         ("a.h5", b"", "empty", "the file is empty"),
+        ("one.h5", b"x", "unknown", "though it is named .h5: cut short, or damaged"),
+        ("one.root", b"ro", "unknown", "though it is named .root: cut short, or damaged"),
         ("a.npy", b"\x93NUMPY\x01\0", "NumPy array", None),
         ("a.npz", b"PK\x03\x04 cut", "zip archive", "cut short, damaged"),
     ):

@@ -154,6 +154,8 @@ def test_values_that_do_not_fit_are_refused_with_their_row():
     x[4, 1, 2] = 0.6
     with pytest.raises(DomainError, match=r"value 0\.6 \(row 4\) is none of the 17 levels"):
         Dequantise(GREY, levels=17).fit(Batch(x))
+    with pytest.raises(DomainError, match=r"transform\.0\.levels=256 surrogate\.counts=255"):
+        Dequantise(GREY, levels=17).fit(Batch(levels(256, 9)))
     spins = torch.ones(5, 3, 3)
     spins[2, 0, 1] = 0.25
     with pytest.raises(
