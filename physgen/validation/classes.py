@@ -19,9 +19,9 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.validation.comparison import Comparison, Role
+from physgen.validation.estimates import pull
 from physgen.validation.features import Embedded
 from physgen.validation.halving import halved
-from physgen.validation.means import pull
 from physgen.validation.permutation import sequential
 from physgen.validation.scorecard import Curve, Row, at_least, beside, within
 

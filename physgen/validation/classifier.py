@@ -34,8 +34,8 @@ from numpy.typing import NDArray
 
 from physgen.errors import InputError, RecipeError
 from physgen.validation.comparison import BLOCK, Comparison, Floats, Role
+from physgen.validation.estimates import pull
 from physgen.validation.judges import boosted, most_rows, neural
-from physgen.validation.means import pull
 from physgen.validation.scorecard import Curve, Row, Verdict, within
 from physgen.validation.uncertainty import Estimate
 

@@ -12,7 +12,8 @@ from physgen.batch import Batch
 from physgen.errors import InputError
 from physgen.systems.base import System
 from physgen.validation.comparison import Comparison, measure_parts
-from physgen.validation.means import Means, estimate
+from physgen.validation.estimates import estimate
+from physgen.validation.means import Means
 from physgen.validation.mixing import disagrees
 from physgen.validation.scorecard import Curve, Row, Scorecard, judge_family
 

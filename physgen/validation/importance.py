@@ -34,7 +34,7 @@ from physgen.sampling.reweighting import (
 )
 from physgen.sampling.reweighting import Estimate as Estimated
 from physgen.validation.comparison import Comparison
-from physgen.validation.means import USABLE, estimate, pull
+from physgen.validation.estimates import USABLE, estimate, pull
 from physgen.validation.mixing import disagrees
 from physgen.validation.scorecard import Row, at_least
 from physgen.validation.uncertainty import Estimate

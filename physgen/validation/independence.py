@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from physgen.errors import TooFewIndependent
 from physgen.validation.comparison import Comparison, Role
-from physgen.validation.means import estimate
+from physgen.validation.estimates import estimate
 
 Rows = NDArray[np.int64]
 

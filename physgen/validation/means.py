@@ -20,16 +20,21 @@ import numpy as np
 from numpy import float64
 from numpy.typing import NDArray
 
-from physgen.errors import DomainError, RecipeError, suggest
+from physgen.errors import RecipeError, suggest
 from physgen.validation.comparison import Comparison, Measured, Role
+from physgen.validation.estimates import (
+    UNDEFINED,
+    deviation,
+    doubts,
+    estimate,
+    paired_error,
+    paired_note,
+    pull,
+)
 from physgen.validation.mixing import disagrees, mixing
-from physgen.validation.scorecard import Row, Verdict, within
-from physgen.validation.uncertainty import Estimate, Function, gamma_method
-
-UNDEFINED = Estimate(math.nan, math.nan)
-
-USABLE = 50
-"""Effective samples below which weights give no numbers."""
+from physgen.validation.profiles import least_mixed, profile, profile_row
+from physgen.validation.scorecard import Row, within
+from physgen.validation.uncertainty import Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +70,21 @@ class Means:
             name: {role: estimate(comparison, m, name) for role, m in comparison.measured.items()}
             for name in [*scalars, *comparison.system.derived]
         }
+        binned = {
+            name: {role: profile(comparison, m, name) for role, m in comparison.measured.items()}
+            for name in profiles
+        }
         rows = [
             _row(comparison, name, tolerance.get(name), found) for name, found in estimates.items()
         ]
         if "truth" in comparison.measured:
-            rows += [_profile(comparison, name, tolerance.get(name)) for name in profiles]
+            rows += [
+                profile_row(comparison, name, tolerance.get(name), found)
+                for name, found in binned.items()
+            ]
             rows += _shares_defined(comparison)
+        for name, found in binned.items():
+            estimates[name] = {role: least_mixed(bins) for role, bins in found.items()}
         return [*rows, *mixing(comparison, estimates)]
 
 
@@ -82,79 +96,6 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
             raise RecipeError(
                 f"a tolerance is stated for {name!r}, which is not measured" + suggest(name, names)
             )
-
-
-def estimate(comparison: Comparison, measured: Measured, name: str) -> Estimate:
-    """Return an observable's mean or a derived quantity with its error; NaN if undefined."""
-    if not usable(measured):
-        return UNDEFINED
-    columns, function = _columns(comparison, measured, name)
-    try:
-        return gamma_method(
-            columns,
-            function=function,
-            chain=measured.chain,
-            group=measured.group,
-            weight=measured.weight,
-        )
-    except DomainError:
-        return UNDEFINED
-
-
-def _columns(
-    comparison: Comparison, measured: Measured, name: str
-) -> tuple[NDArray[float64], Function | None]:
-    """Return the (N, k) columns of an observable or derived quantity, and what it makes of them."""
-    derived = comparison.system.derived.get(name)
-    if derived is None:
-        return measured.values[name][:, None], None
-    return np.stack([measured.values[mean] for mean in derived.means], axis=1), derived.function
-
-
-def _deviation(
-    comparison: Comparison, role: Role, name: str, estimates: Mapping[Role, Estimate]
-) -> float:
-    """Return the error of the difference of a sample's mean or derived quantity to the truth's."""
-    if role not in comparison.paired:
-        return math.hypot(estimates[role].error, estimates["truth"].error)
-    ours, function = _columns(comparison, comparison.measured[role], name)
-    truth, _ = _columns(comparison, comparison.measured["truth"], name)
-    return paired_error(ours, truth, comparison.measured["truth"], function)
-
-
-def paired_error(
-    ours: NDArray[float64],
-    truth: NDArray[float64],
-    of: Measured,
-    function: Function | None = None,
-) -> float:
-    """Return the error of a difference of means, or of functions of means, of paired rows.
-
-    Args:
-        ours, truth: (N, k) columns.
-        of: the truth, whose groups and weights are those of the pairs.
-        function: of the (k,) means of one sample; by default its only mean.
-    """
-    k = ours.shape[1]
-    value = function or (lambda means: float(means[0]))
-    try:
-        return gamma_method(
-            np.concatenate([ours, truth], axis=1),
-            function=lambda means: value(means[:k]) - value(means[k:]),
-            group=of.group,
-            weight=of.weight,
-        ).error
-    except DomainError:
-        return math.nan
-
-
-def usable(measured: Measured) -> bool:
-    """Return whether weights leave `USABLE` effective samples, or half of all if they are few."""
-    weight = measured.weight
-    if weight is None:
-        return True
-    worth = float(weight.sum() ** 2 / (weight**2).sum())
-    return worth >= min(USABLE, len(weight) / 2)
 
 
 def _row(
@@ -182,10 +123,10 @@ def _row(
     content |= {"exact": exact, "exact_error": exact_error, "exact_source": source}
     if floor is not None and truth is not None:
         content["floor"] = abs(floor.value - truth.value)
-        content["floor_error"] = _deviation(comparison, "floor", name, estimates)
+        content["floor_error"] = deviation(comparison, "floor", name, estimates)
     bias, sigma = ours.value - exact, math.hypot(ours.error, exact_error)
     if source == "truth" and "generated" in comparison.paired:
-        sigma = _deviation(comparison, "generated", name, estimates)
+        sigma = deviation(comparison, "generated", name, estimates)
         content["note"] = "; ".join(filter(None, (content["note"], paired_note(sigma))))
     content["pull"], content["p_value"] = pull(bias, sigma)
     used = [ours, truth] if source == "truth" and truth is not None else [ours]
@@ -199,30 +140,10 @@ def _row(
     return Row(**content)
 
 
-def paired_note(sigma: float) -> str:
-    """Return what a row says of a pull that is not that of its two errors."""
-    return f"paired with the truth at the same conditions: error of the difference {sigma:.2g}"
-
-
-def pull(bias: float, sigma: float) -> tuple[float, float]:
-    """Return bias / sigma and its two-sided p-value; a bias without an error is impossible."""
-    if math.isnan(bias):
-        return math.nan, 0.0
-    if not sigma > 0:
-        return (0.0, 1.0) if bias == 0 else (math.copysign(math.inf, bias), 0.0)
-    return bias / sigma, math.erfc(abs(bias / sigma) / math.sqrt(2))
-
-
 def _note(measured: Measured, name: str, ours: Estimate) -> str:
-    parts = [] if usable(measured) else ["no usable weights: a few samples have all the weight"]
+    parts = doubts(measured, ours)
     if measured.chain is not None and ours is not UNDEFINED:
-        parts.append(f"tau_int {ours.tau_int:.2g}")
-    if not ours.converged:
-        parts.append(
-            "the chains do not mix"
-            if disagrees(ours)
-            else "chains too short for this autocorrelation: the error is a lower limit"
-        )
+        parts.insert(0, f"tau_int {ours.tau_int:.2g}")
     if name in measured.values:
         missing = int(np.isnan(measured.values[name]).sum())
         if missing:
@@ -275,76 +196,3 @@ def _share_defined(
         p_value=p_value if ours.converged and truth.converged else None,
         note="share of the samples" + (f"; as {', '.join(names[1:])}" if names[1:] else ""),
     )
-
-
-def _profile(comparison: Comparison, name: str, tolerance: float | None) -> Row:
-    profiles = {r: profile(m, name) for r, m in comparison.measured.items()}
-    truth, ours = profiles["truth"], profiles["generated"]
-    bias = ours[0] - truth[0]
-    sigma = profile_deviation(comparison, "generated", name, profiles)
-    pulls = [pull(b, s) for b, s in zip(bias.tolist(), sigma.tolist(), strict=True)]
-    compared = [i for i in range(truth.shape[1]) if not math.isnan(truth[0, i])]
-    if not compared:
-        verdict: Verdict = "info" if tolerance is None else "fail"
-        note = "not defined in any true sample"
-        return Row(name=name, metric="means", value=None, verdict=verdict, note=note)
-    limit = None if tolerance is None else tolerance * float(np.nanmax(np.abs(truth[0])))
-    highest = np.nan_to_num(np.abs(bias) + 2 * sigma, nan=math.inf)
-    farthest = min(compared, key=lambda i: pulls[i][1])
-    worst = farthest if limit is None else max(compared, key=lambda i: highest[i])
-    content: dict[str, Any] = {}
-    if "floor" in profiles:
-        content["floor"] = abs(profiles["floor"][0, worst] - truth[0, worst])
-        floor_sigma = profile_deviation(comparison, "floor", name, profiles)
-        content["floor_error"] = floor_sigma[worst]
-    if "baseline" in profiles:
-        content["baseline"] = profiles["baseline"][0, worst]
-    single = min(pulls[farthest][1], 1 - 1e-16)
-    return Row(
-        name=f"{name}, bin {worst + 1} of {truth.shape[1]}",
-        metric="means",
-        value=ours[0, worst],
-        error=ours[1, worst],
-        exact=truth[0, worst],
-        exact_error=truth[1, worst],
-        exact_source="truth",
-        pull=pulls[worst][0],
-        p_value=-math.expm1(len(compared) * math.log1p(-single)),
-        tolerance=limit,
-        unit=comparison.unit(name),
-        verdict=within(bias[worst], sigma[worst], limit),
-        note="; ".join(
-            ["the bin that is farthest off"]
-            + ([paired_note(sigma[worst])] if "generated" in comparison.paired else [])
-        ),
-        **content,
-    )
-
-
-def profile_deviation(
-    comparison: Comparison, role: Role, name: str, profiles: Mapping[Role, NDArray[float64]]
-) -> NDArray[float64]:
-    """Return (bins,): errors of the differences of a sample's profile to the truth's."""
-    if role not in comparison.paired:
-        return np.asarray(np.hypot(profiles[role][1], profiles["truth"][1]))
-    truth = comparison.measured["truth"]
-    columns = zip(comparison.measured[role].values[name].T, truth.values[name].T, strict=True)
-    return np.array([paired_error(a[:, None], b[:, None], truth) for a, b in columns])
-
-
-def profile(measured: Measured, name: str) -> NDArray[float64]:
-    """Return (2, bins): means and errors of an observable of several bins."""
-    found = []
-    for column in measured.values[name].T:
-        try:
-            found.append(
-                gamma_method(
-                    column,
-                    chain=measured.chain,
-                    group=measured.group,
-                    weight=measured.weight,
-                )
-            )
-        except DomainError:
-            found.append(UNDEFINED)
-    return np.array([[e.value for e in found], [e.error for e in found]])

@@ -24,7 +24,7 @@ from physgen.validation.canvas import COLOURS, STYLE, new_figure
 from physgen.validation.comparison import Comparison, Measured, varies
 from physgen.validation.correlations import tabulated, varying
 from physgen.validation.distances import bin_edges
-from physgen.validation.means import profile
+from physgen.validation.profiles import profile
 from physgen.validation.scorecard import Scorecard, departure
 
 Array = NDArray[float64]
@@ -258,7 +258,10 @@ def _profiles(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
             2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1], "hspace": 0.06}
         )
         bins = np.arange(1, shown["generated"].values[name].shape[1] + 1)
-        found = {role: profile(measured, name) for role, measured in shown.items()}
+        found = {
+            role: np.array([(one.value, one.error) for one in profile(comparison, m, name)]).T
+            for role, m in shown.items()
+        }
         reference = found.get("truth", found["generated"])[0]
         safe = np.where(reference != 0, reference, np.nan)
         for role, (mean, error) in found.items():

@@ -22,8 +22,8 @@ from physgen.validation.classifier import (
     roc,
 )
 from physgen.validation.comparison import Comparison
+from physgen.validation.estimates import pull
 from physgen.validation.judges import boosted, neural, standardised
-from physgen.validation.means import pull
 
 
 def pair_sum(scores, labels, weights):

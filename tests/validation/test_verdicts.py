@@ -43,6 +43,31 @@ def test_a_limit_holds_for_all_bins_of_a_profile():
     assert profiles([Means(tolerance={"profile": 0.3})]).verdict == "pass"
 
 
+@pytest.mark.parametrize("role", ["generated", "truth"])
+def test_a_profile_of_chains_that_do_not_mix_passes_nothing(role):
+    generator = np.random.default_rng(0)
+    samples = [generator.normal(1, 0.1, (4000, 2)) for _ in range(2)]
+    mixed, stuck = (torch.from_numpy(x) for x in samples)
+    chain = torch.arange(8).repeat_interleave(500)
+    # Each chain stays at its own place, and their mean is right.
+    stuck[:, 1] += 0.05 * (chain - 3.5)
+    pair = Batch(stuck, chain=chain), Batch(mixed, chain=chain)
+    comparison = Comparison(Profile(), *(pair if role == "generated" else pair[::-1]))
+    row, mixing = judge(comparison, [Means(tolerance={"profile": 0.5})]).rows[:2]
+    assert (row.verdict, row.p_value) == ("info", None)
+    assert "chains do not mix: the means of 'profile'" in mixing.concern
+    assert judge(comparison, [Means()], tested=True).rows[0].verdict == "info"
+
+
+def test_a_profile_of_unusable_weights_has_no_numbers():
+    weight = torch.ones(4000, dtype=torch.float64)
+    weight[:3] = 1e6
+    ours = Batch(torch.ones(4000, 2).double() + 0.1 * draw(4000, 4).x, weight=weight)
+    row = judge(Comparison(Profile(), ours, draw(4000, 5)), [Means()]).rows[0]
+    assert row.value is None
+    assert "no usable weights" in row.note
+
+
 @pytest.mark.parametrize("kind", ["W1", "KS", "separation"])
 def test_limits_on_distances_of_profiles_honour_their_error_and_the_worst_bin(kind):
     row = next(

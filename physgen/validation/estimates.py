@@ -1,0 +1,123 @@
+"""Means of observables, and functions of them, of one sample and of the difference of two.
+
+The means of samples that are drawn at the conditions of the truth, row by row, differ by less than
+their errors say: what both owe to the condition cancels in the paired differences.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy import float64
+from numpy.typing import NDArray
+
+from physgen.errors import DomainError
+from physgen.validation.comparison import Comparison, Measured, Role
+from physgen.validation.mixing import disagrees
+from physgen.validation.uncertainty import Estimate, Function, gamma_method
+
+UNDEFINED = Estimate(math.nan, math.nan)
+
+USABLE = 50
+"""Effective samples below which weights give no numbers."""
+
+
+def estimate(comparison: Comparison, measured: Measured, name: str) -> Estimate:
+    """Return an observable's mean or a derived quantity with its error; NaN if undefined."""
+    if not usable(measured):
+        return UNDEFINED
+    columns, function = _columns(comparison, measured, name)
+    try:
+        return gamma_method(
+            columns,
+            function=function,
+            chain=measured.chain,
+            group=measured.group,
+            weight=measured.weight,
+        )
+    except DomainError:
+        return UNDEFINED
+
+
+def _columns(
+    comparison: Comparison, measured: Measured, name: str
+) -> tuple[NDArray[float64], Function | None]:
+    """Return the (N, k) columns of an observable or derived quantity, and what it makes of them."""
+    derived = comparison.system.derived.get(name)
+    if derived is None:
+        return measured.values[name][:, None], None
+    return np.stack([measured.values[mean] for mean in derived.means], axis=1), derived.function
+
+
+def deviation(
+    comparison: Comparison, role: Role, name: str, estimates: Mapping[Role, Estimate]
+) -> float:
+    """Return the error of the difference of a sample's mean or derived quantity to the truth's."""
+    if role not in comparison.paired:
+        return math.hypot(estimates[role].error, estimates["truth"].error)
+    ours, function = _columns(comparison, comparison.measured[role], name)
+    truth, _ = _columns(comparison, comparison.measured["truth"], name)
+    return paired_error(ours, truth, comparison.measured["truth"], function)
+
+
+def paired_error(
+    ours: NDArray[float64],
+    truth: NDArray[float64],
+    of: Measured,
+    function: Function | None = None,
+) -> float:
+    """Return the error of a difference of means, or of functions of means, of paired rows.
+
+    Args:
+        ours, truth: (N, k) columns.
+        of: the truth, whose groups and weights are those of the pairs.
+        function: of the (k,) means of one sample; by default its only mean.
+    """
+    k = ours.shape[1]
+    value = function or (lambda means: float(means[0]))
+    try:
+        return gamma_method(
+            np.concatenate([ours, truth], axis=1),
+            function=lambda means: value(means[:k]) - value(means[k:]),
+            group=of.group,
+            weight=of.weight,
+        ).error
+    except DomainError:
+        return math.nan
+
+
+def usable(measured: Measured) -> bool:
+    """Return whether weights leave `USABLE` effective samples, or half of all if they are few."""
+    weight = measured.weight
+    if weight is None:
+        return True
+    worth = float(weight.sum() ** 2 / (weight**2).sum())
+    return worth >= min(USABLE, len(weight) / 2)
+
+
+def paired_note(sigma: float) -> str:
+    """Return what a row says of a pull that is not that of its two errors."""
+    return f"paired with the truth at the same conditions: error of the difference {sigma:.2g}"
+
+
+def pull(bias: float, sigma: float) -> tuple[float, float]:
+    """Return bias / sigma and its two-sided p-value; a bias without an error is impossible."""
+    if math.isnan(bias):
+        return math.nan, 0.0
+    if not sigma > 0:
+        return (0.0, 1.0) if bias == 0 else (math.copysign(math.inf, bias), 0.0)
+    return bias / sigma, math.erfc(abs(bias / sigma) / math.sqrt(2))
+
+
+def doubts(measured: Measured, found: Estimate) -> list[str]:
+    """Return what must be said of an estimate of a sample that is not what it seems."""
+    said = [] if usable(measured) else ["no usable weights: a few samples have all the weight"]
+    if not found.converged:
+        said.append(
+            "the chains do not mix"
+            if disagrees(found)
+            else "chains too short for this autocorrelation: the error is a lower limit"
+        )
+    return said

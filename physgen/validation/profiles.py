@@ -1,0 +1,105 @@
+"""Means of observables of several bins: profiles, spectra, correlation functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy import float64
+from numpy.typing import NDArray
+
+from physgen.validation.comparison import Comparison, Measured, Role
+from physgen.validation.estimates import doubts, estimate, paired_error, paired_note, pull
+from physgen.validation.mixing import disagrees
+from physgen.validation.scorecard import Row, Verdict, within
+from physgen.validation.uncertainty import Estimate
+
+Profile = list[Estimate]
+"""An estimate a bin; NaN where nothing is defined."""
+
+
+def profile(comparison: Comparison, measured: Measured, name: str) -> Profile:
+    """Return the mean of each bin of an observable with its error."""
+    return [
+        estimate(comparison, replace(measured, values={name: column}), name)
+        for column in measured.values[name].T
+    ]
+
+
+def least_mixed(found: Profile) -> Estimate:
+    """Return the bin whose chains are shown to mix the least."""
+    return min(found, key=lambda one: (one.converged, not disagrees(one), -one.tau_int))
+
+
+def profile_row(
+    comparison: Comparison, name: str, tolerance: float | None, profiles: Mapping[Role, Profile]
+) -> Row:
+    """Return the row of one profile, which shows the bin that decides.
+
+    Args:
+        comparison: with a truth.
+        name: of the observable.
+        tolerance: limit on |bias| + 2 sigma, relative to the largest bin of the truth.
+        profiles: by role.
+    """
+    values = {role: np.array([one.value for one in found]) for role, found in profiles.items()}
+    truth, bias = values["truth"], values["generated"] - values["truth"]
+    sigma = _deviation(comparison, "generated", name, profiles)
+    pulls = [pull(b, s) for b, s in zip(bias.tolist(), sigma.tolist(), strict=True)]
+    compared = [i for i in range(len(truth)) if not math.isnan(truth[i])]
+    if not compared:
+        verdict: Verdict = "info" if tolerance is None else "fail"
+        note = "not defined in any true sample"
+        return Row(name=name, metric="means", value=None, verdict=verdict, note=note)
+    limit = None if tolerance is None else tolerance * float(np.nanmax(np.abs(truth)))
+    highest = np.nan_to_num(np.abs(bias) + 2 * sigma, nan=math.inf)
+    farthest = min(compared, key=lambda i: pulls[i][1])
+    worst = farthest if limit is None else max(compared, key=lambda i: highest[i])
+    content: dict[str, Any] = {}
+    if "floor" in profiles:
+        content["floor"] = abs(values["floor"][worst] - truth[worst])
+        content["floor_error"] = _deviation(comparison, "floor", name, profiles)[worst]
+    if "baseline" in profiles:
+        content["baseline"] = values["baseline"][worst]
+    used = [profiles[role][i] for role in ("generated", "truth") for i in compared]
+    single = min(pulls[farthest][1], 1 - 1e-16)
+    p_value = -math.expm1(len(compared) * math.log1p(-single))
+    verdict = within(bias[worst], sigma[worst], limit)
+    if verdict == "pass" and any(disagrees(one) for one in used):
+        verdict = "info"
+    said = ["the bin that is farthest off" if limit is None else "the bin nearest to the limit"]
+    said += doubts(comparison.measured["generated"], least_mixed(profiles["generated"]))
+    if "generated" in comparison.paired:
+        said.append(paired_note(sigma[worst]))
+    return Row(
+        name=f"{name}, bin {worst + 1} of {len(truth)}",
+        metric="means",
+        value=values["generated"][worst],
+        error=profiles["generated"][worst].error,
+        exact=truth[worst],
+        exact_error=profiles["truth"][worst].error,
+        exact_source="truth",
+        pull=pulls[worst][0],
+        # An error that is a lower limit proves nothing.
+        p_value=p_value if all(one.converged for one in used) else None,
+        tolerance=limit,
+        unit=comparison.unit(name),
+        verdict=verdict,
+        note="; ".join(said),
+        **content,
+    )
+
+
+def _deviation(
+    comparison: Comparison, role: Role, name: str, profiles: Mapping[Role, Profile]
+) -> NDArray[float64]:
+    """Return (bins,): errors of the differences of a sample's profile to the truth's."""
+    truth = comparison.measured["truth"]
+    if role not in comparison.paired:
+        pairs = zip(profiles[role], profiles["truth"], strict=True)
+        return np.array([math.hypot(ours.error, true.error) for ours, true in pairs])
+    columns = zip(comparison.measured[role].values[name].T, truth.values[name].T, strict=True)
+    return np.array([paired_error(a[:, None], b[:, None], truth) for a, b in columns])
