@@ -162,6 +162,10 @@ class Relabelling:
         draw = self._exchange(sums) if permuted else self._multiply(sums)
         return sequential(observed, lambda index: statistic(draw(index)))
 
+    def deviations(self, sums: Array) -> Array:
+        """Return (k,), the standard deviations of D under random signs."""
+        return np.asarray(np.sqrt((self._moved(sums) ** 2).sum(0)))
+
     def tail(self, sums: Array, level: Array) -> float:
         """Bound the probability that any |D| reaches its `level`, (k,), under the hypothesis.
 
@@ -169,9 +173,8 @@ class Relabelling:
         must be indicators; else of Hoeffding's bound 2 exp(-level^2 / 2 Var D*).
         """
         if self._paired or not self.exact:
-            spread = (self._moved(sums) ** 2).sum(0)
-            spread = np.where(spread > 0, spread, 1e-300)
-            bounds = 2 * np.exp(-(level**2) / (2 * spread))
+            variance = np.maximum(self.deviations(sums) ** 2, 1e-300)
+            bounds = 2 * np.exp(-(level**2) / (2 * variance))
             return max(float(np.minimum(bounds, 1.0).sum()), 1e-300)
         n, m = self._totals
         marked = sums.sum(0)

@@ -83,10 +83,13 @@ class Response:
         if not sums or not relabelling.usable:
             return []
         n, m = len(truth.rows), len(ours.rows)
-        scale = math.sqrt(n * m / (n + m))
         together = np.concatenate(sums, axis=1)
+        spread = np.full(len(labels), math.sqrt(1 / n + 1 / m))
+        if paired or not relabelling.exact:
+            spread = relabelling.deviations(together)
+        together *= np.where(spread > 0, 1 / np.where(spread > 0, spread, 1.0), 0.0)
         first, second = relabelling.means(together)
-        off = scale * (second - first)
+        off = second - first
         worst = int(np.argmax(np.abs(off)))
         p_value = relabelling.p_values(together, lambda d: np.abs(d).max(1, keepdims=True))
         return [
