@@ -114,14 +114,16 @@ def _torch_defaults() -> Iterator[None]:
     with suppress(RuntimeError):
         precision = torch.get_float32_matmul_precision()
     torch.set_default_dtype(torch.float32)
-    torch.use_deterministic_algorithms(False)
+    if strict[0]:  # To say it imports torch's compiler, a second or two of processor time.
+        torch.use_deterministic_algorithms(False)
     if precision is not None:
         torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
         torch.set_default_dtype(dtype)
-        torch.use_deterministic_algorithms(strict[0], warn_only=strict[1])
+        if strict[0]:
+            torch.use_deterministic_algorithms(True, warn_only=strict[1])
         if precision is not None:
             torch.set_float32_matmul_precision(precision)
 

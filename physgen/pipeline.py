@@ -7,7 +7,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import get_context
 from os import PathLike
 from pathlib import Path
@@ -74,6 +74,7 @@ def train(
         Stopped: SIGTERM came; what was done is saved.
         KeyboardInterrupt: SIGINT came; what was done is saved.
     """
+    no_runs = not user_path(runs).exists()
     run, is_new = _open_run(recipe, overrides, preset, user_path(runs), sections, trust)
     try:
         with ExitStack() as stack:
@@ -94,6 +95,10 @@ def train(
         # What cannot start leaves nothing behind; only what this call made is removed.
         if is_new and not run.started:
             shutil.rmtree(run.path, ignore_errors=True)
+            with suppress(OSError):  # Folders in which there is something else.
+                run.path.parent.rmdir()
+                if no_runs:
+                    run.path.parent.parent.rmdir()
         raise
     return run
 

@@ -151,7 +151,10 @@ def test_what_cannot_start_leaves_nothing_behind(monkeypatch, capsys, tmp_path):
     code, _, err = call(monkeypatch, capsys, *arguments)
     assert code == 2
     assert "absent.h5" in err
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "runs").mkdir()
+    assert call(monkeypatch, capsys, *arguments)[0] == 2
+    assert not list((tmp_path / "runs").iterdir())
 
 
 def test_a_folder_beside_does_not_hide_a_recipe(monkeypatch, tmp_path):

@@ -4,6 +4,7 @@ import logging
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import warnings
@@ -167,6 +168,16 @@ def test_the_host_is_left_as_found(verb, run, folder, tmp_path):
         VERBS[verb](run, folder, tmp_path / "out")
         after = state()
     assert not {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+
+
+def test_a_verb_imports_no_compiler():
+    """Torch's takes longer to import than a refusal may take in all."""
+    code = (
+        "import sys; from physgen.isolation import isolated\n"
+        "with isolated(): pass\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 HOSTS = {
