@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from physgen.errors import printable
+from physgen.validation.permutation import MOST
 from physgen.validation.scorecard import Row, Scorecard, departure
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def row_cells(row: Row) -> dict[str, str]:
     exact = with_error(row.exact, row.exact_error) if known else ""
     # What is tested by permutation has a p-value in the place of a pull.
     chance = "" if row.p_value is None else f"p={row.p_value:.2g}"
+    if row.p_value is not None and math.isclose(row.p_value, 1 / (MOST + 1)):
+        chance = f"p<={1 / MOST:.0e}"  # As far as so many relabellings can tell.
     exact += {"reference": " ref", "truth": " truth"}.get(row.exact_source or "", "")
     return {
         "observable": row.name,

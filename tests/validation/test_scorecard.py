@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from physgen.errors import FormatError
+from physgen.validation.permutation import MOST
 from physgen.validation.scorecard import Row, Scorecard, holm, judge_family, within
-from physgen.validation.table import with_error
+from physgen.validation.table import row_cells, with_error
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,14 @@ from physgen.validation.table import with_error
 )
 def test_numbers_show_two_digits_of_their_error(value, error, text):
     assert with_error(value, error) == text
+
+
+def test_a_p_value_that_no_relabelling_reached_is_a_bound():
+    shown = [
+        row_cells(Row(name="a", metric="m", value=1.0, p_value=p))["pull"]
+        for p in (1 / (MOST + 1), 2 / (MOST + 1), 3e-7)
+    ]
+    assert shown == ["p<=1e-04", "p=0.0002", "p=3e-07"]
 
 
 def test_holm_by_hand():
