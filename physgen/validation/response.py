@@ -35,6 +35,8 @@ N_BINS = 5
 FEW_VALUES = 12
 """A condition with at most so many values has a bin for each."""
 
+_ROUNDING = 1e-12
+"""Differences of features, whose variance is 1, are rounding below."""
 _CLIP = 6.0
 
 
@@ -87,7 +89,8 @@ class Response:
         spread = np.full(len(labels), math.sqrt(1 / n + 1 / m))
         if paired or not relabelling.exact:
             spread = relabelling.deviations(together)
-        together *= np.where(spread > 0, 1 / np.where(spread > 0, spread, 1.0), 0.0)
+        known = spread > _ROUNDING
+        together *= np.where(known, 1 / np.where(known, spread, 1.0), 0.0)
         first, second = relabelling.means(together)
         off = second - first
         worst = int(np.argmax(np.abs(off)))
@@ -96,7 +99,7 @@ class Response:
             Row(
                 name="response in bins of the condition",
                 metric="response",
-                value=float(np.abs(off).max()),
+                value=float(np.abs(off[worst])),
                 p_value=float(p_value[0]),
                 note=f"{labels[worst]}: {off[worst]:+.1f} standard deviations, the largest of "
                 f"{len(labels)} deviations",

@@ -1,6 +1,6 @@
 """Samples drawn at the conditions of the truth: what both owe to the condition cancels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ import torch
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.systems.base import Derived
+from physgen.validation.classifier import Judgement
 from physgen.validation.comparison import Comparison
 from physgen.validation.metrics import (
     ClassifierTest,
@@ -18,6 +19,7 @@ from physgen.validation.metrics import (
     NearestNeighbour,
 )
 from physgen.validation.resampling import resample
+from physgen.validation.uncertainty import Estimate
 
 PAIRED = frozenset({"generated", "floor"})
 
@@ -148,3 +150,13 @@ def test_p_values_of_pairs_are_calibrated():
     for name in ("W1 a", "KS a", "separation a", "MMD^2 high level"):
         share = np.mean([card[name].p_value < 0.05 for card in cards])
         assert share < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 200), name
+
+
+def test_samples_cannot_be_told_from_themselves(monkeypatch):
+    same = compared(1)
+    rounding = Judgement(
+        Estimate(0.5 + 1e-16, 3e-18), 3e-18, Estimate(0.0, 0.0), ((0.0,), (0.0,)), 500, 500, 0
+    )
+    monkeypatch.setattr(ClassifierTest, "test", lambda *args, **kwargs: rounding)
+    row = ClassifierTest(judge="boosted").rows(replace(same, generated=same.truth))[0]
+    assert row.p_value == 1

@@ -56,6 +56,13 @@ def test_a_scale_and_a_smearing_are_found_and_named():
     assert "at E_inc" in row(only, truth).note
 
 
+def test_samples_do_not_differ_from_themselves_by_rounding():
+    truth = deposits(1, n=4001)  # A number that vector units do not divide.
+    found = Comparison(Deposits(), truth, truth, paired=frozenset({"generated"}))
+    same = Response().rows(found)[0]
+    assert (same.value, same.p_value) == (0.0, 1.0)
+
+
 def test_conditions_of_a_few_values_are_bins():
     kinds = [1.0, 10.0, 100.0]
     truth, ours = deposits(1, kinds=kinds), deposits(2, kinds=kinds)

@@ -1,6 +1,7 @@
 """Verdicts that reassure only where they may: limits, power, alarms, files against files."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -41,6 +42,13 @@ def test_a_limit_holds_for_all_bins_of_a_profile():
     assert profiles([Means()]).name == "profile, bin 1 of 2"
     assert profiles([Means()]).p_value < 1e-20
     assert profiles([Means(tolerance={"profile": 0.3})]).verdict == "pass"
+
+
+def test_the_p_value_of_a_profile_is_that_of_the_least_of_its_bins():
+    samples = (Batch(1 + 0.1 * draw(4000, seed).x) for seed in (11, 12))
+    row = Means().rows(Comparison(Profile(), *samples))[0]
+    single = math.erfc(abs(row.pull) / math.sqrt(2))
+    assert row.p_value == pytest.approx(1 - (1 - single) ** 2)
 
 
 @pytest.mark.parametrize("role", ["generated", "truth"])
