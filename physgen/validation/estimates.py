@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy import float64
 from numpy.typing import NDArray
+from scipy.special import stdtr
 
 from physgen.errors import DomainError
 from physgen.validation.comparison import Comparison, Measured, Role
@@ -102,13 +103,32 @@ def paired_note(sigma: float) -> str:
     return f"paired with the truth at the same conditions: error of the difference {sigma:.2g}"
 
 
-def pull(bias: float, sigma: float) -> tuple[float, float]:
-    """Return bias / sigma and its two-sided p-value; a bias without an error is impossible."""
+def pull(bias: float, sigma: float, freedom: float = math.inf) -> tuple[float, float]:
+    """Return bias / sigma and its two-sided p-value; a bias without an error is impossible.
+
+    Args:
+        bias, sigma: of what should be 0.
+        freedom: degrees of freedom that sigma is known with, those of Student's t.
+    """
     if math.isnan(bias):
         return math.nan, 0.0
     if not sigma > 0:
         return (0.0, 1.0) if bias == 0 else (math.copysign(math.inf, bias), 0.0)
-    return bias / sigma, math.erfc(abs(bias / sigma) / math.sqrt(2))
+    off = bias / sigma
+    if math.isinf(freedom):
+        return off, math.erfc(abs(off) / math.sqrt(2))
+    return off, float(2 * stdtr(freedom, -abs(off)))
+
+
+def freedom(*estimates: Estimate) -> float:
+    """Return the degrees of freedom of the error of a difference (Welch, Biometrika 34 (1947) 28).
+
+    Those of one estimate are half of the squared ratio of its error and the error of this.
+    """
+    known = [one for one in estimates if one.error_of_error > 0]
+    spread = sum((one.error * one.error_of_error) ** 2 for one in known)
+    total = sum(one.error**2 for one in estimates if one.error > 0)
+    return total**2 / (2 * spread) if spread > 0 else math.inf
 
 
 def doubts(measured: Measured, found: Estimate) -> list[str]:

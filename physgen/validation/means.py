@@ -1,7 +1,8 @@
 """Means of observables, and functions of them, against exact, published or true values.
 
 For every row: bias = value - exact, sigma^2 = error^2 + exact_error^2, pull = bias / sigma, and the
-two-sided p-value erfc(|pull| / sqrt 2). Errors are those of the Gamma-method where the samples
+two-sided p-value that of Student's t, whose degrees of freedom say how well sigma is known: few
+samples may define an observable. Errors are those of the Gamma-method where the samples
 carry chains (`physgen.validation.uncertainty`).
 
 Samples drawn at the conditions of the truth, row by row, are paired with it: what both owe to the
@@ -27,6 +28,7 @@ from physgen.validation.estimates import (
     deviation,
     doubts,
     estimate,
+    freedom,
     paired_error,
     paired_note,
     pull,
@@ -128,8 +130,8 @@ def _row(
     if source == "truth" and "generated" in comparison.paired:
         sigma = deviation(comparison, "generated", name, estimates)
         content["note"] = "; ".join(filter(None, (content["note"], paired_note(sigma))))
-    content["pull"], content["p_value"] = pull(bias, sigma)
     used = [ours, truth] if source == "truth" and truth is not None else [ours]
+    content["pull"], content["p_value"] = pull(bias, sigma, freedom(*used))
     if not all(one.converged for one in used):
         content["p_value"] = None  # An error that is a lower limit proves nothing.
     if tolerance is not None:
@@ -181,7 +183,7 @@ def _share_defined(
     if "generated" in comparison.paired:
         columns = shares["generated"][:, None], shares["truth"][:, None]
         sigma = paired_error(*columns, comparison.measured["truth"])
-    off, p_value = pull(ours.value - truth.value, sigma)
+    off, p_value = pull(ours.value - truth.value, sigma, freedom(ours, truth))
     floor = estimates.get("floor")
     return Row(
         name=name,

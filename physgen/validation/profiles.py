@@ -12,7 +12,7 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.validation.comparison import Comparison, Measured, Role
-from physgen.validation.estimates import doubts, estimate, paired_error, paired_note, pull
+from physgen.validation.estimates import doubts, estimate, freedom, paired_error, paired_note, pull
 from physgen.validation.mixing import disagrees
 from physgen.validation.scorecard import Row, Verdict, within
 from physgen.validation.uncertainty import Estimate
@@ -48,7 +48,8 @@ def profile_row(
     values = {role: np.array([one.value for one in found]) for role, found in profiles.items()}
     truth, bias = values["truth"], values["generated"] - values["truth"]
     sigma = _deviation(comparison, "generated", name, profiles)
-    pulls = [pull(b, s) for b, s in zip(bias.tolist(), sigma.tolist(), strict=True)]
+    known = [freedom(*both) for both in zip(profiles["generated"], profiles["truth"], strict=True)]
+    pulls = [pull(*one) for one in zip(bias.tolist(), sigma.tolist(), known, strict=True)]
     compared = [i for i in range(len(truth)) if not math.isnan(truth[i])]
     if not compared:
         verdict: Verdict = "info" if tolerance is None else "fail"

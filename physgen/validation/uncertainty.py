@@ -129,7 +129,7 @@ def _independent(
     scale = n_used / (n_used - 1) / n_rows**2
     error = float(np.sqrt(np.sum((parts @ gradient) ** 2) * scale))
     value -= _bias(hessian, parts.T @ parts * scale, error)
-    return Estimate(value, error, error / np.sqrt(2 * n_used))
+    return Estimate(value, error, error / np.sqrt(2 * (n_used - 1)))
 
 
 def _windowed(
