@@ -77,7 +77,7 @@ class Ensemble:
             )
         plain = open_array(path, field, chain=self.chain, axes=self.axes)
         stored = plain.schema.shape
-        spins = _holds_spins(plain, field)
+        spins = _holds_spins(plain, field, declared="variable_type" in names)
         if spins and self.shape is None:
             # The file itself may say the shape of flat rows; they are then as many as the sites.
             said = SpinSource(path, dataset=field, chain=self.chain, axes=self.axes).schema.shape
@@ -132,16 +132,17 @@ class Ensemble:
             at += len(whole)
 
 
-def _holds_spins(source: ArraysSource, field: str) -> bool:
+def _holds_spins(source: ArraysSource, field: str, *, declared: bool) -> bool:
     """Return whether rows of several numbers are spins: called so, or whole numbers of two kinds.
 
-    A file of `samples` is one of spins (see `physgen.io.spins`), and says what is wrong if not.
+    Whole numbers called `samples`, and those of which the file says so, are spins (see
+    `physgen.io.spins`), and it is said what is wrong if not.
     """
     if math.prod(source.schema.shape) == 1:
         return False
-    if field == "samples":
-        return True
     values = signed(source.arrays(0, min(len(source), 1000))["x"])
+    if field == "samples":
+        return declared or bool((values == np.round(values)).all())
     two = np.isin(values, (0, 1)).all() or np.isin(values, (-1, 1)).all()
     return bool(two and (values.dtype.kind != "f" or field == "spins"))
 

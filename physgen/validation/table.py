@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MOST_ALARMS = 10
 """Rows shown in a terminal only because they differ beyond chance."""
+FEWEST_ROWS = 5
+"""Rows shown in a terminal at least, if so many have a pull."""
 
 
 def summary(cards: Mapping[str, Scorecard]) -> Table:
@@ -22,7 +24,7 @@ def summary(cards: Mapping[str, Scorecard]) -> Table:
 
     It has what failed, what a limit decided, means beside a known value or beside nothing, the
     classifiers, what is a concern, and of the rows that only differ beyond chance those that differ
-    most. Everything else is in the report.
+    most; if this is hardly anything, the largest pulls. Everything else is in the report.
     """
     from rich import box
     from rich.markup import escape
@@ -54,8 +56,12 @@ def summary(cards: Mapping[str, Scorecard]) -> Table:
 def _shown(card: Scorecard) -> list[Row]:
     """Return the rows that a terminal shows."""
     alarms = sorted((row for row in card.rows if row.alarming), key=departure, reverse=True)
-    most = {row.name for row in alarms[:MOST_ALARMS]}
-    return [row for row in card.rows if _prominent(row) or row.name in most]
+    shown = {row.name for row in alarms[:MOST_ALARMS]}
+    shown |= {row.name for row in card.rows if _prominent(row)}
+    others = [row for row in card.rows if row.pull is not None and row.name not in shown]
+    others.sort(key=lambda row: abs(row.pull or 0.0), reverse=True)
+    shown |= {row.name for row in others[: max(0, FEWEST_ROWS - len(shown))]}
+    return [row for row in card.rows if row.name in shown]
 
 
 def _prominent(row: Row) -> bool:

@@ -94,6 +94,11 @@ def test_ensembles_of_spins_are_read_as_spins(tmp_path, spins):
         assert torch.equal(read.x.to(torch.int8), wanted), name
     whole = h5(tmp_path / "fields.h5", phi=np.where(spins > 0, 1.0, 0.0))
     assert all_of(Ensemble(path=str(whole))).x.min() == 0
+    real = h5(tmp_path / "real.h5", samples=0.7 * spins)
+    assert torch.equal(all_of(Ensemble(path=str(real))).x, 0.7 * wanted.double())
+    said = h5(tmp_path / "said.h5", samples=0.7 * spins, variable_type=b"ising")
+    with pytest.raises(FormatError, match="0 holds"):
+        all_of(Ensemble(path=str(said)))
 
 
 def test_ensembles_of_several_chains_are_asked_about(tmp_path, fields):

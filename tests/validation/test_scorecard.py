@@ -131,3 +131,13 @@ def test_the_table_shows_what_there_is_and_escapes_markup():
     assert "1.00(10)" in text
     assert "quiet" not in text
     assert "and 1 more in the report" in text
+
+
+def test_a_card_without_limits_shows_its_largest_pulls():
+    known = {"metric": "means", "value": 1.0, "exact": 1.0, "exact_source": "truth"}
+    rows = [Row(name=f"row {i}", pull=(-1) ** i * 0.5 * i, **known) for i in range(9)]
+    shown = str(Scorecard(rows=rows))
+    assert [i for i in range(9) if f"row {i}" in shown] == [4, 5, 6, 7, 8]
+    judged = [Row(name=f"limit {i}", metric="m", value=1.0, tolerance=1.0) for i in range(4)]
+    shown = str(Scorecard(rows=rows + judged))
+    assert [i for i in range(9) if f"row {i}" in shown] == [8]
