@@ -223,6 +223,7 @@ def test_a_new_database_gets_everything(directory, template):
 
 def test_any_name_of_the_folder_of_runs_holds_the_database(tmp_path, template, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
     runs = tmp_path / "a?b=c d%20e#f"
     directory = run_directory(runs)
     Journal(directory).note("start", 0)

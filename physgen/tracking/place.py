@@ -25,7 +25,8 @@ def sqlite_uri(path: Path) -> str:
     if not re.search(r"[?#%]", text):
         return f"sqlite:///{text}"
     # In the plain form a query would begin at a question mark; SQLite decodes this form itself.
-    return f"sqlite:///file:{quote(text)}?uri=true"
+    # Without the name of the driver MLflow would make a folder "file:" where it is called.
+    return f"sqlite+pysqlite:///file:{quote(text)}?uri=true"
 
 
 def shown(uri: str) -> str:
