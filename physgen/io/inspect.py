@@ -154,6 +154,10 @@ def _look_at_rest(path: Path, head: bytes, found: dict[str, Any]) -> None:
         found["format"] = "gzip"
         found["hints"].append("unpack it with gunzip and inspect what comes out")
     elif b"\0" not in head and path.suffix not in _BINARY:
+        if head.lstrip().startswith(b"<"):
+            found["format"] = "XML"
+            found["hints"].append("binning of showers? it goes with them, data.binning=FILE")
+            return
         found["format"] = "JSON" if _is_json(path, found["bytes"]) else "text"
         found["hints"].append("tables of text are read by: numpy.savez(FILE, x=numpy.loadtxt(...))")
     else:

@@ -234,7 +234,10 @@ def load_function(name: str) -> Callable[[Tensor], Tensor]:
     path = Path(file).expanduser().resolve()
     if not path.is_file():
         near = [other.name for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise InputError(f"action {name!r}: there is no file {path}{suggest(path.name, near)}")
+        raise InputError(
+            f"action {name!r}: there is no file {path}{suggest(path.name, near)}; name yours, "
+            "system.action=FILE.py:FUNCTION"
+        )
     spec = importlib.util.spec_from_file_location(f"_action_of_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise InputError(f"action {name!r}: {path} is not a Python file")

@@ -143,6 +143,14 @@ def test_a_geometry_is_proposed_only_if_there_is_one(tmp_path, shape):
         assert "not known which axis is which" in found["problem"]
 
 
+def test_a_binning_is_no_table_of_text(tmp_path):
+    path = tmp_path / "binning.xml"
+    path.write_text("<Bins>\n</Bins>\n")
+    found = inspect(path)
+    assert found["format"] == "XML"
+    assert found["hints"] == ["binning of showers? it goes with them, data.binning=FILE"]
+
+
 def test_files_of_arrays_are_looked_at_without_what_computes_with_them(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["samples"] = np.ones((200, 16), "i1")

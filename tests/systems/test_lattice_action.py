@@ -7,7 +7,7 @@ import torch
 from physgen.errors import DomainError, InputError
 from physgen.systems import lattice_action
 from physgen.systems.base import HasAction, HasFeatures, HasFiles, Simulates, System
-from physgen.systems.lattice_action import LatticeAction
+from physgen.systems.lattice_action import LatticeAction, load_function
 from physgen.systems.scalar import Phi4
 
 GOOD = """
@@ -162,3 +162,8 @@ def test_files_that_are_not_there(tmp_path):
         LatticeAction(action="my_action.py")
     with pytest.raises(DomainError, match="one to four"):
         LatticeAction(action=written(tmp_path, GOOD), shape=())
+
+
+def test_an_action_that_is_not_there_says_how_to_name_one():
+    with pytest.raises(InputError, match=r"no file.*name yours, system\.action=FILE\.py:FUNCTION"):
+        load_function("nowhere.py:action")
