@@ -33,7 +33,7 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.errors import InputError, RecipeError
-from physgen.validation.comparison import BLOCK, Comparison, Floats, Role
+from physgen.validation.comparison import Comparison, Floats, Role
 from physgen.validation.estimates import pull
 from physgen.validation.judges import boosted, most_rows, neural
 from physgen.validation.scorecard import Curve, Row, Verdict, within
@@ -41,6 +41,9 @@ from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
 Rows = NDArray[np.int64]
+
+_CELLS = 2**22
+"""Values of features that are computed at once."""
 
 FEWEST_TESTED = 200
 """Rows of each class that a verdict needs: fewer train no judge, and leave an error of 3%."""
@@ -197,7 +200,8 @@ class ClassifierTest:
             weights.append(w / w.mean())
             identity.append(keys if paired or not identity else keys + identity[0].max() + 1)
             parts.append(part)
-        x, w = _together((truth, generated), chosen), np.concatenate(weights)
+        features = _Stacked((truth, generated), chosen)
+        w = np.concatenate(weights)
         keys, part = np.concatenate(identity), np.concatenate(parts)
         y = np.repeat([1.0, 0.0], n)
         tested, n_train = [], 0
@@ -207,8 +211,13 @@ class ClassifierTest:
             train = np.flatnonzero((part != fold) & (part != (fold + 1) % n_parts))
             n_train = len(train) // 2
             if self.judge == "boosted":
-                n_train = min(n_train, most_rows(x.shape[1]) // 2)
-            scores = self._scores(x, y, w, train, choose, seed + fold)
+                n_train = min(n_train, most_rows(features.width) // 2)
+            if self.judge == "boosted":
+                scores = boosted(features, y, w, train, choose, seed + fold)
+            else:
+                scores = neural(features, y, w, train, choose, seed + fold, self.epochs)
+            if not np.isfinite(scores[test]).all():
+                raise InputError("the judge's scores are not finite: it learned nothing")
             certain = _calibrated(scores, y, w, choose, test)
             tested.append((scores[test], y[test], w[test], certain, keys[test]))
         scores, y, w, calibrated, keys = (np.concatenate(c) for c in zip(*tested, strict=True))
@@ -219,21 +228,8 @@ class ClassifierTest:
             roc=roc(scores, y, w),
             n_train=n_train,
             n_test=len(scores) // 2,
-            not_finite=sum(int((~np.isfinite(row)).sum()) for row in x),
+            not_finite=int(features.holes.sum()),
         )
-
-    def _scores(
-        self,
-        x: Array,
-        y: Array,
-        w: Array,
-        train: Rows,
-        choose: Rows,
-        seed: int,
-    ) -> Array:
-        if self.judge == "boosted":
-            return boosted(x, y, w, train, choose, seed)
-        return neural(x, y, w, train, choose, seed, self.epochs)
 
 
 @dataclass(frozen=True)
@@ -269,19 +265,31 @@ class _Sample:
         )
 
 
-def _together(samples: tuple[_Sample, _Sample], chosen: list[Rows]) -> Array:
-    """Return the features of chosen rows of both samples, one below the other."""
-    x: Array | None = None
-    at, total = 0, sum(map(len, chosen))
-    for sample, rows in zip(samples, chosen, strict=True):
-        for part in np.split(rows, range(BLOCK, len(rows), BLOCK)):
-            values = sample.take(part)
-            if x is None:
-                x = np.empty((total, values.shape[1]), dtype=values.dtype)
-            x[at : at + len(part)] = values
-            at += len(part)
-    assert x is not None
-    return x
+class _Stacked:
+    """Features of chosen rows of both samples, one below the other, computed when asked for.
+
+    Attributes:
+        width: how many columns there are.
+        holes: (N,), how many values of a row are not finite; 0 of what nobody asked for.
+    """
+
+    def __init__(self, samples: tuple[_Sample, _Sample], chosen: list[Rows]) -> None:
+        self._samples, self._chosen = samples, chosen
+        self._dtype, self.width = (first := samples[0].take(chosen[0][:1])).dtype, first.shape[1]
+        self.holes = np.zeros(sum(map(len, chosen)), dtype=np.int64)
+
+    def __call__(self, rows: Rows) -> Floats:
+        """Return (k, F) features of rows 0 to N - 1."""
+        x = np.empty((len(rows), self.width), self._dtype)
+        first = len(self._chosen[0])
+        step = max(1, _CELLS // self.width)
+        for number, sample in enumerate(self._samples):
+            wanted = np.flatnonzero((rows >= first) == number)
+            for start in range(0, len(wanted), step):
+                at = wanted[start : start + step]
+                x[at] = sample.take(self._chosen[number][rows[at] - number * first])
+                self.holes[rows[at]] = (~np.isfinite(x[at])).sum(1)
+        return x
 
 
 @dataclass(frozen=True)

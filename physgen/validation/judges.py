@@ -1,14 +1,17 @@
-"""The two judges: a small network, and gradient-boosted trees. Both return a score for every row.
+"""The two judges: a small network, and gradient-boosted trees. Both score the rows they never saw.
 
 Rows `train` are learned from, rows `choose` only decide when to stop: neither trees nor network are
-fitted to them, so that they can calibrate the score afterwards. Both judges train with |w|: the
+fitted to them, so that they can calibrate the score afterwards. Features are asked for by rows:
+those of showers fill the memory. Both judges train with |w|: the
 test that follows uses signed weights, and is right for whatever score was learned.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +22,8 @@ from torch import Tensor, nn
 from physgen.errors import InputError
 
 Array = NDArray[float64]
-
+Floats = NDArray[np.floating[Any]]
+Rows = NDArray[np.int64]
 
 WIDE = 1000
 """Columns beyond which trees see each in `COARSE` bins, not `FINE`: they have no more to tell."""
@@ -30,7 +34,10 @@ CELLS = 2**25
 """Values that trees learn from at most: of rows with thousands of columns, fewer are learned."""
 
 _AT_ONCE = 1024
-"""Rows, or columns, that are converted at once, so that no second copy of all is made."""
+"""Rows that are converted at once, so that no second copy of all is made."""
+
+_CELLS = 2**22
+"""Values of which mean and deviation are found at once."""
 
 
 def most_rows(n_columns: int) -> int:
@@ -39,24 +46,26 @@ def most_rows(n_columns: int) -> int:
 
 
 def boosted(
-    x: Array,
+    take: Callable[[Rows], Floats],
     y: Array,
     w: Array,
-    train: NDArray[np.int64],
-    choose: NDArray[np.int64],
+    train: Rows,
+    choose: Rows,
     seed: int,
 ) -> Array:
-    """Return scores of all rows by trees that stop when `choose` no longer improves."""
+    """Return (N,) scores by trees that stop when `choose` no longer improves, NaN for `train`."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
+    x = take(train[:1])
     n_bins = COARSE if x.shape[1] > WIDE else FINE
     generator = np.random.default_rng(seed)
     most = most_rows(x.shape[1])
-    train, choose = (
+    learned, chosen = (
         rows if len(rows) <= n else np.sort(generator.choice(rows, n, replace=False))
         for rows, n in ((train, most), (choose, most // 2))
     )
-    edges = _edges(x, train, n_bins)
+    x = take(learned)
+    edges = _edges(x, n_bins)
     trees = HistGradientBoostingClassifier(
         max_iter=200,
         learning_rate=0.1,
@@ -65,45 +74,50 @@ def boosted(
         n_iter_no_change=10,
         random_state=seed,
     )
+    bins = _binned(x, edges)
+    del x
     trees.fit(
-        _binned(x[train], edges),
-        y[train],
-        sample_weight=np.abs(w[train]),
-        X_val=_binned(x[choose], edges),
-        y_val=y[choose],
-        sample_weight_val=np.abs(w[choose]),
+        bins,
+        y[learned],
+        sample_weight=np.abs(w[learned]),
+        X_val=_binned(take(chosen), edges),
+        y_val=y[chosen],
+        sample_weight_val=np.abs(w[chosen]),
     )
-    scores = [
-        trees.decision_function(_binned(x[start : start + _AT_ONCE], edges))
-        for start in range(0, len(x), _AT_ONCE)
-    ]
-    return np.concatenate(scores).astype(float64)
+    scores = np.full(len(y), np.nan)
+    others = np.setdiff1d(np.arange(len(y)), train)
+    for start in range(0, len(others), _AT_ONCE):
+        rows = others[start : start + _AT_ONCE]
+        scores[rows] = trees.decision_function(_binned(take(rows), edges))
+    return scores
 
 
-def _edges(x: Array, train: NDArray[np.int64], n_bins: int) -> list[Array]:
-    """Return edges of at most `n_bins` bins a column, at the quantiles of its training rows.
+def _edges(x: Floats, n_bins: int) -> list[Floats]:
+    """Return edges of at most `n_bins` bins a column, at the quantiles of its rows.
 
     Bin i holds what is above edge i - 1 and not above edge i. scikit-learn would place them itself,
     but with weights it sorts a column once for each of them.
     """
     shares = np.linspace(0, 1, n_bins + 1)[1:-1]
     found = []
-    for start in range(0, x.shape[1], _AT_ONCE):
-        for column in x[train, start : start + _AT_ONCE].T:
-            values, counts = np.unique(column[np.isfinite(column)], return_counts=True)
-            if len(values) > n_bins:
-                # What many rows have (voxels without a hit) takes one bin, the others the rest.
-                upto = np.minimum(counts, counts.sum() / n_bins).cumsum()
-                values = values[np.unique(np.searchsorted(upto, shares * upto[-1]))]
-            else:
-                values = values[:-1]
-            found.append(values)
+    for column in x.T:
+        values, counts = np.unique(column[np.isfinite(column)], return_counts=True)
+        if len(values) > n_bins:
+            # What many rows have (voxels without a hit) takes one bin, the others the rest.
+            upto = np.minimum(counts, counts.sum() / n_bins).cumsum()
+            values = values[np.unique(np.searchsorted(upto, shares * upto[-1]))]
+        else:
+            values = values[:-1]
+        found.append(values)
     return found
 
 
-def _binned(x: Array, edges: list[Array]) -> NDArray[np.float16]:
-    """Return the bin of each value, NaN where it is not finite; half precision holds 255 bins."""
-    result = np.full(x.shape, np.nan, dtype=np.float16)
+def _binned(x: Floats, edges: list[Floats]) -> Array:
+    """Return the bin of each value, NaN where it is not finite.
+
+    In double precision, into which scikit-learn would copy anything else.
+    """
+    result = np.full(x.shape, np.nan)
     for number, (column, cuts) in enumerate(zip(x.T, edges, strict=True)):
         known = np.isfinite(column)
         result[known, number] = np.searchsorted(cuts, column[known], side="left")
@@ -111,16 +125,21 @@ def _binned(x: Array, edges: list[Array]) -> NDArray[np.float16]:
 
 
 def neural(
-    x: Array,
+    take: Callable[[Rows], Floats],
     y: Array,
     w: Array,
-    train: NDArray[np.int64],
-    choose: NDArray[np.int64],
+    train: Rows,
+    choose: Rows,
     seed: int,
     epochs: int,
     batch_size: int = 500,
 ) -> Array:
-    """Return scores of all rows by the network of the epoch with the least loss on `choose`."""
+    """Return (N,) scores by the network of the epoch with the least loss on `choose`.
+
+    Those of `train` are NaN.
+    """
+    every = np.arange(len(y))
+    x = take(every)
     scale = Scale.of(x, train)
 
     def inputs(rows: Tensor) -> Tensor:
@@ -130,12 +149,17 @@ def neural(
     weight = torch.from_numpy(np.abs(w)).float()
     generator = torch.Generator().manual_seed(seed)
     network = _network(scale.width, generator)
+
+    def scored(rows: Tensor) -> Tensor:
+        parts = torch.split(rows, _AT_ONCE)
+        return torch.cat([network(inputs(part))[:, 0] for part in parts])
+
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
     rows, held = torch.from_numpy(train), torch.from_numpy(choose)
+    others = torch.from_numpy(np.setdiff1d(every, np.concatenate([train, choose])))
     steps = epochs * -(-len(rows) // batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=2e-3, total_steps=steps)
-    best, best_scores = math.inf, torch.zeros(len(x))
-    parts = torch.split(torch.arange(len(x)), _AT_ONCE)
+    best, scores = math.inf, torch.full((len(y),), math.nan)
     for _ in range(epochs):
         order = rows[torch.randperm(len(rows), generator=generator)]
         for batch in torch.split(order, batch_size):
@@ -145,16 +169,18 @@ def neural(
             optimiser.step()
             schedule.step()
         with torch.no_grad():
-            logit = torch.cat([network(inputs(part))[:, 0] for part in torch.split(held, _AT_ONCE)])
+            logit = scored(held)
             current = float(_loss(logit, target[held], weight[held]))
             if current < best:
                 best = current
-                best_scores = torch.cat([network(inputs(part))[:, 0] for part in parts])
+                scores[held] = logit
+                if len(others):
+                    scores[others] = scored(others)
     if best == math.inf:
         raise InputError(
             "the judge's loss is not finite: check the event weights of both samples for NaN"
         )
-    return np.asarray(best_scores.double().numpy())
+    return np.asarray(scores.double().numpy())
 
 
 def _loss(logit: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -185,13 +211,14 @@ class Scale:
     holed: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, x: Array, train: NDArray[np.int64]) -> Scale:
-        """Look at (N, F) features, `_AT_ONCE` columns at a time."""
+    def of(cls, x: Floats, train: Rows) -> Scale:
+        """Look at (N, F) features, a part of the columns at a time."""
         n_columns = x.shape[1]
         centre, deviation = np.empty(n_columns), np.empty(n_columns)
         holed = np.zeros(n_columns, dtype=bool)
-        for start in range(0, n_columns, _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
+        step = max(1, _CELLS // len(x))
+        for start in range(0, n_columns, step):
+            part = slice(start, start + step)
             holed[part] = ~np.isfinite(x[:, part]).all(0)
             values = x[train, part].astype(float64)
             finite = np.isfinite(values)
@@ -208,7 +235,7 @@ class Scale:
         """How many columns are made."""
         return len(self.centre) + int(self.holed.sum())
 
-    def __call__(self, x: Array) -> NDArray[np.float32]:
+    def __call__(self, x: Floats) -> NDArray[np.float32]:
         """Return (n, width) standardised features and indicators."""
         finite = np.isfinite(x)
         scaled = np.where(finite, (x - self.centre) / self.deviation, 0.0)
@@ -218,6 +245,6 @@ class Scale:
         return np.concatenate([scaled, holes], axis=1, dtype=np.float32)
 
 
-def standardised(x: Array, train: NDArray[np.int64]) -> NDArray[np.float32]:
+def standardised(x: Floats, train: Rows) -> NDArray[np.float32]:
     """Scale to the training rows; columns with values that are not finite get an indicator."""
     return Scale.of(x, train)(x)
