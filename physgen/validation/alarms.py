@@ -15,13 +15,11 @@ from scipy.stats import binom
 
 from physgen.batch import Batch
 from physgen.systems.base import HasPlausible
-from physgen.validation.comparison import Comparison, Measured
+from physgen.validation.comparison import Comparison, Measured, in_blocks
 from physgen.validation.scorecard import ALARM, Row
 
 _NEAR = 0.15
 """How far, in powers of ten, a ratio of scales may be from one of 1000 to be taken for it."""
-
-_BLOCK = 8192
 
 Keys = NDArray[np.uint64]
 
@@ -81,8 +79,8 @@ def _copies_row(name: str, counts: tuple[int, int], share: float, concern: str) 
 def _keys(batch: Batch) -> Keys:
     """Return (N,) keys that are equal where rows are, bit by bit in float32."""
     keys = []
-    for start in range(0, len(batch), _BLOCK):
-        bits = batch.x[start : start + _BLOCK].flatten(1).float().contiguous().cpu().numpy()
+    for part in in_blocks(batch):
+        bits = part.x.flatten(1).float().contiguous().cpu().numpy()
         words = (bits + 0.0).view(np.uint32).astype(np.uint64)  # -0 is 0.
         factors = np.random.default_rng(0).integers(0, 2**63, words.shape[1], dtype=np.uint64)
         keys.append((words * (2 * factors + 1)).sum(1, dtype=np.uint64))

@@ -33,7 +33,7 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.errors import InputError, RecipeError
-from physgen.validation.comparison import Comparison, Floats, Role
+from physgen.validation.comparison import CELLS, Comparison, Floats, Role
 from physgen.validation.estimates import pull
 from physgen.validation.judges import boosted, most_rows, neural
 from physgen.validation.scorecard import Curve, Row, Verdict, within
@@ -41,9 +41,6 @@ from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
 Rows = NDArray[np.int64]
-
-_CELLS = 2**22
-"""Values of features that are computed at once."""
 
 FEWEST_TESTED = 200
 """Rows of each class that a verdict needs: fewer train no judge, and leave an error of 3%."""
@@ -282,7 +279,7 @@ class _Stacked:
         """Return (k, F) features of rows 0 to N - 1."""
         x = np.empty((len(rows), self.width), self._dtype)
         first = len(self._chosen[0])
-        step = max(1, _CELLS // self.width)
+        step = max(1, CELLS // self.width)
         for number, sample in enumerate(self._samples):
             wanted = np.flatnonzero((rows >= first) == number)
             for start in range(0, len(wanted), step):

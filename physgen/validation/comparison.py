@@ -25,8 +25,8 @@ Role = Literal["generated", "truth", "floor", "baseline"]
 BLOCK = 8192
 """Samples whose observables are computed at once, of large ones fewer: see `in_blocks`."""
 
-_CELLS = 2**22
-"""Numbers in them at most."""
+CELLS = 2**20
+"""Numbers in them at most: of showers some hundred, whose temporary arrays are small."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ class Measured:
 
 def in_blocks(batch: Batch) -> Iterator[Batch]:
     """Cut a batch into parts of which observables can be computed without filling the memory."""
-    size = max(1, min(BLOCK, _CELLS // max(1, batch.x[:1].numel())))
+    size = max(1, min(BLOCK, CELLS // max(1, batch.x[:1].numel())))
     for start in range(0, len(batch), size):
         yield batch[start : start + size]
 

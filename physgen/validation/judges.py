@@ -36,7 +36,7 @@ CELLS = 2**25
 _AT_ONCE = 1024
 """Rows that are converted at once, so that no second copy of all is made."""
 
-_CELLS = 2**22
+_CELLS = 2**21
 """Values of which mean and deviation are found at once."""
 
 

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from physgen.errors import FormatError, TooFewIndependent, printable
 from physgen.html import html_table
 from physgen.io.documents import parse_json
+from physgen.memory import release
 
 if TYPE_CHECKING:
     from physgen.validation.comparison import Comparison, Role
@@ -227,6 +228,7 @@ def judge(
 
     rows = []
     for done, metric in enumerate(metrics, 1):
+        release()
         rows += _rows(metric, comparison)
         if progress is not None:
             progress(done, len(metrics))

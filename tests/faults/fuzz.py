@@ -343,11 +343,20 @@ def session(pipe, target, content, first, last, folder):
             pipe.send((number, failure))
 
 
+def processor_time():
+    """Return the seconds of processor time of the children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def hunt(target, content, tries, seconds=float("inf")):
-    """Try inputs content(0), content(1), ...; return how many, and the failures by number."""
-    failures, number, begun = {}, 0, time.monotonic()
+    """Try inputs content(0), content(1), ...; return how many, and the failures by number.
+
+    `seconds` of processor time are enough, however many were tried by then.
+    """
+    failures, number, begun = {}, 0, processor_time()
     with tempfile.TemporaryDirectory() as folder:
-        while number < tries and time.monotonic() - begun < seconds:
+        while number < tries and processor_time() - begun < seconds:
             last = min(number + 20, tries)
             said, died = confined(session, target, content, number, last, folder)
             failures |= {n: failure for n, failure in said if failure is not None}
@@ -357,7 +366,8 @@ def hunt(target, content, tries, seconds=float("inf")):
                 name = signal.Signals(died).name
                 said_of_it = f"took {2 * SECONDS} s" if died == signal.SIGPROF else name
                 failures[number - 1] = said_of_it
-    return {"target": target, "tries": number, "failures": failures}
+    took = round(processor_time() - begun, 1)
+    return {"target": target, "tries": number, "seconds": took, "failures": failures}
 
 
 def fuzz(target, tries, seconds, seed, keep):
