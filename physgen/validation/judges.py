@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from physgen.errors import InputError
+from physgen.memory import release
 
 Array = NDArray[float64]
 Floats = NDArray[np.floating[Any]]
@@ -76,6 +77,7 @@ def boosted(
     )
     bins = _binned(x, edges)
     del x
+    release()
     trees.fit(
         bins,
         y[learned],
@@ -140,6 +142,7 @@ def neural(
     """
     every = np.arange(len(y))
     x = take(every)
+    release()
     scale = Scale.of(x, train)
 
     def inputs(rows: Tensor) -> Tensor:
