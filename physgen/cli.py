@@ -58,6 +58,8 @@ def doctor(as_json: Json = False) -> None:
 def inspect(files: list[Path], as_json: Json = False) -> None:
     """Say what is in files: format, shapes, units, ranges, and the first problem of each.
 
+    The exit code is 2 if there is a file that cannot be read.
+
     Example: `physgen inspect events.root`
     """
     from physgen.io.inspect import inspect as look
@@ -66,6 +68,8 @@ def inspect(files: list[Path], as_json: Json = False) -> None:
     paths = [path for file in files for path in expand(user_path(file))]
     found = {str(path): look(path) for path in paths}
     print_mapping(found if len(found) > 1 else next(iter(found.values())), as_json)
+    if any(one["reader"] in ("no", "refused") for one in found.values()):
+        raise typer.Exit(2)
 
 
 @app.command()

@@ -59,7 +59,7 @@ def generate(
     return Batch.concatenate(list(parts)).replace(schema=surrogate.schema)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sampler:
     """A trained surrogate that generates samples, the same for the same seed.
 
@@ -68,6 +68,16 @@ class Sampler:
     """
 
     surrogate: Surrogate
+
+    def __repr__(self) -> str:
+        """Say what is generated, not each layer of the network."""
+        names = ", ".join(variable.name for variable in self.schema.variables)
+        given = ", ".join(variable.name for variable in self.schema.condition)
+        shape = "x".join(map(str, self.schema.shape))
+        return (
+            f"<Sampler: {type(self.surrogate).__name__}, {shape} of {names}"
+            f"{f', given {given}' if given else ''}, on {self.surrogate.device}>"
+        )
 
     @property
     def schema(self) -> Schema:
@@ -306,4 +316,4 @@ def _open_writer(
     if path.suffix == ".npz":
         return npz_writer(path, schema=schema, attributes=facts)
     choices = suggest(path.suffix, [".h5", ".hdf5", ".root", ".npz"])
-    raise InputError(f"{path}: no format has the suffix {path.suffix!r}{choices}")
+    raise InputError(f"no format has the suffix {path.suffix!r}{choices}")

@@ -1,4 +1,4 @@
-"""The verbs: train, validate, load, generate, quickstart. Each puts the rooms in their order."""
+"""The verbs: train, validate, load, generate, quickstart, each a few calls of what is below."""
 
 from __future__ import annotations
 

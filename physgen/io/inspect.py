@@ -45,7 +45,8 @@ def inspect(path: Path) -> dict[str, Any]:
     try:
         _look(path, head, found)
     except FormatError as error:
-        found["problem"] = str(error)
+        reader = "refused" if found["reader"] == "refused" else "no"
+        found |= {"reader": reader, "problem": str(error)}
     return found
 
 

@@ -126,9 +126,11 @@ def _is_alive(process: int) -> bool:
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise `InputError` if `path` exists (unless `overwrite`) or is a directory."""
+    """Raise `InputError` if `path` exists (unless `overwrite`), or is no regular file."""
     if path.is_dir():
         raise InputError(f"{path} is a directory; give the path of a file to write")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is a device or a pipe; give the path of a file to write")
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists; choose another path, remove it, or pass --overwrite")
 

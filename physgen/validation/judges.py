@@ -40,6 +40,9 @@ _AT_ONCE = 1024
 _CELLS = 2**21
 """Values of which mean and deviation are found at once."""
 
+_CACHED = 2**16
+"""Values that are scaled at once, in double precision."""
+
 
 def most_rows(n_columns: int) -> int:
     """Return how many rows of so many columns trees learn from at most."""
@@ -240,12 +243,20 @@ class Scale:
 
     def __call__(self, x: Floats) -> NDArray[np.float32]:
         """Return (n, width) standardised features and indicators."""
-        finite = np.isfinite(x)
-        scaled = np.where(finite, (x - self.centre) / self.deviation, 0.0)
-        # Far outliers tell no more than outliers, and would upset the network's first layer.
-        scaled = np.clip(scaled, -10.0, 10.0)
-        holes = ~finite[:, self.holed]
-        return np.concatenate([scaled, holes], axis=1, dtype=np.float32)
+        result = np.empty((len(x), self.width), dtype=np.float32)
+        n_columns = x.shape[1]
+        step = max(1, _CACHED // n_columns)
+        for start in range(0, len(x), step):
+            part = x[start : start + step]
+            finite = np.isfinite(part)
+            scaled = part - self.centre
+            scaled /= self.deviation
+            scaled[~finite] = 0.0
+            # Far outliers tell no more than outliers, and would upset the network's first layer.
+            np.clip(scaled, -10.0, 10.0, out=scaled)
+            result[start : start + step, :n_columns] = scaled
+            result[start : start + step, n_columns:] = ~finite[:, self.holed]
+        return result
 
 
 def standardised(x: Floats, train: Rows) -> NDArray[np.float32]:
