@@ -34,7 +34,7 @@ FINE, COARSE = 255, 63
 CELLS = 2**25
 """Values that trees learn from at most: of rows with thousands of columns, fewer are learned."""
 
-_AT_ONCE = 1024
+_AT_ONCE = 256
 """Rows that are converted at once, so that no second copy of all is made."""
 
 _CELLS = 2**21
