@@ -36,7 +36,7 @@ from physgen.io.source import Source
 from physgen.io.writer import Append, sha256
 from physgen.systems.base import Derived, System
 from physgen.systems.geometry import Geometry, read_geometry
-from physgen.systems.kernels.shower import Beam, Medium, Readout, showers
+from physgen.systems.kernels.parameters import Beam, Medium, Readout
 from physgen.systems.media import homogeneous, material, sampling
 
 SPECTRUM_BINS = 40
@@ -281,6 +281,8 @@ class Calorimeter:
                 f"{self.binning} is for {self.geometry.name} ({self.geometry.pid}): give a file of "
                 "such showers with data.path"
             )
+        from physgen.systems.kernels.shower import showers
+
         seeds = np.random.SeedSequence(seed).generate_state(n // _BLOCK + 2)
         energies = self._draw_energies(n, int(seeds[0]))
         if condition is not None:

@@ -33,7 +33,6 @@ from physgen.io.spins import SpinSource, spin_writer
 from physgen.io.writer import Append
 from physgen.systems.base import Derived
 from physgen.systems.kaufman import kaufman
-from physgen.systems.kernels import ising as kernel
 from physgen.systems.lattice_files import check_parameters
 
 CRITICAL_TEMPERATURE = 2 / math.log(1 + math.sqrt(2))
@@ -204,6 +203,8 @@ class Ising:
         return 1 / inverse if inverse > 0 else math.inf
 
     def _packed(self, n: int, seed: int, xi: float) -> NDArray[np.int8]:
+        from physgen.systems.kernels import ising as kernel
+
         state = kernel.random_state(seed)
         words = np.random.default_rng(seed).integers(2**64, size=self.shape, dtype=np.uint64)
         sweeps = math.ceil(10 + 20 * xi**2)
@@ -215,6 +216,8 @@ class Ising:
         return spins.reshape(-1, *self.shape)[:n]
 
     def _clusters(self, n: int, seed: int) -> NDArray[np.int8]:
+        from physgen.systems.kernels import ising as kernel
+
         state, t, h = kernel.random_state(seed), self.temperature, self.field
         # Along the field, so that no metastable state has to be left.
         spins = np.full(self.shape, -1 if h < 0 else 1, np.int8)

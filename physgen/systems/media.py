@@ -23,7 +23,7 @@ import math
 from dataclasses import dataclass
 
 from physgen.errors import RecipeError, suggest
-from physgen.systems.kernels.shower import Medium
+from physgen.systems.kernels.parameters import Medium
 
 _SCALE_ENERGY_MEV = 21.2
 

@@ -39,7 +39,6 @@ from physgen.io.writer import Append
 from physgen.sampling.thinning import spacing
 from physgen.systems import lattice_files
 from physgen.systems.base import Derived
-from physgen.systems.kernels import scalar as kernel
 
 _REFERENCE_NAMES = ("chi2", "|m|", "phi^2", "U4", "xi2")
 # (L, lambda): values and errors at m^2 = -4 on L x L, in the order of the names, from long HMC.
@@ -274,6 +273,8 @@ def hybrid_monte_carlo(
     80 to 95% are accepted; then kept configurations are two autocorrelation times of M^2 apart, as
     a short run measures it.
     """
+    from physgen.systems.kernels import scalar as kernel
+
     table, states = kernel.neighbours(shape), kernel.streams(seed, kernel.LANES)
     n_sites = math.prod(shape)
     phi = np.empty((n_sites, kernel.LANES))

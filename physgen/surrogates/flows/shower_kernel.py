@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from physgen.systems.kernels import CACHE
+from physgen.systems.kernels.cache import CACHE
 
 Array = NDArray[np.floating]
 # Sums of products may be reordered (for vector instructions), no more than that.

@@ -22,7 +22,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from physgen.systems.kernels import CACHE
+from physgen.systems.kernels.cache import CACHE
 
 Real = NDArray[np.float64]
 Words = NDArray[np.uint64]

@@ -1,0 +1,65 @@
+"""What the kernel of showers is given: medium, beam, readout."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Medium(NamedTuple):
+    """What the parametrisation needs of a calorimeter.
+
+    Attributes:
+        z: (effective) atomic number.
+        x0_mm: radiation length.
+        moliere_mm: Moliere radius.
+        critical_gev: critical energy.
+        inverse_frequency: 1/Fs = (d1 + d2)/X0, 0 in homogeneous media.
+        ehat: ratio of the responses to electrons and to minimum ionising particles; 1 if
+            homogeneous.
+        resolution: a of the sampling fluctuations a/sqrt(E/GeV); 0 switches them off.
+        constant: c of a response that differs by c from shower to shower at all energies, so that
+            (sigma/E)^2 = a^2/E + c^2.
+        sampling: whether the corrections for sampling media apply.
+    """
+
+    z: float
+    x0_mm: float
+    moliere_mm: float
+    critical_gev: float
+    inverse_frequency: float
+    ehat: float
+    resolution: float
+    constant: float
+    sampling: bool
+
+
+class Beam(NamedTuple):
+    """How particles enter, and what of the parametrisation is switched on.
+
+    Attributes:
+        converts: whether the shower starts at an exponential depth (photons).
+        cell_mm: side of the square in which the axis enters, uniformly.
+        angle: largest polar angle of the axis in radian; angle and azimuth are uniform.
+        fluctuates: whether ln T and ln alpha are drawn or set to their means.
+        max_spots: largest number of spots in a shower; 0 is no limit.
+    """
+
+    converts: bool
+    cell_mm: float
+    angle: float
+    fluctuates: bool
+    max_spots: int
+
+
+class Readout(NamedTuple):
+    """What the electronics does to a voxel, in this order; energies in MeV.
+
+    Attributes:
+        cross_talk: share of a voxel's energy that goes to its four neighbours.
+        noise_mev: standard deviation of Gaussian noise.
+        cut_mev: voxels below it are set to zero.
+    """
+
+    cross_talk: float
+    noise_mev: float
+    cut_mev: float
