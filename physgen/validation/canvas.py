@@ -29,13 +29,18 @@ STYLE: dict[str, Any] = {
 }
 
 
-def new_figure(width: float, height: float) -> Any:
-    """Return a figure of this size in inches, for files only."""
+def new_figure(width: float, height: float, *, placed: bool = True) -> Any:
+    """Return a figure of this size in inches, for files only.
+
+    Args:
+        width, height: in inches.
+        placed: make room for labels automatically, which takes as long as drawing does.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    layout = ConstrainedLayoutEngine(h_pad=0.03, hspace=0.0)
+    layout = ConstrainedLayoutEngine(h_pad=0.03, hspace=0.0) if placed else None
     figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure

@@ -41,9 +41,10 @@ def mixing(comparison: Comparison, estimates: Mapping[str, Mapping[Role, Estimat
             worst = min(apart, key=lambda name: apart[name].agreement)
             p_value = apart[worst].agreement
             concern = (
-                f"the chains do not mix: the means of {worst!r} differ from chain to chain by more "
-                f"than their errors (p = {p_value:.1g}), so that no number from them can be "
-                "trusted; run longer chains, or moves that go between the modes (tempering, "
+                f"the chains do not mix: the means of {worst!r} differ from chain to chain, or "
+                f"ends of chains remember beginnings, beyond chance (p = {p_value:.1g}). They are "
+                "stuck, or shorter than a few autocorrelation times; what has not converged cannot "
+                "be trusted: run longer chains, or moves that go between the modes (tempering, "
                 "clusters)"
             )
         else:

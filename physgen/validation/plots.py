@@ -134,7 +134,7 @@ def _histograms(comparison: Comparison, scorecard: Scorecard) -> Iterator[tuple[
         part = names[start : start + _PANELS]
         n_columns = min(3, len(part))
         n_rows = -(-len(part) // n_columns)
-        figure = new_figure(3.9 * n_columns, 3.5 * n_rows)
+        figure = new_figure(3.9 * n_columns, 3.5 * n_rows, placed=False)
         for cell, name in zip(
             figure.subfigures(n_rows, n_columns, squeeze=False).flat, part, strict=False
         ):
@@ -178,8 +178,9 @@ def _histogram(comparison: Comparison, shown: Mapping[str, Measured], name: str,
         1,
         sharex=True,
         squeeze=False,
-        gridspec_kw={"height_ratios": [3, 1], "hspace": 0.06} if two else {},
+        gridspec_kw={"height_ratios": [3, 1], "hspace": 0.13} if two else {},
     )[:, 0]
+    cell.subplots_adjust(left=0.17, right=0.97, bottom=0.16, top=0.94)
     heights = {role: _density(m, name, edges) for role, m in shown.items()}
     for role, (height, error) in heights.items():
         mplhep.histplot(
@@ -255,7 +256,7 @@ def _profiles(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
     for name in names[:4]:
         figure = new_figure(6.0, 4.2)
         axes = figure.subplots(
-            2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1], "hspace": 0.06}
+            2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1], "hspace": 0.13}
         )
         bins = np.arange(1, shown["generated"].values[name].shape[1] + 1)
         found = {
