@@ -21,7 +21,7 @@ from physgen.html import html_table
 from physgen.io import consent, manifest
 from physgen.io.documents import read_json
 from physgen.io.source import HasNotes, Source
-from physgen.io.split import Split, repeats, split
+from physgen.io.split import Split, pieces_of_chains, repeats, split
 from physgen.io.stream import Stream
 from physgen.io.writer import atomic
 from physgen.isolation import global_generators
@@ -31,6 +31,7 @@ from physgen.surrogates.base import Surrogate
 from physgen.systems.base import HasFiles, HasOwnFiles, Simulates, System, open_files
 from physgen.transforms.base import Chain
 from physgen.validation.scorecard import Scorecard
+from physgen.validation.sources import chain_labels
 
 SCORECARD = "scorecard.json"
 TRAINED = ("recipe.yaml", "provenance.json", "journal.jsonl", "data.h5", "surrogate/")
@@ -215,19 +216,21 @@ class Run:
 
     @cached_property
     def parts(self) -> Split:
-        """Rows of training, validation and test.
+        """Rows of training, validation and test; of a Markov chain, stretches of its time.
 
         What is simulated is tested against fresh simulations, so it needs no test rows.
         """
         source, data = self.source, self.recipe.data
         if source is None or data is None:
             raise RecipeError(f"recipe {self.recipe.name!r} has no data section")
-        fractions = data.split
+        fractions, keys = data.split, source.keys()
         if data.path is None:
             fractions = (1 - data.split[1], data.split[1], 0.0)
+        elif keys is None and (chain := chain_labels(self.system, source)) is not None:
+            keys = pieces_of_chains(chain)
         return split(
             len(source),
-            keys=source.keys(),
+            keys=keys,
             fractions=fractions,
             seed=data.seed,
             name=source.name,

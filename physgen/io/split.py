@@ -22,6 +22,9 @@ Bits = NDArray[np.uint64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
+PIECES = 100
+"""Stretches of Markov chains that are assigned as wholes."""
+
 _AT_ONCE = 2**18
 """Rows that are assigned at once: memory is that of the row numbers, however many there are."""
 
@@ -105,6 +108,20 @@ def split(
                 "give more data, larger fractions or another seed"
             )
     return Split(*parts)
+
+
+def pieces_of_chains(chain: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return (n,) keys of stretches of Markov time, given the chain of each row.
+
+    Neighbours in a chain are alike: rows that are drawn one by one would be tested by what was
+    learned from the rows beside them. There are `PIECES` stretches or more, at most whole chains.
+    """
+    names, number, lengths = np.unique(chain, return_inverse=True, return_counts=True)
+    time = np.empty(len(chain), dtype=np.int64)
+    starts = np.cumsum(lengths) - lengths
+    time[np.argsort(number, kind="stable")] = np.arange(len(chain)) - np.repeat(starts, lengths)
+    pieces = -(-PIECES // len(names))
+    return np.asarray(number * pieces + time * pieces // lengths[number], dtype=np.int64)
 
 
 def repeats(source: Source, limit: int = 1_000_000) -> Repeats:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import InputError
 from physgen.io.source import ArraySource
-from physgen.io.split import hash_columns, repeats, split
+from physgen.io.split import PIECES, hash_columns, pieces_of_chains, repeats, split
 
 
 @settings(deadline=None)
@@ -38,6 +38,21 @@ def test_rows_of_one_event_stay_together_in_any_order(order):
     assert not members[0] & members[1]
     assert not (members[0] | members[1]) & members[2]
     assert members[0] == set(np.sort(keys)[reference.train])
+
+
+@pytest.mark.parametrize("chains", [1, 3, 7, PIECES, 4 * PIECES])
+def test_stretches_of_chains_hang_together(chains):
+    n = 4000
+    labels = np.arange(n) % chains  # They take turns in the file.
+    keys = pieces_of_chains(labels * 11)
+    n_pieces = len(np.unique(keys))
+    assert n_pieces == max(chains, -(-PIECES // chains) * chains)
+    for chain in range(chains):
+        own = keys[labels == chain]
+        assert (np.diff(own) >= 0).all()
+        assert not np.isin(own, keys[labels != chain]).any()
+        counts = np.unique(own, return_counts=True)[1]
+        assert np.ptp(counts) <= 1
 
 
 def test_fractions_keys_and_empty_parts_are_checked():

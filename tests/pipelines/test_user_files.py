@@ -237,3 +237,19 @@ def test_a_chain_needs_two_samples(tmp_path, n):
     np.savez(tmp_path / "a.npz", x=np.ones((n, 4, 4)))
     with pytest.raises(InputError, match=f"samples in the chain: {n};"):
         score_ensemble(tmp_path / "a.npz", None, {})
+
+
+def test_rows_of_a_chain_are_tested_by_stretches_of_its_time(tmp_path):
+    """Rows beside each other in a chain are alike: one trained on would make the other's test."""
+    generator = np.random.default_rng(2)
+    up, n = np.zeros(3000), 3000
+    for i in range(1, n):
+        up[i] = 0.97 * up[i - 1] + 0.24 * generator.normal()
+    chain = np.where(up[:, None, None] + generator.normal(size=(n, 4, 4)) > 0, 1, -1)
+    for name, spins in (("chain", chain), ("mixed", chain[generator.permutation(n)])):
+        np.savez(tmp_path / f"{name}.npz", samples=spins.astype("i1"))
+        changes = {"system.shape": [4, 4], "data.path": str(tmp_path / f"{name}.npz")}
+        parts = Run.create(recipe.read("ising-rbm", changes), tmp_path / "runs")[0].parts
+        assert len(parts.test) > 100
+        beside_train = np.isin(parts.test + 1, parts.train).mean()
+        assert beside_train < 0.05 if name == "chain" else beside_train > 0.5
