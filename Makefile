@@ -39,7 +39,7 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 test-slow: install-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m slow
 
 # What is promised under faults, and how often it held: docs/reliability.md.
 reliability: install-dev

@@ -115,7 +115,18 @@ def mutations(results):
 def main():
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        pytest = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-m", "slow or not slow"]
+        pytest = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-n",
+            "2",
+            "--dist",
+            "worksteal",
+            "-m",
+            "slow or not slow",
+        ]
         subprocess.run([*pytest, "--junitxml", str(report), "tests/faults"], cwd=ROOT, check=False)
         results = counted(report)
     lines = ["\n".join(promises(results)), MUTATIONS, "\n".join(mutations(results)), "\n", LIMITS]
