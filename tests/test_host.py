@@ -246,6 +246,15 @@ def interrupt(kind, at):
     return progress
 
 
+@pytest.fixture
+def heard():
+    """Ctrl-C is heard, also where the tests were begun in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_ends_a_loop_that_survives_failures(folder, run, tmp_path):
     done, survived = [], []
 
