@@ -153,6 +153,12 @@ def _as_stored(path: Path, field: str, rows: int, shape: tuple[int, ...]) -> tup
     Raises:
         FormatError: it may as well be that of chains, or of an array that is transposed.
     """
+    if len(shape) == 1 and 1 < shape[0] <= rows:
+        raise FormatError(
+            f"{path}: rows of {field!r} are {shape[0]} numbers: a lattice in one dimension, or a "
+            f"table? Say --set system.shape=[{shape[0]}] (or the shape of flat rows); a table is "
+            "judged beside another one, with --against FILE --system RECIPE"
+        )
     chains = len(shape) > 2 and len(set(shape)) > 1
     if chains or (len(shape) == 1 and rows < shape[0]):
         lattice = "x".join(map(str, shape))

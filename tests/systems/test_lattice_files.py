@@ -140,3 +140,10 @@ def test_flat_rows_are_lattices_of_the_shape_that_is_said(tmp_path, fields):
     assert all_of(Ensemble(path=path, shape=(4, 4))).x.shape == (50, 4, 4)
     with pytest.raises(FormatError, match=r"rows of shape \(16,\), which are no lattices of 5x5"):
         all_of(Ensemble(path=path, shape=(5, 5)))
+
+
+def test_rows_of_numbers_may_be_a_table(tmp_path):
+    path = str(h5(tmp_path / "table.h5", x=np.random.default_rng(3).normal(size=(50, 3))))
+    with pytest.raises(FormatError, match=r"or a table\? Say --set system.shape=\[3\]"):
+        all_of(Ensemble(path=path))
+    assert all_of(Ensemble(path=path, shape=(3,))).x.shape == (50, 3)
