@@ -38,6 +38,8 @@ def read_idx(path: Path) -> NDArray[Any]:
                 "IDX (plain or .gz), .npz or .h5 files"
             )
         dimensions, dtype = head[3], np.dtype(_TYPES[head[2]])
+        if dimensions == 0:
+            raise FormatError(f"{path}: an IDX file of no dimensions; get it again")
         extents = file.read(4 * dimensions)
         if len(extents) < 4 * dimensions:
             raise FormatError(f"{path}: cut short within its header; get it again")

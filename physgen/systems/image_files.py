@@ -182,10 +182,10 @@ def _whole(path: Path, name: str, known: list[str]) -> NDArray[Any]:
 
 def _framed(pixels: NDArray[Any], shape: list[int] | None, name: str) -> NDArray[Any]:
     """Return (N, H, W): flat rows are squares, a single channel is dropped."""
-    if not len(pixels):
-        raise FormatError(f"{name}: no images")
     if pixels.dtype.kind not in "biuf" or pixels.ndim < 2:
         raise FormatError(f"{name}: {pixels.dtype} of shape {pixels.shape} are not images")
+    if not len(pixels):
+        raise FormatError(f"{name}: no images")
     one = pixels.shape[1:]
     if pixels.ndim == 4 and 1 in (one[0], one[2]):
         one = one[1:] if one[0] == 1 else one[:2]
