@@ -115,21 +115,18 @@ def mutations(results):
 def main():
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        pytest = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-n",
-            "2",
-            "--dist",
-            "worksteal",
-            "-m",
-            "slow or not slow",
-        ]
+        options = ["-q", "-n", "2", "--dist", "worksteal", "-o", "junit_family=xunit1"]
+        pytest = [sys.executable, "-m", "pytest", *options, "-m", "slow or not slow"]
         subprocess.run([*pytest, "--junitxml", str(report), "tests/faults"], cwd=ROOT, check=False)
         results = counted(report)
-    lines = ["\n".join(promises(results)), MUTATIONS, "\n".join(mutations(results)), "\n", LIMITS]
+    lines = [
+        "\n".join(promises(results)),
+        "\n",
+        MUTATIONS,
+        "\n".join(mutations(results)),
+        "\n",
+        LIMITS,
+    ]
     PAGE.write_text(HEAD + "".join(lines), encoding="utf-8")
     failures = sum(f for _, f, _ in results.values())
     print(f"{PAGE}: {len(results)} tests, {failures} failures")
