@@ -142,7 +142,7 @@ def generate_file(
     try:
         about = {"physgen": __version__, **(facts or {}), "n": n, "seed": whole("seed", seed)}
         said = {"physgen_provenance": json.dumps(about)}
-        with _open_writer(target, n, surrogate.schema, system, said) as append:
+        with _open_writer(path, target, n, surrogate.schema, system, said) as append:
             for batch in parts:
                 append(batch)
         if replaced:
@@ -305,15 +305,16 @@ def _check_finite(batch: Batch, start: int) -> None:
 
 
 def _open_writer(
-    path: Path, n: int, schema: Schema, system: object, facts: Mapping[str, str]
+    path: Path, target: Path, n: int, schema: Schema, system: object, facts: Mapping[str, str]
 ) -> AbstractContextManager[Append]:
+    """Return the writer of `target`, which takes the place of `path` when it is complete."""
     if isinstance(system, HasFiles) and path.suffix in system.suffixes:
-        return system.writer(path, n, facts)
+        return system.writer(target, n, facts)
     if path.suffix in (".h5", ".hdf5"):
-        return hdf5_writer(path, schema=schema, attributes=facts)
+        return hdf5_writer(target, schema=schema, attributes=facts)
     if path.suffix == ".root":
-        return root_writer(path, schema, attributes=facts)
+        return root_writer(target, schema, attributes=facts)
     if path.suffix == ".npz":
-        return npz_writer(path, schema=schema, attributes=facts)
+        return npz_writer(target, schema=schema, attributes=facts)
     choices = suggest(path.suffix, [".h5", ".hdf5", ".root", ".npz"])
-    raise InputError(f"no format has the suffix {path.suffix!r}{choices}")
+    raise InputError(f"{path}: no format has the suffix {path.suffix!r}{choices}")

@@ -246,6 +246,12 @@ def test_existing_output_survives_refusal_and_failure(surrogate, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out.h5"]
     with pytest.raises(InputError, match=r"no format has the suffix '\.txt'"):
         generate_file(surrogate, 5, tmp_path / "out.txt", seed=3)
+    old = tmp_path / "old"
+    old.write_text("kept")
+    with pytest.raises(InputError, match=r"old: no format has the suffix ''"):
+        generate_file(surrogate, 3, old, seed=1, overwrite=True)
+    assert old.read_text() == "kept"
+    assert list(tmp_path.glob("old*")) == [old]
 
 
 class Physics:
