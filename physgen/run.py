@@ -9,7 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from physgen import __version__
 from physgen.arguments import user_path
@@ -215,6 +217,14 @@ class Run:
                 )
 
     @cached_property
+    def chain(self) -> NDArray[np.int64] | None:
+        """(N,), the Markov chain of each row of the user's file; `None` if rows are independent."""
+        data, source = self.recipe.data, self.source
+        if source is None or data is None or data.path is None:
+            return None
+        return chain_labels(self.system, source)
+
+    @cached_property
     def parts(self) -> Split:
         """Rows of training, validation and test; of a Markov chain, stretches of its time.
 
@@ -226,8 +236,8 @@ class Run:
         fractions, keys = data.split, source.keys()
         if data.path is None:
             fractions = (1 - data.split[1], data.split[1], 0.0)
-        elif keys is None and (chain := chain_labels(self.system, source)) is not None:
-            keys = pieces_of_chains(chain)
+        elif keys is None and self.chain is not None:
+            keys = pieces_of_chains(self.chain)
         return split(
             len(source),
             keys=keys,

@@ -31,7 +31,7 @@ from physgen.validation.comparison import Comparison, HeldOut, Role
 from physgen.validation.ensemble import analyse
 from physgen.validation.likelihood import Likelihood
 from physgen.validation.scorecard import Metric, Scorecard, judge
-from physgen.validation.sources import SEED, chain_labels, side_by_side, two_samples
+from physgen.validation.sources import SEED, side_by_side, two_samples
 
 RECIPES = {
     "CaloChallenge HDF5": "calo-flow",
@@ -236,7 +236,7 @@ def truth_of(run: Run) -> Truth:
         n = recipe.sampling.n
         test, train = run.parts.test, run.parts.train
         labelled = source.read(0, 1).chain is not None
-        chain = None if labelled else chain_labels(system, source)
+        chain = None if labelled else run.chain
         found = two_samples(source, test, train, n, matched=True, chain=chain)
         return Truth(found.truth, found.floor, found.groups, found.paired)
     if not isinstance(system, Simulates):
