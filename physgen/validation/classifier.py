@@ -1,23 +1,12 @@
 """Classifier two-sample test: can a judge that was trained for it tell generated from true?
 
-A judge s(x) is trained on one part of both samples, its best epoch chosen on a second, and its AUC
-measured on a third that it never saw,
-
-    AUC = sum_ij w_i v_j [s(x_i) > s(y_j)] / (sum w sum v)          (ties count one half)
-
-0.5 if the samples cannot be told apart. Its error is that of DeLong, DeLong & Clarke-Pearson (1988)
-with weights; terms of rows that are not independent (a stretch of a Markov chain, candidates of one
-collision, a pair drawn at one condition) are summed before they are squared, as by Obuchowski
-(1997). Such a unit trains, chooses or tests as a whole: a judge that learned one of its rows by
-heart would recognise the others. A weak or small judge sees less: each AUC names its judge and the
-training size, and stands beside its floor, the AUC of the same judge between two samples of truth.
-From a judge calibrated by isotonic regression on the second part, to which it was not fitted,
-c(x) = p(true | x), follows the Jensen-Shannon divergence
-
-    JSD = 1/2 E_true log2(2 c) + 1/2 E_generated log2(2 (1 - c))    in [0, 1] bits.
-
-Exact c gives a value in [0, 1] bits and any other c a lower one: calibrated on few rows, it falls a
-little below 0 where samples agree, as the floor beside it shows.
+A judge is trained on one part of both samples, its best epoch chosen on a second, and its AUC (see
+`physgen.validation.auc`) measured on a third that it never saw. Rows that are not independent (a
+stretch of a Markov chain, candidates of one collision, a pair drawn at one condition) train, choose
+or test as a whole: a judge that learned one of them by heart would recognise the others. A weak or
+small judge sees less: each AUC names its judge and the training size, and stands beside its floor,
+the AUC of the same judge between two samples of truth. A judge calibrated by isotonic regression on
+the second part, to which it was not fitted, also gives the Jensen-Shannon divergence.
 """
 
 from __future__ import annotations
@@ -33,6 +22,7 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.errors import InputError, RecipeError
+from physgen.validation.auc import auc, chance, jensen_shannon, roc
 from physgen.validation.comparison import CELLS, Comparison, Floats, Role
 from physgen.validation.estimates import pull
 from physgen.validation.judges import boosted, most_rows, neural
@@ -309,80 +299,6 @@ class Judgement:
     n_train: int
     n_test: int
     not_finite: int
-
-
-def auc(scores: Array, labels: Array, weights: Array, unit: Rows | None = None) -> Estimate:
-    """Return the weighted AUC of (N,) scores for labels 1 against 0, with DeLong's error.
-
-    Rows with the same (N,) unit number, of whichever class, are not taken for independent.
-    """
-    positive, negative = labels == 1, labels == 0
-    w, v = weights[positive], weights[negative]
-    above = _share_below(scores[positive], scores[negative], v)  # of the negatives, below each
-    below = 1 - _share_below(scores[negative], scores[positive], w)
-    value = float(w @ above / w.sum())
-    terms = np.empty(len(scores))
-    terms[positive] = w * (above - value) / w.sum()
-    terms[negative] = v * (below - value) / v.sum()
-    return Estimate(value, _error(terms, unit))
-
-
-def chance(scores: Array, labels: Array, weights: Array, unit: Rows | None = None) -> float:
-    """Return the standard deviation of the AUC under the hypothesis of one distribution.
-
-    Unlike `auc`'s error it does not vanish where few scores happen to be apart; without weights and
-    ties it is that of Mann & Whitney, ((n + m + 1) / 12 n m)^1/2, but for terms of order 1/n.
-    """
-    terms = np.empty(len(scores))
-    classes = labels == 1, labels == 0
-    rank = sum(_share_below(scores, scores[of], weights[of]) for of in classes) / 2 - 0.5
-    for of, sign in zip(classes, (1, -1), strict=True):
-        terms[of] = sign * (weights * rank)[of] / weights[of].sum()
-    n = len(scores) if unit is None else len(np.unique(unit))
-    return _error(terms, unit) * math.sqrt((n + 1) / n)
-
-
-def _error(terms: Array, unit: Rows | None) -> float:
-    """Return the error of the sum of (N,) terms of mean zero; those of one unit move together."""
-    sums = terms if unit is None else np.bincount(unit, weights=terms)
-    return math.sqrt(float(np.sum(sums**2)))
-
-
-def _share_below(points: Array, others: Array, weights: Array) -> Array:
-    """Return for each point the weighted share of `others` below it, ties counting half."""
-    order = np.argsort(others)
-    ordered = others[order]
-    cumulative = np.concatenate([[0.0], np.cumsum(weights[order])])
-    left = cumulative[np.searchsorted(ordered, points, side="left")]
-    right = cumulative[np.searchsorted(ordered, points, side="right")]
-    return np.asarray((left + right) / (2 * cumulative[-1]))
-
-
-def roc(scores: Array, labels: Array, weights: Array, n_points: int = 100) -> Curve:
-    """Return (false positive rate, true positive rate) at up to `n_points` thresholds."""
-    order = np.argsort(-scores, kind="stable")
-    hit = np.cumsum(weights[order] * labels[order])
-    miss = np.cumsum(weights[order] * (1 - labels[order]))
-    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-    last = last[np.unique(np.linspace(0, len(last) - 1, n_points).astype(int))]
-    x, y = (np.concatenate([[0.0], c[last] / c[-1]]).round(5) for c in (miss, hit))
-    return tuple(x.tolist()), tuple(y.tolist())
-
-
-def jensen_shannon(
-    calibrated: Array, labels: Array, weights: Array, unit: Rows | None = None
-) -> Estimate:
-    """Return the JSD in bits from calibrated (N,) probabilities of label 1; units as in `auc`."""
-    # No certainty beyond 1%, which few samples could bear out.
-    c = np.clip(calibrated, 0.01, 0.99)
-    value, parts = 0.0, np.empty(len(c))
-    for label, terms in ((1.0, np.log2(2 * c)), (0.0, np.log2(2 * (1 - c)))):
-        of = labels == label
-        w, t = weights[of], terms[of]
-        mean = float(w @ t / w.sum())
-        value += mean / 2
-        parts[of] = w * (t - mean) / w.sum() / 2
-    return Estimate(value, _error(parts, unit))
 
 
 def partition(keys: Rows, n_parts: int, generator: np.random.Generator) -> Rows:

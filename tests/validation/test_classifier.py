@@ -13,14 +13,8 @@ from toy import Normal, compare, draw
 from physgen.batch import Batch
 from physgen.errors import InputError, RecipeError
 from physgen.validation import judges
-from physgen.validation.classifier import (
-    ClassifierTest,
-    auc,
-    chance,
-    jensen_shannon,
-    partition,
-    roc,
-)
+from physgen.validation.auc import auc, chance, jensen_shannon, roc
+from physgen.validation.classifier import ClassifierTest, partition
 from physgen.validation.comparison import Comparison
 from physgen.validation.estimates import pull
 from physgen.validation.judges import boosted, neural, standardised
