@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError
 from physgen.io import hdf5
+from physgen.io.attributes import attribute
 from physgen.io.formats import format_of
 from physgen.io.guard import library
 from physgen.io.hdf5_source import HDF5Source
@@ -161,7 +162,7 @@ def stated(path: Path, names: Collection[str], x: str) -> dict[str, NDArray[Any]
             for node in (file, *_readable(file, x)):
                 with library(str(path)):
                     attributes = [name for name in node.attrs if name.lower() in wanted]
-                found |= {name: hdf5.attribute(node, name) for name in attributes}
+                found |= {name: attribute(node, name) for name in attributes}
             named = [name for name in hdf5.dataset_names(file) if name.lower() in wanted]
             for name in named:
                 for node in _readable(file, name):

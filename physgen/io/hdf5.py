@@ -12,7 +12,6 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from physgen.batch import Schema
 from physgen.errors import FormatError, suggest
+from physgen.io.attributes import attribute, check_filled, packing
 from physgen.io.formats import format_of
 from physgen.io.guard import LARGEST_DEFLATED, library, regular
 from physgen.io.probe import probe
@@ -219,33 +219,6 @@ def optional(file: h5py.File, name: str, rows: int, rank: int | Sequence[int] = 
     return True
 
 
-def attribute(node: Any, *names: str) -> Any:
-    """Return the first attribute of these names, as text, a number or an array of them.
-
-    What is empty, or of a type that has no counterpart here, is as if it were absent: `None`.
-    """
-    for name in names:
-        try:
-            value = node.attrs.get(name)
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError):
-            continue
-        if value is None or isinstance(value, h5py.Empty):
-            continue
-        array = np.asarray(value)
-        if array.dtype.kind in "biuf" and array.size:
-            return array.reshape(-1)[0] if array.size == 1 else array
-        if array.dtype.kind in "SUO" and array.size == 1:
-            text = array.reshape(-1)[0]
-            return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
-    return None
-
-
-def unit_of(node: h5py.Dataset) -> str:
-    """Return the unit that a dataset says it is in, "1" if it says none."""
-    unit = attribute(node, "unit", "units")
-    return unit.strip() or "1" if isinstance(unit, str) else "1"
-
-
 def _check_place(node: h5py.Dataset, where: str) -> None:
     if _leads_out(node):
         raise FormatError(
@@ -301,45 +274,6 @@ def stored_schema(file: h5py.File) -> Schema | None:
     return None if text is None else written_schema(str(text), file.filename)
 
 
-@dataclass(frozen=True)
-class Packing:
-    """How stored numbers become values: stored * scale + offset (CF conventions 1.11, section 8.1).
-
-    Attributes:
-        scale, offset: of the attributes `scale_factor` and `add_offset`.
-        dtype: of the values: that of the two attributes, or float64 if they are integers.
-    """
-
-    scale: float
-    offset: float
-    dtype: np.dtype[Any]
-
-    def unpack(self, stored: NDArray[Any]) -> NDArray[Any]:
-        """Return the values."""
-        return np.asarray((stored.astype(np.float64) * self.scale + self.offset).astype(self.dtype))
-
-
-def packing(node: h5py.Dataset) -> Packing | None:
-    """Return how a dataset is packed, `None` if its numbers are the values.
-
-    Raises:
-        FormatError: `scale_factor` or `add_offset` is no number.
-    """
-    said = {name: attribute(node, name) for name in ("scale_factor", "add_offset")}
-    given = {name: value for name, value in said.items() if value is not None}
-    for name, value in given.items():
-        if isinstance(value, str) or np.ndim(value) or not np.isfinite(value):
-            raise FormatError(
-                f"{node.file.filename}: dataset {node.name.strip('/')!r} has the attribute {name} "
-                f"= {value!r}, which is not a number; correct or remove it"
-            )
-    if not given:
-        return None
-    common = np.result_type(*(np.asarray(value).dtype for value in given.values()))
-    kind = common if common.kind == "f" else np.dtype(np.float64)
-    return Packing(float(given.get("scale_factor", 1.0)), float(given.get("add_offset", 0.0)), kind)
-
-
 def dtype_of(node: h5py.Dataset) -> np.dtype[Any]:
     """Return the type of a dataset's values, unpacked."""
     packed = packing(node)
@@ -347,7 +281,7 @@ def dtype_of(node: h5py.Dataset) -> np.dtype[Any]:
 
 
 def read_rows(node: h5py.Dataset, start: int, stop: int, finite: bool = True) -> NDArray[Any]:
-    """Return rows [start, stop) of a checked dataset, unpacked (see `Packing`).
+    """Return rows [start, stop) of a checked dataset, unpacked (see `packing`).
 
     Raises:
         FormatError: naming file, dataset and rows: the data are damaged, or a value is not finite,
@@ -362,7 +296,7 @@ def read_rows(node: h5py.Dataset, start: int, stop: int, finite: bool = True) ->
         ) from error
     if finite:
         check_finite(values, start, where)
-        _check_filled(node, values, start, where)
+        check_filled(node, values, start, where)
     packed = packing(node)
     return values if packed is None else packed.unpack(values)
 
@@ -376,18 +310,6 @@ class Values:
     def __getitem__(self, rows: slice) -> NDArray[Any]:
         start, stop, _ = rows.indices(self.shape[0])
         return read_rows(self._node, start, stop, finite=False)
-
-
-def _check_filled(node: h5py.Dataset, values: NDArray[Any], start: int, where: str) -> None:
-    fill = attribute(node, "_FillValue", "missing_value")
-    if fill is None or isinstance(fill, str) or np.ndim(fill):
-        return
-    missing = (values == fill).reshape(len(values), -1).any(1)
-    if missing.any():
-        raise FormatError(
-            f"{where}: row {start + int(missing.argmax())} holds {fill}, which stands for a "
-            "missing value (attribute _FillValue); remove such rows"
-        )
 
 
 def rows_at_once(nodes: Sequence[h5py.Dataset]) -> int:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError
+from physgen.io.attributes import unit_of
 from physgen.io.hdf5 import (
     dataset,
     dtype_of,
@@ -22,7 +23,6 @@ from physgen.io.hdf5 import (
     read_rows,
     rows_at_once,
     stored_schema,
-    unit_of,
 )
 from physgen.io.source import Stamp, as_batch, blocks, digest_of, schema_of_array
 from physgen.io.split import hash_columns

@@ -16,6 +16,7 @@ import h5py
 
 from physgen.errors import FormatError, InputError
 from physgen.io.arrays import stated
+from physgen.io.attributes import unit_of
 from physgen.io.calochallenge import CaloChallengeSource
 from physgen.io.guard import library
 from physgen.io.hdf5 import (
@@ -25,7 +26,6 @@ from physgen.io.hdf5 import (
     dataset_names,
     open_hdf5,
     stored_schema,
-    unit_of,
 )
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.proposals import FEWEST, columns_to_learn, train_on

@@ -22,6 +22,7 @@ from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError, suggest
 from physgen.io import hdf5
 from physgen.io.arrays import AXES_REMEDY, MARKOV, Axes, names_in, open_array
+from physgen.io.attributes import attribute
 from physgen.io.formats import format_of
 from physgen.io.npz import read_arrays
 from physgen.io.source import as_batch, blocks, digest_of
@@ -191,7 +192,7 @@ def _facts(path: Path) -> dict[str, Any]:
         found = read_arrays(path, known)
     else:
         with hdf5.open_hdf5(path) as file:
-            found["shape"] = hdf5.attribute(file, "shape")
+            found["shape"] = attribute(file, "shape")
             if hdf5.has(file, "variable_type"):
                 found["variable_type"] = hdf5.text_of(file, "variable_type")
     facts: dict[str, Any] = {}
