@@ -27,9 +27,9 @@ Floats = NDArray[np.floating[Any]]
 Rows = NDArray[np.int64]
 
 WIDE = 1000
-"""Columns beyond which trees see each in `COARSE` bins, not `FINE`: they have no more to tell."""
+"""Columns beyond which trees see each in `COARSE` bins, whose histograms take less memory."""
 
-FINE, COARSE = 255, 63
+FINE, COARSE = 255, 31
 
 CELLS = 2**25
 """Values that trees learn from at most: of rows with thousands of columns, fewer are learned."""
