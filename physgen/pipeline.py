@@ -124,7 +124,7 @@ def validate(
         comparison, card = score_run(opened, opened.load(), count)
         opened.unseal_scores()
         _write_scores(opened.path, comparison, card)
-        opened.seal_scores(card.verdict)
+        opened.seal_scores(card)
     return card
 
 

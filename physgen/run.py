@@ -154,13 +154,14 @@ class Run:
         """Take the scores off the manifest, before others take their place."""
         manifest.write(self.path, self._sums_of_training())
 
-    def seal_scores(self, verdict: str) -> None:
-        """Write the verdict on the card, and list card and scores in the manifest.
+    def seal_scores(self, scores: Scorecard) -> None:
+        """Write verdict and concerns on the card, and list card and scores in the manifest.
 
         A kill at any time leaves a whole run, scored or not.
         """
         folder = self.path / "surrogate"
-        card = {**cards.read_card(folder), "verdict": verdict}
+        said = {"verdict": scores.verdict, "concerns": scores.concerns}
+        card = cards.read_card(folder) | said
         name = f"surrogate/{cards.CARD}"
         sums = self._sums_of_training()
         sums[name] |= {manifest.digest(cards.to_text(card).encode())}

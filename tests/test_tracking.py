@@ -292,6 +292,7 @@ def test_scores_verdict_and_a_model_with_the_verdict_on_its_card(directory):
             pull=1.0,
             tolerance=1,
             verdict="pass",
+            concern="still drifting",
         ),
         Row(name="never", metric="means", value=None),
     )
@@ -309,6 +310,8 @@ def test_scores_verdict_and_a_model_with_the_verdict_on_its_card(directory):
     assert result.model == "toy, version 1"
     version = there.get_model_version("toy", "1")
     assert version.tags["physgen.verdict"] == "pass"
+    assert version.tags["physgen.concerns"] == run.data.tags["physgen.concerns"]
+    assert "E/N: still drifting" in version.tags["physgen.concerns"]
     assert version.run_id == result.run_id
     folder = Path(version.source.removeprefix("file://"))
     kept = json.loads((folder / "artifacts/run/surrogate/card.json").read_text())

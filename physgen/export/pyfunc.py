@@ -88,6 +88,7 @@ def save(run: Path, destination: Path | None = None) -> Path:
                 metadata={
                     "condition_domain": description["condition_domain"],
                     "verdict": description.get("verdict", "not validated"),
+                    "concerns": description.get("concerns", []),
                 },
             )
         if target.exists():

@@ -1,4 +1,4 @@
-"""What a run came to, in MLflow: scores as metrics, the verdict as a tag, a registered model."""
+"""What a run came to, in MLflow: scores as metrics, verdict and concerns as tags, and the model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from physgen.validation.scorecard import Scorecard
 
 SCORECARD = "scorecard.json"
 VERDICT = "physgen.verdict"
-"""Tag of the run and of the version of the model."""
+CONCERNS = "physgen.concerns"
+"""Tags of the run and of the version of the model."""
+_LONGEST = 5000
+"""Characters of a tag, of which MLflow's stores allow as many."""
 
 
 class Results:
@@ -38,7 +41,7 @@ class Results:
         return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
     def send_scores(self) -> None:
-        """Send value, error and pull of every row, and the verdict."""
+        """Send value, error and pull of every row, the verdict, and what is a concern."""
         from mlflow.entities import Metric
 
         path = self.directory / SCORECARD
@@ -56,9 +59,10 @@ class Results:
         for start in range(0, len(metrics), 1000):
             self.client.log_batch(self.run_id, metrics=metrics[start : start + 1000])
         self.client.set_tag(self.run_id, VERDICT, card.verdict)
+        self.client.set_tag(self.run_id, CONCERNS, "\n".join(card.concerns)[:_LONGEST])
 
     def register(self, version: str) -> str:
-        """Register the model of this run once, with its verdict; return its version.
+        """Register the model of this run once, with its verdict and concerns; return its version.
 
         Args:
             version: that an earlier call returned.
@@ -74,9 +78,9 @@ class Results:
                     raise
             found = self.client.search_model_versions(f"run_id = '{self.run_id}'")
             version = str(found[0].version if found else self._create(run.info.artifact_uri))
-        verdict = run.data.tags.get(VERDICT)
-        if verdict is not None:
-            self.client.set_model_version_tag(self.name, version, VERDICT, verdict)
+        for tag in (VERDICT, CONCERNS):
+            if tag in run.data.tags:
+                self.client.set_model_version_tag(self.name, version, tag, run.data.tags[tag])
         return version
 
     def _create(self, artifacts: str) -> str:
