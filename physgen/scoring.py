@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from physgen.validation.comparison import Comparison, HeldOut, Role
 from physgen.validation.ensemble import analyse
 from physgen.validation.likelihood import Likelihood
 from physgen.validation.scorecard import Metric, Scorecard, judge
-from physgen.validation.sources import SEED, side_by_side, two_samples
+from physgen.validation.sources import SEED, measure_whole, side_by_side, two_samples
 
 RECIPES = {
     "CaloChallenge HDF5": "calo-flow",
@@ -158,6 +159,10 @@ def score_files(
         seed=recipe.sampling.seed,
     )
     used = len(comparison.generated)
+    if samples.truth.chain is None and made_sample.chain is None:
+        paired = "generated" in samples.paired
+        whole = partial(measure_whole, system, true, made, 2 * recipe.sampling.n, paired=paired)
+        comparison = replace(comparison, whole=whole)
     provenance: dict[str, Any] = {
         "truth": {"file": str(truth), "sha256": true.digest(), "used": 2 * used},
         "generated": {"file": str(generated), "sha256": made.digest(), "used": used},

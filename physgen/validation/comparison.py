@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -72,6 +72,8 @@ class Comparison:
         paired: the samples whose row i was drawn at the condition of row i of the truth.
         series: observables of a Markov chain that is too long to be held; `generated` is then its
             beginning, to be drawn.
+        whole: measures all rows of the files that `generated` and `truth` are parts of, row by row
+            if these are paired. They are not kept: the samples fill the memory.
         seed: of all resampling and of the judges.
     """
 
@@ -86,6 +88,7 @@ class Comparison:
     groups: Mapping[Role, NDArray[np.int64]] = field(default_factory=dict)
     paired: frozenset[Role] = frozenset()
     series: Measured | None = None
+    whole: Callable[[], dict[Role, Measured]] | None = None
     seed: int = 0
 
     def batch(self, role: Role) -> Batch | None:
@@ -192,12 +195,14 @@ class Measured:
         weight: (N,) event weights times importance weights, or `None`.
         chain: (N,) or `None`.
         group: (N,) keys, or `None`.
+        condition: (N, C) or `None`.
     """
 
     values: Mapping[str, NDArray[float64]]
     weight: NDArray[float64] | None
     chain: NDArray[np.int64] | None
     group: NDArray[np.int64] | None = None
+    condition: NDArray[float64] | None = None
 
     @property
     def n(self) -> int:
@@ -256,7 +261,7 @@ def measure(
         log_weight = batch.log_weight.double().cpu().numpy()
         ratio = np.exp(log_weight - log_weight.max())
         weight = ratio if weight is None else weight * ratio
-    return Measured(found.values, weight, found.chain, group)
+    return replace(found, weight=weight, group=group)
 
 
 def measure_parts(system: System, parts: Iterable[Batch], n: int) -> Measured:
@@ -279,7 +284,8 @@ def measure_parts(system: System, parts: Iterable[Batch], n: int) -> Measured:
             if name not in values:
                 values[name] = np.empty((n, *value.shape[1:]))
             values[name][rows] = value.double().cpu().numpy()
-        for name, dtype in (("weight", np.float64), ("chain", np.int64)):
+        for name, dtype in (("weight", np.float64), ("chain", np.int64), ("condition", np.float64)):
             if (given := getattr(part, name)) is not None:
-                beside.setdefault(name, np.empty(n, dtype))[rows] = given.cpu().numpy()
-    return Measured(values, beside.get("weight"), beside.get("chain"))
+                shape = (n, *given.shape[1:])
+                beside.setdefault(name, np.empty(shape, dtype))[rows] = given.cpu().numpy()
+    return Measured(values, **{"weight": None, "chain": None, **beside})

@@ -17,13 +17,14 @@ Theiler, Phys. Rev. A 34 (1986) 2427).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from physgen.errors import TooFewIndependent
-from physgen.validation.comparison import Comparison, Role
+from physgen.validation.comparison import Comparison, Measured, Role
 from physgen.validation.estimates import estimate
 
 Rows = NDArray[np.int64]
@@ -54,16 +55,24 @@ class Selection:
         return Selection(self.rows[chosen], self.unit[chosen], self.alone)
 
 
-def select(comparison: Comparison) -> dict[Role, Selection]:
+def select(
+    comparison: Comparison, samples: Mapping[Role, Measured] | None = None
+) -> dict[Role, Selection]:
     """Return the rows of all samples that are counted.
+
+    Args:
+        comparison: says which samples are paired.
+        samples: others than those that are compared, without chains.
 
     Raises:
         TooFewIndependent: a sample of Markov chains has less than `FEWEST` units.
     """
     found: dict[Role, Selection] = {}
     begin = 0
-    for role, measured in comparison.measured.items():
-        if role in comparison.paired:
+    samples = comparison.measured if samples is None else samples
+    paired = comparison.paired & samples.keys()
+    for role, measured in samples.items():
+        if role in paired:
             continue
         rows = np.arange(measured.n)
         if measured.chain is not None:
@@ -73,8 +82,8 @@ def select(comparison: Comparison) -> dict[Role, Selection]:
         _, first, unit = np.unique(keys, return_index=True, return_inverse=True)
         found[role] = Selection(rows, begin + unit.astype(np.int64), len(first) == len(rows))
         begin += len(first)
-    if comparison.paired:
-        found |= dict.fromkeys(comparison.paired, found["truth"])
+    if paired:
+        found |= dict.fromkeys(paired, found["truth"])
     return found
 
 

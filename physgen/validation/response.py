@@ -8,7 +8,8 @@ From the pooled rows, without looking at labels, for each condition t and observ
 (by value of t where there are few), clipped at 6. The statistic is the largest studentised
 difference of the means of r and of r^2 between the samples, over all observables, in `N_BINS` bins
 of equal content of t and in all of them together; its p-value, which counts that it is the largest
-of all, is that of `physgen.validation.permutation`.
+of all, is that of `physgen.validation.permutation`. Of files all rows count: there is no floor that
+would have to be of the same size.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.errors import InputError
-from physgen.validation.comparison import Comparison, varies
+from physgen.validation.comparison import Comparison, Role, varies
+from physgen.validation.independence import select
 from physgen.validation.permutation import Relabelling
 from physgen.validation.scorecard import Row
 
@@ -53,11 +55,13 @@ class Response:
         if comparison.truth is None:
             raise InputError("the response needs a sample of the truth: leave the metric out")
         pair = (comparison.truth, comparison.generated)
-        given = [batch.condition for batch in pair if batch.condition is not None]
-        if len(given) < 2 or any(batch.chain is not None for batch in pair):
+        if any(batch.condition is None or batch.chain is not None for batch in pair):
             return []
-        truth, ours = (comparison.selected[role] for role in ("truth", "generated"))
-        measured = [comparison.measured[role] for role in ("truth", "generated")]
+        samples = comparison.measured if comparison.whole is None else comparison.whole()
+        both: tuple[Role, Role] = ("truth", "generated")
+        measured = [samples[role] for role in both]
+        selected = select(comparison, {role: samples[role] for role in both})
+        truth, ours = (selected[role] for role in both)
         paired = "generated" in comparison.paired
         relabelling = Relabelling(
             len(truth.rows),
@@ -71,8 +75,8 @@ class Response:
             else (None, None),
             seed=comparison.seed,
         )
-        flat = [c.double().reshape(len(c), -1).cpu().numpy() for c in given]
-        conditions = np.concatenate([flat[0][truth.rows], flat[1][ours.rows]])
+        given = [one.condition for one in measured if one.condition is not None]
+        conditions = np.concatenate([given[0][truth.rows], given[1][ours.rows]])
         names = comparison.system.schema.condition
         sums, labels = [], []
         for name, column in measured[0].scalars.items():
@@ -102,7 +106,7 @@ class Response:
                 value=float(np.abs(off[worst])),
                 p_value=float(p_value[0]),
                 note=f"{labels[worst]}: {off[worst]:+.1f} standard deviations, the largest of "
-                f"{len(labels)} deviations",
+                f"{len(labels)} deviations; {m} rows against {n}",
             )
         ]
 

@@ -22,7 +22,7 @@ from physgen.io.source import Source, blocks
 from physgen.io.split import split
 from physgen.io.stream import Stream
 from physgen.systems.base import System
-from physgen.validation.comparison import Role, evenly, measure
+from physgen.validation.comparison import BLOCK, Measured, Role, evenly, measure, measure_parts
 from physgen.validation.matching import nearest_rows
 from physgen.validation.uncertainty import autocorrelation
 
@@ -143,6 +143,29 @@ def side_by_side(system: System, true: Source, made: Source, limit: int) -> tupl
     rows = np.sort(np.random.default_rng(SEED).choice(len(made), n, replace=False))
     groups: dict[Role, Rows] = {**samples.groups, "generated": keys[rows]}
     return _read(made, rows), replace(samples, groups=groups)
+
+
+def measure_whole(
+    system: System, true: Source, made: Source, limit: int, *, paired: bool
+) -> dict[Role, Measured]:
+    """Return the observables of two files without chains, of at most `limit` rows each.
+
+    Those are drawn at random, the same ones of both files if these are `paired`, which then count
+    as often as the true ones.
+    """
+    found: dict[Role, Measured] = {}
+    sides: tuple[tuple[Role, Source], ...] = (("truth", true), ("generated", made))
+    for role, source in sides:
+        rows = np.arange(len(source))
+        if limit < len(rows):
+            rows = np.sort(np.random.default_rng(SEED).choice(rows, limit, replace=False))
+        parts = Stream(source, rows, batch_size=BLOCK).in_order()
+        keys = source.keys()
+        group = None if keys is None else keys[rows]
+        found[role] = replace(measure_parts(system, parts, len(rows)), group=group)
+    if paired:
+        found["generated"] = replace(found["generated"], weight=found["truth"].weight)
+    return found
 
 
 def chain_labels(system: System, source: Source) -> Rows | None:

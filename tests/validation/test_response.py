@@ -7,10 +7,10 @@ from scipy import stats
 from toy import Normal, compare, draw
 
 from physgen.batch import Batch, Schema, Variable
+from physgen.scoring import score_files
 from physgen.systems.calorimeter import Calorimeter
 from physgen.validation.comparison import Comparison
 from physgen.validation.metrics import Response
-from physgen.validation.scorecard import judge
 
 
 class Deposits(Normal):
@@ -93,11 +93,15 @@ def test_deviations_of_weighted_samples_are_in_standard_deviations():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("scale", "smear"), [(1.0, 0.0), (1.003, 0.0), (1.0, 0.01)])
-def test_showers_off_by_little(scale, smear):
+@pytest.mark.parametrize(("scale", "smear"), [(1.0, 0.0), (1.003, 0.0), (0.997, 0.0), (1.0, 0.005)])
+def test_files_of_showers_off_by_little(tmp_path, scale, smear):
     system, n = Calorimeter(), 20_000
-    truth, floor, ours = (system.simulate(n, seed) for seed in (1, 2, 3))
     noise = torch.randn(n, 1, generator=torch.Generator().manual_seed(0))
-    ours = ours.replace(x=ours.x * scale * (1 + smear * noise))
-    card = judge(Comparison(system, ours, truth, floor), [Response()], tested=True)
+    for name, seed, factor in (("truth", 1, 1.0), ("made", 2, scale * (1 + smear * noise))):
+        batch = system.simulate(n, seed)
+        with system.writer(tmp_path / f"{name}.hdf5", n) as append:
+            append(batch.replace(x=batch.x * factor))
+    only = {"validation.metrics": [{"kind": "response"}]}
+    _, card = score_files(tmp_path / "made.hdf5", tmp_path / "truth.hdf5", "calo-flow", only)
+    assert "20000 rows against 20000" in card["response in bins of the condition"].note
     assert card.verdict == ("pass" if (scale, smear) == (1.0, 0.0) else "fail")

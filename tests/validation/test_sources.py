@@ -13,7 +13,12 @@ from physgen.io.source import ArraySource
 from physgen.validation.comparison import Comparison
 from physgen.validation.matching import nearest_rows
 from physgen.validation.means import Means
-from physgen.validation.sources import chain_labels, side_by_side, two_samples
+from physgen.validation.sources import (
+    chain_labels,
+    measure_whole,
+    side_by_side,
+    two_samples,
+)
 
 SYSTEM = Independent(dimension=1)
 SCHEMA = Schema((1,), (Variable("x"),))
@@ -155,3 +160,20 @@ def test_groups_of_the_generated_file_are_kept():
     source = ArraySource(Batch(torch.from_numpy(keys[:, None].astype(float))), SCHEMA, keys=keys)
     made, samples = side_by_side(SYSTEM, source, source, 60)
     np.testing.assert_array_equal(made.x[:, 0].numpy(), samples.groups["generated"])
+
+
+def test_all_rows_of_files_are_measured():
+    energy = torch.arange(100.0)[:, None]
+    true, made = (
+        ArraySource(Batch(x.double(), condition=energy, weight=w), CONDITIONED, block=16)
+        for x, w in ((energy, torch.arange(100.0)), (2 * energy, None))
+    )
+    whole = measure_whole(SYSTEM, true, made, 1000, paired=True)
+    for role, factor in (("truth", 1), ("generated", 2)):
+        np.testing.assert_array_equal(whole[role].condition, energy)
+        np.testing.assert_array_equal(whole[role].weight, energy[:, 0])
+        np.testing.assert_array_equal(whole[role].scalars["x0"], factor * energy[:, 0])
+    some = measure_whole(SYSTEM, true, made, 30, paired=True)
+    np.testing.assert_array_equal(some["truth"].condition, some["generated"].condition)
+    assert len(some["truth"].condition) == 30
+    assert measure_whole(SYSTEM, true, made, 30, paired=False)["generated"].weight is None
