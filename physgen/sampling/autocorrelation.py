@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy import float64
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import fdtrc
 
 DISAGREEMENT = 1e-4
 """Chains whose means agree with less than this probability have not mixed."""
@@ -136,7 +136,7 @@ def _scatter_of_means(table: NDArray[float64], lengths: NDArray[np.int64]) -> fl
     variance = (gamma[0] + 2 * gamma[1 : window + 1].sum()) / (1 - cut)
     # Not below that of independent samples: a window cannot be found for alternating chains.
     variance = max(float(variance), float(gamma[0]))
-    return float(stats.f.sf(spread / variance, n_chains - 1, n / (2 * window + 1)))
+    return float(fdtrc(n_chains - 1, n / (2 * window + 1), spread / variance))
 
 
 def _beginnings_and_ends(
@@ -152,5 +152,7 @@ def _beginnings_and_ends(
     last = (sums[rows, ends - 1] - sums[rows, ends - 1 - thirds]) / thirds
     if np.ptp(first) == 0 or np.ptp(last) == 0:
         return float("nan"), float("nan")
-    found = stats.spearmanr(first, last, alternative="greater")
+    from scipy.stats import spearmanr  # It takes a second to import.
+
+    found = spearmanr(first, last, alternative="greater")
     return float(found.pvalue), float(found.statistic)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from physgen.batch import Batch
 from physgen.systems.base import HasPlausible
@@ -65,7 +65,7 @@ def _copies(truth: Batch, generated: Batch, floor: Batch | None) -> list[Row]:
 
 
 def _copies_row(name: str, counts: tuple[int, int], share: float, concern: str) -> Row:
-    p_value = float(binom.sf(counts[0] - 1, sum(counts), min(share, 0.9)))
+    p_value = float(bdtrc(counts[0] - 1, sum(counts), min(share, 0.9)))
     return Row(
         name=name,
         metric="copies",

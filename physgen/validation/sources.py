@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from physgen.batch import Batch
 from physgen.errors import InputError
@@ -195,6 +194,8 @@ def _stride(values: NDArray[np.float64]) -> int:
     Of the ranks, which far outliers do not rule.
     """
     n = len(values)
+    from scipy.stats import rankdata  # It takes a second to import.
+
     rho = autocorrelation(rankdata(values))[1 : max(2, n // 20)]
     chance = SIGMAS * np.sqrt(np.arange(1, len(rho) + 1) / n)
     if not (np.cumsum(rho) > np.maximum(LEAST, chance)).any():
