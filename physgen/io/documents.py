@@ -122,4 +122,5 @@ _TOO_DEEP = f"it is nested more than {DEEPEST} levels deep"
 
 def _short(error: Exception) -> str:
     """Return an error of a library in one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    text = " ".join(str(error).split()).replace('in "<unicode string>", line', "at line")
+    return text[:200] or type(error).__name__
