@@ -121,3 +121,13 @@ def test_every_shipped_comparison_reads_with_all_its_recipes(name):
         preset = found.preset if found.preset in presets_of(recipe) else None
         systems.add(read(recipe, found.overrides, preset).system.kind)
     assert len(systems) == 1
+
+
+@pytest.mark.slow
+def test_every_score_of_the_page_of_digits_is_found(tmp_path):
+    """Its images follow one another by writer and class, and are no Markov chain."""
+    digits = read_plan("digits")
+    run = pipeline.train("digits-pca", digits.overrides, runs=tmp_path, track=False)
+    missing = {name for name in digits.columns.values() if run.scorecard[name].value is None}
+    assert not missing
+    assert not [said for said in run.scorecard.concerns if "independent" in said]

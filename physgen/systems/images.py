@@ -123,6 +123,10 @@ class Images:
             return batch.x.flatten(1)
         return torch.stack(list(self.observables(batch).values()), 1).nan_to_num(0).to(batch.x)
 
+    def has_labels(self) -> bool:
+        """Return whether the file holds the classes of its images."""
+        return self._pictures.labels is not None
+
     def labelled(self, n: int) -> tuple[Tensor, Tensor]:
         """Return (n, H, W) images and (n,) labels, evenly from all of the file.
 

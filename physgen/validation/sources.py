@@ -20,7 +20,7 @@ from physgen.errors import InputError
 from physgen.io.source import Source, blocks
 from physgen.io.split import split
 from physgen.io.stream import Stream
-from physgen.systems.base import System
+from physgen.systems.base import HasLabels, System
 from physgen.validation.comparison import BLOCK, Measured, Role, evenly, measure, measure_parts
 from physgen.validation.matching import nearest_rows
 from physgen.validation.uncertainty import autocorrelation
@@ -172,11 +172,14 @@ def chain_labels(system: System, source: Source) -> Rows | None:
 
     Rows without labels are one chain if an observable is autocorrelated in the order of the file,
     be it slowly; or several that take turns, if rows are more like a later row than like the next.
-    Rows with conditions are not looked at: files are often sorted by them.
+    Rows with conditions are not looked at: files are often sorted by them; nor are images of known
+    classes, which lie in the order of whoever collected them.
     """
     if source.read(0, 1).chain is not None:
         return np.concatenate([b.chain.numpy() for b in blocks(source) if b.chain is not None])
     if source.schema.condition or len(source) < 3:
+        return None
+    if isinstance(system, HasLabels) and system.has_labels():
         return None
     start = max(0, (len(source) - LOOKED_AT) // 2)
     part = source.read(start, min(start + LOOKED_AT, len(source)))

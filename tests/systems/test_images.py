@@ -17,6 +17,7 @@ from physgen.recipe import read as read_recipe
 from physgen.run import system_of
 from physgen.systems.base import HasFeatures, HasFiles, HasLabels, HasUnits, System
 from physgen.systems.images import Images
+from physgen.validation.sources import chain_labels
 
 DIGITS = Path("digits.yaml")
 
@@ -41,6 +42,16 @@ def test_the_digits_are_as_their_card_says(digits):
     assert len(counts) == 10
     assert counts.min() > 170
     assert source.keys() is None
+
+
+def test_images_of_known_classes_are_no_markov_chain(tmp_path):
+    """Those of one writer, or of one class, follow one another; the lattices of a file may too."""
+    digits = Images(path=str(DIGITS))
+    assert chain_labels(digits, digits.open(DIGITS)) is None
+    x = np.cumsum(np.random.default_rng(0).normal(size=(500, 4, 4)), 0)
+    np.savez(tmp_path / "walk.npz", images=(x - x.min()) / np.ptp(x))
+    walk = Images(path=str(tmp_path / "walk.npz"))
+    assert chain_labels(walk, walk.open(tmp_path / "walk.npz")) is not None
 
 
 def test_the_schema_of_a_described_file_needs_no_file_and_survives_json():
