@@ -112,7 +112,8 @@ def _of_chains(comparison: Comparison, role: Role, chain: Rows) -> tuple[Rows, R
             f"no score without independent samples: the Markov chains of the {role} sample "
             f"({len(order)} rows in {len(begins)}, tau_int {tau:.2g} of {slowest!r}) hold {units} "
             f"stretches of {2 * LENGTH} tau_int, and {FEWEST} are the fewest; run longer chains, "
-            "or more of them; shuffle the rows of a file that is only sorted"
+            "or more of them; name what events have in common (data.group); shuffle a file that is "
+            "only sorted"
         )
     return rows, keys
 
