@@ -56,6 +56,15 @@ class HasNotes(Protocol):
         ...
 
 
+@runtime_checkable
+class HasClasses(Protocol):
+    """A source that may know the classes of its rows, though they are no condition."""
+
+    def has_labels(self) -> bool:
+        """Return whether it does."""
+        ...
+
+
 class ArraySource:
     """A batch in memory, read as if it were a file."""
 

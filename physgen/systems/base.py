@@ -127,10 +127,6 @@ class HasFeatures(Protocol):
 class HasLabels(Protocol):
     """Has samples of known classes, such as images of digits."""
 
-    def has_labels(self) -> bool:
-        """Return whether the classes are known."""
-        ...
-
     def labelled(self, n: int) -> tuple[Tensor, Tensor]:
         """Return at most `n` samples (N, *shape), and the numbers (N,) of their classes from 0.
 

@@ -123,10 +123,6 @@ class Images:
             return batch.x.flatten(1)
         return torch.stack(list(self.observables(batch).values()), 1).nan_to_num(0).to(batch.x)
 
-    def has_labels(self) -> bool:
-        """Return whether the file holds the classes of its images."""
-        return self._pictures.labels is not None
-
     def labelled(self, n: int) -> tuple[Tensor, Tensor]:
         """Return (n, H, W) images and (n,) labels, evenly from all of the file.
 
@@ -213,6 +209,10 @@ class ImageSource:
                     f"{self.name}: the label of row {int(labels.argmax())} is {labels.max()}, but "
                     f"there are classes 0 to {high:g} only"
                 )
+
+    def has_labels(self) -> bool:
+        """Return whether the file holds the classes of its images, used or not."""
+        return self._pictures.labels is not None
 
     def __len__(self) -> int:
         return len(self._pictures.pixels) * self.draws

@@ -29,6 +29,10 @@ CELLS = 2**20
 """Numbers in them at most: of showers some hundred, whose temporary arrays are small."""
 
 
+_BESIDE = (("weight", torch.float64), ("chain", torch.int64), ("condition", torch.float64))
+"""What is kept beside the observables of a batch."""
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """Log-likelihoods of true samples under a model.
@@ -72,8 +76,9 @@ class Comparison:
         paired: the samples whose row i was drawn at the condition of row i of the truth.
         series: observables of a Markov chain that is too long to be held; `generated` is then its
             beginning, to be drawn.
-        whole: measures all rows of the files that `generated` and `truth` are parts of, row by row
-            if these are paired. They are not kept: the samples fill the memory.
+        whole: measures more rows of the files that `generated` and `truth` are parts of, all of
+            them where there are not too many, row by row if these are paired. They are not kept:
+            the samples fill the memory.
         seed: of all resampling and of the judges.
     """
 
@@ -284,8 +289,9 @@ def measure_parts(system: System, parts: Iterable[Batch], n: int) -> Measured:
             if name not in values:
                 values[name] = np.empty((n, *value.shape[1:]))
             values[name][rows] = value.double().cpu().numpy()
-        for name, dtype in (("weight", np.float64), ("chain", np.int64), ("condition", np.float64)):
+        for name, dtype in _BESIDE:
             if (given := getattr(part, name)) is not None:
-                shape = (n, *given.shape[1:])
-                beside.setdefault(name, np.empty(shape, dtype))[rows] = given.cpu().numpy()
+                if name not in beside:
+                    beside[name] = torch.empty((n, *given.shape[1:]), dtype=dtype).numpy()
+                beside[name][rows] = given.to("cpu", dtype).numpy()
     return Measured(values, **{"weight": None, "chain": None, **beside})

@@ -8,8 +8,8 @@ From the pooled rows, without looking at labels, for each condition t and observ
 (by value of t where there are few), clipped at 6. The statistic is the largest studentised
 difference of the means of r and of r^2 between the samples, over all observables, in `N_BINS` bins
 of equal content of t and in all of them together; its p-value, which counts that it is the largest
-of all, is that of `physgen.validation.permutation`. Of files all rows count: there is no floor that
-would have to be of the same size.
+of all, is that of `physgen.validation.permutation`. Of files up to twice
+`sampling.n` rows count: there is no floor that would have to be of the same size.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ class Response:
                 value=float(np.abs(off[worst])),
                 p_value=float(p_value[0]),
                 note=f"{labels[worst]}: {off[worst]:+.1f} standard deviations, the largest of "
-                f"{len(labels)} deviations; {m} rows against {n}",
+                f"{len(labels)} deviations; {m} rows against {n}"
+                + ("" if relabelling.exact else "; p is asymptotic"),
             )
         ]
 

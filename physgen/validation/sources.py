@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch
 from physgen.errors import InputError
-from physgen.io.source import Source, blocks
+from physgen.io.source import HasClasses, Source, blocks
 from physgen.io.split import split
 from physgen.io.stream import Stream
-from physgen.systems.base import HasLabels, System
+from physgen.systems.base import System
 from physgen.validation.comparison import BLOCK, Measured, Role, evenly, measure, measure_parts
 from physgen.validation.matching import nearest_rows
 from physgen.validation.uncertainty import autocorrelation
@@ -150,8 +150,11 @@ def measure_whole(
     """Return the observables of two files without chains, of at most `limit` rows each.
 
     Those are drawn at random, the same ones of both files if these are `paired`, which then count
-    as often as the true ones.
+    as often as the true ones. Of rows with weights or groups there are as many of both: unequal
+    samples are skew, which random signs are not.
     """
+    if not all(_alone(source) for source in (true, made)):
+        limit = min(limit, len(true), len(made))
     found: dict[Role, Measured] = {}
     sides: tuple[tuple[Role, Source], ...] = (("truth", true), ("generated", made))
     for role, source in sides:
@@ -167,6 +170,11 @@ def measure_whole(
     return found
 
 
+def _alone(source: Source) -> bool:
+    """Return whether rows have neither weights nor groups."""
+    return source.read(0, 1).weight is None and source.keys() is None
+
+
 def chain_labels(system: System, source: Source) -> Rows | None:
     """Return (N,), the Markov chain of each row of a file; `None` if rows are independent.
 
@@ -179,7 +187,7 @@ def chain_labels(system: System, source: Source) -> Rows | None:
         return np.concatenate([b.chain.numpy() for b in blocks(source) if b.chain is not None])
     if source.schema.condition or len(source) < 3:
         return None
-    if isinstance(system, HasLabels) and system.has_labels():
+    if isinstance(source, HasClasses) and source.has_labels():
         return None
     start = max(0, (len(source) - LOOKED_AT) // 2)
     part = source.read(start, min(start + LOOKED_AT, len(source)))

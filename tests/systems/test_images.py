@@ -51,7 +51,8 @@ def test_images_of_known_classes_are_no_markov_chain(tmp_path):
     x = np.cumsum(np.random.default_rng(0).normal(size=(500, 4, 4)), 0)
     np.savez(tmp_path / "walk.npz", images=(x - x.min()) / np.ptp(x))
     walk = Images(path=str(tmp_path / "walk.npz"))
-    assert chain_labels(walk, walk.open(tmp_path / "walk.npz")) is not None
+    for system in (walk, digits):
+        assert chain_labels(system, walk.open(tmp_path / "walk.npz")) is not None
 
 
 def test_the_schema_of_a_described_file_needs_no_file_and_survives_json():
