@@ -1,4 +1,4 @@
-"""Training beside other programs: 200 steps alone, and beside a busy process a core.
+"""Training beside other programs: 100 steps alone, and beside a busy process a core.
 
 The peer is the same command with all threads at all times, waiting actively (what OpenMP does when
 nobody says otherwise). Figures are seconds of the training by the clock, from the command's own
@@ -15,7 +15,7 @@ import tempfile
 from contextlib import contextmanager
 
 RECIPES = ("ising-rbm", "digits-vae", "digits-realnvp")
-STEPS, REPEATS = 200, 3
+STEPS, REPEATS = 100, 3
 AS_BEFORE = {"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "300000"}
 
 
