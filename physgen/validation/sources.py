@@ -21,7 +21,7 @@ from physgen.io.source import HasClasses, Source, blocks
 from physgen.io.split import split
 from physgen.io.stream import Stream
 from physgen.systems.base import System
-from physgen.validation.comparison import BLOCK, Measured, Role, evenly, measure, measure_parts
+from physgen.validation.comparison import Measured, Role, evenly, measure, measure_parts
 from physgen.validation.matching import nearest_rows
 from physgen.validation.uncertainty import autocorrelation
 
@@ -161,7 +161,7 @@ def measure_whole(
         rows = np.arange(len(source))
         if limit < len(rows):
             rows = np.sort(np.random.default_rng(SEED).choice(rows, limit, replace=False))
-        parts = Stream(source, rows, batch_size=BLOCK).in_order()
+        parts = Stream(source, rows, batch_size=source.block).in_order()
         keys = source.keys()
         group = None if keys is None else keys[rows]
         found[role] = replace(measure_parts(system, parts, len(rows)), group=group)
