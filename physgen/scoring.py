@@ -30,8 +30,9 @@ from physgen.systems.base import HasAction, HasFiles, Simulates, System, open_fi
 from physgen.systems.ensemble import Ensemble
 from physgen.validation.comparison import Comparison, HeldOut, Role
 from physgen.validation.ensemble import analyse
+from physgen.validation.judging import Metric, judge
 from physgen.validation.likelihood import Likelihood
-from physgen.validation.scorecard import Metric, Scorecard, judge
+from physgen.validation.scorecard import Scorecard
 from physgen.validation.sources import SEED, measure_whole, side_by_side, two_samples
 
 RECIPES = {

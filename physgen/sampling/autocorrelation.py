@@ -11,6 +11,7 @@ are stuck in different places do not.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ DISAGREEMENT = 1e-4
 
 HIDDEN = 5.0
 """Standard errors by which tau_int must grow beyond a window for the window to be too early."""
+
+PIECES = 16
+"""How many pieces of chains are compared with the errors that they state themselves."""
 
 ENOUGH_CHAINS = 8
 """From so many chains on, beginnings and ends can be correlated over the chains."""
@@ -66,8 +70,23 @@ def autocovariance(
     return result
 
 
-def automatic_window(gamma: NDArray[float64], n: int, s_tau: float) -> tuple[int, bool]:
-    """Return the first W with a negative g(W) (Wolff, equation 52), and whether there is one.
+@dataclass(frozen=True)
+class Window:
+    """Where the sum of Gamma(t) is cut.
+
+    Attributes:
+        size: W.
+        found: whether there is a W at which it may be cut.
+        hidden: whether W is that of a slow mode below others, and not that of Wolff's g(W).
+    """
+
+    size: int
+    found: bool = True
+    hidden: bool = False
+
+
+def automatic_window(gamma: NDArray[float64], n: int, s_tau: float) -> Window:
+    """Return the first W with a negative g(W) (Wolff, equation 52), if there is one.
 
     His g(W) takes all time scales for one, and cuts at once what begins small or negative: a slow
     mode below noise or below anticorrelations, the strides of interleaved chains. Where tau_int
@@ -81,12 +100,14 @@ def automatic_window(gamma: NDArray[float64], n: int, s_tau: float) -> tuple[int
     tau[positive] = s_tau / np.log((2 * tau_int[positive] + 1) / (2 * tau_int[positive] - 1))
     negative = np.exp(-t / tau) - tau / np.sqrt(t * float(n)) < 0
     if not negative.any():
-        return len(t), False
+        return Window(len(t), found=False)
     window = int(t[np.argmax(negative)])
     known = np.maximum(tau_int, 0.5)
     errors = 2 * np.sqrt(t / n)
     grown = known[window:] - known[window - 1] > HIDDEN * known[window - 1] * errors[window:]
-    return int(t[np.argmax(known * (1 - errors))]) if grown.any() else window, True
+    if not grown.any():
+        return Window(window)
+    return Window(int(t[np.argmax(known * (1 - errors))]), hidden=True)
 
 
 def agreement(table: NDArray[float64], lengths: NDArray[np.int64]) -> float:
@@ -101,6 +122,23 @@ def agreement(table: NDArray[float64], lengths: NDArray[np.int64]) -> float:
         return float("nan")
     p_value = _scatter_of_means(table, lengths)
     return _beginnings_and_ends(table, lengths)[0] if np.isnan(p_value) else p_value
+
+
+def in_pieces(
+    table: NDArray[float64], lengths: NDArray[np.int64]
+) -> tuple[NDArray[float64], NDArray[np.int64]]:
+    """Cut (R, T) chains into `PIECES` or more shorter ones; returns what `by_chain` does."""
+    each = -(-PIECES // len(lengths))
+    rows, times = np.nonzero(_filled(table, lengths))
+    return by_chain(table[rows, times], rows * each + times * each // lengths[rows])
+
+
+def wander(table: NDArray[float64], lengths: NDArray[np.int64]) -> bool:
+    """Return whether the means of pieces of chains scatter by more than the pieces know of.
+
+    So does a mode that is slower than pieces are long, however small it is beside the noise.
+    """
+    return _scatter_of_means(*in_pieces(table, lengths)) < DISAGREEMENT
 
 
 def mixed(series: NDArray[float64]) -> bool:
@@ -128,9 +166,10 @@ def _scatter_of_means(table: NDArray[float64], lengths: NDArray[np.int64]) -> fl
     rounding = 1e-24 * float((means**2).max())
     if not gamma[0] > rounding:  # Every chain stands still.
         return 0.0 if spread > rounding else 1.0
-    window, found = automatic_window(gamma, n, 1.5)
+    cut_at = automatic_window(gamma, n, 1.5)
+    window = cut_at.size
     cut = (2 * window + 1) * n_chains / n
-    if not found or cut > 1 / 3:
+    if not cut_at.found or cut > 1 / 3:
         return float("nan")
     # Around their own means Gamma(t) comes out too low by C / N_r (Wolff, equation 49).
     variance = (gamma[0] + 2 * gamma[1 : window + 1].sum()) / (1 - cut)

@@ -15,7 +15,8 @@ from scipy.special import bdtrc
 
 from physgen.batch import Batch
 from physgen.systems.base import HasPlausible
-from physgen.validation.comparison import Comparison, Measured, in_blocks
+from physgen.validation.comparison import Comparison, Measured, Role, in_blocks
+from physgen.validation.estimates import USABLE, usable, worth
 from physgen.validation.scorecard import ALARM, Row
 
 _NEAR = 0.15
@@ -25,12 +26,32 @@ Keys = NDArray[np.uint64]
 
 
 def alarms(comparison: Comparison) -> list[Row]:
-    """Return the rows about copies, and about units where they are wrong; none without truth."""
+    """Return the rows about copies, and where they are wrong about weights and units.
+
+    There are none without truth.
+    """
     if comparison.truth is None or len(comparison.truth) == 0:
         return []
-    rows = _units(comparison)
+    rows = [*_weights(comparison), *_units(comparison)]
     if comparison.generated.chain is None and comparison.truth.chain is None:
         rows += _copies(comparison.truth, comparison.generated, comparison.floor)
+    return rows
+
+
+def _weights(comparison: Comparison) -> list[Row]:
+    """Return an alarm for each of both samples whose weights are those of a few rows."""
+    rows = []
+    names: dict[Role, str] = {"truth": "weights of the truth", "generated": "weights"}
+    for role, name in names.items():
+        measured = comparison.measured[role]
+        if not usable(measured):
+            n, equal = measured.n, worth(measured)
+            concern = (
+                f"{n} rows are worth {equal:.3g} of equal weights, fewer than {USABLE}: a few have "
+                "nearly all of the weight, and nothing can be judged by them; give more rows, or "
+                "leave the weights out"
+            )
+            rows.append(Row(name=name, metric="weights", value=equal, concern=concern))
     return rows
 
 

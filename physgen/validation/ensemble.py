@@ -13,9 +13,10 @@ from physgen.errors import InputError
 from physgen.systems.base import System
 from physgen.validation.comparison import Comparison, measure_parts
 from physgen.validation.estimates import estimate
+from physgen.validation.judging import judge_family, refuse_unbacked
 from physgen.validation.means import Means
 from physgen.validation.mixing import disagrees
-from physgen.validation.scorecard import Curve, Row, Scorecard, judge_family
+from physgen.validation.scorecard import Curve, Row, Scorecard
 
 _POINTS = 200
 
@@ -52,7 +53,7 @@ def analyse(
     measured = measure_parts(system, _labelled(parts, kept), n)
     beginning = Batch.concatenate(kept)
     comparison = Comparison(system=system, generated=beginning, series=measured, corrected=True)
-    means = judge_family(Means().rows(comparison))
+    means = refuse_unbacked(judge_family(Means().rows(comparison)))
     known = measured.scalars.keys() | system.derived.keys()
     times = [_time(comparison, row) for row in means if row.value is not None and row.name in known]
     about = {"samples": n, "chains": len(np.unique(np.asarray(measured.chain)))}

@@ -21,6 +21,8 @@ from physgen.validation.uncertainty import Estimate, Function, gamma_method
 
 UNDEFINED = Estimate(math.nan, math.nan)
 
+NOT_CONVERGED = "not judged: chains that do not mix, or too short to know their errors"
+
 USABLE = 50
 """Effective samples below which weights give no numbers."""
 
@@ -89,13 +91,17 @@ def paired_error(
         return math.nan
 
 
-def usable(measured: Measured) -> bool:
-    """Return whether weights leave `USABLE` effective samples, or half of all if they are few."""
+def worth(measured: Measured) -> float:
+    """Return how many samples of equal weights are as good: (sum w)^2 / sum w^2."""
     weight = measured.weight
     if weight is None:
-        return True
-    worth = float(weight.sum() ** 2 / (weight**2).sum())
-    return worth >= min(USABLE, len(weight) / 2)
+        return float(measured.n)
+    return float(weight.sum() ** 2 / (weight**2).sum())
+
+
+def usable(measured: Measured) -> bool:
+    """Return whether weights leave `USABLE` effective samples, or half of all if they are few."""
+    return worth(measured) >= min(USABLE, measured.n / 2)
 
 
 def paired_note(sigma: float) -> str:

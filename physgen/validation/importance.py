@@ -74,19 +74,20 @@ class Importance:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FewSamplesWarning)  # It becomes a note of the row.
             reverse = effective_sample_size(log_weight)
-            forward = _on_truth(comparison)
+            forward, mixes = _on_truth(comparison)
         worth = reverse.value * len(log_weight)
         if worth < USABLE:
             return [_unusable(name, worth, len(log_weight)) for name in _NAMES]
         missing = forward is not None and forward.value < reverse.value / 2
         rows = [
-            self._ess(reverse, log_weight, _doubt(forward, missing)),
-            _acceptance(log_weight, self.minimum_acceptance, backed=forward is not None),
+            self._ess(reverse, log_weight, _doubt(missing, mixes)),
+            _acceptance(log_weight, self.minimum_acceptance, backed=mixes and not missing),
             _without_a_sector() if missing else _log_partition(comparison, log_weight),
         ]
         if forward is not None:
             note = "sees the modes that the model misses"
-            rows.append(_at_least("ESS on truth", forward, self.minimum_ess, note))
+            row = _at_least("ESS on truth", forward, self.minimum_ess, note)
+            rows.append(row if mixes else _unbacked(row))
         return rows
 
     def _ess(self, found: Estimated, log_weight: Tensor, concern: str) -> Row:
@@ -98,25 +99,27 @@ class Importance:
         return row.model_copy(update={"verdict": verdict, "concern": told})
 
 
-def _on_truth(comparison: Comparison) -> Estimated | None:
-    """Return the ESS on samples of the truth, if there are any that can be trusted."""
+def _on_truth(comparison: Comparison) -> tuple[Estimated | None, bool]:
+    """Return the ESS on samples of the truth, and whether these can be trusted.
+
+    Chains that do not mix can show that a sector is missing, and never that none is.
+    """
     truth = comparison.truth
     if truth is None or truth.log_weight is None:
-        return None
+        return None, False
     measured = comparison.measured["truth"]
-    if any(disagrees(estimate(comparison, measured, name)) for name in measured.scalars):
-        return None
-    return forward_effective_sample_size(truth.log_weight)
+    stuck = any(disagrees(estimate(comparison, measured, name)) for name in measured.scalars)
+    return forward_effective_sample_size(truth.log_weight), not stuck
 
 
-def _doubt(forward: Estimated | None, missing: bool) -> str:
+def _doubt(missing: bool, mixes: bool) -> str:
     if missing:
         return (
             "a sector is missing: samples of the truth lie where the model has next to nothing "
             "(see ESS on truth); give the model the symmetry of the action, or train it with "
             "samples of all sectors"
         )
-    if forward is None:
+    if not mixes:
         return (
             "the verdict is not backed by samples of the truth whose chains mix: a sector that the "
             "model misses would not be seen"
@@ -152,8 +155,14 @@ def _without_a_sector() -> Row:
 def _acceptance(log_weight: Tensor, minimum: float | None, *, backed: bool) -> Row:
     weights = np.exp((log_weight - log_weight.max()).double().cpu().numpy())
     row = _at_least("acceptance", acceptance(weights), minimum, "over all pairs of samples")
-    unbacked = row.verdict == "pass" and not backed
-    return row.model_copy(update={"verdict": "info"}) if unbacked else row
+    return row if backed else _unbacked(row)
+
+
+def _unbacked(row: Row) -> Row:
+    """Return a row that does not pass, for want of samples of the truth that would show it."""
+    if row.verdict != "pass":
+        return row
+    return row.model_copy(update={"verdict": "info", "concern": "not judged: see ESS"})
 
 
 def _at_least(

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from physgen.errors import TooFewIndependent
 from physgen.validation.comparison import Comparison, Measured, Role
-from physgen.validation.estimates import estimate
+from physgen.validation.estimates import estimate, usable, worth
 
 Rows = NDArray[np.int64]
 
@@ -65,7 +65,8 @@ def select(
         samples: others than those that are compared, without chains.
 
     Raises:
-        TooFewIndependent: a sample of Markov chains has less than `FEWEST` units.
+        TooFewIndependent: a sample of Markov chains has less than `FEWEST` units, or the weights of
+            truth or generated sample leave too few effective ones.
     """
     found: dict[Role, Selection] = {}
     begin = 0
@@ -74,6 +75,11 @@ def select(
     for role, measured in samples.items():
         if role in paired:
             continue
+        if role in ("truth", "generated") and not usable(measured):
+            raise TooFewIndependent(
+                f"no score without usable weights: {measured.n} rows of the {role} sample are "
+                f"worth {worth(measured):.3g}"
+            )
         rows = np.arange(measured.n)
         if measured.chain is not None:
             rows, keys = _of_chains(comparison, role, measured.chain)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from physgen.errors import RecipeError, suggest
 from physgen.validation.comparison import Comparison, Measured, Role
 from physgen.validation.estimates import (
+    NOT_CONVERGED,
     UNDEFINED,
     deviation,
     doubts,
@@ -32,8 +33,9 @@ from physgen.validation.estimates import (
     paired_error,
     paired_note,
     pull,
+    usable,
 )
-from physgen.validation.mixing import disagrees, mixing
+from physgen.validation.mixing import mixing
 from physgen.validation.profiles import least_mixed, profile, profile_row
 from physgen.validation.scorecard import Row, within
 from physgen.validation.uncertainty import Estimate
@@ -68,18 +70,25 @@ class Means:
         profiles = [name for name, value in values.items() if value.ndim > 1]
         tolerance = self.tolerance or {}
         refuse_unknown(tolerance, [*values, *comparison.system.derived])
+        measured = comparison.measured
+        truth = measured.get("truth")
+        if truth is not None and not usable(truth):
+            # Nothing can be said of what only the truth knows.
+            measured = {role: m for role, m in measured.items() if role == "generated"}
         estimates = {
-            name: {role: estimate(comparison, m, name) for role, m in comparison.measured.items()}
+            name: {role: estimate(comparison, m, name) for role, m in measured.items()}
             for name in [*scalars, *comparison.system.derived]
         }
         binned = {
-            name: {role: profile(comparison, m, name) for role, m in comparison.measured.items()}
+            name: {role: profile(comparison, m, name) for role, m in measured.items()}
             for name in profiles
         }
         rows = [
             _row(comparison, name, tolerance.get(name), found) for name, found in estimates.items()
         ]
-        if "truth" in comparison.measured:
+        if truth is not None and "truth" not in measured:
+            rows += [_not_judged(name) for name in profiles if name in tolerance]
+        if "truth" in measured:
             rows += [
                 profile_row(comparison, name, tolerance.get(name), found)
                 for name, found in binned.items()
@@ -118,6 +127,8 @@ def _row(
     if known is None and truth is not None:
         known = truth.value, truth.error, "truth"
     if known is None:
+        if tolerance is not None and "truth" in comparison.measured:
+            return _not_judged(name)
         if tolerance is not None:
             raise RecipeError(f"a tolerance is stated for {name!r}, but nobody knows its value")
         return Row(**content)
@@ -132,14 +143,21 @@ def _row(
         content["note"] = "; ".join(filter(None, (content["note"], paired_note(sigma))))
     used = [ours, truth] if source == "truth" and truth is not None else [ours]
     content["pull"], content["p_value"] = pull(bias, sigma, freedom(*used))
-    if not all(one.converged for one in used):
-        content["p_value"] = None  # An error that is a lower limit proves nothing.
+    if not (all(one.converged for one in used) and usable(comparison.measured["generated"])):
+        # An error that is a lower limit, or weights that give no number, prove nothing.
+        content["p_value"] = None
     if tolerance is not None:
         content["tolerance"] = tolerance * abs(exact)
         content["verdict"] = within(bias, sigma, content["tolerance"])
-        if content["verdict"] == "pass" and any(disagrees(one) for one in used):
-            content["verdict"] = "info"
+        if content["verdict"] == "pass" and not all(one.converged for one in used):
+            content |= {"verdict": "info", "concern": NOT_CONVERGED}
     return Row(**content)
+
+
+def _not_judged(name: str) -> Row:
+    """Return the row of what has a limit, and a truth without usable weights."""
+    concern = "not judged: the truth has no usable weights"
+    return Row(name=name, metric="means", value=None, concern=concern)
 
 
 def _note(measured: Measured, name: str, ours: Estimate) -> str:
@@ -185,6 +203,7 @@ def _share_defined(
         sigma = paired_error(*columns, comparison.measured["truth"])
     off, p_value = pull(ours.value - truth.value, sigma, freedom(ours, truth))
     floor = estimates.get("floor")
+    known = ours.converged and truth.converged and usable(comparison.measured["generated"])
     return Row(
         name=name,
         metric="means",
@@ -195,6 +214,6 @@ def _share_defined(
         exact_source="truth",
         floor=None if floor is None else abs(floor.value - truth.value),
         pull=off,
-        p_value=p_value if ours.converged and truth.converged else None,
+        p_value=p_value if known else None,
         note="share of the samples" + (f"; as {', '.join(names[1:])}" if names[1:] else ""),
     )

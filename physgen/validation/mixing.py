@@ -20,7 +20,8 @@ def disagrees(estimate: Estimate) -> bool:
 def mixing(comparison: Comparison, estimates: Mapping[str, Mapping[Role, Estimate]]) -> list[Row]:
     """Return a row a sample whose chains have not mixed, or do not show that they have.
 
-    Its value is the largest tau_int. Samples that claim to be exact fail where their chains
+    Its value is the largest tau_int, its p-value, where chains are shown not to have mixed, that of
+    their agreement. Samples that claim to be exact fail where their chains
     disagree.
 
     Args:
@@ -36,6 +37,7 @@ def mixing(comparison: Comparison, estimates: Mapping[str, Mapping[Role, Estimat
         bad = {name: one for name, one in found.items() if not one.converged}
         if not bad:
             continue
+        p_value = None
         apart = {name: one for name, one in bad.items() if disagrees(one)}
         if apart:
             worst = min(apart, key=lambda name: apart[name].agreement)
@@ -59,9 +61,10 @@ def mixing(comparison: Comparison, estimates: Mapping[str, Mapping[Role, Estimat
         rows.append(
             Row(
                 name=f"mixing{whose}",
-                metric="means",
+                metric="mixing",
                 value=found[worst].tau_int,
                 error=found[worst].tau_int_error or None,
+                p_value=p_value,
                 verdict="fail" if apart and claims else "info",
                 note=f"largest tau_int; not converged: {', '.join(bad)}",
                 concern=concern,

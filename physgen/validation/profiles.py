@@ -12,7 +12,16 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.validation.comparison import Comparison, Measured, Role
-from physgen.validation.estimates import doubts, estimate, freedom, paired_error, paired_note, pull
+from physgen.validation.estimates import (
+    NOT_CONVERGED,
+    doubts,
+    estimate,
+    freedom,
+    paired_error,
+    paired_note,
+    pull,
+    usable,
+)
 from physgen.validation.mixing import disagrees
 from physgen.validation.scorecard import Row, Verdict, within
 from physgen.validation.uncertainty import Estimate
@@ -68,9 +77,9 @@ def profile_row(
     used = [profiles[role][i] for role in ("generated", "truth") for i in compared]
     single = min(pulls[farthest][1], 1 - 1e-16)
     p_value = -math.expm1(len(compared) * math.log1p(-single))
-    verdict = within(bias[worst], sigma[worst], limit)
-    if verdict == "pass" and any(disagrees(one) for one in used):
-        verdict = "info"
+    verdict, converged = within(bias[worst], sigma[worst], limit), all(u.converged for u in used)
+    if verdict == "pass" and not converged:
+        verdict, content["concern"] = "info", NOT_CONVERGED
     said = ["the bin that is farthest off" if limit is None else "the bin nearest to the limit"]
     said += doubts(comparison.measured["generated"], least_mixed(profiles["generated"]))
     if "generated" in comparison.paired:
@@ -84,8 +93,8 @@ def profile_row(
         exact_error=profiles["truth"][worst].error,
         exact_source="truth",
         pull=pulls[worst][0],
-        # An error that is a lower limit proves nothing.
-        p_value=p_value if all(one.converged for one in used) else None,
+        # An error that is a lower limit, or weights that give no number, prove nothing.
+        p_value=p_value if converged and usable(comparison.measured["generated"]) else None,
         tolerance=limit,
         unit=comparison.unit(name),
         verdict=verdict,

@@ -1,48 +1,29 @@
 """What validation finds: rows of (value, error, floor, exact, pull, verdict), as JSON or a table.
 
-How a row is judged (a pull alone grows with the number of samples, so it cannot judge a surrogate
-that is known to be approximate):
-
-- a stated tolerance decides: |bias| + 2 sigma <= limit for what should equal something,
-  value + 2 sigma <= limit for a distance, AUC + 2 sigma <= limit for a classifier,
-  value - 2 sigma >= limit for what must not be small. A limit below what so few samples can show is
-  neither passed nor failed, and this is said;
-- samples that claim to be exact (corrected ones, or a file set against another) are tested: all
-  p-values on the card are one family (Holm 1979, step-down) at a family-wise level of three sigma,
-  to which each metric contributes the same, however many rows it has;
-- all else informs; what differs beyond chance (p < 1e-4) is a concern, shown beside the verdict.
+How a row is judged by its own limit is here; what only the whole card can say is in `judging`.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from physgen.errors import FormatError, TooFewIndependent, printable
+from physgen.errors import FormatError, printable
 from physgen.html import html_table
 from physgen.io.documents import parse_json
-from physgen.memory import release
 
 if TYPE_CHECKING:
-    from physgen.validation.comparison import Comparison, Role
+    from physgen.validation.comparison import Role
 
 Verdict = Literal["pass", "fail", "info"]
 Curve = tuple[tuple[float, ...], tuple[float, ...]]
 
-SIGNIFICANCE = math.erfc(3 / math.sqrt(2))
-"""Family-wise probability of failing a perfect sampler: two-sided three sigma."""
-
 ALARM = 1e-4
 """Rows without a limit whose p-value is lower are a concern."""
-
-FEWEST = 50
-"""Rows of each sample without which nothing passes."""
 
 
 class Row(BaseModel):
@@ -194,112 +175,6 @@ class Scorecard(BaseModel):
         with console.capture() as capture:
             console.print(summary({"": self}))
         return capture.get()
-
-
-class Metric(Protocol):
-    """One kind of question a scorecard answers."""
-
-    def rows(self, comparison: Comparison) -> list[Row]:
-        """Return the rows, judged as far as their own tolerance goes."""
-        ...
-
-
-def judge(
-    comparison: Comparison,
-    metrics: Sequence[Metric],
-    *,
-    tested: bool = False,
-    provenance: Mapping[str, Any] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Scorecard:
-    """Ask every metric, and judge what only the whole card can.
-
-    A metric that needs more independent samples than there are gives no number, and says so.
-
-    Args:
-        comparison: of the samples.
-        metrics: what is asked of them; alarms about copies and units are always.
-        tested: whether the samples are said to be of the same distribution as the truth, as those
-            corrected to be exact always are.
-        provenance: where the samples come from.
-        progress: called with how many metrics are done, and how many there are.
-    """
-    from physgen.validation.alarms import alarms  # It makes rows itself.
-
-    rows = []
-    for done, metric in enumerate(metrics, 1):
-        release()
-        rows += _rows(metric, comparison)
-        if progress is not None:
-            progress(done, len(metrics))
-    rows += alarms(comparison)
-    if comparison.corrected or tested:
-        rows = judge_family(rows)
-    fewest = min(len(batch) for batch in (comparison.generated, comparison.truth) if batch)
-    rows = [_with_power(row, fewest) for row in rows]
-    return Scorecard(rows=tuple(rows), provenance=dict(provenance or {}))
-
-
-def _rows(metric: Metric, comparison: Comparison) -> list[Row]:
-    try:
-        return metric.rows(comparison)
-    except TooFewIndependent as error:
-        name = type(metric).__name__
-        return [Row(name=name, metric=name, value=None, concern=str(error))]
-
-
-def _with_power(row: Row, n: int) -> Row:
-    """Return the row without a verdict that so few rows cannot bear, and say so."""
-    if row.verdict == "pass" and n < FEWEST:
-        concern = f"{n} rows are too few for a verdict: give at least {FEWEST}"
-    elif row.verdict == "info" and row.tolerance is not None and not row.concern:
-        concern = (
-            "neither passed nor failed: even a perfect sample of this size might exceed the limit "
-            f"of {row.tolerance:.3g}; give more rows, or a wider limit"
-        )
-    else:
-        return row
-    return row.model_copy(update={"verdict": "info", "concern": concern})
-
-
-def judge_family(rows: Iterable[Row]) -> list[Row]:
-    """Test all rows that have a p-value and no stated tolerance as one family (Holm).
-
-    Each metric has the same share of the level, divided evenly among its rows: one row that looks
-    at everything is not outvoted by a hundred histograms.
-    """
-    result = list(rows)
-    family = [
-        i
-        for i, row in enumerate(result)
-        if row.p_value is not None and row.tolerance is None and row.verdict == "info"
-    ]
-    sizes = Counter(result[i].metric for i in family)
-    weights = [1 / sizes[result[i].metric] for i in family]
-    rejected = holm([result[i].p_value or 0.0 for i in family], SIGNIFICANCE, weights)
-    for i, reject in zip(family, rejected, strict=True):
-        result[i] = result[i].model_copy(update={"verdict": "fail" if reject else "pass"})
-    return result
-
-
-def holm(
-    p_values: Sequence[float], level: float, weights: Sequence[float] | None = None
-) -> list[bool]:
-    """Return which hypotheses are rejected at family-wise `level` (Holm 1979, step-down).
-
-    Args:
-        p_values: of the hypotheses.
-        level: probability of rejecting any that is true.
-        weights: shares of the level (Holm's section 4); equal ones by default.
-    """
-    w = np.ones(len(p_values)) if weights is None else np.asarray(weights, dtype=float)
-    order = np.argsort(np.asarray(p_values) / w)
-    rejected = [False] * len(p_values)
-    for rank, index in enumerate(order):
-        if p_values[index] > level * w[index] / w[order[rank:]].sum():
-            break
-        rejected[index] = True
-    return rejected
 
 
 def departure(row: Row) -> tuple[float, float]:

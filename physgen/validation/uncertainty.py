@@ -38,6 +38,8 @@ from physgen.sampling.autocorrelation import (
     automatic_window,
     by_chain,
     forgotten,
+    in_pieces,
+    wander,
 )
 
 Function = Callable[[NDArray[float64]], float]
@@ -58,8 +60,9 @@ class Estimate:
         error_of_error: statistical error of `error` itself.
         tau_int, tau_int_error: integrated autocorrelation time in steps of the chain; 1/2 without.
         window: where the autocorrelation sum was cut.
-        converged: whether a window was found, the samples span `ENOUGH` times tau_int, and several
-            chains agree within their errors. Else `error` is a lower limit.
+        converged: whether a window was found, the samples span `ENOUGH` times tau_int (and the
+            window, if it is that of a slow mode below others), and several chains, and pieces of
+            chains, agree within their errors. Else `error` is a lower limit.
         agreement: p-value of all chains having one mean; NaN where that cannot be told.
         correlation: rho(t) for t = 0, 1, ... a few windows; empty for independent samples.
     """
@@ -147,7 +150,8 @@ def _windowed(
     gamma = autocovariance(table, lengths, table.shape[1] // 2)
     if gamma[0] <= 0:  # A constant: exactly known, as far as these samples tell.
         return Estimate(value, 0.0, 0.0)
-    window, found = automatic_window(gamma, n, s_tau)
+    cut = automatic_window(gamma, n, s_tau)
+    window, found = cut.size, cut.found
     # Subtracting the mean of the same samples shifts Gamma(t) by -C/N (Wolff, equation 49).
     gamma = gamma + (gamma[0] + 2 * gamma[1 : window + 1].sum()) / n
     tau = max(0.5, float(0.5 + gamma[1 : window + 1].sum() / gamma[0]))
@@ -155,16 +159,18 @@ def _windowed(
     error_of_error = error * float(np.sqrt((window + 0.5) / n))
     tau_error = 2 * tau * float(np.sqrt(max(window + 0.5 - tau, 0.0) / n))
     p_value = agreement(table, lengths)
-    if n_chains == 1:
-        converged = found and n >= ENOUGH * tau
-    elif found:
-        converged = n >= ENOUGH * tau and p_value > DISAGREEMENT
+    wandering = wander(table, lengths)
+    if found:
+        # A slow mode is known as well as it comes and goes often.
+        span = max(tau, window) if cut.hidden else tau
+        converged = n >= ENOUGH * span and not p_value < DISAGREEMENT and not wandering
     else:
         converged = n_chains >= MANY_REPLICAS and forgotten(table, lengths)
-    if not (found and converged) and n_chains > 1:
-        spread = _spread_of_means(table.sum(1), lengths)
+    if not (found and converged) and (n_chains > 1 or wandering):
+        parts_of, sizes = in_pieces(table, lengths) if wandering else (table, lengths)
+        spread = _spread_of_means(parts_of.sum(1), sizes)
         if spread > error or n_chains >= MANY_REPLICAS:
-            error, error_of_error = spread, spread / float(np.sqrt(2 * (n_chains - 1)))
+            error, error_of_error = spread, spread / float(np.sqrt(2 * (len(sizes) - 1)))
             tau = max(0.5, error**2 * n / (2 * gamma[0]))
             tau_error = 2 * tau * error_of_error / error
     if hessian.any():

@@ -8,6 +8,7 @@ from toy import Normal
 
 from physgen.batch import Batch
 from physgen.validation.comparison import Comparison
+from physgen.validation.judging import judge
 from physgen.validation.metrics import (
     ClassifierTest,
     Correlations,
@@ -16,7 +17,6 @@ from physgen.validation.metrics import (
     MaximumMeanDiscrepancy,
     Means,
 )
-from physgen.validation.scorecard import judge
 
 METRICS = (Means(), Histograms(), Correlations(), MaximumMeanDiscrepancy(n=300), Frechet())
 REPEATS = 200

@@ -12,8 +12,8 @@ from physgen.errors import TooFewIndependent
 from physgen.sampling.metropolis import independence_metropolis
 from physgen.validation.comparison import Comparison
 from physgen.validation.independence import LENGTH
+from physgen.validation.judging import judge
 from physgen.validation.metrics import ClassifierTest, Coverage, Frechet, Means, NearestNeighbour
-from physgen.validation.scorecard import judge
 
 
 @dataclass(frozen=True)

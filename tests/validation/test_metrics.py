@@ -13,6 +13,7 @@ from physgen.validation.comparison import Comparison, measure
 from physgen.validation.correlations import correlation_matrix
 from physgen.validation.ensemble import analyse
 from physgen.validation.importance import acceptance
+from physgen.validation.judging import judge
 from physgen.validation.metrics import (
     ClassifierTest,
     Correlations,
@@ -21,7 +22,6 @@ from physgen.validation.metrics import (
     MaximumMeanDiscrepancy,
     Means,
 )
-from physgen.validation.scorecard import judge
 
 
 def by_name(rows):
@@ -120,6 +120,43 @@ def test_weights_pass_nothing_that_samples_of_the_truth_do_not_back(why):
     )
     assert card.verdict == "info"
     assert "not backed" in card["ESS"].concern
+
+
+def test_chains_that_do_not_mix_still_show_a_missing_sector():
+    """The truth stands still in both wells, and the model has one: nothing passes."""
+    ours = two_modes(20_000, 3, share=1.0)
+    log_weight = torch.where(torch.arange(100) % 2 == 0, 0.0, 200.0).repeat_interleave(200)
+    truth = frozen(100, 200).replace(log_weight=log_weight)
+    comparison = Comparison(
+        Normal(known=False), ours, truth, frozen(100, 200, seed=9), proposals=ours, corrected=True
+    )
+    card = judge(comparison, [Means(), Importance()])
+    assert "a sector is missing" in card["ESS"].concern
+    assert card["ln Z"].value is None
+    assert "pass" not in {row.verdict for row in card.rows}
+    assert judge(comparison, [Importance(minimum_ess=0.9)]).verdict == "fail"
+
+
+@pytest.mark.parametrize("tested", [False, True])
+@pytest.mark.parametrize("whose", ["truth", "generated"])
+def test_weights_of_a_few_rows_judge_nothing(whose, tested):
+    weight = torch.ones(5000)
+    weight[:20] = 1e4
+    one, other, floor = draw(5000, 1).replace(weight=weight), draw(5000, 2), draw(5000, 3)
+    both = (other, one) if whose == "truth" else (one, other)
+    comparison = Comparison(Normal(known=False), *both, floor)
+    metrics = [Means(tolerance={"a^2": 0.5}), Histograms(), Correlations()]
+    card = judge(comparison, metrics, tested=tested)
+    name = "weights of the truth" if whose == "truth" else "weights"
+    assert card[name].value == pytest.approx(204_980**2 / (20e8 + 4980))
+    assert "give more rows" in card[name].concern
+    assert "differ beyond chance" not in " ".join(card.concerns)
+    if whose == "truth":
+        assert card.verdict == "info"
+        assert card["a^2"].value is None
+        assert "no usable weights" in card["a^2"].concern
+    else:
+        assert card.verdict != "pass"
 
 
 def test_weights_of_a_few_samples_give_no_numbers():
@@ -301,6 +338,27 @@ def test_a_truth_that_does_not_mix_backs_nothing():
     assert card["a"].verdict == "info"
     assert "do not mix" in card["mixing of the truth"].concern
     assert card["mixing of the truth"].verdict == "info"
+
+
+@pytest.mark.parametrize("n_chains", [1, 4])
+def test_a_chain_shorter_than_fifty_autocorrelation_times_meets_no_limit(n_chains):
+    """2000 steps of tau_int 50: a mean that is right, with an error that is not known."""
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(n_chains, 2000 // n_chains, 2, generator=generator).double()
+    x = noise.clone()
+    for step in range(1, x.shape[1]):
+        x[:, step] = 0.98 * x[:, step - 1] + (1 - 0.98**2) ** 0.5 * noise[:, step]
+    chain = torch.arange(n_chains).repeat_interleave(2000 // n_chains)
+    batch = Batch(x=x.reshape(-1, 2) * 0.3 + 1, chain=chain)
+
+    class Shifted(Normal):
+        def exact(self):
+            return {"a": 1.0}
+
+    card = judge(Comparison(Shifted(), batch), [Means(tolerance={"a": 1.0})])
+    assert card["a"].verdict == "info"
+    assert "too short to know their errors" in card["a"].concern
+    assert card.verdict == "info"
 
 
 def test_a_chain_too_short_is_not_judged():

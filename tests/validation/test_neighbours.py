@@ -10,10 +10,10 @@ from scipy.spatial.distance import cdist
 from toy import compare, draw
 
 from physgen.batch import Batch
+from physgen.validation.judging import judge
 from physgen.validation.mmd import MaximumMeanDiscrepancy
 from physgen.validation.neighbours import NearestNeighbour, neighbours, two_sample
 from physgen.validation.permutation import MOST
-from physgen.validation.scorecard import judge
 from physgen.validation.shapes import Histograms
 
 

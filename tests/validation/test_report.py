@@ -11,10 +11,11 @@ from toy import draw as sample
 from physgen.errors import FormatError
 from physgen.validation.comparison import Comparison
 from physgen.validation.curves import read_journal
+from physgen.validation.judging import judge
 from physgen.validation.metrics import ClassifierTest, Means
 from physgen.validation.plots import INDEX, draw
 from physgen.validation.report import Section, report
-from physgen.validation.scorecard import Row, Scorecard, judge
+from physgen.validation.scorecard import Row, Scorecard
 
 HOSTILE = '<script>alert("x")</script><img src=http://evil.example/x.png>'
 

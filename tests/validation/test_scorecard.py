@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from physgen.errors import FormatError
+from physgen.validation.judging import holm, judge_family
 from physgen.validation.permutation import MOST
-from physgen.validation.scorecard import Row, Scorecard, holm, judge_family, within
+from physgen.validation.scorecard import Row, Scorecard, within
 from physgen.validation.table import row_cells, with_error
 
 

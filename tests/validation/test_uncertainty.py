@@ -168,6 +168,35 @@ def test_errors_know_of_slow_modes_below_others(share, fast, slow):
     assert low < np.mean(np.square(pulls)) < 1.3 * high
 
 
+def telegraph(n_chains, length, switch, noise, seed):
+    """Chains that jump between -1 and 1, once in `switch` steps, below independent noise."""
+    generator = np.random.default_rng(seed)
+    jumps = generator.random((n_chains, length)) < 1 / switch
+    jumps[:, 0] = generator.random(n_chains) < 0.5
+    place = np.cumprod(np.where(jumps, -1, 1), axis=1)
+    return place + noise * generator.standard_normal((n_chains, length))
+
+
+@pytest.mark.parametrize("setting", [(1, 20_000, 3), (4, 2500, 3), (4, 2500, 10)])
+def test_chains_that_jump_a_few_times_have_not_converged(setting):
+    """Jumps below noise are a small part of tau_int, and all of the error."""
+    n_chains, length, noise = setting
+    labels = np.repeat(np.arange(n_chains), length)
+    found = [
+        gamma_method(telegraph(n_chains, length, 2000, noise, seed).ravel(), chain=labels)
+        for seed in range(40)
+    ]
+    # Chains none of which jumps are those of a single state.
+    assert sum(one.converged for one in found) <= 4
+
+
+def test_a_slow_mode_is_believed_once_it_has_come_and_gone_often():
+    series = [telegraph(1, 40_000, 100, 3, seed)[0] for seed in range(40)]
+    found = [gamma_method(values, chain=np.zeros(40_000)) for values in series]
+    assert sum(one.converged for one in found) >= 36
+    assert 0.6 < np.mean([(one.value / one.error) ** 2 for one in found]) < 1.6
+
+
 def test_importance_weighted_mean_covers():
     """Reweight N(0, 1) to N(0.5, 1): the mean is 0.5, and the pull has unit width."""
     pulls = []

@@ -11,8 +11,9 @@ from toy import Normal, compare, draw
 
 from physgen.batch import Batch
 from physgen.validation.comparison import Comparison
+from physgen.validation.judging import holm, judge, judge_family
 from physgen.validation.metrics import ClassifierTest, Histograms, Means
-from physgen.validation.scorecard import Row, Scorecard, at_least, holm, judge, judge_family, within
+from physgen.validation.scorecard import Row, Scorecard, at_least, within
 
 
 class Profile(Normal):
