@@ -43,9 +43,9 @@ def gaussianised():
 DENSITIES = {
     "coupling-flow": lambda t: CouplingFlow(TABLE, t, n_layers=4, hidden=(8,)),
     "autoregressive-flow": lambda t: AutoregressiveFlow(TABLE, t, n_layers=2, hidden=8),
-    "continuous-flow": lambda t: ContinuousFlow(TABLE, t, hidden=8, integration_steps=8),
+    "continuous-flow": lambda t: ContinuousFlow(TABLE, t, hidden=8),
     "normflows": lambda t: NormflowsFlow(TABLE, t, family="residual", n_layers=2, hidden=(8,)),
-    "diffusion-flow": lambda t: DiffusionFlow(TABLE, t, hidden=8, depth=1, integration_steps=12),
+    "diffusion-flow": lambda t: DiffusionFlow(TABLE, t, hidden=8, depth=1),
     "continuous-lattice-flow": lambda t: ContinuousLatticeFlow(LATTICE, n_frequencies=2, n_times=2),
     "checkerboard-flow": lambda t: CheckerboardFlow(LATTICE, n_layers=2, channels=4),
 }
