@@ -47,8 +47,8 @@ class DomainError(InputError):
     """A value lies outside the domain a surrogate was trained on, or a field is defined on."""
 
 
-class TooFewIndependent(InputError):
-    """Markov chains are too short for a score that needs independent samples."""
+class NotMeasurable(InputError):
+    """A score that these samples cannot give: the scorecard says so in its place."""
 
 
 class CheckpointError(InputError):

@@ -13,10 +13,12 @@ meanwhile.
 from __future__ import annotations
 
 import os
+import random
 import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -73,6 +75,16 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _import_quietly() -> None:
+    """Import what draws from Python's own generator as it is imported, and put that back."""
+    state = random.getstate()
+    import_module("rich.style")
+    random.setstate(state)
+
+
+_import_quietly()
 
 
 class _Process:

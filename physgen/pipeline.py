@@ -76,6 +76,7 @@ def train(
     """
     no_runs = not user_path(runs).exists()
     run, is_new = _open_run(recipe, overrides, preset, user_path(runs), sections, trust)
+    run.check_code()
     try:
         with ExitStack() as stack:
             world = stack.enter_context(

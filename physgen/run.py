@@ -106,12 +106,16 @@ class Run:
         self._check("recipe.yaml")
         return read(path)
 
-    @cached_property
-    def system(self) -> System:
-        """The physics; `InputError` if it is code that the user has not agreed to run."""
+    def check_code(self) -> None:
+        """Raise `InputError` if the recipe names code that the user has not agreed to run."""
         if not self.trust:
             for code in self.recipe.code():
                 consent.check(code, self.path)
+
+    @cached_property
+    def system(self) -> System:
+        """The physics; raises as `check_code` does."""
+        self.check_code()
         return system_of(self.recipe)
 
     @property

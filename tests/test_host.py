@@ -180,6 +180,15 @@ def test_a_verb_imports_no_compiler():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_an_import_draws_nothing_from_pythons_generator():
+    code = (
+        "import random, sys; before = random.getstate(); from physgen.isolation import isolated\n"
+        "import rich.style\n"
+        "sys.exit(random.getstate() != before)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 HOSTS = {
     "float64": odd_host,
     "no gradients": torch.no_grad,

@@ -226,10 +226,14 @@ def test_any_name_of_the_folder_of_runs_holds_the_database(tmp_path, template, m
     monkeypatch.chdir(tmp_path)
     runs = tmp_path / "a?b=c d%20e#f"
     directory = run_directory(runs)
+    # An experiment that the template has not.
+    directory = directory.parent.rename(runs / "another") / directory.name
     Journal(directory).note("start", 0)
     shutil.copy(template, runs / "mlflow.db")
     result = sync(directory)
-    assert client(result.uri).get_run(result.run_id).info.status == "RUNNING"
+    info = client(result.uri).get_run(result.run_id).info
+    assert info.status == "RUNNING"
+    assert info.artifact_uri.startswith((runs / "mlartifacts").as_uri())
     with closing(sqlite3.connect(runs / "mlflow.db")) as database:
         (found,) = database.execute("select count(*) from runs where status = 'RUNNING'").fetchone()
     assert found == 2, "that of the template, and this one"

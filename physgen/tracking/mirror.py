@@ -100,7 +100,7 @@ class Mirror:
             return str(found.experiment_id)
         # A database has no place for files of its own; MLflow would take the working directory.
         artifacts = None
-        if self.uri.startswith("sqlite:"):
+        if self.uri.startswith("sqlite"):
             artifacts = (self.directory.parent.parent / "mlartifacts" / name).as_uri()
         return str(self.client.create_experiment(name, artifact_location=artifacts))
 

@@ -141,7 +141,7 @@ class Comparison:
         """The rows of every sample that scores of whole samples count; computed once.
 
         Raises:
-            TooFewIndependent: as `physgen.validation.independence.select` says.
+            NotMeasurable: as `physgen.validation.independence.select` says.
         """
         from physgen.validation.independence import select  # It looks at comparisons itself.
 

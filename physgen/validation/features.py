@@ -17,11 +17,10 @@ import numpy as np
 import torch
 from numpy import float64
 from numpy.typing import NDArray
-from torch import Tensor
 
 from physgen.batch import Batch
-from physgen.errors import FormatError, InputError
-from physgen.systems.base import HasLabels, System
+from physgen.errors import InputError, NotMeasurable
+from physgen.systems.base import HasLabels
 from physgen.validation.comparison import Comparison, Role
 from physgen.validation.judges import standardised
 from physgen.validation.recogniser import N_FEATURES, N_LABELLED, Labelled, trained
@@ -67,11 +66,11 @@ class Embedded:
         )
 
     def in_classes(self, metric: str) -> Mapping[Role, Array]:
-        """Return the class probabilities; `InputError` for a system without classes."""
+        """Return the class probabilities; `NotMeasurable` for a system without classes."""
         if self.probabilities is None:
-            raise InputError(
-                f"the metric {metric} needs classes, and this system has no labelled samples: "
-                "leave it out"
+            raise NotMeasurable(
+                f"{metric} needs classes, and there are no labelled samples, or too few besides "
+                "those that are compared: give more, or leave it out of validation.metrics"
             )
         return self.probabilities
 
@@ -104,7 +103,7 @@ def embed(comparison: Comparison) -> Embedded:
     order |= dict.fromkeys(comparison.paired, order["truth"])
     chosen = {role: s[order[role]] for role, s in comparison.selected.items()}
     samples = {r: b[torch.from_numpy(chosen[r].rows)] for r, b in comparison.samples.items()}
-    labelled = _labelled(comparison.system)
+    labelled = _labelled(comparison)
     if labelled is not None:
         values, shares, note = _recognised(comparison, labelled, samples)
     else:
@@ -132,24 +131,24 @@ def _standardised(
     return values, f"{scaled.shape[1]} features of high level, {n} rows of each sample"
 
 
-def _labelled(system: System) -> tuple[Tensor, Tensor] | None:
-    """Return labelled samples of the system, if it has any."""
-    if not isinstance(system, HasLabels):
+def _labelled(comparison: Comparison) -> Labelled | None:
+    """Return labelled samples of the system apart from those compared, if there are enough."""
+    if not isinstance(comparison.system, HasLabels):
         return None
+    compared = [b.x for role in ("truth", "floor") if (b := comparison.batch(role)) is not None]
     try:
-        return system.labelled(N_LABELLED)
-    except FormatError:  # A user's images without labels.
+        return Labelled.apart_from(comparison.system.labelled(N_LABELLED), compared)
+    except InputError:  # A user's images without labels, or with few.
         return None
 
 
 def _recognised(
     comparison: Comparison,
-    labelled: tuple[Tensor, Tensor],
+    labelled: Labelled,
     samples: Mapping[Role, Batch],
 ) -> tuple[dict[Role, Array], dict[Role, Array], str]:
     """Return the features of the classifier of labelled samples, its probabilities, and a note."""
-    compared = [b.x for role in ("truth", "floor") if (b := comparison.batch(role)) is not None]
-    network = trained(Labelled.apart_from(labelled, compared))
+    network = trained(labelled)
     note = (
         f"{N_FEATURES} features of a classifier that is right on {network.accuracy:.1%} of "
         f"labelled samples that it never saw, {len(samples['truth'])} rows of each sample"

@@ -115,9 +115,9 @@ def _on_truth(comparison: Comparison) -> tuple[Estimated | None, bool]:
 def _doubt(missing: bool, mixes: bool) -> str:
     if missing:
         return (
-            "a sector is missing: samples of the truth lie where the model has next to nothing "
-            "(see ESS on truth); give the model the symmetry of the action, or train it with "
-            "samples of all sectors"
+            "a sector is missing, or hardly covered: samples of the truth lie where the model has "
+            "next to nothing (see ESS on truth); train longer, give the model the symmetry of the "
+            "action if it lacks it, or train it with samples of all sectors"
         )
     if not mixes:
         return (

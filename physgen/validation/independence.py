@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from physgen.errors import TooFewIndependent
+from physgen.errors import NotMeasurable
 from physgen.validation.comparison import Comparison, Measured, Role
 from physgen.validation.estimates import estimate, usable, worth
 
@@ -65,7 +65,7 @@ def select(
         samples: others than those that are compared, without chains.
 
     Raises:
-        TooFewIndependent: a sample of Markov chains has less than `FEWEST` units, or the weights of
+        NotMeasurable: a sample of Markov chains has less than `FEWEST` units, or the weights of
             truth or generated sample leave too few effective ones.
     """
     found: dict[Role, Selection] = {}
@@ -76,7 +76,7 @@ def select(
         if role in paired:
             continue
         if role in ("truth", "generated") and not usable(measured):
-            raise TooFewIndependent(
+            raise NotMeasurable(
                 f"no score without usable weights: {measured.n} rows of the {role} sample are "
                 f"worth {worth(measured):.3g}"
             )
@@ -114,7 +114,7 @@ def _of_chains(comparison: Comparison, role: Role, chain: Rows) -> tuple[Rows, R
     keys = _joined(comparison, role, rows, keys, chain[rows])
     units = len(np.unique(keys))
     if units < FEWEST:
-        raise TooFewIndependent(
+        raise NotMeasurable(
             f"no score without independent samples: the Markov chains of the {role} sample "
             f"({len(order)} rows in {len(begins)}, tau_int {tau:.2g} of {slowest!r}) hold {units} "
             f"stretches of {2 * LENGTH} tau_int, and {FEWEST} are the fewest; run longer chains, "

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from physgen.errors import TooFewIndependent
+from physgen.errors import NotMeasurable
 from physgen.memory import release
 from physgen.validation.alarms import alarms
 from physgen.validation.comparison import Comparison
@@ -81,7 +81,7 @@ def judge(
 def _rows(metric: Metric, comparison: Comparison) -> list[Row]:
     try:
         return metric.rows(comparison)
-    except TooFewIndependent as error:
+    except NotMeasurable as error:
         name = type(metric).__name__
         return [Row(name=name, metric=name, value=None, concern=str(error))]
 

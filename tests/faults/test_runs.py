@@ -234,6 +234,10 @@ def test_code_of_a_stranger_is_not_run(strangers, tmp_path):
         with pytest.raises(InputError, match=r"action\.py.*not agreed to.*--trust"):
             verb(run)
         assert not ran.exists()
+    before = {path.name for path in run.parents[1].iterdir()}
+    with pytest.raises(InputError, match=r"action\.py.*not agreed to.*--trust"):
+        physgen.train(run)
+    assert {path.name for path in run.parents[1].iterdir()} == before, "nothing of it in MLflow"
     physgen.train(run, track=False, score=False, trust=True)
     assert ran.exists()
 

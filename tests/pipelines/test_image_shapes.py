@@ -66,3 +66,20 @@ def test_every_kind_of_image_trains(tmp_path, system, network):
 def test_a_size_that_cannot_be_halved_is_said_before_training(tmp_path):
     with pytest.raises(RecipeError, match="7x7 cannot be halved 2 times"):
         train(tmp_path, (7, 7), NETWORKS["conv"] | SYSTEMS["grey"])
+
+
+@pytest.mark.parametrize("labels", ["none", "letters"])
+def test_images_without_usable_labels_are_scored(tmp_path, labels):
+    images = np.random.default_rng(0).integers(0, 17, (200, 8, 8)).astype(np.uint8) * 15
+    given = {"labels": np.array(list("ab"))[np.arange(200) % 2]} if labels == "letters" else {}
+    np.savez(tmp_path / "mine.npz", images=images, **given)
+    changes = SYSTEMS["grey"] | {"data.path": str(tmp_path / "mine.npz"), "engine.steps": 2}
+    changes["validation.metrics"] = [
+        {"kind": "means"},
+        {"kind": "frechet"},
+        {"kind": "coverage"},
+        {"kind": "inception-score"},
+    ]
+    run = physgen.train("digits-vae", changes, runs=tmp_path, track=False)
+    assert "needs classes" in run.scorecard["InceptionScore"].concern
+    assert "features of high level" in run.scorecard["Frechet distance"].note

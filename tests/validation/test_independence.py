@@ -8,7 +8,7 @@ import torch
 from toy import Normal, compare, draw
 
 from physgen.batch import Batch, Schema, Variable
-from physgen.errors import TooFewIndependent
+from physgen.errors import NotMeasurable
 from physgen.sampling.metropolis import independence_metropolis
 from physgen.validation.comparison import Comparison
 from physgen.validation.independence import LENGTH
@@ -124,7 +124,7 @@ def test_too_short_chains_get_no_score_and_the_card_says_so():
     unscored = [row for row in card.rows if "independent samples" in row.concern]
     assert len(unscored) == 4
     assert {(row.value, row.verdict) for row in unscored} == {(None, "info")}
-    with pytest.raises(TooFewIndependent, match=r"400 rows in 1, tau_int .* run longer chains"):
+    with pytest.raises(NotMeasurable, match=r"400 rows in 1, tau_int .* run longer chains"):
         _ = compare(autoregressive(400, 0.98, seed=3)).selected
 
 
