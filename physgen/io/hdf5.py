@@ -44,7 +44,7 @@ _LARGEST_CHUNK = 2**30
 MOST_DATASETS = 500
 """So many datasets of a file are listed."""
 _MOST_OBJECTS = 20_000
-_DEEPEST = 32
+DEEPEST = 32
 _TRIED_BYTES = 2**26
 """Bytes unpacked to see whether that can be survived."""
 
@@ -139,7 +139,7 @@ def _datasets(group: h5py.Group, prefix: str, depth: int, seen: set[int]) -> Ite
         seen.add(address)
         if isinstance(node, h5py.Dataset):
             yield prefix + step
-        elif isinstance(node, h5py.Group) and depth < _DEEPEST:
+        elif isinstance(node, h5py.Group) and depth < DEEPEST:
             yield from _datasets(node, f"{prefix}{step}/", depth + 1, seen)
 
 
@@ -235,7 +235,26 @@ def _leads_out(node: h5py.Dataset) -> bool:
     return int(properties.get_external_count()) > 0
 
 
+def _table(where: str, node: h5py.Dataset) -> str | None:
+    """Say what a table of records or lists of unequal length is, and how to make columns of it."""
+    if node.dtype.names:
+        columns = ", ".join(node.dtype.names)
+        return (
+            f"{where} is a table of records ({columns}), for which there is no reader; write its "
+            "columns as datasets of their own: for name in table.dtype.names: "
+            "file[name] = table[name]"
+        )
+    if h5py.check_vlen_dtype(node.dtype) is not None and not h5py.check_string_dtype(node.dtype):
+        return (
+            f"{where} holds lists of unequal length, for which there is no reader in HDF5; write "
+            "them as a ROOT tree, or as columns for a fixed number of items"
+        )
+    return None
+
+
 def _check_storage(node: h5py.Dataset, where: str) -> None:
+    if (fault := _table(where, node)) is not None:
+        raise FormatError(fault)
     if node.dtype.kind not in "biuf":
         raise FormatError(
             f"{where} holds {node.dtype} (kind {node.dtype.kind!r}), not numbers; choose a dataset "

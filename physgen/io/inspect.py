@@ -99,6 +99,8 @@ def _look_at_npz(path: Path, found: dict[str, Any]) -> None:
                 continue
             found["contents"][name], problem = describe_array(where, array)
             found["problem"] = found["problem"] or problem
+    if all("not read" in entry for entry in found["contents"].values()):
+        found["reader"] = "no"
     if "x" not in members and "samples" not in members:
         shown = ", ".join(list(members)[:8])
         found["hints"].append(f"samples are looked for under 'x'; here are {shown}")

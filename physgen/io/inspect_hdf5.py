@@ -20,6 +20,7 @@ from physgen.io.attributes import unit_of
 from physgen.io.calochallenge import CaloChallengeSource
 from physgen.io.guard import library
 from physgen.io.hdf5 import (
+    DEEPEST,
     MOST_DATASETS,
     Values,
     dataset,
@@ -45,7 +46,10 @@ def look_at_hdf5(path: Path, found: dict[str, Any]) -> None:
         if len(names) == MOST_DATASETS:
             found["hints"].append(f"only the first {MOST_DATASETS} datasets are listed")
         if not names:
-            raise FormatError(f"{path}: there is no dataset in this file")
+            raise FormatError(
+                f"{path}: there is no dataset in this file, or none within {DEEPEST} levels of "
+                "groups; links are not followed"
+            )
         faults = {name: _look_at_dataset(path, file, name, found) for name in names}
         _recognise(path, file, set(names), found)
     readable = [name for name, entry in found["contents"].items() if "not read" not in entry]
@@ -65,7 +69,6 @@ def _look_at_dataset(path: Path, file: h5py.File, name: str, found: dict[str, An
         fault, beside = str(error), False
         # A damaged type is found again by whoever asks for it.
         with suppress(FormatError), library(where):
-            fault = _table(where, file[name]) or fault
             beside = _is_beside(file[name])
         found["contents"][name] = {"not read": fault.removeprefix(f"{where} ")}
         if not beside:
@@ -80,23 +83,6 @@ def _is_beside(node: h5py.Dataset) -> bool:
     """Names and types written beside the numbers, tables and what is empty are no problem."""
     # The shape of a virtual dataset may be that of another file, which must not be opened.
     return node.dtype.kind in "OSUV" or (not node.is_virtual and node.shape is None)
-
-
-def _table(where: str, node: h5py.Dataset) -> str | None:
-    """Say what a table of records or lists of unequal length is, and how to make columns of it."""
-    if node.dtype.names:
-        columns = ", ".join(node.dtype.names)
-        return (
-            f"{where} is a table of records ({columns}), for which there is no reader; write its "
-            "columns as datasets of their own: for name in table.dtype.names: "
-            "file[name] = table[name]"
-        )
-    if h5py.check_vlen_dtype(node.dtype) is not None and not h5py.check_string_dtype(node.dtype):
-        return (
-            f"{where} holds lists of unequal length, for which there is no reader in HDF5; write "
-            "them as a ROOT tree, or as columns for a fixed number of items"
-        )
-    return None
 
 
 def _storage(node: h5py.Dataset) -> dict[str, Any]:

@@ -69,7 +69,10 @@ class Statistics:
         """Return plain JSON types; what is absent (NaN, zeros) is left out."""
         found: dict[str, Any] = {}
         if self.low <= self.high:
-            found |= {"low": _plain(self.low), "high": _plain(self.high)}
+            low, high = _plain(self.low), _plain(self.high)
+            if low == high and self.low < self.high:  # Times of a few seconds since 1970.
+                low, high = np.asarray(self.low).item(), np.asarray(self.high).item()
+            found |= {"low": low, "high": high}
         found |= {
             name: count
             for name in ("nan", "inf", "negative")

@@ -15,8 +15,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from physgen.batch import Batch, Schema
-from physgen.errors import FormatError
-from physgen.io.arrays import AXES_REMEDY, Axes, open_array, stated
+from physgen.errors import FormatError, suggest
+from physgen.io.arrays import AXES_REMEDY, Axes, names_in, open_array, stated
 from physgen.io.source import Source
 from physgen.io.writer import Append, hdf5_writer, npz_writer
 
@@ -37,6 +37,11 @@ def open_ensemble(path: Path, schema: Schema, axes: Axes | None = None) -> Sourc
         FormatError: there is no such file, no field in it, or one of another shape. Numbers that
             are not finite are found when they are read (their row is named).
     """
+    if FIELD not in (names := names_in(path)):
+        raise FormatError(
+            f"{path}: the field must be called {FIELD!r}{suggest(FIELD, names)}; rename it, in "
+            f"HDF5 by file.move(NAME, {FIELD!r})"
+        )
     source = open_array(path, FIELD, axes=axes)
     shape, dtype = source.schema.shape, source.schema.variables[0].dtype
     if shape[1:] == schema.shape:

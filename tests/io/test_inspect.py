@@ -336,6 +336,23 @@ def test_gauge_configurations_are_recognised_by_their_magic(tmp_path, order):
     assert (found["reader"], found["contents"]) == ("not yet", {"first record": "ildg-format"})
 
 
+def test_a_range_is_shown_that_six_digits_do_not_tell_apart():
+    times = Statistics()
+    times.update(1.7e9 + np.array([0.25, 40.0]))
+    assert times.to_dict() | {"values": None} == {
+        "low": 1.7e9 + 0.25,
+        "high": 1.7e9 + 40,
+        "values": None,
+    }
+
+
+def test_an_archive_with_no_array_that_can_be_read_has_no_reader(tmp_path):
+    np.savez_compressed(tmp_path / "bomb.npz", x=np.zeros(2**28, "u1"))
+    found = look(tmp_path / "bomb.npz")
+    assert found["reader"] == "no"
+    assert "made to exhaust the memory" in found["problem"]
+
+
 def test_statistics_do_not_depend_on_the_blocks():
     values = np.random.default_rng(0).integers(-3, 4, (100, 5)).astype("f4")
     values[60, 2] = np.nan
