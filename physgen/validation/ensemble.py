@@ -16,7 +16,7 @@ from physgen.validation.estimates import estimate
 from physgen.validation.judging import judge_family, refuse_unbacked
 from physgen.validation.means import Means
 from physgen.validation.mixing import disagrees
-from physgen.validation.scorecard import Curve, Row, Scorecard
+from physgen.validation.scorecard import Curve, Row, Scorecard, departure
 
 _POINTS = 200
 
@@ -54,11 +54,26 @@ def analyse(
     beginning = Batch.concatenate(kept)
     comparison = Comparison(system=system, generated=beginning, series=measured, corrected=True)
     means = refuse_unbacked(judge_family(Means().rows(comparison)))
+    means = _ask_for_parameters(system, means)
     known = measured.scalars.keys() | system.derived.keys()
     times = [_time(comparison, row) for row in means if row.value is not None and row.name in known]
     about = {"samples": n, "chains": len(np.unique(np.asarray(measured.chain)))}
     card = Scorecard(rows=(*means, *times), provenance={**(provenance or {}), **about})
     return comparison, card
+
+
+def _ask_for_parameters(system: System, rows: list[Row]) -> list[Row]:
+    """Return the rows, of which the farthest that failed asks for the parameters of the samples.
+
+    Chains that do not mix are reason enough.
+    """
+    failed = [row for row in rows if row.verdict == "fail"]
+    if not failed or any(row.metric == "mixing" for row in failed):
+        return rows
+    worst = max(failed, key=departure)
+    concern = f"far from its value for {system}: were the samples made with these parameters?"
+    asking = worst.model_copy(update={"concern": concern})
+    return [asking if row is worst else row for row in rows]
 
 
 def _labelled(parts: Iterable[Batch], kept: list[Batch]) -> Iterator[Batch]:

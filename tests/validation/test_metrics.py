@@ -294,6 +294,8 @@ def test_a_chain_by_itself():
     assert comparison.generated.chain is not None
     _, biased = analyse(Normal(), [Batch(x=torch.from_numpy(x + 1))], n)
     assert biased.verdict == "fail"
+    (concern,) = biased.concerns
+    assert "Normal(known=True): were the samples made with these parameters?" in concern
 
 
 def frozen(n_chains, length, seed=3):
