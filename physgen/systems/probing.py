@@ -1,10 +1,14 @@
 r"""Probing of an action far out: can exp(-S) be normalised, and where are its wells?
 
-Along a ray r u the integral of exp(-S(r u)) converges only if S grows faster than ln r, that is, by
-more than ln 2 whenever r doubles. Rays through all sites alike, through single sites, through waves
-along the axes and at random, and those along which the action is smallest at some distance, find
-directions in which it is flat, or falls without limit. That is a test of necessary conditions: an
-action that passes may still have no normaliser, for which it would have to be exotic.
+Along a ray r u the integral of exp(-S(r u)) converges only if S grows faster than ln r. Rays
+through all sites alike, through single sites, through waves along the axes and at random, and those
+along which the action is smallest at some distance, find directions in which it is flat, goes up
+and down between bounds, or falls without limit. That is a test of necessary conditions: an action
+that passes may still have no normaliser, for which it would have to be exotic.
+
+One value a distance could be high by chance where the action oscillates. So all values around the
+larger distance must be above all around the smaller one. An action that oscillates by more than it
+grows between 1280 and 10,240 a site is refused too, though it may have a normaliser.
 """
 
 from __future__ import annotations
@@ -19,11 +23,15 @@ from physgen.errors import DomainError
 
 Action = Callable[[Tensor], Tensor]
 
-_RADII = tuple(10.0 * 2.0**k for k in range(11))
-"""From 10 to 10,000 a site: farther out than any field wants to be, near enough for rounding."""
+_NEAR, _FAR = 1280.0, 10_240.0
+"""Of a site: farther out than any field wants to be, near enough for rounding."""
 
-_FAR = 3
-"""Doublings at the end of a ray in each of which the action must grow."""
+_AROUND = 12
+"""Distances looked at around each of the two: of values drawn at random, those here are all higher
+than those there once in 3 million times."""
+
+_WIDTH = 1.1
+"""The largest of them, relative to the smallest."""
 
 _SINGLE_SITES = 256
 """At most so many sites are moved alone."""
@@ -36,23 +44,31 @@ def check_normalisable(action: Action, shape: tuple[int, ...], name: str) -> Non
         DomainError: there is a direction in which the action stays flat, or falls without limit.
     """
     rays, names = _rays(action, shape)
-    table = torch.stack([_at(action, radius * rays) for radius in _RADII])
-    growth = table[-_FAR:] - table[-_FAR - 1 : -1]
+    near_low, near_high = _bounds(action, _NEAR, rays)
+    far_low, far_high = _bounds(action, _FAR, rays)
     # Infinity is higher than anything, also than itself; what is not a number tells nothing.
-    growth = torch.where(table[-_FAR:] == math.inf, math.inf, growth).nan_to_num(
+    growth = torch.where(far_low == math.inf, math.inf, far_low - near_high).nan_to_num(
         nan=math.inf, posinf=math.inf, neginf=-math.inf
     )
-    worst = growth.max(0).values
-    ray = int(worst.argmin())
-    if worst[ray] > math.log(2):
+    refused = growth <= math.log(_FAR / (_WIDTH * _NEAR))
+    if not refused.any():
         return
-    falls = bool(growth[-1, ray] < -math.log(2))
-    what = "an unbounded direction, where it falls" if falls else "a flat direction, where it stays"
-    values = ", ".join(f"{float(table[k, ray]):.6g}" for k in (0, -2, -1))
+    # An oscillation is a little lower somewhere by chance.
+    falls = refused & (far_low < near_low - 10 * (near_high - near_low) - math.log(2))
+    # What falls says most. Of several rays the first ones are the easiest to understand.
+    ray = int((falls if falls.any() else refused).int().argmax())
+    if falls[ray]:
+        what = "an unbounded direction, where it falls"
+    elif max(far_high[ray], near_high[ray]) - min(far_low[ray], near_low[ray]) < math.log(2):
+        what = "a flat direction, where it stays"
+    else:
+        what = "a flat direction, where it goes up and down or hardly grows"
+    radii = (10.0, _NEAR, _FAR)
+    values = ", ".join(f"{float(_at(action, r * rays[ray : ray + 1])):.6g}" for r in radii)
     raise DomainError(
-        f"{name} is not normalisable: it has {what}: S = {values} at fields of {_RADII[0]:g}, "
-        f"{_RADII[-2]:g} and {_RADII[-1]:g}, {names[ray]}; add a term that bounds the field, such "
-        "as a mass, or fix the flat mode"
+        f"{name} is not normalisable: it has {what}: S = {values} at fields of {radii[0]:g}, "
+        f"{_NEAR:g} and {_FAR:g}, {names[ray]}; add a term that bounds the field, such as a mass, "
+        "or fix the flat mode"
     )
 
 
@@ -65,6 +81,14 @@ def wells(action: Action, shape: tuple[int, ...]) -> list[float]:
     lowest = (found[1:-1] < found[:-2]) & (found[1:-1] <= found[2:])
     minima = [i + 1 for i in lowest.nonzero().flatten().tolist()]
     return [float(values[i]) for i in sorted(minima, key=lambda i: float(found[i]))]
+
+
+def _bounds(action: Action, radius: float, rays: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the lowest and the highest action (R,) along each ray from `radius` on."""
+    generator = torch.Generator().manual_seed(0)
+    around = torch.rand(_AROUND, generator=generator, dtype=torch.float64)
+    values = torch.stack([_at(action, r * rays) for r in (radius * _WIDTH**around).tolist()])
+    return values.amin(0), values.amax(0)
 
 
 def _at(action: Action, x: Tensor) -> Tensor:

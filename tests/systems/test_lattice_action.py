@@ -88,6 +88,7 @@ UNBOUNDED = {
     "phi**2 * (torch.arange(16).reshape(4, 4) != 5)": "flat.* one site",
     "(phi @ (torch.eye(4) - 0.25).double()) ** 2 + (phi.roll(1, 1) - phi) ** 2": "flat",
     "0.4 * torch.log1p(phi**2)": "flat",
+    "phi**2 * torch.cos(phi)": "unbounded direction",
 }
 
 
@@ -95,6 +96,18 @@ UNBOUNDED = {
 def test_what_cannot_be_normalised_is_refused(tmp_path, density):
     text = f"def action(phi):\n    return ({density}).flatten(1).sum(1)"
     with pytest.raises(DomainError, match=f"not normalisable.*{UNBOUNDED[density]}"):
+        LatticeAction(action=written(tmp_path, text), shape=(4, 4))
+
+
+@pytest.mark.parametrize("period", [1.0, 2 * np.pi, 10.0, 80.0])
+def test_a_flat_direction_in_which_it_oscillates_is_refused(tmp_path, period):
+    """By chance one value farther out is higher than one nearer, at some of these periods."""
+    text = f"""
+def action(phi):
+    slope = sum((phi - phi.roll(1, axis)) ** 2 for axis in (1, 2))
+    return (0.5 * slope - torch.cos({2 * np.pi / period} * phi)).sum((1, 2))
+"""
+    with pytest.raises(DomainError, match=r"flat direction, where it goes up and down.* alike on"):
         LatticeAction(action=written(tmp_path, text), shape=(4, 4))
 
 
@@ -109,6 +122,12 @@ def test_what_cannot_be_normalised_is_refused(tmp_path, density):
         "2 * torch.log1p(phi**2)",
         "5 * torch.cos(6 * phi) + 0.1 * phi**2",
         "(phi**2 - 2500) ** 2 * 1e-3",
+        "0.005 * phi**2 - 100 * torch.cos(phi) + (phi - phi.roll(1, 2)) ** 2",
+        "phi.abs() - 5 * torch.cos(3 * phi)",
+        "0.6 * torch.log1p(phi**2)",
+        "2 * torch.log1p(phi**2) + torch.cos(phi)",
+        "(phi**2).clamp(max=1e-3) * 1e9 + 0.1 * phi**2",
+        "torch.where(phi.abs() < 3, phi**2, torch.inf)",
     ],
 )
 def test_what_can_be_normalised_is_not_refused(tmp_path, density):
