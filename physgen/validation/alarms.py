@@ -1,4 +1,4 @@
-"""What is asked of every comparison with truth: are there copies, and are the units the same?
+"""What is asked of every comparison with truth: are there copies, and are the scales the same?
 
 Rows are copies of each other if all their bits are the same. Of independent samples, generated rows
 are found among known ones (of the truth and of its second sample) no more often than rows of the
@@ -124,8 +124,8 @@ def _units(comparison: Comparison) -> list[Row]:
             names[0],
             ours,
             f"{', '.join(names[:4])}{' and others' if len(names) > 4 else ''}: about "
-            f"1e{3 * thousands:+03d} times those of the truth: are the units of both samples the "
-            "same (MeV and GeV)?",
+            f"1e{3 * thousands:+03d} times those of the truth: "
+            f"{_question({comparison.unit(name) for name in names})}",
         )
         for thousands, names in found.items()
     ]
@@ -145,9 +145,17 @@ def _units(comparison: Comparison) -> list[Row]:
     return rows
 
 
+def _question(units: set[str]) -> str:
+    """Return what may be the reason, of quantities that are in `units` ("1" for pure numbers)."""
+    if units == {"1"}:
+        return "is one of the samples scaled, or normalised otherwise?"
+    example = " (MeV and GeV)" if any("eV" in unit for unit in units) else ""
+    return f"are the units of both samples the same{example}?"
+
+
 def _unit_row(name: str, measured: Measured, concern: str) -> Row:
     middle = float(np.nanmedian(measured.values[name]))
-    return Row(name=f"units of {name}", metric="units", value=middle, concern=concern)
+    return Row(name=f"scale of {name}", metric="units", value=middle, concern=concern)
 
 
 def _scale(measured: Measured, name: str) -> float:

@@ -194,6 +194,12 @@ def test_unresolved_rows_are_no_part_of_the_family():
 
 
 class Showers(Normal):
+    energy = "MeV"
+
+    @property
+    def units(self):
+        return {"b": self.energy}
+
     @property
     def plausible(self):
         return {"a": (0.005, 5.0)}
@@ -212,6 +218,22 @@ def test_units_that_are_mixed_up_raise_an_alarm(truth, ours):
     card = judge(Comparison(Showers(), energies(1, ours), energies(2, truth)), [])
     assert "unit" in " ".join(card.concerns)
     assert "MeV" in " ".join(card.concerns) or truth == ours
+
+
+@pytest.mark.parametrize(
+    ("unit", "question"),
+    [
+        ("GeV", "are the units of both samples the same (MeV and GeV)?"),
+        ("mm", "are the units of both samples the same?"),
+        ("1", "is one of the samples scaled, or normalised otherwise?"),
+    ],
+)
+def test_energies_are_spoken_of_only_where_there_are_some(monkeypatch, unit, question):
+    """A lattice field has no units."""
+    monkeypatch.setattr(Showers, "energy", unit)
+    (said, *_) = judge(Comparison(Showers(), energies(1, 1e-3), energies(2)), []).concerns
+    assert question in said
+    assert ("MeV" in said) == ("MeV" in question)
 
 
 def test_units_that_agree_do_not():
