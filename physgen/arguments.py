@@ -60,6 +60,15 @@ def user_path(path: str | os.PathLike[str], folder: Path | None = None) -> Path:
     Args:
         path: as the user wrote it.
         folder: of the file it was written in; `None` is the working folder.
+
+    Raises:
+        InputError: no file can have this name, or it cannot be looked at.
     """
-    expanded = Path(path).expanduser()
-    return Path(os.path.normpath((folder or Path.cwd()) / expanded))
+    try:
+        expanded = Path(path).expanduser()
+        found = Path(os.path.normpath((folder or Path.cwd()) / expanded))
+        found.is_file()  # Asks the system, which raises for what it could never have.
+    except (OSError, ValueError, RuntimeError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{str(path)[:200]!r}: cannot be looked at ({said})") from error
+    return found

@@ -6,26 +6,24 @@ key: a section of another `kind` replaces the one below, lists are replaced, and
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import inspect
 import json
 import os
 import re
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from physgen import __version__
 from physgen.arguments import plain, user_path
 from physgen.engine.options import Engine
 from physgen.errors import RecipeError, suggest
 from physgen.io.arrays import Axes
-from physgen.io.documents import parse_yaml, read_yaml
+from physgen.io.cards import Columns, Names, Paths
+from physgen.io.documents import explain, parse_yaml, read_yaml
 from physgen.io.shipped import said_in, shipped, shipped_folder
 from physgen.registry import Component, Group, Section, lookup, options_model
 
@@ -35,8 +33,6 @@ MAIN = ("ising-rbm", "phi4-flow", "calo-flow", "events-flow")
 _NAME = re.compile(r"\w[\w .+=-]{0,99}")
 _DEEPEST_LIKE = 20
 """Recipes that are `like` one another, in a chain."""
-_LONGEST = 200
-"""Characters of a wrong value that are shown."""
 
 
 class Data(Section):
@@ -52,12 +48,12 @@ class Data(Section):
 
     n: int | None = Field(default=None, gt=0)
     seed: int = 1
-    path: str | tuple[str, ...] | None = None
+    path: Paths | None = None
     binning: str | None = None
     tree: str | None = None
-    fields: tuple[str | dict[str, Any], ...] | None = None
+    fields: Columns | None = None
     weight: str | None = None
-    group: tuple[str, ...] | None = None
+    group: Names | None = None
     axes: Axes | None = None
     split: tuple[float, float, float] = (0.7, 0.1, 0.2)
     fit_rows: int = Field(default=200_000, gt=0)
@@ -227,14 +223,14 @@ def check(tree: Mapping[str, Any], where: str = "recipe") -> Recipe:
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
-        raise RecipeError(f"{where}: {_explain(error, Recipe)}") from error
+        raise RecipeError(f"{where}: {explain(error, Recipe)}") from error
     for place, group, component in recipe.components():
         model = None
         try:
             model = options_model(lookup(group, component.kind))
             model(**component.options)
         except ValidationError as error:
-            raise RecipeError(f"{where}: {_explain(error, model, place)}") from error
+            raise RecipeError(f"{where}: {explain(error, model, place)}") from error
         except RecipeError as error:
             raise RecipeError(f"{where}: {place}.kind: {error}") from error
     return recipe
@@ -301,33 +297,3 @@ def located(key: str, value: Any, folder: Path) -> Any:
 
 _PATHS = ("data.path", "data.binning", "system.action")
 """Which keys of a recipe hold paths of files."""
-
-
-def _explain(error: ValidationError, model: type[BaseModel] | None, place: str = "") -> str:
-    """Say the first problem of a pydantic error in one line, with the key and near misses."""
-    problem = error.errors()[0]
-    keys = [str(part) for part in problem["loc"]]
-    where = ".".join([place, *keys] if place else keys)
-    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        names = _names_at(model, keys[:-1])
-        return f"unknown key {where!r}{suggest(keys[-1], names)}"
-    if problem["type"] in ("missing", "missing_keyword_only_argument"):
-        return f"key {where!r} is missing"
-    given = repr(problem["input"])
-    given = given if len(given) <= _LONGEST else f"{given[:_LONGEST]}..."
-    return f"{where} = {given}: {problem['msg'].removeprefix('Value error, ').lower()}"
-
-
-def _names_at(model: type[BaseModel] | None, keys: Sequence[str]) -> list[str]:
-    """Return the keys allowed in the section that `keys` leads to."""
-    for key in keys:
-        if model is None or key not in model.model_fields:
-            return []
-        annotation = model.model_fields[key].annotation
-        parts = [annotation, *typing.get_args(annotation)]
-        sections = [p for p in parts if inspect.isclass(p) and issubclass(p, BaseModel)]
-        if not sections:
-            classes = [p for p in parts if dataclasses.is_dataclass(p)]
-            return [field.name for field in dataclasses.fields(classes[0])] if classes else []
-        model = sections[0]
-    return list(model.model_fields) if model else []

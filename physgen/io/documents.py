@@ -6,13 +6,18 @@ What a document expands to is counted before it is built.
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
+import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
-from physgen.errors import FormatError, InputError
+from physgen.errors import FormatError, InputError, suggest
 from physgen.io.guard import regular
 
 LARGEST_YAML = 2**17
@@ -23,6 +28,9 @@ DEEPEST = 50
 """Levels of nesting."""
 MOST_NODES = 100_000
 """Values of a YAML document, those repeated by anchors counted as often as they stand there."""
+
+_LONGEST = 200
+"""Characters of a wrong value that are shown."""
 
 
 def read_text(path: Path, largest: int, error: type[InputError] = FormatError) -> str:
@@ -75,6 +83,50 @@ def parse_yaml(text: str, where: str, error: type[InputError] = FormatError) -> 
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def explain(error: ValidationError, model: type[BaseModel] | None, place: str = "") -> str:
+    """Return the first problem of a pydantic error in one line, with the key and near misses.
+
+    Args:
+        error: of the check.
+        model: that was asked for, whose keys are proposed.
+        place: dotted key of the section that was checked; "" is the whole document.
+    """
+    problem = error.errors()[0]
+    keys = [str(part) for part in problem["loc"]]
+    where = ".".join([place, *keys] if place else keys)
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        names = _names_at(model, keys[:-1])
+        return f"unknown key {where!r}{suggest(keys[-1], names)}"
+    if problem["type"] in ("missing", "missing_keyword_only_argument"):
+        return f"key {where!r} is missing"
+    told = problem["msg"].removeprefix("Value error, ")
+    return f"{where} = {shown(problem['input'])}: {told[:1].lower()}{told[1:]}"
+
+
+def shown(value: Any) -> str:
+    """Return a value of a document as messages show it, of bounded length."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no numbers of more than 4300 digits.
+        return "a number of thousands of digits"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _names_at(model: type[BaseModel] | None, keys: Sequence[str]) -> list[str]:
+    """Return the keys allowed in the section that `keys` leads to."""
+    for key in keys:
+        if model is None or key not in model.model_fields:
+            return []
+        annotation = model.model_fields[key].annotation
+        parts = [annotation, *typing.get_args(annotation)]
+        sections = [p for p in parts if inspect.isclass(p) and issubclass(p, BaseModel)]
+        if not sections:
+            classes = [p for p in parts if dataclasses.is_dataclass(p)]
+            return [field.name for field in dataclasses.fields(classes[0])] if classes else []
+        model = sections[0]
+    return list(model.model_fields) if model else []
 
 
 class _Loader(yaml.SafeLoader):

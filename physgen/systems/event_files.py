@@ -9,7 +9,6 @@ import importlib.util
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,22 +17,29 @@ from numpy.typing import NDArray
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError, suggest
 from physgen.io.arrays import names_in, stored_schema
-from physgen.io.documents import read_yaml
+from physgen.io.cards import Card, Columns, Names
 from physgen.io.formats import Format, format_of
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.joined import joined
 from physgen.io.npz import NpzSource
 from physgen.io.root import RootSource
-from physgen.io.shipped import said_in, shipped, shipped_or_own
 from physgen.io.source import HasNotes, Source, blocks, digest_of
 from physgen.io.trees import Tree, open_tree
 
 PACKAGED = "skhep-testdata:"
 """Begins paths of files inside the package scikit-hep-testdata."""
-CARD_KEYS = ("path", "tree", "fields", "weight", "group")
-"""What the section `read` of a data set card may say."""
-_FILES = ("path", "labels")
-"""Which of it, in any card, are paths of files: relative ones start at the card."""
+
+
+class EventCard(Card):
+    """What the section `read` of a data set card of events may say; see `EventTable`."""
+
+    tree: str | None = None
+    fields: Columns | None = None
+    weight: str | None = None
+    group: Names | None = None
+
+
+CARD_KEYS = tuple(EventCard.model_fields)
 
 
 def located(path: str) -> Path:
@@ -58,25 +64,6 @@ def located(path: str) -> Path:
         remedy = suggest(name, held) if held else "; `pip install scikit-hep-testdata==0.3.12`"
         raise FormatError(f"{path}: the installed scikit-hep-testdata holds no such file{remedy}")
     return folder / name
-
-
-def read_card(path: Path, keys: Sequence[str] = CARD_KEYS) -> dict[str, Any]:
-    """Return the section `read` of a data set card: a file, or one that physgen ships.
-
-    Raises:
-        FormatError: it cannot be read, lacks the section, or says what is not among `keys`.
-    """
-    found = shipped_or_own("datasets", path)
-    found = found if found.exists() else shipped("datasets", path.name)
-    card = read_yaml(found)
-    section = card.get("read") if isinstance(card, dict) else None
-    if not isinstance(section, dict) or "path" not in section:
-        raise FormatError(f"{found}: a data set card needs a section `read` with a `path`")
-    for key in section:
-        if key not in keys:
-            raise FormatError(f"{found}: unknown key read.{key}{suggest(key, keys)}")
-    files = [key for key in _FILES if isinstance(section.get(key), str)]
-    return section | {key: said_in(found.absolute().parent, section[key]) for key in files}
 
 
 def open_columns(

@@ -14,32 +14,32 @@ from.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from physgen.batch import Batch, Domain, Schema, Variable
+from physgen.batch import Batch, Schema, Variable
 from physgen.columns import branches
-from physgen.errors import FormatError, RecipeError, suggest
+from physgen.errors import FormatError, RecipeError
+from physgen.io.cards import read_card
 from physgen.io.joined import expand
 from physgen.io.source import Source, blocks
 from physgen.io.writer import Append, hdf5_writer, npz_writer, root_writer
+from physgen.systems import event_columns
 from physgen.systems.base import Derived
 from physgen.systems.event_files import (
     CARD_KEYS,
+    EventCard,
     Unrolled,
     columns_to_choose,
     located,
     open_columns,
-    read_card,
     rolled,
     rolled_schema,
     unrolled,
@@ -47,7 +47,6 @@ from physgen.systems.event_files import (
 from physgen.systems.presence import presence_rules
 
 _WEIGHTS = "generated events weigh sum(w) / n each, so that the sum of weights is the data's"
-_OPTIONS = ("unit", "domain", "dtype", "low", "high", "present")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,8 +221,8 @@ class EventTable:
         """Path, tree, fields, weight and group: what is given here, else what the card says."""
         given = {key: getattr(self, key) for key in CARD_KEYS}
         if isinstance(self.path, str) and Path(self.path).suffix in (".yaml", ".yml"):
-            card = read_card(Path(self.path))
-            given = {key: given[key] or card.get(key) for key in CARD_KEYS} | {"path": card["path"]}
+            card = read_card(Path(self.path), EventCard).model_dump()
+            given = {key: given[key] or card[key] for key in CARD_KEYS} | {"path": card["path"]}
         if not given["fields"]:
             paths = _files(given["path"])
             known = columns_to_choose(paths[0], given["tree"]) if paths else ""
@@ -233,19 +232,12 @@ class EventTable:
     @cached_property
     def _columns(self) -> dict[str, dict[str, Any]]:
         """Options of every column by its name."""
-        columns: dict[str, dict[str, Any]] = {}
-        for field in self._card["fields"]:
-            options = {"name": field} if isinstance(field, str) else dict(field)
-            name = options.pop("name", None)
-            if not isinstance(name, str) or name in columns:
-                raise RecipeError(f"data.fields: {field!r} has no name, or one that is taken")
-            for key in options:
-                if key not in _OPTIONS:
-                    raise RecipeError(
-                        f"data.fields: unknown key {key!r} of {name}{suggest(key, _OPTIONS)}"
-                    )
-            columns[name] = options
-        return columns
+        return event_columns.checked(self._card["fields"], self._where)
+
+    @property
+    def _where(self) -> str:
+        """Where the columns are named."""
+        return "data.fields" if self.fields else f"{self.path}: read.fields"
 
     @cached_property
     def _items(self) -> list[Variable]:
@@ -253,7 +245,10 @@ class EventTable:
         columns, found = self._columns, {}
         if not all("dtype" in options for options in columns.values()):
             found = {variable.name: variable for variable in self._source.schema.variables}
-        return [_variable(name, options, found.get(name)) for name, options in columns.items()]
+        return [
+            event_columns.described(name, options, found.get(name), self._where)
+            for name, options in columns.items()
+        ]
 
     @cached_property
     def _source(self) -> Source:
@@ -294,42 +289,3 @@ def _files(path: str | Sequence[str]) -> list[Path]:
     """Return the files that `data.path` stands for."""
     given = [path] if isinstance(path, str) else list(path)
     return [file for one in given for file in expand(located(one))]
-
-
-def _variable(name: str, options: Mapping[str, Any], found: Variable | None) -> Variable:
-    """Describe a column by what the recipe says, else by what the file says."""
-    known = {} if found is None else vars(found)
-    dtype = options.get("dtype", known.get("dtype", "float32"))
-    try:
-        kind = np.dtype(dtype).kind
-    except TypeError as error:
-        raise RecipeError(
-            f"data.fields: {name} has dtype {dtype!r}; take one such as float32"
-        ) from error
-    domain: Domain = "binary" if kind == "b" else "integer" if kind in "iu" else "real"
-    if known.get("domain", "real") != "real":
-        domain = known["domain"]
-    given = {**known, "domain": domain, **options, "name": name, "dtype": dtype}
-    for side in ("low", "high"):
-        given[side] = _bound(name, side, given.get(side))
-    if given["domain"] not in get_args(Domain):
-        raise RecipeError(
-            f"data.fields: {name} has domain {given['domain']!r}"
-            f"{suggest(given['domain'], get_args(Domain))}"
-        )
-    if given["low"] is not None and given["high"] is not None and given["low"] > given["high"]:
-        raise RecipeError(
-            f"data.fields: {name} has low = {given['low']:g} above high = {given['high']:g}"
-        )
-    return Variable(**given)
-
-
-def _bound(name: str, side: str, value: Any) -> float | None:
-    """Return a bound as a number: YAML takes 1e3 and -1e1, which have no dot, for text."""
-    try:
-        number = None if value is None else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if number is not None and math.isnan(number):
-        raise RecipeError(f"data.fields: {name} has {side} = {value!r}, which is not a number")
-    return number

@@ -11,32 +11,29 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, FiniteFloat, PositiveInt
 
 from physgen.errors import FormatError, suggest
 from physgen.io.arrays import names_in, open_array
+from physgen.io.cards import Card, read_card
 from physgen.io.fetch import data_folder
 from physgen.io.formats import format_of
 from physgen.io.idx import read_idx
 from physgen.io.source import check_finite
-from physgen.systems.event_files import read_card
-
-CARD_KEYS = ("path", "array", "labels", "shape", "classes", "black", "white")
-"""What the section `read` of a data set card of images may say: the file, which of its arrays are
-the images, the file of the labels, rows and columns of an image, how many classes there are, which
-values are intensities 0 and 1."""
 
 DIGITS = "sklearn:digits"
 """Stands for the digits that come with scikit-learn."""
 FETCHED = "fetched:"
 """Begins paths of files that `physgen fetch` has stored."""
 
+_MOST_CLASSES = 1_000_000
+"""More than any set of images has."""
 _IMAGES = ("x", "images", "data", "x_train")
 _LABELS = ("condition", "labels", "label", "y", "target", "y_train")
 
@@ -82,47 +79,59 @@ class Pictures:
         return sha.hexdigest()
 
 
-def image_card(path: str) -> dict[str, Any]:
+class ImageCard(Card):
+    """What the section `read` of a data set card of images may say.
+
+    Attributes:
+        path: of the file.
+        array: name of the array that holds the images, in HDF5 and npz files.
+        labels: path of the IDX file of the labels.
+        shape: rows and columns of an image.
+        classes: how many there are.
+        black, white: the values that are intensities 0 and 1.
+    """
+
+    path: str
+    array: str | None = None
+    labels: str | None = None
+    shape: tuple[PositiveInt, PositiveInt] | None = None
+    classes: Annotated[int, Field(gt=0, le=_MOST_CLASSES)] | None = None
+    black: FiniteFloat = 0.0
+    white: FiniteFloat | None = None
+
+
+def image_card(path: str) -> ImageCard:
     """Return what a data set card says of images; for other paths that is the path alone.
 
     Raises:
-        FormatError: the card cannot be read, or says something unknown.
+        FormatError: the card cannot be read, or says something unknown or of the wrong type.
     """
     if Path(path).suffix not in (".yaml", ".yml"):
-        return {"path": path}
-    card = read_card(Path(path), CARD_KEYS)
-    shape = card.get("shape", [1, 1])
-    if not (isinstance(shape, list) and len(shape) == 2 and all(isinstance(n, int) for n in shape)):
-        raise FormatError(f"{path}: read.shape = {shape!r} is not [rows, columns]")
-    for key, kind in (("black", (int, float)), ("white", (int, float)), ("classes", int)):
-        if not isinstance(card.get(key, 1), kind):
-            raise FormatError(f"{path}: read.{key} = {card[key]!r} is not a number")
-    return card
+        return ImageCard(path=path)
+    return read_card(Path(path), ImageCard)
 
 
-def read_images(card: Mapping[str, Any]) -> Pictures:
+def read_images(card: ImageCard) -> Pictures:
     """Read the images that a card, or a path alone, describes.
 
     Raises:
         FormatError: the file is absent or unfit; the row of a bad value is named.
     """
-    path = str(card["path"])
-    if path == DIGITS:
+    if card.path == DIGITS:
         return _sklearn_digits()
-    file = _located(path)
-    pixels, labels, fault = _arrays(file, card.get("array"))
-    if card.get("labels") is not None:
-        labels, fault = read_idx(Path(card["labels"])), None
-    pixels = _framed(np.asarray(pixels), card.get("shape"), str(file))
-    black = float(card.get("black", 0))
-    white = float(card["white"]) if "white" in card else _white(pixels, str(file))
-    _check_intensities(pixels, black, white, str(file))
+    file = _located(card.path)
+    pixels, labels, fault = _arrays(file, card.array)
+    if card.labels is not None:
+        labels, fault = read_idx(Path(card.labels)), None
+    pixels = _framed(np.asarray(pixels), card.shape, str(file))
+    white = _white(pixels, str(file)) if card.white is None else card.white
+    _check_intensities(pixels, card.black, white, str(file))
     classes = None
     try:
         classes = None if labels is None else _checked_labels(labels, len(pixels), str(file))
     except FormatError as error:
         fault = str(error)
-    return Pictures(str(file), pixels, white, classes, black, fault)
+    return Pictures(str(file), pixels, white, classes, card.black, fault)
 
 
 def _sklearn_digits() -> Pictures:
@@ -180,7 +189,7 @@ def _whole(path: Path, name: str, known: list[str]) -> NDArray[Any]:
     return np.concatenate([source.arrays(0, len(source))["x"] for source in sources])
 
 
-def _framed(pixels: NDArray[Any], shape: list[int] | None, name: str) -> NDArray[Any]:
+def _framed(pixels: NDArray[Any], shape: tuple[int, int] | None, name: str) -> NDArray[Any]:
     """Return (N, H, W): flat rows are squares, a single channel is dropped."""
     if pixels.dtype.kind not in "biuf" or pixels.ndim < 2:
         raise FormatError(f"{name}: {pixels.dtype} of shape {pixels.shape} are not images")
@@ -191,13 +200,13 @@ def _framed(pixels: NDArray[Any], shape: list[int] | None, name: str) -> NDArray
         one = one[1:] if one[0] == 1 else one[:2]
     if pixels.ndim == 2:
         side = math.isqrt(one[0])
-        one = tuple(shape or ((side, side) if side * side == one[0] else one))
+        one = shape or ((side, side) if side * side == one[0] else one)
     if len(one) != 2 or math.prod(one) != math.prod(pixels.shape[1:]):
         raise FormatError(
             f"{name}: rows of shape {pixels.shape[1:]} are not grey images of (rows, columns)"
         )
-    if shape is not None and tuple(shape) != one:
-        raise FormatError(f"{name}: images of {one}, but the card says {tuple(shape)}")
+    if shape is not None and shape != one:
+        raise FormatError(f"{name}: images of {one}, but the card says {shape}")
     return pixels.reshape(len(pixels), *one)
 
 

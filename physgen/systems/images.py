@@ -28,7 +28,7 @@ from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError, RecipeError
 from physgen.io.writer import Append, hdf5_writer, npz_writer
 from physgen.systems.base import Derived
-from physgen.systems.image_files import Pictures, image_card, read_images
+from physgen.systems.image_files import ImageCard, Pictures, image_card, read_images
 
 Binarise = Literal["none", "threshold", "dynamic"]
 
@@ -67,11 +67,11 @@ class Images:
     def schema(self) -> Schema:
         """One intensity a pixel; the label as condition if asked for."""
         card = self._card
-        shape = card.get("shape") or self._pictures.pixels.shape[1:]
+        shape = card.shape or self._pictures.pixels.shape[1:]
         domain: Literal["real", "binary"] = "real" if self.binarise == "none" else "binary"
         condition: tuple[Variable, ...] = ()
         if self.labels:
-            classes = card.get("classes") or int(_labels_of(self._pictures).max()) + 1
+            classes = card.classes or int(_labels_of(self._pictures).max()) + 1
             condition = (Variable("label", domain="integer", low=0, high=classes - 1),)
         pixel = Variable("intensity", domain=domain, low=0, high=1)
         return Schema((int(shape[0]), int(shape[1])), (pixel,), condition)
@@ -161,7 +161,7 @@ class Images:
         return hdf5_writer(path, schema=self.schema, attributes=facts)
 
     @cached_property
-    def _card(self) -> dict[str, Any]:
+    def _card(self) -> ImageCard:
         if self.path is None:
             raise RecipeError(
                 "system images: say which images in data.path, such as digits.yaml or mnist.yaml"

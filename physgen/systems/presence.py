@@ -34,14 +34,26 @@ def presence_rules(schema: Schema) -> list[Rule | None]:
     return [_rule(variable.present, schema.names) for variable in schema.variables]
 
 
+def parsed(text: str) -> tuple[str, str, float] | None:
+    """Return column, comparison and number of a rule, `None` if it is not of that form."""
+    match = _RULE.fullmatch(text)
+    if match is None:
+        return None
+    name, sign, number = match.groups()
+    try:
+        return name, sign, float(number)
+    except ValueError:  # Such as "1.2.3".
+        return None
+
+
 def _rule(text: str | None, names: tuple[str, ...]) -> Rule | None:
     if text is None:
         return None
-    match = _RULE.fullmatch(text)
-    if match is None:
+    found = parsed(text)
+    if found is None:
         raise RecipeError(f"present: {text!r} is not of the form 'column >= number'")
-    name, sign, number = match.groups()
+    name, sign, value = found
     if name not in names:
         raise RecipeError(f"present: {text!r} names no column of the table{suggest(name, names)}")
-    column, holds, value = names.index(name), _COMPARISONS[sign], float(number)
+    column, holds = names.index(name), _COMPARISONS[sign]
     return lambda columns: holds(columns[column], value)

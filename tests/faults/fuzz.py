@@ -50,7 +50,7 @@ from physgen.run import Run
 from physgen.systems.ensemble import Ensemble
 from physgen.systems.event_files import columns_to_choose, open_columns
 from physgen.systems.geometry import Geometry, Layer, read_geometry, write_geometry
-from physgen.systems.image_files import read_images
+from physgen.systems.image_files import image_card, read_images
 from physgen.validation.scorecard import Row, Scorecard
 
 SECONDS = 10
@@ -199,7 +199,7 @@ TARGETS = {
     "showers": (showers, ".hdf5", (lambda p: read(CaloChallengeSource(p)), inspect)),
     "ensemble": (spins, ".h5", (lambda p: list(Ensemble(path=str(p)).parts()),)),
     "npz": (npz, ".npz", (lambda p: read(NpzSource(p)), inspect, columns, facts)),
-    "idx": (pixels, "", (read_idx, lambda p: read_images({"path": p}), inspect)),
+    "idx": (pixels, "", (read_idx, lambda p: read_images(image_card(str(p))), inspect)),
     "idx.gz": (packed_pixels, ".gz", (read_idx, inspect)),
     "root": (
         root,

@@ -214,7 +214,7 @@ def test_a_card_names_labels_and_white(tmp_path):
     np.testing.assert_allclose(batch.x, PIXELS // 16 / 15, rtol=1e-6)
     assert batch.condition[4] == 1
     card.write_text(f"read: {{path: {tmp_path}/a, labeles: x}}")
-    with pytest.raises(FormatError, match=r"unknown key read\.labeles; did you mean 'labels'"):
+    with pytest.raises(FormatError, match=r"unknown key 'read\.labeles'; did you mean 'labels'"):
         Images(path=str(card)).schema  # noqa: B018
 
 
@@ -258,9 +258,14 @@ def test_black_and_the_array_are_checked(tmp_path):
         ("array: spin", r"called spin; .*'spins'"),
         ("array: spins, black: 2, white: 1", "black is 2 and white 1"),
         ("array: spins, black: -1, white: 0", r"row 0 holds 1, outside \[-1, 0\]"),
-        ("array: spins, black: dark", "read.black = 'dark' is not a number"),
-        ("array: spins, classes: two", "read.classes = 'two' is not a number"),
-        ("array: spins, shape: [6, four]", "is not .rows, columns."),
+        ("array: spins, black: dark", r"own\.yaml: read\.black = 'dark': .*valid number"),
+        ("array: spins, classes: two", "read.classes = 'two': .*valid integer"),
+        ("array: [1]", r"own\.yaml: read\.array = \[1\]: .*valid string"),
+        ("array: spins, labels: 3", r"own\.yaml: read\.labels = 3: .*valid string"),
+        ("array: spins, white: .inf", r"own\.yaml: read\.white = inf: .*finite"),
+        ("array: spins, classes: 0", r"own\.yaml: read\.classes = 0: .*greater than 0"),
+        ("array: spins, shape: 3", r"own\.yaml: read\.shape = 3: "),
+        ("array: spins, shape: [6, four]", r"read\.shape\.1 = 'four'"),
     ):
         card.write_text(f"read: {{path: {tmp_path}/a.npz, {said}}}")
         with pytest.raises(FormatError, match=told):

@@ -1,0 +1,107 @@
+"""What recipes and data set cards say of the columns of an event table, checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+import numpy as np
+
+from physgen.batch import Domain, Variable
+from physgen.errors import RecipeError, suggest
+from physgen.io.documents import shown
+from physgen.systems.presence import parsed
+
+_OPTIONS = ("unit", "domain", "dtype", "low", "high", "present")
+
+
+def checked(fields: Sequence[str | Mapping[str, Any]], where: str) -> dict[str, dict[str, Any]]:
+    """Return the options of every column by its name.
+
+    Args:
+        fields: columns, each a name or a mapping {name, unit, domain, dtype, low, high, present}.
+        where: key, and file if it is not a recipe, in which they stand.
+
+    Raises:
+        RecipeError: a name is missing or taken, or an option is unknown or has a wrong value.
+    """
+    columns: dict[str, dict[str, Any]] = {}
+    for field in fields:
+        options = {"name": field} if isinstance(field, str) else dict(field)
+        name = options.pop("name", None)
+        if not isinstance(name, str) or name in columns:
+            raise RecipeError(f"{where}: {shown(field)} has no name, or one that is taken")
+        for key, value in options.items():
+            if key not in _OPTIONS:
+                raise RecipeError(f"{where}: unknown key {key!r} of {name}{suggest(key, _OPTIONS)}")
+            fault = _fault(key, value)
+            if fault is not None:
+                raise RecipeError(f"{where}: {name} has {key} = {shown(value)}{fault}")
+        bounds = {side: float(options[side]) for side in ("low", "high") if _is_said(options, side)}
+        columns[name] = options | bounds
+    return columns
+
+
+def described(
+    name: str, options: Mapping[str, Any], found: Variable | None, where: str
+) -> Variable:
+    """Return a column by what is said of it, else by what the file says.
+
+    Args:
+        name: of the column.
+        options: of it, checked.
+        found: the column of the file, if it was looked at.
+        where: key, and file if it is not a recipe, in which the options stand.
+
+    Raises:
+        RecipeError: its bounds leave no values.
+    """
+    known = {} if found is None else vars(found)
+    dtype = options.get("dtype", known.get("dtype", "float32"))
+    kind = np.dtype(dtype).kind
+    domain: Domain = "binary" if kind == "b" else "integer" if kind in "iu" else "real"
+    if known.get("domain", "real") != "real":
+        domain = known["domain"]
+    variable = Variable(**{**known, "domain": domain, **options, "name": name, "dtype": dtype})
+    if variable.low is not None and variable.high is not None and variable.low > variable.high:
+        raise RecipeError(
+            f"{where}: {name} has low = {variable.low:g} above high = {variable.high:g}"
+        )
+    return variable
+
+
+def _is_said(options: Mapping[str, Any], key: str) -> bool:
+    return options.get(key) is not None
+
+
+def _fault(key: str, value: Any) -> str | None:
+    """Return what is wrong with the value of an option, `None` if nothing is."""
+    if key in ("low", "high"):
+        return None if value is None or _is_number(value) else ", which is not a number"
+    if key == "present" and value is None:
+        return None
+    if not isinstance(value, str):
+        return ", which is not text"
+    if key == "domain" and value not in get_args(Domain):
+        return suggest(value, get_args(Domain))
+    if key == "dtype" and not _is_numeric(value):
+        return "; take one such as float32"
+    if key == "present" and parsed(value) is None:
+        return "; it is not of the form 'column >= number'"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a bound is a number: YAML takes 1e3 and -1e1, which have no dot, for text."""
+    try:
+        return not math.isnan(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _is_numeric(dtype: str) -> bool:
+    try:
+        return np.dtype(dtype).kind in "biuf"
+    except (TypeError, ValueError, SyntaxError, OverflowError):
+        return False
