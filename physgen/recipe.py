@@ -23,7 +23,7 @@ from physgen.engine.options import Engine
 from physgen.errors import RecipeError, suggest
 from physgen.io.arrays import Axes
 from physgen.io.cards import Columns, Names, Paths
-from physgen.io.documents import explain, parse_yaml, read_yaml
+from physgen.io.documents import explain, parse_yaml, read_yaml, shown
 from physgen.io.shipped import said_in, shipped, shipped_folder
 from physgen.registry import Component, Group, Section, lookup, options_model
 
@@ -152,7 +152,7 @@ def read(
     if preset is not None:
         if preset not in presets:
             raise RecipeError(f"recipe {path}: no preset {preset!r}{suggest(preset, presets)}")
-        for key, value in (presets[preset] or {}).items():
+        for key, value in presets[preset].items():
             put(tree, key, value)
     for key, value in (overrides or {}).items():
         put(tree, key, located(key, plain(value), Path.cwd()))
@@ -187,11 +187,8 @@ def _tree(path: Path, users: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise RecipeError(f"recipe {path} must be a mapping of sections, such as `system: ...`")
     other, presets = tree.pop("like", None), tree.pop("presets", None)
     tree = dict(located("", tree, path.parent))
-    if isinstance(presets, dict):
-        tree["presets"] = {
-            name: {k: located(k, value, path.parent) for k, value in (preset or {}).items()}
-            for name, preset in presets.items()
-        }
+    if presets is not None:
+        tree["presets"] = _presets(path, presets)
     if other is None:
         return tree
     if path in users or len(users) > _DEEPEST_LIKE:
@@ -199,6 +196,26 @@ def _tree(path: Path, users: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = _tree(_find(str(other), path.parent), (*users, path))
     base.pop("presets", None)
     return _overlay(base, tree)
+
+
+def _presets(path: Path, presets: Any) -> dict[str, dict[str, Any]]:
+    """Return what presets set, dotted keys to values by name; their paths are seen from the recipe.
+
+    Raises:
+        RecipeError: it is not a mapping of names to mappings of keys.
+    """
+    if not isinstance(presets, dict):
+        raise RecipeError(f"recipe {path}: presets = {shown(presets)} is not a mapping of names")
+    found: dict[str, dict[str, Any]] = {}
+    for name, preset in presets.items():
+        changes = {} if preset is None else preset
+        if not isinstance(changes, dict) or not all(isinstance(k, str) for k in (name, *changes)):
+            raise RecipeError(
+                f"recipe {path}: preset {shown(name)}: {shown(preset)} is not a mapping of dotted "
+                "keys, such as {engine.steps: 100}"
+            )
+        found[name] = {k: located(k, value, path.parent) for k, value in changes.items()}
+    return found
 
 
 def _overlay(base: dict[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:

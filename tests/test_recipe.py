@@ -162,3 +162,20 @@ def test_recipes_like_each_other_are_refused(tmp_path):
 def test_values_out_of_range_are_refused_by_their_key(name, key, value):
     with pytest.raises(RecipeError, match=re.escape(f"{key} = {value}: ")):
         recipe.read(name, {key: value})
+
+
+@pytest.mark.parametrize(
+    ("presets", "said"),
+    [
+        ("3", "presets = 3 is not a mapping"),
+        ("[small]", "presets = .* is not a mapping"),
+        ("{small: 3}", "preset 'small': 3 is not a mapping of dotted keys"),
+        ("{small: [a]}", "preset 'small': .* is not a mapping of dotted keys"),
+        ("{small: {1: 2}}", "preset 'small': .* is not a mapping of dotted keys"),
+    ],
+)
+def test_presets_that_are_none_are_said(tmp_path, presets, said):
+    path = tmp_path / "own.yaml"
+    path.write_text(f"like: phi4-flow\npresets: {presets}\n")
+    with pytest.raises(RecipeError, match=rf"own\.yaml: {said}"):
+        recipe.read(path)
