@@ -1,23 +1,21 @@
 """Mutates small good files and hands them to what reads them, under limits of memory and time.
 
 `python tests/faults/fuzz.py TARGET --tries 1000 --seed 1` prints what was tried and what failed.
-A failure is anything but a result or an `InputError` of one line: a traceback, a crash, more than
-`SECONDS` of processor time, more than `MEMORY` bytes. The input of each failure is kept in the
-folder given by `--keep`; those that once failed are in `corpus/`.
+The same seed tries the same inputs in the same order, `--tries` of them, and as many more as it
+takes to spend `--seconds` of processor time. A failure is anything but a result or an `InputError`
+of one line: a traceback, a crash, more than `SECONDS` of processor time, more than `MEMORY` bytes.
+The input of each failure is kept in the folder given by `--keep`; those that once failed are in
+`corpus/`.
 """
 
 import argparse
-import gzip
 import hashlib
 import json
 import multiprocessing
 import os
 import random
 import resource
-import shutil
 import signal
-import string
-import struct
 import sys
 import tempfile
 import time
@@ -25,201 +23,14 @@ import traceback
 import warnings
 from pathlib import Path
 
-import h5py
-import numpy as np
 import torch
-import uproot
+from fuzz_targets import TARGETS
+from mutations import damaged
 
-from physgen import recipe
-from physgen.batch import Schema, Variable
-from physgen.comparing import read_plan
-from physgen.engine import journal
-from physgen.engine.checkpoint import read_tensors, write_tensors
 from physgen.errors import InputError
-from physgen.export import card as cards
-from physgen.io import manifest
-from physgen.io.arrays import names_in, stated
-from physgen.io.calochallenge import CaloChallengeSource
-from physgen.io.hdf5_source import HDF5Source
-from physgen.io.idx import read_idx
-from physgen.io.inspect import inspect
-from physgen.io.npz import NpzSource
-from physgen.io.root import RootSource
-from physgen.io.spins import SpinSource
-from physgen.run import Run
-from physgen.systems.ensemble import Ensemble
-from physgen.systems.event_files import columns_to_choose, open_columns
-from physgen.systems.geometry import Geometry, Layer, read_geometry, write_geometry
-from physgen.systems.image_files import image_card, read_images
-from physgen.validation.scorecard import Row, Scorecard
 
 SECONDS = 10
 MEMORY = 2**30
-
-# Good files.
-
-
-def hdf5(path):
-    with h5py.File(path, "w") as file:
-        schema = Schema((3,), (Variable("a", "GeV"), Variable("b"), Variable("c")))
-        file.attrs["physgen_schema"] = json.dumps(schema.to_dict())
-        x = np.arange(60.0).reshape(20, 3)
-        file.create_dataset("x", data=x, chunks=(8, 3), compression="gzip", fletcher32=True)
-        file["weight"] = np.ones(20)
-        file["group/chain"] = np.repeat(np.arange(4), 5)
-        file["x"].attrs["unit"] = "GeV"
-
-
-def spins(path):
-    with h5py.File(path, "w") as file:
-        file["samples"] = np.random.default_rng(1).integers(0, 2, (12, 16)).astype("u1")
-        file["variable_type"] = "bernoulli"
-        file["chain"] = np.repeat(np.arange(3), 4)
-        file.attrs["shape"] = (4, 4)
-
-
-def showers(path):
-    with h5py.File(path, "w") as file:
-        file.create_dataset("incident_energies", data=np.full((9, 1), 1000.0), compression="gzip")
-        file.create_dataset("showers", data=np.ones((9, 6)), compression="gzip")
-
-
-def npz(path):
-    with path.open("wb") as file:
-        np.savez_compressed(file, x=np.arange(60.0).reshape(20, 3), weight=np.ones(20))
-
-
-def pixels(path):
-    path.write_bytes(b"\0\0\x08\x03" + struct.pack(">3I", 5, 4, 4) + bytes(range(80)))
-
-
-def packed_pixels(path):
-    pixels(path)
-    path.write_bytes(gzip.compress(path.read_bytes()))
-
-
-def root(path):
-    import awkward as ak
-
-    with uproot.recreate(path) as file:
-        file["events"] = {
-            "x": np.arange(40.0),
-            "n": np.arange(40, dtype="i4"),
-            "jets": ak.Array([[1.0] * (i % 3) for i in range(40)]),
-        }
-
-
-def geometry(path):
-    write_geometry(path, Geometry((Layer(0, (0.0, 1.0, 2.0), 3), Layer(2, (0.0, 5.0), 1))))
-
-
-def scorecard(path):
-    row = Row(name="E", metric="means", value=1.0, error=0.1, curves={"a": ((1.0,), (2.0,))})
-    path.write_text(Scorecard(rows=(row,), provenance={"run": "x"}).to_json())
-
-
-def lines(path):
-    path.write_text(
-        "".join(f'{{"step":{i},"time":1.5,"metrics":{{"loss":{i}}}}}\n' for i in (1, 2))
-    )
-
-
-def tensors(path):
-    write_tensors(path, {"a": torch.ones(3, 2), "b": torch.zeros(4, dtype=torch.float64)})
-
-
-def settings(path):
-    text = recipe.read("phi4-flow").to_yaml()
-    path.write_text(text + "presets: {small: {engine.steps: 3}}\n")
-
-
-def plan(path):
-    path.write_text("title: t\nrecipes: [digits-vae]\noverrides: {a: 1}\ncolumns: {FPD: Frechet}\n")
-
-
-def words(path):
-    path.write_text("engine.steps=3\nsystem.shape=[4,4]\ndata.n=20\nmethod.k=2\nname=a\n")
-
-
-def card(path):
-    """The card of a run whose other files are made anew around it."""
-    described = {
-        "schema": Schema((4, 4), (Variable("spin", domain="spin", dtype="int8"),)).to_dict(),
-        "dtype": "float32",
-        "condition_domain": {},
-        "weights_sha256": "0" * 64,
-        "training_seconds": 1.0,
-    }
-    path.write_text(cards.to_text(described))
-
-
-# What reads them.
-
-
-def read(source):
-    source.read(0, min(len(source), 1000))
-    source.keys()
-    source.digest()
-
-
-def load_with(path):
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder)
-        resolved = recipe.read("ising-rbm", {"system.shape": [4, 4]})
-        (run / "recipe.yaml").write_text(resolved.to_yaml())
-        (run / "surrogate").mkdir()
-        shutil.copy(path, run / "surrogate" / "card.json")
-        tensors(run / "surrogate" / "weights.safetensors")
-        manifest.write(run, manifest.sums_of(run, ("recipe.yaml", "surrogate")))
-        Run(run).load()
-
-
-def change(path):
-    words = path.read_bytes().decode("utf-8", "replace").splitlines()
-    recipe.read("ising-rbm", recipe.parse_overrides(words))
-
-
-def columns(path):
-    columns_to_choose(path, None)
-    read(
-        open_columns([path], ["x"], tree=None, weight="weight", group=(), max_items=None)
-        if path.suffix != ".root"
-        else open_columns([path], ["x"], tree=None, weight=None, group=("n",), max_items=None)
-    )
-
-
-def facts(path):
-    names_in(path)
-    stated(path, ("unit", "weight", "n"), "x")
-
-
-TARGETS = {
-    "hdf5": (hdf5, ".h5", (lambda p: read(HDF5Source(p)), inspect, columns, facts)),
-    "spins": (spins, ".h5", (lambda p: read(SpinSource(p)), inspect)),
-    "showers": (showers, ".hdf5", (lambda p: read(CaloChallengeSource(p)), inspect)),
-    "ensemble": (spins, ".h5", (lambda p: list(Ensemble(path=str(p)).parts()),)),
-    "npz": (npz, ".npz", (lambda p: read(NpzSource(p)), inspect, columns, facts)),
-    "idx": (pixels, "", (read_idx, lambda p: read_images(image_card(str(p))), inspect)),
-    "idx.gz": (packed_pixels, ".gz", (read_idx, inspect)),
-    "root": (
-        root,
-        ".root",
-        (
-            lambda p: read(RootSource(p, "events", ["x", "n"])),
-            lambda p: read(RootSource(p, None, ["jets"])),
-            inspect,
-            columns,
-        ),
-    ),
-    "geometry": (geometry, ".xml", (read_geometry,)),
-    "recipe": (settings, ".yaml", (recipe.read, lambda p: recipe.read(p, preset="small"))),
-    "comparison": (plan, ".yaml", (lambda p: read_plan(str(p)),)),
-    "overrides": (words, "", (change,)),
-    "card": (card, ".json", (load_with,)),
-    "scorecard": (scorecard, ".json", (lambda p: Scorecard.from_json(p.read_text("latin-1")),)),
-    "journal": (lines, ".jsonl", (lambda p: list(journal.read(p)),)),
-    "weights": (tensors, ".safetensors", (read_tensors,)),
-}
 
 
 def go_wrong(path):
@@ -241,49 +52,6 @@ def go_wrong(path):
 
 
 CORPUS = Path(__file__).with_name("corpus")
-
-INTERESTING = [b"\0", b"\xff" * 4, b"\xff" * 8, b"\x7f", b"-1", b"1e999", b"null", b"[]", b"{}"]
-INTERESTING += [
-    b'"',
-    b"\n",
-    b"\x1b[2J",
-    b"\x80" * 3,
-    b"&a [*a]",
-    b"99999999999999999999",
-    b"\0" * 8,
-]
-PLAIN = (".yaml", ".json", ".jsonl", ".xml", "")
-
-
-def mutate(content, generator, text):
-    """Return `content` after one to eight changes."""
-    content = bytearray(content)
-    for _ in range(generator.choice((1, 1, 1, 2, 3, 8))):
-        at = generator.randrange(len(content) + 1) if content else 0
-        kind = generator.randrange(7)
-        if kind == 0 and content:
-            content[at % len(content)] ^= 1 << generator.randrange(8)
-        elif kind == 1 and content:
-            content[at % len(content)] = generator.randrange(256)
-        elif kind == 2:
-            piece = generator.choice(INTERESTING)
-            content[at : at + (len(piece) if generator.random() < 0.7 else 0)] = piece
-        elif kind == 3:
-            del content[at : at + generator.choice((1, 4, 30))]
-        elif kind == 4:
-            piece = content[at : at + generator.choice((1, 8, 60))]
-            content[at:at] = piece
-        elif kind == 5 and generator.random() < 0.3:
-            del content[at:]
-        elif text:
-            letters = generator.choices(string.printable, k=generator.randrange(1, 6))
-            content[at : at + 1] = "".join(letters).encode()
-        else:
-            size = generator.choice((2, 4, 8))
-            number = generator.choice((0, 1, 2**31, 2**63, 2**32 - 1, generator.getrandbits(64)))
-            packed = struct.pack(generator.choice("<>") + "Q", number % 2**64)
-            content[at : at + size] = packed[:size]
-    return bytes(content)
 
 
 def attempt(actions, path):
@@ -349,15 +117,15 @@ def processor_time():
     return used.ru_utime + used.ru_stime
 
 
-def hunt(target, content, tries, seconds=float("inf")):
+def hunt(target, content, tries, seconds=0.0):
     """Try inputs content(0), content(1), ...; return how many, and the failures by number.
 
-    `seconds` of processor time are enough, however many were tried by then.
+    Tried are `tries` of them, and as many more as it takes to spend `seconds` of processor time.
     """
     failures, number, begun = {}, 0, processor_time()
     with tempfile.TemporaryDirectory() as folder:
-        while number < tries and processor_time() - begun < seconds:
-            last = min(number + 20, tries)
+        while number < tries or processor_time() - begun < seconds:
+            last = min(number + 20, tries) if number < tries else number + 20
             said, died = confined(session, target, content, number, last, folder)
             failures |= {n: failure for n, failure in said if failure is not None}
             number = last
@@ -379,26 +147,31 @@ def fuzz(target, tries, seconds, seed, keep):
         good = path.read_bytes()
 
     def content(number):
-        return mutate(good, random.Random(f"{target} {seed} {number}"), suffix in PLAIN)
+        return damaged(good, suffix, random.Random(f"{target} {seed} {number}"))
 
     result = hunt(target, content, tries, seconds)
     for failed in result["failures"] if keep is not None else ():
         mark = hashlib.sha256(content(failed)).hexdigest()[:8]
-        (keep / f"{target}-{mark}{suffix}").write_bytes(content(failed))
+        (keep / f"{kept(target)}-{mark}{suffix}").write_bytes(content(failed))
     return result
+
+
+def kept(target):
+    """Return how the names of files kept of a target begin."""
+    return target.replace(" ", "-")
 
 
 def corpus(target):
     """Hunt with what is kept in `corpus/` of a target."""
-    kept = [path.read_bytes() for path in sorted(CORPUS.glob(f"{target}-*"))]
-    return hunt(target, kept.__getitem__, len(kept))
+    inputs = [path.read_bytes() for path in sorted(CORPUS.glob(f"{kept(target)}-*"))]
+    return hunt(target, inputs.__getitem__, len(inputs))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target", choices=[*TARGETS, "all", "corpus", "self-test"])
     parser.add_argument("--tries", type=int, default=1000)
-    parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--seconds", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path)
     given = parser.parse_args()

@@ -1,0 +1,250 @@
+"""Small good files of every kind that is mutated, and what reads them."""
+
+import gzip
+import json
+import shutil
+import struct
+import tempfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+import uproot
+import yaml
+
+from physgen import recipe
+from physgen.batch import Schema, Variable
+from physgen.comparing import read_plan
+from physgen.engine import journal
+from physgen.engine.checkpoint import read_tensors, write_tensors
+from physgen.export import card as cards
+from physgen.io import manifest
+from physgen.io.arrays import names_in, stated
+from physgen.io.calochallenge import CaloChallengeSource
+from physgen.io.hdf5_source import HDF5Source
+from physgen.io.idx import read_idx
+from physgen.io.inspect import inspect
+from physgen.io.npz import NpzSource
+from physgen.io.root import RootSource
+from physgen.io.spins import SpinSource
+from physgen.run import Run, system_of
+from physgen.systems.ensemble import Ensemble
+from physgen.systems.event_files import columns_to_choose, open_columns
+from physgen.systems.geometry import Geometry, Layer, read_geometry, write_geometry
+from physgen.systems.image_files import image_card, read_images
+from physgen.validation.scorecard import Row, Scorecard
+
+# Good files.
+
+
+def hdf5(path):
+    with h5py.File(path, "w") as file:
+        schema = Schema((3,), (Variable("a", "GeV"), Variable("b"), Variable("c")))
+        file.attrs["physgen_schema"] = json.dumps(schema.to_dict())
+        x = np.arange(60.0).reshape(20, 3)
+        file.create_dataset("x", data=x, chunks=(8, 3), compression="gzip", fletcher32=True)
+        file["weight"] = np.ones(20)
+        file["group/chain"] = np.repeat(np.arange(4), 5)
+        file["x"].attrs["unit"] = "GeV"
+
+
+def spins(path):
+    with h5py.File(path, "w") as file:
+        file["samples"] = np.random.default_rng(1).integers(0, 2, (12, 16)).astype("u1")
+        file["variable_type"] = "bernoulli"
+        file["chain"] = np.repeat(np.arange(3), 4)
+        file.attrs["shape"] = (4, 4)
+
+
+def showers(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("incident_energies", data=np.full((9, 1), 1000.0), compression="gzip")
+        file.create_dataset("showers", data=np.ones((9, 6)), compression="gzip")
+
+
+def npz(path):
+    with path.open("wb") as file:
+        np.savez_compressed(file, x=np.arange(60.0).reshape(20, 3), weight=np.ones(20))
+
+
+def pixels(path):
+    path.write_bytes(b"\0\0\x08\x03" + struct.pack(">3I", 5, 4, 4) + bytes(range(80)))
+
+
+def packed_pixels(path):
+    pixels(path)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+
+
+def root(path):
+    import awkward as ak
+
+    with uproot.recreate(path) as file:
+        file["events"] = {
+            "x": np.arange(40.0),
+            "n": np.arange(40, dtype="i4"),
+            "jets": ak.Array([[1.0] * (i % 3) for i in range(40)]),
+        }
+
+
+def rntuple(path):
+    import awkward as ak
+
+    with uproot.recreate(path) as file:
+        file.mkrntuple(
+            "events",
+            {
+                "x": np.arange(40.0),
+                "n": np.arange(40, dtype="i4"),
+                "jets": ak.Array([[1.0] * (i % 3) for i in range(40)]),
+            },
+        )
+
+
+def geometry(path):
+    write_geometry(path, Geometry((Layer(0, (0.0, 1.0, 2.0), 3), Layer(2, (0.0, 5.0), 1))))
+
+
+def scorecard(path):
+    row = Row(name="E", metric="means", value=1.0, error=0.1, curves={"a": ((1.0,), (2.0,))})
+    path.write_text(Scorecard(rows=(row,), provenance={"run": "x"}).to_json())
+
+
+def lines(path):
+    path.write_text(
+        "".join(f'{{"step":{i},"time":1.5,"metrics":{{"loss":{i}}}}}\n' for i in (1, 2))
+    )
+
+
+def tensors(path):
+    write_tensors(path, {"a": torch.ones(3, 2), "b": torch.zeros(4, dtype=torch.float64)})
+
+
+def settings(path):
+    text = recipe.read("phi4-flow").to_yaml()
+    path.write_text(text + "presets: {small: {engine.steps: 3}}\n")
+
+
+def plan(path):
+    path.write_text("title: t\nrecipes: [digits-vae]\noverrides: {a: 1}\ncolumns: {FPD: Frechet}\n")
+
+
+def words(path):
+    path.write_text("engine.steps=3\nsystem.shape=[4,4]\ndata.n=20\nmethod.k=2\nname=a\n")
+
+
+def dataset_card(path):
+    column = {"name": "b", "unit": "GeV", "domain": "real", "dtype": "float32", "low": 0}
+    column |= {"high": 1e4, "present": "a >= 3"}
+    said = {"path": "good.h5", "tree": None, "fields": ["a", column], "weight": "w", "group": ["n"]}
+    path.write_text(yaml.safe_dump({"name": "good", "read": said}))
+
+
+def image_card_file(path):
+    said = {"path": "good.npz", "array": "x", "labels": "labels", "shape": [4, 4], "classes": 5}
+    path.write_text(yaml.safe_dump({"read": said | {"black": 0, "white": 255.0}}))
+
+
+def card(path):
+    """The card of a run whose other files are made anew around it."""
+    described = {
+        "schema": Schema((4, 4), (Variable("spin", domain="spin", dtype="int8"),)).to_dict(),
+        "dtype": "float32",
+        "condition_domain": {},
+        "weights_sha256": "0" * 64,
+        "training_seconds": 1.0,
+    }
+    path.write_text(cards.to_text(described))
+
+
+# What reads them.
+
+
+def read(source):
+    source.read(0, min(len(source), 1000))
+    source.keys()
+    source.digest()
+
+
+def events_of(path):
+    """Read what a data set card names; the good file lies beside it."""
+    with h5py.File(path.with_name("good.h5"), "w") as file:
+        for name in ("a", "b", "w", "n"):
+            file[name] = np.arange(12.0)
+    system = system_of(recipe.read("events-flow", {"data.path": str(path)}))
+    source = system.open(path)
+    read(source)
+    system.observables(source.read(0, 10))
+    system.features(source.read(0, 10), "high")
+
+
+def images_of(path):
+    pixels(path.with_name("good"))
+    path.with_name("labels").write_bytes(b"\0\0\x08\x01" + struct.pack(">I5B", 5, *range(5)))
+    np.savez(path.with_name("good.npz"), x=np.arange(80, dtype="u1").reshape(5, 4, 4))
+    changes = {"data.path": str(path), "system.labels": True}
+    system = system_of(recipe.read("digits-vae", changes))
+    source = system.open(path)
+    read(source)
+    system.observables(source.read(0, 5))
+
+
+def load_with(path):
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder)
+        resolved = recipe.read("ising-rbm", {"system.shape": [4, 4]})
+        (run / "recipe.yaml").write_text(resolved.to_yaml())
+        (run / "surrogate").mkdir()
+        shutil.copy(path, run / "surrogate" / "card.json")
+        tensors(run / "surrogate" / "weights.safetensors")
+        manifest.write(run, manifest.sums_of(run, ("recipe.yaml", "surrogate")))
+        Run(run).load()
+
+
+def change(path):
+    words = path.read_bytes().decode("utf-8", "replace").splitlines()
+    recipe.read("ising-rbm", recipe.parse_overrides(words))
+
+
+def columns(path):
+    columns_to_choose(path, None)
+    read(
+        open_columns([path], ["x"], tree=None, weight="weight", group=(), max_items=None)
+        if path.suffix != ".root"
+        else open_columns([path], ["x"], tree=None, weight=None, group=("n",), max_items=None)
+    )
+
+
+def facts(path):
+    names_in(path)
+    stated(path, ("unit", "weight", "n"), "x")
+
+
+TREE = (
+    lambda p: read(RootSource(p, "events", ["x", "n"])),
+    lambda p: read(RootSource(p, None, ["jets"])),
+    inspect,
+    columns,
+)
+TARGETS = {
+    "hdf5": (hdf5, ".h5", (lambda p: read(HDF5Source(p)), inspect, columns, facts)),
+    "spins": (spins, ".h5", (lambda p: read(SpinSource(p)), inspect)),
+    "showers": (showers, ".hdf5", (lambda p: read(CaloChallengeSource(p)), inspect)),
+    "ensemble": (spins, ".h5", (lambda p: list(Ensemble(path=str(p)).parts()),)),
+    "npz": (npz, ".npz", (lambda p: read(NpzSource(p)), inspect, columns, facts)),
+    "idx": (pixels, "", (read_idx, lambda p: read_images(image_card(str(p))), inspect)),
+    "idx.gz": (packed_pixels, ".gz", (read_idx, inspect)),
+    "root": (root, ".root", TREE),
+    "rntuple": (rntuple, ".root", TREE),
+    "geometry": (geometry, ".xml", (read_geometry,)),
+    "recipe": (settings, ".yaml", (recipe.read, lambda p: recipe.read(p, preset="small"))),
+    "comparison": (plan, ".yaml", (lambda p: read_plan(str(p)),)),
+    "overrides": (words, "", (change,)),
+    "dataset card": (dataset_card, ".yaml", (events_of,)),
+    "image card": (image_card_file, ".yaml", (images_of,)),
+    "card": (card, ".json", (load_with,)),
+    "scorecard": (scorecard, ".json", (lambda p: Scorecard.from_json(p.read_text("latin-1")),)),
+    "journal": (lines, ".jsonl", (lambda p: list(journal.read(p)),)),
+    "weights": (tensors, ".safetensors", (read_tensors,)),
+}
