@@ -147,7 +147,8 @@ def validate_files(
         against: true samples to judge them by.
         recipe: name of a recipe whose system the files belong to; found from the format if absent.
         binning: of CaloChallenge files.
-        overrides: changes to that recipe.
+        overrides: changes to that recipe; `data.fields` names columns of `against` (of `file` where
+            there is none) unless `data.path` names another file.
         output: folder for `scorecard.json` and `report.html`.
         progress: called while it goes.
     """

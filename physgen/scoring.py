@@ -146,7 +146,7 @@ def score_files(
     without the limits that it sets to its own surrogate, and the hypothesis of one distribution is
     tested; unless `overrides` state metrics with limits, which decide then.
     """
-    recipe = read(name or _recipe_for(truth), overrides)
+    recipe = _recipe_for(truth, name, overrides)
     system = system_of(recipe)
     true, made = _open(system, truth), _open(system, generated)
     made_sample, samples = side_by_side(system, true, made, recipe.sampling.n)
@@ -196,19 +196,26 @@ def score_ensemble(
         return analyse(
             ensemble, ensemble.parts(), len(ensemble.source), provenance={"file": str(file)}
         )
-    system = system_of(read(name, overrides))
+    system = system_of(_recipe_for(file, name, overrides))
     source = _open(system, file)
     return analyse(system, blocks(source), len(source), provenance={"file": str(file)})
 
 
-def _recipe_for(path: Path) -> str:
-    """Return the recipe whose system reads files of this format."""
+def _recipe_for(path: Path, name: str | None, overrides: Mapping[str, Any]) -> Recipe:
+    """Return the recipe whose system reads a file: the one of a name, or by the file's format.
+
+    Columns that are named without a file are those of this one, not of the recipe's own data.
+    """
+    if "data.fields" in overrides and "data.path" not in overrides:
+        overrides = {**overrides, "data.path": str(path)}
+    if name is not None:
+        return read(name, overrides)
     found = inspect(expand(path)[0])["format"]
     if found not in RECIPES:
         raise InputError(
             f"{path} is {found}: say whose samples these are, with --system RECIPE (and --set)"
         )
-    return RECIPES[found]
+    return read(RECIPES[found], overrides)
 
 
 def _open(system: System, path: Path) -> Source:

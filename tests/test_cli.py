@@ -210,3 +210,20 @@ def test_two_ensembles_are_judged_without_a_surrogate(monkeypatch, capsys, tmp_p
     code, out, err = call(monkeypatch, capsys, *arguments, *options)
     assert code == 0, err
     assert json.loads(out)["verdict"] == "pass"
+
+
+def test_columns_that_are_named_are_those_of_the_true_file(monkeypatch, capsys, tmp_path):
+    """Not of the file that the recipe reads if nobody says another one."""
+    for name, seed in (("a.h5", 1), ("b.h5", 2)):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["a"], file["b"] = np.random.default_rng(seed).normal(size=(2, 400))
+    arguments = ["validate", tmp_path / "a.h5", "--against", tmp_path / "b.h5", "--json"]
+    options = ["--system", "events-flow", "--set", "validation.metrics=[{kind: means}]"]
+    fields = ["--set", "data.fields=[a,b]"]
+    code, out, err = call(monkeypatch, capsys, *arguments, *options, *fields)
+    assert code == 0, err
+    assert {"a", "b"} <= {row["name"] for row in json.loads(out)["rows"]}
+    other = ["--set", f"data.path={tmp_path / 'no.h5'}"]
+    code, _, err = call(monkeypatch, capsys, *arguments, *options, *fields, *other)
+    assert code == 2
+    assert "no.h5: no such file" in err
