@@ -24,7 +24,7 @@ from physgen.io.root import RootSource
 from physgen.io.spins import SpinSource
 from physgen.systems.ensemble import Ensemble
 from physgen.systems.event_files import open_columns
-from physgen.systems.image_files import read_images
+from physgen.systems.image_files import ImageCard, read_images
 from physgen.systems.lattice_files import open_ensemble
 
 READERS = {
@@ -35,7 +35,7 @@ READERS = {
     "npz": NpzSource,
     "idx": read_idx,
     "root": lambda path: RootSource(path, "events", ["x"]),
-    "images": lambda path: read_images({"path": path}),
+    "images": lambda path: read_images(ImageCard(path=str(path))),
     "ensemble": lambda path: list(Ensemble(path=str(path)).parts()),
     "inspect": inspect,
 }
