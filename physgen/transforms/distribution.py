@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 from torch import Tensor
 
+from physgen.grids import Floats, occupied
+
 FAR = 40.0
 """Stands for infinity in z: the normal distribution function is 0 or 1 there."""
 REPEATED = 5
@@ -17,8 +19,6 @@ EVENTS_A_KNOT = 4
 """At least as many distinct values lie between two knots."""
 EVEN = 0.75
 """Part of the knots that are evenly spread in z; the others go where they are needed."""
-
-Floats = NDArray[np.float64]
 
 
 def distribution(x: Tensor, weight: Tensor) -> tuple[Floats, Floats, NDArray[np.int64]]:
@@ -47,9 +47,7 @@ def repeated(counts: NDArray[np.int64], at_most: int) -> NDArray[np.bool_]:
 
 def sparse(values: Floats, counts: NDArray[np.int64]) -> bool:
     """Whether repeated integers leave most of their range empty: codes, not counts."""
-    low, high = np.quantile(values, [0.05, 0.95])
-    inner = (values >= low) & (values <= high)
-    return bool(counts.mean() >= 3 and 2 * inner.sum() < high - low + 1)
+    return bool(counts.mean() >= 3) and not occupied(values)
 
 
 def edges(values: Floats) -> tuple[float, float]:

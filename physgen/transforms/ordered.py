@@ -6,18 +6,22 @@ A smaller column s below a larger one l, both above the limit a of s, becomes
 
 whose inverse s = a + (l - a) (y - a) / (1 + y - a) lies between a and l whatever y is drawn. In a
 chain of columns, each is mapped by what the one above it was in the data, and mapped back when that
-one has been: the Jacobian is triangular.
+one has been: the Jacobian is triangular. What comes back is put on the grid that the smaller column
+is on (see `physgen.grids`): momenta that were rounded to 0.01 GeV are so again.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import astuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import DomainError, RecipeError, suggest
+from physgen.grids import Grid, grid_of, nearest
 from physgen.systems.presence import presence_rules
 from physgen.transforms.base import Transform
 
@@ -39,7 +43,10 @@ class Ordered(Transform):
         DomainError: while fitting, for a row that is not in the order asked for.
     """
 
+    wide = True
+
     active: Tensor
+    grids: Tensor
 
     def __init__(self, schema: Schema, *, pairs: tuple[tuple[str, str], ...] | None = None) -> None:
         super().__init__()
@@ -63,6 +70,8 @@ class Ordered(Transform):
         rules = presence_rules(schema)
         self._rules = [rules[s] for _, s in self._pairs]
         self.register_buffer("active", torch.full((len(pairs),), not self._found))
+        # Of step 0 where there is none.
+        self.register_buffer("grids", torch.zeros(len(pairs), 3, dtype=torch.double))
 
     def fit(self, batch: Batch) -> None:
         """Check the order of the pairs asked for, or find those that are in order."""
@@ -82,6 +91,9 @@ class Ordered(Transform):
                     f"is not between {self._low[i]:g} and {a} = {x[row, larger].item():g}; leave "
                     "the pair out"
                 )
+            held = x[self._present(i, x), smaller].double().cpu().numpy()
+            grid = grid_of(*np.unique(held, return_counts=True)) or Grid(step=0.0)
+            self.grids[i] = torch.tensor(astuple(grid), dtype=torch.double)
 
     def forward(
         self, batch: Batch, generator: torch.Generator | None = None
@@ -104,6 +116,8 @@ class Ordered(Transform):
         for i, (larger, smaller) in enumerate(self._pairs):
             odds = (x[:, smaller] - self._low[i]).clamp_min(0)
             below = self._low[i] + (x[:, larger] - self._low[i]) * odds / (1 + odds)
+            if self.grids[i, 1] > 0:
+                below = nearest(below, *self.grids[i])
             below = below.minimum(x[:, larger])
             x[:, smaller] = below.where(self._mapped(i, x), x[:, smaller])
         return batch.replace(x=x)

@@ -13,8 +13,10 @@ data are never negative, or never positive; and where the data end abruptly (see
 
 What a column is follows from its data. Few integers, codes of particles as well as counts, are
 atoms all of them; of many, the commonest are atoms, and the others are spread over their unit
-intervals and rounded afterwards. A real column has atoms where a value repeats far more often than
-others do (exact zeros, -999 for "none"), or if it has few values at all.
+intervals and rounded afterwards. So are numbers on a grid (see `physgen.grids`), whatever their
+type: integers and multiples of 0.1 that are stored as floats. Any other real column has atoms where
+a value repeats far more often than others do (exact zeros, -999 for "none"), or if it has few
+values at all.
 
 The noise z has density r(z | x) = \phi(z) / (F(x) - F(x-)) on its interval, so that
 log P(x) >= E[log q(z) + log(F(x) - F(x-)) - log \phi(z)]: what `bound` adds for an atom.
@@ -26,7 +28,7 @@ absent, and its constant comes back exactly.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import torch
@@ -35,12 +37,12 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, RecipeError
+from physgen.grids import INTEGERS, Floats, Grid, grid_of
 from physgen.systems.presence import presence_rules
 from physgen.transforms.base import Transform
 from physgen.transforms.distribution import (
     FAR,
     REPEATED,
-    Floats,
     commonest,
     distribution,
     edges,
@@ -49,18 +51,17 @@ from physgen.transforms.distribution import (
     sparse,
     stretch,
 )
+from physgen.transforms.lookup import count, draw, minus_log_normal, on_grid, pick
 
 UNSEEN = 1e-30
 """Slope dz/dx where there was nothing: least probable, but finite."""
-ROUNDING = 4e-7
-"""Relative distance that z keeps from the ends of an atom's interval."""
 
 
 class Gaussianise(Transform):
     """Make every column of a table standard normal; event weights count, negative ones as 0.
 
-    Integer columns, and those with repeated values, are taken for what they are, and come back
-    exactly. `exact` (see `Transform`) is true only where no column can hold atoms.
+    Integer columns, multiples of a step, and repeated values are taken for what they are, and come
+    back exactly. `exact` (see `Transform`) is true only where no column can hold atoms.
 
     Args:
         schema: of vectors, shape (D,): a table with one variable a column, or D numbers of one
@@ -90,20 +91,22 @@ class Gaussianise(Transform):
         # Two an atom, and as many for the neighbours that keep it apart.
         self._n_knots = n_knots + 4 * atoms
         discrete = [v.domain in ("integer", "binary", "spin") for v in schema.variables]
+        self._discrete = discrete
         self._rules = presence_rules(schema)
         self.exact = atoms == 0 and not any(discrete) and not any(self._rules)
         size = len(discrete)
         ranges = torch.tensor([v.range for v in schema.variables], dtype=torch.double).T
         line = torch.linspace(-5, 5, self._n_knots, dtype=torch.double).repeat(size, 1)
-        self.register_buffer("discrete", torch.tensor(discrete))
         self.register_buffer("jittered", torch.zeros(size, dtype=torch.bool))
+        integers = torch.tensor(astuple(INTEGERS), dtype=torch.double)
+        self.register_buffer("grids", integers[:, None].repeat(1, size))
         self.register_buffer("absent", torch.zeros(size, dtype=torch.double))
         self.register_buffer("knots_x", line)
         self.register_buffer("knots_z", line.clone())
         self.register_buffer("stretch", torch.ones(2, size, dtype=torch.double))
         self.register_buffer("limits", ranges.contiguous())
-        self.discrete: Tensor
         self.jittered: Tensor
+        self.grids: Tensor
         self.absent: Tensor
         self.knots_x: Tensor
         self.knots_z: Tensor
@@ -129,13 +132,15 @@ class Gaussianise(Transform):
                     "rows it is fitted on; clean it, or give it a `present` rule"
                 )
             values, mass, counts = distribution(column, shares)
-            atoms = self._atoms_of(j, values, counts)
-            self.jittered[j] = bool(self.discrete[j]) and not atoms.all()
-            if self.jittered[j]:
+            atoms, grid = self._taken_for(j, values, counts)
+            self.jittered[j] = grid is not None
+            if grid is not None:
+                self.grids[:, j] = torch.tensor(astuple(grid), dtype=torch.double)
                 kept = torch.as_tensor(values[atoms]).to(column)
                 generator = torch.Generator().manual_seed(j)
                 spread = torch.rand(len(column), generator=generator, dtype=torch.double) - 0.5
-                column = column + torch.where(torch.isin(column, kept), 0.0, spread.to(column))
+                spread = spread.to(column) * grid.pitch
+                column = column + torch.where(torch.isin(column, kept), 0.0, spread)
                 values, mass, _ = distribution(column, shares)
                 atoms = np.isin(values, kept.cpu().numpy())
             knots_x, knots_z = knots(values, mass, atoms, self._n_knots, self._n_smooth)
@@ -156,41 +161,51 @@ class Gaussianise(Transform):
         for j, variable in enumerate(self._variables):
             n = len(set(self.knots_x[j, 1:][twice[j]].tolist()))
             if self.jittered[j]:
-                text = f"integers, of which the {n} commonest values have their shares"
+                text = str(Grid(*self.grids[:, j].tolist()))
+                text += f", of which the {n} commonest values have their shares" if n else ""
             elif twice[j].any() and bool((self.knots_z[j].diff()[~twice[j]] < 1e-9).all()):
                 text = f"{n} value{'s' if n > 1 else ''}, each with its share"
             else:
                 text = f"real, and {n} repeated values with their shares" if n else "real"
             low, high = self.limits[:, j].tolist()
-            if not self.discrete[j] and max(-low, high) < math.inf:
+            if not self._discrete[j] and max(-low, high) < math.inf:
                 text += f", from {low:g} to {high:g}"
             found[variable.name] = text
         return found
 
-    def _atoms_of(self, j: int, values: Floats, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which values of a column are kept apart."""
+    def _taken_for(
+        self, j: int, values: Floats, counts: NDArray[np.int64]
+    ) -> tuple[NDArray[np.bool_], Grid | None]:
+        """Which values of a column are kept apart, and the grid that the others are on, if any."""
+        every = np.ones(len(values), dtype=bool)
         few = 2 * len(values) <= self._n_knots
-        if self.discrete[j]:
-            if few:
-                return np.ones(len(values), dtype=bool)
-            atoms = commonest(counts, REPEATED, self._atoms)
-            if sparse(values[~atoms], counts[~atoms]):
-                wanted = math.ceil((2 * len(values) - self._n_smooth) / 4)
-                raise DomainError(
-                    f"column {self._variables[j].name} holds {len(values)} different codes, more "
-                    f"than are kept: set `atoms` of transform gaussianise to {wanted} or more, or "
-                    "leave the column out"
-                )
-            return atoms
-        if self._atoms and few and counts.sum() >= REPEATED * len(values):
-            return np.ones(len(values), dtype=bool)
-        if self._atoms and len(values) == 1:
-            return np.ones(1, dtype=bool)
-        return repeated(counts, self._atoms)
+        grid = INTEGERS
+        if not self._discrete[j]:
+            likes = few and counts.sum() >= REPEATED * len(values)
+            if self._atoms and (likes or len(values) == 1):
+                return every, None
+            apart = repeated(counts, self._atoms)
+            found = grid_of(values[~apart], counts[~apart]) if self._atoms else None
+            if found is None:
+                return apart, None
+            grid = found
+        if few:
+            return every, None
+        atoms = commonest(counts, REPEATED, self._atoms)
+        rest = grid.numbers(values[~atoms])
+        if grid.whole and sparse(rest, counts[~atoms]):
+            wanted = math.ceil((2 * len(values) - self._n_smooth) / 4)
+            raise DomainError(
+                f"column {self._variables[j].name} holds {len(values)} different codes, more "
+                f"than are kept: set `atoms` of transform gaussianise to {wanted} or more, or "
+                "leave the column out"
+            )
+        return atoms, grid
 
     def _limits_of(self, j: int, values: Floats, atoms: NDArray[np.bool_]) -> tuple[float, float]:
         """Between which bounds a column is."""
-        around = 0.5 if self.jittered[j] else 0.0
+        _, step, divisor = self.grids[:, j].tolist()
+        around = 0.5 * step / divisor if self.jittered[j] else 0.0
         low, high = self._variables[j].range
         low, high = low - around, high + around
         # An earlier transform may have made other numbers of the column.
@@ -223,8 +238,9 @@ class Gaussianise(Transform):
                 2, *x.shape, generator=generator, device=x.device, dtype=torch.float64
             )
         if self.jittered.any():
-            apart = _count(self.knots_x, x, strict=False) - _count(self.knots_x, x, strict=True) < 2
-            x = torch.where(self.jittered & apart, x + noise[0] - 0.5, x)
+            apart = count(self.knots_x, x, strict=False) - count(self.knots_x, x, strict=True) < 2
+            pitch = self.grids[1] / self.grids[2]
+            x = torch.where(self.jittered & apart, x + (noise[0] - 0.5) * pitch, x)
         first, last = self.knots_x[:, 0], self.knots_x[:, -1]
         # Beyond an atom at the end there is nothing: what was never seen is taken for that atom.
         x = torch.where(self.knots_z[:, 0] <= -FAR, torch.maximum(x, first), x)
@@ -238,10 +254,10 @@ class Gaussianise(Transform):
                 end = torch.where(free, (2 * side - 1) * torch.inf, self.limits[side] + 0.01 * gap)
                 x = inside(x, end)
 
-        below, upto = _count(self.knots_x, x, strict=True), _count(self.knots_x, x, strict=False)
+        below, upto = count(self.knots_x, x, strict=True), count(self.knots_x, x, strict=False)
         i = (upto - 1).clamp(0, self._n_knots - 2)
-        x_0, x_1 = _pick(self.knots_x, i), _pick(self.knots_x, i + 1)
-        z_0, z_1 = _pick(self.knots_z, i), _pick(self.knots_z, i + 1)
+        x_0, x_1 = pick(self.knots_x, i), pick(self.knots_x, i + 1)
+        z_0, z_1 = pick(self.knots_z, i), pick(self.knots_z, i + 1)
         width = torch.where(x_1 > x_0, x_1 - x_0, torch.ones_like(x_0))
         z = z_0 + ((x - x_0) / width).clamp(0, 1) * (z_1 - z_0)
         log_slope = ((z_1 - z_0) / width).clamp_min(UNSEEN).log()
@@ -250,31 +266,31 @@ class Gaussianise(Transform):
             z = torch.where(outside, z_tail, z)
             log_slope = torch.where(outside, log_tail, log_slope)
 
-        start = _pick(self.knots_z, below.clamp_max(self._n_knots - 1))
-        stop = _pick(self.knots_z, (upto - 1).clamp_min(0))
-        drawn, log_mass = _draw(start, stop, noise[1])
+        start = pick(self.knots_z, below.clamp_max(self._n_knots - 1))
+        stop = pick(self.knots_z, (upto - 1).clamp_min(0))
+        drawn, log_mass = draw(start, stop, noise[1])
         atom = upto - below >= 2
         z, log_slope = torch.where(atom, drawn, z), torch.where(atom, log_mass, log_slope)
 
         free = torch.special.ndtri(noise[1].clamp(1e-12, 1 - 1e-12)).to(z)
         z = torch.where(present, z, free)
-        log_slope = torch.where(present, log_slope, _minus_log_normal(free))
+        log_slope = torch.where(present, log_slope, minus_log_normal(free))
         return batch.replace(x=z), log_slope.sum(-1)
 
     def inverse(self, batch: Batch) -> Batch:
         """Map back: atoms, integers and absent values come back exactly."""
         z = batch.x.double()
-        i = (_count(self.knots_z, z, strict=False) - 1).clamp(0, self._n_knots - 2)
-        x_0, x_1 = _pick(self.knots_x, i), _pick(self.knots_x, i + 1)
-        z_0, z_1 = _pick(self.knots_z, i), _pick(self.knots_z, i + 1)
+        i = (count(self.knots_z, z, strict=False) - 1).clamp(0, self._n_knots - 2)
+        x_0, x_1 = pick(self.knots_x, i), pick(self.knots_x, i + 1)
+        z_0, z_1 = pick(self.knots_z, i), pick(self.knots_z, i + 1)
         rise = torch.where(z_1 > z_0, z_1 - z_0, torch.ones_like(z_0))
         x = x_0 + ((z - z_0) / rise).clamp(0, 1) * (x_1 - x_0)
         for side, outside in ((0, z < self.knots_z[:, 0]), (1, z > self.knots_z[:, -1])):
             x = torch.where(outside, self._tail_inverse(z, side), x)
-        x = torch.where(self.discrete, x.round(), x)
-        low = torch.where(self.discrete, self.limits[0].ceil(), self.limits[0])
-        high = torch.where(self.discrete, self.limits[1].floor(), self.limits[1])
-        x = x.maximum(low).minimum(high)
+        # Atoms may be off the grid of the others: -999.9 among integers.
+        inner = (z < self.knots_z[:, 0]) | (z > self.knots_z[:, -1]) | (x_1 > x_0)
+        x = torch.where(self.jittered & inner, on_grid(x, self.grids, self.limits), x)
+        x = x.maximum(self.limits[0]).minimum(self.limits[1])
         columns = list(x.unbind(-1))
         for j, rule in enumerate(self._rules):
             if rule is not None:
@@ -328,40 +344,3 @@ class Gaussianise(Transform):
         free = limit.isinf() | (room > 1e6 * self.stretch[side])
         room = room.clamp_min(0).maximum(1e-6 * self.stretch[side])
         return sign * torch.where(free, torch.ones_like(room), room), free
-
-
-def _minus_log_normal(z: Tensor) -> Tensor:
-    return 0.5 * z.square() + 0.5 * math.log(2 * math.pi)
-
-
-def _count(knots: Tensor, x: Tensor, *, strict: bool) -> Tensor:
-    """How many knots (D, K) lie below x (B, D), or at most at it: a search without branches."""
-    n_knots = knots.shape[-1]
-    flat, row = knots.flatten(), torch.arange(len(knots), device=x.device) * n_knots
-    found = torch.zeros_like(x, dtype=torch.long)
-    step = 1 << (n_knots.bit_length() - 1)
-    while step:
-        trial = found + step
-        knot = flat[row + trial.clamp_max(n_knots) - 1]
-        under = knot < x if strict else knot <= x
-        found = torch.where(under & (trial <= n_knots), trial, found)
-        step //= 2
-    return found
-
-
-def _pick(knots: Tensor, index: Tensor) -> Tensor:
-    """Knots (D, K) at an index (B, D) of each column."""
-    row = torch.arange(len(knots), device=index.device) * knots.shape[-1]
-    return knots.flatten()[row + index]
-
-
-def _draw(start: Tensor, stop: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw z of a normal within [start, stop); return also -log of its density there."""
-    low = torch.special.ndtr(start.double())
-    mass = torch.special.ndtr(stop.double()) - low
-    level = low + mass * uniform.clamp_min(1e-12)
-    z = torch.special.ndtri(level).to(start)
-    # Rounding to single precision must not carry z over to the atom beside.
-    inside = (ROUNDING * (1 + z.abs())).minimum((stop - start) / 4)
-    z = z.minimum(stop - inside).maximum(start + inside)
-    return z, mass.clamp_min(1e-300).log().to(z) + _minus_log_normal(z)

@@ -225,6 +225,70 @@ def test_codes_that_are_too_many_are_refused():
     assert np.isin(y, x.numpy()).all()
 
 
+FLOATS = {
+    "adc": (lambda rng: np.round(rng.normal(1000, 200, N)), "integers"),
+    "tracks": (lambda rng: np.where(rng.random(N) < 0.5, 0, rng.poisson(5000, N)), "integers"),
+    "tenths": (lambda rng: np.round(rng.normal(0, 40, N), 1), "multiples of 0.1"),
+    "centres": (lambda rng: np.floor(rng.normal(0, 300, N)) + 0.5, "0.5 plus multiples of 1"),
+    "missing": (
+        lambda rng: np.where(rng.random(N) < 0.1, -999.9, np.round(rng.normal(200, 150, N))),
+        "integers",
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", FLOATS)
+def test_floats_on_a_grid_come_back_on_it(kind, dtype):
+    make, said = FLOATS[kind]
+    column = make(gen(6)).astype(dtype)
+    x = torch.from_numpy(np.stack([column, gen(7).normal(size=N).astype(dtype)], 1))
+    transform = fitted(table(Variable(kind, dtype=dtype), Variable("b", dtype=dtype)), x).float()
+    assert transform.describe()[kind].startswith(f"{said}, of which the 1")
+    assert transform.describe()["b"] == "real"
+    z, _ = mapped(transform, x)
+    moments_are_normal(z[:, 0])
+    # Single precision of z takes a few that were spread to the edge of their interval beyond it.
+    assert (transform.inverse(Batch(z)).x[:, 0].to(x) == x[:, 0]).double().mean() > 0.999
+    y = drawn(transform, N, 2)[:, 0].astype(dtype)
+    pitch = 0.1 if kind == "tenths" else 1.0
+    inner = y[y != np.float64(-999.9).astype(dtype)]
+    first = np.unique(column)[5]
+    off = (inner.astype(float) - first) / pitch
+    assert np.abs(off - off.round()).max() < 1e-3
+    # Of another sample of the truth, as many values were never seen.
+    unseen = ~np.isin(make(gen(8)).astype(dtype), column)
+    assert np.isin(y, column).mean() >= 1 - unseen.mean() - 4 * np.sqrt(unseen.mean() / N) - 1e-3
+    alike((y == column[0]).mean(), (column == column[0]).mean(), N)
+    quantiles = np.quantile(y, [0.2, 0.5, 0.8]) - np.quantile(column, [0.2, 0.5, 0.8])
+    assert (np.abs(quantiles) < 0.05 * column[column > -999].std()).all()
+
+
+def test_many_codes_stored_as_floats_are_refused_as_integers_are():
+    x = torch.from_numpy(gen(3).choice(gen(4).integers(-(10**6), 10**6, 400), (N, 1)).astype("f8"))
+    schema = table(Variable("code", dtype="float64"))
+    with pytest.raises(DomainError, match=r"code holds 400 .*set `atoms` .* to 168 or more"):
+        fitted(schema, x)
+    y = drawn(fitted(schema, x, atoms=168), 1000, 1)
+    assert np.isin(y, x.numpy()).all()
+
+
+def test_the_bounds_of_a_grid_are_points_of_it():
+    x = torch.from_numpy(np.round(gen(9).uniform(0.3, 70.7, (N, 1)), 1))
+    schema = table(Variable("x", low=0.3, high=70.7, dtype="float64"))
+    y = fitted(schema, x).inverse(Batch(torch.linspace(-9, 9, 1001)[:, None].double())).x
+    assert y.min() == 0.3
+    assert y.max() == 70.7
+    assert torch.isin(y, x).all()
+
+
+def test_a_density_that_is_exact_is_that_of_real_numbers():
+    x = torch.from_numpy(np.round(gen(9).normal(0, 40, (N, 1)), 1))
+    transform = fitted(table(Variable("x", dtype="float64")), x, atoms=0)
+    assert transform.exact
+    assert transform.describe()["x"] == "real"
+
+
 def test_columns_stay_within_their_types_and_where_data_end_abruptly():
     rng = gen(4)
     adc = np.clip(np.round(rng.normal(220, 40, N)), 0, 255)
