@@ -258,6 +258,12 @@ def generate(
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")
     ] = "auto",
+    uncorrected: Annotated[
+        bool,
+        typer.Option(
+            "--uncorrected", help="The surrogate's own samples with log_weight, not corrected ones."
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
     trust: Trust = False,
     as_json: Json = False,
@@ -277,6 +283,7 @@ def generate(
             output=output,
             condition=_numbers(condition or []) or None,
             device=device,
+            uncorrected=uncorrected,
             overwrite=overwrite,
             trust=trust,
             progress=progress,

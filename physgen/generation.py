@@ -5,7 +5,8 @@ of noise, each of its own). A piece is always computed whole, with a generator k
 block, piece), and cut afterwards: so neither n, nor the number of workers, nor where an interrupted
 run went on changes a sample. (The device does: its random numbers are others.) The output file
 appears when the last block is in it. Samples of Markov chains carry the number of the chain that
-they go on from, the same in all blocks: more samples are not more chains.
+they go on from, the same in all blocks: more samples are not more chains. Those that are corrected
+are a chain a block, begun anew.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from physgen.errors import DomainError, InputError, TrainingError, suggest
 from physgen.io.writer import Append, hdf5_writer, npz_writer, refuse_existing, root_writer
 from physgen.isolation import isolated
 from physgen.surrogates.base import FromNoise, Surrogate
+from physgen.surrogates.correction import Corrected
 from physgen.systems.base import HasFiles, System
 
 BLOCK = 4096
@@ -42,12 +44,15 @@ PIECES = (0, 1, 16, 256, BLOCK)
 Condition = ArrayLike | Tensor | Mapping[str, ArrayLike | Tensor]
 """Conditions in physical units: numbers in the order of the schema, or by name."""
 
+Source = Surrogate | Corrected
+"""What is drawn from."""
+
 Progress = Callable[[int], None]
 """Called with the number of samples done."""
 
 
 def generate(
-    surrogate: Surrogate,
+    surrogate: Source,
     n: Whole,
     *,
     seed: Whole,
@@ -65,9 +70,11 @@ class Sampler:
 
     Attributes:
         surrogate: the torch module, on the device to compute on.
+        corrected: what makes its samples exact, if anything does.
     """
 
     surrogate: Surrogate
+    corrected: Corrected | None = None
 
     def __repr__(self) -> str:
         """Say what is generated, not each layer of the network."""
@@ -76,7 +83,8 @@ class Sampler:
         shape = "x".join(map(str, self.schema.shape))
         return (
             f"<Sampler: {type(self.surrogate).__name__}, {shape} of {names}"
-            f"{f', given {given}' if given else ''}, on {self.surrogate.device}>"
+            f"{f', given {given}' if given else ''}, on {self.surrogate.device}"
+            f"{'' if self.corrected is None else f', corrected by {self.corrected.method}'}>"
         )
 
     @property
@@ -97,11 +105,12 @@ class Sampler:
             DomainError: a condition is unknown, missing, or outside the trained domain.
             InputError: `n`, `seed` or `condition` cannot be understood.
         """
-        return generate(self.surrogate, n, seed=seed, condition=condition)
+        source = self.corrected or self.surrogate
+        return generate(source, n, seed=seed, condition=condition)
 
 
 def generate_file(
-    surrogate: Surrogate,
+    surrogate: Source,
     n: Whole,
     path: Path,
     *,
@@ -152,7 +161,7 @@ def generate_file(
 
 
 def generate_blocks(
-    surrogate: Surrogate,
+    surrogate: Source,
     n: Whole,
     *,
     seed: Whole,
@@ -183,7 +192,8 @@ def generate_blocks(
     given = conditions(surrogate, condition, n)
     if given is not None:
         surrogate.conditions.check(given.to(surrogate.conditions.low))
-    surrogate.eval()
+    if isinstance(surrogate, Surrogate):
+        surrogate.eval()
     base = keyed_seed("generate", whole("seed", seed))
     edges = PIECES if isinstance(surrogate, FromNoise) else (0, BLOCK)
     for block in range(first, -(-n // BLOCK)):
@@ -204,13 +214,15 @@ def generate_blocks(
                 pieces.append(surrogate.sample(high - low, rows, generator=generator))
         batch = Batch.concatenate(pieces)
         batch = batch[: stop - start].to("cpu")
+        if isinstance(surrogate, Corrected) and batch.chain is not None:
+            batch = batch.replace(chain=batch.chain + block)
         _check_finite(batch, start)
         yield batch
         if progress is not None:
             progress(stop)
 
 
-def conditions(surrogate: Surrogate, given: Condition | None, n: int) -> Tensor | None:
+def conditions(surrogate: Source, given: Condition | None, n: int) -> Tensor | None:
     """Return what a user gave as (n, C) conditions in the surrogate's order; `None` as it is.
 
     Args:

@@ -169,7 +169,13 @@ def validate_files(
 
 
 @isolated()
-def load(run: str | PathLike[str], device: DeviceName = "auto", *, trust: bool = False) -> Sampler:
+def load(
+    run: str | PathLike[str],
+    device: DeviceName = "auto",
+    *,
+    uncorrected: bool = False,
+    trust: bool = False,
+) -> Sampler:
     """Return what generates samples of a run in memory, loaded once; see `generate`.
 
     `physgen.load(run).sample(5, seed=1)` are the samples of `physgen.generate(run, 5, seed=1)` on
@@ -178,6 +184,7 @@ def load(run: str | PathLike[str], device: DeviceName = "auto", *, trust: bool =
     Args:
         run: a run directory whose training has finished.
         device: where to compute; another device draws other random numbers.
+        uncorrected: generate the proposals of a correction; see `generate`.
         trust: run the code that the recipe of the run names; see `validate`.
 
     Raises:
@@ -185,7 +192,8 @@ def load(run: str | PathLike[str], device: DeviceName = "auto", *, trust: bool =
     """
     opened = Run(user_path(run), trust)
     opened.check()
-    return Sampler(opened.load().to(choose_device(device)))
+    surrogate = opened.load().to(choose_device(device))
+    return Sampler(surrogate, opened.corrected(surrogate, proposals=uncorrected))
 
 
 @isolated()
@@ -197,11 +205,15 @@ def generate(
     output: str | PathLike[str] | None = None,
     condition: Condition | None = None,
     device: DeviceName = "auto",
+    uncorrected: bool = False,
     overwrite: bool = False,
     trust: bool = False,
     progress: Progress | None = None,
 ) -> Batch | Path:
     """Generate samples with the surrogate of a run; the same seed gives the same samples.
+
+    Where the recipe corrects its surrogate (`sampling.correction`), so are these samples: they are
+    those that the scorecard judges, a Markov chain each block.
 
     Args:
         run: a run directory whose training has finished.
@@ -212,6 +224,8 @@ def generate(
             the order of the schema, (C,) for all samples, and for a single condition (n,) or a
             number. `None` draws from the conditions of the training data.
         device: where to compute; another device draws other random numbers.
+        uncorrected: generate the surrogate's own samples, with `log_weight`, where the recipe
+            corrects them.
         overwrite: replace an existing file.
         trust: run the code that the recipe of the run names; see `validate`.
         progress: called while it goes.
@@ -226,19 +240,30 @@ def generate(
     opened = Run(user_path(run), trust)
     opened.check()
     surrogate = opened.load().to(choose_device(device))
+    corrected = opened.corrected(surrogate, proposals=uncorrected)
+    if corrected is None and uncorrected:
+        raise InputError(
+            f"{opened.path}: nothing corrects these samples (sampling.correction is none); leave "
+            "`uncorrected` out"
+        )
+    source = surrogate if corrected is None else corrected
     stage = f"{opened.recipe.name}: generate"
     told = None if progress is None else (lambda done: progress(stage, done, n, {}))
     if output is None:
-        return generate_batch(surrogate, n, seed=seed, condition=condition, progress=told)
+        return generate_batch(source, n, seed=seed, condition=condition, progress=told)
     path = user_path(output)
     generate_file(
-        surrogate,
+        source,
         n,
         path,
         seed=seed,
         condition=condition,
         system=opened.system,
-        facts={"recipe": opened.recipe.name, "run": opened.path.name},
+        facts={
+            "recipe": opened.recipe.name,
+            "run": opened.path.name,
+            "correction": "none" if corrected is None else corrected.method,
+        },
         overwrite=overwrite,
         progress=told,
     )

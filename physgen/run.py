@@ -30,7 +30,8 @@ from physgen.isolation import global_generators
 from physgen.recipe import Recipe, read
 from physgen.registry import DATA_KEYS, Component, asks_for, build
 from physgen.surrogates.base import Surrogate
-from physgen.systems.base import HasFiles, HasOwnFiles, Simulates, System, open_files
+from physgen.surrogates.correction import Corrected
+from physgen.systems.base import HasAction, HasFiles, HasOwnFiles, Simulates, System, open_files
 from physgen.transforms.base import Chain
 from physgen.validation.scorecard import Scorecard
 from physgen.validation.sources import chain_labels
@@ -164,7 +165,11 @@ class Run:
         A kill at any time leaves a whole run, scored or not.
         """
         folder = self.path / "surrogate"
-        said = {"verdict": scores.verdict, "concerns": scores.concerns}
+        said = {
+            "verdict": scores.verdict,
+            "verdict_of": f"samples {scores.provenance.get('samples', '')}",
+            "concerns": scores.concerns,
+        }
         card = cards.read_card(folder) | said
         name = f"surrogate/{cards.CARD}"
         sums = self._sums_of_training()
@@ -284,6 +289,26 @@ class Run:
     def build_surrogate(self) -> Surrogate:
         """Construct the surrogate of the recipe, untrained."""
         return surrogate_of(self.recipe, self.recipe.surrogate, self.system.schema, self.system)
+
+    def corrected(self, surrogate: Surrogate, *, proposals: bool = False) -> Corrected | None:
+        """Return what the recipe's correction makes of its surrogate; `None` if there is none.
+
+        Args:
+            surrogate: trained, on the device to compute on.
+            proposals: return what draws the proposals, with their log-weights.
+
+        Raises:
+            RecipeError: the system has no action, or the surrogate does not know its density.
+        """
+        method = self.recipe.sampling.correction
+        if method == "none":
+            return None
+        if not isinstance(self.system, HasAction):
+            raise RecipeError(
+                f"sampling.correction: {method} needs an action, which system "
+                f"{self.recipe.system.kind!r} has not; set sampling.correction=none"
+            )
+        return Corrected(surrogate, self.system.action, "none" if proposals else method)
 
     def load(self) -> Surrogate:
         """Return the trained surrogate, in evaluation mode on the CPU.

@@ -24,9 +24,9 @@ from physgen.isolation import global_generators
 from physgen.recipe import Recipe, read
 from physgen.registry import Component, build
 from physgen.run import Run, surrogate_of, system_of
-from physgen.sampling.metropolis import independence_metropolis
-from physgen.surrogates.base import HasDensity, HasLogWeight, Surrogate
-from physgen.systems.base import HasAction, HasFiles, Simulates, System, open_files
+from physgen.surrogates.base import Surrogate
+from physgen.surrogates.correction import BURN_IN
+from physgen.systems.base import HasFiles, Simulates, System, open_files
 from physgen.systems.ensemble import Ensemble
 from physgen.validation.comparison import Comparison, HeldOut, Role
 from physgen.validation.ensemble import analyse
@@ -43,9 +43,6 @@ RECIPES = {
 
 LIMITS = ("tolerance", "maximum", "minimum")
 """How the options of metrics begin that state limits."""
-
-PROPOSALS = 4096
-"""Samples drawn at once for a correction."""
 
 Count = Callable[[int, int], None]
 """Called with how many metrics are done, and how many there are."""
@@ -75,7 +72,8 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
         paired=paired,
         seed=recipe.sampling.seed,
     )
-    if recipe.sampling.correction == "none":
+    corrected = run.corrected(surrogate)
+    if corrected is None:
         if condition is None or truth is None:
             generated = surrogate.sample(n, generator=generator).to("cpu")
             return replace(comparison, generated=generated)
@@ -84,21 +82,15 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
         # Conditions count as often as they do in the truth.
         generated = generated.replace(weight=truth.weight)
         return replace(comparison, generated=generated, paired=paired | {"generated"})
-    if not isinstance(system, HasAction) or not isinstance(surrogate, HasLogWeight):
-        raise RecipeError(
-            "sampling.correction: independence-metropolis needs a surrogate that knows its density "
-            "and a system with an action; set sampling.correction=none"
-        )
-    # In double precision and finely integrated, so that the weights are those of the samples.
-    refined: Any = surrogate.refined()
-    proposals = _proposals(refined, system, recipe.sampling.n, generator)
-    corrected = independence_metropolis(
+    n = recipe.sampling.n + BURN_IN
+    proposals = corrected.propose(n, generator=generator).to("cpu")
+    chain = corrected.correct(
         proposals, generator=torch.Generator().manual_seed(recipe.sampling.seed)
     )
-    if truth is not None and isinstance(refined, HasDensity):
-        truth = truth.replace(log_weight=_log_weights(refined, system, truth))
+    if truth is not None:
+        truth = truth.replace(log_weight=corrected.log_weight(truth).cpu())
     return replace(
-        comparison, generated=corrected.batch, proposals=proposals, truth=truth, corrected=True
+        comparison, generated=chain.batch, proposals=proposals, truth=truth, corrected=True
     )
 
 
@@ -126,7 +118,18 @@ def score_run(
 ) -> tuple[Comparison, Scorecard]:
     """Compare and judge; `progress` is called after each metric, see `judge`."""
     comparison = compare(run, surrogate)
-    provenance = {"recipe": run.recipe.name, "run": run.path.name, **run.provenance}
+    method = run.recipe.sampling.correction
+    judged = (
+        "as the surrogate draws them"
+        if method == "none"
+        else f"corrected by {method}, as `physgen generate` draws them; not those of --uncorrected"
+    )
+    provenance = {
+        "recipe": run.recipe.name,
+        "run": run.path.name,
+        "samples": judged,
+        **run.provenance,
+    }
     metrics = metrics_of(run.recipe)
     return comparison, judge(comparison, metrics, provenance=provenance, progress=progress)
 
@@ -286,26 +289,3 @@ def _held_out(
     return held_out(
         surrogate, truth, unseen, n=options.n, draws=options.draws, seed=recipe.sampling.seed
     )
-
-
-def _proposals(
-    surrogate: HasLogWeight, system: HasAction, n: int, generator: torch.Generator
-) -> Batch:
-    """Draw from a surrogate, with the weights that correct it."""
-    sizes = [min(PROPOSALS, n - start) for start in range(0, n, PROPOSALS)]
-    return Batch.concatenate(
-        [
-            surrogate.sample_with_log_weight(size, system.action, generator=generator).to("cpu")
-            for size in sizes
-        ]
-    )
-
-
-def _log_weights(surrogate: Any, system: HasAction, truth: Batch) -> torch.Tensor:
-    """Weigh true samples under a surrogate with a density: a mode it has forgotten shows there."""
-    parts = []
-    for start in range(0, len(truth), PROPOSALS):
-        batch = surrogate.accept(Batch(truth.x[start : start + PROPOSALS]))
-        with torch.no_grad():
-            parts.append((-system.action(batch.x) - surrogate.log_prob(batch)).cpu())
-    return torch.cat(parts)

@@ -32,10 +32,10 @@ def test_the_python_face():
             "sections",
         ],
         "validate": ["run", "trust", "progress"],
-        "load": ["run", "device", "trust"],
+        "load": ["run", "device", "uncorrected", "trust"],
         "generate": [
-            *("run", "n", "seed", "output", "condition", "device", "overwrite", "trust"),
-            "progress",
+            *("run", "n", "seed", "output", "condition", "device", "uncorrected", "overwrite"),
+            *("trust", "progress"),
         ],
     }
 

@@ -53,7 +53,7 @@ def step(state: State, log_weight: Tensor, uniform: Tensor) -> tuple[State, Tens
 
 
 @dataclass(frozen=True)
-class Corrected:
+class Chains:
     """Samples of the target.
 
     Attributes:
@@ -70,17 +70,18 @@ class Corrected:
 
 
 def independence_metropolis(
-    proposals: Batch, *, generator: torch.Generator, n_chains: int = 1
-) -> Corrected:
+    proposals: Batch, *, generator: torch.Generator, n_chains: int = 1, burn_in: int = 0
+) -> Chains:
     """Make chains of the target out of independent proposals with their log-weights.
 
-    All proposals are used, the first of each chain as its start, so that a fraction of about
-    exp(max w) / N of a chain may be spent in finding typical samples.
+    The first proposal of each chain is its start, which may be untypical: about exp(max w) further
+    ones are spent in finding typical samples (`burn_in`).
 
     Args:
         proposals: N samples of the model with `log_weight`.
         generator: on the device of the proposals.
         n_chains: consecutive proposals are dealt to so many chains of N // n_chains each.
+        burn_in: so many states of each chain are left out of the samples.
 
     Raises:
         InputError: if there are no log-weights, or a chain would start where the target vanishes.
@@ -88,7 +89,7 @@ def independence_metropolis(
     if proposals.log_weight is None:
         raise InputError("independence Metropolis needs proposals with log-weights")
     length = len(proposals) // n_chains
-    if length < 2:
+    if length - burn_in < 2:
         raise InputError(f"{len(proposals)} proposals are too few for {n_chains} chains")
     kept = proposals[: n_chains * length]
     # On the host in double precision: a step is one comparison, and there are many.
@@ -104,10 +105,10 @@ def independence_metropolis(
         state, accepted = step(state, by_chain[:, time], uniform[:, time])
         indices.append(state.index)
         n_accepted += int(accepted.sum())
-    index = torch.stack(indices, 1)
+    index = torch.stack(indices, 1)[:, burn_in:]
     rows = (index + torch.arange(n_chains)[:, None] * length).flatten()
-    chain = torch.arange(n_chains).repeat_interleave(length)
+    chain = torch.arange(n_chains).repeat_interleave(length - burn_in)
     device = proposals.x.device
     batch = kept.replace(log_weight=None)[rows.to(device)].replace(chain=chain.to(device))
-    standing = torch.arange(length) - index
-    return Corrected(batch, n_accepted / (n_chains * (length - 1)), int(standing.max()))
+    standing = torch.arange(burn_in, length) - index
+    return Chains(batch, n_accepted / (n_chains * (length - 1)), int(standing.max()))

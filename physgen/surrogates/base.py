@@ -6,8 +6,9 @@ maximum likelihood and RealNVP under reverse KL are one surrogate with two metho
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,10 @@ class Surrogate(nn.Module):
             generator: on the device of the parameters; the only source of randomness.
         """
         raise NotImplementedError
+
+    def high_precision(self) -> Self:
+        """Return a copy in float64, integrated more finely where it is: for final numbers."""
+        return copy.deepcopy(self).double()
 
     def accept(self, batch: Batch) -> Batch:
         """Move samples of any numeric type to the device, in the type that densities take them."""
@@ -129,26 +134,6 @@ class HasEstimatedLikelihood(Protocol):
         The error is common to all of them. Where the transform adds noise, the values are draws of
         a lower bound. Estimating the constant is the work: pass all samples at once.
         """
-        ...
-
-
-@runtime_checkable
-class HasLogWeight(Protocol):
-    """Can say how probable its samples are under an action: what exactness needs."""
-
-    def refined(self) -> Surrogate:
-        """Return a copy in double precision, with finer integration where there is any."""
-        ...
-
-    def sample_with_log_weight(
-        self,
-        n: int,
-        action: Callable[[Tensor, Tensor | None], Tensor],
-        condition: Tensor | None = None,
-        *,
-        generator: torch.Generator,
-    ) -> Batch:
-        """Draw samples with `log_weight` = -action(x) - log q(x); their mean weight is Z."""
         ...
 
 

@@ -106,6 +106,7 @@ def _content(section: Section, anchor: str) -> dict[str, Any]:
         "anchor": anchor,
         "name": section.name,
         "summary": section.summary,
+        "samples": section.scorecard.provenance.get("samples", ""),
         "verdict": section.scorecard.verdict,
         "headline": section.scorecard.headline,
         "concerns": section.scorecard.concerns,

@@ -8,7 +8,8 @@ import torch
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import RecipeError
 from physgen.sampling.reweighting import log_partition_function
-from physgen.surrogates.base import FromNoise, HasDensity, HasLogWeight
+from physgen.surrogates.base import FromNoise, HasDensity
+from physgen.surrogates.correction import Corrected
 from physgen.surrogates.flows.lattice import velocity
 from physgen.surrogates.flows.lattice.checkerboard import CheckerboardFlow
 from physgen.surrogates.flows.lattice.continuous import ContinuousLatticeFlow
@@ -221,7 +222,7 @@ def test_training_finds_the_partition_function_of_a_ring(kind):
     losses = [method.step({}, context)["loss"] for _ in range(60)]
     assert losses[-1] < losses[0]
     generator = torch.Generator().manual_seed(2)
-    batch = flow.refined().sample_with_log_weight(4096, system.action, generator=generator)
+    batch = Corrected(flow, system.action, "none").sample(4096, generator=generator)
     found, exact = log_partition_function(batch.log_weight), system.exact()["ln Z"]
     assert abs(found.value - exact) < 4.5 * found.error + 1e-3
     assert found.error < 0.02
@@ -231,14 +232,14 @@ def test_training_finds_the_partition_function_of_a_ring(kind):
 def test_contracts():
     for kind in (ContinuousLatticeFlow, CheckerboardFlow):
         flow = kind(schema((4, 4)))
-        for protocol in (HasDensity, HasLogWeight, FromNoise):
+        for protocol in (HasDensity, FromNoise):
             assert isinstance(flow, protocol)
         generator = torch.Generator().manual_seed(0)
         assert flow.sample(5, generator=generator).x.shape == (5, 4, 4)
         other = kind(schema((4, 4)))
         other.load_state_dict(flow.state_dict())
-        refined = flow.refined()
-        assert refined.dtype == torch.float64
+        precise = flow.high_precision()
+        assert precise.dtype == torch.float64
         assert flow.dtype == torch.float32
     assert isinstance(ContinuousLatticeFlow(schema((4, 4))), HasScore)
 

@@ -1,10 +1,6 @@
-"""What the flows of lattice fields share: noise of the lattice's shape, samples, log-weights."""
+"""What the flows of lattice fields share: noise of the lattice's shape, samples, densities."""
 
 from __future__ import annotations
-
-import copy
-from collections.abc import Callable
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -54,10 +50,6 @@ class LatticeFlow(Surrogate):
         """Return (B,) log q(x), differentiable."""
         raise NotImplementedError
 
-    def refined(self) -> Self:
-        """Return a copy in float64, for final numbers."""
-        return copy.deepcopy(self).double()
-
     def sample(
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
     ) -> Batch:
@@ -71,19 +63,6 @@ class LatticeFlow(Surrogate):
         """Draw `n` fields and their (n,) log-density, differentiable."""
         x, log_prob = self.push_with_log_prob(self._noise(n, generator))
         return Batch(x=x), log_prob
-
-    def sample_with_log_weight(
-        self,
-        n: int,
-        action: Callable[[Tensor, Tensor | None], Tensor],
-        condition: Tensor | None = None,
-        *,
-        generator: torch.Generator,
-    ) -> Batch:
-        """Draw `n` fields with `log_weight` = -S - log q."""
-        with torch.no_grad():
-            batch, log_prob = self.sample_with_log_prob(n, generator=generator)
-            return batch.replace(log_weight=-action(batch.x, None) - log_prob)
 
     def _noise(self, n: int, generator: torch.Generator) -> Tensor:
         shape = (n, *self.noise_shape)

@@ -14,7 +14,7 @@ Density and score s = grad_phi log q go along exactly,
     d log q / dt = -div,    div = sum_{x, f} W_f(0; t) omega_f cos(a_{f x}),
     d s_y / dt = -sum_f omega_f cos(a_{f y}) (W_f * s)_y + sum_f W_f(0; t) omega_f^2 sin(a_{f y}),
 
-up to the error of the fourth-order Runge-Kutta steps, which `refined` makes negligible.
+up to the error of the fourth-order Runge-Kutta steps, which `high_precision` makes negligible.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ class ContinuousLatticeFlow(LatticeFlow):
         self.duration = duration
         self.integration_steps = integration_steps
 
-    def refined(self) -> Self:
+    def high_precision(self) -> Self:
         """Return a copy in float64 with four times the steps, whose ln q is good to about 1e-4."""
-        other = super().refined()
+        other = super().high_precision()
         other.integration_steps = 4 * self.integration_steps
         return other
 

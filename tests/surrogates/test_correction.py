@@ -1,0 +1,137 @@
+"""Corrected samples are those of the action, whatever the surrogate."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+import physgen
+from physgen.batch import Batch, Schema, Variable
+from physgen.errors import InputError, RecipeError
+from physgen.export.card import read_card
+from physgen.generation import generate
+from physgen.sampling.reweighting import log_partition_function
+from physgen.surrogates.autoencoders.vae import VAE
+from physgen.surrogates.base import Surrogate
+from physgen.surrogates.correction import BURN_IN, Corrected
+from physgen.validation.uncertainty import gamma_method
+
+SCHEMA = Schema((2,), (Variable("phi"),))
+
+
+def action(x, condition=None):
+    """Standard normal numbers of Z = (2 pi)^(D / 2), the first of them about 0.5."""
+    return 0.5 * (x - x.new_tensor([0.5, 0.0])).square().sum(1)
+
+
+class Wide(Surrogate):
+    """Normal numbers of deviation 1.5, whose density is known."""
+
+    def __init__(self):
+        super().__init__(SCHEMA)
+        self.width = torch.nn.Parameter(torch.tensor(1.5))
+
+    def log_prob(self, batch):
+        z = batch.x / self.width
+        return -0.5 * z.square().sum(1) - 2 * (self.width * (2 * torch.pi) ** 0.5).log()
+
+    def sample_with_log_prob(self, n, condition=None, *, generator):
+        z = torch.randn(n, 2, generator=generator, dtype=self.dtype)
+        batch = Batch(self.width * z, condition)
+        return batch, self.log_prob(batch)
+
+    def sample(self, n, condition=None, *, generator):
+        return self.sample_with_log_prob(n, condition, generator=generator)[0]
+
+
+def test_corrected_samples_are_those_of_the_action():
+    batch = generate(Corrected(Wide(), action), 40_000, seed=1)
+    assert batch.log_weight is None
+    assert set(batch.chain.tolist()) == set(range(10)), "a chain a block"
+    for values, exact in ((batch.x[:, 0], 0.5), (batch.x[:, 1] ** 2, 1.0)):
+        found = gamma_method(values.detach().numpy(), chain=batch.chain.numpy())
+        assert abs(found.value - exact) < 4 * found.error
+        assert found.error < 0.02
+    assert abs((generate(Wide(), 40_000, seed=1).x[:, 1] ** 2).mean() - 2.25) < 0.1
+
+
+def test_corrected_samples_depend_on_the_seed_alone():
+    corrected = Corrected(Wide(), action)
+    many, few = (generate(corrected, n, seed=3) for n in (9000, 4100))
+    assert torch.equal(many.x[:4100], few.x)
+    assert torch.equal(many.chain[:4100], few.chain)
+    assert many.x.dtype == torch.float32
+
+
+def test_proposals_have_their_log_weights():
+    proposals = generate(Corrected(Wide(), action, "none"), 20_000, seed=1)
+    assert proposals.chain is None
+    found = log_partition_function(proposals.log_weight)
+    assert abs(found.value - np.log(2 * np.pi)) < 4 * found.error
+    assert abs((proposals.x[:, 1] ** 2).mean() - 2.25) < 0.1
+
+
+def test_the_beginning_of_a_chain_is_left_out():
+    corrected = Corrected(Wide(), action)
+    proposals = corrected.propose(BURN_IN + 100, generator=torch.Generator().manual_seed(0))
+    chain = corrected.correct(proposals, generator=torch.Generator().manual_seed(1))
+    assert len(chain.batch) == 100
+    rows = (chain.batch.x[:, None] == proposals.x).all(2).nonzero()[:, 1]
+    assert rows.min() > BURN_IN - 100, "long after the first"
+
+
+def test_what_has_no_density_is_not_corrected():
+    with pytest.raises(RecipeError, match="VAE does not know its density"):
+        Corrected(VAE(SCHEMA), action)
+    with pytest.raises(RecipeError, match="a chain of one target, not of many conditions"):
+        Corrected(Wide(), action).sample(5, torch.zeros(5, 1), generator=torch.Generator())
+
+
+@pytest.mark.parametrize("kind", ["continuous-lattice-flow", "coupling-flow"])
+def test_generate_follows_the_recipe(tmp_path, kind):
+    """Any flow with a density is corrected, and the file says so."""
+    changes = {"system.shape": [4, 4], "engine.steps": 4, "surrogate": {"kind": kind}}
+    run = physgen.train("phi4-flow", changes, runs=tmp_path, track=False, score=False)
+    exact = physgen.generate(run, 100, seed=1)
+    assert exact.chain.tolist() == [0] * 100
+    assert exact.log_weight is None
+    sampler = physgen.load(run)
+    assert "corrected by independence-metropolis" in repr(sampler)
+    assert torch.equal(sampler.sample(100, seed=1).x, exact.x)
+    own = physgen.generate(run, 100, seed=1, uncorrected=True)
+    assert own.chain is None
+    assert own.log_weight.shape == (100,)
+    for uncorrected, columns in ((False, {"x", "chain"}), (True, {"x", "log_weight"})):
+        path = tmp_path / f"{uncorrected}.h5"
+        physgen.generate(run, 100, output=path, uncorrected=uncorrected)
+        with h5py.File(path) as file:
+            names = {"x" if name == "configurations" else name for name in file}
+            assert columns <= names
+            said = "none" if uncorrected else "independence-metropolis"
+            assert f'"correction": "{said}"' in file.attrs["physgen_provenance"]
+
+
+@pytest.mark.parametrize(
+    ("correction", "said"),
+    [("none", "as the surrogate draws them"), ("independence-metropolis", "corrected by ind")],
+)
+def test_cards_say_which_samples_were_judged(tmp_path, correction, said):
+    changes = {
+        "system.shape": [4, 4],
+        "engine.steps": 4,
+        "sampling": {"n": 1000, "correction": correction},
+        "validation.metrics": [{"kind": "means"}],
+    }
+    run = physgen.train("phi4-flow", changes, runs=tmp_path, track=False)
+    assert run.scorecard.provenance["samples"].startswith(said)
+    assert read_card(run.path / "surrogate")["verdict_of"].startswith(f"samples {said}")
+    page = (run.path / "report.html").read_text()
+    assert f"The verdict is about samples {said}" in page
+
+
+def test_what_is_not_corrected_has_no_proposals(tmp_path):
+    changes = {"system.shape": [4, 4], "engine.steps": 2, "sampling.correction": "none"}
+    run = physgen.train("phi4-flow", changes, runs=tmp_path, track=False, score=False)
+    with pytest.raises(InputError, match="nothing corrects these samples"):
+        physgen.generate(run, 10, uncorrected=True)
+    assert physgen.generate(run, 10).chain is None
