@@ -19,7 +19,7 @@ from pathlib import Path
 from physgen.errors import FormatError
 
 SECONDS = 2
-"""Of processor time."""
+"""Of processor time, where a reader states no other."""
 MEMORY = 2**29
 """Bytes beyond those of the caller."""
 
@@ -27,8 +27,10 @@ _tried: dict[tuple[str, int, int, int], str] = {}
 """What came out for each file: how the child died, or nothing."""
 
 
-def probe(path: Path, work: Callable[[], None]) -> None:
+def probe(path: Path, work: Callable[[], object], seconds: int = SECONDS) -> None:
     """Do `work` on a file in a child process, once in the life of this process and of the file.
+
+    `seconds` of processor time are enough for it.
 
     Exceptions in the child say nothing: the caller will meet them as well, and can say more.
 
@@ -38,12 +40,12 @@ def probe(path: Path, work: Callable[[], None]) -> None:
     facts = path.stat()
     key = (str(path.resolve()), facts.st_ino, facts.st_size, facts.st_mtime_ns)
     if key not in _tried and hasattr(os, "fork"):
-        _tried[key] = _death_of(work)
+        _tried[key] = _death_of(work, seconds)
     if _tried.get(key):
         raise FormatError(f"{path} {_tried[key]}: it is damaged, or made to; copy or make it again")
 
 
-def _death_of(work: Callable[[], None]) -> str:
+def _death_of(work: Callable[[], object], seconds: int) -> str:
     """Return how a child died that did the work, nothing if it lived."""
     limit = _memory_in_use() + MEMORY
     with warnings.catch_warnings():
@@ -51,7 +53,7 @@ def _death_of(work: Callable[[], None]) -> str:
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
-        _work(work, limit)
+        _work(work, limit, seconds)
     try:
         _, status = os.waitpid(child, 0)
     except ChildProcessError:
@@ -60,7 +62,7 @@ def _death_of(work: Callable[[], None]) -> str:
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         if number in (signal.SIGXCPU, signal.SIGKILL):
-            return f"keeps the library busy for more than {SECONDS} s"
+            return f"keeps the library busy for more than {seconds} s"
         return f"crashes the library that reads it ({signal.Signals(number).name})"
     if os.WEXITSTATUS(status) == _OUT_OF_MEMORY:
         return f"makes the library ask for more than {MEMORY // 2**20} MiB to list what is in it"
@@ -70,7 +72,7 @@ def _death_of(work: Callable[[], None]) -> str:
 _OUT_OF_MEMORY = 3
 
 
-def _work(work: Callable[[], None], limit: int) -> None:
+def _work(work: Callable[[], object], limit: int, seconds: int) -> None:
     """Do the work in the child, and end it without any of the caller's last words."""
     code = 0
     try:
@@ -81,7 +83,7 @@ def _work(work: Callable[[], None], limit: int) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGXCPU):
             signal.signal(number, signal.SIG_DFL)
         _limit(resource.RLIMIT_CORE, 0)
-        _limit(resource.RLIMIT_CPU, SECONDS)
+        _limit(resource.RLIMIT_CPU, seconds)
         if sys.platform == "linux":
             _limit(resource.RLIMIT_AS, limit)
         work()

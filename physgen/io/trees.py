@@ -8,6 +8,7 @@ from typing import Any
 
 from physgen.errors import FormatError, suggest
 from physgen.io.guard import library, regular
+from physgen.io.probe import SECONDS, probe
 
 _TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
 
@@ -25,7 +26,8 @@ def open_root(path: Path) -> Any:
     """Open a ROOT file for reading.
 
     Raises:
-        FormatError: there is no such file, it is not ROOT, or it is cut short.
+        FormatError: there is no such file, it is not ROOT, it is cut short, or damaged so that
+            uproot never ends.
     """
     import uproot
 
@@ -33,9 +35,16 @@ def open_root(path: Path) -> Any:
     with path.open("rb") as file:
         if file.read(4) != b"root":
             raise FormatError(f"{path}: not a ROOT file; `physgen inspect {path}` says what it is")
-    try:
+
+    def opened() -> Any:
         # The dictionary keeps a colon in the path from being taken for an object in the file.
         return uproot.open({path: None}, object_cache=None, array_cache=None)
+
+    # Damaged lengths can lead uproot in circles. Listing takes it less than a second a MiB.
+    seconds = SECONDS + path.stat().st_size // 2**20
+    probe(path, lambda: tree_names(opened()), seconds)
+    try:
+        return opened()
     except Exception as error:  # Damage raises whatever the damaged bytes happen to mean.
         raise _damaged(path, error) from error
 
