@@ -120,10 +120,10 @@ def grid_of(values: Floats, counts: NDArray[np.int64]) -> Grid | None:
 
 def resolution(values: Floats) -> Floats:
     """Return the distance to the next number, of single precision if that holds all values."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         single = values.astype(np.float32)
-    exact = (single == values) | np.isnan(values)
-    return np.spacing(np.abs(single if exact.all() else values)).astype(np.float64)
+        exact = (single == values) | np.isnan(values)
+        return np.spacing(np.abs(single if exact.all() else values)).astype(np.float64)
 
 
 def _fractional(values: Floats, anchor: float, resolved: Floats) -> Grid | None:

@@ -17,6 +17,7 @@ from physgen.batch import Batch
 from physgen.systems.base import HasPlausible
 from physgen.validation.comparison import Comparison, Measured, Role, in_blocks
 from physgen.validation.estimates import USABLE, usable, worth
+from physgen.validation.repeats import repeats
 from physgen.validation.scorecard import ALARM, Row
 
 _NEAR = 0.15
@@ -26,13 +27,13 @@ Keys = NDArray[np.uint64]
 
 
 def alarms(comparison: Comparison) -> list[Row]:
-    """Return the rows about copies, and where they are wrong about weights and units.
+    """Return the rows about copies and repeated values, and about weights and units that are wrong.
 
     There are none without truth.
     """
     if comparison.truth is None or len(comparison.truth) == 0:
         return []
-    rows = [*_weights(comparison), *_units(comparison)]
+    rows = [*_weights(comparison), *_units(comparison), *repeats(comparison)]
     if comparison.generated.chain is None and comparison.truth.chain is None:
         rows += _copies(comparison.truth, comparison.generated, comparison.floor)
     return rows

@@ -57,7 +57,7 @@ def judge(
 
     Args:
         comparison: of the samples.
-        metrics: what is asked of them; alarms about copies and units are always.
+        metrics: what is asked of them; alarms about copies, repeated values and units are always.
         tested: whether the samples are said to be of the same distribution as the truth, as those
             corrected to be exact always are.
         provenance: where the samples come from.

@@ -65,7 +65,7 @@ def _shown(card: Scorecard) -> list[Row]:
 
 
 def _prominent(row: Row) -> bool:
-    many = row.metric in ("means", "histograms", "correlations", "response", "copies")
+    many = row.metric in ("means", "histograms", "correlations", "response", "copies", "values")
     if row.verdict == "fail" or row.concern or row.tolerance is not None:
         return True
     return (
