@@ -8,12 +8,15 @@ from typing import Any
 
 from physgen.errors import FormatError, suggest
 from physgen.io.guard import library, regular
-from physgen.io.probe import SECONDS, probe
+from physgen.io.probe import probe
 
 _TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
 
 _MOST_ENTRIES = 2**40
 """More than any file holds."""
+
+SECONDS = 10
+"""Of processor time to list what is in a small file."""
 
 _EVENT_KEYS = {
     *("run", "runnumber", "run_number"),
@@ -40,13 +43,22 @@ def open_root(path: Path) -> Any:
         # The dictionary keeps a colon in the path from being taken for an object in the file.
         return uproot.open({path: None}, object_cache=None, array_cache=None)
 
-    # Damaged lengths can lead uproot in circles. Listing takes it less than a second a MiB.
-    seconds = SECONDS + path.stat().st_size // 2**20
-    probe(path, lambda: tree_names(opened()), seconds)
+    # Listing takes uproot less than a second a MiB, unless damaged lengths lead it in circles.
+    probe(path, lambda: _try(opened()), SECONDS + path.stat().st_size // 2**20)
     try:
         return opened()
     except Exception as error:  # Damage raises whatever the damaged bytes happen to mean.
         raise _damaged(path, error) from error
+
+
+def _try(file: Any) -> None:
+    """List what is in a file, and count the entries of RNTuples, which walks over all their pages.
+
+    The number of pages is what the file says it is.
+    """
+    for name, kind in file.classnames(recursive=True, cycle=False).items():
+        if "RNTuple" in kind:
+            _ = file[name].num_entries
 
 
 def tree_names(file: Any) -> list[str]:

@@ -72,15 +72,9 @@ def test_tries_and_seconds_are_both_the_least():
     assert none["tries"] == 30
 
 
-ENDLESS = pytest.mark.xfail(reason="uproot reads some damaged ROOT files without end", strict=False)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(
-    "target",
-    [pytest.param(t, marks=ENDLESS) if t in ("root", "rntuple") else t for t in TARGETS],
-)
+@pytest.mark.parametrize("target", TARGETS)
 def test_mutated_files_are_read_or_refused(target, tmp_path, record_property):
     least = ("--tries", str(TRIES), "--seconds", str(SECONDS))
     (result,) = fuzz(target, *least, "--keep", str(tmp_path))
