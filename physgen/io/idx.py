@@ -45,7 +45,9 @@ def read_idx(path: Path) -> NDArray[Any]:
             raise FormatError(f"{path}: cut short within its header; get it again")
         shape = struct.unpack(f">{dimensions}I", extents)
         if 0 in shape:
-            raise FormatError(f"{path}: an IDX file of shape {shape} holds no numbers; get it again")
+            raise FormatError(
+                f"{path}: an IDX file of shape {shape} holds no numbers; get it again"
+            )
         wanted = math.prod(shape) * dtype.itemsize
         if zipped:
             refuse_bomb(str(path), wanted, packed)
