@@ -68,8 +68,8 @@ LIMITS = """
 - An HDF5 file is walked through once by a child process before it is opened here: objects,
   attributes, and the first and last rows of data up to 64 MiB. Damage deep inside larger data may
   still crash the HDF5 library, and with it the program.
-- A ROOT file is opened and its objects are listed once by a child process, for at most 2 s and
-  another one for each MiB of the file.
+- A ROOT file is opened, its objects listed and the entries of its RNTuples counted once by a child
+  process, for at most 10 s and another one for each MiB of the file.
 - Listed are the first 500 datasets of a file, in groups at most 32 deep; data that are named are
   found wherever they are.
 - What unpacks to more than 256 MiB must not unpack to more than 100 times its size, in npz and
