@@ -52,6 +52,7 @@ class Data(Section):
     binning: str | None = None
     tree: str | None = None
     fields: Columns | None = None
+    condition: Columns | None = None
     weight: str | None = None
     group: Names | None = None
     axes: Axes | None = None

@@ -18,13 +18,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, create_model
 
 from physgen.errors import RecipeError, suggest
+from physgen.systems.family import family
 
 Group = Literal["systems", "transforms", "surrogates", "methods", "metrics"]
 
 CONTEXT = frozenset({"schema", "transform", "system", "surrogate", "steps"})
 """Constructor parameters that the builder provides; a recipe cannot set them."""
 
-DATA_KEYS = frozenset({"path", "binning", "tree", "fields", "weight", "group", "axes"})
+DATA_KEYS = frozenset({"path", "binning", "tree", "fields", "condition", "weight", "group", "axes"})
 """Keys of the data section that are handed to a system whose constructor names them."""
 
 
@@ -80,11 +81,14 @@ def options_model(cls: type[Any]) -> type[BaseModel]:
     """Return the pydantic model of what a recipe may set of `cls`: its keyword-only parameters."""
     provided = CONTEXT | DATA_KEYS
     hints = typing.get_type_hints(cls.__init__, include_extras=True)
+    # A list of couplings makes them conditions, see `physgen.systems.family`.
+    couplings = {variable.name for variable in getattr(cls, "couplings", ())}
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(cls).parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY and name not in provided:
             default = ... if parameter.default is parameter.empty else parameter.default
-            fields[name] = (hints.get(name, Any), default)
+            varies = name in couplings
+            fields[name] = (float | tuple[float, ...] if varies else hints.get(name, Any), default)
     config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
     return create_model(cls.__name__, __config__=config, **fields)
 
@@ -96,7 +100,7 @@ def build(group: Group, component: Component, context: Mapping[str, Any]) -> Any
     chosen = {name: getattr(options, name) for name in options.model_fields_set}
     parameters = inspect.signature(cls).parameters
     given = {name: value for name, value in context.items() if name in parameters}
-    return cls(**given, **chosen)
+    return family(cls, {**given, **chosen}) if group == "systems" else cls(**given, **chosen)
 
 
 def asks_for(group: Group, component: Component, name: str) -> bool:

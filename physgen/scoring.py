@@ -56,7 +56,7 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
     n = recipe.sampling.n if truth is None else len(truth)
     condition = None if truth is None else truth.condition
     baseline = _baseline(run, n, condition)
-    if baseline is not None and condition is not None:
+    if baseline is not None and truth is not None and condition is not None and truth.chain is None:
         paired |= {"baseline"}
     device = choose_device(recipe.engine.device)
     surrogate = copy.deepcopy(surrogate).to(device)
@@ -81,7 +81,9 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
         generated = surrogate.sample(n, condition, generator=generator).to("cpu")
         # Conditions count as often as they do in the truth.
         generated = generated.replace(weight=truth.weight)
-        return replace(comparison, generated=generated, paired=paired | {"generated"})
+        if truth.chain is None:
+            paired |= {"generated"}
+        return replace(comparison, generated=generated, paired=paired)
     n = recipe.sampling.n + BURN_IN
     proposals = corrected.propose(n, generator=generator).to("cpu")
     chain = corrected.correct(
@@ -262,7 +264,8 @@ def truth_of(run: Run) -> Truth:
     if truth.condition is None:
         return Truth(truth, system.simulate(n, seed + 1))
     floor = system.simulate(n, seed + 1, truth.condition)
-    return Truth(truth, floor, paired=frozenset({"floor"}))
+    # Rows of a chain are no pairs: they owe more to their neighbours than to the condition.
+    return Truth(truth, floor, paired=frozenset({"floor"} if truth.chain is None else ()))
 
 
 def _baseline(run: Run, n: int, condition: torch.Tensor | None) -> Batch | None:

@@ -9,7 +9,7 @@ the Markov chain of each configuration, `chain` (N,). Flat rows are a lattice of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from physgen.io.attributes import attribute
 from physgen.io.formats import format_of
 from physgen.io.npz import read_arrays
 from physgen.io.source import as_batch, blocks, digest_of
-from physgen.io.writer import Append, atomic, hdf5_writer, npz_writer
+from physgen.io.writer import Append, atomic, hdf5_writer, named_conditions, npz_writer
 
 FIELDS = ("samples", "spins", "configurations", "x")
 """Names of arrays that are taken for the configurations, in this order."""
@@ -151,23 +151,31 @@ def signed(values: NDArray[Any]) -> NDArray[Any]:
 
 @contextmanager
 def spin_writer(
-    path: Path, shape: tuple[int, ...], facts: Mapping[str, Any] | None = None
+    path: Path,
+    shape: tuple[int, ...],
+    facts: Mapping[str, Any] | None = None,
+    conditions: Sequence[str] = (),
 ) -> Iterator[Append]:
     """Write (B, *shape) spins of -1/+1 piece by piece as flat rows of int8, HDF5 or npz.
 
-    `facts`, such as the temperature, become attributes (arrays of an npz).
+    `facts`, such as the temperature, become attributes (arrays of an npz); `conditions` are what
+    the columns of `Batch.condition` are called.
 
     Raises:
         FormatError: a value is neither -1 nor +1.
         InputError: the file exists or cannot be written.
     """
     said = {"shape": shape, **(facts or {})}
+
+    def layout(batch: Batch) -> dict[str, NDArray[np.generic]]:
+        return named_conditions(_columns(batch), conditions)
+
     if path.suffix == ".npz":
-        with npz_writer(path, _columns, attributes={"variable_type": "ising", **said}) as append:
+        with npz_writer(path, layout, attributes={"variable_type": "ising", **said}) as append:
             yield append
         return
     with atomic(path) as part:
-        with hdf5_writer(part, _columns, attributes=said) as append:
+        with hdf5_writer(part, layout, attributes=said) as append:
             yield append
         with h5py.File(part, "r+") as file:
             file["variable_type"] = "ising"

@@ -19,7 +19,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,17 @@ def _sync(path: Path) -> None:
 def plain(batch: Batch) -> dict[str, NDArray[Any]]:
     """Layout that names columns as `Batch` does: x, condition, weight, mask, chain, log_weight."""
     return {name: value.detach().cpu().numpy() for name, value in batch.fields().items()}
+
+
+def named_conditions(
+    columns: Mapping[str, NDArray[Any]], names: Sequence[str]
+) -> dict[str, NDArray[Any]]:
+    """Return columns with the (B, C) `condition` cut into C that are called by `names`."""
+    result = dict(columns)
+    if names and "condition" in result:
+        values = result.pop("condition")
+        result |= {name: values[:, index] for index, name in enumerate(names)}
+    return result
 
 
 @contextmanager

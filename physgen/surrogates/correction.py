@@ -52,6 +52,12 @@ class Corrected:
                 "without which nothing can be corrected; set sampling.correction=none, or take a "
                 "flow with an exact density"
             )
+        if surrogate.schema.condition and method != "none":
+            names = ", ".join(variable.name for variable in surrogate.schema.condition)
+            raise RecipeError(
+                f"sampling.correction: {method} makes a chain of one target, and this one depends "
+                f"on {names}; set sampling.correction=none, or train at one value of each"
+            )
         self.original, self.action, self.method = surrogate, action, method
         precise = surrogate.high_precision().eval()
         assert isinstance(precise, HasDensity)

@@ -71,6 +71,14 @@ def described(
     return variable
 
 
+def all_described(
+    columns: Mapping[str, Mapping[str, Any]], known: Sequence[Variable], where: str
+) -> list[Variable]:
+    """Return `described` of all columns; `known` are those of the file, if it was looked at."""
+    by_name = {variable.name: variable for variable in known}
+    return [described(name, o, by_name.get(name), where) for name, o in columns.items()]
+
+
 def _is_said(options: Mapping[str, Any], key: str) -> bool:
     return options.get(key) is not None
 

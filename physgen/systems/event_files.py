@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from physgen.batch import Batch, Schema, Variable
+from physgen.batch import Batch, Schema, Variable, fit_single
 from physgen.errors import FormatError, suggest
 from physgen.io.arrays import names_in, stored_schema
 from physgen.io.cards import Card, Columns, Names
@@ -35,6 +35,7 @@ class EventCard(Card):
 
     tree: str | None = None
     fields: Columns | None = None
+    condition: Columns | None = None
     weight: str | None = None
     group: Names | None = None
 
@@ -70,6 +71,7 @@ def open_columns(
     paths: Sequence[Path],
     names: Sequence[str],
     *,
+    condition: tuple[str, ...] = (),
     tree: str | None,
     weight: str | None,
     group: tuple[str, ...],
@@ -82,20 +84,31 @@ def open_columns(
     """
     kinds = {path: format_of(path) for path in paths}
     if set(kinds.values()) == {"ROOT"}:
-        return RootSource(paths, tree, names, weight=weight, group=group, max_items=max_items)
-    return joined([_of_arrays(path, kind, names, weight, group) for path, kind in kinds.items()])
+        return RootSource(
+            paths,
+            tree,
+            names,
+            condition=condition,
+            weight=weight,
+            group=group,
+            max_items=max_items,
+        )
+
+    def opened(path: Path, kind: Format) -> Source:
+        open_one = _open_array_of(path, kind, group)
+        return _columns(path, names, condition, weight, open_one)
+
+    return joined([opened(path, kind) for path, kind in kinds.items()])
 
 
-def _of_arrays(
-    path: Path, kind: Format, names: Sequence[str], weight: str | None, group: tuple[str, ...]
-) -> Source:
+def _open_array_of(path: Path, kind: Format, group: tuple[str, ...]) -> Callable[[str], Source]:
     if kind not in ("HDF5", "npz"):
         raise FormatError(
             f"{path}: event tables are read from ROOT, HDF5 or npz files (ROOT not together with "
             f"others); `physgen inspect {path}` says what it is"
         )
     opened = NpzSource if kind == "npz" else HDF5Source
-    return _columns(path, names, weight, lambda name: opened(path, x=name, group=group))
+    return lambda name: opened(path, x=name, group=group)
 
 
 def columns_to_choose(path: Path, tree: str | None) -> str:
@@ -138,7 +151,9 @@ class Unrolled:
     def __init__(self, source: Source) -> None:
         self._source = source
         self.name, self.block = source.name, source.block
-        self.schema = unrolled(source.schema.variables, source.schema.shape[0])
+        self.schema = unrolled(
+            source.schema.variables, source.schema.shape[0], source.schema.condition
+        )
 
     def __len__(self) -> int:
         return len(self._source)
@@ -164,7 +179,7 @@ class Unrolled:
         return self._source.notes() if isinstance(self._source, HasNotes) else []
 
 
-def unrolled(items: Sequence[Variable], most: int) -> Schema:
+def unrolled(items: Sequence[Variable], most: int, condition: tuple[Variable, ...] = ()) -> Schema:
     """Return the flat table of up to `most` items: their number, then the columns of each."""
     prefixes = {item.name.partition("_")[0] for item in items}
     count = f"n{prefixes.pop()}" if len(prefixes) == 1 else "n_items"
@@ -173,12 +188,13 @@ def unrolled(items: Sequence[Variable], most: int) -> Schema:
         for item in items:
             name, rule = f"{item.name}[{k}]", f"{count} > {k}"
             variables.append(Variable(**{**vars(item), "name": name, "present": rule}))
-    return Schema((len(variables),), tuple(variables))
+    return Schema((len(variables),), tuple(variables), condition)
 
 
 def rolled_schema(table: Schema, items: Sequence[Variable]) -> Schema:
     """Return the masked events (items, columns) that an unrolled table was made of."""
-    return Schema(((table.shape[0] - 1) // len(items), len(items)), tuple(items))
+    shape = (table.shape[0] - 1) // len(items), len(items)
+    return Schema(shape, tuple(items), table.condition)
 
 
 def rolled(batch: Batch, n_columns: int) -> Batch:
@@ -188,15 +204,24 @@ def rolled(batch: Batch, n_columns: int) -> Batch:
 
 
 class _Table:
-    """Columns of several sources side by side; the first one knows the groups."""
+    """Columns of several sources side by side; the first one knows the groups.
+
+    Args:
+        parts: a source and the number of its column, for each column of the table.
+        names: of the columns.
+        beside: sources of what belongs to a row, by its name in `Batch`.
+        conditions: sources of the conditions, by their names.
+    """
 
     def __init__(
         self,
         parts: Sequence[tuple[Source, int]],
         names: Sequence[str],
         beside: Mapping[str, Source],
+        conditions: Mapping[str, Source],
     ) -> None:
         self._parts, self._beside, self.name = parts, beside, parts[0][0].name
+        self._conditions = conditions
         self.block = min(source.block for source, _ in parts)
         columns = [source.schema.variables[column] for source, column in parts]
         described = []
@@ -204,7 +229,11 @@ class _Table:
             rule = column.present
             kept = rule if rule and any(rule.startswith(other) for other in names) else None
             described.append(Variable(**{**vars(column), "name": name, "present": kept}))
-        self.schema = Schema((len(described),), tuple(described))
+        given = [
+            Variable(**{**vars(source.schema.variables[0]), "name": name})
+            for name, source in conditions.items()
+        ]
+        self.schema = Schema((len(described),), tuple(described), tuple(given))
 
     def __len__(self) -> int:
         return len(self._parts[0][0])
@@ -217,6 +246,10 @@ class _Table:
                 whole[id(source)] = source.read(start, stop)
         columns = [whole[id(source)].x[:, column] for source, column in self._parts]
         others = {key: source.read(start, stop).x[:, 0] for key, source in self._beside.items()}
+        if self._conditions:
+            given = [source.read(start, stop).x[:, 0] for source in self._conditions.values()]
+            kind = torch.float32 if fit_single(v.dtype for v in self.schema.condition) else None
+            others["condition"] = torch.stack([g.to(kind or torch.float64) for g in given], 1)
         return Batch(torch.stack(columns, 1)).replace(**others)
 
     def digest(self) -> str:
@@ -229,7 +262,11 @@ class _Table:
 
 
 def _columns(
-    path: Path, names: Sequence[str], weight: str | None, open_one: Callable[[str], Source]
+    path: Path,
+    names: Sequence[str],
+    condition: Sequence[str],
+    weight: str | None,
+    open_one: Callable[[str], Source],
 ) -> Source:
     """Open columns by name: arrays of their own, or those of one array that physgen wrote."""
     stored, known = stored_schema(path), set(names_in(path))
@@ -247,9 +284,11 @@ def _columns(
                     remedy = suggest(name, stored.names)
                     raise FormatError(f"{path}: there is no column {name!r}{remedy}")
             table = open_one("x")
-            return _Table([(table, stored.names.index(n)) for n in names], names, beside)
+            parts = [(table, stored.names.index(n)) for n in names]
+            return _Table(parts, names, beside, {name: open_one(name) for name in condition})
     sources = [open_one(name) for name in names]
-    for name, source in zip(names, sources, strict=True):
+    conditions = {name: open_one(name) for name in condition}
+    for name, source in [*zip(names, sources, strict=True), *conditions.items()]:
         if source.schema.shape != (1,):
             raise FormatError(
                 f"{path}: {name!r} has rows of shape {source.schema.shape}; a column has one number"
@@ -259,4 +298,4 @@ def _columns(
                 f"{path}: columns of unequal length: {names[0]!r} has {len(sources[0])} rows, "
                 f"{name!r} has {len(source)}"
             )
-    return _Table([(source, 0) for source in sources], names, beside)
+    return _Table([(source, 0) for source in sources], names, beside, conditions)

@@ -56,11 +56,12 @@ class EventTable:
     Args:
         path: of the file, a pattern (part_*.root), or a list of files of one layout; or of a data
             set card (YAML, also one that physgen ships, by its name), whose section `read` holds
-            path, tree, fields, weight and group; or `skhep-testdata:NAME`, a file of the package
-            scikit-hep-testdata.
+            path, tree, fields, condition, weight and group; or `skhep-testdata:NAME`, a file of
+            the package scikit-hep-testdata.
         tree: of a ROOT file; `None` takes the only one.
         fields: columns, each a name or a mapping {name, unit, domain, dtype, low, high, present},
             of which all but the name may be left out (see `Variable`). All flat or all jagged.
+        condition: flat columns that events are generated for, described as fields are.
         weight: column of event weights.
         group: columns that together identify an event; rows of one stay together in a split.
         max_items: how many items of a jagged event are kept; `None` keeps all.
@@ -73,19 +74,22 @@ class EventTable:
     path: str | tuple[str, ...] | None = None
     tree: str | None = None
     fields: tuple[str | dict[str, Any], ...] | None = None
+    condition: tuple[str | dict[str, Any], ...] | None = None
     weight: str | None = None
     group: tuple[str, ...] | None = None
     max_items: int | None = None
 
     @cached_property
     def schema(self) -> Schema:
-        """The table: one variable a column."""
-        items = self._items
+        """The table: one variable a column, and the conditions."""
+        items, given = self._items, tuple(self._given)
         # Described in full, flat columns need no file: the surrogate can be used without it.
-        if all("dtype" in options for options in self._columns.values()):
-            return Schema((len(items),), tuple(items))
+        if self._is_described:
+            return Schema((len(items),), tuple(items), given)
         shape = self._source.schema.shape
-        return unrolled(items, shape[0]) if len(shape) == 2 else Schema(shape, tuple(items))
+        if len(shape) == 2:
+            return unrolled(items, shape[0], given)
+        return Schema(shape, tuple(items), given)
 
     @property
     def derived(self) -> Mapping[str, Derived]:
@@ -95,7 +99,8 @@ class EventTable:
     @property
     def units(self) -> Mapping[str, str]:
         """Unit of every column."""
-        return {variable.name: variable.unit for variable in self.schema.variables}
+        every = (*self.schema.variables, *self.schema.condition)
+        return {variable.name: variable.unit for variable in every}
 
     def observables(self, batch: Batch) -> dict[str, Tensor]:
         """Return the columns, (B,), NaN where absent."""
@@ -107,9 +112,9 @@ class EventTable:
         }
 
     def features(self, batch: Batch, level: Literal["low", "high"]) -> Tensor:
-        """Return the columns, absent ones as 0 ("low"), and all their ratios and differences.
+        """Return conditions and columns, absent ones as 0 ("low"), and ratios and differences.
 
-        "high" appends, for every two columns of the same unit that are real numbers, their
+        "high" appends, for every two of them of the same unit that are real numbers, their
         difference, or the logarithm of their ratio if neither is ever negative.
         """
         rules = presence_rules(self.schema)
@@ -118,6 +123,8 @@ class EventTable:
             column if rule is None else torch.where(rule(raw), column, torch.zeros_like(column))
             for column, rule in zip(raw, rules, strict=True)
         ]
+        if self.schema.condition and batch.condition is not None:
+            columns = [*batch.condition.to(batch.x).unbind(-1), *columns]
         if level == "high":
             columns += self._pairs(columns)
         return torch.stack(columns, -1)
@@ -143,19 +150,20 @@ class EventTable:
     @property
     def _most(self) -> int | None:
         """How many items an event has, in every file: as in the ones described."""
-        full = all("dtype" in options for options in self._columns.values())
-        if self.max_items is not None or self._card["path"] is None or full:
+        if self.max_items is not None or self._card["path"] is None or self._is_described:
             return self.max_items
         shape = self._source.schema.shape
         return shape[0] if len(shape) == 2 else None
 
     def _check_units(self, source: Source) -> None:
-        said = {name: options.get("unit") for name, options in self._columns.items()}
-        for variable in source.schema.variables:
+        described = self._columns | self._conditions
+        said = {name: options.get("unit") for name, options in described.items()}
+        for variable in (*source.schema.variables, *source.schema.condition):
             unit = said.get(variable.name)
             if unit is not None and variable.unit not in ("1", unit):
+                key = "fields" if variable.name in self._columns else "condition"
                 raise FormatError(
-                    f"{source.name}: {variable.name!r} is in {variable.unit}, and data.fields says "
+                    f"{source.name}: {variable.name!r} is in {variable.unit}, and data.{key} says "
                     f"{unit}; convert the file, or correct the recipe"
                 )
 
@@ -218,7 +226,7 @@ class EventTable:
 
     @cached_property
     def _card(self) -> dict[str, Any]:
-        """Path, tree, fields, weight and group: what is given here, else what the card says."""
+        """What is given here, else what the card says: path, tree, fields and the others."""
         given = {key: getattr(self, key) for key in CARD_KEYS}
         if isinstance(self.path, str) and Path(self.path).suffix in (".yaml", ".yml"):
             card = read_card(Path(self.path), EventCard).model_dump()
@@ -232,23 +240,41 @@ class EventTable:
     @cached_property
     def _columns(self) -> dict[str, dict[str, Any]]:
         """Options of every column by its name."""
-        return event_columns.checked(self._card["fields"], self._where)
+        return event_columns.checked(self._card["fields"], self._where("fields"))
+
+    @cached_property
+    def _conditions(self) -> dict[str, dict[str, Any]]:
+        """Options of every condition by its name."""
+        where = self._where("condition")
+        conditions = event_columns.checked(self._card["condition"] or (), where)
+        for name, options in conditions.items():
+            if name in self._columns:
+                raise RecipeError(f"{where}: {name} is one of the fields too; leave it out of one")
+            if options.get("present") is not None:
+                raise RecipeError(f"{where}: {name} is always present; leave `present` out")
+        return conditions
 
     @property
-    def _where(self) -> str:
+    def _is_described(self) -> bool:
+        """Whether all columns are described in full, so that no file has to be looked at."""
+        every = (*self._columns.values(), *self._conditions.values())
+        return all("dtype" in options for options in every)
+
+    def _where(self, key: Literal["fields", "condition"]) -> str:
         """Where the columns are named."""
-        return "data.fields" if self.fields else f"{self.path}: read.fields"
+        return f"data.{key}" if getattr(self, key) else f"{self.path}: read.{key}"
 
     @cached_property
     def _items(self) -> list[Variable]:
         """The columns of the file: what is said of them here, else what the file says."""
-        columns, found = self._columns, {}
-        if not all("dtype" in options for options in columns.values()):
-            found = {variable.name: variable for variable in self._source.schema.variables}
-        return [
-            event_columns.described(name, options, found.get(name), self._where)
-            for name, options in columns.items()
-        ]
+        known = () if self._is_described else self._source.schema.variables
+        return event_columns.all_described(self._columns, known, self._where("fields"))
+
+    @cached_property
+    def _given(self) -> list[Variable]:
+        """The conditions, likewise."""
+        known = () if self._is_described else self._source.schema.condition
+        return event_columns.all_described(self._conditions, known, self._where("condition"))
 
     @cached_property
     def _source(self) -> Source:
@@ -265,6 +291,7 @@ class EventTable:
         return open_columns(
             paths,
             list(self._columns),
+            condition=tuple(self._conditions),
             tree=card["tree"],
             weight=card["weight"],
             group=group,
@@ -273,9 +300,9 @@ class EventTable:
 
     def _pairs(self, columns: Sequence[Tensor]) -> list[Tensor]:
         """Return differences, or log ratios, of all pairs of comparable columns."""
-        pairs = []
-        for i, a in enumerate(self.schema.variables):
-            for j, b in enumerate(self.schema.variables[:i]):
+        pairs, variables = [], (*self.schema.condition, *self.schema.variables)
+        for i, a in enumerate(variables):
+            for j, b in enumerate(variables[:i]):
                 if a.unit != b.unit or a.domain != b.domain or a.dtype != b.dtype:
                     continue
                 if a.domain == "non-negative":

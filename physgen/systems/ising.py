@@ -15,11 +15,11 @@ Without a field, the partition function is known exactly on every finite lattice
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from physgen.io.arrays import Axes
 from physgen.io.spins import SpinSource, spin_writer
 from physgen.io.writer import Append
 from physgen.systems.base import Derived
+from physgen.systems.family import refuse_condition
 from physgen.systems.kaufman import kaufman
 from physgen.systems.lattice_files import check_parameters
 
@@ -59,6 +60,11 @@ class Ising:
     temperature: float = CRITICAL_TEMPERATURE
     field: float = 0.0
     axes: Axes | None = None
+
+    couplings: ClassVar[tuple[Variable, ...]] = (
+        Variable("temperature", domain="non-negative", dtype="float64"),
+        Variable("field", dtype="float64"),
+    )
 
     def __post_init__(self) -> None:
         if len(self.shape) != 2 or min(self.shape) < 2:
@@ -105,6 +111,7 @@ class Ising:
 
     def action(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return (B,), E / T of (B, rows, columns) spins in their own precision."""
+        refuse_condition(condition, self)
         x = x if x.is_floating_point() else x.float()
         neighbours = x.roll(1, -1) + x.roll(1, -2) + self.field
         return -(x * neighbours).flatten(1).sum(1) / self.temperature
@@ -150,6 +157,7 @@ class Ising:
         Metropolis sweeps), and turned round at random where there is no field: between neighbours
         |m| and E then correlate by about 0.01 on 16x16 at Tc.
         """
+        refuse_condition(condition, self)
         even = not any(length % 2 for length in self.shape)
         xi = self._correlation_length() if self.field == 0 and even else math.inf
         spins = self._packed(n, seed, xi) if xi <= 4 else self._clusters(n, seed)
@@ -175,22 +183,38 @@ class Ising:
         """Suffixes of the files that `writer` makes."""
         return (".h5", ".hdf5", ".npz")
 
-    def open(self, path: Path) -> SpinSource:
-        """Open an HDF5 or npz file of configurations; raises `FormatError` if it is not one."""
+    def open(self, path: Path, *, varying: Sequence[str] = ()) -> SpinSource:
+        """Open an HDF5 or npz file of configurations; raises `FormatError` if it is not one.
+
+        What it says of the `varying` couplings is not compared with this model.
+        """
         source = SpinSource(path, shape=tuple(self.shape), axes=self.axes)
         t = self.temperature
-        parameters = dict.fromkeys(("temperature", "temp", "t"), (t, "set system.temperature"))
-        parameters["beta"] = (1 / t, "set system.temperature to 1/beta")
-        parameters |= dict.fromkeys(("field", "h"), (self.field, "set system.field"))
+        parameters: dict[str, tuple[float, str]] = {}
+        if "temperature" not in varying:
+            remedy = "set system.temperature"
+            parameters |= dict.fromkeys(("temperature", "temp", "t"), (t, remedy))
+            parameters["beta"] = (1 / t, f"{remedy} to 1/beta")
+        if "field" not in varying:
+            parameters |= dict.fromkeys(("field", "h"), (self.field, "set system.field"))
         check_parameters(path, source.dataset, parameters)
         return source
 
     def writer(
-        self, path: Path, n: int, facts: Mapping[str, Any] | None = None
+        self,
+        path: Path,
+        n: int,
+        facts: Mapping[str, Any] | None = None,
+        *,
+        varying: Sequence[str] = (),
     ) -> AbstractContextManager[Append]:
-        """Write configurations piece by piece as HDF5, or npz by the name."""
-        said = {**(facts or {}), "temperature": self.temperature, "field": self.field}
-        return spin_writer(path, tuple(self.shape), said)
+        """Write configurations piece by piece as HDF5, or npz by the name.
+
+        Conditions become columns that are called as the `varying` couplings.
+        """
+        here = {"temperature": self.temperature, "field": self.field}
+        fixed = {name: value for name, value in here.items() if name not in varying}
+        return spin_writer(path, tuple(self.shape), {**(facts or {}), **fixed}, varying)
 
     def _correlation(self, x: Tensor, r: int) -> Tensor:
         """Return (B,), the mean of s_i s_{i + r} over sites and both axes."""

@@ -34,6 +34,7 @@ from physgen.sampling.autocorrelation import mixed
 from physgen.sampling.thinning import spacing
 from physgen.systems import lattice_files
 from physgen.systems.base import Derived
+from physgen.systems.family import refuse_condition
 from physgen.systems.probing import check_normalisable, wells
 from physgen.systems.scalar import check_shape, magnetic, moments
 
@@ -81,6 +82,7 @@ class LatticeAction:
 
     def action(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return (B,), the user's action of (B, *shape) fields."""
+        refuse_condition(condition, self)
         return self._function(x)
 
     def observables(self, batch: Batch) -> dict[str, Tensor]:
@@ -100,6 +102,7 @@ class LatticeAction:
         not forget where they began, levels of tempering connect the wells. What does not mix even
         then is said in the log, and shows in the chains.
         """
+        refuse_condition(condition, self)
         generator = torch.Generator().manual_seed(seed)
         trial = hmc.sample(self._starts(generator), self.action, 100, generator=generator)
         series = self._slow(trial.x)

@@ -7,7 +7,7 @@ Monte Carlo time. Attributes of the file say which action it is an ensemble of.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from physgen.batch import Batch, Schema
 from physgen.errors import FormatError, suggest
 from physgen.io.arrays import AXES_REMEDY, Axes, names_in, open_array, stated
 from physgen.io.source import Source
-from physgen.io.writer import Append, hdf5_writer, npz_writer
+from physgen.io.writer import Append, hdf5_writer, named_conditions, npz_writer
 
 FIELD = "configurations"
 _SAME = 1e-5
@@ -87,11 +87,18 @@ def check_parameters(path: Path, field: str, parameters: Mapping[str, tuple[floa
 
 
 def ensemble_writer(
-    path: Path, schema: Schema, facts: Mapping[str, Any]
+    path: Path, schema: Schema, facts: Mapping[str, Any], conditions: Sequence[str] = ()
 ) -> AbstractContextManager[Append]:
-    """Write an ensemble piece by piece as HDF5, or npz by suffix; `facts` become attributes."""
+    """Write an ensemble piece by piece as HDF5, or npz by suffix.
+
+    `facts` become attributes; `conditions` are what the columns of `Batch.condition` are called.
+    """
+
+    def layout(batch: Batch) -> dict[str, NDArray[Any]]:
+        return named_conditions(_layout(batch), conditions)
+
     write = npz_writer if path.suffix == ".npz" else hdf5_writer
-    return write(path, _layout, schema=schema, attributes=facts)
+    return write(path, layout, schema=schema, attributes=facts)
 
 
 def _layout(batch: Batch) -> dict[str, NDArray[Any]]:

@@ -20,11 +20,11 @@ the second-moment correlation length (Cooper, Freedman & Preston, Nucl. Phys. B2
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ from physgen.io.writer import Append
 from physgen.sampling.thinning import spacing
 from physgen.systems import lattice_files
 from physgen.systems.base import Derived
+from physgen.systems.family import refuse_condition
 
 _REFERENCE_NAMES = ("chi2", "|m|", "phi^2", "U4", "xi2")
 # (L, lambda): values and errors at m^2 = -4 on L x L, in the order of the names, from long HMC.
@@ -71,6 +72,11 @@ class Phi4:
     lam: float = 8.0
     axes: Axes | None = None
 
+    couplings: ClassVar[tuple[Variable, ...]] = (
+        Variable("m2", dtype="float64"),
+        Variable("lam", domain="non-negative", dtype="float64"),
+    )
+
     def __post_init__(self) -> None:
         check_shape(self.shape)
         if self.lam < 0 or (self.lam == 0 and self.m2 <= 0):
@@ -101,6 +107,7 @@ class Phi4:
 
     def action(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return (B,), the action of (B, *shape) fields in their own precision."""
+        refuse_condition(condition, self)
         square = x * x
         density = (self.m2 + 2 * len(self.shape)) * square + self.lam * square * square
         for axis in range(1, x.ndim):
@@ -123,6 +130,7 @@ class Phi4:
 
     def simulate(self, n: int, seed: int, condition: Tensor | None = None) -> Batch:
         """Draw `n` configurations by tuned, thinned HMC, chain after chain, in float64."""
+        refuse_condition(condition, self)
         chains = hybrid_monte_carlo(self.shape, self.m2, self.lam, n, seed)
         length = chains.shape[1]
         chain = torch.arange(len(chains)).repeat_interleave(length)
@@ -149,8 +157,11 @@ class Phi4:
         """Suffixes of the files that `writer` makes."""
         return (".h5", ".hdf5", ".npz")
 
-    def open(self, path: Path) -> Source:
-        """Open an ensemble; raises `FormatError` where it is none, or of another lattice."""
+    def open(self, path: Path, *, varying: Sequence[str] = ()) -> Source:
+        """Open an ensemble; raises `FormatError` where it is none, or of another lattice.
+
+        What it says of the `varying` couplings is not compared with this theory.
+        """
         source = lattice_files.open_ensemble(path, self.schema, self.axes)
         # With kappa, S = sum [-2 kappa phi phi_+mu + phi^2 + l (phi^2 - 1)^2]: phi is larger there.
         other = "multiply its fields by sqrt(kappa), for S as written here, and remove kappa"
@@ -160,15 +171,27 @@ class Phi4:
             "lambda": (self.lam, "set system.lam"),
             "kappa": (math.nan, other),
         }
+        names = {"m2": "m2", "lam": "lam", "lambda": "lam"}
+        parameters = {n: said for n, said in parameters.items() if names.get(n) not in varying}
         lattice_files.check_parameters(path, lattice_files.FIELD, parameters)
         return source
 
     def writer(
-        self, path: Path, n: int, facts: Mapping[str, Any] | None = None
+        self,
+        path: Path,
+        n: int,
+        facts: Mapping[str, Any] | None = None,
+        *,
+        varying: Sequence[str] = (),
     ) -> AbstractContextManager[Append]:
-        """Write an ensemble piece by piece, with its convention and parameters."""
-        said = {"convention": self.convention, "m2": self.m2, "lam": self.lam, **(facts or {})}
-        return lattice_files.ensemble_writer(path, self.schema, said)
+        """Write an ensemble piece by piece, with its convention and parameters.
+
+        Conditions become columns that are called as the `varying` couplings.
+        """
+        here = {"m2": self.m2, "lam": self.lam}
+        fixed = {name: value for name, value in here.items() if name not in varying}
+        said = {"convention": self.convention, **fixed, **(facts or {})}
+        return lattice_files.ensemble_writer(path, self.schema, said, varying)
 
 
 def check_shape(shape: tuple[int, ...]) -> None:

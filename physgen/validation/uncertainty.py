@@ -103,6 +103,12 @@ def gamma_method(
         DomainError: if lengths differ, nothing is left to average, or the weights sum to zero.
     """
     samples, weights = _prepare(columns, weight)
+    if chain is not None:
+        # Chains in which nothing is defined, such as those at other couplings, are none of these.
+        chain = _checked(chain, len(samples))
+        numbers = np.unique(chain, return_inverse=True)[1]
+        here = np.bincount(numbers, np.any(weights != 0, axis=1))[numbers] > 0
+        samples, weights, chain = samples[here], weights[here], chain[here]
     means = _means_of(samples, weights)
     parts = _fluctuations(samples, weights, means)
     if int(np.count_nonzero(np.any(weights != 0, axis=1))) < 2:
@@ -139,12 +145,12 @@ def _windowed(
     means: NDArray[float64],
     parts: NDArray[float64],
     function: Function | None,
-    chain: ArrayLike,
+    chain: NDArray[Any],
     s_tau: float,
 ) -> Estimate:
     """Cut the autocorrelation sum of the fluctuations automatically."""
     gradient, hessian = _derivatives(function, means, parts)
-    pieces, lengths = by_chain(parts, _checked(chain, len(parts)))
+    pieces, lengths = by_chain(parts, chain)
     table = pieces @ gradient
     value, n, n_chains = _evaluate(function, means), len(parts), len(lengths)
     gamma = autocovariance(table, lengths, table.shape[1] // 2)
