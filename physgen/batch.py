@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-Domain = Literal["real", "non-negative", "integer", "binary", "spin", "angle"]
+Domain = Literal["real", "non-negative", "integer", "binary", "spin", "angle", "special-unitary"]
 
 _RANGES: dict[Domain, tuple[float, float]] = {
     "non-negative": (0.0, math.inf),
     "binary": (0.0, 1.0),
     "spin": (-1.0, 1.0),
     "angle": (-math.pi, math.pi),
+    "special-unitary": (-1.0, 1.0),
 }
 
 _NUMBERS = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64|96|128)|bfloat16")
@@ -48,7 +49,9 @@ class Variable:
     Attributes:
         name: as in the file it comes from.
         unit: "1" for a pure number, "MeV", "GeV", "mm", ...
-        domain: which values it may take; "spin" is -1 or +1, "binary" is 0 or 1.
+        domain: which values it may take; "spin" is -1 or +1, "binary" is 0 or 1, an "angle" comes
+            back after 2 pi, and "special-unitary" are the real and imaginary parts (N, N, 2) of
+            matrices of SU(N), the last three axes of a sample.
         dtype: numpy name of the type it has in files, so that it is written back as it was read.
         low, high: the range it was seen in, or may take; `None` is unbounded.
         present: the rule on another column of the same row, such as "njets >= 2", that says when

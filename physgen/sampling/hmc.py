@@ -4,7 +4,8 @@ Momenta p ~ N(0, 1) are drawn, H = p^2 / 2 + S(x) is integrated by leapfrog,
 
     p <- p - (eps / 2) dS/dx,    x <- x + eps p,    p <- p - (eps / 2) dS/dx,
 
-and the end accepted with probability min(1, exp(H - H')). `init` and `step` are pure functions of
+and the end accepted with probability min(1, exp(H - H')); on groups as `physgen.sampling.manifold`
+says. `init` and `step` are pure functions of
 (C, ...) chains that move together; `sample` tunes, thermalises and runs them.
 """
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from physgen.errors import DomainError, InputError
+from physgen.sampling.manifold import FLAT, Manifold
 
 Action = Callable[[Tensor], Tensor]
 """Maps (C, ...) configurations to (C,) actions, differentiably."""
@@ -62,13 +64,18 @@ def init(x: Tensor, action: Action) -> State:
 
 
 def leapfrog(
-    state: State, momentum: Tensor, action: Action, step_size: float | Tensor, n_steps: int
+    state: State,
+    momentum: Tensor,
+    action: Action,
+    step_size: float | Tensor,
+    n_steps: int,
+    manifold: Manifold = FLAT,
 ) -> tuple[State, Tensor]:
     """Integrate for `n_steps` steps; return where it ends."""
     for _ in range(n_steps):
-        momentum = momentum - 0.5 * step_size * state.gradient
-        state = init(state.x + step_size * momentum, action)
-        momentum = momentum - 0.5 * step_size * state.gradient
+        momentum = manifold.kick(momentum, state.x, state.gradient, 0.5 * step_size)
+        state = init(manifold.drift(state.x, momentum, step_size), action)
+        momentum = manifold.kick(momentum, state.x, state.gradient, 0.5 * step_size)
     return state, momentum
 
 
@@ -79,16 +86,17 @@ def step(
     step_size: float | Tensor,
     n_steps: int,
     generator: torch.Generator,
+    manifold: Manifold = FLAT,
 ) -> tuple[State, Info]:
     """Do one trajectory of every chain. A trajectory that runs off to NaN is refused.
 
     Step sizes may differ from chain to chain, (C, 1, ...).
     """
-    shape, device, dtype = state.x.shape, state.x.device, state.x.dtype
-    momentum = torch.randn(shape, generator=generator, device=device, dtype=dtype)
-    uniform = torch.rand(shape[:1], generator=generator, device=device, dtype=dtype)
-    proposal, end = leapfrog(state, momentum, action, step_size, n_steps)
-    kinetic = 0.5 * (end.square() - momentum.square()).flatten(1).sum(1)
+    device, dtype = state.x.device, state.x.dtype
+    momentum = manifold.momentum(state.x, generator)
+    uniform = torch.rand(len(state.x), generator=generator, device=device, dtype=dtype)
+    proposal, end = leapfrog(state, momentum, action, step_size, n_steps, manifold)
+    kinetic = manifold.kinetic(end) - manifold.kinetic(momentum)
     change = proposal.action - state.action + kinetic
     return choose(state, proposal, change, uniform)
 
@@ -125,6 +133,7 @@ def sample(
     n_skip: int = 1,
     length: float = 1.0,
     target: float = 0.85,
+    manifold: Manifold = FLAT,
 ) -> Run:
     """Run chains from (C, ...) starts, keeping every `n_skip`-th of n_keep * n_skip configurations.
 
@@ -136,8 +145,21 @@ def sample(
         InputError: if no step size is accepted: the action is not finite, or has jumps.
     """
     state, log_step, jitter = init(x, action), math.log(0.1 * length), _jitter(generator)
+
+    def move(state: State, log_step: float) -> tuple[State, Info]:
+        step_size = math.exp(log_step)
+        n_steps = max(1, round(length * next(jitter) / step_size))
+        return step(
+            state,
+            action,
+            step_size=step_size,
+            n_steps=n_steps,
+            generator=generator,
+            manifold=manifold,
+        )
+
     for trial in range(n_warm):
-        state, info = _trajectory(state, action, log_step, length * next(jitter), generator)
+        state, info = move(state, log_step)
         log_step += (float(info.probability.mean()) - target) / (1 + trial) ** 0.6
         if log_step < math.log(length) - 5.5:
             raise InputError(
@@ -148,18 +170,10 @@ def sample(
     kept, total = [], 0.0
     for _ in range(n_keep):
         for _ in range(n_skip):
-            state, info = _trajectory(state, action, log_step, length * next(jitter), generator)
+            state, info = move(state, log_step)
             total += float(info.probability.mean())
         kept.append(state.x)
     return Run(torch.stack(kept, 1), total / (n_keep * n_skip), math.exp(log_step))
-
-
-def _trajectory(
-    state: State, action: Action, log_step: float, length: float, generator: torch.Generator
-) -> tuple[State, Info]:
-    step_size = math.exp(log_step)
-    n_steps = max(1, round(length / step_size))
-    return step(state, action, step_size=step_size, n_steps=n_steps, generator=generator)
 
 
 def _jitter(generator: torch.Generator) -> Iterator[float]:

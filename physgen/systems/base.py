@@ -6,12 +6,13 @@ are what it may be able to do besides, and code above asks with `isinstance`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
 from numpy import float64
 from numpy.typing import NDArray
 from torch import Tensor
@@ -81,6 +82,23 @@ class HasAction(Protocol):
 
     def action(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return (B,), differentiable in `x`."""
+        ...
+
+
+Moves = Mapping[str, Callable[[Tensor], Iterable[Tensor]]]
+"""Symmetries by name: each maps fields (B, *shape) to one or more of their images."""
+
+
+@runtime_checkable
+class HasMoves(HasAction, Protocol):
+    """Knows which symmetries its action may have."""
+
+    def moves(self) -> Moves:
+        """Return how the symmetries act on fields."""
+        ...
+
+    def arbitrary(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw any fields (n, *shape), whatever the couplings."""
         ...
 
 

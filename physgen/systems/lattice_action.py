@@ -33,10 +33,11 @@ from physgen.sampling import hmc, ladder
 from physgen.sampling.autocorrelation import mixed
 from physgen.sampling.thinning import spacing
 from physgen.systems import lattice_files
-from physgen.systems.base import Derived
+from physgen.systems.base import Derived, Moves
 from physgen.systems.family import refuse_condition
 from physgen.systems.probing import check_normalisable, wells
 from physgen.systems.scalar import check_shape, magnetic, moments
+from physgen.systems.symmetries import random_scalars, scalar_moves
 
 LOG = logging.getLogger("physgen")
 
@@ -160,6 +161,14 @@ class LatticeAction:
         # Farther apart costs more than the autocorrelation that is left, which the chains show.
         n_skip = min(max(map(spacing, series)), 10)
         return ladder.sample(rungs, -(-n // n_systems), n_skip)
+
+    def moves(self) -> Moves:
+        """Return the symmetries that the action may have."""
+        return scalar_moves()
+
+    def arbitrary(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw (n, *shape) standard normal fields."""
+        return random_scalars(self.shape, n, generator)
 
     def digest(self) -> str:
         """Return the SHA-256 of the file that holds the action."""

@@ -38,8 +38,9 @@ from physgen.io.source import Source
 from physgen.io.writer import Append
 from physgen.sampling.thinning import spacing
 from physgen.systems import lattice_files
-from physgen.systems.base import Derived
+from physgen.systems.base import Derived, Moves
 from physgen.systems.family import refuse_condition
+from physgen.systems.symmetries import random_scalars, scalar_moves
 
 _REFERENCE_NAMES = ("chi2", "|m|", "phi^2", "U4", "xi2")
 # (L, lambda): values and errors at m^2 = -4 on L x L, in the order of the names, from long HMC.
@@ -145,6 +146,14 @@ class Phi4:
         elif len(self.shape) == 1:
             values |= transfer_matrix(self.shape[0], self.m2, self.lam)
         return values
+
+    def moves(self) -> Moves:
+        """Return the symmetries that the action may have."""
+        return scalar_moves()
+
+    def arbitrary(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw (n, *shape) standard normal fields."""
+        return random_scalars(self.shape, n, generator)
 
     def reference(self) -> dict[str, tuple[float, float]]:
         """Return long-run HMC values with their errors, where they are tabulated."""

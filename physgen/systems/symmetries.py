@@ -2,47 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-MOVES = ("translation", "even translation", "reflection", "axis exchange", "sign")
-"""All symmetries that `broken` knows; an even translation moves the field by two sites."""
+from physgen.errors import RecipeError, suggest
+from physgen.systems.base import Moves
 
 
 def broken(
-    action: Callable[[Tensor], Tensor], shape: tuple[int, ...], names: tuple[str, ...]
+    action: Callable[[Tensor], Tensor], x: Tensor, moves: Moves, names: Sequence[str]
 ) -> tuple[str, ...]:
-    """Return those of the symmetries `names` under which the action of some field changes."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn((4, *shape), generator=generator, dtype=torch.float64)
+    """Return those of the symmetries `names` under which the action of some field changes.
+
+    Args:
+        action: (B, *shape) fields to (B,).
+        x: fields to try.
+        moves: the symmetries by name.
+        names: of those that are tried.
+
+    Raises:
+        RecipeError: there is no symmetry of a name.
+    """
     with torch.no_grad():
         before = action(x)
         scale = 1 + before.abs().max()
 
         def changes(name: str) -> bool:
-            images = _images(x, name)
-            return any(bool((action(y) - before).abs().max() > 1e-6 * scale) for y in images)
+            if name not in moves:
+                raise RecipeError(f"no symmetry is called {name!r}{suggest(name, moves)}")
+            return any(
+                bool((action(y) - before).abs().max() > 1e-6 * scale) for y in moves[name](x)
+            )
 
         return tuple(name for name in names if changes(name))
 
 
-def _images(x: Tensor, name: str) -> Iterator[Tensor]:
-    """Yield the images of (B, *shape) fields under the generators of a symmetry."""
-    axes = range(1, x.ndim)
-    if name == "sign":
-        yield -x
-    for axis in axes:
-        if name == "translation":
-            yield torch.roll(x, 1, axis)
-        elif name == "even translation":
-            yield torch.roll(x, 2, axis)
-        elif name == "reflection":
-            yield x.flip(axis)
-        elif name == "axis exchange":
-            yield from (
-                x.transpose(axis, other)
-                for other in axes
-                if other > axis and x.shape[other] == x.shape[axis]
-            )
+def scalar_moves() -> Moves:
+    """Return the symmetries that the action of a scalar field (B, *shape) may have.
+
+    An even translation moves the field by two sites.
+    """
+    return {
+        "translation": lambda x: (torch.roll(x, 1, axis) for axis in range(1, x.ndim)),
+        "even translation": lambda x: (torch.roll(x, 2, axis) for axis in range(1, x.ndim)),
+        "reflection": lambda x: (x.flip(axis) for axis in range(1, x.ndim)),
+        "axis exchange": _exchanged,
+        "sign": lambda x: iter([-x]),
+    }
+
+
+def random_scalars(shape: tuple[int, ...], n: int, generator: torch.Generator) -> Tensor:
+    """Draw (n, *shape) standard normal fields, in float64."""
+    return torch.randn((n, *shape), generator=generator, dtype=torch.float64)
+
+
+def _exchanged(x: Tensor) -> Iterator[Tensor]:
+    """Yield (B, *shape) fields with two axes of the same length exchanged."""
+    for axis in range(1, x.ndim):
+        for other in range(axis + 1, x.ndim):
+            if x.shape[other] == x.shape[axis]:
+                yield x.transpose(axis, other)

@@ -122,7 +122,11 @@ class Chain(Transform):
         self.exact = all(transform.exact for transform in transforms)
         if schema is not None:
             parts = [self, *transforms]
-            self.leaks = not all(any(p.covers(v) for p in parts) for v in schema.variables)
+            # No map of separate numbers has the volume of a group.
+            self.leaks = not all(
+                v.domain != "special-unitary" and any(p.covers(v) for p in parts)
+                for v in schema.variables
+            )
         self._widens = any(transform.wide for transform in transforms)
         self._schema = schema
         self.register_buffer("like", torch.empty(0), persistent=False)

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from physgen.batch import Schema, Variable
+from physgen.sampling.manifold import nearest_unitary
 
 
 def settled(x: Tensor, schema: Schema) -> Tensor:
     """Return samples (B, *shape) within the ranges of their variables, in the same type.
 
-    Integers are rounded, angles wrapped, spins get their sign; what is still out of range goes to
-    the end of it, but for columns that may be absent.
+    Integers are rounded, angles wrapped, spins get their sign, matrices become the next ones of
+    SU(N); what is still out of range goes to the end of it, but for columns that may be absent.
     """
     if len(schema.variables) == 1:
         return _settled(x, schema.variables[0])
@@ -26,6 +27,8 @@ def _settled(x: Tensor, variable: Variable) -> Tensor:
     low, high = variable.range
     if variable.domain == "spin":
         return torch.where(x >= 0, 1.0, -1.0).to(x)
+    if variable.domain == "special-unitary":
+        return nearest_unitary(x)
     if variable.domain in ("integer", "binary"):
         x = x.round()
     if variable.domain == "angle":

@@ -12,11 +12,11 @@ import torch
 from scipy.stats import kstest
 
 from physgen.batch import Batch
-from physgen.errors import DomainError, FormatError
+from physgen.errors import DomainError, FormatError, RecipeError
 from physgen.systems.base import HasAction, HasExact, HasFeatures, HasFiles, HasReference, System
 from physgen.systems.kernels import scalar as kernel
 from physgen.systems.scalar import Phi4
-from physgen.systems.symmetries import MOVES, broken
+from physgen.systems.symmetries import broken
 
 SHAPES = [(5,), (4, 4), (4, 6), (2, 3, 4), (2, 3, 2, 4)]
 
@@ -220,7 +220,14 @@ def test_simulation_is_reproducible_and_says_its_chains():
 
 def test_symmetries():
     system = Phi4(shape=(4, 4))
-    assert broken(system.action, system.shape, MOVES) == ()
+    fields = system.arbitrary(4, torch.Generator().manual_seed(0))
+
+    def lost(action):
+        return broken(action, fields, system.moves(), tuple(system.moves()))
+
+    assert lost(system.action) == ()
+    with pytest.raises(RecipeError, match="no symmetry is called 'sing'; did you mean 'sign'"):
+        broken(system.action, fields, system.moves(), ("sing",))
 
     def staggered(x):
         return system.action(x) + (x[:, ::2, ::2] ** 2).flatten(1).sum(1)
@@ -234,10 +241,10 @@ def test_symmetries():
     def tilted(x):
         return system.action(x) + (x**2 * x.roll(1, 1)).flatten(1).sum(1)
 
-    assert broken(staggered, system.shape, MOVES) == ("translation", "reflection")
-    assert broken(stretched, system.shape, MOVES) == ("axis exchange",)
-    assert broken(leaning, system.shape, MOVES) == ("sign",)
-    assert broken(tilted, system.shape, MOVES) == ("reflection", "axis exchange", "sign")
+    assert lost(staggered) == ("translation", "reflection")
+    assert lost(stretched) == ("axis exchange",)
+    assert lost(leaning) == ("sign",)
+    assert lost(tilted) == ("reflection", "axis exchange", "sign")
 
 
 def test_contracts():

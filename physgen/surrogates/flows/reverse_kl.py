@@ -22,7 +22,7 @@ from physgen.batch import Batch
 from physgen.errors import RecipeError
 from physgen.ranges import Rate
 from physgen.surrogates.base import FromNoise, HasDensity, Method, StepContext, Surrogate
-from physgen.systems.base import HasAction, System
+from physgen.systems.base import HasAction, HasMoves, System
 from physgen.systems.symmetries import broken
 
 
@@ -117,7 +117,13 @@ class ReverseKL(Method):
 
 def _check_symmetries(symmetries: tuple[str, ...], surrogate: Surrogate, system: HasAction) -> None:
     """Raise `RecipeError` if a symmetry of the surrogate is none of the action."""
-    lost = broken(system.action, surrogate.schema.shape, symmetries)
+    if not isinstance(system, HasMoves):
+        raise RecipeError(
+            f"{type(surrogate).__name__} has the symmetries {', '.join(symmetries)}, and "
+            f"{type(system).__name__} does not say how they act (HasMoves)"
+        )
+    fields = system.arbitrary(4, torch.Generator().manual_seed(0))
+    lost = broken(system.action, fields, system.moves(), symmetries)
     if lost:
         remedies = [_REMEDY[name] for name in lost if name in _REMEDY]
         raise RecipeError(

@@ -1,0 +1,317 @@
+r"""Pure gauge theories with Wilson's action on a periodic lattice of two to four dimensions.
+
+Links U_mu(x) are in U(1), SU(2) or SU(3), N = 1, 2, 3, and
+
+    S = -(beta / N) sum_P Re tr P,    P = U_mu(x) U_nu(x + mu) U_mu(x + nu)^+ U_nu(x)^+,
+
+summed over all plaquettes, without a constant; the prior is Haar's measure. A link of U(1) is its
+angle; one of SU(N) is stored as the real and imaginary parts of its matrix, (N, N, 2). Measured are
+
+    plaquette = mean of Re tr P / N,    W(r x t), the same of rectangles r by t,
+    |L|, L being the mean of tr / N of the lines that wind once round the first axis,
+
+and of U(1) in two dimensions the topological charge Q = sum_P theta_P / 2 pi, theta_P in (-pi, pi).
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from physgen.batch import Batch, Schema, Variable
+from physgen.errors import DomainError, FormatError
+from physgen.io.source import Source
+from physgen.io.writer import Append
+from physgen.sampling import hmc, manifold
+from physgen.sampling.autocorrelation import mixed
+from physgen.sampling.thinning import spacing
+from physgen.systems import lattice_files
+from physgen.systems.base import Derived, Moves
+from physgen.systems.family import refuse_condition
+from physgen.systems.gauge_exact import torus
+
+LOG = logging.getLogger("physgen")
+
+_CHAINS = 64
+_LOOKED_AT = 64
+"""Configurations of a file whose matrices are looked at before any is used."""
+_UNITARY = 1e-5
+"""Distance from the group that single precision explains."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gauge:
+    """A gauge theory without matter.
+
+    Attributes:
+        group: "U(1)", "SU(2)" or "SU(3)".
+        shape: extents of the lattice, two to four of them, each at least 2.
+        beta: the inverse coupling, not negative.
+
+    Raises:
+        DomainError: there is no such theory.
+    """
+
+    group: Literal["U(1)", "SU(2)", "SU(3)"] = "U(1)"
+    shape: tuple[int, ...] = (8, 8)
+    beta: float = 2.0
+
+    couplings: ClassVar[tuple[Variable, ...]] = (
+        Variable("beta", domain="non-negative", dtype="float64"),
+    )
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.shape) <= 4 or min(self.shape) < 2:
+            raise DomainError(
+                f"gauge theory of shape {list(self.shape)}: give two to four extents of at least "
+                "2, as in system.shape=[8,8]"
+            )
+        if not (self.beta >= 0 and math.isfinite(self.beta)):
+            raise DomainError(f"gauge theory at beta = {self.beta:g}: it must not be negative")
+
+    @property
+    def n(self) -> int:
+        """N."""
+        return {"U(1)": 1, "SU(2)": 2, "SU(3)": 3}[self.group]
+
+    @property
+    def n_plaquettes(self) -> int:
+        """Of the lattice."""
+        return math.prod(self.shape) * math.comb(len(self.shape), 2)
+
+    @property
+    def schema(self) -> Schema:
+        """(d, *shape) angles of U(1), (d, *shape, N, N, 2) numbers of SU(N)."""
+        links = len(self.shape), *self.shape
+        if self.n == 1:
+            return Schema(links, (Variable("theta", domain="angle", dtype="float64"),))
+        matrix = Variable("U", domain="special-unitary", dtype="float64")
+        return Schema((*links, self.n, self.n, 2), (matrix,))
+
+    @property
+    def convention(self) -> str:
+        """The action in words, to be stored with every result."""
+        return "S = -(beta/N) sum_P Re tr P, Haar measure"
+
+    @property
+    def derived(self) -> Mapping[str, Derived]:
+        """chi_Q = <Q^2> / V where there is a topological charge."""
+        n_sites = math.prod(self.shape)
+        if not self._has_charge:
+            return {}
+        return {"chi_Q": Derived(("Q^2",), lambda means: float(means[0] / n_sites))}
+
+    def action(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return (B,), the action of (B, *shape) links, differentiable."""
+        refuse_condition(condition, self)
+        return -self.beta * self.n_plaquettes * self._loops(self._links(x), 1, 1)
+
+    def observables(self, batch: Batch) -> dict[str, Tensor]:
+        """Return (B,) each: plaquette, Wilson loops up to half of the lattice, |L|; Q, Q^2, |Q|."""
+        links = self._links(batch.x)
+        values = {"plaquette": self._loops(links, 1, 1)}
+        for r, t in ((1, 2), (2, 2)):
+            if max(r, t) <= min(self.shape) // 2:
+                values[f"W({r}x{t})"] = self._loops(links, r, t)
+        values["|L|"] = self._winding(links).abs()
+        if self._has_charge:
+            charge = manifold.wrapped(self._angles(batch.x)).flatten(1).sum(1) / (2 * math.pi)
+            values |= {"Q": charge.round(), "Q^2": charge.round() ** 2}
+        return values
+
+    def features(self, batch: Batch, level: Literal["low", "high"]) -> Tensor:
+        """Return the links, (B, numbers of a link), or the (B, F) observables."""
+        if level == "high":
+            return torch.stack(list(self.observables(batch).values()), 1)
+        x = batch.x.flatten(1)
+        return torch.cat([x.cos(), x.sin()], 1) if self.n == 1 else x
+
+    def simulate(self, n: int, seed: int, condition: Tensor | None = None) -> Batch:
+        """Draw `n` configurations by tuned, thinned HMC, chain after chain, in float64.
+
+        Half of the chains begin at the unit, half with random links. Where they do not forget it,
+        as the topological charge does at large beta, it is said in the log.
+        """
+        refuse_condition(condition, self)
+        generator = torch.Generator().manual_seed(seed)
+        links = len(self.shape), *self.shape
+        start = self.arbitrary(_CHAINS, generator)
+        start[::2] = torch.zeros(links).double() if self.n == 1 else _unit(links, self.n)
+        on = manifold.CIRCLES if self.n == 1 else manifold.SPECIAL_UNITARY
+        trial = hmc.sample(start, self.action, 100, generator=generator, manifold=on)
+        length, n_skip = -(-n // _CHAINS), max(map(spacing, self._slow(trial.x)))
+        x = hmc.sample(
+            trial.x[:, -1],
+            self.action,
+            length,
+            generator=generator,
+            n_skip=min(n_skip, 20),
+            n_warm=100,
+            manifold=on,
+        ).x
+        if self.n > 1:
+            x = manifold.nearest_unitary(x)
+        if length > 1 and not all(mixed(one) for one in self._slow(x)):
+            LOG.warning(
+                "%s at beta = %g: the chains do not mix (the topological charge is frozen?); means "
+                "depend on where the chains began",
+                self.group,
+                self.beta,
+            )
+        chain = torch.arange(len(x)).repeat_interleave(length)
+        return Batch(x=x.flatten(0, 1)[:n].contiguous(), chain=chain[:n])
+
+    def exact(self) -> dict[str, float]:
+        """Return ln Z, the plaquette and <Q^2> in two dimensions; at beta = 0 the plaquette."""
+        if self.beta == 0:
+            return {"plaquette": 0.0, "ln Z": 0.0}
+        if len(self.shape) != 2:
+            return {}
+        values = torus(self.n, self.beta, self.n_plaquettes)
+        if "Q^2" in values:
+            values |= {"Q": 0.0, "chi_Q": values["Q^2"] / self.n_plaquettes}
+        return values
+
+    def arbitrary(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw (n, *shape) links from Haar's measure, in float64."""
+        links = n, len(self.shape), *self.shape
+        if self.n > 1:
+            return manifold.haar(links, self.n, generator)
+        uniform = torch.rand(links, generator=generator, dtype=torch.float64)
+        return (2 * uniform - 1) * math.pi
+
+    def moves(self) -> Moves:
+        """Return the symmetries of the action: what they make of (B, *shape) links."""
+        return {
+            "gauge transformation": self._gauge_transformed,
+            "translation": lambda x: (
+                torch.roll(x, 1, 2 + axis) for axis in range(len(self.shape))
+            ),
+            "charge conjugation": lambda x: iter([self._conjugated(x)]),
+        }
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of the files that `writer` makes."""
+        return (".h5", ".hdf5", ".npz")
+
+    def open(self, path: Path, *, varying: Sequence[str] = ()) -> Source:
+        """Open an ensemble; raises `FormatError` where it is none, or of another lattice or group.
+
+        What it says of the `varying` couplings is not compared with this theory.
+        """
+        source = lattice_files.open_ensemble(path, self.schema)
+        if self.n > 1:
+            off = manifold.not_unitary(source.read(0, _LOOKED_AT).x.double())
+            if off.numel() and not off.max() < _UNITARY:
+                raise FormatError(
+                    f"{path}: matrices of row {int(off.flatten(1).amax(1).argmax())} are "
+                    f"{off.max():.2g} away from {self.group}: of U U^+ or det U from one; real and "
+                    "imaginary parts are on the last axis"
+                )
+        if "beta" not in varying:
+            parameters = {"beta": (self.beta, "set system.beta")}
+            lattice_files.check_parameters(path, lattice_files.FIELD, parameters)
+        return source
+
+    def writer(
+        self,
+        path: Path,
+        n: int,
+        facts: Mapping[str, Any] | None = None,
+        *,
+        varying: Sequence[str] = (),
+    ) -> AbstractContextManager[Append]:
+        """Write an ensemble piece by piece, with its convention and parameters.
+
+        Conditions become columns that are called as the `varying` couplings.
+        """
+        fixed = {} if "beta" in varying else {"beta": self.beta}
+        said = {"convention": self.convention, "group": self.group, **fixed, **(facts or {})}
+        return lattice_files.ensemble_writer(path, self.schema, said, varying)
+
+    def reference(self) -> dict[str, tuple[float, float]]:
+        """Return nothing: no published values are tabulated."""
+        return {}
+
+    @property
+    def _has_charge(self) -> bool:
+        return self.n == 1 and len(self.shape) == 2
+
+    def _links(self, x: Tensor) -> Tensor:
+        """Return (B, d, *shape, N, N) complex matrices."""
+        if self.n == 1:
+            return torch.polar(torch.ones_like(x), x)[..., None, None]
+        return manifold.matrices(x)
+
+    def _line(self, links: Tensor, axis: int, length: int) -> Tensor:
+        """Return (B, *shape, N, N), products of `length` links along an axis from every site."""
+        one = links[:, axis]
+        return reduce(torch.matmul, (torch.roll(one, -step, 1 + axis) for step in range(length)))
+
+    def _loops(self, links: Tensor, r: int, t: int) -> Tensor:
+        """Return (B,), the mean of Re tr / N of all rectangles of r by t links."""
+        axes = range(len(self.shape))
+        pairs = itertools.combinations(axes, 2) if r == t else itertools.permutations(axes, 2)
+        means = [self._rectangles(links, *pair, r, t) for pair in pairs]
+        return torch.stack(means).mean(0)
+
+    def _rectangles(self, links: Tensor, a: int, b: int, r: int, t: int) -> Tensor:
+        """Return (B,), the mean of rectangles of r links along axis a and t along b."""
+        along_a, along_b = self._line(links, a, r), self._line(links, b, t)
+        there = along_a @ torch.roll(along_b, -r, 1 + a)
+        back = along_b @ torch.roll(along_a, -t, 1 + b)
+        trace = (there * back.conj()).sum((-2, -1)).real / self.n
+        return trace.flatten(1).mean(1)
+
+    def _winding(self, links: Tensor) -> Tensor:
+        """Return (B,) complex, the mean of tr / N of lines round the first axis."""
+        lines = self._line(links, 0, self.shape[0])[:, 0]
+        trace = lines.diagonal(dim1=-2, dim2=-1).mean(-1)
+        return trace.flatten(1).mean(1)
+
+    def _angles(self, x: Tensor) -> Tensor:
+        """Return (B, *shape), theta_P of U(1) in two dimensions, not wrapped."""
+        one, two = x[:, 0], x[:, 1]
+        return one + torch.roll(two, -1, 1) - torch.roll(one, -1, 2) - two
+
+    def _slow(self, x: Tensor) -> list[NDArray[np.float64]]:
+        """Return series (T, C) of chains (C, T, ...) that are slow: plaquette, |L| and Q^2."""
+        values = [self.observables(Batch(x=fields)) for fields in x.unbind(1)]
+        names = [name for name in ("plaquette", "|L|", "Q^2") if name in values[0]]
+        return [torch.stack([value[name] for value in values]).numpy() for name in names]
+
+    def _gauge_transformed(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield g(x) U_mu(x) g(x + mu)^+ for random g."""
+        generator = torch.Generator().manual_seed(1)
+        g = self.arbitrary(len(x), generator)[:, 0].to(x)
+        axes = range(len(self.shape))
+        if self.n == 1:
+            yield torch.stack([x[:, mu] + g - torch.roll(g, -1, 1 + mu) for mu in axes], 1)
+            return
+        at, links = manifold.matrices(g), manifold.matrices(x)
+        moved = [at @ links[:, mu] @ torch.roll(at, -1, 1 + mu).mH for mu in axes]
+        yield manifold.stored(torch.stack(moved, 1))
+
+    def _conjugated(self, x: Tensor) -> Tensor:
+        """Return the complex conjugates of links."""
+        return -x if self.n == 1 else torch.stack([x[..., 0], -x[..., 1]], -1)
+
+
+def _unit(links: tuple[int, ...], n: int) -> Tensor:
+    """Return (*links, n, n, 2), the unit matrix on every link."""
+    unit = torch.zeros((n, n, 2), dtype=torch.float64)
+    unit[..., 0] = torch.eye(n)
+    return unit.expand(*links, n, n, 2)
