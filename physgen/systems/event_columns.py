@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -12,6 +14,11 @@ from physgen.batch import Domain, Variable
 from physgen.errors import RecipeError, suggest
 from physgen.io.documents import shown
 from physgen.systems.presence import parsed
+
+_AZIMUTH = re.compile(r"(.*[_.\d])?(d|delta_?)?phi\d*", re.IGNORECASE)
+"""Names of columns that may be azimuths, such as phi, jet1_phi, dphi."""
+_ROUNDING = 1e-5
+"""By how much an angle in single precision may lie beyond its end."""
 
 _OPTIONS = ("unit", "domain", "dtype", "low", "high", "present")
 
@@ -77,6 +84,20 @@ def all_described(
     """Return `described` of all columns; `known` are those of the file, if it was looked at."""
     by_name = {variable.name: variable for variable in known}
     return [described(name, o, by_name.get(name), where) for name, o in columns.items()]
+
+
+def may_be_azimuth(variable: Variable) -> bool:
+    """Return whether a column is called like an azimuth, in a unit that it may have."""
+    named = _AZIMUTH.fullmatch(variable.name) is not None
+    return named and variable.unit in ("1", "rad") and variable.dtype.startswith("float")
+
+
+def as_azimuth(variable: Variable, least: float, greatest: float) -> Variable:
+    """Return a column as an angle if its values lie in [-pi, pi] or [0, 2 pi], else as it is."""
+    for low, high in ((-math.pi, math.pi), (0.0, 2 * math.pi)):
+        if low - _ROUNDING <= least <= greatest <= high + _ROUNDING:
+            return replace(variable, domain="angle", low=low, high=high)
+    return variable
 
 
 def _is_said(options: Mapping[str, Any], key: str) -> bool:

@@ -14,6 +14,7 @@ from.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from physgen.io.cards import read_card
 from physgen.io.joined import expand
 from physgen.io.source import Source, blocks
 from physgen.io.writer import Append, hdf5_writer, npz_writer, root_writer
+from physgen.sampling.manifold import wrapped
 from physgen.systems import event_columns
 from physgen.systems.base import Derived
 from physgen.systems.event_files import (
@@ -60,7 +62,9 @@ class EventTable:
             the package scikit-hep-testdata.
         tree: of a ROOT file; `None` takes the only one.
         fields: columns, each a name or a mapping {name, unit, domain, dtype, low, high, present},
-            of which all but the name may be left out (see `Variable`). All flat or all jagged.
+            of which all but the name may be left out (see `Variable`). All flat or all jagged. A
+            column that is called like an azimuth (phi, jet1_phi) and lies in [-pi, pi] or [0, 2 pi]
+            is an angle, unless its domain or range is said.
         condition: flat columns that events are generated for, described as fields are.
         weight: column of event weights.
         group: columns that together identify an event; rows of one stay together in a split.
@@ -115,7 +119,8 @@ class EventTable:
         """Return conditions and columns, absent ones as 0 ("low"), and ratios and differences.
 
         "high" appends, for every two of them of the same unit that are real numbers, their
-        difference, or the logarithm of their ratio if neither is ever negative.
+        difference (of angles the shorter way round), or the logarithm of their ratio if neither is
+        ever negative.
         """
         rules = presence_rules(self.schema)
         raw = batch.x.unbind(-1)
@@ -267,14 +272,39 @@ class EventTable:
     @cached_property
     def _items(self) -> list[Variable]:
         """The columns of the file: what is said of them here, else what the file says."""
-        known = () if self._is_described else self._source.schema.variables
-        return event_columns.all_described(self._columns, known, self._where("fields"))
+        if self._is_described:
+            return event_columns.all_described(self._columns, (), self._where("fields"))
+        known = self._source.schema.variables
+        items = event_columns.all_described(self._columns, known, self._where("fields"))
+        return self._with_azimuths(items)
 
     @cached_property
     def _given(self) -> list[Variable]:
         """The conditions, likewise."""
         known = () if self._is_described else self._source.schema.condition
         return event_columns.all_described(self._conditions, known, self._where("condition"))
+
+    def _with_azimuths(self, items: list[Variable]) -> list[Variable]:
+        """Return columns, of which those that are called and lie like azimuths are angles."""
+        asked = [
+            column
+            for column, item in enumerate(items)
+            if event_columns.may_be_azimuth(item)
+            and not {"domain", "low", "high", "present"} & set(self._columns[item.name])
+        ]
+        if not asked:
+            return items
+        least = torch.full((len(asked),), math.inf, dtype=torch.float64)
+        greatest = -least
+        for batch in blocks(self._source):
+            x = batch.x if batch.mask is None else batch.x[batch.mask]
+            if len(x):
+                values = x[:, asked].double()
+                least = torch.minimum(least, values.amin(0))
+                greatest = torch.maximum(greatest, values.amax(0))
+        for column, low, high in zip(asked, least.tolist(), greatest.tolist(), strict=True):
+            items[column] = event_columns.as_azimuth(items[column], low, high)
+        return items
 
     @cached_property
     def _source(self) -> Source:
@@ -309,6 +339,8 @@ class EventTable:
                     pairs.append((columns[i] + 1).log() - (columns[j] + 1).log())
                 elif a.domain == "real":
                     pairs.append(columns[i] - columns[j])
+                elif a.domain == "angle":
+                    pairs.append(wrapped(columns[i] - columns[j]))
         return pairs
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 _POINTS = 128
 """On a circle."""
 _HIGHEST = 24
-"""Charges of U(1), and twice the spins of SU(2), that are summed; p and q of SU(3) to half of it."""
+"""Charges of U(1) and twice the spins of SU(2) are below; p and q of SU(3) are below half of it."""
 
 Floats = NDArray[np.float64]
 

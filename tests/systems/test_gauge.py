@@ -135,9 +135,7 @@ def test_links_go_through_files(tmp_path, group, suffix):
     read = system.open(path).read(0, 7)
     assert torch.equal(read.x, batch.x)
     assert torch.equal(read.chain, batch.chain)
-    with pytest.raises(
-        FormatError, match=r"says beta = 1, and this system has 2; set system\.beta"
-    ):
+    with pytest.raises(FormatError, match=r"beta = 1, and this system has 2; set system\.beta"):
         Gauge(group=group, shape=(2, 3), beta=2.0).open(path)
 
 
