@@ -61,9 +61,9 @@ def run():
         rows.append(row("one shower, loaded", 1e3 * json.loads(done.stdout), "ms", 30.0))
 
         files = {seed: folder / f"showers-{seed}.hdf5" for seed in (1, 2)}
-        wide = "system.binning=calo-6480.xml"
+        wide = ["data.binning=calo-6480.xml", "system.depths=[]", "system.cut_mev=0.01515"]
         for seed, file in files.items():
-            command = [*physgen, "simulate", "calo-flow", wide, "-n", str(SHOWERS)]
+            command = [*physgen, "simulate", "calo-flow", *wide, "-n", str(SHOWERS)]
             measured([*command, "--seed", str(seed), "-o", file])
         command = [*physgen, "validate", files[1], "--against", files[2]]
         seconds, peak = measured([*command, "--binning", "calo-6480.xml"])

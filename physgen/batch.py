@@ -90,11 +90,13 @@ class Schema:
         variables: one for the whole array (a lattice, a voxel grid), or one a column of the last
             axis (an event table).
         condition: the variables of `Batch.condition`, in the order of its columns.
+        masked: whether samples (n_items, F) have fewer items than that, as `Batch.mask` says.
     """
 
     shape: tuple[int, ...]
     variables: tuple[Variable, ...]
     condition: tuple[Variable, ...] = ()
+    masked: bool = False
 
     def __post_init__(self) -> None:
         if len(self.variables) != 1 and len(self.variables) != self.shape[-1]:
@@ -102,6 +104,13 @@ class Schema:
                 f"a schema of shape {self.shape} needs 1 variable or {self.shape[-1]} (one a "
                 f"column), not {len(self.variables)}"
             )
+        if self.masked and len(self.shape) != 2:
+            raise DomainError(f"masked samples have items and columns, not the shape {self.shape}")
+
+    @property
+    def items(self) -> Schema:
+        """One item of a masked sample, as a row of a table; itself for samples without a mask."""
+        return Schema(self.shape[1:], self.variables, self.condition) if self.masked else self
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -118,6 +127,8 @@ class Schema:
 
     def check(self, x: Tensor) -> None:
         """Refuse samples (B, *shape) of which a value lies outside what is said of its variable.
+
+        Of masked samples their items are checked, (N, F).
 
         Raises:
             DomainError: naming the variable, the value and the bound.

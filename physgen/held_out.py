@@ -89,7 +89,7 @@ def held_out(
 
 def _rows(batch: Batch, n: int, surrogate: Surrogate) -> Batch:
     rows = batch[torch.from_numpy(evenly(len(batch), n))]
-    return surrogate.accept(Batch(rows.x, rows.condition))
+    return surrogate.accept(Batch(rows.x, rows.condition, mask=rows.mask))
 
 
 def _in_blocks(likelihood: Callable[[Batch], Tensor], sample: Batch) -> NDArray[float64]:

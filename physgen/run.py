@@ -372,9 +372,8 @@ def surrogate_of(
     recipe: Recipe, component: Component, schema: Schema, system: System | None
 ) -> Surrogate:
     """Construct a surrogate of a recipe's samples behind the recipe's transforms."""
-    context = {"schema": schema, "system": system}
-    transforms = [build("transforms", part, context) for part in recipe.transform]
-    surrogate: Surrogate = build(
-        "surrogates", component, {**context, "transform": Chain(transforms, schema)}
-    )
+    items = {"schema": schema.items, "system": system}
+    transforms = [build("transforms", part, items) for part in recipe.transform]
+    context = {"schema": schema, "system": system, "transform": Chain(transforms, schema)}
+    surrogate: Surrogate = build("surrogates", component, context)
     return surrogate

@@ -106,7 +106,8 @@ class RootSource:
         described = {name: _variable(name, kind, units) for name, (kind, _) in types.items()}
         columns = tuple(described[name] for name in self.fields)
         shape = (self.max_items, len(columns)) if self.jagged else (len(columns),)
-        self.schema = Schema(shape, columns, tuple(described[name] for name in self.condition))
+        given = tuple(described[name] for name in self.condition)
+        self.schema = Schema(shape, columns, given, masked=self.jagged)
         row = max(items, self.max_items) * len(columns) + len(self.condition) + 1
         self.block = int(max(1, step_size // (row * self._x_dtype.itemsize)))
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from physgen.batch import Batch, Schema
-from physgen.errors import InputError
+from physgen.errors import InputError, RecipeError
 from physgen.surrogates.conditions import ConditionPrior
 from physgen.transforms.base import Chain, Transform
 
@@ -26,10 +26,22 @@ class Surrogate(nn.Module):
     Subclasses take `schema` and `transform` positionally (the recipe's builder gives them) and
     their own options as keyword-only arguments with defaults: these are what a recipe may set.
     The shapes of parameters and buffers follow from the constructor's arguments alone.
+
+    Raises:
+        RecipeError: samples are masked, and this family models samples of one shape.
     """
+
+    knows_masks: bool = False
+    """Whether it models masked samples (`Schema.masked`)."""
 
     def __init__(self, schema: Schema, transform: Transform | None = None) -> None:
         super().__init__()
+        if schema.masked and not self.knows_masks:
+            raise RecipeError(
+                f"surrogate.kind: {type(self).__name__} models samples of one shape, and these "
+                f"have up to {schema.shape[0]} items; take independent-items, or the system "
+                "events, which makes a table of them"
+            )
         self.schema = schema
         if transform is None or transform.wide:
             transform = Chain([] if transform is None else [transform], schema)
@@ -42,7 +54,7 @@ class Surrogate(nn.Module):
         `data` is a sample of the training split in physical units; `None` for data-free training.
         """
         if data is not None:
-            self.schema.check(data.x)
+            self.schema.check(data.x if data.mask is None else data.x[data.mask])
             self.transform.fit(data)
             if data.condition is not None:
                 self.conditions.fit(data.condition, data.weight)

@@ -105,7 +105,7 @@ class Corrected:
         for first in range(0, len(batch), AT_ONCE):
             part = batch[first : first + AT_ONCE].to(self.device, torch.float64)
             with torch.no_grad():
-                density = self._density.log_prob(Batch(part.x, part.condition))
+                density = self._density.log_prob(Batch(part.x, part.condition, mask=part.mask))
                 parts.append(-self.action(part.x, part.condition) - density)
         return torch.cat(parts)
 

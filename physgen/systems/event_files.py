@@ -145,22 +145,23 @@ class Unrolled:
     """A source of jagged events (items, columns), seen as a flat table.
 
     Attributes:
+        masked: the source itself.
         schema: made by `unrolled`.
     """
 
     def __init__(self, source: Source) -> None:
-        self._source = source
+        self.masked = source
         self.name, self.block = source.name, source.block
         self.schema = unrolled(
             source.schema.variables, source.schema.shape[0], source.schema.condition
         )
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self.masked)
 
     def read(self, start: int, stop: int) -> Batch:
         """Return rows [start, stop)."""
-        batch = self._source.read(start, stop)
+        batch = self.masked.read(start, stop)
         if batch.mask is None:
             raise FormatError(f"{self.name}: events of shape {tuple(batch.x.shape)} have no mask")
         counts = batch.mask.sum(1, keepdim=True).to(batch.x.dtype)
@@ -172,11 +173,11 @@ class Unrolled:
 
     def keys(self) -> NDArray[np.int64] | None:
         """Return the group keys of the file."""
-        return self._source.keys()
+        return self.masked.keys()
 
     def notes(self) -> list[str]:
         """Return what the file's reader has to say."""
-        return self._source.notes() if isinstance(self._source, HasNotes) else []
+        return self.masked.notes() if isinstance(self.masked, HasNotes) else []
 
 
 def unrolled(items: Sequence[Variable], most: int, condition: tuple[Variable, ...] = ()) -> Schema:
@@ -194,7 +195,7 @@ def unrolled(items: Sequence[Variable], most: int, condition: tuple[Variable, ..
 def rolled_schema(table: Schema, items: Sequence[Variable]) -> Schema:
     """Return the masked events (items, columns) that an unrolled table was made of."""
     shape = (table.shape[0] - 1) // len(items), len(items)
-    return Schema(shape, tuple(items), table.condition)
+    return Schema(shape, tuple(items), table.condition, masked=True)
 
 
 def rolled(batch: Batch, n_columns: int) -> Batch:

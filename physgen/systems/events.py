@@ -86,11 +86,11 @@ class EventTable:
     @cached_property
     def schema(self) -> Schema:
         """The table: one variable a column, and the conditions."""
-        items, given = self._items, tuple(self._given)
+        items, given = self.items, tuple(self.given)
         # Described in full, flat columns need no file: the surrogate can be used without it.
         if self._is_described:
             return Schema((len(items),), tuple(items), given)
-        shape = self._source.schema.shape
+        shape = self.source.schema.shape
         if len(shape) == 2:
             return unrolled(items, shape[0], given)
         return Schema(shape, tuple(items), given)
@@ -142,7 +142,7 @@ class EventTable:
     def open(self, path: Path) -> Source:
         """Open a file with the columns of this table."""
         if path.suffix in (".yaml", ".yml"):
-            source = dataclasses.replace(self, path=str(path))._source
+            source = dataclasses.replace(self, path=str(path)).source
         else:
             # Event numbers serve the split of the files described; generated files have none.
             card, file = self._card, located(str(path))
@@ -157,7 +157,7 @@ class EventTable:
         """How many items an event has, in every file: as in the ones described."""
         if self.max_items is not None or self._card["path"] is None or self._is_described:
             return self.max_items
-        shape = self._source.schema.shape
+        shape = self.source.schema.shape
         return shape[0] if len(shape) == 2 else None
 
     def _check_units(self, source: Source) -> None:
@@ -185,7 +185,7 @@ class EventTable:
         weight = card["weight"] or "weight"
         jagged = path.suffix == ".root" and schema.names != tuple(self._columns)
         if path.suffix == ".root":
-            written = rolled_schema(schema, self._items) if jagged else schema
+            written = rolled_schema(schema, self.items) if jagged else schema
             tree = card["tree"] or "events"
             opened = root_writer(path, written, tree=tree, weight=weight, attributes=facts)
         elif path.suffix in (".h5", ".hdf5"):
@@ -201,7 +201,7 @@ class EventTable:
 
             def append(batch: Batch) -> None:
                 batch = self.weigh(batch, n)
-                put(rolled(batch, len(self._items)) if jagged else batch)
+                put(rolled(batch, len(self.items)) if jagged else batch)
 
             yield append
 
@@ -215,7 +215,7 @@ class EventTable:
         """
         if batch.weight is not None or not self._card.get("weight"):
             return batch
-        written = self._source.read(0, 1).weight
+        written = self.source.read(0, 1).weight
         kind = torch.float64 if written is None else written.dtype
         weight = torch.full((len(batch),), self.sum_of_weights / max(total, 1), dtype=kind)
         return batch.replace(weight=weight.to(batch.x.device))
@@ -224,7 +224,7 @@ class EventTable:
     def sum_of_weights(self) -> float:
         """Of the file, all rows of it; its number of rows if it has no weights."""
         total = 0.0
-        for batch in blocks(self._source):
+        for batch in blocks(self.source):
             rows = torch.ones(len(batch)) if batch.weight is None else batch.weight
             total += float(rows.double().sum())
         return total
@@ -270,18 +270,18 @@ class EventTable:
         return f"data.{key}" if getattr(self, key) else f"{self.path}: read.{key}"
 
     @cached_property
-    def _items(self) -> list[Variable]:
-        """The columns of the file: what is said of them here, else what the file says."""
+    def items(self) -> list[Variable]:
+        """The columns of the file, or of an item: what is said of them here, else by the file."""
         if self._is_described:
             return event_columns.all_described(self._columns, (), self._where("fields"))
-        known = self._source.schema.variables
+        known = self.source.schema.variables
         items = event_columns.all_described(self._columns, known, self._where("fields"))
         return self._with_azimuths(items)
 
     @cached_property
-    def _given(self) -> list[Variable]:
+    def given(self) -> list[Variable]:
         """The conditions, likewise."""
-        known = () if self._is_described else self._source.schema.condition
+        known = () if self._is_described else self.source.schema.condition
         return event_columns.all_described(self._conditions, known, self._where("condition"))
 
     def _with_azimuths(self, items: list[Variable]) -> list[Variable]:
@@ -296,7 +296,7 @@ class EventTable:
             return items
         least = torch.full((len(asked),), math.inf, dtype=torch.float64)
         greatest = -least
-        for batch in blocks(self._source):
+        for batch in blocks(self.source):
             x = batch.x if batch.mask is None else batch.x[batch.mask]
             if len(x):
                 values = x[:, asked].double()
@@ -307,7 +307,7 @@ class EventTable:
         return items
 
     @cached_property
-    def _source(self) -> Source:
+    def source(self) -> Source:
         """The file, in its own shape."""
         card = self._card
         if card["path"] is None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError
 from physgen.transforms.domains import settled
+from physgen.transforms.items import Items
 
 INEXACT = (
     "the transform adds noise, holds discrete parts, or leaves density beyond the range of a "
@@ -111,7 +112,8 @@ class Chain(Transform):
 
     Args:
         transforms: in the order of `forward`.
-        schema: of the samples; `None` asks nothing of them.
+        schema: of the samples; `None` asks nothing of them. If it is masked, the transforms are
+            those of its items (`Schema.items`).
     """
 
     like: Tensor
@@ -133,6 +135,8 @@ class Chain(Transform):
 
     def fit(self, batch: Batch) -> None:
         """Fit each transform on what the ones before it make of the batch."""
+        if batch.mask is not None:
+            batch = Items.of(batch).table(batch)
         generator = torch.Generator(device=batch.x.device).manual_seed(0)
         batch = self._widened(batch)
         for transform in self._parts():
@@ -142,7 +146,13 @@ class Chain(Transform):
     def forward(
         self, batch: Batch, generator: torch.Generator | None = None
     ) -> tuple[Batch, Tensor | None]:
-        """Map forwards, summing the log-determinants."""
+        """Map forwards, summing the log-determinants; of masked samples those of their items."""
+        if batch.mask is not None:
+            items = Items.of(batch)
+            mapped, log_det = self(items.table(batch), generator)
+            return self._sets(items, batch, mapped), None if log_det is None else items.total(
+                log_det
+            )
         batch = self._widened(batch)
         total: Tensor | None = self.like.new_zeros(len(batch))
         for transform in self._parts():
@@ -152,6 +162,10 @@ class Chain(Transform):
 
     def bound(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Batch, Tensor]:
         """Map forwards, summing what each transform adds to the bound."""
+        if batch.mask is not None:
+            items = Items.of(batch)
+            mapped, volume = self.bound(items.table(batch), generator)
+            return self._sets(items, batch, mapped), items.total(volume)
         batch = self._widened(batch)
         total = self.like.new_zeros(len(batch))
         for transform in self._parts():
@@ -160,12 +174,16 @@ class Chain(Transform):
         return self._narrowed(batch), total.to(self.like)
 
     def inverse(self, batch: Batch) -> Batch:
-        """Map back, last transform first."""
+        """Map back, last transform first; of masked samples without their conditions."""
+        if batch.mask is not None:
+            items = Items.of(batch)
+            x = items.padded(self.inverse(items.table(batch)).x)
+            return batch.replace(x=x, condition=None)
         batch = self._widened(batch)
         for transform in reversed(self._parts()):
             batch = transform.inverse(batch)
         if self._schema is not None and len(self.transforms) and (self.leaks or not self.exact):
-            batch = batch.replace(x=settled(batch.x, self._schema))
+            batch = batch.replace(x=settled(batch.x, self._schema.items))
         if not self._widens:
             return batch
         dtype = self.like.dtype
@@ -175,6 +193,12 @@ class Chain(Transform):
 
     def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape after the last transform."""
+        if self._schema is not None and self._schema.masked:
+            n_items, *rest = shape
+            return n_items, *self._latent_shape(tuple(rest))
+        return self._latent_shape(shape)
+
+    def _latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         for transform in self._parts():
             shape = transform.latent_shape(shape)
         return shape
@@ -196,6 +220,11 @@ class Chain(Transform):
     def describe(self) -> dict[str, str]:
         """Return what all transforms say."""
         return {name: text for part in self._parts() for name, text in part.describe().items()}
+
+    def _sets(self, items: Items, batch: Batch, mapped: Batch) -> Batch:
+        """Return masked samples with their items as they were mapped."""
+        condition = None if batch.condition is None else self.map_condition(batch.condition)
+        return batch.replace(x=items.padded(mapped.x), condition=condition)
 
     def _widened(self, batch: Batch) -> Batch:
         if not self._widens:

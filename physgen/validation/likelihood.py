@@ -97,7 +97,9 @@ def _rows(comparison: Comparison, name: str, suffix: str, held_out: HeldOut) -> 
             concern=held_out.concern if scale > 0 else "",
         )
 
-    return [row("log-likelihood", 1.0, "nat"), row("bits/dim", -bits, "bit")]
+    rows = [row("log-likelihood", 1.0, "nat")]
+    # Sets of items have no one number of dimensions.
+    return rows if comparison.system.schema.masked else [*rows, row("bits/dim", -bits, "bit")]
 
 
 def _divergence(

@@ -1,0 +1,119 @@
+r"""Independent items: the simplest density of sets of any number of items.
+
+    q(x_1, ..., x_n, n | c) = p(n | c) prod_i q(x_i | n, c),
+
+p(n | c) a categorical distribution, q(x_i | n, c) a coupling flow in the space of the transform. It
+is symmetric in the items, and knows nothing of correlations among them but by way of n: a baseline.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from physgen.batch import Batch, Schema
+from physgen.errors import RecipeError
+from physgen.networks.mlp import MLP
+from physgen.ranges import Positive, Widths
+from physgen.surrogates.base import Surrogate
+from physgen.surrogates.flows.bijection import standard_normal
+from physgen.surrogates.flows.stack import CouplingStack
+from physgen.transforms.base import INEXACT, Transform
+
+
+class IndependentItems(Surrogate):
+    """Items of a masked sample, independent given their number (`HasDensity`).
+
+    Args:
+        schema: of the samples, masked.
+        transform: from physical items to real vectors.
+        n_layers: couplings of the flow of an item.
+        hidden: widths of their networks, and of that of the number of items.
+
+    Raises:
+        RecipeError: the samples have no mask, or the transform has no log-determinant.
+    """
+
+    knows_masks = True
+
+    def __init__(
+        self,
+        schema: Schema,
+        transform: Transform | None = None,
+        *,
+        n_layers: Positive = 6,
+        hidden: Widths = (64, 64),
+    ) -> None:
+        super().__init__(schema, transform)
+        if not schema.masked:
+            raise RecipeError(
+                "surrogate.kind: independent-items models sets of items, and these samples have "
+                "no mask; take another surrogate, or the system item-sets"
+            )
+        if not self.transform.exact or self.transform.leaks:
+            raise RecipeError(
+                f"surrogate.kind: independent-items has an exact density, but {INEXACT}"
+            )
+        self.n_items, features = self.transform.latent_shape(schema.shape)
+        n_condition = self.transform.latent_condition(len(schema.condition))
+        # One input at least, which is constant where there is no condition.
+        self.number = MLP(max(n_condition, 1), self.n_items + 1, hidden=hidden, activation="silu")
+        self.flow = CouplingStack(features, n_condition + 1, n_layers=n_layers, hidden=hidden)
+
+    def latent_log_prob(self, batch: Batch) -> Tensor:
+        """Return (B,) the log-density of a masked batch in the transform's space."""
+        if batch.mask is None:
+            raise RecipeError("independent-items models masked samples, and these have no mask")
+        n = batch.mask.sum(1)
+        of_number = self._number(batch.condition, len(batch)).gather(1, n[:, None])[:, 0]
+        sample = batch.mask.nonzero()[:, 0]
+        given = self._given(n, batch.condition)[sample]
+        of_items = self.flow.log_prob(batch.x[batch.mask], given)
+        return of_number.index_add(0, sample, of_items)
+
+    def log_prob(self, batch: Batch) -> Tensor:
+        """Return (B,) log q(x, n | condition) in physical units, differentiable."""
+        latent, log_det = self.transform(batch)
+        total: Tensor = self.latent_log_prob(latent) + log_det
+        return total
+
+    def sample(
+        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
+    ) -> Batch:
+        """Draw `n` masked samples in physical units."""
+        with torch.no_grad():
+            return self.sample_with_log_prob(n, condition, generator=generator)[0]
+
+    def sample_with_log_prob(
+        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
+    ) -> tuple[Batch, Tensor]:
+        """Draw samples and return their (n,) log-density."""
+        condition = self.conditions.settle(condition, n, generator)
+        mapped = None if condition is None else self.transform.map_condition(condition)
+        logits = self._number(mapped, n)
+        number = torch.multinomial(logits.exp(), 1, generator=generator)
+        mask = torch.arange(self.n_items, device=self.device) < number
+        sample = mask.nonzero()[:, 0]
+        shape = len(sample), self.flow.features
+        noise = torch.randn(shape, generator=generator, device=self.device, dtype=self.dtype)
+        items, log_det = self.flow.inverse(noise, self._given(number[:, 0], mapped)[sample])
+        of_items = standard_normal(noise) - log_det
+        latent = items.new_zeros(n, self.n_items, self.flow.features)
+        latent = latent.index_put((mask,), items)
+        physical = self.transform.inverse(Batch(latent, mapped, mask=mask)).x
+        batch = Batch(physical, condition, mask=mask)
+        log_prob = logits.gather(1, number)[:, 0].index_add(0, sample, of_items)
+        _, transform_log_det = self.transform(batch)
+        return batch, log_prob + transform_log_det
+
+    def _number(self, condition: Tensor | None, n: int) -> Tensor:
+        """Return (n, n_items + 1), the log-probabilities of every number of items."""
+        if condition is None:
+            condition = torch.ones(n, 1, device=self.device, dtype=self.dtype)
+        log_p: Tensor = self.number(condition).log_softmax(1)
+        return log_p
+
+    def _given(self, n: Tensor, condition: Tensor | None) -> Tensor:
+        """Return (B, C + 1): what the flow of an item is told."""
+        share = (n / self.n_items).to(self.dtype)[:, None]
+        return share if condition is None else torch.cat([condition, share], 1)
