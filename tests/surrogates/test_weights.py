@@ -29,6 +29,7 @@ TOLERANCE = 0.04
 
 SAMPLES = {
     "rbm": "spins",
+    "independent-items": "sets",
     "checkerboard-flow": "lattice",
     "continuous-lattice-flow": "lattice",
     "shower-copula": "showers",
@@ -94,6 +95,11 @@ def data(kind):
         schema = Schema((3,), (Variable("s", domain="spin"),))
         x = 2.0 * (torch.rand(ROWS, 3, generator=noise) < 0.5) - 1
         batch = Batch(torch.cat([side[:, None], x[:, 1:]], 1))
+    elif kind == "sets":
+        schema = Schema((2, 1), (Variable("x"),), masked=True)
+        x = side * (0.5 + 0.5 * torch.randn(ROWS, generator=noise).abs())
+        items = torch.stack([x, torch.full_like(x, -1e6)], 1)[..., None]
+        batch = Batch(items, mask=torch.tensor([True, False]).expand(ROWS, 2))
     elif kind == "lattice":
         system = Phi4(shape=(4, 4))
         schema, batch = system.schema, Batch(side[:, None, None].expand(-1, 4, 4))
@@ -121,7 +127,8 @@ def built(kind):
     """A registered surrogate, what its methods may ask for, and the rows it is to learn."""
     schema, system, batch = data(SAMPLES.get(kind, "table"))
     cls = lookup("surrogates", kind)
-    transform = Chain([Standardise(schema)] if SAMPLES.get(kind, "table") == "table" else [])
+    table = SAMPLES.get(kind, "table") == "table"
+    transform = Chain([Standardise(schema)] if table else [], schema)
     known = {"system": system} if "system" in inspect.signature(cls).parameters else {}
     torch.manual_seed(0)
     return cls(schema, transform, **known, **SURROGATES.get(kind, {})), system, batch
