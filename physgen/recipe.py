@@ -1,7 +1,9 @@
 """A recipe: one typed YAML file a pipeline, checked as a whole before anything runs.
 
-A recipe that begins with `like: OTHER` is that recipe with its own sections laid over it, key by
-key: a section of another `kind` replaces the one below, lists are replaced, and `null` removes.
+A recipe that says `extends: OTHER.yaml` (seen from its own folder, or the name of a shipped one) is
+that one with its own sections laid over it, key by key: a section of another `kind` replaces the one
+below, lists are replaced, and `null` removes. What recipes of one task share lies in files `base*`,
+which are no recipes themselves.
 """
 
 from __future__ import annotations
@@ -24,15 +26,15 @@ from physgen.errors import RecipeError, suggest
 from physgen.io.arrays import Axes
 from physgen.io.cards import Columns, Names, Paths
 from physgen.io.documents import explain, parse_yaml, read_yaml, shown
-from physgen.io.shipped import said_in, shipped, shipped_folder
+from physgen.io.shipped import said_in, shipped_folder
 from physgen.registry import Component, Group, Section, lookup, options_model
 
 MAIN = ("ising-rbm", "phi4-flow", "calo-flow", "events-flow")
 """The shipped recipes to begin with, one a field."""
 
 _NAME = re.compile(r"\w[\w .+=-]{0,99}")
-_DEEPEST_LIKE = 20
-"""Recipes that are `like` one another, in a chain."""
+_DEEPEST = 20
+"""Recipes that extend one another, in a chain."""
 
 
 class Data(Section):
@@ -162,7 +164,14 @@ def read(
 
 def names() -> list[str]:
     """Return the names of the shipped recipes."""
-    return [file.stem for file in shipped_folder("pipelines").glob("*.yaml")]
+    return sorted(_shipped())
+
+
+def _shipped() -> dict[str, Path]:
+    """Return the files of the shipped recipes by name; each lies in the folder of its task."""
+    files = shipped_folder("pipelines").glob("*/*.yaml")
+    recipes = (f for f in files if f.parent.name != "comparisons" and not f.stem.startswith("base"))
+    return {file.stem: file for file in recipes}
 
 
 def _find(recipe: str | os.PathLike[str], folder: Path | None = None) -> Path:
@@ -170,30 +179,34 @@ def _find(recipe: str | os.PathLike[str], folder: Path | None = None) -> Path:
     path = user_path(recipe, folder)
     if path.suffix in (".yaml", ".yml"):
         return path
-    known = names()
+    known = _shipped()
     if str(recipe) not in known:
         raise RecipeError(
             f"no recipe is called {str(recipe)!r}{suggest(str(recipe), known, first=MAIN)}"
         )
-    return shipped("pipelines", f"{recipe}.yaml")
+    return known[str(recipe)]
 
 
 def _tree(path: Path, users: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Parse a recipe, its paths seen from its own folder.
 
-    `like: OTHER` lays it over another one, whose presets are not taken.
+    `extends: OTHER` lays it over another one, whose presets are not taken.
     """
     tree = read_yaml(path, RecipeError)
     if not isinstance(tree, dict):
         raise RecipeError(f"recipe {path} must be a mapping of sections, such as `system: ...`")
-    other, presets = tree.pop("like", None), tree.pop("presets", None)
+    if "like" in tree:
+        raise RecipeError(
+            f"recipe {path}: `like: {shown(tree['like'])}` is now `extends: {shown(tree['like'])}`"
+        )
+    other, presets = tree.pop("extends", None), tree.pop("presets", None)
     tree = dict(located("", tree, path.parent))
     if presets is not None:
         tree["presets"] = _presets(path, presets)
     if other is None:
         return tree
-    if path in users or len(users) > _DEEPEST_LIKE:
-        raise RecipeError(f"recipe {path} is like itself: {' -> '.join(map(str, users))}")
+    if path in users or len(users) > _DEEPEST:
+        raise RecipeError(f"recipe {path} extends itself: {' -> '.join(map(str, users))}")
     base = _tree(_find(str(other), path.parent), (*users, path))
     base.pop("presets", None)
     return _overlay(base, tree)

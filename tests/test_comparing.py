@@ -14,7 +14,7 @@ from physgen.run import Run
 from physgen.validation.table import with_error
 
 SMALL = {
-    "like": "ising-rbm",
+    "extends": "ising-rbm",
     "system": {"kind": "ising", "shape": [4, 4]},
     "data": {"n": 300},
     "engine": {"steps": 2, "batch_size": 32},

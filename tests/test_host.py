@@ -30,7 +30,7 @@ from physgen.errors import InputError, Stopped
 from physgen.io.inspect import inspect
 
 RECIPE = """
-like: events-flow
+extends: events-flow
 name: table
 data: {path: table.h5, fields: [a, b], split: [0.4, 0.2, 0.4]}
 engine: {steps: 4, batch_size: 64, evaluate_every: 2, log_every: 2}

@@ -13,7 +13,7 @@ from physgen.run import Run, system_of
 
 CARD = "read: {path: numbers.h5, fields: [a, b]}\n"
 BASE = """
-like: events-flow
+extends: events-flow
 data: {path: card.yaml, split: [0.4, 0.2, 0.4]}
 engine: {steps: 2, batch_size: 64, evaluate_every: 2}
 """
@@ -33,11 +33,11 @@ def project(tmp_path, monkeypatch):
     numbers(folder / "data/numbers.h5", 10)
     (folder / "data/card.yaml").write_text(CARD)
     (folder / "data/base.yaml").write_text(BASE)
-    (folder / "mine.yaml").write_text("like: data/base.yaml\nname: mine\n")
+    (folder / "mine.yaml").write_text("extends: data/base.yaml\nname: mine\n")
     elsewhere = tmp_path / "elsewhere"
     numbers(elsewhere / "numbers.h5", -10)
     (elsewhere / "card.yaml").write_text(CARD)
-    (elsewhere / "base.yaml").write_text("like: ising-rbm\n")
+    (elsewhere / "base.yaml").write_text("extends: ising-rbm\n")
     monkeypatch.chdir(elsewhere)
     monkeypatch.setenv("HOME", str(tmp_path))
     return folder
@@ -73,7 +73,7 @@ def test_an_override_starts_where_it_is_given(project, tmp_path):
 
 def test_a_missing_file_is_not_looked_for_elsewhere(project):
     (project / "mine.yaml").write_text(
-        "like: data/base.yaml\ndata: {path: numbers.h5, fields: [a, b]}\n"
+        "extends: data/base.yaml\ndata: {path: numbers.h5, fields: [a, b]}\n"
     )
     assert recipe.read(project / "mine.yaml").data.path == str(project / "numbers.h5")
     with pytest.raises(physgen.errors.InputError, match=str(project / "numbers.h5")):
@@ -83,7 +83,7 @@ def test_a_missing_file_is_not_looked_for_elsewhere(project):
 def test_presets_actions_and_comparisons_start_at_their_files(project, tmp_path):
     (project / "action.py").write_text("def action(x):\n    return x.square().sum((1, 2))\n")
     (project / "field.yaml").write_text(
-        "like: lattice-flow\nname: field\nsystem: {action: 'action.py:action', shape: [4, 4]}\n"
+        "extends: lattice-flow\nname: field\nsystem: {action: 'action.py:action', shape: [4, 4]}\n"
         "presets: {other: {system.action: './action.py:other'}}\n"
     )
     assert recipe.read("../project/field.yaml").system.options["action"] == (

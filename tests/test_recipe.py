@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from physgen import recipe
 from physgen.errors import RecipeError
 
-SHIPPED = sorted(p.stem for p in (Path(__file__).parents[1] / "pipelines").glob("*.yaml"))
+PIPELINES = Path(__file__).parents[1] / "pipelines"
+SHIPPED = recipe.names()
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_recipe_reads_with_each_of_its_presets(name):
-    path = Path(__file__).parents[1] / "pipelines" / f"{name}.yaml"
+    (path,) = PIPELINES.glob(f"*/{name}.yaml")
     presets = yaml.safe_load(path.read_text()).get("presets", {})
     for preset in [None, *presets]:
         found = recipe.read(name, preset=preset)
@@ -111,11 +112,11 @@ presets: {small: {engine.steps: 1}}
 """
 
 
-def test_a_recipe_like_another_lays_its_sections_over_it(tmp_path):
+def test_a_recipe_that_extends_another_lays_its_sections_over_it(tmp_path):
     (tmp_path / "base.yaml").write_text(BASE)
     path = tmp_path / "other.yaml"
     path.write_text(
-        f"name: other\nlike: {tmp_path / 'base.yaml'}\nengine: {{steps: 9}}\ndata: null\n"
+        f"name: other\nextends: {tmp_path / 'base.yaml'}\nengine: {{steps: 9}}\ndata: null\n"
         "surrogate: {kind: vae, latent: 2}\nmethod: {kind: evidence-lower-bound}\n"
         "validation: {metrics: [{kind: means}]}\n"
     )
@@ -127,16 +128,16 @@ def test_a_recipe_like_another_lays_its_sections_over_it(tmp_path):
     assert [metric.kind for metric in found.validation.metrics] == ["means"]
     with pytest.raises(RecipeError, match="no preset 'small'"):
         recipe.read(path, preset="small")
-    path.write_text(f"name: other\nlike: {tmp_path / 'base.yaml'}\nsurrogate: {{hidden: 8}}\n")
+    path.write_text(f"name: other\nextends: {tmp_path / 'base.yaml'}\nsurrogate: {{hidden: 8}}\n")
     assert recipe.read(path).surrogate.options == {"hidden": 8}
 
 
-def test_recipes_like_each_other_are_refused(tmp_path):
+def test_recipes_that_extend_each_other_are_refused(tmp_path):
     for name, other in (("a", "b"), ("b", "a")):
-        (tmp_path / f"{name}.yaml").write_text(f"like: {tmp_path / other}.yaml\n")
-    with pytest.raises(RecipeError, match="is like itself"):
+        (tmp_path / f"{name}.yaml").write_text(f"extends: {tmp_path / other}.yaml\n")
+    with pytest.raises(RecipeError, match="extends itself"):
         recipe.read(tmp_path / "a.yaml")
-    (tmp_path / "a.yaml").write_text("like: ising-rmb\n")
+    (tmp_path / "a.yaml").write_text("extends: ising-rmb\n")
     with pytest.raises(RecipeError, match="ising-rbm"):
         recipe.read(tmp_path / "a.yaml")
 
@@ -176,6 +177,27 @@ def test_values_out_of_range_are_refused_by_their_key(name, key, value):
 )
 def test_presets_that_are_none_are_said(tmp_path, presets, said):
     path = tmp_path / "own.yaml"
-    path.write_text(f"like: phi4-flow\npresets: {presets}\n")
+    path.write_text(f"extends: phi4-flow\npresets: {presets}\n")
     with pytest.raises(RecipeError, match=rf"own\.yaml: {said}"):
+        recipe.read(path)
+
+
+def test_shipped_recipes_lie_one_step_above_a_base_without_a_model():
+    """Names are those of files in the folders of the tasks; no family extends another."""
+    files = sorted(PIPELINES.glob("*/*.yaml"))
+    recipes = [f for f in files if f.parent.name != "comparisons" and "base" not in f.stem]
+    assert [f.stem for f in sorted(recipes, key=lambda f: f.stem)] == SHIPPED
+    for file in files:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if "base" in file.stem:
+            assert not {"name", "surrogate", "method", "extends"} & set(tree), file
+        elif "extends" in tree:
+            assert (file.parent / tree["extends"]).is_file(), file
+            assert tree["extends"].startswith("base"), file
+
+
+def test_the_old_word_for_extends_is_refused_with_the_new_one(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("like: phi4-flow\n")
+    with pytest.raises(RecipeError, match="is now `extends: .phi4-flow.`"):
         recipe.read(path)

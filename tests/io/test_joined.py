@@ -107,6 +107,6 @@ def test_recipes_take_patterns_and_lists(tmp_path):
         recipe = read("events-flow", {**changes, "data.path": path})
         assert expand(recipe.data.path) == [tmp_path / "part_0.h5", tmp_path / "part_1.h5"]
     (tmp_path / "mine.yaml").write_text(
-        "like: events-flow\ndata: {path: 'part_*.h5', fields: [a, b]}"
+        "extends: events-flow\ndata: {path: 'part_*.h5', fields: [a, b]}"
     )
     assert len(expand(read(tmp_path / "mine.yaml").data.path)) == 2
