@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -146,6 +146,22 @@ def print_mapping(mapping: dict[str, Any], as_json: bool) -> None:
     for line in _tree(mapping):
         # Not by `echo`, which sends UTF-8 to terminals that say they know ASCII only.
         print(printable(line))
+
+
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows of the same keys as aligned columns; lines are not folded."""
+    if not rows:
+        print("none")
+        return
+    lines = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print(printable("  ".join(cells).rstrip()))
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _tree(value: Any, stem: str | None = None) -> Iterator[str]:

@@ -25,7 +25,6 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from physgen import __version__
 from physgen.arguments import Whole, whole
 from physgen.batch import Batch, Schema
 from physgen.engine.random import keyed_seed
@@ -35,6 +34,7 @@ from physgen.isolation import isolated
 from physgen.surrogates.base import FromNoise, Surrogate
 from physgen.surrogates.correction import Corrected
 from physgen.systems.base import HasFiles, System
+from physgen.version import __version__
 
 BLOCK = 4096
 """Samples of a block; part of the definition of the output, so not an option."""

@@ -1,25 +1,26 @@
 """A recipe: one typed YAML file a pipeline, checked as a whole before anything runs.
 
 A recipe that says `extends: OTHER.yaml` (seen from its own folder, or the name of a shipped one) is
-that one with its own sections laid over it, key by key: a section of another `kind` replaces the one
-below, lists are replaced, and `null` removes. What recipes of one task share lies in files `base*`,
-which are no recipes themselves.
+that one with its own sections laid over it, key by key: a section of another `kind` replaces the
+one below, lists are replaced, and `null` removes. What recipes of one task share lies in files
+`base*`, which are no recipes themselves.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from physgen import __version__
 from physgen.arguments import plain, user_path
 from physgen.engine.options import Engine
 from physgen.errors import RecipeError, suggest
@@ -28,6 +29,7 @@ from physgen.io.cards import Columns, Names, Paths
 from physgen.io.documents import explain, parse_yaml, read_yaml, shown
 from physgen.io.shipped import said_in, shipped_folder
 from physgen.registry import Component, Group, Section, lookup, options_model
+from physgen.version import __version__
 
 MAIN = ("ising-rbm", "phi4-flow", "calo-flow", "events-flow")
 """The shipped recipes to begin with, one a field."""
@@ -149,17 +151,47 @@ def read(
     Raises:
         RecipeError: with the file, the key, and what was meant.
     """
+    path, layers = layered(recipe, overrides, preset)
+    return check(layers[-1].tree, str(path))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A recipe as far as it is known after one of its parts.
+
+    Attributes:
+        origin: what was added: a file, a preset, or the overrides.
+        tree: sections by name.
+    """
+
+    origin: str
+    tree: dict[str, Any]
+
+
+def layered(
+    recipe: str | os.PathLike[str],
+    overrides: Mapping[str, Any] | None = None,
+    preset: str | None = None,
+) -> tuple[Path, list[Layer]]:
+    """Return the file of a recipe, and the recipe after each of its parts, the last one whole.
+
+    Raises:
+        RecipeError: see `read`; what the sections say is not checked.
+    """
     path = _find(recipe)
-    tree = _tree(path)
-    presets = tree.pop("presets", None) or {}
+    layers, presets = _layers(path)
+    tree = copy.deepcopy(layers[-1].tree)
     if preset is not None:
         if preset not in presets:
             raise RecipeError(f"recipe {path}: no preset {preset!r}{suggest(preset, presets)}")
         for key, value in presets[preset].items():
             put(tree, key, value)
-    for key, value in (overrides or {}).items():
-        put(tree, key, located(key, plain(value), Path.cwd()))
-    return check(tree, str(path))
+        layers.append(Layer(f"preset {preset}", copy.deepcopy(tree)))
+    if overrides:
+        for key, value in overrides.items():
+            put(tree, key, located(key, plain(value), Path.cwd()))
+        layers.append(Layer("override", tree))
+    return path, layers
 
 
 def names() -> list[str]:
@@ -187,10 +219,12 @@ def _find(recipe: str | os.PathLike[str], folder: Path | None = None) -> Path:
     return known[str(recipe)]
 
 
-def _tree(path: Path, users: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Parse a recipe, its paths seen from its own folder.
+def _layers(
+    path: Path, users: tuple[Path, ...] = ()
+) -> tuple[list[Layer], dict[str, dict[str, Any]]]:
+    """Return the layers of a recipe's files, the bases first, and the presets of the last one.
 
-    `extends: OTHER` lays it over another one, whose presets are not taken.
+    Paths are seen from the folder of the file that says them.
     """
     tree = read_yaml(path, RecipeError)
     if not isinstance(tree, dict):
@@ -199,17 +233,14 @@ def _tree(path: Path, users: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise RecipeError(
             f"recipe {path}: `like: {shown(tree['like'])}` is now `extends: {shown(tree['like'])}`"
         )
-    other, presets = tree.pop("extends", None), tree.pop("presets", None)
+    other, presets = tree.pop("extends", None), _presets(path, tree.pop("presets", None))
     tree = dict(located("", tree, path.parent))
-    if presets is not None:
-        tree["presets"] = _presets(path, presets)
     if other is None:
-        return tree
+        return [Layer(str(path), tree)], presets
     if path in users or len(users) > _DEEPEST:
         raise RecipeError(f"recipe {path} extends itself: {' -> '.join(map(str, users))}")
-    base = _tree(_find(str(other), path.parent), (*users, path))
-    base.pop("presets", None)
-    return _overlay(base, tree)
+    layers, _ = _layers(_find(str(other), path.parent), (*users, path))
+    return [*layers, Layer(str(path), _overlay(layers[-1].tree, tree))], presets
 
 
 def _presets(path: Path, presets: Any) -> dict[str, dict[str, Any]]:
@@ -218,6 +249,8 @@ def _presets(path: Path, presets: Any) -> dict[str, dict[str, Any]]:
     Raises:
         RecipeError: it is not a mapping of names to mappings of keys.
     """
+    if presets is None:
+        return {}
     if not isinstance(presets, dict):
         raise RecipeError(f"recipe {path}: presets = {shown(presets)} is not a mapping of names")
     found: dict[str, dict[str, Any]] = {}
@@ -246,7 +279,7 @@ def _overlay(base: dict[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
 
 def presets_of(recipe: str | os.PathLike[str]) -> list[str]:
     """Return the names of a recipe's presets."""
-    return list(_tree(_find(recipe)).get("presets") or {})
+    return list(_layers(_find(recipe))[1])
 
 
 def check(tree: Mapping[str, Any], where: str = "recipe") -> Recipe:

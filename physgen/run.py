@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from physgen import __version__
 from physgen.arguments import user_path
 from physgen.batch import Batch, Schema
 from physgen.engine.device import describe_machine, describe_revision
@@ -35,6 +34,7 @@ from physgen.systems.base import HasAction, HasFiles, HasOwnFiles, Simulates, Sy
 from physgen.transforms.base import Chain
 from physgen.validation.scorecard import Scorecard
 from physgen.validation.sources import chain_labels
+from physgen.version import __version__
 
 SCORECARD = "scorecard.json"
 TRAINED = ("recipe.yaml", "provenance.json", "journal.jsonl", "data.h5", "surrogate/")

@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 
 import torch
 
-from physgen import __version__
 from physgen.batch import Batch
 from physgen.engine import journal
 from physgen.engine.distributed import World
@@ -34,6 +33,7 @@ from physgen.validation.animation import (
     film,
     has_pictures,
 )
+from physgen.version import __version__
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 """Called with (what is being done, steps done, steps in all, figures worth showing)."""

@@ -40,7 +40,7 @@ def test_help_needs_none_of_the_heavy_packages():
 
 
 def test_every_verb_has_an_example_in_its_help(monkeypatch, capsys):
-    names = [c.callback.__name__ for c in cli.app.registered_commands]
+    names = [c.name or c.callback.__name__ for c in cli.app.registered_commands]
     for name in [*names, "track sync"]:
         code, out, _ = call(monkeypatch, capsys, *name.split(), "--help")
         assert code == 0

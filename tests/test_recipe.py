@@ -199,5 +199,5 @@ def test_shipped_recipes_lie_one_step_above_a_base_without_a_model():
 def test_the_old_word_for_extends_is_refused_with_the_new_one(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text("like: phi4-flow\n")
-    with pytest.raises(RecipeError, match="is now `extends: .phi4-flow.`"):
+    with pytest.raises(RecipeError, match=r"is now `extends: .phi4-flow.`"):
         recipe.read(path)

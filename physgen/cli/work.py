@@ -1,94 +1,22 @@
-"""The command line: verbs in the order of the work. Holds no logic of its own."""
+"""Verbs that do the work: simulate, train, validate, generate, report."""
 
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from physgen.arguments import user_path, whole
-from physgen.console import bars, print_mapping, print_scorecards, speak_plainly
-from physgen.errors import InputError, PhysgenError, printable
-
-app = typer.Typer(
-    name="physgen",
-    help="From a file of physics samples, or an action, to a validated surrogate.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-)
-tracking = typer.Typer(help="The mirror of runs in MLflow.", no_args_is_help=True)
-app.add_typer(tracking, name="track")
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the run directories.")]
-Trust = Annotated[
-    bool, typer.Option("--trust", help="Run code that the recipe of somebody's run names.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Changes to the recipe, such as engine.steps=2000.")
-]
-
-
-@app.callback()
-def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
-) -> None:
-    """Options of every verb."""
-    # `main` reads --debug from the command line, since an error may come before this runs.
-
-
-@app.command()
-def doctor(as_json: Json = False) -> None:
-    """Say what this machine is: versions, cores, devices, and what is missing.
-
-    Example: `physgen doctor`
-    """
-    from physgen.engine.device import describe_machine
-
-    print_mapping(describe_machine(), as_json)
-
-
-@app.command()
-def inspect(files: list[Path], as_json: Json = False) -> None:
-    """Say what is in files: format, shapes, units, ranges, and the first problem of each.
-
-    The exit code is 2 if there is a file that cannot be read.
-
-    Example: `physgen inspect events.root`
-    """
-    from physgen.io.inspect import inspect as look
-    from physgen.io.joined import expand
-
-    paths = [path for file in files for path in expand(user_path(file))]
-    found = {str(path): look(path) for path in paths}
-    print_mapping(found if len(found) > 1 else next(iter(found.values())), as_json)
-    if any(one["reader"] in ("no", "refused") for one in found.values()):
-        raise typer.Exit(2)
-
-
-@app.command()
-def fetch(
-    name: Annotated[Literal["mnist"], typer.Argument(help="Which data set.")],
-    as_json: Json = False,
-) -> None:
-    """Get a data set that physgen does not ship, check its hash, and keep it.
-
-    Example: `physgen fetch mnist`
-    """
-    from physgen.io.fetch import MNIST_NOTICE, fetch_mnist
-
-    print_mapping({"data set": name, "file": str(fetch_mnist()), "note": MNIST_NOTICE}, as_json)
+from physgen.cli.app import Json, Overrides, Preset, RecipeName, Runs, Trust, app, tracking
+from physgen.console import bars, print_mapping, print_scorecards
+from physgen.errors import InputError
 
 
 @app.command()
 def simulate(
-    system: Annotated[str, typer.Argument(help="Name of a recipe, for its system.")],
+    recipe: RecipeName,
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
     overrides: Overrides = None,
     n: Annotated[int, typer.Option("-n", help="How many samples.")] = 10_000,
@@ -100,18 +28,19 @@ def simulate(
 
     Example: `physgen simulate ising-rbm -n 1000 -o spins.h5 system.temperature=2.5`
     """
-    from physgen import pipeline, recipe
+    from physgen import pipeline
+    from physgen.recipe import parse_overrides, read
 
-    resolved = recipe.read(system, recipe.parse_overrides(overrides or []))
+    resolved = read(recipe, parse_overrides(overrides or []))
     pipeline.simulate(resolved, output, n, seed, overwrite=overwrite)
     print_mapping({"file": str(output), "n": n, "seed": seed}, as_json)
 
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="Name or file of a recipe, or a run to resume.")],
+    recipe: RecipeName,
     overrides: Overrides = None,
-    preset: Annotated[str | None, typer.Option(help="A preset of the recipe.")] = None,
+    preset: Preset = None,
     runs: Runs = Path("runs"),
     force: Annotated[
         bool, typer.Option(help="Resume although recipe, data or number of processes changed.")
@@ -122,6 +51,8 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a surrogate, then score it. The same command again resumes where it stopped.
+
+    So does the directory of a run in the place of a recipe.
 
     Example: `physgen train ising-rbm engine.steps=2000 method.k=10`
     """
@@ -328,31 +259,6 @@ def quickstart(
         return
     print_scorecards({run.recipe.name: run.scorecard for run in finished}, as_json=False)
     typer.echo(f"report: {page}")
-
-
-def main() -> None:
-    """Entry point of the `physgen` command: errors become one message and an exit code."""
-    # Before OpenMP is loaded: threads that wait must not take the core of those that work. But the
-    # next operation is often nearer than sleep is long, so they look around first, for some 10 us.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    speak_plainly()
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    try:
-        app(standalone_mode=True)
-    except PhysgenError as error:
-        if "--debug" in sys.argv:
-            raise
-        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if "--debug" in sys.argv:
-            raise
-        where = "" if error.filename is None else f"{error.filename}: "
-        said = printable(f"error: {where}{error.strerror or error}")
-        typer.secho(said, err=True, fg=typer.colors.RED)
-        sys.exit(InputError.exit_code)
 
 
 def _numbers(words: list[str]) -> dict[str, float]:

@@ -1,0 +1,42 @@
+"""The command line: verbs in the order of the work. Holds no logic of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from physgen.cli import catalogue, files, work
+from physgen.cli.app import app, tracking
+from physgen.console import speak_plainly
+from physgen.errors import InputError, PhysgenError, printable
+
+__all__ = ["app", "catalogue", "files", "main", "work"]
+
+app.add_typer(tracking, name="track")
+
+
+def main() -> None:
+    """Entry point of the `physgen` command: errors become one message and an exit code."""
+    # Before OpenMP is loaded: threads that wait must not take the core of those that work. But the
+    # next operation is often nearer than sleep is long, so they look around first, for some 10 us.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    speak_plainly()
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    try:
+        app(standalone_mode=True)
+    except PhysgenError as error:
+        if "--debug" in sys.argv:
+            raise
+        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if "--debug" in sys.argv:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        said = printable(f"error: {where}{error.strerror or error}")
+        typer.secho(said, err=True, fg=typer.colors.RED)
+        sys.exit(InputError.exit_code)
