@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from physgen.validation.comparison import Comparison, Role
 from physgen.validation.estimates import pull
-from physgen.validation.features import Embedded
+from physgen.validation.features import Embedded, embed
 from physgen.validation.halving import halved
 from physgen.validation.permutation import sequential
 from physgen.validation.scorecard import Curve, Row, at_least, beside, within
@@ -53,7 +53,7 @@ class InceptionScore:
         Raises:
             InputError: there are no classes, or as `physgen.validation.features.embed` says.
         """
-        embedded = comparison.embedded
+        embedded = comparison.once(embed)
         probabilities = embedded.in_classes("inception-score")
         roles: tuple[Role, Role] = ("generated", "truth")
         found = {

@@ -25,6 +25,7 @@ from physgen.errors import InputError, RecipeError
 from physgen.validation.auc import auc, chance, jensen_shannon, roc
 from physgen.validation.comparison import CELLS, Comparison, Floats, Role
 from physgen.validation.estimates import pull
+from physgen.validation.independence import select
 from physgen.validation.judges import boosted, most_rows, neural
 from physgen.validation.scorecard import Curve, Row, Verdict, within
 from physgen.validation.uncertainty import Estimate
@@ -238,7 +239,7 @@ class _Sample:
     @classmethod
     def of(cls, comparison: Comparison, role: Role, level: Literal["low", "high"]) -> _Sample:
         """Features are computed where they are needed: of showers they fill the memory."""
-        selected, batch = comparison.selected[role], comparison.samples[role]
+        selected, batch = comparison.once(select)[role], comparison.samples[role]
         weight = comparison.measured[role].weight
 
         def take(rows: Rows) -> Floats:

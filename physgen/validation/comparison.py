@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -16,10 +17,7 @@ from physgen.batch import Batch
 from physgen.errors import InputError
 from physgen.systems.base import HasExact, HasFeatures, HasReference, HasUnits, System
 
-if TYPE_CHECKING:
-    from physgen.validation.features import Embedded
-    from physgen.validation.independence import Selection
-
+Found = TypeVar("Found")
 Floats = NDArray[np.floating[Any]]
 Role = Literal["generated", "truth", "floor", "baseline"]
 BLOCK = 8192
@@ -136,27 +134,15 @@ class Comparison:
             )
         return self.measured["truth"]
 
-    @cached_property
-    def selected(self) -> dict[Role, Selection]:
-        """The rows of every sample that scores of whole samples count; computed once.
-
-        Raises:
-            NotMeasurable: as `physgen.validation.independence.select` says.
-        """
-        from physgen.validation.independence import select  # It looks at comparisons itself.
-
-        return select(self)
+    def once(self, of: Callable[[Comparison], Found]) -> Found:
+        """Return what a function makes of this comparison; computed once for all metrics."""
+        if of not in self._found:
+            self._found[of] = of(self)
+        return typing.cast("Found", self._found[of])
 
     @cached_property
-    def embedded(self) -> Embedded:
-        """Features of every sample that is there; computed once for all metrics.
-
-        Raises:
-            InputError: as `physgen.validation.features.embed` says.
-        """
-        from physgen.validation.features import embed  # It looks at comparisons itself.
-
-        return embed(self)
+    def _found(self) -> dict[Callable[[Comparison], Any], Any]:
+        return {}
 
     def known(self, name: str) -> tuple[float, float, Literal["exact", "reference"]] | None:
         """Return (value, error, source) of an observable from theory or the literature."""

@@ -9,7 +9,7 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.validation.comparison import Comparison, Measured, varies
-from physgen.validation.independence import Selection
+from physgen.validation.independence import Selection, select
 from physgen.validation.scorecard import Row, within
 
 Array = NDArray[float64]
@@ -45,7 +45,7 @@ class Correlations:
         if len(names) < 2:
             return []
         samples = {
-            role: tabulated(measured, names, comparison.selected[role])
+            role: tabulated(measured, names, comparison.once(select)[role])
             for role, measured in comparison.measured.items()
         }
         target = samples["truth"].correlations()

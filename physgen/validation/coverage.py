@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from physgen.validation.classes import ADVICE, share_rows
 from physgen.validation.comparison import Comparison, Role
-from physgen.validation.features import Embedded
+from physgen.validation.features import Embedded, embed
 from physgen.validation.halving import Halved, apart, halved
 from physgen.validation.neighbours import CHUNK, squared_distances
 from physgen.validation.scorecard import Row, at_least, beside
@@ -56,7 +56,7 @@ class Coverage:
         Raises:
             InputError: as `physgen.validation.features.embed` says.
         """
-        embedded = comparison.embedded.first(self.n)
+        embedded = comparison.once(embed).first(self.n)
         found = {role: self._scores(embedded, role, comparison.seed) for role in embedded.others}
         (value, error), (density, density_error) = (
             (
@@ -95,7 +95,7 @@ class Coverage:
             ),
         ]
         if embedded.probabilities is not None:
-            rows += share_rows(comparison.embedded, self.minimum_share)
+            rows += share_rows(comparison.once(embed), self.minimum_share)
         return rows
 
     def _scores(self, embedded: Embedded, role: Role, seed: int) -> Halved:

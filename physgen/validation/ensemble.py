@@ -16,7 +16,7 @@ from physgen.validation.estimates import estimate
 from physgen.validation.judging import judge_family, refuse_unbacked
 from physgen.validation.means import Means
 from physgen.validation.mixing import disagrees
-from physgen.validation.scorecard import Curve, Row, Scorecard, departure
+from physgen.validation.scorecard import Curve, Row, Scorecard
 
 _POINTS = 200
 
@@ -70,7 +70,7 @@ def _ask_for_parameters(system: System, rows: list[Row]) -> list[Row]:
     failed = [row for row in rows if row.verdict == "fail"]
     if not failed or any(row.metric == "mixing" for row in failed):
         return rows
-    worst = max(failed, key=departure)
+    worst = max(failed, key=lambda row: row.departure)
     concern = f"far from its value for {system}: were the samples made with these parameters?"
     asking = worst.model_copy(update={"concern": concern})
     return [asking if row is worst else row for row in rows]

@@ -22,6 +22,7 @@ from physgen.batch import Batch
 from physgen.errors import InputError, NotMeasurable
 from physgen.systems.base import HasLabels
 from physgen.validation.comparison import Comparison, Role
+from physgen.validation.independence import select
 from physgen.validation.judges import standardised
 from physgen.validation.recogniser import N_FEATURES, N_LABELLED, Labelled, trained
 
@@ -92,16 +93,16 @@ def embed(comparison: Comparison) -> Embedded:
                 f"the {role} sample is weighted, and scores of features know no weights: leave the "
                 "metric out, or unweight the sample"
             )
-    n = min(len(selected.rows) for selected in comparison.selected.values())
+    n = min(len(selected.rows) for selected in comparison.once(select).values())
     if n < FEWEST:
         raise InputError(
             f"{n} independent samples are too few for a score of features: give at least {FEWEST}"
         )
     generator = np.random.default_rng(comparison.seed)
     # Not the first of a long chain, nor of a file that is sorted.
-    order = {r: generator.permutation(len(s.rows))[:n] for r, s in comparison.selected.items()}
+    order = {r: generator.permutation(len(s.rows))[:n] for r, s in comparison.once(select).items()}
     order |= dict.fromkeys(comparison.paired, order["truth"])
-    chosen = {role: s[order[role]] for role, s in comparison.selected.items()}
+    chosen = {role: s[order[role]] for role, s in comparison.once(select).items()}
     samples = {r: b[torch.from_numpy(chosen[r].rows)] for r, b in comparison.samples.items()}
     labelled = _labelled(comparison)
     if labelled is not None:

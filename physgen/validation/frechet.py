@@ -20,6 +20,7 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.validation.comparison import Comparison
+from physgen.validation.features import embed
 from physgen.validation.halving import halved
 from physgen.validation.permutation import Relabelling
 from physgen.validation.scorecard import Row, beside, within
@@ -46,7 +47,7 @@ class Frechet:
         Raises:
             InputError: there is no truth, or too little; see `physgen.validation.features.embed`.
         """
-        embedded = comparison.embedded
+        embedded = comparison.once(embed)
         truth, ours = embedded.values["truth"], embedded.values["generated"]
         found = {
             role: halved(

@@ -24,6 +24,7 @@ from scipy.sparse import csr_array
 from physgen.errors import InputError
 from physgen.validation.comparison import Comparison, Role, evenly
 from physgen.validation.halving import apart
+from physgen.validation.independence import select
 from physgen.validation.permutation import Relabelling
 from physgen.validation.scorecard import Row, within
 
@@ -100,7 +101,7 @@ class MaximumMeanDiscrepancy:
 
     def _shown(self, comparison: Comparison, role: Role) -> _Shown:
         """Return evenly spaced rows of those that count."""
-        selected, measured = comparison.selected[role], comparison.measured[role]
+        selected, measured = comparison.once(select)[role], comparison.measured[role]
         selected = selected[evenly(len(selected.rows), self.n)]
         batch = comparison.samples[role][torch.from_numpy(selected.rows)]
         return _Shown(

@@ -23,6 +23,7 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.validation.comparison import Comparison
+from physgen.validation.features import embed
 from physgen.validation.halving import apart, halved
 from physgen.validation.permutation import sequential
 from physgen.validation.scorecard import Row, beside, within
@@ -54,7 +55,7 @@ class NearestNeighbour:
 
     def rows(self, comparison: Comparison) -> list[Row]:
         """Return one row; `InputError` as `physgen.validation.features.embed` says."""
-        embedded = comparison.embedded.first(self.n)
+        embedded = comparison.once(embed).first(self.n)
         truth = embedded.values["truth"]
         found = {
             role: two_sample(

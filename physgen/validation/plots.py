@@ -25,7 +25,7 @@ from physgen.validation.comparison import Comparison, Measured, varies
 from physgen.validation.correlations import tabulated, varying
 from physgen.validation.distances import bin_edges
 from physgen.validation.profiles import profile
-from physgen.validation.scorecard import Scorecard, departure
+from physgen.validation.scorecard import Scorecard
 
 Array = NDArray[float64]
 INDEX = "index.json"
@@ -159,7 +159,7 @@ def _most_telling(names: list[str], scorecard: Scorecard) -> list[str]:
         name = row.name.partition(", bin ")[0]
         name = name if name in names else name.partition(" ")[2]
         concern = bool(row.concern) or row.alarming
-        weight = (row.verdict == "fail", concern, row.verdict != "info", *departure(row))
+        weight = (row.verdict == "fail", concern, row.verdict != "info", *row.departure)
         weights[name] = max(weights.get(name, weight), weight)
     nothing = (False, False, False, -math.inf, 0.0)
     first = sorted(names, key=lambda name: weights.get(name, nothing), reverse=True)

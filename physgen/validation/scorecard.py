@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from physgen.errors import FormatError, printable
 from physgen.html import html_table
 from physgen.io.documents import parse_json
+from physgen.validation.table import row_cells, summary
 
 if TYPE_CHECKING:
     from physgen.validation.comparison import Role
@@ -73,6 +74,12 @@ class Row(BaseModel):
         undecided = self.verdict == "info" and self.tolerance is None and not self.concern
         return undecided and self.p_value is not None and self.p_value < ALARM
 
+    @property
+    def departure(self) -> tuple[float, float]:
+        """What rows are ordered by: how improbable they are, and how many sigma off."""
+        p = 1.0 if self.p_value is None else self.p_value
+        return -p, abs(self.pull or 0.0)
+
     @field_validator(
         *("value", "error", "floor", "floor_error", "baseline", "exact", "exact_error"),
         *("pull", "p_value", "tolerance"),
@@ -100,7 +107,8 @@ class Scorecard(BaseModel):
     def concerns(self) -> list[str]:
         """What is wrong with the samples, a sentence each; rows that only differ share one."""
         said = [f"{row.name}: {row.concern}" for row in self.rows if row.concern]
-        differ = sorted((row for row in self.rows if row.alarming), key=departure, reverse=True)
+        differ = [row for row in self.rows if row.alarming]
+        differ.sort(key=lambda row: row.departure, reverse=True)
         if not differ:
             return said
         names = ", ".join(row.name for row in differ[:5])
@@ -157,8 +165,6 @@ class Scorecard(BaseModel):
 
     def _repr_html_(self) -> str:
         """Return verdict, rows and concerns as a table, for notebooks."""
-        from physgen.validation.table import row_cells
-
         columns = ("observable", "value", "floor", "exact", "pull", "verdict")
         cells = [row_cells(row) for row in self.rows]
         rows = [[printable(row[column]) for column in columns] for row in cells]
@@ -169,18 +175,10 @@ class Scorecard(BaseModel):
         """Return the table of `summary` as text."""
         from rich.console import Console
 
-        from physgen.validation.table import summary
-
         console = Console(width=110, color_system=None)
         with console.capture() as capture:
             console.print(summary({"": self}))
         return capture.get()
-
-
-def departure(row: Row) -> tuple[float, float]:
-    """Return what rows are ordered by: how improbable they are, and how many sigma off."""
-    p = 1.0 if row.p_value is None else row.p_value
-    return -p, abs(row.pull or 0.0)
 
 
 def within(bias: float, error: float, limit: float | None, floor: float = 0.0) -> Verdict:

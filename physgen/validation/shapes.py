@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from physgen.errors import DomainError
 from physgen.validation.comparison import Comparison, Measured, Role
 from physgen.validation.distances import Distances, bin_edges, compare
+from physgen.validation.independence import select
 from physgen.validation.means import refuse_unknown
 from physgen.validation.resampling import Resampled, resample
 from physgen.validation.scorecard import Row, within
@@ -155,7 +156,7 @@ class _Counted:
 
 
 def _counted(comparison: Comparison, role: Role, values: Array, *, paired: bool) -> _Counted:
-    selected, weight = comparison.selected[role], comparison.measured[role].weight
+    selected, weight = comparison.once(select)[role], comparison.measured[role].weight
     return _Counted(
         values[selected.rows],
         None if weight is None else weight[selected.rows],

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from physgen.errors import printable
 from physgen.validation.permutation import MOST
-from physgen.validation.scorecard import Row, Scorecard, departure
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from physgen.validation.scorecard import Row, Scorecard
 
 MOST_ALARMS = 10
 """Rows shown in a terminal only because they differ beyond chance."""
@@ -55,7 +56,8 @@ def summary(cards: Mapping[str, Scorecard]) -> Table:
 
 def _shown(card: Scorecard) -> list[Row]:
     """Return the rows that a terminal shows."""
-    alarms = sorted((row for row in card.rows if row.alarming), key=departure, reverse=True)
+    alarms = [row for row in card.rows if row.alarming]
+    alarms.sort(key=lambda row: row.departure, reverse=True)
     shown = {row.name for row in alarms[:MOST_ALARMS]}
     shown |= {row.name for row in card.rows if _prominent(row)}
     others = [row for row in card.rows if row.pull is not None and row.name not in shown]

@@ -12,6 +12,7 @@ from physgen.errors import FormatError, InputError
 from physgen.systems.images import Images
 from physgen.validation import recogniser
 from physgen.validation.comparison import Comparison
+from physgen.validation.features import embed
 from physgen.validation.metrics import Coverage, Frechet, InceptionScore, NearestNeighbour
 from physgen.validation.recogniser import Labelled, Recogniser, trained
 
@@ -100,7 +101,7 @@ def test_a_forgotten_digit_is_named():
 
 
 def test_other_systems_are_seen_by_their_own_features():
-    embedded = compare(draw(300, 3, shift=1.0)).embedded
+    embedded = compare(draw(300, 3, shift=1.0)).once(embed)
     assert embedded.probabilities is None
     assert set(embedded.values) == {"generated", "truth", "floor"}
     truth = embedded.values["truth"]
@@ -117,12 +118,12 @@ def test_images_without_labels_are_seen_by_their_observables():
             raise FormatError("no labels")
 
     comparison = Comparison(Unlabelled(), draw(50, 1), draw(50, 2))
-    assert comparison.embedded.probabilities is None
+    assert comparison.once(embed).probabilities is None
 
 
 def test_rows_are_independent_and_equally_many():
     groups = np.arange(300) // 3
-    grouped = compare(draw(300, 3), groups={"truth": groups}).embedded
+    grouped = compare(draw(300, 3), groups={"truth": groups}).once(embed)
     assert not grouped.exchangeable
     assert {role: len(np.unique(unit)) for role, unit in grouped.unit.items()} == {
         "generated": 300,
@@ -130,7 +131,7 @@ def test_rows_are_independent_and_equally_many():
         "floor": 300,
     }
     slow = Batch(x=draw(200, 3).x.repeat_interleave(10, 0), chain=torch.zeros(2000))
-    chained = compare(slow).embedded
+    chained = compare(slow).once(embed)
     assert not chained.exchangeable
     assert {len(values) for values in chained.values.values()} == {len(chained.unit["generated"])}
     assert 100 < len(chained.values["truth"]) < 200
@@ -143,11 +144,11 @@ def test_rows_are_independent_and_equally_many():
 def test_what_cannot_be_scored_is_refused():
     weighted = draw(100, 3).replace(weight=torch.ones(100))
     with pytest.raises(InputError, match="generated sample is weighted"):
-        _ = compare(weighted).embedded
+        _ = compare(weighted).once(embed)
     with pytest.raises(InputError, match="5 independent samples are too few"):
-        _ = compare(draw(5, 3)).embedded
+        _ = compare(draw(5, 3)).once(embed)
     with pytest.raises(InputError, match="needs a sample of the truth"):
-        _ = Comparison(Normal(), draw(100, 3)).embedded
+        _ = Comparison(Normal(), draw(100, 3)).once(embed)
 
 
 def test_any_shape_has_a_classifier(monkeypatch):

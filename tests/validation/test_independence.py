@@ -11,7 +11,7 @@ from physgen.batch import Batch, Schema, Variable
 from physgen.errors import NotMeasurable
 from physgen.sampling.metropolis import independence_metropolis
 from physgen.validation.comparison import Comparison
-from physgen.validation.independence import LENGTH
+from physgen.validation.independence import LENGTH, select
 from physgen.validation.judging import judge
 from physgen.validation.metrics import ClassifierTest, Coverage, Frechet, Means, NearestNeighbour
 
@@ -87,7 +87,7 @@ def test_what_a_chain_repeats_is_no_neighbour():
 def test_a_chain_is_thinned_and_cut_into_units_that_are_apart():
     n, tau = 20_000, 4.5
     batch = autoregressive(n, 0.8, seed=1)
-    selected = Comparison(Normal(), batch).selected["generated"]
+    selected = Comparison(Normal(), batch).once(select)["generated"]
     step = int(np.diff(selected.rows).min())
     assert step == pytest.approx(2 * tau, abs=1.5)
     counts = np.bincount(selected.unit)
@@ -101,7 +101,7 @@ def test_chains_shorter_than_their_memory_are_units():
     batch = autoregressive(20, 0.9, seed=2, n_chains=60)
     shuffled = np.random.default_rng(0).permutation(len(batch.x))
     batch = batch[torch.from_numpy(shuffled[np.argsort(shuffled % 20, kind="stable")])]
-    selected = Comparison(Normal(), batch).selected["generated"]
+    selected = Comparison(Normal(), batch).once(select)["generated"]
     labels = batch.chain.numpy()[selected.rows]
     assert len(np.unique(selected.unit)) == 60
     assert len(set(zip(labels.tolist(), selected.unit.tolist(), strict=True))) == 60
@@ -112,7 +112,7 @@ def test_frozen_chains_are_units_however_long_they_are():
     x = modes.repeat_interleave(100)[:, None] + draw(4000, 1).x
     frozen = Batch(x, chain=torch.arange(40).repeat_interleave(100))
     comparison = compare(frozen)
-    selected = comparison.selected["generated"]
+    selected = comparison.once(select)["generated"]
     assert len(np.unique(selected.unit)) == 40
     card = judge(comparison, [Means()])
     assert any("do not mix" in concern for concern in card.concerns)
@@ -125,14 +125,14 @@ def test_too_short_chains_get_no_score_and_the_card_says_so():
     assert len(unscored) == 4
     assert {(row.value, row.verdict) for row in unscored} == {(None, "info")}
     with pytest.raises(NotMeasurable, match=r"400 rows in 1, tau_int .* run longer chains"):
-        _ = compare(autoregressive(400, 0.98, seed=3)).selected
+        _ = compare(autoregressive(400, 0.98, seed=3)).once(select)
 
 
 def test_samples_do_not_share_units_unless_they_are_paired():
     comparison = compare(draw(50, 3))
-    units = [selected.unit for selected in comparison.selected.values()]
+    units = [selected.unit for selected in comparison.once(select).values()]
     assert len(np.unique(np.concatenate(units))) == 150
-    paired = compare(draw(50, 3), paired=frozenset({"generated"})).selected
+    paired = compare(draw(50, 3), paired=frozenset({"generated"})).once(select)
     np.testing.assert_array_equal(paired["generated"].unit, paired["truth"].unit)
     assert not set(paired["floor"].unit) & set(paired["truth"].unit)
 
