@@ -44,10 +44,10 @@ def draws(surrogate):
     if isinstance(surrogate, Diffusion):
         twin = copy.deepcopy(surrogate)
         twin.denoiser.compile()
-        compiled = twin.push
+        compiled = twin.from_noise
     else:
-        compiled = torch.compile(surrogate.push)
-    return [lambda: surrogate.push(z, condition), lambda: compiled(z, condition)]
+        compiled = torch.compile(surrogate.from_noise)
+    return [lambda: surrogate.from_noise(z, condition), lambda: compiled(z, condition)]
 
 
 def seconds(draw):

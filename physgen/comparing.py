@@ -97,12 +97,12 @@ def check_comparable(recipes: Sequence[Recipe]) -> None:
 
     for recipe in others:
         if of(recipe) != of(first):
-            told = " and ".join(
+            differences = " and ".join(
                 f"{one.name} is of {kind} of shape {shape}{path and f' in {path}'}"
                 for one in (first, recipe)
                 for kind, shape, path in (of(one),)
             )
-            raise RecipeError(f"{told}: compare what can be compared")
+            raise RecipeError(f"{differences}: compare what can be compared")
 
 
 def families(plan: Plan, runs: Sequence[Run], left_out: Mapping[str, str]) -> Families:
@@ -124,7 +124,7 @@ def families(plan: Plan, runs: Sequence[Run], left_out: Mapping[str, str]) -> Fa
 def _family(run: Run) -> Family:
     run.check()
     surrogate = run.load()
-    kept = cards.read_card(run.path / "surrogate")
+    description = cards.read_card(run.path / "surrogate")
     return Family(
         name=run.recipe.name,
         summary=run.recipe.summary,
@@ -132,7 +132,7 @@ def _family(run: Run) -> Family:
         scorecard=run.scorecard,
         likelihood=_likelihood(run.scorecard),
         parameters=sum(p.numel() for p in surrogate.parameters() if p.requires_grad),
-        training_seconds=float(kept["training_seconds"]),
+        training_seconds=float(description["training_seconds"]),
         samples_per_second=TIMED / _sampling_seconds(surrogate),
         samples=HDF5Source(run.path / "samples.h5").read(0, _GALLERY).x,
     )

@@ -119,7 +119,8 @@ def _written() -> Iterator[Progress]:
                 for stage in last:
                     say(stage)
 
-    # A thread of its own: what takes long (a judge's training, a simulation) cannot report itself.
+    # A thread of its own: what takes long (a classifier's training, a simulation) cannot report
+    # itself.
     reminder = threading.Thread(target=remind, daemon=True)
     reminder.start()
     try:
@@ -205,5 +206,5 @@ def print_scorecards(cards: Mapping[str, Scorecard], as_json: bool) -> None:
         console.width = 110
     console.print(summary(cards))
     for name, card in cards.items():
-        for concern in card.concerns:
-            typer.secho(printable(f"{name}: {concern}"), err=True, fg=typer.colors.YELLOW)
+        for warning in card.warnings:
+            typer.secho(printable(f"{name}: {warning}"), err=True, fg=typer.colors.YELLOW)

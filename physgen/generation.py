@@ -145,8 +145,8 @@ def generate_file(
     n = whole("n", n)
     refuse_existing(path, overwrite)
     replaced = path.exists()
-    beside = path.with_name(f"{path.stem}.{secrets.token_hex(4)}{path.suffix}")
-    target = beside if replaced else path
+    temporary = path.with_name(f"{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    target = temporary if replaced else path
     parts = generate_blocks(surrogate, n, seed=seed, condition=condition, progress=progress)
     try:
         about = {"physgen": __version__, **(facts or {}), "n": n, "seed": whole("seed", seed)}
@@ -157,7 +157,7 @@ def generate_file(
         if replaced:
             target.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def generate_blocks(

@@ -23,7 +23,7 @@ from physgen.surrogates.base import (
     Surrogate,
 )
 from physgen.transforms.images import Dequantise
-from physgen.validation.comparison import HeldOut, evenly
+from physgen.validation.comparison import HeldOut, evenly_spaced
 
 BLOCK = 256
 """Samples given to a surrogate at once."""
@@ -39,7 +39,7 @@ def held_out(
 
     Args:
         surrogate: may know its density, a bound on it, or an estimate; else there is nothing.
-        truth, floor: two samples, of which `evenly` spaced rows are used.
+        truth, floor: two samples, of which `evenly_spaced` spaced rows are used.
         n: at most so many rows of each.
         draws: latent vectors a sample of an importance-weighted bound.
         seed: of bounds and estimates.
@@ -72,7 +72,7 @@ def held_out(
             )
         except InvertedBracket as inverted:
             unknown = np.full(len(samples[0]), np.nan)
-            found["estimated"] = HeldOut(unknown, exact=False, concern=str(inverted))
+            found["estimated"] = HeldOut(unknown, exact=False, warning=str(inverted))
     if not isinstance(surrogate, HasBound):
         return found
     try:
@@ -88,7 +88,7 @@ def held_out(
 
 
 def _rows(batch: Batch, n: int, surrogate: Surrogate) -> Batch:
-    rows = batch[torch.from_numpy(evenly(len(batch), n))]
+    rows = batch[torch.from_numpy(evenly_spaced(len(batch), n))]
     return surrogate.accept(Batch(rows.x, rows.condition, mask=rows.mask))
 
 

@@ -248,9 +248,9 @@ def generate(
         )
     source = surrogate if corrected is None else corrected
     stage = f"{opened.recipe.name}: generate"
-    told = None if progress is None else (lambda done: progress(stage, done, n, {}))
+    callback = None if progress is None else (lambda done: progress(stage, done, n, {}))
     if output is None:
-        return generate_batch(source, n, seed=seed, condition=condition, progress=told)
+        return generate_batch(source, n, seed=seed, condition=condition, progress=callback)
     path = user_path(output)
     generate_file(
         source,
@@ -265,7 +265,7 @@ def generate(
             "correction": "none" if corrected is None else corrected.method,
         },
         overwrite=overwrite,
-        progress=told,
+        progress=callback,
     )
     return path
 
@@ -319,9 +319,9 @@ def compare(
     plan = read_plan(name)
     presets = {recipe: preset_for(plan, recipe) for recipe in plan.recipes}
     check_comparable([read(recipe, plan.overrides, preset) for recipe, preset in presets.items()])
-    tell = progress or _silent
+    report_progress = progress or _silent
     stage = f"{name}: families"
-    tell(stage, 0, len(presets), {})
+    report_progress(stage, 0, len(presets), {})
     # Small networks gain little from several threads: one family a core.
     workers = 1 if choose_device("auto").type == "cuda" else torch.get_num_threads()
     done: dict[str, Run] = {}
@@ -339,7 +339,7 @@ def compare(
                 except TrainingError as error:
                     warnings.warn(f"{recipe} is left out of the page: {error}", stacklevel=2)
                     failed[recipe] = str(error)
-                tell(stage, len(done) + len(failed), len(presets), {})
+                report_progress(stage, len(done) + len(failed), len(presets), {})
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -386,28 +386,28 @@ def simulate(
         )
     refuse_existing(output, overwrite)
     # Beside the old file until the new one is complete.
-    beside = output.with_name(f"{output.stem}.{secrets.token_hex(4)}{output.suffix}")
+    temporary = output.with_name(f"{output.stem}.{secrets.token_hex(4)}{output.suffix}")
     try:
-        with system.writer(beside, n) as append:
+        with system.writer(temporary, n) as append:
             append(system.simulate(n, seed))
-        beside.replace(output)
+        temporary.replace(output)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def _scoring(progress: Progress | None, stage: str) -> Iterator[Count]:
     """Report a scoring: each metric counts as one, and so does what is written at the end."""
-    tell, total = progress or _silent, 1
+    report_progress, total = progress or _silent, 1
 
     def count(done: int, metrics: int) -> None:
         nonlocal total
         total = metrics + 1
-        tell(stage, done, total, {})
+        report_progress(stage, done, total, {})
 
-    tell(stage, 0, total, {})
+    report_progress(stage, 0, total, {})
     yield count
-    tell(stage, total, total, {})
+    report_progress(stage, total, total, {})
 
 
 def _write_scores(folder: Path, comparison: Comparison, card: Scorecard) -> None:

@@ -15,13 +15,13 @@ Widths = tuple[Positive, ...]
 Channels = Annotated[tuple[Positive, ...], Field(min_length=1)]
 """Channels of the layers of a convolutional network."""
 
-Rate = Annotated[float, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
 """A learning rate, a scale."""
 
 NotNegative = Annotated[float, Field(ge=0)]
 """A weight of a penalty, which 0 leaves out."""
 
-Share = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
 """A probability that is not 1, a decay."""
 
 Count = Annotated[int, Field(ge=0)]

@@ -71,7 +71,7 @@ class Run:
         if self.scored:
             facts["verdict"] = self.scorecard.verdict
             facts["report"] = str(self.path / "report.html")
-            facts |= {f"concern {i}": said for i, said in enumerate(self.scorecard.concerns, 1)}
+            facts |= {f"warning {i}": said for i, said in enumerate(self.scorecard.warnings, 1)}
         return html_table("Run", [(key, printable(value)) for key, value in facts.items()])
 
     @classmethod
@@ -160,7 +160,7 @@ class Run:
         manifest.write(self.path, self._sums_of_training())
 
     def seal_scores(self, scores: Scorecard) -> None:
-        """Write verdict and concerns on the card, and list card and scores in the manifest.
+        """Write verdict and warnings on the card, and list card and scores in the manifest.
 
         A kill at any time leaves a whole run, scored or not.
         """
@@ -168,7 +168,7 @@ class Run:
         said = {
             "verdict": scores.verdict,
             "verdict_of": f"samples {scores.provenance.get('samples', '')}",
-            "concerns": scores.concerns,
+            "warnings": scores.warnings,
         }
         card = cards.read_card(folder) | said
         name = f"surrogate/{cards.CARD}"

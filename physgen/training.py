@@ -27,11 +27,11 @@ from physgen.validation.animation import (
     ALONG,
     BETWEEN,
     FILM,
-    cut,
     draw_along,
     draw_between,
-    film,
     has_pictures,
+    snapshot_callback,
+    write_gif,
 )
 from physgen.version import __version__
 
@@ -50,7 +50,7 @@ FEW_EVENTS = 100
 """Effective number of weighted events below which a training deserves a warning."""
 
 
-def train_run(run: Run, world: World, tell: Progress, *, force: bool = False) -> None:
+def train_run(run: Run, world: World, report_progress: Progress, *, force: bool = False) -> None:
     """Train the surrogate of a run, or go on where its last checkpoint is, and keep it.
 
     Raises:
@@ -60,7 +60,7 @@ def train_run(run: Run, world: World, tell: Progress, *, force: bool = False) ->
     recipe = run.recipe
     name = recipe.name
     if world.first:
-        _prepare_data(run, tell)
+        _prepare_data(run, report_progress)
     world.barrier()
     stream = _training_stream(run)
     weights = None if stream is None else stream.weights
@@ -103,21 +103,21 @@ def train_run(run: Run, world: World, tell: Progress, *, force: bool = False) ->
         if len(parts.validation):
             held_out = Stream(source, parts.validation, batch_size=1, seed=recipe.engine.seed)
             evaluate = _held_out_loss(surrogate, held_out.sample(HELD_OUT))
-    look = None
+    on_evaluate = None
     # What it was not given conditions for it cannot show.
     seen = has_pictures(surrogate) and not (recipe.data is None and surrogate.schema.condition)
     if world.first:
         run.write_provenance({"identity": identity, "data": described})
         if seen:
-            look = film(surrogate, run.path / FILMED, recipe.engine.seed)
+            on_evaluate = snapshot_callback(surrogate, run.path / FILMED, recipe.engine.seed)
 
     def progress(step: int, metrics: Mapping[str, float]) -> None:
-        for sentence in method.concerns(step, metrics):
+        for sentence in method.warnings(step, metrics):
             LOG.warning("%s: %s", name, sentence)
-        tell(f"{name}: train", step, recipe.engine.steps, _brief(metrics))
+        report_progress(f"{name}: train", step, recipe.engine.steps, _brief(metrics))
 
     if world.first:
-        tell(f"{name}: train", 0, recipe.engine.steps, {})
+        report_progress(f"{name}: train", 0, recipe.engine.steps, {})
     result = fit(
         surrogate,
         method,
@@ -127,7 +127,7 @@ def train_run(run: Run, world: World, tell: Progress, *, force: bool = False) ->
         identity=identity,
         force=force,
         evaluate=evaluate,
-        look=look,
+        on_evaluate=on_evaluate,
         progress=progress,
     )
     if not result.finished:
@@ -135,7 +135,7 @@ def train_run(run: Run, world: World, tell: Progress, *, force: bool = False) ->
     if not world.first:
         return
     if seen:
-        cut(run.path / FILMED, run.path / "plots" / FILM)
+        write_gif(run.path / FILMED, run.path / "plots" / FILM)
         draw_between(surrogate, run.path / "plots" / BETWEEN, recipe.engine.seed)
         if isinstance(surrogate, DecodedNoise):
             draw_along(surrogate, run.path / "plots" / ALONG, recipe.engine.seed)
@@ -179,18 +179,18 @@ def _seconds(run: Run) -> float:
     return total + last - begun
 
 
-def _prepare_data(run: Run, tell: Progress) -> None:
+def _prepare_data(run: Run, report_progress: Progress) -> None:
     """Simulate or open the data, and say what is to be known of a user's file."""
     data = run.recipe.data
     if data is None:
         return
     stage = f"{run.recipe.name}: data"
-    tell(stage, 0, 1, {})
+    report_progress(stage, 0, 1, {})
     rows = 0 if run.source is None else len(run.source)
     if data.path is not None:
         for sentence in run.notes:
             LOG.warning(sentence)
-    tell(stage, rows, rows, {})
+    report_progress(stage, rows, rows, {})
 
 
 def _training_stream(run: Run) -> Stream | None:

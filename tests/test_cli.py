@@ -101,7 +101,7 @@ def test_simulate_then_judge_two_files(monkeypatch, capsys, tmp_path):
     assert code == 0, err
     card = json.loads(out)
     assert any("E_tot/E_inc" in row["name"] for row in card["rows"])
-    assert (card["verdict"], card["concerns"]) == ("pass", [])
+    assert (card["verdict"], card["warnings"]) == ("pass", [])
     # A file against itself: the same events in both, which is no confirmation.
     metrics = ["--set", "validation.metrics=[{kind: means}, {kind: response}]", "--strict"]
     own = ["validate", truth, "--against", truth, "--binning", "calo-368.xml", *metrics]

@@ -130,4 +130,4 @@ def test_every_score_of_the_page_of_digits_is_found(tmp_path):
     run = pipeline.train("digits-pca", digits.overrides, runs=tmp_path, track=False)
     missing = {name for name in digits.columns.values() if run.scorecard[name].value is None}
     assert not missing
-    assert not [said for said in run.scorecard.concerns if "independent" in said]
+    assert not [said for said in run.scorecard.warnings if "independent" in said]

@@ -66,7 +66,7 @@ class Pushed(Gaussian):
 
     noise_shape = (2,)
 
-    def push(self, noise, condition=None):
+    def from_noise(self, noise, condition=None):
         return self.weight * noise + condition
 
 

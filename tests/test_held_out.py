@@ -144,7 +144,7 @@ def test_a_constant_that_annealing_cannot_find_is_a_concern():
     spins = torch.ones(10, 3, dtype=torch.int8)
     values = held_out(Inverted(), Batch(spins), None, n=10, draws=1, seed=0)["estimated"]
     assert np.isnan(values.truth).all()
-    assert "inverted: 3.00 +- 0.10 from below" in values.concern
+    assert "inverted: 3.00 +- 0.10 from below" in values.warning
 
 
 def test_nothing_is_known_of_a_model_without_likelihood():

@@ -35,7 +35,7 @@ name: table
 data: {path: table.h5, fields: [a, b], split: [0.4, 0.2, 0.4]}
 engine: {steps: 4, batch_size: 64, evaluate_every: 2, log_every: 2}
 sampling: {n: 100}
-validation: {metrics: [{kind: means}, {kind: classifier, judge: boosted, level: low}]}
+validation: {metrics: [{kind: means}, {kind: classifier, model: boosted, level: low}]}
 """
 
 

@@ -83,7 +83,7 @@ def test_notebooks_show_tables_in_which_names_are_text(events):
     assert "&lt;script&gt; [a&amp;b]" in told
     assert "<script>" not in told
     assert "Batch of 2 samples" in events._repr_html_()
-    row = Row(name="<b>", metric="means", value=1.0, error=0.1, concern="<i> is off")
+    row = Row(name="<b>", metric="means", value=1.0, error=0.1, warning="<i> is off")
     told = Scorecard(rows=(row,))._repr_html_()
     assert "<b>" not in told
     assert "<i>" not in told

@@ -253,8 +253,8 @@ def test_classifiers_that_judge_are_not_logged_in_the_hosts_run(tmp_path, templa
         file["a"] = np.random.default_rng(0).normal(size=200).astype("f4")
     recipe = tmp_path / "table.yaml"
     recipe.write_text(
-        "like: events-flow\nname: table\ndata: {path: table.h5, fields: [a]}\n"
-        "validation: {metrics: [{kind: classifier, judge: boosted, level: low}]}\n"
+        "extends: events-flow\nname: table\ndata: {path: table.h5, fields: [a]}\n"
+        "validation: {metrics: [{kind: classifier, model: boosted, level: low}]}\n"
     )
     shutil.copy(template, tmp_path / "host.db")
     monkeypatch.chdir(tmp_path)
@@ -296,7 +296,7 @@ def test_scores_verdict_and_a_model_with_the_verdict_on_its_card(directory):
             pull=1.0,
             tolerance=1,
             verdict="pass",
-            concern="still drifting",
+            warning="still drifting",
         ),
         Row(name="never", metric="means", value=None),
     )
@@ -314,8 +314,8 @@ def test_scores_verdict_and_a_model_with_the_verdict_on_its_card(directory):
     assert result.model == "toy, version 1"
     version = there.get_model_version("toy", "1")
     assert version.tags["physgen.verdict"] == "pass"
-    assert version.tags["physgen.concerns"] == run.data.tags["physgen.concerns"]
-    assert "E/N: still drifting" in version.tags["physgen.concerns"]
+    assert version.tags["physgen.warnings"] == run.data.tags["physgen.warnings"]
+    assert "E/N: still drifting" in version.tags["physgen.warnings"]
     assert version.run_id == result.run_id
     folder = Path(version.source.removeprefix("file://"))
     kept = json.loads((folder / "artifacts/run/surrogate/card.json").read_text())

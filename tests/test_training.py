@@ -37,11 +37,11 @@ def test_images_are_filmed_and_shown(tmp_path):
 def test_concerns_of_a_method_are_said(tmp_path, monkeypatch, caplog):
     seen = []
 
-    def concerns(self, step, metrics):
+    def warnings(self, step, metrics):
         seen.append((step, sorted(metrics)))
         return [f"lost at {step}"] if step == 4 else []
 
-    monkeypatch.setattr(ReverseKL, "concerns", concerns)
+    monkeypatch.setattr(ReverseKL, "warnings", warnings)
     with caplog.at_level("WARNING", logger="physgen"):
         physgen.train("phi4-coupling", SMALL, runs=tmp_path, track=False, score=False)
     assert [record.message for record in caplog.records] == ["phi4-coupling: lost at 4"]

@@ -67,8 +67,8 @@ class CheckpointStore:
             last = self.steps()
             raise CheckpointError(
                 f"cannot save checkpoint {final}: {error.strerror or error}; "
-                + (f"the one of step {last[-1]} is kept: " if last else "")
-                + "make room or make the directory writable, then run the same command again"
+                + (f"the one of step {last[-1]} is still there: " if last else "")
+                + "free some space or make the directory writable, then run the same command again"
             ) from error
         return final
 
@@ -108,9 +108,9 @@ class CheckpointStore:
     def _forget(self, newest: int) -> None:
         steps = self.steps()
         # What is newer than the one just written is what a resume passed over as damaged.
-        kept = [step for step in steps if step <= newest][-self.keep :]
+        retained = [step for step in steps if step <= newest][-self.keep :]
         for step in steps:
-            if step not in kept:
+            if step not in retained:
                 doomed = self.path(step)
                 # Renamed first: a kill within the removal must not leave half a checkpoint.
                 shutil.rmtree(doomed.rename(doomed.with_name(doomed.name + ".part")))

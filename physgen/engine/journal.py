@@ -29,10 +29,10 @@ class Journal:
         """Drop measurements after `step`, which a resumed run will make again, and a torn line."""
         if not self.path.exists():
             return
-        kept = [entry for entry in read(self.path) if "event" in entry or entry["step"] <= step]
+        earlier = [entry for entry in read(self.path) if "event" in entry or entry["step"] <= step]
         part = self.path.with_name(self.path.name + ".part")
         with part.open("w") as file:
-            file.writelines(_line(entry) for entry in kept)
+            file.writelines(_line(entry) for entry in earlier)
             file.flush()
             os.fsync(file.fileno())
         part.replace(self.path)

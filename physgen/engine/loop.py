@@ -70,7 +70,7 @@ def fit(
     identity: Mapping[str, str] | None = None,
     force: bool = False,
     evaluate: Callable[[], float] | None = None,
-    look: Callable[[int], None] | None = None,
+    on_evaluate: Callable[[int], None] | None = None,
     progress: Callable[[int, Mapping[str, float]], None] | None = None,
 ) -> FitResult:
     """Train, or go on training; afterwards the surrogate holds the weights to keep.
@@ -174,7 +174,7 @@ def fit(
             # Ranks get a signal at different steps; they agree where they meet anyway.
             stopping = stop.came if world.size == 1 else due and world.any(stop.came, device)
             saving = step % options.checkpoint_every == 0 or last or stopping
-            evaluating = (evaluate is not None or look is not None) and (
+            evaluating = (evaluate is not None or on_evaluate is not None) and (
                 step % options.evaluate_every == 0 or last
             )
             if not (due or saving or evaluating):
@@ -184,12 +184,12 @@ def fit(
                 report["learning_rate"] = max((group["lr"] for group in groups), default=0.0)
             if evaluating:
                 with holding(surrogate, average.state() if average else None):
-                    if look is not None:
-                        look(step)
+                    if on_evaluate is not None:
+                        on_evaluate(step)
                     loss = None if evaluate is None else float(world.share(float(evaluate())))
                 if loss is not None:
                     report["held_out_loss"] = loss
-                    state.consider(loss, step)
+                    state.update_best(loss, step)
             if world.first and report:
                 journal.measure(step, report)
             if progress is not None and world.first and report:
@@ -201,7 +201,7 @@ def fit(
             if stopping and not last:
                 break
         surrogate.eval()
-        surrogate.load_state_dict(state.kept())
+        surrogate.load_state_dict(state.best_weights())
         finished = step >= options.steps
         if world.first:
             journal.note("finish" if finished else "stop", step)
@@ -255,13 +255,13 @@ def _signals() -> Iterator[_Signal]:
         return
     kinds = (signal.SIGTERM, signal.SIGINT)
     before = {kind: signal.getsignal(kind) for kind in kinds}
-    kept = {kind: old for kind, old in before.items() if old not in (None, signal.SIG_IGN)}
-    for kind in kept:
+    handlers = {kind: old for kind, old in before.items() if old not in (None, signal.SIG_IGN)}
+    for kind in handlers:
         signal.signal(kind, stop.handle)
     try:
         yield stop
     finally:
-        for kind, handler in kept.items():
+        for kind, handler in handlers.items():
             signal.signal(kind, handler)
 
 

@@ -68,11 +68,11 @@ class RunState:
         """Return the present weights to keep: the moving average, if there is one."""
         return self._average.state() if self._average else dict(self._surrogate.state_dict())
 
-    def kept(self) -> dict[str, Tensor]:
+    def best_weights(self) -> dict[str, Tensor]:
         """Return the weights to keep in the end: the best ones, if losses were held against."""
         return self._best_weights or self.weights()
 
-    def consider(self, loss: float, step: int) -> None:
+    def update_best(self, loss: float, step: int) -> None:
         """Remember the present weights if their held-out loss is the lowest."""
         if loss == loss and (self.best is None or loss < self.best.loss):
             self.best = Best(loss, step)

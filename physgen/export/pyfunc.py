@@ -73,22 +73,22 @@ def save(run: Path, destination: Path | None = None) -> Path:
     sweep(target)
     folder = part_of(target)
     try:
-        kept = folder / "run"
-        shutil.copytree(run / "surrogate", kept / "surrogate", ignore=_parts)
-        shutil.copy(run / "recipe.yaml", kept)
-        manifest.write(kept, manifest.sums_of(kept, ("recipe.yaml", "surrogate")))
+        copied = folder / "run"
+        shutil.copytree(run / "surrogate", copied / "surrogate", ignore=_parts)
+        shutil.copy(run / "recipe.yaml", copied)
+        manifest.write(copied, manifest.sums_of(copied, ("recipe.yaml", "surrogate")))
         # An example input would make it generate samples only to guess what the signature says.
         with warnings.catch_warnings(action="ignore", category=UserWarning):
             save_model(
                 folder / "model",
                 python_model=str(CODE),
-                artifacts={"run": kept.resolve().as_uri()},
+                artifacts={"run": copied.resolve().as_uri()},
                 signature=signature,
                 pip_requirements=[f"{name}=={version(name)}" for name in NEEDED],
                 metadata={
                     "condition_domain": description["condition_domain"],
                     "verdict": description.get("verdict", "not validated"),
-                    "concerns": description.get("concerns", []),
+                    "warnings": description.get("warnings", []),
                 },
             )
         if target.exists():
@@ -101,5 +101,5 @@ def save(run: Path, destination: Path | None = None) -> Path:
 
 def is_current(run: Path) -> bool:
     """Return whether a run keeps a model of its surrogate as it is now, verdict included."""
-    kept = run / FOLDER / "artifacts" / "run" / "surrogate" / cards.CARD
-    return kept.exists() and kept.read_bytes() == (run / "surrogate" / cards.CARD).read_bytes()
+    copied = run / FOLDER / "artifacts" / "run" / "surrogate" / cards.CARD
+    return copied.exists() and copied.read_bytes() == (run / "surrogate" / cards.CARD).read_bytes()

@@ -65,7 +65,7 @@ def open_array(
     *,
     weight: str | None = None,
     chain: str | None = None,
-    beside: Mapping[str, str] = MARKOV,
+    companions: Mapping[str, str] = MARKOV,
     group: Sequence[str] = (),
     axes: Axes | None = None,
 ) -> ArraysSource:
@@ -82,8 +82,8 @@ def open_array(
     """
     opened = NpzSource if _format(path) == "npz" else HDF5Source
     if axes is not None:
-        return SeveralChains(opened(path, x=x, beside={}), axes)
-    return opened(path, x=x, weight=weight, chain=chain, beside=beside, group=group)
+        return SeveralChains(opened(path, x=x, companions={}), axes)
+    return opened(path, x=x, weight=weight, chain=chain, companions=companions, group=group)
 
 
 class SeveralChains:

@@ -26,7 +26,7 @@ from physgen.io.writer import Append, hdf5_writer
 ENERGIES, SHOWERS = "incident_energies", "showers"
 _MEV = {"1": 1.0, "eV": 1e-6, "keV": 1e-3, "MeV": 1.0, "GeV": 1e3, "TeV": 1e6}
 """MeV in a unit; no unit is MeV, as in public files."""
-_BESIDE = {name: name for name in ("weight", "chain", "log_weight")}
+_COMPANIONS = {name: name for name in ("weight", "chain", "log_weight")}
 
 
 def shower_schema(n_voxels: int, low: float | None = None, high: float | None = None) -> Schema:
@@ -57,7 +57,7 @@ class CaloChallengeSource:
         self, path: Path, n_voxels: int | None = None, grid: tuple[int, int, int] | None = None
     ) -> None:
         self.path, self.name = Path(path), str(path)
-        self._source = HDF5Source(path, x=SHOWERS, condition=ENERGIES, beside=_BESIDE)
+        self._source = HDF5Source(path, x=SHOWERS, condition=ENERGIES, companions=_COMPANIONS)
         stored = self._source.schema
         self.block = self._source.block
         self._check_shapes(stored, n_voxels, grid)

@@ -64,7 +64,7 @@ class Conditioned:
 def _column(path: Path, name: str, rows: int) -> ArraysSource | float:
     names = names_in(path)
     if name in names:
-        column = open_array(path, name, beside={})
+        column = open_array(path, name, companions={})
         if len(column) == rows and column.schema.shape == (1,):
             return column
     values = stated(path, [name], "").get(name)

@@ -101,8 +101,8 @@ def explain(error: ValidationError, model: type[BaseModel] | None, place: str = 
         return f"unknown key {where!r}{suggest(keys[-1], names)}"
     if problem["type"] in ("missing", "missing_keyword_only_argument"):
         return f"key {where!r} is missing"
-    told = problem["msg"].removeprefix("Value error, ")
-    return f"{where} = {shown(problem['input'])}: {told[:1].lower()}{told[1:]}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where} = {shown(problem['input'])}: {message[:1].lower()}{message[1:]}"
 
 
 def shown(value: Any) -> str:

@@ -35,7 +35,7 @@ def regular(path: Path, error: type[InputError] = FormatError) -> Path:
         mode = path.stat().st_mode
     except (OSError, ValueError) as reason:
         if isinstance(reason, FileNotFoundError | NotADirectoryError):
-            raise error(f"{path}: no such file{suggest(path.name, _beside(path))}") from reason
+            raise error(f"{path}: no such file{suggest(path.name, _companions(path))}") from reason
         said = reason.strerror if isinstance(reason, OSError) else reason
         raise error(f"{path}: cannot be read ({said})") from reason
     if stat.S_ISDIR(mode):
@@ -76,7 +76,7 @@ def refuse_bomb(where: str, unpacked: int, packed: int) -> None:
         )
 
 
-def _beside(path: Path) -> list[str]:
+def _companions(path: Path) -> list[str]:
     try:
         found = itertools.islice(path.parent.iterdir(), _NEIGHBOURS)
         return [other.name for other in found if other.is_file()]

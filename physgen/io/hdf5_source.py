@@ -49,8 +49,8 @@ class HDF5Source:
         path: of the file.
         x: dataset of the samples, (N, ...).
         condition, weight, chain, log_weight: datasets (N, C), (N,), (N,) and (N,).
-        beside: names of datasets by what they are in `Batch`, taken where they are there and fit;
-            `None` looks for those that physgen writes beside "x", in files that it wrote.
+        companions: names of datasets by what they are in `Batch`, taken where they are there and
+            fit; `None` looks for those that physgen writes beside "x", in files that it wrote.
         group: names of one-dimensional datasets whose values identify the event of a row.
         block: rows read together, if the file's own chunks are not to decide.
 
@@ -67,7 +67,7 @@ class HDF5Source:
         weight: str | None = None,
         chain: str | None = None,
         log_weight: str | None = None,
-        beside: Mapping[str, str] | None = None,
+        companions: Mapping[str, str] | None = None,
         group: Sequence[str] = (),
         block: int | None = None,
     ) -> None:
@@ -83,10 +83,10 @@ class HDF5Source:
         }
         with open_hdf5(self.path) as file:
             self._names = {"x": x} | {key: name for key, name in asked.items() if name is not None}
-            if beside is None:
-                beside = _USUAL if stored_schema(file) is not None and x == "x" else {}
+            if companions is None:
+                companions = _USUAL if stored_schema(file) is not None and x == "x" else {}
             rows = len(dataset(file, x, _RANKS["x"]))
-            for key, name in beside.items():
+            for key, name in companions.items():
                 if key not in self._names and optional(file, name, rows, _RANKS[key]):
                     self._names[key] = name
             nodes = self._nodes(file)

@@ -66,12 +66,12 @@ def _look_at_dataset(path: Path, file: h5py.File, name: str, found: dict[str, An
         node = dataset(file, name)
         entry, problem = describe_array(where, Values(node))
     except FormatError as error:
-        fault, beside = str(error), False
+        fault, companions = str(error), False
         # A damaged type is found again by whoever asks for it.
         with suppress(FormatError), library(where):
-            beside = _is_beside(file[name])
+            companions = _is_beside(file[name])
         found["contents"][name] = {"not read": fault.removeprefix(f"{where} ")}
-        if not beside:
+        if not companions:
             found["problem"] = found["problem"] or fault
         return fault
     found["contents"][name] = entry | _storage(node)

@@ -116,7 +116,7 @@ class NpzSource:
         path: of the archive.
         x: name of the array of samples (N, ...).
         condition, weight, chain, log_weight: names of arrays (N, C), (N,), (N,) and (N,).
-        beside: names of arrays by what they are in `Batch`, taken where they are there and fit;
+        companions: names of arrays by what they are in `Batch`, taken where they are there and fit;
             `None` looks for those that are called as in `Batch`.
         group: names of one-dimensional arrays whose values identify the event of a row.
 
@@ -135,7 +135,7 @@ class NpzSource:
         weight: str | None = None,
         chain: str | None = None,
         log_weight: str | None = None,
-        beside: Mapping[str, str] | None = None,
+        companions: Mapping[str, str] | None = None,
         group: Sequence[str] = (),
     ) -> None:
         self.path, self.name, self.block = Path(path), str(path), 4096
@@ -146,7 +146,7 @@ class NpzSource:
         self._names = asked
         known = array_names(self.path)
         usual = {key: key for key in ("condition", "weight", "mask", "chain", "log_weight")}
-        others = usual if beside is None else beside
+        others = usual if companions is None else companions
         self._arrays = read_arrays(self.path, list(asked.values()))
         self._arrays = {key: self._arrays[name] for key, name in asked.items()}
         for key, name in asked.items():

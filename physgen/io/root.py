@@ -23,7 +23,7 @@ from physgen.io.split import hash_columns
 from physgen.io.trees import Tree, describe_branch, open_tree
 
 _OPEN_FILES = 32
-_BESIDE = ("log_weight", "chain")
+_COMPANIONS = ("log_weight", "chain")
 """What physgen writes beside the columns."""
 LARGEST_EXACT = 2**53
 """Integers beyond it have neighbours that double precision does not tell from them."""
@@ -76,8 +76,8 @@ class RootSource:
         self.weight, self.group = weight, tuple(group)
         self._tree_name, self._open = tree, (os.getpid(), dict[int, Tree]())
         first = self._tree(0)
-        others = () if first.written is None else _BESIDE
-        self._beside = [n for n in others if n in first.names and n not in self.fields]
+        others = () if first.written is None else _COMPANIONS
+        self._companions = [n for n in others if n in first.names and n not in self.fields]
 
         types = self._types(0)
         self._starts = [0]
@@ -193,7 +193,7 @@ class RootSource:
         if self.weight is not None:
             weight = self._numbers(index, self.weight, start, stop)
             found["weight"] = weight if weight.dtype.kind == "f" else weight.astype(np.float64)
-        for name in self._beside:
+        for name in self._companions:
             found[name] = self._numbers(index, name, start, stop)
         return found
 
@@ -221,9 +221,9 @@ class RootSource:
                     f"{self._tree(index).where}: row {start + row} has {first[row]} items of "
                     f"{names[0]!r} but {counts[row]} of {name!r}; name branches of one collection"
                 )
-            kept = array[:, : self.max_items]
-            rows = np.repeat(np.arange(start, stop), ak.num(kept, axis=1).to_numpy())
-            values = ak.flatten(kept).to_numpy()
+            items = array[:, : self.max_items]
+            rows = np.repeat(np.arange(start, stop), ak.num(items, axis=1).to_numpy())
+            values = ak.flatten(items).to_numpy()
             mask = place < counts[:, None]
             x[..., column][mask] = self._checked(index, name, values, rows)
         return x, mask
@@ -282,7 +282,7 @@ class RootSource:
         tree = self._tree(index)
         where = tree.where
         roles = dict.fromkeys(self.group, "group")
-        roles |= dict.fromkeys(self._beside, "weight")
+        roles |= dict.fromkeys(self._companions, "weight")
         roles |= {self.weight: "weight"} if self.weight is not None else {}
         roles |= dict.fromkeys(self.condition, "condition")
         roles |= dict.fromkeys(self.fields, "fields")

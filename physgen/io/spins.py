@@ -71,8 +71,8 @@ class SpinSource:
             dataset = next((name for name in FIELDS if name in names), FIELDS[0])
         self.dataset = dataset
         self._where = f"{path}: dataset {dataset!r}"
-        beside = {"weight": "weights", **MARKOV}
-        self._inner = open_array(self.path, dataset, chain=chain, beside=beside, axes=axes)
+        companions = {"weight": "weights", **MARKOV}
+        self._inner = open_array(self.path, dataset, chain=chain, companions=companions, axes=axes)
         facts = _facts(self.path)
         self.block = self._inner.block
         stored = self._inner.schema.shape

@@ -138,7 +138,7 @@ def repeats(source: Source, limit: int = 1_000_000) -> Repeats:
         groups, largest = len(counts), int(counts.max(initial=1))
     hashed = _row_hashes(source, limit)
     hashes = np.concatenate([np.zeros(0, np.uint64), *(rows for rows, _ in hashed)])
-    telling = np.concatenate([np.zeros(0, bool), *(told for _, told in hashed)])
+    telling = np.concatenate([np.zeros(0, bool), *(telling for _, telling in hashed)])
     return Repeats(
         rows=len(source),
         groups=groups,
@@ -196,13 +196,13 @@ def _row_hashes(source: Source, limit: int) -> list[tuple[Bits, NDArray[np.bool_
         if common is None:
             common = _commonest(flat[:_LOOK].astype(np.float64))
         varies = np.resize(real, flat.shape[1])
-        told = ((flat != common) & varies).any(1) & (batch.chain is None)
+        telling = ((flat != common) & varies).any(1) & (batch.chain is None)
         state = np.zeros(len(batch), dtype=np.uint64)
         for _, value in sorted(batch.fields().items()):
             array = value.numpy().reshape(len(batch), -1)
             place = _mix(np.arange(1, array.shape[1] + 1, dtype=np.uint64) * _GOLDEN)
             state = _mix(state + _GOLDEN + _mix(_bits(array) + place).sum(1, dtype=np.uint64))
-        hashes.append((state, told))
+        hashes.append((state, telling))
     return hashes
 
 

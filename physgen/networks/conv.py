@@ -52,7 +52,7 @@ class ConvEncoder(nn.Module):
         periodic: bool = False,
     ) -> None:
         super().__init__()
-        height, width = halved(shape, len(channels), channels, kernel)
+        height, width = halved_shape(shape, len(channels), channels, kernel)
         self.convolutions = nn.ModuleList(
             convolution(before, after, kernel, periodic, stride=2)
             for before, after in pairwise((1, *channels))
@@ -105,7 +105,7 @@ class ConvDecoder(nn.Module):
         periodic: bool = False,
     ) -> None:
         super().__init__()
-        self.seed = (2 * channels[0], *halved(shape, len(channels), channels, kernel))
+        self.seed = (2 * channels[0], *halved_shape(shape, len(channels), channels, kernel))
         self.first = nn.Linear(n_in + n_condition, math.prod(self.seed))
         self.layers = nn.Sequential(
             *_active(2 * channels[0], activation),
@@ -168,7 +168,7 @@ def normalisation(n_channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(8, n_channels), n_channels)
 
 
-def halved(
+def halved_shape(
     shape: tuple[int, ...], times: int, channels: tuple[int, ...], kernel: int
 ) -> tuple[int, int]:
     """Return (H, W) halved `times` times, to hold kernels of length `kernel`.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from physgen.networks.conv import convolution, halved, normalisation
+from physgen.networks.conv import convolution, halved_shape, normalisation
 from physgen.networks.embedding import Embedding, Modulation
 
 
@@ -43,7 +43,7 @@ class UNet(nn.Module):
         periodic: bool = False,
     ) -> None:
         super().__init__()
-        halved(shape, len(channels) - 1, channels, 3)
+        halved_shape(shape, len(channels) - 1, channels, 3)
         n_features = 4 * channels[0]
         self.embedding = Embedding(n_features, n_condition)
         self.first = convolution(1, channels[0], 3, periodic)
@@ -64,17 +64,17 @@ class UNet(nn.Module):
         """Return (B, H, W)."""
         features = self.embedding(time, condition)
         h = self.first(x[:, None])
-        kept: list[Tensor] = []
+        skipped: list[Tensor] = []
         for block in self.down:
-            if kept:
+            if skipped:
                 h = functional.avg_pool2d(h, 2)
             h = block(h, features)
-            kept.append(h)
-        kept.pop()
+            skipped.append(h)
+        skipped.pop()
         h = self.bottom(self.attention(h), features)
         for block in self.up:
             h = functional.interpolate(h, scale_factor=2.0, mode="nearest")
-            h = block(torch.cat([h, kept.pop()], 1), features)
+            h = block(torch.cat([h, skipped.pop()], 1), features)
         out: Tensor = self.last(functional.silu(self.norm(h)))
         return out[:, 0]
 

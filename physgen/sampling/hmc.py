@@ -167,13 +167,13 @@ def sample(
                 "finite, or not continuous"
             )
         log_step = min(log_step, math.log(length))
-    kept, total = [], 0.0
+    states, total = [], 0.0
     for _ in range(n_keep):
         for _ in range(n_skip):
             state, info = move(state, log_step)
             total += float(info.probability.mean())
-        kept.append(state.x)
-    return Run(torch.stack(kept, 1), total / (n_keep * n_skip), math.exp(log_step))
+        states.append(state.x)
+    return Run(torch.stack(states, 1), total / (n_keep * n_skip), math.exp(log_step))
 
 
 def _jitter(generator: torch.Generator) -> Iterator[float]:

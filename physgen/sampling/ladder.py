@@ -157,9 +157,9 @@ def init(x: Tensor, action: hmc.Action, *, step_size: float, generator: torch.Ge
 
 def sample(ladder: Ladder, n_keep: int, n_skip: int = 1) -> Tensor:
     """Return (C, n_keep, ...): every `n_skip`-th configuration of the action itself."""
-    kept = []
+    states = []
     for _ in range(n_keep):
         for _ in range(n_skip):
             ladder.sweep()
-        kept.append(ladder.x[-1].clone())
-    return torch.stack(kept, 1)
+        states.append(ladder.x[-1].clone())
+    return torch.stack(states, 1)

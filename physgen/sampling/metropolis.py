@@ -91,7 +91,7 @@ def independence_metropolis(
     length = len(proposals) // n_chains
     if length - burn_in < 2:
         raise InputError(f"{len(proposals)} proposals are too few for {n_chains} chains")
-    kept = proposals[: n_chains * length]
+    used = proposals[: n_chains * length]
     # On the host in double precision: a step is one comparison, and there are many.
     log_weight = proposals.log_weight[: n_chains * length].detach().double().cpu()
     by_chain = log_weight.reshape(n_chains, length)
@@ -109,6 +109,6 @@ def independence_metropolis(
     rows = (index + torch.arange(n_chains)[:, None] * length).flatten()
     chain = torch.arange(n_chains).repeat_interleave(length - burn_in)
     device = proposals.x.device
-    batch = kept.replace(log_weight=None)[rows.to(device)].replace(chain=chain.to(device))
+    batch = used.replace(log_weight=None)[rows.to(device)].replace(chain=chain.to(device))
     standing = torch.arange(burn_in, length) - index
     return Chains(batch, n_accepted / (n_chains * (length - 1)), int(standing.max()))

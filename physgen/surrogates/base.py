@@ -158,7 +158,7 @@ class FromNoise(Protocol):
         """Shape of the standard normal noise behind one sample."""
         ...
 
-    def push(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
+    def from_noise(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, *noise_shape) noise to (B, *shape) samples in physical units."""
         ...
 
@@ -240,7 +240,7 @@ class Method:
         """Do one training step; return detached scalars ("loss" and what else is worth a curve)."""
         raise NotImplementedError
 
-    def concerns(self, step: int, metrics: Mapping[str, float]) -> list[str]:
+    def warnings(self, step: int, metrics: Mapping[str, float]) -> list[str]:
         """Return sentences on what goes wrong and what to do, once each.
 
         Called when the journal is written, after `step` steps, with the means of what `step`

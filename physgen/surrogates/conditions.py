@@ -71,9 +71,9 @@ class ConditionPrior(nn.Module):
         halfway = torch.stack(
             [self._halfway(j, condition[:, j], values[:, j]) for j in range(len(self.variables))], 1
         )
-        kept = shares > 0
+        positive = shares > 0
         self.values, self.shares, self.halfway = (
-            found[kept].to(self.low) for found in (values, shares, halfway)
+            found[positive].to(self.low) for found in (values, shares, halfway)
         )
         self.low.copy_(condition.amin(0))
         self.high.copy_(condition.amax(0))
@@ -110,7 +110,9 @@ class ConditionPrior(nn.Module):
         away = torch.rand(n, 1, generator=generator, device=device, dtype=values.dtype)
         return values + (2 * away - 1) * halfway
 
-    def settle(self, condition: Tensor | None, n: int, generator: torch.Generator) -> Tensor | None:
+    def resolve(
+        self, condition: Tensor | None, n: int, generator: torch.Generator
+    ) -> Tensor | None:
         """Return the (n, C) conditions of `n` samples: those given, checked, or else drawn."""
         if condition is None:
             return self.draw(n, generator)
@@ -163,7 +165,7 @@ class ConditionPrior(nn.Module):
         return half[torch.searchsorted(known, values.contiguous())]
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
-        """Make room for as many conditions as the state holds."""
+        """Take as many conditions as the state holds."""
         for name in ("values", "shares", "halfway"):
             stored, buffer = state_dict.get(prefix + name), getattr(self, name)
             if stored is not None and stored.ndim == buffer.ndim:

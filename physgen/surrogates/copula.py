@@ -46,7 +46,7 @@ class ShowerSurrogate(Surrogate):
         """Shape of the standard normal noise behind one shower."""
         raise NotImplementedError
 
-    def push(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
+    def from_noise(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, *noise_shape) noise and (B, 1) incident energies to (B, n_voxels) in MeV."""
         raise NotImplementedError
 
@@ -54,7 +54,7 @@ class ShowerSurrogate(Surrogate):
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
     ) -> Batch:
         """Draw showers; `condition` are their (n, 1) incident energies in MeV."""
-        condition = self.conditions.settle(condition, n, generator)
+        condition = self.conditions.resolve(condition, n, generator)
         if condition is None:
             raise DomainError("the schema of showers must have the incident energy as condition")
         parts = [condition.new_empty(0, self.showers.tree.n_voxels, dtype=self.dtype)]
@@ -67,7 +67,7 @@ class ShowerSurrogate(Surrogate):
                     device=self.device,
                     dtype=self.dtype,
                 )
-                parts.append(self.push(noise, rows))
+                parts.append(self.from_noise(noise, rows))
         return Batch(torch.cat(parts), condition)
 
     @property
@@ -118,7 +118,7 @@ class ShowerCopula(ShowerSurrogate):
         """One number a layer, two a split."""
         return (self.showers.n_layers + 2 * self.showers.n_splits,)
 
-    def push(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
+    def from_noise(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, *noise_shape) noise and (B, 1) incident energies to (B, n_voxels) in MeV."""
         if condition is None:
             raise DomainError("showers need incident energies: pass them as the condition (B, 1)")

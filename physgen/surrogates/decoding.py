@@ -29,7 +29,7 @@ class DecodedNoise(Surrogate):
         """
         raise NotImplementedError
 
-    def push(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
+    def from_noise(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, *noise_shape) noise and (B, C) physical conditions to (B, *shape) samples."""
         mapped = None if condition is None else self.transform.map_condition(condition)
         x = self.decode_noise(noise, mapped)
@@ -40,9 +40,9 @@ class DecodedNoise(Surrogate):
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
     ) -> Batch:
         """Draw `n` samples in physical units."""
-        condition = self.conditions.settle(condition, n, generator)
+        condition = self.conditions.resolve(condition, n, generator)
         noise = torch.randn(
             n, *self.noise_shape, generator=generator, device=self.device, dtype=self.dtype
         )
         with torch.no_grad():
-            return Batch(self.push(noise, condition), condition)
+            return Batch(self.from_noise(noise, condition), condition)

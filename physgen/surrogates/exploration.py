@@ -49,7 +49,7 @@ def interpolate(
     along = angle.reshape(-1, *(1,) * (start.ndim - 1))
     noise = along.cos() * start[:, None] + along.sin() * end[:, None]
     rows = None if condition is None else condition.repeat_interleave(steps, 0)
-    x = surrogate.push(noise.flatten(0, 1), rows)
+    x = surrogate.from_noise(noise.flatten(0, 1), rows)
     return x.reshape(len(start), steps, *x.shape[1:])
 
 
@@ -91,7 +91,7 @@ def traverse(
     rows = noise.reshape(-1, *shape)
     if condition is not None:
         condition = condition.to(rows).expand(len(rows), -1)
-    x = surrogate.push(rows, condition)
+    x = surrogate.from_noise(rows, condition)
     return x.reshape(len(entries), steps, *x.shape[1:])
 
 

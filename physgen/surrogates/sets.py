@@ -88,7 +88,7 @@ class IndependentItems(Surrogate):
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
     ) -> tuple[Batch, Tensor]:
         """Draw samples and return their (n,) log-density."""
-        condition = self.conditions.settle(condition, n, generator)
+        condition = self.conditions.resolve(condition, n, generator)
         mapped = None if condition is None else self.transform.map_condition(condition)
         logits = self._number(mapped, n)
         number = torch.multinomial(logits.exp(), 1, generator=generator)

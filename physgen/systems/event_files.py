@@ -210,7 +210,7 @@ class _Table:
     Args:
         parts: a source and the number of its column, for each column of the table.
         names: of the columns.
-        beside: sources of what belongs to a row, by its name in `Batch`.
+        companions: sources of what belongs to a row, by its name in `Batch`.
         conditions: sources of the conditions, by their names.
     """
 
@@ -218,18 +218,18 @@ class _Table:
         self,
         parts: Sequence[tuple[Source, int]],
         names: Sequence[str],
-        beside: Mapping[str, Source],
+        companions: Mapping[str, Source],
         conditions: Mapping[str, Source],
     ) -> None:
-        self._parts, self._beside, self.name = parts, beside, parts[0][0].name
+        self._parts, self._companions, self.name = parts, companions, parts[0][0].name
         self._conditions = conditions
         self.block = min(source.block for source, _ in parts)
         columns = [source.schema.variables[column] for source, column in parts]
         described = []
         for column, name in zip(columns, names, strict=True):
             rule = column.present
-            kept = rule if rule and any(rule.startswith(other) for other in names) else None
-            described.append(Variable(**{**vars(column), "name": name, "present": kept}))
+            rule_here = rule if rule and any(rule.startswith(other) for other in names) else None
+            described.append(Variable(**{**vars(column), "name": name, "present": rule_here}))
         given = [
             Variable(**{**vars(source.schema.variables[0]), "name": name})
             for name, source in conditions.items()
@@ -246,7 +246,7 @@ class _Table:
             if id(source) not in whole:
                 whole[id(source)] = source.read(start, stop)
         columns = [whole[id(source)].x[:, column] for source, column in self._parts]
-        others = {key: source.read(start, stop).x[:, 0] for key, source in self._beside.items()}
+        others = {key: source.read(start, stop).x[:, 0] for key, source in self._companions.items()}
         if self._conditions:
             given = [source.read(start, stop).x[:, 0] for source in self._conditions.values()]
             kind = torch.float32 if fit_single(v.dtype for v in self.schema.condition) else None
@@ -271,14 +271,14 @@ def _columns(
 ) -> Source:
     """Open columns by name: arrays of their own, or those of one array that physgen wrote."""
     stored, known = stored_schema(path), set(names_in(path))
-    beside = {} if weight is None else {"weight": open_one(weight)}
+    companions = {} if weight is None else {"weight": open_one(weight)}
     if stored is not None:
         # Jagged events that were written as a table are read as one.
         flat = tuple(name for name in stored.names if name.partition("[")[0] in names)
         if flat and not set(names) & set(stored.names):
             names = stored.names
         usual = {key: key for key in ("weight", "log_weight", "chain") if key in known}
-        beside = {key: open_one(n) for key, n in usual.items() if n not in names} | beside
+        companions = {key: open_one(n) for key, n in usual.items() if n not in names} | companions
         if not set(names) <= known and "x" in known:
             for name in names:
                 if name not in stored.names:
@@ -286,7 +286,7 @@ def _columns(
                     raise FormatError(f"{path}: there is no column {name!r}{remedy}")
             table = open_one("x")
             parts = [(table, stored.names.index(n)) for n in names]
-            return _Table(parts, names, beside, {name: open_one(name) for name in condition})
+            return _Table(parts, names, companions, {name: open_one(name) for name in condition})
     sources = [open_one(name) for name in names]
     conditions = {name: open_one(name) for name in condition}
     for name, source in [*zip(names, sources, strict=True), *conditions.items()]:
@@ -299,4 +299,4 @@ def _columns(
                 f"{path}: columns of unequal length: {names[0]!r} has {len(sources[0])} rows, "
                 f"{name!r} has {len(source)}"
             )
-    return _Table([(source, 0) for source in sources], names, beside, conditions)
+    return _Table([(source, 0) for source in sources], names, companions, conditions)

@@ -163,8 +163,8 @@ def _arrays(path: Path, array: str | None) -> tuple[NDArray[Any], NDArray[Any] |
     if format_of(path) not in ("HDF5", "npz"):
         if array is not None:
             raise FormatError(f"{path}: read.array = {array!r}, but an IDX file is one array")
-        beside = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
-        labels = read_idx(beside) if beside != path and beside.exists() else None
+        companions = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
+        labels = read_idx(companions) if companions != path and companions.exists() else None
         return read_idx(path), labels, None
     known = names_in(path)
     images = _IMAGES if array is None else (array,)
@@ -185,7 +185,7 @@ def _whole(path: Path, name: str, known: list[str]) -> NDArray[Any]:
     """Return an array; some archives keep the two parts of a set under two names."""
     rest = name.replace("_train", "_test")
     parts = [name, rest] if name.endswith("_train") and rest in known else [name]
-    sources = [open_array(path, part, beside={}) for part in parts]
+    sources = [open_array(path, part, companions={}) for part in parts]
     return np.concatenate([source.arrays(0, len(source))["x"] for source in sources])
 
 

@@ -1,4 +1,4 @@
-"""What a run came to, in MLflow: scores as metrics, verdict and concerns as tags, and the model."""
+"""What a run came to, in MLflow: scores as metrics, verdict and warnings as tags, and the model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from physgen.validation.scorecard import Scorecard
 
 SCORECARD = "scorecard.json"
 VERDICT = "physgen.verdict"
-CONCERNS = "physgen.concerns"
+CONCERNS = "physgen.warnings"
 """Tags of the run and of the version of the model."""
 _LONGEST = 5000
 """Characters of a tag, of which MLflow's stores allow as many."""
@@ -41,7 +41,7 @@ class Results:
         return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
     def send_scores(self) -> None:
-        """Send value, error and pull of every row, the verdict, and what is a concern."""
+        """Send value, error and pull of every row, the verdict, and what is a warning."""
         from mlflow.entities import Metric
 
         path = self.directory / SCORECARD
@@ -59,10 +59,10 @@ class Results:
         for start in range(0, len(metrics), 1000):
             self.client.log_batch(self.run_id, metrics=metrics[start : start + 1000])
         self.client.set_tag(self.run_id, VERDICT, card.verdict)
-        self.client.set_tag(self.run_id, CONCERNS, "\n".join(card.concerns)[:_LONGEST])
+        self.client.set_tag(self.run_id, CONCERNS, "\n".join(card.warnings)[:_LONGEST])
 
     def register(self, version: str) -> str:
-        """Register the model of this run once, with its verdict and concerns; return its version.
+        """Register the model of this run once, with its verdict and warnings; return its version.
 
         Args:
             version: that an earlier call returned.

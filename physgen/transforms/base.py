@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError
-from physgen.transforms.domains import settled
+from physgen.transforms.domains import to_domain
 from physgen.transforms.items import Items
 
 INEXACT = (
@@ -48,13 +48,13 @@ class Transform(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Transform:
         """Move, as any module, but leave double-precision buffers what they are."""
-        kept = {
+        wide_buffers = {
             name: buffer
             for name, buffer in self._buffers.items()
             if self.wide and buffer is not None and buffer.dtype == torch.float64
         }
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, buffer in kept.items():
+        for name, buffer in wide_buffers.items():
             moved = self._buffers[name]
             self._buffers[name] = buffer if moved is None else buffer.to(moved.device)
         return self
@@ -183,7 +183,7 @@ class Chain(Transform):
         for transform in reversed(self._parts()):
             batch = transform.inverse(batch)
         if self._schema is not None and len(self.transforms) and (self.leaks or not self.exact):
-            batch = batch.replace(x=settled(batch.x, self._schema.items))
+            batch = batch.replace(x=to_domain(batch.x, self._schema.items))
         if not self._widens:
             return batch
         dtype = self.like.dtype

@@ -96,8 +96,8 @@ class Bounded(Transform):
         y, (both, one, width) = batch.x.double(), self._kinds()
         between = self.low + torch.special.ndtr(y).clamp(EDGE, 1 - EDGE) * width
         gap = torch.where(one, y, 0.0).exp()
-        beside = torch.where(self.below, self.low + gap, self.high - gap)
-        return batch.replace(x=torch.where(both, between, torch.where(one, beside, y)))
+        nearest = torch.where(self.below, self.low + gap, self.high - gap)
+        return batch.replace(x=torch.where(both, between, torch.where(one, nearest, y)))
 
     def _kinds(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return which variables have both bounds, which have one, and the ranges of the former."""

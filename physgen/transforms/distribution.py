@@ -53,8 +53,8 @@ def sparse(values: Floats, counts: NDArray[np.int64]) -> bool:
 def edges(values: Floats) -> tuple[float, float]:
     """Return where the values end abruptly, below and above, and else infinities.
 
-    The density does not fall off towards an end if the outermost k values take hardly more room
-    than the next k. In a tail they take ln k / ln 2 times as much or more.
+    The density does not fall off towards an end if the outermost k values lie in a range hardly
+    wider than the next k. In a tail they take ln k / ln 2 times as much or more.
     """
     k = math.isqrt(len(values))
     if k < 20:
@@ -91,8 +91,8 @@ def knots(
         thin = wanted[np.diff(wanted // EVENTS_A_KNOT, prepend=-1) > 0]
         forced = np.flatnonzero((after | before)[smooth])
         chosen = np.unique(np.concatenate([thin, forced, [0, len(smooth) - 1]]))
-        room = n_knots - 2 * len(points)
-        smooth = smooth[_refined(values[smooth], z, p, chosen, room)]
+        n_free = n_knots - 2 * len(points)
+        smooth = smooth[_refined(values[smooth], z, p, chosen, n_free)]
     x = np.concatenate([values[smooth], values[points], values[points]])
     p = np.concatenate([level[smooth], (upto - mass)[points], upto[points]])
     order = np.lexsort((p, x))
@@ -103,18 +103,18 @@ def knots(
 
 
 def _refined(
-    x: Floats, z: Floats, p: Floats, chosen: NDArray[np.int64], room: int
+    x: Floats, z: Floats, p: Floats, chosen: NDArray[np.int64], n_free: int
 ) -> NDArray[np.int64]:
-    """Add knots, up to `room`, where p between those chosen is off by more than noise."""
+    """Add knots, up to `n_free`, where p between those chosen is off by more than noise."""
     tolerance = 0.2 / math.sqrt(len(x))
-    while len(chosen) < room:
+    while len(chosen) < n_free:
         error = np.abs(ndtr(np.interp(x, x[chosen], z[chosen])) - p)
         length = np.diff(chosen)
         peak = np.maximum.reduceat(error, chosen[:-1]) if len(chosen) > 1 else error[:0]
         worst = np.flatnonzero((peak > tolerance) & (length >= 2 * EVENTS_A_KNOT))
         if not len(worst):
             break
-        worst = worst[np.argsort(-peak[worst])][: room - len(chosen)]
+        worst = worst[np.argsort(-peak[worst])][: n_free - len(chosen)]
         added = []
         for i in worst:
             inner = slice(chosen[i] + EVENTS_A_KNOT, chosen[i + 1] - EVENTS_A_KNOT + 1)

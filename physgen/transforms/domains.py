@@ -11,19 +11,19 @@ from physgen.batch import Schema, Variable
 from physgen.sampling.manifold import nearest_unitary
 
 
-def settled(x: Tensor, schema: Schema) -> Tensor:
+def to_domain(x: Tensor, schema: Schema) -> Tensor:
     """Return samples (B, *shape) within the ranges of their variables, in the same type.
 
     Integers are rounded, angles wrapped, spins get their sign, matrices become the next ones of
     SU(N); what is still out of range goes to the end of it, but for columns that may be absent.
     """
     if len(schema.variables) == 1:
-        return _settled(x, schema.variables[0])
+        return _to_domain(x, schema.variables[0])
     columns = zip(x.unbind(-1), schema.variables, strict=True)
-    return torch.stack([_settled(column, variable) for column, variable in columns], -1)
+    return torch.stack([_to_domain(column, variable) for column, variable in columns], -1)
 
 
-def _settled(x: Tensor, variable: Variable) -> Tensor:
+def _to_domain(x: Tensor, variable: Variable) -> Tensor:
     low, high = variable.range
     if variable.domain == "spin":
         return torch.where(x >= 0, 1.0, -1.0).to(x)

@@ -136,13 +136,13 @@ class Gaussianise(Transform):
             self.jittered[j] = grid is not None
             if grid is not None:
                 self.grids[:, j] = torch.tensor(astuple(grid), dtype=torch.double)
-                kept = torch.as_tensor(values[atoms]).to(column)
+                atom_values = torch.as_tensor(values[atoms]).to(column)
                 generator = torch.Generator().manual_seed(j)
                 spread = torch.rand(len(column), generator=generator, dtype=torch.double) - 0.5
                 spread = spread.to(column) * grid.pitch
-                column = column + torch.where(torch.isin(column, kept), 0.0, spread)
+                column = column + torch.where(torch.isin(column, atom_values), 0.0, spread)
                 values, mass, _ = distribution(column, shares)
-                atoms = np.isin(values, kept.cpu().numpy())
+                atoms = np.isin(values, atom_values.cpu().numpy())
             knots_x, knots_z = knots(values, mass, atoms, self._n_knots, self._n_smooth)
             if len(knots_x) < self._n_knots:
                 raise DomainError(
@@ -197,7 +197,7 @@ class Gaussianise(Transform):
             wanted = math.ceil((2 * len(values) - self._n_smooth) / 4)
             raise DomainError(
                 f"column {self._variables[j].name} holds {len(values)} different codes, more "
-                f"than are kept: set `atoms` of transform gaussianise to {wanted} or more, or "
+                f"than `atoms`: set `atoms` of transform gaussianise to {wanted} or more, or "
                 "leave the column out"
             )
         return atoms, grid
@@ -339,8 +339,8 @@ class Gaussianise(Transform):
         """Signed distance of the last knot from the column's bound, and where there is none."""
         limit = self.limits[side]
         sign = 1 - 2 * side
-        room = sign * (self.knots_x[:, -side] - limit)
+        distance = sign * (self.knots_x[:, -side] - limit)
         # Of a bound that is far away nothing is felt but the rounding.
-        free = limit.isinf() | (room > 1e6 * self.stretch[side])
-        room = room.clamp_min(0).maximum(1e-6 * self.stretch[side])
-        return sign * torch.where(free, torch.ones_like(room), room), free
+        free = limit.isinf() | (distance > 1e6 * self.stretch[side])
+        distance = distance.clamp_min(0).maximum(1e-6 * self.stretch[side])
+        return sign * torch.where(free, torch.ones_like(distance), distance), free

@@ -47,12 +47,12 @@ def _weights(comparison: Comparison) -> list[Row]:
         measured = comparison.measured[role]
         if not usable(measured):
             n, equal = measured.n, worth(measured)
-            concern = (
+            warning = (
                 f"{n} rows are worth {equal:.3g} of equal weights, fewer than {USABLE}: a few have "
                 "nearly all of the weight, and nothing can be judged by them; give more rows, or "
                 "leave the weights out"
             )
-            rows.append(Row(name=name, metric="weights", value=equal, concern=concern))
+            rows.append(Row(name=name, metric="weights", value=equal, warning=warning))
     return rows
 
 
@@ -86,7 +86,7 @@ def _copies(truth: Batch, generated: Batch, floor: Batch | None) -> list[Row]:
     ]
 
 
-def _copies_row(name: str, counts: tuple[int, int], share: float, concern: str) -> Row:
+def _copies_row(name: str, counts: tuple[int, int], share: float, warning: str) -> Row:
     p_value = float(bdtrc(counts[0] - 1, sum(counts), min(share, 0.9)))
     return Row(
         name=name,
@@ -94,7 +94,7 @@ def _copies_row(name: str, counts: tuple[int, int], share: float, concern: str) 
         value=counts[0],
         floor=counts[1],
         p_value=p_value,
-        concern=concern if p_value < ALARM else "",
+        warning=warning if p_value < ALARM else "",
     )
 
 
@@ -154,9 +154,9 @@ def _question(units: set[str]) -> str:
     return f"are the units of both samples the same{example}?"
 
 
-def _unit_row(name: str, measured: Measured, concern: str) -> Row:
+def _unit_row(name: str, measured: Measured, warning: str) -> Row:
     middle = float(np.nanmedian(measured.values[name]))
-    return Row(name=f"scale of {name}", metric="units", value=middle, concern=concern)
+    return Row(name=f"scale of {name}", metric="units", value=middle, warning=warning)
 
 
 def _scale(measured: Measured, name: str) -> float:

@@ -52,7 +52,7 @@ def has_pictures(surrogate: Surrogate) -> bool:
     )
 
 
-def film(surrogate: Surrogate, folder: Path, seed: int) -> Callable[[int], None]:
+def snapshot_callback(surrogate: Surrogate, folder: Path, seed: int) -> Callable[[int], None]:
     """Return what saves a picture of the samples of fixed noise, given the step.
 
     Conditions, where there are any, are drawn from those of the training data and rise from column
@@ -66,17 +66,17 @@ def film(surrogate: Surrogate, folder: Path, seed: int) -> Callable[[int], None]
     noise, condition = _fixed(surrogate, (COLUMNS, ROWS), seed)
 
     @torch.no_grad()
-    def look(step: int) -> None:
+    def on_evaluate(step: int) -> None:
         model: Any = surrogate
         rows = None if condition is None else condition.to(model.device, model.dtype)
-        x: Tensor = model.push(noise.to(model.device, model.dtype), rows)
+        x: Tensor = model.from_noise(noise.to(model.device, model.dtype), rows)
         columns = x.reshape(COLUMNS, ROWS, *x.shape[1:])
         _save(grid(columns.transpose(0, 1), surrogate.schema), folder / f"step-{step:09d}.png")
 
-    return look
+    return on_evaluate
 
 
-def cut(folder: Path, output: Path) -> None:
+def write_gif(folder: Path, output: Path) -> None:
     """Join the pictures of a folder to a film; there is none of fewer than two."""
     from PIL import Image
 

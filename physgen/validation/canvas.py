@@ -34,7 +34,7 @@ def new_figure(width: float, height: float, *, placed: bool = True) -> Any:
 
     Args:
         width, height: in inches.
-        placed: make room for labels automatically, which takes as long as drawing does.
+        placed: leave space for labels automatically, which takes as long as drawing does.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

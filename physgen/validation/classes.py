@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from physgen.validation.comparison import Comparison, Role
 from physgen.validation.estimates import pull
 from physgen.validation.features import Embedded, embed
-from physgen.validation.halving import halved
+from physgen.validation.half_sampling import half_sampling
 from physgen.validation.permutation import sequential
-from physgen.validation.scorecard import Curve, Row, at_least, beside, within
+from physgen.validation.scorecard import Curve, Row, at_least, row_by_role, verdict_within
 
 Array = NDArray[float64]
 
@@ -57,14 +57,14 @@ class InceptionScore:
         probabilities = embedded.in_classes("inception-score")
         roles: tuple[Role, Role] = ("generated", "truth")
         found = {
-            role: halved(_score, (shares,), (embedded.unit[role],), seed=comparison.seed)
+            role: half_sampling(_score, (shares,), (embedded.unit[role],), seed=comparison.seed)
             for role, shares in probabilities.items()
         }
         value = {role: float(halves.value[0]) for role, halves in found.items()}
         error = {role: float(halves.error[0]) for role, halves in found.items()}
         bias = value["generated"] - value["truth"]
         # Not that of independent samples: rows may be paired.
-        difference = halved(
+        difference = half_sampling(
             lambda a, b: _score(a) - _score(b),
             [probabilities[role] for role in roles],
             [embedded.unit[role] for role in roles],
@@ -73,7 +73,7 @@ class InceptionScore:
         sigma = float(difference.error[0])
         off, p_value = pull(bias, sigma)
         return [
-            beside(
+            row_by_role(
                 "inception score",
                 "inception-score",
                 value,
@@ -84,7 +84,7 @@ class InceptionScore:
                 pull=off,
                 p_value=p_value if embedded.exchangeable else None,
                 tolerance=self.tolerance,
-                verdict=within(bias, sigma, self.tolerance),
+                verdict=verdict_within(bias, sigma, self.tolerance),
                 note=f"{embedded.note}; the floor is the score of a second sample of truth",
             )
         ]
@@ -131,7 +131,7 @@ def share_rows(embedded: Embedded, minimum: float | None) -> list[Row]:
         for role, share in shares.items()
     }
     errors = {role: math.sqrt(share * (1 - share) / n_units) for role, share in least.items()}
-    smallest_share = beside(
+    smallest_share = row_by_role(
         "smallest class share",
         "coverage",
         least,
@@ -139,7 +139,7 @@ def share_rows(embedded: Embedded, minimum: float | None) -> list[Row]:
         tolerance=minimum,
         verdict=at_least(least["generated"], errors["generated"], minimum),
         note=note if minimum is None else f"{note}; the limit is a minimum",
-        concern=f"mode collapse: too few of classes {few}; {ADVICE}" if few else "",
+        warning=f"mode collapse: too few of classes {few}; {ADVICE}" if few else "",
         curves=curves,
     )
     return [
@@ -171,7 +171,7 @@ def _variation_row(counts: Mapping[Role, NDArray[np.int64]], n: int, exchangeabl
         return _variation(pooled - null, null, n)[:, None]
 
     p_value = float(sequential(np.array([value["generated"]]), draw)[0])
-    return beside(
+    return row_by_role(
         "class shares, total variation",
         "coverage",
         value,

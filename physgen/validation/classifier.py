@@ -1,12 +1,13 @@
-"""Classifier two-sample test: can a judge that was trained for it tell generated from true?
+"""Classifier two-sample test: can a classifier that was trained for it tell generated from true?
 
-A judge is trained on one part of both samples, its best epoch chosen on a second, and its AUC (see
-`physgen.validation.auc`) measured on a third that it never saw. Rows that are not independent (a
-stretch of a Markov chain, candidates of one collision, a pair drawn at one condition) train, choose
-or test as a whole: a judge that learned one of them by heart would recognise the others. A weak or
-small judge sees less: each AUC names its judge and the training size, and stands beside its floor,
-the AUC of the same judge between two samples of truth. A judge calibrated by isotonic regression on
-the second part, to which it was not fitted, also gives the Jensen-Shannon divergence.
+A classifier is trained on one part of both samples, its best epoch chosen on a second, and its AUC
+(see `physgen.validation.auc`) measured on a third that it never saw. Rows that are not independent
+(a stretch of a Markov chain, candidates of one collision, a pair drawn at one condition) train,
+choose or test as a whole: a classifier that learned one of them by heart would recognise the
+others. A weak or small classifier sees less: each AUC names its classifier and the training size,
+and stands beside its floor, the AUC of the same classifier between two samples of truth. A
+classifier calibrated by isotonic regression on the second part, to which it was not fitted, also
+gives the Jensen-Shannon divergence.
 """
 
 from __future__ import annotations
@@ -23,40 +24,41 @@ from numpy.typing import NDArray
 
 from physgen.errors import InputError, RecipeError
 from physgen.validation.auc import auc, chance, jensen_shannon, roc
+from physgen.validation.classifiers import boosted, most_rows, neural
 from physgen.validation.comparison import CELLS, Comparison, Floats, Role
 from physgen.validation.estimates import pull
 from physgen.validation.independence import select
-from physgen.validation.judges import boosted, most_rows, neural
-from physgen.validation.scorecard import Curve, Row, Verdict, within
+from physgen.validation.scorecard import Curve, Row, Verdict, verdict_within
 from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
 Rows = NDArray[np.int64]
 
 FEWEST_TESTED = 200
-"""Rows of each class that a verdict needs: fewer train no judge, and leave an error of 3%."""
+"""Rows of each class that a verdict needs: fewer train no classifier, and leave an error of 3%."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierTest:
-    """AUC of a judge, its truth-against-truth floor, and the baseline's.
+    """AUC of a classifier, its truth-against-truth floor, and the baseline's.
 
     Of each sample 3/5 train, 1/5 choose the epoch and calibrate, and 1/5 test; at most `n_train`
     rows train.
 
     Attributes:
-        judge: "neural", an MLP of 3 x 256 (LeakyReLU, Adam, standardised inputs); or "boosted",
+        model: "neural", an MLP of 3 x 256 (LeakyReLU, Adam, standardised inputs); or "boosted",
             gradient-boosted trees, which see atoms and thresholds that networks smooth over.
         level: which features (`HasFeatures`).
         n_train: at most so many training rows of each class.
-        epochs: of the neural judge.
-        folds: from 3 on, cross-validation: every row is tested once, by a judge that never saw it.
-        calibrate: also report the Jensen-Shannon divergence of the calibrated judge.
+        epochs: of the neural classifier.
+        folds: from 3 on, cross-validation: every row is tested once, by a classifier that never saw
+            it.
+        calibrate: also report the Jensen-Shannon divergence of the calibrated classifier.
         maximum: limit on AUC + 2 sigma; fewer than `FEWEST_TESTED` rows of each class in the test
             bear no verdict.
     """
 
-    judge: Literal["neural", "boosted"] = "neural"
+    model: Literal["neural", "boosted"] = "neural"
     level: Literal["low", "high"] = "low"
     n_train: int = 20000
     epochs: int = 12
@@ -73,7 +75,7 @@ class ClassifierTest:
         """Return the AUC, and the JSD if asked for.
 
         Raises:
-            InputError: there is no truth, or too little of it to train a judge.
+            InputError: there is no truth, or too little of it to train a classifier.
         """
         if comparison.truth is None:
             raise InputError(
@@ -92,12 +94,12 @@ class ClassifierTest:
             if role != "truth"
         }
         ours, floor, baseline = found["generated"], found.get("floor"), found.get("baseline")
-        name = f"{self.judge} judge, {self.level} level"
+        name = f"{self.model} classifier, {self.level} level"
         note = f"trained on {ours.n_train} + {ours.n_train} rows, tested on {ours.n_test}"
         if self.folds > 1:
             note += f", {self.folds}-fold"
         if ours.not_finite:
-            note += f"; {ours.not_finite} values not finite, shown to the judge as such"
+            note += f"; {ours.not_finite} values not finite, shown to the classifier as such"
         auc = Row(
             name=f"AUC, {name}",
             metric="classifier",
@@ -131,10 +133,10 @@ class ClassifierTest:
         if self.maximum is None or found.n_test < FEWEST_TESTED:
             return "info"
         # An AUC far below one half tells the samples apart just as well.
-        return within(abs(found.auc.value - 0.5), found.auc.error, self.maximum - 0.5)
+        return verdict_within(abs(found.auc.value - 0.5), found.auc.error, self.maximum - 0.5)
 
     def _p_value(self, comparison: Comparison, found: Judgement) -> float | None:
-        """Return that of AUC = 1/2; not where rows are tested by judges that others trained."""
+        """Return that of AUC = 1/2; not where each row is tested by what the others trained."""
         if self.folds > 1 or any(m.chain is not None for m in comparison.measured.values()):
             return None
         # Of identical samples, both are rounding.
@@ -169,7 +171,7 @@ class ClassifierTest:
     def _judge(self, truth: _Sample, generated: _Sample, *, paired: bool, seed: int) -> Judgement:
         n = min(truth.n, generated.n, math.ceil(self.n_train * 5 / 3))
         if n < 20:
-            raise InputError(f"{n} rows of each class are too few to train and test a judge")
+            raise InputError(f"{n} rows of each class are too few to train and test a classifier")
         generator = np.random.default_rng(seed)
         n_parts = self.folds if self.folds > 1 else 5
         chosen: list[Rows] = []
@@ -198,14 +200,14 @@ class ClassifierTest:
             choose = np.flatnonzero(part == (fold + 1) % n_parts)
             train = np.flatnonzero((part != fold) & (part != (fold + 1) % n_parts))
             n_train = len(train) // 2
-            if self.judge == "boosted":
+            if self.model == "boosted":
                 n_train = min(n_train, most_rows(features.width) // 2)
-            if self.judge == "boosted":
+            if self.model == "boosted":
                 scores = boosted(features, y, w, train, choose, seed + fold)
             else:
                 scores = neural(features, y, w, train, choose, seed + fold, self.epochs)
             if not np.isfinite(scores[test]).all():
-                raise InputError("the judge's scores are not finite: it learned nothing")
+                raise InputError("the classifier's scores are not finite: it learned nothing")
             certain = _calibrated(scores, y, w, choose, test)
             tested.append((scores[test], y[test], w[test], certain, keys[test]))
         scores, y, w, calibrated, keys = (np.concatenate(c) for c in zip(*tested, strict=True))
@@ -282,7 +284,7 @@ class _Stacked:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What one judge found between two samples.
+    """What one classifier found between two samples.
 
     Attributes:
         auc, jsd: with errors; the JSD in bits.
@@ -324,8 +326,8 @@ def partition(keys: Rows, n_parts: int, generator: np.random.Generator) -> Rows:
     part: Rows = ((2 * ends - sizes) * n_parts // (2 * len(keys)))[keys]
     if len(np.unique(part)) < n_parts:
         raise InputError(
-            f"{len(sizes)} groups of rows are too few to train and test a judge (the largest has "
-            f"{sizes.max()} of {len(keys)} rows): give more data, or leave out the classifier"
+            f"{len(sizes)} groups of rows are too few to train and test a classifier (the largest "
+            f"has {sizes.max()} of {len(keys)} rows): give more data, or leave out the classifier"
         )
     return part
 

@@ -27,7 +27,7 @@ CELLS = 2**20
 """Numbers in them at most: of showers some hundred, whose temporary arrays are small."""
 
 
-_BESIDE = (("weight", torch.float64), ("chain", torch.int64), ("condition", torch.float64))
+_COMPANIONS = (("weight", torch.float64), ("chain", torch.int64), ("condition", torch.float64))
 """What is kept beside the observables of a batch."""
 
 
@@ -36,13 +36,13 @@ class HeldOut:
     """Log-likelihoods of true samples under a model.
 
     Attributes:
-        truth: (n,) in nats, of `evenly` spaced rows of the truth.
-        floor: (m,), of `evenly` spaced rows of the floor.
+        truth: (n,) in nats, of `evenly_spaced` spaced rows of the truth.
+        floor: (m,), of `evenly_spaced` spaced rows of the floor.
         exact: whether they are exact, not lower bounds.
         error: common to all rows, of a normalisation that was estimated.
         discrete: whether they are log-probabilities of discrete samples, not log-densities.
         note: how they were found.
-        concern: why they are not known.
+        warning: why they are not known.
     """
 
     truth: NDArray[float64]
@@ -51,7 +51,7 @@ class HeldOut:
     error: float = 0.0
     discrete: bool = False
     note: str = ""
-    concern: str = ""
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class Comparison:
         series: observables of a Markov chain that is too long to be held; `generated` is then its
             beginning, to be drawn.
         whole: measures more rows of the files that `generated` and `truth` are parts of, all of
-            them where there are not too many, row by row if these are paired. They are not kept:
+            them where there are not too many, row by row if these are paired. They are not held:
             the samples fill the memory.
-        seed: of all resampling and of the judges.
+        seed: of all resampling and of the classifiers.
     """
 
     system: System
@@ -165,7 +165,7 @@ class Comparison:
         return self.system.units.get(name, "1") if isinstance(self.system, HasUnits) else "1"
 
     def features(self, batch: Batch, level: Literal["low", "high"]) -> Floats:
-        """Return (N, F), what a judge looks at, as precise as the system is; see `HasFeatures`."""
+        """Return (N, F), what a classifier looks at, in the system's precision: `HasFeatures`."""
         if not isinstance(self.system, HasFeatures):
             if level == "low":
                 flat = batch.x.flatten(1).cpu()
@@ -223,7 +223,7 @@ def in_blocks(batch: Batch) -> Iterator[Batch]:
         yield batch[start : start + size]
 
 
-def evenly(n: int, chosen: int) -> NDArray[np.int64]:
+def evenly_spaced(n: int, chosen: int) -> NDArray[np.int64]:
     """Return the numbers of at most `chosen` of `n` rows, evenly spaced."""
     return np.linspace(0, n - 1, min(chosen, n)).astype(np.int64)
 
@@ -265,7 +265,7 @@ def measure_parts(system: System, parts: Iterable[Batch], n: int) -> Measured:
         raise InputError("there are no samples to validate: the sample is empty")
     # Filled where they stay: small results between large temporary arrays would pin the heap.
     values: dict[str, NDArray[float64]] = {}
-    beside: dict[str, NDArray[Any]] = {}
+    companions: dict[str, NDArray[Any]] = {}
     start = 0
     for part in (piece for batch in parts for piece in in_blocks(batch)):
         with torch.no_grad():
@@ -275,9 +275,9 @@ def measure_parts(system: System, parts: Iterable[Batch], n: int) -> Measured:
             if name not in values:
                 values[name] = np.empty((n, *value.shape[1:]))
             values[name][rows] = value.double().cpu().numpy()
-        for name, dtype in _BESIDE:
+        for name, dtype in _COMPANIONS:
             if (given := getattr(part, name)) is not None:
-                if name not in beside:
-                    beside[name] = torch.empty((n, *given.shape[1:]), dtype=dtype).numpy()
-                beside[name][rows] = given.to("cpu", dtype).numpy()
-    return Measured(values, **{"weight": None, "chain": None, **beside})
+                if name not in companions:
+                    companions[name] = torch.empty((n, *given.shape[1:]), dtype=dtype).numpy()
+                companions[name][rows] = given.to("cpu", dtype).numpy()
+    return Measured(values, **{"weight": None, "chain": None, **companions})

@@ -33,7 +33,7 @@ MOST = 64
 
 
 class Constraints:
-    """Share of samples that break what all true ones obey; more than chance is a concern."""
+    """Share of samples that break what all true ones obey; more than chance is a warning."""
 
     def rows(self, comparison: Comparison) -> list[Row]:
         """Return one row, or none where there is no truth, or nothing to obey."""
@@ -67,7 +67,7 @@ class Constraints:
                 floor=shares["truth"],
                 floor_error=chance,
                 note=f"{len(rules)} relations that hold in {n} true samples",
-                concern=f"never so in the truth: {worst}; order columns, or bound them"
+                warning=f"never so in the truth: {worst}; order columns, or bound them"
                 if off
                 else "",
             )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from physgen.validation.comparison import Comparison, Measured, varies
 from physgen.validation.independence import Selection, select
-from physgen.validation.scorecard import Row, within
+from physgen.validation.scorecard import Row, verdict_within
 
 Array = NDArray[float64]
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -83,7 +83,7 @@ class Correlations:
                     floor_error=float(errors["floor"][i]) if "floor" in found else None,
                     baseline=float(found["baseline"][i]) if "baseline" in found else None,
                     tolerance=limit,
-                    verdict=within(value, error, limit),
+                    verdict=verdict_within(value, error, limit),
                     note=notes[i],
                 )
             )

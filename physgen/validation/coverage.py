@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from physgen.validation.classes import ADVICE, share_rows
 from physgen.validation.comparison import Comparison, Role
 from physgen.validation.features import Embedded, embed
-from physgen.validation.halving import Halved, apart, halved
+from physgen.validation.half_sampling import Halved, apart, half_sampling
 from physgen.validation.neighbours import CHUNK, squared_distances
-from physgen.validation.scorecard import Row, at_least, beside
+from physgen.validation.scorecard import Row, at_least, row_by_role
 
 Array = NDArray[float64]
 Rows = NDArray[np.int64]
@@ -69,14 +69,14 @@ class Coverage:
         note = f"{embedded.note}; {self.k} neighbours, ceiling {ceiling:.2f}"
         if self.minimum is not None:
             note += "; the limit is a minimum"
-        concern = ""
+        warning = ""
         if covered < COLLAPSED * ceiling:
-            concern = (
+            warning = (
                 f"samples leave {1 - covered / ceiling:.0%} of the truth uncovered: modes are "
                 f"missing or samples lie elsewhere (see density); {ADVICE}"
             )
         rows = [
-            beside(
+            row_by_role(
                 "coverage",
                 "coverage",
                 value,
@@ -84,9 +84,9 @@ class Coverage:
                 tolerance=self.minimum,
                 verdict=at_least(covered, error["generated"], self.minimum),
                 note=note,
-                concern=concern,
+                warning=warning,
             ),
-            beside(
+            row_by_role(
                 "density",
                 "coverage",
                 density,
@@ -105,7 +105,9 @@ class Coverage:
         def statistic(i: Rows, j: Rows) -> Array:
             return np.array(coverage(truth[i], ours[j], self.k, (unit[i], others[j])))
 
-        return halved(statistic, (np.arange(len(truth)), np.arange(len(ours))), units, seed=seed)
+        return half_sampling(
+            statistic, (np.arange(len(truth)), np.arange(len(ours))), units, seed=seed
+        )
 
 
 def coverage(

@@ -1,4 +1,4 @@
-"""Curves: ROC of the judges, importance weights, autocorrelation, training losses."""
+"""Curves: ROC of the classifiers, importance weights, autocorrelation, training losses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from physgen.validation.uncertainty import autocorrelation
 
 
 def scores(scorecard: Scorecard) -> Iterator[tuple[Any, str, str]]:
-    """ROC curves of the judges, the histogram of the log-weights, the shares of classes."""
+    """ROC curves of the classifiers, the histogram of the log-weights, the shares of classes."""
     judged = [row for row in scorecard.rows if any(name.startswith("ROC") for name in row.curves)]
     if judged:
         figure = new_figure(3.9 * len(judged), 3.9)
@@ -44,7 +44,7 @@ def scores(scorecard: Scorecard) -> Iterator[tuple[Any, str, str]]:
         yield (
             figure,
             "Classifiers",
-            ("ROC curves of the judges; the floor is the same judge between two samples of truth."),
+            "ROC curves of the classifiers; the floor is that of two samples of truth.",
         )
     for row in scorecard.rows:
         if "log weights" in row.curves:
@@ -159,7 +159,7 @@ def read_journal(lines: Iterable[str]) -> dict[str, tuple[Sequence[float], Seque
                 steps, values = series.setdefault(name, ([], []))
                 steps.append(record["step"])
                 values.append(value)
-    kept = sorted(
+    retained = sorted(
         (name for name in series if len(series[name][0]) > 1), key=lambda n: "loss" not in n
     )
-    return {name: series[name] for name in kept[:6]}
+    return {name: series[name] for name in retained[:6]}

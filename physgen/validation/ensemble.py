@@ -49,9 +49,9 @@ def analyse(
     """
     if n < 2:
         raise InputError(f"samples in the chain: {n}; a mean with an error needs two or more")
-    kept: list[Batch] = []
-    measured = measure_parts(system, _labelled(parts, kept), n)
-    beginning = Batch.concatenate(kept)
+    first_batches: list[Batch] = []
+    measured = measure_parts(system, _labelled(parts, first_batches), n)
+    beginning = Batch.concatenate(first_batches)
     comparison = Comparison(system=system, generated=beginning, series=measured, corrected=True)
     means = refuse_unbacked(judge_family(Means().rows(comparison)))
     means = _ask_for_parameters(system, means)
@@ -71,21 +71,21 @@ def _ask_for_parameters(system: System, rows: list[Row]) -> list[Row]:
     if not failed or any(row.metric == "mixing" for row in failed):
         return rows
     worst = max(failed, key=lambda row: row.departure)
-    concern = f"far from its value for {system}: were the samples made with these parameters?"
-    asking = worst.model_copy(update={"concern": concern})
+    warning = f"far from its value for {system}: were the samples made with these parameters?"
+    asking = worst.model_copy(update={"warning": warning})
     return [asking if row is worst else row for row in rows]
 
 
-def _labelled(parts: Iterable[Batch], kept: list[Batch]) -> Iterator[Batch]:
+def _labelled(parts: Iterable[Batch], first_batches: list[Batch]) -> Iterator[Batch]:
     """Yield the parts, in one chain if they have no labels; `kept` gets the first samples."""
-    room = KEPT
+    budget = KEPT
     for part in parts:
         if part.chain is None:
             part = part.replace(chain=torch.zeros(len(part), dtype=torch.long))
-        rows = max(room // max(1, part.x[:1].numel()), 0 if kept else 1)
+        rows = max(budget // max(1, part.x[:1].numel()), 0 if first_batches else 1)
         if rows > 0:
-            kept.append(part[:rows])
-            room -= part.x.numel()
+            first_batches.append(part[:rows])
+            budget -= part.x.numel()
         yield part
 
 

@@ -124,7 +124,7 @@ def page(found: Families, output: Path) -> Path:
                 "name": family.name,
                 "summary": family.summary,
                 "report": report,
-                "concerns": family.scorecard.concerns,
+                "warnings": family.scorecard.warnings,
                 "source": _picture(found.system, family.samples),
             }
         )

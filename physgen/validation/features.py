@@ -1,9 +1,9 @@
 """What scores of whole samples look at: features of the truth, the floor, the generated, the rest.
 
 A system with labelled samples (`HasLabels`) is seen through the last hidden layer of a classifier
-trained on them (`physgen.validation.recogniser`); any other through its own features of high level,
-each standardised on the truth. All are scaled by one number, so that the truth has mean 0 and a
-total variance of 1: a squared distance of 0.05 is 5% of the truth's variance.
+trained on them (`physgen.validation.feature_classifier`); any other through its own features of
+high level, each standardised on the truth. All are scaled by one number, so that the truth has mean
+0 and a total variance of 1: a squared distance of 0.05 is 5% of the truth's variance.
 
 Rows are those that `physgen.validation.independence` counts; all samples are cut to one number.
 """
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from physgen.batch import Batch
 from physgen.errors import InputError, NotMeasurable
 from physgen.systems.base import HasLabels
+from physgen.validation.classifiers import standardised
 from physgen.validation.comparison import Comparison, Role
+from physgen.validation.feature_classifier import N_FEATURES, N_LABELLED, Labelled, trained
 from physgen.validation.independence import select
-from physgen.validation.judges import standardised
-from physgen.validation.recogniser import N_FEATURES, N_LABELLED, Labelled, trained
 
 Array = NDArray[float64]
 FEWEST = 20
@@ -106,7 +106,7 @@ def embed(comparison: Comparison) -> Embedded:
     samples = {r: b[torch.from_numpy(chosen[r].rows)] for r, b in comparison.samples.items()}
     labelled = _labelled(comparison)
     if labelled is not None:
-        values, shares, note = _recognised(comparison, labelled, samples)
+        values, shares, note = _classified(comparison, labelled, samples)
     else:
         values, note = _standardised(comparison, samples, n)
         shares = None
@@ -143,7 +143,7 @@ def _labelled(comparison: Comparison) -> Labelled | None:
         return None
 
 
-def _recognised(
+def _classified(
     comparison: Comparison,
     labelled: Labelled,
     samples: Mapping[Role, Batch],
@@ -161,7 +161,7 @@ def _recognised(
         holes = int((~torch.isfinite(x)).flatten(1).any(1).sum())
         if holes:
             note += f"; {holes} {role} samples hold values that are not finite, taken for 0"
-        features, shares = network.look(x.nan_to_num(0.0, 0.0, 0.0))
+        features, shares = network.embed(x.nan_to_num(0.0, 0.0, 0.0))
         values[role], probabilities[role] = features.numpy(), shares.numpy()
     return _normalised(values), probabilities, note
 

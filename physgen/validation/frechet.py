@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from physgen.validation.comparison import Comparison
 from physgen.validation.features import embed
-from physgen.validation.halving import halved
+from physgen.validation.half_sampling import half_sampling
 from physgen.validation.permutation import Relabelling
-from physgen.validation.scorecard import Row, beside, within
+from physgen.validation.scorecard import Row, row_by_role, verdict_within
 
 Array = NDArray[float64]
 
@@ -50,7 +50,7 @@ class Frechet:
         embedded = comparison.once(embed)
         truth, ours = embedded.values["truth"], embedded.values["generated"]
         found = {
-            role: halved(
+            role: half_sampling(
                 _distance,
                 (truth, values),
                 (embedded.unit["truth"], embedded.unit[role]),
@@ -70,17 +70,17 @@ class Frechet:
             paired = "generated" in embedded.paired
             chance = p_value(truth, ours, comparison.seed, units if paired else None)
         return [
-            beside(
+            row_by_role(
                 "Frechet distance",
                 "frechet",
                 value,
                 error,
                 p_value=chance,
                 tolerance=self.tolerance,
-                verdict=within(value["generated"], error["generated"], self.tolerance),
+                verdict=verdict_within(value["generated"], error["generated"], self.tolerance),
                 note=note,
             ),
-            beside(
+            row_by_role(
                 "Frechet distance, n to infinity",
                 "frechet",
                 limitless,

@@ -90,13 +90,13 @@ class Importance:
             rows.append(row if mixes else _unbacked(row))
         return rows
 
-    def _ess(self, found: Estimated, log_weight: Tensor, concern: str) -> Row:
+    def _ess(self, found: Estimated, log_weight: Tensor, warning: str) -> Row:
         n = len(log_weight)
         few = f"; fewer than {ENOUGH} samples read too high" if n < ENOUGH else ""
         row = _at_least("ESS", found, self.minimum_ess, f"from {n} samples{few}", log_weight)
-        verdict = "info" if concern and row.verdict == "pass" else row.verdict
-        told = concern if self.minimum_ess is not None or "missing" in concern else ""
-        return row.model_copy(update={"verdict": verdict, "concern": told})
+        verdict = "info" if warning and row.verdict == "pass" else row.verdict
+        warning = warning if self.minimum_ess is not None or "missing" in warning else ""
+        return row.model_copy(update={"verdict": verdict, "warning": warning})
 
 
 def _on_truth(comparison: Comparison) -> tuple[Estimated | None, bool]:
@@ -134,7 +134,7 @@ def _unusable(name: str, worth: float, n: int) -> Row:
         value=None,
         verdict="fail",
         note=f"no usable weights: {n} samples are worth {worth:.3g}",
-        concern=(
+        warning=(
             f"no usable weights: {n} samples are worth {worth:.3g}, fewer than {USABLE}; train the "
             "model longer, or make it larger"
             if name == _NAMES[0]
@@ -162,7 +162,7 @@ def _unbacked(row: Row) -> Row:
     """Return a row that does not pass, for want of samples of the truth that would show it."""
     if row.verdict != "pass":
         return row
-    return row.model_copy(update={"verdict": "info", "concern": "not judged: see ESS"})
+    return row.model_copy(update={"verdict": "info", "warning": "not judged: see ESS"})
 
 
 def _at_least(

@@ -9,10 +9,10 @@ for independent. Not independent are
 - the rows of one group (candidates of one collision), which are a unit;
 - the two rows of a pair, drawn at one and the same condition, which are a unit as well.
 
-Units train or test a judge as wholes, are resampled as wholes, and the rows of one unit are not
-compared with each other: a configuration that a chain repeats would otherwise find itself again,
-in the test of a judge that learned it by heart or as its own nearest neighbour (the window of
-Theiler, Phys. Rev. A 34 (1986) 2427).
+Units train or test a classifier as wholes, are resampled as wholes, and the rows of one unit are
+not compared with each other: a configuration that a chain repeats would otherwise find itself
+again, in the test of a classifier that learned it by heart or as its own nearest neighbour (the
+window of Theiler, Phys. Rev. A 34 (1986) 2427).
 """
 
 from __future__ import annotations
@@ -107,10 +107,10 @@ def _of_chains(comparison: Comparison, role: Role, chain: Rows) -> tuple[Rows, R
     row, within = place // step, place % step
     # Chains too short to be cut are units as they are.
     cut = np.repeat(-(-lengths // step) >= 2 * LENGTH, lengths)
-    kept = (within == 0) & ~(cut & (row > 0) & (row % LENGTH == 0))
+    chosen = (within == 0) & ~(cut & (row > 0) & (row % LENGTH == 0))
     number = np.repeat(np.arange(len(begins)), lengths)
     key = number * (len(order) + 1) + np.where(cut, row // LENGTH, 0)
-    rows, keys = order[kept], key[kept]
+    rows, keys = order[chosen], key[chosen]
     keys = _joined(comparison, role, rows, keys, chain[rows])
     units = len(np.unique(keys))
     if units < FEWEST:

@@ -10,7 +10,7 @@ that is known to be approximate):
 - samples that claim to be exact (corrected ones, or a file set against another) are tested: all
   p-values on the card are one family (Holm 1979, step-down) at a family-wise level of three sigma,
   to which each metric contributes the same, however many rows it has;
-- all else informs; what differs beyond chance (p < 1e-4) is a concern, shown beside the verdict.
+- all else informs; what differs beyond chance (p < 1e-4) is a warning, shown beside the verdict.
 """
 
 from __future__ import annotations
@@ -83,21 +83,21 @@ def _rows(metric: Metric, comparison: Comparison) -> list[Row]:
         return metric.rows(comparison)
     except NotMeasurable as error:
         name = type(metric).__name__
-        return [Row(name=name, metric=name, value=None, concern=str(error))]
+        return [Row(name=name, metric=name, value=None, warning=str(error))]
 
 
 def _with_power(row: Row, n: int) -> Row:
     """Return the row without a verdict that so few rows cannot bear, and say so."""
     if row.verdict == "pass" and n < FEWEST:
-        concern = f"{n} rows are too few for a verdict: give at least {FEWEST}"
-    elif row.verdict == "info" and row.tolerance is not None and not row.concern:
-        concern = (
+        warning = f"{n} rows are too few for a verdict: give at least {FEWEST}"
+    elif row.verdict == "info" and row.tolerance is not None and not row.warning:
+        warning = (
             "neither passed nor failed: even a perfect sample of this size might exceed the limit "
             f"of {row.tolerance:.3g}; give more rows, or a wider limit"
         )
     else:
         return row
-    return row.model_copy(update={"verdict": "info", "concern": concern})
+    return row.model_copy(update={"verdict": "info", "warning": warning})
 
 
 def judge_family(rows: Iterable[Row]) -> list[Row]:
@@ -127,7 +127,7 @@ def refuse_unbacked(rows: Iterable[Row]) -> list[Row]:
     """Return the rows, of which none passes by samples that show nothing.
 
     Such are chains that have not mixed, and weights of a few rows. Those of the generated sample
-    bear no row but those of importance weights; those of the truth none that it judges.
+    bear no row but those of importance weights; those of the truth none that it classifiers.
     """
     rows = list(rows)
     found = [row for row in rows if row.metric == "weights"]
@@ -140,9 +140,9 @@ def refuse_unbacked(rows: Iterable[Row]) -> list[Row]:
         doubtful = generated or (truth and by_truth)
         if row.verdict != "pass" or row.metric == "importance" or not doubtful:
             return row
-        limited = row.tolerance is not None and not row.concern
-        concern = f"not judged, see {found[0].name}" if limited else row.concern
-        return row.model_copy(update={"verdict": "info", "concern": concern})
+        limited = row.tolerance is not None and not row.warning
+        warning = f"not judged, see {found[0].name}" if limited else row.warning
+        return row.model_copy(update={"verdict": "info", "warning": warning})
 
     return [judged(row) for row in rows]
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch
 from physgen.systems.base import HasAction
-from physgen.validation.comparison import Comparison, HeldOut, Role, evenly
+from physgen.validation.comparison import Comparison, HeldOut, Role, evenly_spaced
 from physgen.validation.scorecard import Row
 from physgen.validation.uncertainty import Estimate, gamma_method
 
@@ -77,7 +77,7 @@ def _rows(comparison: Comparison, name: str, suffix: str, held_out: HeldOut) -> 
     kind = "probabilities" if held_out.discrete else "densities in the unit of the samples"
     note = "; ".join(filter(None, (name, held_out.note, f"{len(held_out.truth)} samples", kind)))
     impossible = int((~np.isfinite(held_out.truth)).sum())
-    if held_out.concern:
+    if held_out.warning:
         note = "not known: its normalisation could not be found"
     elif impossible:
         note += f"; the model gives no finite value for {impossible} of them"
@@ -94,7 +94,7 @@ def _rows(comparison: Comparison, name: str, suffix: str, held_out: HeldOut) -> 
             floor_error=None if floor_error is None else floor_error * width,
             unit=unit,
             note=note,
-            concern=held_out.concern if scale > 0 else "",
+            warning=held_out.warning if scale > 0 else "",
         )
 
     rows = [row("log-likelihood", 1.0, "nat")]
@@ -106,12 +106,12 @@ def _divergence(
     comparison: Comparison, truth: Batch, name: str, suffix: str, held_out: HeldOut
 ) -> list[Row]:
     known = comparison.known("ln Z")
-    if known is None or held_out.concern or not isinstance(comparison.system, HasAction):
+    if known is None or held_out.warning or not isinstance(comparison.system, HasAction):
         return []
     system, log_z = comparison.system, known[0]
 
     def gap_of(role: Role, sample: Batch, log_q: Array) -> Estimate:
-        rows = sample[torch.from_numpy(evenly(len(sample), len(log_q)))]
+        rows = sample[torch.from_numpy(evenly_spaced(len(sample), len(log_q)))]
         with torch.no_grad():
             action = system.action(rows.x, rows.condition).double().cpu().numpy()
         return _mean(comparison, role, -action - log_z - log_q)
@@ -140,7 +140,7 @@ def _mean(comparison: Comparison, role: Role, values: Array) -> Estimate:
     if not np.isfinite(values).all():
         return Estimate(-math.inf, math.nan)
     measured, groups = comparison.measured[role], comparison.groups.get(role)
-    rows = evenly(len(comparison.samples[role]), len(values))
+    rows = evenly_spaced(len(comparison.samples[role]), len(values))
     weight = None if measured.weight is None else measured.weight[rows]
     group = None if groups is None else groups[rows]
     chain = None if measured.chain is None else measured.chain[rows]

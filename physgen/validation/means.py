@@ -37,7 +37,7 @@ from physgen.validation.estimates import (
 )
 from physgen.validation.mixing import mixing
 from physgen.validation.profiles import least_mixed, profile, profile_row
-from physgen.validation.scorecard import Row, within
+from physgen.validation.scorecard import Row, verdict_within
 from physgen.validation.uncertainty import Estimate
 
 
@@ -148,16 +148,16 @@ def _row(
         content["p_value"] = None
     if tolerance is not None:
         content["tolerance"] = tolerance * abs(exact)
-        content["verdict"] = within(bias, sigma, content["tolerance"])
+        content["verdict"] = verdict_within(bias, sigma, content["tolerance"])
         if content["verdict"] == "pass" and not all(one.converged for one in used):
-            content |= {"verdict": "info", "concern": NOT_CONVERGED}
+            content |= {"verdict": "info", "warning": NOT_CONVERGED}
     return Row(**content)
 
 
 def _not_judged(name: str) -> Row:
     """Return the row of what has a limit, and a truth without usable weights."""
-    concern = "not judged: the truth has no usable weights"
-    return Row(name=name, metric="means", value=None, concern=concern)
+    warning = "not judged: the truth has no usable weights"
+    return Row(name=name, metric="means", value=None, warning=warning)
 
 
 def _note(measured: Measured, name: str, ours: Estimate) -> str:

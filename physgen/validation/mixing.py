@@ -42,7 +42,7 @@ def mixing(comparison: Comparison, estimates: Mapping[str, Mapping[Role, Estimat
         if apart:
             worst = min(apart, key=lambda name: apart[name].agreement)
             p_value = apart[worst].agreement
-            concern = (
+            warning = (
                 f"the chains do not mix: the means of {worst!r} differ from chain to chain, or "
                 f"ends of chains remember beginnings, beyond chance (p = {p_value:.1g}). They are "
                 "stuck, or shorter than a few autocorrelation times; what has not converged cannot "
@@ -52,7 +52,7 @@ def mixing(comparison: Comparison, estimates: Mapping[str, Mapping[Role, Estimat
         else:
             worst = max(bad, key=lambda name: bad[name].tau_int)
             n, chains = len(measured.chain), len(set(measured.chain.tolist()))
-            concern = (
+            warning = (
                 f"chains too short to show that they mix ({worst!r}: {n} samples in {chains} "
                 f"{'chain' if chains == 1 else 'chains'}, tau_int {bad[worst].tau_int:.2g}): "
                 f"errors are lower limits; run until the samples span {ENOUGH} tau_int"
@@ -67,7 +67,7 @@ def mixing(comparison: Comparison, estimates: Mapping[str, Mapping[Role, Estimat
                 p_value=p_value,
                 verdict="fail" if apart and claims else "info",
                 note=f"largest tau_int; not converged: {', '.join(bad)}",
-                concern=concern,
+                warning=warning,
             )
         )
     return rows

@@ -22,11 +22,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
 from physgen.errors import InputError
-from physgen.validation.comparison import Comparison, Role, evenly
-from physgen.validation.halving import apart
+from physgen.validation.comparison import Comparison, Role, evenly_spaced
+from physgen.validation.half_sampling import apart
 from physgen.validation.independence import select
 from physgen.validation.permutation import Relabelling
-from physgen.validation.scorecard import Row, within
+from physgen.validation.scorecard import Row, verdict_within
 
 Array = NDArray[float64]
 
@@ -94,7 +94,7 @@ class MaximumMeanDiscrepancy:
                 baseline=None if baseline is None else baseline.value,
                 p_value=p_value,
                 tolerance=self.tolerance,
-                verdict=within(max(ours.value, 0.0), ours.error, self.tolerance),
+                verdict=verdict_within(max(ours.value, 0.0), ours.error, self.tolerance),
                 note=f"{len(truth.features)} rows of each sample, bandwidth {ours.bandwidth:.3g}",
             )
         ]
@@ -102,7 +102,7 @@ class MaximumMeanDiscrepancy:
     def _shown(self, comparison: Comparison, role: Role) -> _Shown:
         """Return evenly spaced rows of those that count."""
         selected, measured = comparison.once(select)[role], comparison.measured[role]
-        selected = selected[evenly(len(selected.rows), self.n)]
+        selected = selected[evenly_spaced(len(selected.rows), self.n)]
         batch = comparison.samples[role][torch.from_numpy(selected.rows)]
         return _Shown(
             comparison.features(batch, self.level).astype(float64),

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from physgen.validation.comparison import Comparison
 from physgen.validation.features import embed
-from physgen.validation.halving import apart, halved
+from physgen.validation.half_sampling import apart, half_sampling
 from physgen.validation.permutation import sequential
-from physgen.validation.scorecard import Row, beside, within
+from physgen.validation.scorecard import Row, row_by_role, verdict_within
 
 Array = NDArray[float64]
 Rows = NDArray[np.int64]
@@ -70,7 +70,7 @@ class NearestNeighbour:
         }
         ours = found["generated"]
         return [
-            beside(
+            row_by_role(
                 "1-NN accuracy",
                 "nearest-neighbour",
                 {role: two.accuracy for role, two in found.items()},
@@ -81,7 +81,7 @@ class NearestNeighbour:
                 pull=(ours.accuracy - 0.5) / ours.error if ours.error > 0 else None,
                 p_value=ours.p_value,
                 tolerance=self.tolerance,
-                verdict=within(ours.accuracy - 0.5, ours.error, self.tolerance),
+                verdict=verdict_within(ours.accuracy - 0.5, ours.error, self.tolerance),
                 note=f"{len(truth)} rows of each sample: of true ones {ours.first:.2f}, of "
                 f"generated ones {ours.second:.2f}",
             )
@@ -142,7 +142,7 @@ def two_sample(
             )
 
         samples = np.split(np.arange(len(points)), [len(a)])
-        error = halved(statistic, samples, units, seed=seed, pairs=5).error[0]
+        error = half_sampling(statistic, samples, units, seed=seed, pairs=5).error[0]
         return TwoSample(accuracy, first, second, float(error), None)
     n, m = len(a), len(b)
     # What is expected of permuted labels, of one row and of the other row that is its neighbour.

@@ -123,9 +123,9 @@ def _histograms(comparison: Comparison, scorecard: Scorecard) -> Iterator[tuple[
         for name, values in shown["generated"].scalars.items()
         if all(np.isfinite(m.values[name]).any() for m in shown.values()) and varies(values)
     ]
-    told = ""
+    text = ""
     if len(names) > MOST_HISTOGRAMS:
-        told = (
+        text = (
             f" Of {len(names)} observables these are the {MOST_HISTOGRAMS} that failed, are "
             "judged, or differ most; the table has them all."
         )
@@ -146,7 +146,7 @@ def _histograms(comparison: Comparison, scorecard: Scorecard) -> Iterator[tuple[
             (
                 "Distributions of the observables with statistical errors; below, the ratio to the "
                 "truth, whose own error is the grey band. The outer bins hold the overflow."
-                f"{told if page == 0 else ''}"
+                f"{text if page == 0 else ''}"
             ),
         )
 
@@ -158,8 +158,8 @@ def _most_telling(names: list[str], scorecard: Scorecard) -> list[str]:
         # Rows are called "x", "W1 x" or "x, bin 3 of 9".
         name = row.name.partition(", bin ")[0]
         name = name if name in names else name.partition(" ")[2]
-        concern = bool(row.concern) or row.alarming
-        weight = (row.verdict == "fail", concern, row.verdict != "info", *row.departure)
+        warning = bool(row.warning) or row.alarming
+        weight = (row.verdict == "fail", warning, row.verdict != "info", *row.departure)
         weights[name] = max(weights.get(name, weight), weight)
     nothing = (False, False, False, -math.inf, 0.0)
     first = sorted(names, key=lambda name: weights.get(name, nothing), reverse=True)

@@ -23,7 +23,7 @@ from physgen.validation.estimates import (
     usable,
 )
 from physgen.validation.mixing import disagrees
-from physgen.validation.scorecard import Row, Verdict, within
+from physgen.validation.scorecard import Row, Verdict, verdict_within
 from physgen.validation.uncertainty import Estimate
 
 Profile = list[Estimate]
@@ -77,9 +77,12 @@ def profile_row(
     used = [profiles[role][i] for role in ("generated", "truth") for i in compared]
     single = min(pulls[farthest][1], 1 - 1e-16)
     p_value = -math.expm1(len(compared) * math.log1p(-single))
-    verdict, converged = within(bias[worst], sigma[worst], limit), all(u.converged for u in used)
+    verdict, converged = (
+        verdict_within(bias[worst], sigma[worst], limit),
+        all(u.converged for u in used),
+    )
     if verdict == "pass" and not converged:
-        verdict, content["concern"] = "info", NOT_CONVERGED
+        verdict, content["warning"] = "info", NOT_CONVERGED
     said = ["the bin that is farthest off" if limit is None else "the bin nearest to the limit"]
     said += doubts(comparison.measured["generated"], least_mixed(profiles["generated"]))
     if "generated" in comparison.paired:

@@ -74,7 +74,7 @@ def repeats(comparison: Comparison) -> list[Row]:
             floor=worst.shares[1],
             p_value=min(1.0, worst.p_value * len(columns)),
             note=f"{worst.name}, of {len(columns)} columns of values that repeat in the truth",
-            concern=f"{said}{more}: round them, or let transform gaussianise keep them"
+            warning=f"{said}{more}: round them, or let transform gaussianise keep them"
             if wrong
             else "",
         )

@@ -97,7 +97,7 @@ def section_of(run: Path) -> Section:
 
 def _content(section: Section, anchor: str) -> dict[str, Any]:
     rows = section.scorecard.rows
-    first = [row.verdict != "info" or bool(row.concern) or row.alarming for row in rows]
+    first = [row.verdict != "info" or bool(row.warning) or row.alarming for row in rows]
     judged = [_line(row) for row, is_first in zip(rows, first, strict=True) if is_first]
     informative = [_line(row) for row, is_first in zip(rows, first, strict=True) if not is_first]
     provenance = {**section.scorecard.provenance, **(section.provenance or {})}
@@ -109,7 +109,7 @@ def _content(section: Section, anchor: str) -> dict[str, Any]:
         "samples": section.scorecard.provenance.get("samples", ""),
         "verdict": section.scorecard.verdict,
         "headline": section.scorecard.headline,
-        "concerns": section.scorecard.concerns,
+        "warnings": section.scorecard.warnings,
         "counts": counts,
         "judged": judged,
         "informative": informative,
@@ -120,9 +120,9 @@ def _content(section: Section, anchor: str) -> dict[str, Any]:
 
 
 def _line(row: Row) -> dict[str, Any]:
-    worrying = bool(row.concern) or row.alarming
-    told = row.model_dump(include={"note", "concern", "verdict"})
-    return {"cells": row_cells(row), **told, "worrying": worrying}
+    worrying = bool(row.warning) or row.alarming
+    facts = row.model_dump(include={"note", "warning", "verdict"})
+    return {"cells": row_cells(row), **facts, "worrying": worrying}
 
 
 def _pictures(folder: Path) -> list[dict[str, str]]:

@@ -166,11 +166,11 @@ class _Bins:
         coarse = coarse[(coarse > unique[0]) & (coarse <= unique[-1])]
         coarse = np.unique(unique[np.searchsorted(unique, coarse)])  # An edge between the same two.
         below = np.searchsorted(np.sort(values), coarse)
-        kept = [0]  # Rows below the edges that are kept.
+        n_below = [0]  # Rows below the edges that remain.
         for n in below.tolist():
-            if n - kept[-1] >= fewest and len(values) - n >= fewest:
-                kept.append(n)
-        coarse = coarse[np.isin(below, kept)]
+            if n - n_below[-1] >= fewest and len(values) - n >= fewest:
+                n_below.append(n)
+        coarse = coarse[np.isin(below, n_below)]
         thresholds = np.unique(np.concatenate([fine, coarse]))
         starts = np.concatenate([[0], np.searchsorted(thresholds, coarse) + 1])
         gaps = np.diff(thresholds, prepend=unique[0])

@@ -24,7 +24,7 @@ Verdict = Literal["pass", "fail", "info"]
 Curve = tuple[tuple[float, ...], tuple[float, ...]]
 
 ALARM = 1e-4
-"""Rows without a limit whose p-value is lower are a concern."""
+"""Rows without a limit whose p-value is lower are a warning."""
 
 
 class Row(BaseModel):
@@ -43,7 +43,7 @@ class Row(BaseModel):
         p_value: of the hypothesis that the samples are perfect, before Holm's correction.
         tolerance: the limit that decides, in `unit`.
         note: what a reader must know besides.
-        concern: what is wrong with the samples and what to do; said wherever the card is shown.
+        warning: what is wrong with the samples and what to do; said wherever the card is shown.
         curves: pairs (x, y) that a report may draw, by name.
     """
 
@@ -65,13 +65,13 @@ class Row(BaseModel):
     unit: str = "1"
     verdict: Verdict = "info"
     note: str = ""
-    concern: str = ""
+    warning: str = ""
     curves: dict[str, Curve] = {}
 
     @property
     def alarming(self) -> bool:
         """Whether nothing decides this row, nor is said of it, and yet it differs beyond chance."""
-        undecided = self.verdict == "info" and self.tolerance is None and not self.concern
+        undecided = self.verdict == "info" and self.tolerance is None and not self.warning
         return undecided and self.p_value is not None and self.p_value < ALARM
 
     @property
@@ -104,9 +104,9 @@ class Scorecard(BaseModel):
         return "fail" if "fail" in verdicts else "pass" if "pass" in verdicts else "info"
 
     @property
-    def concerns(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """What is wrong with the samples, a sentence each; rows that only differ share one."""
-        said = [f"{row.name}: {row.concern}" for row in self.rows if row.concern]
+        said = [f"{row.name}: {row.warning}" for row in self.rows if row.warning]
         differ = [row for row in self.rows if row.alarming]
         differ.sort(key=lambda row: row.departure, reverse=True)
         if not differ:
@@ -122,9 +122,9 @@ class Scorecard(BaseModel):
 
     @property
     def headline(self) -> str:
-        """The verdict with the number of rows that are a concern, as in "pass, 2 concerns"."""
-        n = sum(bool(row.concern) or row.alarming for row in self.rows)
-        return self.verdict + ("" if n == 0 else f", {n} concern{'s' if n > 1 else ''}")
+        """The verdict with the number of rows that are a warning, as in "pass, 2 warnings"."""
+        n = sum(bool(row.warning) or row.alarming for row in self.rows)
+        return self.verdict + ("" if n == 0 else f", {n} warning{'s' if n > 1 else ''}")
 
     def __getitem__(self, name: str) -> Row:
         for row in self.rows:
@@ -133,8 +133,8 @@ class Scorecard(BaseModel):
         raise KeyError(name)
 
     def to_json(self) -> str:
-        """Return JSON, without NaN or infinities; verdict and concerns are written for readers."""
-        stated = {"verdict": self.verdict, "concerns": self.concerns}
+        """Return JSON, without NaN or infinities; verdict and warnings are written for readers."""
+        stated = {"verdict": self.verdict, "warnings": self.warnings}
         content = {**stated, **self.model_dump(mode="json")}
         return json.dumps(content, indent=1, allow_nan=False, default=str)
 
@@ -146,7 +146,7 @@ class Scorecard(BaseModel):
             if not isinstance(content, dict):
                 raise ValueError("it is not a JSON object")
             stated = content.pop("verdict", None)
-            concerns = content.pop("concerns", None)
+            warnings = content.pop("warnings", None)
             card = cls.model_validate(content)
         except (ValueError, ValidationError) as error:
             said = " ".join(str(error).split())[:300]
@@ -156,19 +156,19 @@ class Scorecard(BaseModel):
                 f"a scorecard that says {stated!r} but whose rows say {card.verdict!r}: it was "
                 "edited; run `physgen validate` again"
             )
-        if concerns != card.concerns:
+        if warnings != card.warnings:
             raise FormatError(
-                "a scorecard whose concerns are not those of its rows: it was edited; run `physgen "
+                "a scorecard whose warnings are not those of its rows: it was edited; run `physgen "
                 "validate` again"
             )
         return card
 
     def _repr_html_(self) -> str:
-        """Return verdict, rows and concerns as a table, for notebooks."""
+        """Return verdict, rows and warnings as a table, for notebooks."""
         columns = ("observable", "value", "floor", "exact", "pull", "verdict")
         cells = [row_cells(row) for row in self.rows]
         rows = [[printable(row[column]) for column in columns] for row in cells]
-        rows += [["concern", printable(concern)] for concern in self.concerns]
+        rows += [["warning", printable(warning)] for warning in self.warnings]
         return html_table(f"Scorecard: {self.headline}", rows, columns)
 
     def __str__(self) -> str:
@@ -181,7 +181,7 @@ class Scorecard(BaseModel):
         return capture.get()
 
 
-def within(bias: float, error: float, limit: float | None, floor: float = 0.0) -> Verdict:
+def verdict_within(bias: float, error: float, limit: float | None, floor: float = 0.0) -> Verdict:
     """Judge |bias| + 2 sigma against a stated limit; what is not finite fails.
 
     Samples so few that even a perfect surrogate would not pass (floor + 2 sigma is above the limit)
@@ -208,7 +208,7 @@ def at_least(value: float, error: float, minimum: float | None) -> Verdict:
     return "pass" if value - 2 * error >= minimum else "fail"
 
 
-def beside(
+def row_by_role(
     name: str, metric: str, value: Mapping[Role, float], error: Mapping[Role, float], **content: Any
 ) -> Row:
     """Return the row of the generated sample's score, beside those of the floor and the baseline.

@@ -20,7 +20,7 @@ from physgen.validation.distances import Distances, bin_edges, compare
 from physgen.validation.independence import select
 from physgen.validation.means import refuse_unknown
 from physgen.validation.resampling import Resampled, resample
-from physgen.validation.scorecard import Row, within
+from physgen.validation.scorecard import Row, verdict_within
 
 Array = NDArray[float64]
 _KINDS = ("W1", "KS", "separation")
@@ -205,6 +205,6 @@ def _row(
         p_value=min(1.0, len(bins) * min(p_values)) if p_values else None,
         tolerance=limit,
         unit=unit,
-        verdict=within(value, error, limit, floor=floor or 0.0),
+        verdict=verdict_within(value, error, limit, floor=floor or 0.0),
         note="; ".join(notes),
     )

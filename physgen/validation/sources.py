@@ -21,7 +21,7 @@ from physgen.io.source import HasClasses, Source, blocks
 from physgen.io.split import split
 from physgen.io.stream import Stream
 from physgen.systems.base import System
-from physgen.validation.comparison import Measured, Role, evenly, measure, measure_parts
+from physgen.validation.comparison import Measured, Role, evenly_spaced, measure, measure_parts
 from physgen.validation.matching import nearest_rows
 from physgen.validation.uncertainty import autocorrelation
 
@@ -134,7 +134,7 @@ def side_by_side(system: System, true: Source, made: Source, limit: int) -> tupl
         return _read(made, samples.rows).replace(weight=samples.truth.weight), pairs
     labels = chain_labels(system, made)
     if labels is not None:
-        rows = evenly(len(made), n)
+        rows = evenly_spaced(len(made), n)
         return _labelled(_read(made, rows), labels[rows]), samples
     keys = made.keys()
     if keys is None:
@@ -225,7 +225,7 @@ def _halves_of_chains(source: Source, labels: Rows, limit: int) -> Samples:
     n = min(limit, *map(len, parts))
     if n < 2:
         raise InputError(f"{source.name}: {len(source)} rows are too few for two samples of truth")
-    rows = [part[evenly(len(part), n)] for part in parts]
+    rows = [part[evenly_spaced(len(part), n)] for part in parts]
     truth, floor = (_labelled(_read(source, chosen), labels[chosen]) for chosen in rows)
     return Samples(truth, floor, rows[0])
 

@@ -24,7 +24,7 @@ def summary(cards: Mapping[str, Scorecard]) -> Table:
     """Return one table of several scorecards, for a terminal of 100 columns.
 
     It has what failed, what a limit decided, means beside a known value or beside nothing, the
-    classifiers, what is a concern, and of the rows that only differ beyond chance those that differ
+    classifiers, what is a warning, and of the rows that only differ beyond chance those that differ
     most; if this is hardly anything, the largest pulls. Everything else is in the report.
     """
     from rich import box
@@ -46,7 +46,7 @@ def summary(cards: Mapping[str, Scorecard]) -> Table:
         for row in shown:
             cells = row_cells(row)
             texts = [escape(printable(cells[column])) for column in columns]
-            worrying = row.verdict != "fail" and bool(row.concern or row.alarming)
+            worrying = row.verdict != "fail" and bool(row.warning or row.alarming)
             texts[-1] = f"[{'yellow' if worrying else colour[row.verdict]}]{texts[-1]}[/]"
             table.add_row(*texts)
         if len(shown) < len(card.rows):
@@ -68,7 +68,7 @@ def _shown(card: Scorecard) -> list[Row]:
 
 def _prominent(row: Row) -> bool:
     many = row.metric in ("means", "histograms", "correlations", "response", "copies", "values")
-    if row.verdict == "fail" or row.concern or row.tolerance is not None:
+    if row.verdict == "fail" or row.warning or row.tolerance is not None:
         return True
     return (
         not many
@@ -95,7 +95,7 @@ def row_cells(row: Row) -> dict[str, str]:
         "exact": exact if known else "",
         "pull": f"{row.pull:+.1f}" if row.pull is not None else chance,
         "limit": f"{row.tolerance:.3g}" if row.tolerance is not None else "",
-        "verdict": row.verdict + (" !" if row.concern or row.alarming else ""),
+        "verdict": row.verdict + (" !" if row.warning or row.alarming else ""),
     }
 
 

@@ -85,7 +85,9 @@ def test_a_full_or_readonly_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, function, fail)
-    with pytest.raises(CheckpointError, match=r"cannot save .*step-000000003.*step 2 is kept"):
+    with pytest.raises(
+        CheckpointError, match=r"cannot save .*step-000000003.*step 2 is still there"
+    ):
         store.save(3, lambda part: write_tree(part / "state", torch.zeros(3)))
     monkeypatch.undo()
     assert store.newest()[0] == 2

@@ -182,7 +182,7 @@ def test_groups_that_hold_nothing_end_the_listing(tmp_path, monkeypatch):
         assert dataset_names(file) == []
 
 
-class Watch:
+class GANMonitor:
     """Says whether a file was opened, by any library of this process or of its children."""
 
     def __init__(self, path):
@@ -261,7 +261,7 @@ def test_no_reader_opens_another_file(tmp_path, kind, record_property):
     secret = tmp_path / "secret.h5"
     with h5py.File(secret, "w") as file:
         file.create_dataset("secret", data=np.full((4, 6), 7.25), maxshape=(None, 6))
-    watch = Watch(secret)
+    watch = GANMonitor(secret)
     refused = 0
     for reader, (read, names) in ROLES.items():
         for name in names:

@@ -144,12 +144,12 @@ def test_other_variables_and_other_sizes_are_named(tmp_path, spins):
 
 
 def test_what_is_beside_the_spins_refuses_no_file(tmp_path, spins):
-    beside = {
+    companions = {
         "note": h5py.Empty("f4"),
         "weights": h5py.Empty("f4"),
         "variable_type": np.array(["ising"], dtype=h5py.string_dtype()),
     }
-    path = h5(tmp_path / "a.h5", spins.reshape(50, 16), **beside)
+    path = h5(tmp_path / "a.h5", spins.reshape(50, 16), **companions)
     for shape in ("4x4", h5py.Empty("i8"), -1):
         with h5py.File(path, "a") as file:
             file.attrs["shape"] = shape

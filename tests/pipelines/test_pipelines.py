@@ -29,11 +29,11 @@ def test_a_pipeline_runs_from_recipe_to_report(name, tmp_path):
     undefined = {row.name for row in card.rows if row.value is None}
     # Of so few samples, M^2 may be below the lowest mode; a flow of four steps has no usable
     # weights, and its Markov chain few independent rows: then that is said.
-    short = {"ESS", "acceptance", "ln Z", "Histograms"} if card.concerns else set()
+    short = {"ESS", "acceptance", "ln Z", "Histograms"} if card.warnings else set()
     assert undefined <= {"xi2"} | short
     assert "<html" in (run.path / "report.html").read_text()
     kept = json.loads((run.path / "surrogate" / "card.json").read_text())
-    assert (kept["verdict"], kept["concerns"]) == (card.verdict, card.concerns)
+    assert (kept["verdict"], kept["warnings"]) == (card.verdict, card.warnings)
 
     before = (run.path / "surrogate" / "card.json").stat().st_mtime_ns
     again = physgen.train(name, changes, preset="quickstart", runs=tmp_path, track=False)

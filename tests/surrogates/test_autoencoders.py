@@ -161,13 +161,15 @@ def test_exports_with_a_dynamic_batch(name):
             self.model = model.eval()
 
         def forward(self, noise, condition):
-            return self.model.push(noise, condition)
+            return self.model.from_noise(noise, condition)
 
     noise, condition = torch.randn(7, *model.noise_shape, generator=generator()), labels(model, 7)
     batch = torch.export.Dim("batch", min=2, max=4096)
     shapes = {"noise": {0: batch}, "condition": {0: batch}}
     exported = torch.export.export(Push(), (noise[:3], condition[:3]), dynamic_shapes=shapes)
-    torch.testing.assert_close(exported.module()(noise, condition), model.push(noise, condition))
+    torch.testing.assert_close(
+        exported.module()(noise, condition), model.from_noise(noise, condition)
+    )
 
 
 def test_traversals_move_one_entry_of_the_noise(model):
@@ -177,7 +179,7 @@ def test_traversals_move_one_entry_of_the_noise(model):
     assert torch.equal(rows[0, 2], rows[1, 2]), "both rows pass through the middle"
     noise = torch.zeros(1, *model.noise_shape)
     noise[0, 1] = 2.5
-    torch.testing.assert_close(rows[1, 4], model.push(noise, labels(model, 1))[0])
+    torch.testing.assert_close(rows[1, 4], model.from_noise(noise, labels(model, 1))[0])
     with pytest.raises(InputError, match="entry 99999"):
         traverse(model, [99999])
 
@@ -365,7 +367,7 @@ def test_denoising_shrinks_directions_that_noise_drowns():
 def test_latent_distribution_survives_a_dead_entry():
     model = Autoencoder(TABLE, latent=3)
     z = torch.randn(100, 3, generator=generator()) * torch.tensor([1.0, 2.0, 0.0])
-    model.remember(z, 1.0)
+    model.update_latent_stats(z, 1.0)
     assert model.latent_factor.isfinite().all()
     covariance = model.latent_factor @ model.latent_factor.T
     torch.testing.assert_close(covariance, z.T.cov(correction=0), atol=1e-4, rtol=1e-3)

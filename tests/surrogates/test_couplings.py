@@ -15,7 +15,7 @@ from physgen.surrogates.flows.spline import (
     BIN_LIMIT,
     SLOPE_LIMIT,
     circular_spline,
-    soft_bound,
+    softclip,
     tail_spline,
 )
 from physgen.surrogates.flows.stack import CouplingStack
@@ -170,11 +170,11 @@ def test_spline_agrees_with_normflows_for_the_same_knots():
     y, log_slope = tail_spline(x, raw, bound=4.0)
     inside = x.abs() < 4
     # Theirs takes a softmax and a softplus of its own; minima near 0 leave them alone.
-    slopes = nn.functional.pad(soft_bound(raw[..., 16:], SLOPE_LIMIT), (1, 1)).exp()
+    slopes = nn.functional.pad(softclip(raw[..., 16:], SLOPE_LIMIT), (1, 1)).exp()
     theirs, log_theirs = rational_quadratic_spline(
         inputs=x[inside],
-        unnormalized_widths=soft_bound(raw[..., :8], BIN_LIMIT)[inside],
-        unnormalized_heights=soft_bound(raw[..., 8:16], BIN_LIMIT)[inside],
+        unnormalized_widths=softclip(raw[..., :8], BIN_LIMIT)[inside],
+        unnormalized_heights=softclip(raw[..., 8:16], BIN_LIMIT)[inside],
         unnormalized_derivatives=slopes.expm1().log()[inside],
         left=-4.0,
         right=4.0,
@@ -194,7 +194,7 @@ def test_affine_coupling_agrees_with_normflows_for_the_same_network():
     class Interleaved(nn.Module):
         def forward(self, a):
             raw, shift = ours.network(a).chunk(2, -1)
-            return torch.stack([shift, soft_bound(raw, LOG_SCALE_LIMIT)], -1).flatten(1)
+            return torch.stack([shift, softclip(raw, LOG_SCALE_LIMIT)], -1).flatten(1)
 
     theirs = normflows.flows.AffineCoupling(Interleaved())
     x = torch.randn(10, 4, generator=generator(), dtype=torch.float64)
@@ -224,7 +224,7 @@ def test_export_with_a_dynamic_batch(name):
             self.flow = model
 
         def forward(self, z, c):
-            return self.flow.push(z, c)
+            return self.flow.from_noise(z, c)
 
     z, c = torch.randn(7, 4, generator=generator()), torch.randn(7, 1, generator=generator(1))
     batch = torch.export.Dim("batch", min=2, max=4096)

@@ -154,14 +154,14 @@ def test_many_samples_are_drawn_in_parts_with_their_conditions():
     torch.randn(AT_ONCE, 64, generator=source)
     noise = torch.randn(50, 64, generator=source)
     assert torch.equal(drawn.condition, condition)
-    torch.testing.assert_close(drawn.x[AT_ONCE:], model.push(noise, condition[AT_ONCE:]))
+    torch.testing.assert_close(drawn.x[AT_ONCE:], model.from_noise(noise, condition[AT_ONCE:]))
 
 
 def test_samples_are_pushed_noise(case):
     model, data = case
     assert isinstance(model, FromNoise)
     noise = torch.randn(40, *model.noise_shape, generator=generator(1))
-    pushed = model.push(noise, data.condition)
+    pushed = model.from_noise(noise, data.condition)
     assert pushed.shape == (40, *model.schema.shape)
     if model.sampler != "ancestral":
         drawn = model.sample(40, data.condition, generator=generator(1)).x
@@ -179,14 +179,17 @@ def test_export_with_a_dynamic_batch(name):
             self.model = model
 
         def forward(self, noise, condition):
-            return self.model.push(noise, condition)
+            return self.model.from_noise(noise, condition)
 
     noise = torch.randn(40, *model.noise_shape, generator=generator(1))
     batch = torch.export.Dim("batch", min=2, max=4096)
     shapes = {"noise": {0: batch}, "condition": None if data.condition is None else {0: batch}}
     few = None if data.condition is None else data.condition[:7]
     exported = torch.export.export(Push().eval(), (noise[:7], few), dynamic_shapes=shapes)
-    found, expected = exported.module()(noise, data.condition), model.push(noise, data.condition)
+    found, expected = (
+        exported.module()(noise, data.condition),
+        model.from_noise(noise, data.condition),
+    )
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 

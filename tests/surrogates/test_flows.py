@@ -106,7 +106,7 @@ def test_seeds_decide_the_samples_and_conditions_come_from_the_prior(surrogate):
     place = torch.searchsorted(seen[:, 0], first.condition[:, 0].contiguous())
     around = seen[:, 0][torch.stack([place - 1, place]).clamp(0, len(seen) - 1)]
     assert ((around - first.condition[:, 0]).abs().amin(0) <= seen.diff(dim=0).max()).all()
-    pushed = model.push(torch.zeros(1, *model.noise_shape), batch.condition[:1])
+    pushed = model.from_noise(torch.zeros(1, *model.noise_shape), batch.condition[:1])
     assert pushed.shape == (1, 3)
 
 
@@ -123,7 +123,7 @@ def test_the_condition_changes_the_samples(surrogate):
     model, batch, _ = surrogate
     noise = torch.randn(20, *model.noise_shape, generator=generator())
     low, high = batch.condition.amin(0).expand(20, 1), batch.condition.amax(0).expand(20, 1)
-    assert not torch.equal(model.push(noise, low), model.push(noise, high))
+    assert not torch.equal(model.from_noise(noise, low), model.from_noise(noise, high))
 
 
 def test_a_bound_is_drawn_by_its_generator_and_densities_are_those_of_the_samples(surrogate):

@@ -18,8 +18,8 @@ from physgen.surrogates.base import FromNoise, HasDensity
 from physgen.surrogates.flows.stack import CouplingFlow
 from physgen.surrogates.gan.adversarial import Adversarial
 from physgen.surrogates.gan.losses import LOSSES, slope_penalty, squared_slope
+from physgen.surrogates.gan.monitor import PATIENCE, GANMonitor, coverage, spread
 from physgen.surrogates.gan.networks import Critic, Generator
-from physgen.surrogates.gan.watch import PATIENCE, Watch, coverage, spread
 from physgen.transforms.affine import Standardise
 
 IMAGE = Schema((8, 8), (Variable("i"),))
@@ -153,7 +153,7 @@ def test_export_with_a_dynamic_batch(game):
             self.surrogate = surrogate
 
         def forward(self, noise, condition=None):
-            return self.surrogate.push(noise, condition)
+            return self.surrogate.from_noise(noise, condition)
 
     noise = torch.randn(7, surrogate.latent, generator=generator())
     batch = torch.export.Dim("batch", min=2, max=4096)
@@ -165,7 +165,7 @@ def test_export_with_a_dynamic_batch(game):
         dynamic_shapes={name: {0: batch} for name in arguments},
     ).module()
     arguments = tuple(arguments.values())
-    torch.testing.assert_close(exported(*arguments), surrogate.push(*arguments))
+    torch.testing.assert_close(exported(*arguments), surrogate.from_noise(*arguments))
 
 
 @pytest.mark.parametrize("name", GAMES)
@@ -206,7 +206,7 @@ def test_micro_batches_give_the_same_steps_in_double_precision(name, tmp_path):
         )
         noise = torch.randn(5, surrogate.latent, generator=generator(), dtype=torch.float64)
         condition = condition_of(surrogate, 5).double()
-        made.append(surrogate.push(noise, condition))
+        made.append(surrogate.from_noise(noise, condition))
     assert made[0].dtype == torch.float64
     torch.testing.assert_close(*made, rtol=1e-7, atol=1e-7)
 
@@ -438,25 +438,25 @@ def test_an_average_of_the_data_covers_them_but_is_alone():
 
 
 def test_a_critic_that_has_won_is_said_once():
-    watch = Watch(saturates=True, late=1000)
+    watch = GANMonitor(saturates=True, late=1000)
     won = {"critic_loss": 0.001, "D_real": 0.9996, "D_fake": 0.0004}
-    said = [watch.concerns(50 * i, won) for i in range(3 * PATIENCE)]
+    said = [watch.warnings(50 * i, won) for i in range(3 * PATIENCE)]
     assert [bool(sentences) for sentences in said].index(True) == PATIENCE - 1
     assert sum(map(len, said)) == 1
     assert "the critic has won" in said[PATIENCE - 1][0]
     assert "method.r1=1" in said[PATIENCE - 1][0]
-    assert not any(Watch(saturates=False, late=1000).concerns(i, won) for i in range(20))
+    assert not any(GANMonitor(saturates=False, late=1000).warnings(i, won) for i in range(20))
 
 
 def test_a_game_says_what_it_sees():
     for loss, name in (("non-saturating", "D"), ("hinge", "score")):
         method = Adversarial(linear_generator(0.0, 1.0), steps=100, hidden=(4,), loss=loss)
         won = {"critic_loss": 0.001, f"{name}_real": 0.75, f"{name}_fake": 0.25}
-        said = [sentence for i in range(20) for sentence in method.concerns(i, won)]
+        said = [sentence for i in range(20) for sentence in method.warnings(i, won)]
         assert len(said) == 1
         assert "0.75 for data and 0.25 for" in said[0]
         few = {"critic_loss": 1.0, "coverage": 0.1}
-        assert len([s for i in range(90, 99) for s in method.concerns(i, few)]) == 1
+        assert len([s for i in range(90, 99) for s in method.warnings(i, few)]) == 1
 
 
 def test_r1_is_on_the_slope_at_the_data():
@@ -473,15 +473,15 @@ def test_r1_is_on_the_slope_at_the_data():
 
 
 def test_lost_modes_are_said_late_only():
-    watch = Watch(saturates=True, late=100)
-    said = [watch.concerns(i, {"critic_loss": 1.0, "coverage": 0.1}) for i in range(200)]
+    watch = GANMonitor(saturates=True, late=100)
+    said = [watch.warnings(i, {"critic_loss": 1.0, "coverage": 0.1}) for i in range(200)]
     assert [i for i, sentences in enumerate(said) if sentences] == [100 + PATIENCE]
     assert "near 10 % of the data, at 1.00" in said[100 + PATIENCE][0]
-    watch = Watch(saturates=True, late=0)
-    assert any(watch.concerns(i, {"coverage": 1.0, "spread": 0.1}) for i in range(1, 9))
+    watch = GANMonitor(saturates=True, late=0)
+    assert any(watch.warnings(i, {"coverage": 1.0, "spread": 0.1}) for i in range(1, 9))
     # One look that is better starts the count anew.
-    watch = Watch(saturates=True, late=0)
-    assert not any(watch.concerns(i, {"coverage": 0.1 + 0.5 * (i % 2)}) for i in range(1, 40))
+    watch = GANMonitor(saturates=True, late=0)
+    assert not any(watch.warnings(i, {"coverage": 0.1 + 0.5 * (i % 2)}) for i in range(1, 40))
 
 
 def test_a_generator_of_one_mode_is_noticed_within_a_step():

@@ -70,25 +70,25 @@ def noise(shape, n=3, seed=5):
 def test_density_is_that_of_the_map(name, shape):
     """log q(push(z)) = log N(z) - log |det d push / dz|, with the Jacobian by autograd."""
     flow, z = FLOWS[name](shape), noise(shape, n=1)
-    jacobian = torch.autograd.functional.jacobian(lambda y: flow.push(y)[0], z)
+    jacobian = torch.autograd.functional.jacobian(lambda y: flow.from_noise(y)[0], z)
     volume = math.prod(shape)
     expected = -0.5 * z.square().sum() - 0.5 * volume * math.log(2 * math.pi)
     expected = expected - torch.linalg.slogdet(jacobian.reshape(volume, volume))[1]
-    x, log_prob = flow.push_with_log_prob(z)
+    x, log_prob = flow.from_noise_with_log_prob(z)
     torch.testing.assert_close(log_prob[0], expected, rtol=0, atol=2e-5)
     torch.testing.assert_close(flow.log_prob(Batch(x=x)), log_prob, rtol=0, atol=2e-5)
-    torch.testing.assert_close(x, flow.push(z))
+    torch.testing.assert_close(x, flow.from_noise(z))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", ["continuous", "continuous without sign"])
 def test_score_is_the_gradient_of_the_density(name, shape):
     flow, z = FLOWS[name](shape), noise(shape)
-    x, log_prob, score = flow.push_with_score(z)
+    x, log_prob, score = flow.from_noise_with_score(z)
     fixed = x.detach().requires_grad_()
     (expected,) = torch.autograd.grad(flow.log_prob(Batch(x=fixed)).sum(), fixed)
     torch.testing.assert_close(score, expected, rtol=0, atol=1e-4)
-    torch.testing.assert_close(log_prob, flow.push_with_log_prob(z)[1])
+    torch.testing.assert_close(log_prob, flow.from_noise_with_log_prob(z)[1])
     assert x.requires_grad
     assert not score.requires_grad
 

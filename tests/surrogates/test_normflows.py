@@ -59,11 +59,11 @@ def test_density_is_that_of_the_samples_by_the_jacobian_of_the_noise(family):
     assert isinstance(flow, FromNoise)
     noise = torch.randn(3, *flow.noise_shape, generator=generator(2), dtype=torch.float64)
     for row in noise:
-        # Central differences of `push`, since an iterated inverse has no useful derivative.
+        # Central differences of `from_noise`, since an iterated inverse has no useful derivative.
         eye = 1e-4 * torch.eye(len(row), dtype=torch.float64)
         with torch.no_grad():
-            moved = flow.push(torch.cat([row + eye, row - eye])).flatten(1)
-            x = flow.push(row[None])
+            moved = flow.from_noise(torch.cat([row + eye, row - eye])).flatten(1)
+            x = flow.from_noise(row[None])
             log_q = flow.log_prob(Batch(x))[0]
         jacobian = (moved[: len(row)] - moved[len(row) :]) / 2e-4
         normal = torch.distributions.Normal(0.0, 1.0).log_prob(row).sum()

@@ -96,7 +96,9 @@ def test_a_new_flow_is_the_copula(system, data, copula):
     noise[:, :4] = noise[:, :1]  # A new flow of layer energies permutes them.
     incident = data.condition[:200]
     with torch.no_grad():
-        assert torch.allclose(flow.push(noise, incident), copula.push(noise, incident), rtol=1e-3)
+        assert torch.allclose(
+            flow.from_noise(noise, incident), copula.from_noise(noise, incident), rtol=1e-3
+        )
 
 
 def test_what_a_split_adds_to_the_density_integrates_to_one(trained, data):
@@ -188,8 +190,8 @@ def test_the_same_noise_makes_the_same_showers_in_double_precision_too(trained):
     try:
         incident = torch.full((64, 1), 3000.0, dtype=torch.float64)
         with torch.no_grad():
-            x = flow.push(noise, incident)
-            again = flow.push(noise, incident)
+            x = flow.from_noise(noise, incident)
+            again = flow.from_noise(noise, incident)
         assert torch.equal(x, again)
         assert x.dtype == torch.float64
     finally:
@@ -204,10 +206,10 @@ def test_showers_made_singly_are_those_made_together(trained, data, monkeypatch)
     flow = flow.double()
     try:
         with torch.no_grad():
-            singly = flow.push(noise, incident)
-            alone = flow.push(noise[7:8], incident[7:8])
+            singly = flow.from_noise(noise, incident)
+            alone = flow.from_noise(noise[7:8], incident[7:8])
             monkeypatch.setattr("physgen.surrogates.flows.shower.FEW", 0)
-            together = flow.push(noise, incident)
+            together = flow.from_noise(noise, incident)
     finally:
         flow.float()
     assert torch.allclose(singly, together, rtol=1e-9, atol=1e-9)
@@ -224,7 +226,7 @@ def test_layer_energies_and_the_threshold_hold_in_samples(trained, data, system)
     with torch.no_grad():
         latent, _ = flow.layers.inverse(noise[:, :4], flow.showers.map_condition(incident))
         wanted = flow.showers.to_layers(latent, incident)
-        made = system.layer_energies(flow.push(noise, incident))
+        made = system.layer_energies(flow.from_noise(noise, incident))
     assert torch.allclose(made, wanted, rtol=1e-5, atol=1e-3)
 
 

@@ -27,7 +27,7 @@ def generator(seed=0):
 
 
 def unbound(v):
-    """The inverse of `soft_bound`, which maps r to r / (1 + |r| / 8)."""
+    """The inverse of `softclip`, which maps r to r / (1 + |r| / 8)."""
     return v / (1 - abs(v) / 8)
 
 

@@ -12,7 +12,7 @@ from physgen.errors import DomainError, RecipeError
 from physgen.transforms.affine import Standardise
 from physgen.transforms.base import Chain
 from physgen.transforms.bounded import Bounded
-from physgen.transforms.domains import settled
+from physgen.transforms.domains import to_domain
 
 COLUMNS = (
     Variable("phi", domain="angle"),
@@ -107,4 +107,4 @@ def test_whatever_a_network_draws_is_brought_into_the_ranges(drawn):
 
 def test_what_is_in_range_is_left_alone():
     x = torch.tensor([[255.0, 0.0, math.pi, 3.25, -1.0, 0.0]], dtype=torch.float64)
-    assert torch.equal(settled(x, MIXED), x)
+    assert torch.equal(to_domain(x, MIXED), x)

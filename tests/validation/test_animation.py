@@ -16,12 +16,12 @@ from physgen.validation import animation
 from physgen.validation.animation import (
     COLUMNS,
     ROWS,
-    cut,
     draw_along,
     draw_between,
-    film,
     grid,
     has_pictures,
+    snapshot_callback,
+    write_gif,
 )
 
 GREY = Schema((4, 6), (Variable("i", low=0, high=1),), (Variable("label", low=0, high=9),))
@@ -37,14 +37,14 @@ class Shade(Surrogate):
         super().__init__(schema)
         self.level = torch.nn.Parameter(torch.tensor(0.0))
 
-    def push(self, noise, condition=None):
+    def from_noise(self, noise, condition=None):
         shade = self.level + noise[:, 0]
         if condition is not None:
             shade = shade + condition[:, 0] / 10
         return shade[:, None, None].expand(-1, *self.schema.shape)
 
     def sample(self, n, condition=None, *, generator):
-        return Batch(self.push(torch.randn(n, 2, generator=generator), condition), condition)
+        return Batch(self.from_noise(torch.randn(n, 2, generator=generator), condition), condition)
 
 
 def labelled():
@@ -63,12 +63,12 @@ def shades(path):
 
 def test_the_same_noise_is_seen_again(tmp_path):
     surrogate = labelled()
-    look = film(surrogate, tmp_path / "a", 1)
-    look(100)
+    on_evaluate = snapshot_callback(surrogate, tmp_path / "a", 1)
+    on_evaluate(100)
     surrogate.level.data += 0.3
-    look(1000)
+    on_evaluate(1000)
     surrogate.level.data -= 0.3
-    look(20)
+    on_evaluate(20)
     names = [path.name for path in sorted((tmp_path / "a").iterdir())]
     assert names == ["step-000000020.png", "step-000000100.png", "step-000001000.png"]
     early, first, later = (shades(tmp_path / "a" / name).astype(int) for name in names)
@@ -76,14 +76,16 @@ def test_the_same_noise_is_seen_again(tmp_path):
     free = (first > 0) & (later < 255)
     assert free.any()
     assert (abs(later - first - 0.3 * 255)[free] <= 2).all()
-    film(surrogate, tmp_path / "b", 2)(20)
+    snapshot_callback(surrogate, tmp_path / "b", 2)(20)
     assert (shades(tmp_path / "b" / names[0]) != early).any()
 
 
 def test_conditions_rise_from_column_to_column(tmp_path):
     surrogate = labelled()
-    surrogate.push = lambda noise, condition: Shade.push(surrogate, 0 * noise, condition)
-    film(surrogate, tmp_path, 0)(1)
+    surrogate.from_noise = lambda noise, condition: Shade.from_noise(
+        surrogate, 0 * noise, condition
+    )
+    snapshot_callback(surrogate, tmp_path, 0)(1)
     found = shades(tmp_path / "step-000000001.png").T.ravel().astype(int)
     assert (np.diff(found) >= 0).all()
     assert len(set(found)) == 10
@@ -92,10 +94,10 @@ def test_conditions_rise_from_column_to_column(tmp_path):
 def test_pictures_become_a_film(tmp_path):
     for step in range(2 * animation.FRAMES):
         if step < 3:
-            cut(tmp_path, tmp_path / "film.gif")
+            write_gif(tmp_path, tmp_path / "film.gif")
             assert (tmp_path / "film.gif").exists() == (step > 1), "one picture does not move"
         Image.new("RGB", (20, 10), (2 * step, 0, 0)).save(tmp_path / f"step-{step:09d}.png")
-    cut(tmp_path, tmp_path / "film.gif")
+    write_gif(tmp_path, tmp_path / "film.gif")
     with Image.open(tmp_path / "film.gif") as picture:
         assert picture.info["loop"] == 0
         assert picture.n_frames == animation.FRAMES
@@ -168,8 +170,8 @@ def test_interpolation_keeps_to_the_sphere_and_meets_its_ends():
     start, end = torch.tensor([[1.0, 0.0], [2.0, 0.0]]), torch.tensor([[0.0, 1.0], [3.0, 1.0]])
     x = interpolate(surrogate, start, end, steps=5)
     assert x.shape == (2, 5, 4, 4)
-    torch.testing.assert_close(x[:, 0], surrogate.push(start))
-    torch.testing.assert_close(x[:, -1], surrogate.push(end))
+    torch.testing.assert_close(x[:, 0], surrogate.from_noise(start))
+    torch.testing.assert_close(x[:, -1], surrogate.from_noise(end))
     torch.testing.assert_close(x[0, 2, 0, 0].item(), math.sqrt(0.5))
     shifted = interpolate(labelled(), start, end, steps=5, condition=torch.tensor([[0.0], [5.0]]))
     torch.testing.assert_close(

@@ -78,7 +78,7 @@ def test_every_row_is_calibrated(cards):
 @pytest.mark.slow
 @pytest.mark.parametrize("judge_name", ["neural", "boosted"])
 def test_classifiers_are_calibrated(judge_name):
-    test = ClassifierTest(judge=judge_name, epochs=2)
+    test = ClassifierTest(model=judge_name, epochs=2)
     pulls = []
     for seed in range(REPEATS):
         found = test.test(normal([1, seed], 500), normal([2, seed], 500), seed=seed)
@@ -103,7 +103,7 @@ def test_planted_faults_fail(fault):
         ours += 0.9 * np.random.default_rng(0).standard_normal(ours.shape)
     found = card(ours, truth, floor)
     assert found.verdict == "fail", fault
-    assert (fault != "copies") or "repeat others" in found.concerns[0]
+    assert (fault != "copies") or "repeat others" in found.warnings[0]
 
 
 def test_what_has_no_fault_passes():

@@ -7,7 +7,7 @@ from physgen.errors import InputError
 from physgen.validation import curves
 from physgen.validation.classes import inception_score, share_rows
 from physgen.validation.features import Embedded
-from physgen.validation.halving import apart
+from physgen.validation.half_sampling import apart
 from physgen.validation.scorecard import Scorecard
 
 
@@ -39,8 +39,8 @@ def test_inception_score_in_closed_form():
 def test_a_lost_class_is_named():
     smallest, distance = share_rows(embedded([0.25, 0.25, 0.25, 0.25, 0.0]), 0.03)
     assert (smallest.value, smallest.verdict) == (0.0, "fail")
-    assert "mode collapse: too few of classes 4 (0.0%" in smallest.concern
-    assert "gradient penalty" in smallest.concern
+    assert "mode collapse: too few of classes 4 (0.0%" in smallest.warning
+    assert "gradient penalty" in smallest.warning
     assert smallest.floor > 0.1
     assert distance.value == pytest.approx(0.2, abs=4 * distance.error)
     assert distance.p_value < 1e-4
@@ -50,7 +50,7 @@ def test_a_lost_class_is_named():
 def test_equal_shares_are_no_collapse():
     smallest, distance = share_rows(embedded([0.2] * 5, seed=1), 0.03)
     assert smallest.verdict == "pass"
-    assert not smallest.concern
+    assert not smallest.warning
     assert distance.p_value > 1e-3
 
 

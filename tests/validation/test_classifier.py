@@ -12,12 +12,12 @@ from toy import Normal, compare, draw
 
 from physgen.batch import Batch
 from physgen.errors import InputError, RecipeError
-from physgen.validation import judges
+from physgen.validation import classifiers
 from physgen.validation.auc import auc, chance, jensen_shannon, roc
 from physgen.validation.classifier import ClassifierTest, partition
+from physgen.validation.classifiers import boosted, neural, standardised
 from physgen.validation.comparison import Comparison
 from physgen.validation.estimates import pull
-from physgen.validation.judges import boosted, neural, standardised
 
 
 def pair_sum(scores, labels, weights):
@@ -74,16 +74,18 @@ def test_roc_integrates_to_the_auc():
     assert np.trapezoid(y, x) == pytest.approx(auc(scores, labels, weights).value, abs=2e-3)
 
 
-@pytest.mark.parametrize("judge", ["neural", "boosted"])
-def test_shifted_gaussians(judge):
-    """The best judge reaches Phi(d / sqrt 2); these do within a few errors."""
+@pytest.mark.parametrize("classifier", ["neural", "boosted"])
+def test_shifted_gaussians(classifier):
+    """The best classifier reaches Phi(d / sqrt 2); these do within a few errors."""
     generator = np.random.default_rng(3)
     truth, other = generator.normal(size=(2, 2500, 3))
     other[:, 0] += 1.0
-    found = ClassifierTest(judge=judge, epochs=4).test(truth, other, seed=1)
+    found = ClassifierTest(model=classifier, epochs=4).test(truth, other, seed=1)
     assert abs(found.auc.value - norm.cdf(1 / math.sqrt(2))) < 0.05
     assert (found.n_train, found.n_test) == (1500, 500)
-    same = ClassifierTest(judge=judge, epochs=4).test(*generator.normal(size=(2, 1000, 3)), seed=1)
+    same = ClassifierTest(model=classifier, epochs=4).test(
+        *generator.normal(size=(2, 1000, 3)), seed=1
+    )
     assert abs(same.auc.value - 0.5) < 4 * same.auc.error
 
 
@@ -92,9 +94,9 @@ def test_weights_undo_a_shift():
     truth, other = generator.normal(size=(2, 2500, 1))
     other += 0.7
     weight = np.exp(-0.7 * other[:, 0])
-    judge = ClassifierTest(epochs=4)
-    assert judge.test(truth, other, seed=1).auc.value > 0.65
-    found = judge.test(truth, other, None, weight, seed=1).auc
+    classifier = ClassifierTest(epochs=4)
+    assert classifier.test(truth, other, seed=1).auc.value > 0.65
+    found = classifier.test(truth, other, None, weight, seed=1).auc
     assert abs(found.value - 0.5) < 4 * found.error
 
 
@@ -102,7 +104,7 @@ def test_cross_validation_tests_every_row_once():
     part = partition(np.arange(103), 4, np.random.default_rng(0))
     assert sorted(np.bincount(part)) == [25, 26, 26, 26]
     truth, other = np.random.default_rng(5).normal(size=(2, 400, 2))
-    assert ClassifierTest(judge="boosted", folds=4).test(truth, other, seed=1).n_test == 400
+    assert ClassifierTest(model="boosted", folds=4).test(truth, other, seed=1).n_test == 400
 
 
 @settings(max_examples=50, deadline=None)
@@ -128,12 +130,12 @@ def repeated(n_groups, seed, copies=6):
 
 @pytest.mark.parametrize("folds", [1, 3])
 def test_groups_are_not_split_between_the_parts_of_a_judge(folds):
-    """Without keys, judges recognise a row by its twins; with them, the floor is a floor."""
+    """Without keys, classifiers recognise a row by its twins; with them, the floor is a floor."""
     samples = repeated(80, 1), repeated(80, 2)
     system = Normal()
     batches = [Batch(torch.from_numpy(x)) for x, _ in samples]
     groups = {"truth": samples[0][1], "floor": 1000 + samples[1][1]}
-    metric = ClassifierTest(judge="boosted", folds=folds)
+    metric = ClassifierTest(model="boosted", folds=folds)
     plain = metric.rows(Comparison(system, batches[1], *batches))[0]
     grouped = metric.rows(Comparison(system, batches[1], *batches, groups=groups))[0]
     assert plain.floor > 0.7
@@ -152,9 +154,9 @@ def test_the_error_of_groups_matches_repetition():
     assert np.mean([f.error for f in found]) == pytest.approx(spread, rel=0.15)
 
 
-@pytest.mark.parametrize("judge", ["neural", "boosted"])
-def test_samples_of_one_distribution_have_no_divergence(judge):
-    metric = ClassifierTest(judge=judge, epochs=3, calibrate=True)
+@pytest.mark.parametrize("classifier", ["neural", "boosted"])
+def test_samples_of_one_distribution_have_no_divergence(classifier):
+    metric = ClassifierTest(model=classifier, epochs=3, calibrate=True)
     for seed in range(3):
         truth, other = np.random.default_rng(seed).normal(size=(2, 1000, 10))
         found = metric.test(truth, other, seed=seed).jsd
@@ -189,8 +191,8 @@ def test_values_that_are_not_finite_are_counted_and_seen():
     truth, other = generator.normal(size=(2, 2000, 2))
     other[:400, 1] = np.nan
     other[400:500, 0] = np.inf
-    for judge in ("neural", "boosted"):
-        found = ClassifierTest(judge=judge, epochs=3).test(truth, other, seed=1)
+    for classifier in ("neural", "boosted"):
+        found = ClassifierTest(model=classifier, epochs=3).test(truth, other, seed=1)
         assert found.not_finite == 500
         assert found.auc.value > 0.58
     assert np.isfinite(standardised(np.concatenate([truth, other]), np.arange(4000))).all()
@@ -240,23 +242,23 @@ def test_trees_place_their_own_bins_whatever_the_weights(monkeypatch):
 
 
 def test_the_row_says_how_many_rows_the_trees_learned_from(monkeypatch):
-    monkeypatch.setattr(judges, "most_rows", lambda n_columns: 1000)
+    monkeypatch.setattr(classifiers, "most_rows", lambda n_columns: 1000)
     monkeypatch.setattr("physgen.validation.classifier.most_rows", lambda n_columns: 1000)
     comparison = compare(draw(1500, 3))
-    notes = [ClassifierTest(judge=j).rows(comparison)[0].note for j in ("boosted", "neural")]
+    notes = [ClassifierTest(model=j).rows(comparison)[0].note for j in ("boosted", "neural")]
     assert notes[0].startswith("trained on 500 + 500 rows")
     assert notes[1].startswith("trained on 900 + 900 rows")
 
 
 def test_trees_of_many_columns_learn_from_a_bounded_number_of_values(monkeypatch):
-    binned, converted = judges._binned, []
+    binned, converted = classifiers._binned, []
 
     def count(x, edges):
         converted.append(len(x))
         return binned(x, edges)
 
-    monkeypatch.setattr(judges, "CELLS", 2**20)
-    monkeypatch.setattr(judges, "_binned", count)
+    monkeypatch.setattr(classifiers, "CELLS", 2**20)
+    monkeypatch.setattr(classifiers, "_binned", count)
     generator = np.random.default_rng(0)
     y = np.repeat([1.0, 0.0], 2000)
     x = generator.normal(size=(4000, 1100)).astype(np.float32)

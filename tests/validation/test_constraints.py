@@ -32,7 +32,7 @@ def judged(generated):
 def test_what_is_like_the_truth_raises_no_concern():
     row = judged(rows(3))
     assert row.value < 3e-3
-    assert row.concern == ""
+    assert row.warning == ""
 
 
 @pytest.mark.parametrize(
@@ -50,4 +50,4 @@ def test_what_breaks_a_relation_is_named_with_its_share(column, change, said):
     row = judged(x)
     assert 5e-3 < row.value <= 0.055
     assert row.floor < 3e-3
-    assert re.search(said, row.concern)
+    assert re.search(said, row.warning)

@@ -57,9 +57,9 @@ def test_rows_beside_their_floor_say_what_is_wrong():
     assert covered.floor == pytest.approx(0.97, abs=4 * covered.floor_error)
     assert density.floor == pytest.approx(1.0, abs=4 * density.floor_error)
     assert covered.verdict == "pass"
-    assert not covered.concern
+    assert not covered.warning
     single = Batch(x=draw(1, 9).x.repeat(500, 1))
     collapsed = Coverage(minimum=0.8).rows(compare(single))[0]
     assert collapsed.verdict == "fail"
-    assert "uncovered" in collapsed.concern
-    assert "gradient penalty" in collapsed.concern
+    assert "uncovered" in collapsed.warning
+    assert "gradient penalty" in collapsed.warning

@@ -10,11 +10,11 @@ from toy import Normal, compare, draw
 from physgen.batch import Batch
 from physgen.errors import FormatError, InputError
 from physgen.systems.images import Images
-from physgen.validation import recogniser
+from physgen.validation import feature_classifier
 from physgen.validation.comparison import Comparison
+from physgen.validation.feature_classifier import FeatureClassifier, Labelled, trained
 from physgen.validation.features import embed
 from physgen.validation.metrics import Coverage, Frechet, InceptionScore, NearestNeighbour
-from physgen.validation.recogniser import Labelled, Recogniser, trained
 
 DIGITS = Images(path="digits.yaml")
 
@@ -42,9 +42,9 @@ def test_the_classifier_knows_digits_it_has_not_seen():
     before = torch.get_rng_state()
     everything = DIGITS.labelled(2000)
     network = trained(Labelled.apart_from(everything, [x[-300:], x[-600:-300]]))
-    features, probabilities = network.look(x[-600:])
+    features, probabilities = network.embed(x[-600:])
     assert (probabilities.argmax(1) == labels[-600:]).double().mean() > 0.94
-    assert features.shape == (600, recogniser.N_FEATURES)
+    assert features.shape == (600, feature_classifier.N_FEATURES)
     assert torch.equal(before, torch.get_rng_state())
     assert network is trained(Labelled.apart_from(everything, [x[-600:]]))
 
@@ -84,11 +84,11 @@ def test_degenerate_samples_have_scores(kind):
     assert found["Frechet distance"].value > 10 * found["Frechet distance"].floor
     assert found["Frechet distance"].p_value < 2e-4  # no permutation of 10^4 reaches it
     assert found["coverage"].value < 0.2
-    assert "uncovered" in found["coverage"].concern
+    assert "uncovered" in found["coverage"].warning
     assert found["1-NN accuracy"].value > 0.9
     if kind != "noise":
         assert found["inception score"].value == pytest.approx(1.0)
-        assert "mode collapse" in found["smallest class share"].concern
+        assert "mode collapse" in found["smallest class share"].warning
     holes = "300 generated samples hold values that are not finite"
     assert (holes in found["coverage"].note) == (kind == "not finite")
 
@@ -97,7 +97,7 @@ def test_a_forgotten_digit_is_named():
     x, labels = labelled()
     row = scores(digits(x[labels != 7][:300]))["smallest class share"]
     assert row.value < 0.01
-    assert "classes 7" in row.concern
+    assert "classes 7" in row.warning
 
 
 def test_other_systems_are_seen_by_their_own_features():
@@ -136,7 +136,7 @@ def test_rows_are_independent_and_equally_many():
     assert {len(values) for values in chained.values.values()} == {len(chained.unit["generated"])}
     assert 100 < len(chained.values["truth"]) < 200
     assert Frechet().rows(compare(slow))[0].p_value is None
-    single = compare(draw(100, 3).replace(chain=torch.arange(100))).embedded
+    single = compare(draw(100, 3).replace(chain=torch.arange(100))).once(embed)
     assert single.exchangeable
     assert len(single.values["truth"]) == 100
 
@@ -152,7 +152,7 @@ def test_what_cannot_be_scored_is_refused():
 
 
 def test_any_shape_has_a_classifier(monkeypatch):
-    monkeypatch.setattr(recogniser, "STEPS", 60)
+    monkeypatch.setattr(feature_classifier, "STEPS", 60)
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(200) % 2
     for shape in ((3,), (5, 7), (2, 6)):
@@ -160,4 +160,4 @@ def test_any_shape_has_a_classifier(monkeypatch):
         x += 3 * labels.reshape(-1, *(1,) * len(shape))
         network = trained(Labelled.apart_from((x, labels), []))
         assert network.accuracy > 0.8
-        assert isinstance(network, Recogniser)
+        assert isinstance(network, FeatureClassifier)

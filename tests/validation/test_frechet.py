@@ -7,7 +7,7 @@ from toy import Normal, compare, draw
 
 from physgen.validation.comparison import Comparison
 from physgen.validation.frechet import Frechet, between_normals, frechet_distance, p_value
-from physgen.validation.halving import halved
+from physgen.validation.half_sampling import half_sampling
 
 
 def test_independent_normals_have_a_closed_form():
@@ -47,7 +47,7 @@ def test_samples_are_biased_and_extrapolation_is_not():
     for seed in range(40):
         a, b = generator.normal(size=(2, 150, 6))
         b[:, 0] += 0.6
-        found.append(halved(distance, (a, b), seed=seed))
+        found.append(half_sampling(distance, (a, b), seed=seed))
     value, error, limit = (
         np.array([getattr(f, k)[0] for f in found]) for k in ("value", "error", "extrapolated")
     )

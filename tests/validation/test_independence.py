@@ -68,14 +68,14 @@ def chained(seed, n=3000):
 
 def test_a_judge_does_not_recognise_what_a_chain_repeats():
     comparison = chained(0, n=1500)
-    row = ClassifierTest(judge="boosted").rows(comparison)[0]
+    row = ClassifierTest(model="boosted").rows(comparison)[0]
     assert abs(row.value - 0.5) < 4 * row.error
     unaware = Comparison(
         comparison.system,
         comparison.generated.replace(chain=None),
         comparison.truth,
     )
-    assert ClassifierTest(judge="boosted").rows(unaware)[0].value > 0.6
+    assert ClassifierTest(model="boosted").rows(unaware)[0].value > 0.6
 
 
 def test_what_a_chain_repeats_is_no_neighbour():
@@ -115,13 +115,13 @@ def test_frozen_chains_are_units_however_long_they_are():
     selected = comparison.once(select)["generated"]
     assert len(np.unique(selected.unit)) == 40
     card = judge(comparison, [Means()])
-    assert any("do not mix" in concern for concern in card.concerns)
+    assert any("do not mix" in warning for warning in card.warnings)
 
 
 def test_too_short_chains_get_no_score_and_the_card_says_so():
     metrics = [ClassifierTest(maximum=0.9), NearestNeighbour(), Frechet(), Coverage(), Means()]
     card = judge(compare(autoregressive(400, 0.98, seed=3)), metrics)
-    unscored = [row for row in card.rows if "independent samples" in row.concern]
+    unscored = [row for row in card.rows if "independent samples" in row.warning]
     assert len(unscored) == 4
     assert {(row.value, row.verdict) for row in unscored} == {(None, "info")}
     with pytest.raises(NotMeasurable, match=r"400 rows in 1, tau_int .* run longer chains"):
@@ -140,7 +140,7 @@ def test_samples_do_not_share_units_unless_they_are_paired():
 @pytest.mark.slow
 def test_scores_of_exact_chains_are_calibrated():
     """Pulls of AUC and of the nearest neighbours' accuracy over 200 exact chains."""
-    metrics = [ClassifierTest(judge="boosted"), NearestNeighbour(n=1000)]
+    metrics = [ClassifierTest(model="boosted"), NearestNeighbour(n=1000)]
     pulls = {metric: [] for metric in metrics}
     for seed in range(200):
         comparison = chained(seed)

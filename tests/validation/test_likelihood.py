@@ -9,7 +9,7 @@ import torch
 from toy import Normal, draw
 
 from physgen.systems.ising import Ising
-from physgen.validation.comparison import Comparison, HeldOut, evenly
+from physgen.validation.comparison import Comparison, HeldOut, evenly_spaced
 from physgen.validation.likelihood import Likelihood
 
 N = 4000
@@ -35,7 +35,7 @@ def independent(batch, width=1.0):
 
 def comparison(system, n=N, **facts):
     truth, floor = draw(N, 1), draw(N, 2)
-    rows = evenly(N, n)
+    rows = evenly_spaced(N, n)
     known = HeldOut(independent(truth)[rows], independent(floor)[rows], **facts)
     return Comparison(system, draw(10, 3), truth, floor, held_out={"exact": known})
 
@@ -120,7 +120,7 @@ def test_repeated_rows_do_not_make_it_more_certain():
 def test_weights_belong_to_the_rows_that_were_used():
     truth = draw(N, 1)
     truth = truth.replace(weight=torch.linspace(0.1, 2.0, N) ** 2)
-    rows = evenly(N, 500)
+    rows = evenly_spaced(N, 500)
     values = independent(truth)[rows]
     known = {"exact": HeldOut(values)}
     row = rows_of(Comparison(Normal(known=False), draw(10, 3), truth, held_out=known))
@@ -129,12 +129,12 @@ def test_weights_belong_to_the_rows_that_were_used():
 
 
 def test_a_normalisation_that_is_not_known_leaves_no_number():
-    known = HeldOut(np.full(N, np.nan), exact=False, concern="the bracket of ln Z is inverted")
+    known = HeldOut(np.full(N, np.nan), exact=False, warning="the bracket of ln Z is inverted")
     made = replace(comparison(Normal()), held_out={"estimated": known})
     rows = rows_of(made)
     assert rows["log-likelihood"].value is None
     assert rows["bits/dim"].value is None
-    assert [row.concern for row in rows.values() if row.concern] == [known.concern]
+    assert [row.warning for row in rows.values() if row.warning] == [known.warning]
 
 
 def test_impossible_samples_are_said():

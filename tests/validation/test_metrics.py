@@ -97,7 +97,7 @@ def test_a_model_of_one_of_two_modes_does_not_pass():
     card = judge(Comparison(Normal(), ours, truth, proposals=ours), metrics)
     assert card["ESS"].value > 0.99
     assert card["ESS"].verdict == "info"
-    assert "a sector is missing" in card["ESS"].concern
+    assert "a sector is missing" in card["ESS"].warning
     assert card["ESS on truth"].value < 0.01
     assert card["ESS on truth"].verdict == "fail"
     assert card["ln Z"].value is None
@@ -119,7 +119,7 @@ def test_weights_pass_nothing_that_samples_of_the_truth_do_not_back(why):
         [Importance(minimum_ess=0.9, minimum_acceptance=0.5)],
     )
     assert card.verdict == "info"
-    assert "not backed" in card["ESS"].concern
+    assert "not backed" in card["ESS"].warning
 
 
 def test_chains_that_do_not_mix_still_show_a_missing_sector():
@@ -131,7 +131,7 @@ def test_chains_that_do_not_mix_still_show_a_missing_sector():
         Normal(known=False), ours, truth, frozen(100, 200, seed=9), proposals=ours, corrected=True
     )
     card = judge(comparison, [Means(), Importance()])
-    assert "a sector is missing" in card["ESS"].concern
+    assert "a sector is missing" in card["ESS"].warning
     assert card["ln Z"].value is None
     assert "pass" not in {row.verdict for row in card.rows}
     assert judge(comparison, [Importance(minimum_ess=0.9)]).verdict == "fail"
@@ -149,12 +149,12 @@ def test_weights_of_a_few_rows_judge_nothing(whose, tested):
     card = judge(comparison, metrics, tested=tested)
     name = "weights of the truth" if whose == "truth" else "weights"
     assert card[name].value == pytest.approx(204_980**2 / (20e8 + 4980))
-    assert "give more rows" in card[name].concern
-    assert "differ beyond chance" not in " ".join(card.concerns)
+    assert "give more rows" in card[name].warning
+    assert "differ beyond chance" not in " ".join(card.warnings)
     if whose == "truth":
         assert card.verdict == "info"
         assert card["a^2"].value is None
-        assert "no usable weights" in card["a^2"].concern
+        assert "no usable weights" in card["a^2"].warning
     else:
         assert card.verdict != "pass"
 
@@ -167,7 +167,7 @@ def test_weights_of_a_few_samples_give_no_numbers():
         assert card[name].value is None
         assert "no usable weights" in card[name].note
     assert card.verdict == "fail"
-    assert len(card.concerns) == 1
+    assert len(card.warnings) == 1
     reweighted = Comparison(Normal(), x.replace(log_weight=log_weight), corrected=True)
     row = judge(reweighted, [Means()])["a"]
     assert row.value is None
@@ -266,12 +266,12 @@ def test_mmd_and_classifier_see_a_shift_and_nothing_else():
     mmd = MaximumMeanDiscrepancy(n=500)
     assert mmd.rows(shifted)[0].p_value < 1e-4
     assert mmd.rows(same)[0].p_value > 1e-3
-    test = ClassifierTest(judge="boosted", maximum=0.6, calibrate=True)
+    test = ClassifierTest(model="boosted", maximum=0.6, calibrate=True)
     auc, jsd = test.rows(compare(draw(1500, 9, shift=1.0), baseline=draw(1500, 10, shift=3.0)))
     assert auc.verdict == "fail"
     assert auc.baseline > auc.value > auc.floor
     assert "trained on 900 + 900" in auc.note
-    assert "boosted judge, low level" in auc.name
+    assert "boosted classifier, low level" in auc.name
     assert set(auc.curves) == {"ROC generated", "ROC floor", "ROC baseline"}
     assert jsd.value > 0.1
     assert test.rows(same)[0].verdict == "pass"
@@ -294,8 +294,8 @@ def test_a_chain_by_itself():
     assert comparison.generated.chain is not None
     _, biased = analyse(Normal(), [Batch(x=torch.from_numpy(x + 1))], n)
     assert biased.verdict == "fail"
-    (concern,) = biased.concerns
-    assert "Normal(known=True): were the samples made with these parameters?" in concern
+    (warning,) = biased.warnings
+    assert "Normal(known=True): were the samples made with these parameters?" in warning
 
 
 def frozen(n_chains, length, seed=3):
@@ -312,9 +312,9 @@ def test_chains_that_do_not_mix_pass_nothing_and_say_so():
     assert abs(card["a"].pull) < 1
     assert card["a"].verdict == "info"
     assert card["mixing"].verdict == "fail"
-    assert "do not mix: the means of 'a'" in card["mixing"].concern
+    assert "do not mix: the means of 'a'" in card["mixing"].warning
     assert card.verdict == "fail"
-    assert len(card.concerns) == 1
+    assert len(card.warnings) == 1
     assert "do not mix" in card["tau_int a"].note
 
 
@@ -329,7 +329,7 @@ def test_a_tolerance_is_not_met_by_chains_that_do_not_mix():
     stuck.x[:, 0] *= torch.where(stuck.chain % 2 == 0, 0.9, 1.1)
     card = judge(compare(stuck), [claims])
     assert card["a^2"].verdict == "info"
-    assert card.concerns
+    assert card.warnings
 
 
 def test_a_truth_that_does_not_mix_backs_nothing():
@@ -338,7 +338,7 @@ def test_a_truth_that_does_not_mix_backs_nothing():
     comparison = Comparison(Normal(known=False), ours, truth, corrected=True)
     card = judge(comparison, [Means()])
     assert card["a"].verdict == "info"
-    assert "do not mix" in card["mixing of the truth"].concern
+    assert "do not mix" in card["mixing of the truth"].warning
     assert card["mixing of the truth"].verdict == "info"
 
 
@@ -359,7 +359,7 @@ def test_a_chain_shorter_than_fifty_autocorrelation_times_meets_no_limit(n_chain
 
     card = judge(Comparison(Shifted(), batch), [Means(tolerance={"a": 1.0})])
     assert card["a"].verdict == "info"
-    assert "too short to know their errors" in card["a"].concern
+    assert "too short to know their errors" in card["a"].warning
     assert card.verdict == "info"
 
 
@@ -367,7 +367,7 @@ def test_a_chain_too_short_is_not_judged():
     x = torch.arange(40.0).reshape(20, 2).double()
     _, card = analyse(Normal(), [Batch(x=x)], len(x))
     assert card["a"].verdict == "info"
-    assert "too short to show that they mix" in card["mixing"].concern
+    assert "too short to show that they mix" in card["mixing"].warning
 
 
 def test_blocks_do_not_change_observables(monkeypatch):

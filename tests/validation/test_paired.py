@@ -121,7 +121,7 @@ def test_the_exchange_of_pairs_is_that_of_all_sign_patterns():
 @pytest.mark.parametrize(
     ("metric", "name", "neutral"),
     [
-        (ClassifierTest(judge="neural", epochs=2), "AUC", 0.5),
+        (ClassifierTest(model="neural", epochs=2), "AUC", 0.5),
         (NearestNeighbour(), "1-NN accuracy", 0.5),
         (MaximumMeanDiscrepancy(), "MMD^2 high level", 0.0),
     ],
@@ -158,5 +158,5 @@ def test_samples_cannot_be_told_from_themselves(monkeypatch):
         Estimate(0.5 + 1e-16, 3e-18), 3e-18, Estimate(0.0, 0.0), ((0.0,), (0.0,)), 500, 500, 0
     )
     monkeypatch.setattr(ClassifierTest, "test", lambda *args, **kwargs: rounding)
-    row = ClassifierTest(judge="boosted").rows(replace(same, generated=same.truth))[0]
+    row = ClassifierTest(model="boosted").rows(replace(same, generated=same.truth))[0]
     assert row.p_value == 1

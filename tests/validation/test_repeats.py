@@ -57,23 +57,23 @@ def test_values_beside_those_that_there_can_be_are_an_alarm(make, dtype):
     size = 20 if make is codes else 0.3  # Codes of a million are rounded to a quarter.
     found = row(make, lambda x, rng: x + size * rng.random(len(x)), dtype=dtype)
     assert found.value > 0.9
-    assert "of a" in found.concern
+    assert "of a" in found.warning
     few = row(
         make, lambda x, rng: np.where(rng.random(len(x)) < 0.02, x + size * 0.13, x), dtype=dtype
     )
     assert few.value == pytest.approx(0.02, abs=0.01)
-    assert few.concern
+    assert few.warning
 
 
 @pytest.mark.parametrize("make", [counts, decimals, codes, real, zeros])
 def test_truth_against_truth_is_no_alarm(make):
     for seed in range(40):
         found = row(make, seed=seed, n=1000)
-        assert found is None or not found.concern, (seed, found)
+        assert found is None or not found.warning, (seed, found)
 
 
 def test_a_count_that_was_never_seen_is_no_alarm():
-    assert not row(counts, lambda x, rng: x + 300).concern
+    assert not row(counts, lambda x, rng: x + 300).warning
 
 
 def test_real_columns_have_no_such_row():

@@ -36,7 +36,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "toy" / "0123"
     folder.mkdir(parents=True)
     comparison = compare(sample(400, 3), baseline=sample(400, 4, rho=0.0))
-    card = judge(comparison, [Means(tolerance={"a^2": 0.5}), ClassifierTest(judge="boosted")])
+    card = judge(comparison, [Means(tolerance={"a^2": 0.5}), ClassifierTest(model="boosted")])
     journal = folder / "journal.jsonl"
     journal.write_text(
         "".join(json.dumps({"step": i, "metrics": {"loss": 1 / (i + 1)}}) + "\n" for i in range(9))
@@ -106,10 +106,10 @@ def test_the_badge_counts_the_concerns_and_lists_them(tmp_path):
     rows = [
         Row(name="good", metric="m", value=1, verdict="pass", tolerance=2.0),
         Row(name="spectrum, bin 1", metric="means", value=1, pull=19.0, p_value=1e-80),
-        Row(name="copies", metric="copies", value=3, concern="3 rows are <copies>"),
+        Row(name="copies", metric="copies", value=3, warning="3 rows are <copies>"),
     ]
     text = report([Section("a", Scorecard(rows=rows))], tmp_path / "report.html").read_text()
-    assert '<span class="badge pass worrying">pass, 2 concerns</span>' in text
+    assert '<span class="badge pass worrying">pass, 2 warnings</span>' in text
     assert "copies: 3 rows are &lt;copies&gt;" in text
     assert "differ beyond chance" in text
     judged = text[: text.index("<details")] if "<details" in text else text

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from physgen.errors import FormatError
 from physgen.validation.judging import holm, judge_family
 from physgen.validation.permutation import MOST
-from physgen.validation.scorecard import Row, Scorecard, within
+from physgen.validation.scorecard import Row, Scorecard, verdict_within
 from physgen.validation.table import row_cells, with_error
 
 
@@ -59,11 +59,11 @@ def test_holm_rejects_what_bonferroni_rejects(p_values):
 
 
 def test_within():
-    assert within(0.9, 0.04, 1.0) == "pass"
-    assert within(-0.9, 0.06, 1.0) == "fail"
-    assert within(float("nan"), 0.0, 1.0) == "fail"
-    assert within(0.0, float("nan"), 1.0) == "fail"
-    assert within(9.0, 9.0, None) == "info"
+    assert verdict_within(0.9, 0.04, 1.0) == "pass"
+    assert verdict_within(-0.9, 0.06, 1.0) == "fail"
+    assert verdict_within(float("nan"), 0.0, 1.0) == "fail"
+    assert verdict_within(0.0, float("nan"), 1.0) == "fail"
+    assert verdict_within(9.0, 9.0, None) == "info"
 
 
 def test_a_family_is_judged_together_and_stated_tolerances_alone():
@@ -117,7 +117,7 @@ def test_an_edited_verdict_is_noticed():
     with pytest.raises(FormatError, match="edited"):
         Scorecard.from_json(
             card.to_json().replace(
-                '"verdict": "fail",\n "concerns"', '"verdict": "pass",\n "concerns"'
+                '"verdict": "fail",\n "warnings"', '"verdict": "pass",\n "warnings"'
             )
         )
 

@@ -13,7 +13,7 @@ from physgen.batch import Batch
 from physgen.validation.comparison import Comparison
 from physgen.validation.judging import holm, judge, judge_family
 from physgen.validation.metrics import ClassifierTest, Histograms, Means
-from physgen.validation.scorecard import Row, Scorecard, at_least, within
+from physgen.validation.scorecard import Row, Scorecard, at_least, verdict_within
 
 
 class Profile(Normal):
@@ -90,7 +90,7 @@ def test_a_profile_of_chains_that_do_not_mix_passes_nothing(role):
     comparison = Comparison(Profile(), *(pair if role == "generated" else pair[::-1]))
     row, mixing = judge(comparison, [Means(tolerance={"profile": 0.5})]).rows[:2]
     assert (row.verdict, row.p_value) == ("info", None)
-    assert "chains do not mix: the means of 'profile'" in mixing.concern
+    assert "chains do not mix: the means of 'profile'" in mixing.warning
     assert judge(comparison, [Means()], tested=True).rows[0].verdict == "info"
 
 
@@ -122,29 +122,29 @@ def test_limits_on_distances_of_profiles_honour_their_error_and_the_worst_bin(ki
 
 
 def test_a_limit_that_the_error_cannot_resolve_is_neither_passed_nor_failed():
-    assert within(0.0, 0.6, 1.0) == "info"
-    assert within(1.5, 0.6, 1.0) == "info"
-    assert within(2.5, 0.6, 1.0) == "fail"
-    assert within(0.05, 0.001, 0.04, floor=0.045) == "info"
-    assert within(0.2, 0.001, 0.04, floor=0.045) == "fail"
-    assert within(0.5, 0.3, 1.0) == "fail"
+    assert verdict_within(0.0, 0.6, 1.0) == "info"
+    assert verdict_within(1.5, 0.6, 1.0) == "info"
+    assert verdict_within(2.5, 0.6, 1.0) == "fail"
+    assert verdict_within(0.05, 0.001, 0.04, floor=0.045) == "info"
+    assert verdict_within(0.2, 0.001, 0.04, floor=0.045) == "fail"
+    assert verdict_within(0.5, 0.3, 1.0) == "fail"
     assert at_least(0.98, 0.002, 0.97) == "pass"
     assert at_least(0.98, 0.02, 0.97) == "fail"
     assert at_least(float("nan"), 0.02, 0.97) == "fail"
     card = judge(compare(draw(60, 3)), [Means(tolerance={"a^2": 0.1})])
     assert card["a^2"].verdict == "info"
-    assert "neither passed nor failed" in card["a^2"].concern
-    assert card.headline == "info, 1 concern"
+    assert "neither passed nor failed" in card["a^2"].warning
+    assert card.headline == "info, 1 warning"
 
 
 def test_a_handful_of_rows_passes_nothing():
     card = judge(compare(draw(30, 3)), [Means(tolerance={"a^2": 9.0})])
     assert card["a^2"].verdict == "info"
-    assert "30 rows are too few" in card["a^2"].concern
+    assert "30 rows are too few" in card["a^2"].warning
 
 
 def test_a_classifier_has_two_sigma_to_its_limit():
-    test = ClassifierTest(judge="boosted")
+    test = ClassifierTest(model="boosted")
     found = test.rows(compare(draw(2000, 9, shift=0.3)))[0]
 
     def verdict(sigmas):
@@ -155,11 +155,11 @@ def test_a_classifier_has_two_sigma_to_its_limit():
 
 
 def test_61_test_rows_cannot_pass():
-    card = judge(compare(draw(305, 9)), [ClassifierTest(judge="boosted", maximum=0.7)])
-    row = card["AUC, boosted judge, low level"]
+    card = judge(compare(draw(305, 9)), [ClassifierTest(model="boosted", maximum=0.7)])
+    row = card["AUC, boosted classifier, low level"]
     assert "tested on 61" in row.note
     assert row.verdict == "info"
-    assert "neither passed nor failed" in row.concern
+    assert "neither passed nor failed" in row.warning
 
 
 def test_the_badge_stands_beside_what_differs():
@@ -169,14 +169,14 @@ def test_the_badge_stands_beside_what_differs():
     assert card["a"].alarming
     assert card["KS a"].alarming
     assert card.headline.startswith("pass, ")
-    assert "differ beyond chance" in card.concerns[-1]
-    assert json.loads(card.to_json())["concerns"] == card.concerns
+    assert "differ beyond chance" in card.warnings[-1]
+    assert json.loads(card.to_json())["warnings"] == card.warnings
     assert Scorecard.from_json(card.to_json()) == card
     text = str(card)
     assert "KS a" in text, "histograms reach the terminal"
     assert "info !" in text
     good = judge(compare(draw(4000, 3)), [Means(tolerance={"variance": 0.2}), Histograms()])
-    assert (good.headline, good.concerns) == ("pass", [])
+    assert (good.headline, good.warnings) == ("pass", [])
 
 
 def test_one_row_that_looks_at_everything_is_not_outvoted():
@@ -216,8 +216,8 @@ def energies(seed, scale=1.0, n=500):
 @pytest.mark.parametrize(("truth", "ours"), [(1.0, 1e-3), (1.0, 1e3), (1e-3, 1e-3)])
 def test_units_that_are_mixed_up_raise_an_alarm(truth, ours):
     card = judge(Comparison(Showers(), energies(1, ours), energies(2, truth)), [])
-    assert "unit" in " ".join(card.concerns)
-    assert "MeV" in " ".join(card.concerns) or truth == ours
+    assert "unit" in " ".join(card.warnings)
+    assert "MeV" in " ".join(card.warnings) or truth == ours
 
 
 @pytest.mark.parametrize(
@@ -231,14 +231,14 @@ def test_units_that_are_mixed_up_raise_an_alarm(truth, ours):
 def test_energies_are_spoken_of_only_where_there_are_some(monkeypatch, unit, question):
     """A lattice field has no units."""
     monkeypatch.setattr(Showers, "energy", unit)
-    (said, *_) = judge(Comparison(Showers(), energies(1, 1e-3), energies(2)), []).concerns
+    (said, *_) = judge(Comparison(Showers(), energies(1, 1e-3), energies(2)), []).warnings
     assert question in said
     assert ("MeV" in said) == ("MeV" in question)
 
 
 def test_units_that_agree_do_not():
     card = judge(Comparison(Showers(), energies(1, 1.5), energies(2), energies(3)), [])
-    assert card.concerns == []
+    assert card.warnings == []
 
 
 def test_a_sample_against_itself_raises_an_alarm():
@@ -246,14 +246,14 @@ def test_a_sample_against_itself_raises_an_alarm():
     for same in (truth, floor, Batch(torch.cat([truth.x[:40], energies(3).x[40:]]))):
         card = judge(Comparison(Showers(), same, truth, floor), [], tested=True)
         assert card["rows that are in the truth"].verdict == "fail"
-        assert "copies of true ones" in card.concerns[0]
+        assert "copies of true ones" in card.warnings[0]
 
 
 def test_rows_that_repeat_raise_an_alarm():
     x = energies(3).x
     x[:30] = x[30:60]
     card = judge(Comparison(Showers(), Batch(x), energies(1), energies(2)), [])
-    assert "30 of 500 rows repeat" in card.concerns[0]
+    assert "30 of 500 rows repeat" in card.warnings[0]
 
 
 def test_copies_that_are_natural_are_none():
@@ -264,7 +264,7 @@ def test_copies_that_are_natural_are_none():
 
     for seed in range(30):
         samples = (spins(3 * seed + role) for role in range(3))
-        assert judge(Comparison(Normal(known=False), *samples), []).concerns == []
+        assert judge(Comparison(Normal(known=False), *samples), []).warnings == []
 
 
 def test_samples_that_are_not_defined_fail():

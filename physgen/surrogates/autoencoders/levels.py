@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from physgen.errors import RecipeError
 from physgen.networks.mlp import MLP, Activation
 from physgen.surrogates.autoencoders.bodies import joined
-from physgen.surrogates.flows.spline import soft_bound
+from physgen.surrogates.flows.spline import softclip
 from physgen.surrogates.flows.stack import CouplingStack
 
 LOG_DEVIATION_LIMIT = 8.0
@@ -103,7 +103,7 @@ class Levels(nn.Module):
                 activation=activation,
             )
 
-    def climb(
+    def encode_levels(
         self, mean: Tensor, log_deviation: Tensor, noise: Tensor, condition: Tensor | None
     ) -> Climb:
         """Draw all z_t from q by (B, T * latent) noise, given the moments of q(z_1 | x, c)."""
@@ -129,11 +129,11 @@ class Levels(nn.Module):
             prior_matching = -log_ratio[:, None]
         return Climb(first, consistency, prior_matching, consistency + log_ratio)
 
-    def descend(self, noise: Tensor, condition: Tensor | None) -> Tensor:
+    def decode_levels(self, noise: Tensor, condition: Tensor | None) -> Tensor:
         """Return (B, latent), z_1 from the prior, by (B, T * latent) noise of z_T, ..., z_1."""
         z, *noises = torch.split(noise, self.latent, -1)
         if self.prior is not None:
-            z = self.prior.push(z, condition)
+            z = self.prior.from_noise(z, condition)
         for down, level in zip(reversed(self.downwards), noises, strict=True):
             mean, log_deviation = normal(down(joined(z, condition)))
             z = mean + log_deviation.exp() * level
@@ -144,7 +144,7 @@ class Levels(nn.Module):
 def normal(raw: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and log deviation, each (B, D), from the (B, 2 D) of a network."""
     mean, log_deviation = raw.chunk(2, -1)
-    return mean, soft_bound(log_deviation, LOG_DEVIATION_LIMIT)
+    return mean, softclip(log_deviation, LOG_DEVIATION_LIMIT)
 
 
 def normal_log_prob(z: Tensor) -> Tensor:

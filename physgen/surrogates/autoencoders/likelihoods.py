@@ -25,7 +25,7 @@ from torch.nn import functional
 from physgen.batch import Batch, Variable
 from physgen.errors import DomainError, RecipeError
 from physgen.io.weights import moments
-from physgen.surrogates.flows.spline import soft_bound
+from physgen.surrogates.flows.spline import softclip
 
 LikelihoodKind = Literal["gaussian", "bernoulli", "binomial"]
 
@@ -60,7 +60,7 @@ class Gaussian(nn.Module):
         log_scale = 0.5 * variance.clamp_min(SMALLEST_VARIANCE).log()
         with torch.no_grad():
             self.offset.copy_(mean)
-            # The inverse of `soft_bound`.
+            # The inverse of `softclip`.
             self.log_scale.copy_(log_scale / (1 - log_scale.abs() / LOG_SCALE_LIMIT))
 
     def mean(self, decoded: Tensor) -> Tensor:
@@ -69,13 +69,13 @@ class Gaussian(nn.Module):
 
     def log_prob(self, x: Tensor, decoded: Tensor) -> Tensor:
         """Return (...), log p(x | decoded) of (..., features)."""
-        log_scale = soft_bound(self.log_scale, LOG_SCALE_LIMIT)
+        log_scale = softclip(self.log_scale, LOG_SCALE_LIMIT)
         pull = (x - self.mean(decoded)) * (-log_scale).exp()
         return -(0.5 * pull.square() + log_scale + 0.5 * math.log(2 * math.pi)).sum(-1)
 
     def draw(self, decoded: Tensor, noise: Tensor) -> Tensor:
         """Return (B, features) draws of x; `noise` is standard normal."""
-        return self.mean(decoded) + soft_bound(self.log_scale, LOG_SCALE_LIMIT).exp() * noise
+        return self.mean(decoded) + softclip(self.log_scale, LOG_SCALE_LIMIT).exp() * noise
 
 
 class Bernoulli(nn.Module):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from physgen.batch import Batch
 from physgen.errors import RecipeError
-from physgen.ranges import NotNegative, Positive, Rate
+from physgen.ranges import NotNegative, Positive, PositiveFloat
 from physgen.surrogates.autoencoders.vae import VAE, Terms
 from physgen.surrogates.base import Method, StepContext
 
@@ -50,7 +50,7 @@ class EvidenceLowerBound(Method):
         self,
         surrogate: VAE,
         *,
-        learning_rate: Rate = 1e-3,
+        learning_rate: PositiveFloat = 1e-3,
         weight_decay: NotNegative = 0.0,
         beta: NotNegative = 1.0,
         free_bits: NotNegative = 0.0,

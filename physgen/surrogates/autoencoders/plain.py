@@ -19,7 +19,7 @@ from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
 from physgen.io.weights import moments
 from physgen.networks.mlp import Activation
-from physgen.ranges import Channels, NotNegative, Positive, Rate, Widths
+from physgen.ranges import Channels, NotNegative, Positive, PositiveFloat, Widths
 from physgen.surrogates.autoencoders.bodies import Decoder, Encoder, Network
 from physgen.surrogates.base import Method, StepContext
 from physgen.surrogates.decoding import DecodedNoise
@@ -110,7 +110,7 @@ class Autoencoder(DecodedNoise):
         return y
 
     @torch.no_grad()
-    def remember(self, z: Tensor, rate: float) -> None:
+    def update_latent_stats(self, z: Tensor, rate: float) -> None:
         """Let the normal distribution move towards (B, latent) vectors by a share `rate`."""
         self.latent_mean.lerp_(z.mean(0), rate)
         rest = z - self.latent_mean
@@ -155,7 +155,7 @@ class Reconstruction(Method):
         self,
         surrogate: Autoencoder,
         *,
-        learning_rate: Rate = 1e-3,
+        learning_rate: PositiveFloat = 1e-3,
         weight_decay: NotNegative = 0.0,
         corruption: float = 0.0,
     ) -> None:
@@ -193,5 +193,7 @@ class Reconstruction(Method):
         noise = ctx.randn(self.autoencoder.offset.numel())
         optimiser = self.optimisers["autoencoder"]
         loss = ctx.minimise(self.loss, optimiser, batches["data"], noise)
-        self.autoencoder.remember(torch.cat(self._latents), max(1 / (1 + ctx.step), 1 / MEMORY))
+        self.autoencoder.update_latent_stats(
+            torch.cat(self._latents), max(1 / (1 + ctx.step), 1 / MEMORY)
+        )
         return {"loss": loss}

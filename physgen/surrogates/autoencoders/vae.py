@@ -182,14 +182,14 @@ class VAE(DecodedNoise):
         mean, log_deviation = (part.repeat_interleave(rows[1], 0) for part in self.encode(batch))
         condition = batch.condition
         condition = None if condition is None else condition.repeat_interleave(rows[1], 0)
-        climb = self.levels.climb(mean, log_deviation, noise.flatten(0, 1), condition)
-        decoded = self.decoder(climb.first, condition).reshape(*rows, -1)
+        path = self.levels.encode_levels(mean, log_deviation, noise.flatten(0, 1), condition)
+        decoded = self.decoder(path.first, condition).reshape(*rows, -1)
         reconstruction = self.likelihood.log_prob(batch.x.flatten(1)[:, None], decoded)
         return Terms(
             reconstruction,
-            climb.consistency.reshape(rows),
-            climb.prior_matching.reshape(*rows, -1),
-            reconstruction + climb.log_ratio.reshape(rows),
+            path.consistency.reshape(rows),
+            path.prior_matching.reshape(*rows, -1),
+            reconstruction + path.log_ratio.reshape(rows),
         )
 
     def elbo(self, batch: Batch, *, generator: torch.Generator) -> Tensor:
@@ -220,7 +220,7 @@ class VAE(DecodedNoise):
     def decode_noise(self, noise: Tensor, condition: Tensor | None) -> Tensor:
         """Map (B, *noise_shape) and mapped conditions to (B, entries) in the transform's space."""
         latent, rest = noise[:, : self.levels.n_noise], noise[:, self.levels.n_noise :]
-        decoded = self.decoder(self.levels.descend(latent, condition), condition)
+        decoded = self.decoder(self.levels.decode_levels(latent, condition), condition)
         return self.likelihood.draw(decoded, rest)
 
     def _mapped(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, Tensor]:

@@ -49,7 +49,7 @@ class MarkovSurrogate(Surrogate):
         self.burn_in, self.thin = burn_in, thin
 
     def pack(self, x: Tensor) -> Tensor:
-        """Return positions in the form in which they are kept: int8, or the bits of float32."""
+        """Return positions in the form in which they are stored, int8, or the bits of float32."""
         if self.chains.dtype == torch.int32:
             return x.to(torch.float32).view(torch.int32)
         return x.to(torch.int8)

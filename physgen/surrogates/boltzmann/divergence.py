@@ -29,7 +29,7 @@ from torch import Tensor
 
 from physgen.batch import Batch
 from physgen.errors import RecipeError
-from physgen.ranges import Positive, Rate, Share
+from physgen.ranges import Positive, PositiveFloat, Probability
 from physgen.surrogates.base import Method, StepContext, Surrogate
 from physgen.surrogates.boltzmann.machine import BoltzmannMachine
 
@@ -56,8 +56,8 @@ class ContrastiveDivergence(Method):
         surrogate: Surrogate,
         *,
         k: Positive = 1,
-        learning_rate: Rate = 0.01,
-        momentum: Share = 0.9,
+        learning_rate: PositiveFloat = 0.01,
+        momentum: Probability = 0.9,
         centred: bool = False,
     ) -> None:
         if not isinstance(surrogate, BoltzmannMachine):
@@ -153,8 +153,8 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         surrogate: Surrogate,
         *,
         k: Positive = 10,
-        learning_rate: Rate = 0.01,
-        momentum: Share = 0.9,
+        learning_rate: PositiveFloat = 0.01,
+        momentum: Probability = 0.9,
         centred: bool = False,
     ) -> None:
         super().__init__(

@@ -28,7 +28,15 @@ from physgen.batch import Batch, Schema
 from physgen.errors import DomainError, RecipeError
 from physgen.io.weights import moments
 from physgen.networks.mlp import Activation
-from physgen.ranges import Channels, Count, NotNegative, Positive, Rate, Share, Widths
+from physgen.ranges import (
+    Channels,
+    Count,
+    NotNegative,
+    Positive,
+    PositiveFloat,
+    Probability,
+    Widths,
+)
 from physgen.sampling import annealing, hmc, langevin
 from physgen.surrogates.autoencoders.bodies import Encoder, Network
 from physgen.surrogates.base import Method, StepContext, Surrogate
@@ -77,7 +85,7 @@ class EnergyModel(MarkovSurrogate):
         channels: Channels = (32, 64),
         activation: Activation = "silu",
         periodic: bool = False,
-        gradient_limit: Rate = 30.0,
+        gradient_limit: PositiveFloat = 30.0,
         n_chains: Positive = 1024,
         burn_in: Count = 200,
         thin: Positive = 50,
@@ -228,10 +236,10 @@ class LangevinDivergence(Method):
         surrogate: Surrogate,
         *,
         k: Positive = 20,
-        learning_rate: Rate = 4e-3,
-        momentum: Share = 0.9,
+        learning_rate: PositiveFloat = 4e-3,
+        momentum: Probability = 0.9,
         l2: NotNegative = 1e-4,
-        restart: Share = 0.0,
+        restart: Probability = 0.0,
     ) -> None:
         if not isinstance(surrogate, EnergyModel):
             raise RecipeError(

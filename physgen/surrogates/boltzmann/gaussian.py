@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
 from physgen.io.weights import moments
-from physgen.ranges import Count, NotNegative, Positive, Rate
+from physgen.ranges import Count, NotNegative, Positive, PositiveFloat
 from physgen.surrogates.boltzmann.machine import BoltzmannMachine, Coefficients, Independent
-from physgen.surrogates.flows.spline import soft_bound
+from physgen.surrogates.flows.spline import softclip
 from physgen.transforms.base import Transform
 
 _LOG_RATIO_LIMIT = 3.0
@@ -66,7 +66,7 @@ class GaussianRBM(BoltzmannMachine):
         *,
         hidden: Positive = 256,
         filter_size: int | None = None,
-        sigma: Rate = 1.0,
+        sigma: PositiveFloat = 1.0,
         learn_sigma: bool = True,
         weight_scale: NotNegative = 0.05,
         n_chains: Positive = 1024,
@@ -133,7 +133,7 @@ class GaussianRBM(BoltzmannMachine):
     @property
     def sigma(self) -> Tensor:
         """Widths of the visible units, in the shape of their biases."""
-        return (self.log_sigma_start + soft_bound(self.log_sigma_ratio, _LOG_RATIO_LIMIT)).exp()
+        return (self.log_sigma_start + softclip(self.log_sigma_ratio, _LOG_RATIO_LIMIT)).exp()
 
     def units(self, x: Tensor) -> Tensor:
         """Return the transform's space as it is."""

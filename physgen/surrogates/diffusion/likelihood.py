@@ -230,7 +230,7 @@ class DiffusionFlow(ProbabilityFlow):
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
     ) -> tuple[Batch, Tensor]:
         """Draw samples and return their (n,) log-density, both differentiable."""
-        condition = self.conditions.settle(condition, n, generator)
+        condition = self.conditions.resolve(condition, n, generator)
         noise = torch.randn(
             n, self.features, generator=generator, device=self.device, dtype=self.dtype
         )

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from physgen.batch import Batch
 from physgen.errors import RecipeError
-from physgen.ranges import NotNegative, Rate
+from physgen.ranges import NotNegative, PositiveFloat
 from physgen.surrogates.base import StepContext
 from physgen.surrogates.diffusion.model import Denoising, Diffusion
 
@@ -51,7 +51,7 @@ class FlowMatching(Denoising):
         surrogate: Diffusion,
         *,
         coupling: Coupling = "independent",
-        learning_rate: Rate = 1e-3,
+        learning_rate: PositiveFloat = 1e-3,
         weight_decay: NotNegative = 0.0,
     ) -> None:
         super().__init__(surrogate, learning_rate=learning_rate, weight_decay=weight_decay)

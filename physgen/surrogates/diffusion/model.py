@@ -20,7 +20,7 @@ from physgen.errors import RecipeError
 from physgen.io.weights import moments
 from physgen.networks.residual import ResidualMLP
 from physgen.networks.unet import UNet
-from physgen.ranges import Channels, NotNegative, Positive, Rate, Share
+from physgen.ranges import Channels, NotNegative, Positive, PositiveFloat, Probability
 from physgen.surrogates.base import Method, StepContext, Surrogate
 from physgen.surrogates.diffusion.denoiser import Denoise, Denoiser, Prediction
 from physgen.surrogates.diffusion.guidance import conditioned, guided, shown
@@ -76,7 +76,7 @@ class Diffusion(Surrogate):
         sampler: SamplerName = "heun",
         sampler_steps: Positive = 20,
         spacing: Spacing = "time",
-        condition_dropout: Share = 0.0,
+        condition_dropout: Probability = 0.0,
         guidance: float = 1.0,
     ) -> None:
         super().__init__(schema, transform)
@@ -134,7 +134,7 @@ class Diffusion(Surrogate):
         """One normal number an entry, and as many a step where the sampler adds noise."""
         return (self.sampler_steps, self.features) if self._noisy else (self.features,)
 
-    def push(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
+    def from_noise(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, *noise_shape) noise and (B, C) physical conditions to (B, *shape) samples."""
         if self._noisy:
             return self._walk(noise[:, 0], condition, lambda i: noise[:, i])
@@ -144,7 +144,7 @@ class Diffusion(Surrogate):
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
     ) -> Batch:
         """Draw `n` samples in physical units."""
-        condition = self.conditions.settle(condition, n, generator)
+        condition = self.conditions.resolve(condition, n, generator)
         parts = []
         for first in range(0, n, AT_ONCE):
             rows = slice(first, min(first + AT_ONCE, n))
@@ -225,7 +225,7 @@ class Denoising(Method):
         self,
         surrogate: Diffusion,
         *,
-        learning_rate: Rate = 1e-3,
+        learning_rate: PositiveFloat = 1e-3,
         weight_decay: NotNegative = 0.0,
         levels: Literal["uniform", "normal"] = "uniform",
     ) -> None:

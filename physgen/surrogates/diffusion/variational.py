@@ -23,7 +23,7 @@ from torch import Tensor
 
 from physgen.batch import Batch
 from physgen.errors import RecipeError
-from physgen.ranges import NotNegative, Rate
+from physgen.ranges import NotNegative, PositiveFloat
 from physgen.surrogates.base import Method, StepContext
 from physgen.surrogates.diffusion.model import Diffusion
 from physgen.surrogates.diffusion.schedule import Learned, Schedule
@@ -135,7 +135,7 @@ class DiffusionBound(Method):
         self,
         surrogate: VariationalDiffusion,
         *,
-        learning_rate: Rate = 1e-3,
+        learning_rate: PositiveFloat = 1e-3,
         weight_decay: NotNegative = 0.0,
     ) -> None:
         super().__init__(surrogate)

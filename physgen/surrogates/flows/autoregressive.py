@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from physgen.batch import Batch, Schema
 from physgen.io.weights import positive_weight
 from physgen.networks.masked import MaskedMLP
-from physgen.ranges import Count, Positive, Rate
+from physgen.ranges import Count, Positive, PositiveFloat
 from physgen.surrogates.flows.bijection import (
     Bijection,
     DequantisingFlow,
@@ -38,7 +38,7 @@ from physgen.surrogates.flows.bijection import (
     fixed_orders,
 )
 from physgen.surrogates.flows.coupling import CouplingKind
-from physgen.surrogates.flows.spline import soft_bound, tail_spline
+from physgen.surrogates.flows.spline import softclip, tail_spline
 from physgen.transforms.base import Transform
 
 Fast = Literal["density", "sampling"]
@@ -70,7 +70,7 @@ class AutoregressiveLayer(Bijection):
         *,
         hidden: int = 128,
         bins: Count = 0,
-        bound: Rate = 5.0,
+        bound: PositiveFloat = 5.0,
     ) -> None:
         super().__init__(features, n_condition)
         n_parameters = 2 + max(3 * bins - 1, 0)
@@ -91,12 +91,12 @@ class AutoregressiveLayer(Bijection):
 
     def inverse(self, z: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map z (B, features) to x, differentiable; return it and log|det dx/dz|, (B,)."""
-        x = self.push(z, condition)
+        x = self.from_noise(z, condition)
         if torch.is_grad_enabled():
             x = self._root(x, z, condition)
         return x, -self(x, condition)[1]
 
-    def push(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+    def from_noise(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map z to x, feature by feature, without derivatives."""
         found: list[Tensor] = []
 
@@ -117,7 +117,7 @@ class AutoregressiveLayer(Bijection):
         log_scale = (-diagonal.log()).clamp(-START_LIMIT, START_LIMIT)
         bias = torch.zeros_like(self.network.last.bias).view(self.features, -1)
         bias[:, 0] = -offset / diagonal
-        bias[:, 1] = log_scale / (1 - log_scale.abs() / LOG_SCALE_LIMIT)  # Undoes `soft_bound`.
+        bias[:, 1] = log_scale / (1 - log_scale.abs() / LOG_SCALE_LIMIT)  # Undoes `softclip`.
         with torch.no_grad():
             self.network.last.weight.zero_()
             self.network.last.bias.copy_(bias.flatten())
@@ -165,7 +165,7 @@ class AutoregressiveStack(Bijection):
         layer: CouplingKind = "affine",
         fast: Fast = "density",
         bins: Positive = 8,
-        bound: Rate = 5.0,
+        bound: PositiveFloat = 5.0,
     ) -> None:
         super().__init__(features, n_condition)
         self.fast = fast
@@ -198,10 +198,10 @@ class AutoregressiveStack(Bijection):
             z, total = self._reordered(i, z), total + log_det
         return z, total
 
-    def push(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+    def from_noise(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map the base to data; derivatives are lost where that goes feature by feature."""
         for i, layer in reversed(list(enumerate(self._parts()))):
-            z = layer.push(z, condition) if self.fast == "density" else layer(z, condition)[0]
+            z = layer.from_noise(z, condition) if self.fast == "density" else layer(z, condition)[0]
             z = self._reordered(i, z)
         return z
 
@@ -261,7 +261,7 @@ class Autoregressive(LatentFlow):
         layer: CouplingKind = "affine",
         fast: Fast = "density",
         bins: Positive = 8,
-        bound: Rate = 5.0,
+        bound: PositiveFloat = 5.0,
     ) -> None:
         super().__init__(schema, transform)
         self.flow = AutoregressiveStack(
@@ -294,4 +294,4 @@ class DequantisedAutoregressiveFlow(Autoregressive, DequantisingFlow):
 
 
 def _log_scale(raw: Tensor) -> Tensor:
-    return soft_bound(raw[..., 1], LOG_SCALE_LIMIT)
+    return softclip(raw[..., 1], LOG_SCALE_LIMIT)

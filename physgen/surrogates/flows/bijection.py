@@ -44,7 +44,7 @@ class Bijection(nn.Module):
         """Map the base (B, features) to data; return x and log|det dx/dz|, (B,)."""
         raise NotImplementedError
 
-    def push(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+    def from_noise(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map the base to data, where the log-determinant is not asked for."""
         return self.inverse(z, condition)[0]
 
@@ -80,10 +80,10 @@ class LatentFlow(Surrogate):
         """Shape of the standard normal noise behind one sample."""
         return (self.features,)
 
-    def push(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
+    def from_noise(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, features) noise and (B, C) physical conditions to (B, *shape) samples."""
         mapped = self._mapped(condition)
-        return self._physical(self.flow.push(noise, mapped), mapped)
+        return self._physical(self.flow.from_noise(noise, mapped), mapped)
 
     def sample(
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
@@ -91,13 +91,13 @@ class LatentFlow(Surrogate):
         """Draw `n` samples in physical units."""
         with torch.no_grad():
             noise, condition = self._draw(n, condition, generator)
-            return Batch(self.push(noise, condition), condition)
+            return Batch(self.from_noise(noise, condition), condition)
 
     def _draw(
         self, n: int, condition: Tensor | None, generator: torch.Generator
     ) -> tuple[Tensor, Tensor | None]:
         """Base noise, and the conditions, checked or drawn from those seen in training."""
-        condition = self.conditions.settle(condition, n, generator)
+        condition = self.conditions.resolve(condition, n, generator)
         noise = torch.randn(
             n, *self.noise_shape, generator=generator, device=self.device, dtype=self.dtype
         )

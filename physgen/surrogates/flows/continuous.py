@@ -69,7 +69,7 @@ class ContinuousBijection(Bijection):
         """Map the base (B, features) to data; return x and log|det dx/dz|, (B,)."""
         return self._with_log_det(z, condition, start=0.0, stop=1.0)
 
-    def push(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+    def from_noise(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map the base to data, without the log-determinant."""
 
         def slope(time: float, state: State) -> State:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from physgen.networks.mlp import MLP, Activation
-from physgen.surrogates.flows.spline import soft_bound, tail_spline
+from physgen.surrogates.flows.spline import softclip, tail_spline
 
 CouplingKind = Literal["affine", "spline"]
 
@@ -105,13 +105,13 @@ class AffineCoupling(Coupling):
     def transform(self, active: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and shift."""
         raw, shift = parameters.chunk(2, -1)
-        log_scale = soft_bound(raw, LOG_SCALE_LIMIT)
+        log_scale = softclip(raw, LOG_SCALE_LIMIT)
         return torch.addcmul(shift, active, log_scale.exp()), log_scale.sum(-1)
 
     def invert(self, active: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Shift and scale back."""
         raw, shift = parameters.chunk(2, -1)
-        log_scale = soft_bound(raw, LOG_SCALE_LIMIT)
+        log_scale = softclip(raw, LOG_SCALE_LIMIT)
         return (active - shift) * (-log_scale).exp(), -log_scale.sum(-1)
 
 

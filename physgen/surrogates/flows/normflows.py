@@ -103,10 +103,10 @@ class NormflowsBijection(Bijection):
 
     def inverse(self, z: Tensor, condition: Tensor | None = None) -> Mapped:
         """Map the base to data; derivatives of an iterated inverse are not those of the root."""
-        x = self.push(z)
+        x = self.from_noise(z)
         return x, -self(x)[1]
 
-    def push(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+    def from_noise(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map the base (B, features) to data."""
         z = z.reshape(-1, *self._base_shape)
         for flow in self.flows:

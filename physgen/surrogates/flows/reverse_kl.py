@@ -20,7 +20,7 @@ from torch import Tensor
 
 from physgen.batch import Batch
 from physgen.errors import RecipeError
-from physgen.ranges import Rate
+from physgen.ranges import PositiveFloat
 from physgen.surrogates.base import FromNoise, HasDensity, Method, StepContext, Surrogate
 from physgen.systems.base import HasAction, HasMoves, System
 from physgen.systems.symmetries import broken
@@ -30,7 +30,7 @@ from physgen.systems.symmetries import broken
 class HasScore(Protocol):
     """Knows the gradient of its log-density in the sample, cheaper than by going back to noise."""
 
-    def push_with_score(self, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def from_noise_with_score(self, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map noise to samples, differentiable, and their detached log-density and its gradient."""
         ...
 
@@ -66,7 +66,7 @@ class ReverseKL(Method):
         surrogate: Surrogate,
         system: System,
         *,
-        learning_rate: Rate = 2e-3,
+        learning_rate: PositiveFloat = 2e-3,
         path_gradients: bool = True,
     ) -> None:
         super().__init__(surrogate)
@@ -92,12 +92,12 @@ class ReverseKL(Method):
 
     def _whole_loss(self, noise: Tensor) -> Tensor:
         """Return (B,) log q + S, with its whole gradient."""
-        x = self._flow.push(noise)
+        x = self._flow.from_noise(noise)
         return self._density.log_prob(Batch(x=x)) + self._action(x)
 
     def _path_loss(self, noise: Tensor) -> Tensor:
         """Return (B,) log q + S, whose gradient is that through the sample alone."""
-        x, log_prob, score = self._push_with_score(noise)
+        x, log_prob, score = self._from_noise_with_score(noise)
         fixed = x.detach().requires_grad_()
         action = self._action(fixed)
         (force,) = torch.autograd.grad(action.sum(), fixed)
@@ -105,10 +105,10 @@ class ReverseKL(Method):
         # The value is log q + S; only the gradient is that of `along`.
         return along - along.detach() + log_prob + action.detach()
 
-    def _push_with_score(self, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _from_noise_with_score(self, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if isinstance(self.surrogate, HasScore):
-            return self.surrogate.push_with_score(noise)
-        x = self._flow.push(noise)
+            return self.surrogate.from_noise_with_score(noise)
+        x = self._flow.from_noise(noise)
         fixed = x.detach().requires_grad_()
         log_prob = self._density.log_prob(Batch(x=fixed))
         (score,) = torch.autograd.grad(log_prob.sum(), fixed)

@@ -32,7 +32,7 @@ from physgen.networks.masked import MaskedMLP
 from physgen.ranges import Positive
 from physgen.surrogates.copula import ShowerSurrogate
 from physgen.surrogates.flows.shower_kernel import Network, Tables, divide_layers
-from physgen.surrogates.flows.spline import soft_bound
+from physgen.surrogates.flows.spline import softclip
 from physgen.surrogates.flows.stack import CouplingStack
 from physgen.systems.base import System
 from physgen.systems.calorimeter import geometry_of
@@ -135,7 +135,7 @@ class ShowerFlow(ShowerSurrogate):
         """Standard normal numbers behind one shower: one a layer, two a split."""
         return (self.showers.n_layers + 2 * self.showers.n_splits,)
 
-    def push(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
+    def from_noise(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, *noise_shape) noise and (B, 1) incident energies to (B, n_voxels) in MeV."""
         if condition is None:
             raise DomainError("showers need incident energies: pass them as the condition (B, 1)")
@@ -240,9 +240,9 @@ def _parameters(out: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     mean, scale, skew, tail = out.unbind(-1)
     return (
         mean,
-        soft_bound(scale, LOG_SCALE_LIMIT),
-        soft_bound(skew, SKEW_LIMIT),
-        soft_bound(tail, LOG_TAIL_LIMIT),
+        softclip(scale, LOG_SCALE_LIMIT),
+        softclip(skew, SKEW_LIMIT),
+        softclip(tail, LOG_TAIL_LIMIT),
     )
 
 

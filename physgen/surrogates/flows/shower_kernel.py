@@ -1,8 +1,9 @@
 """Layer energies divided among voxels, one shower after the other: the compiled twin of a loop.
 
-`ShowerFlow.push` goes through the splits in order, each a few operations on all showers at once.
-For few showers the operations cost less than calling them: there this does the same, shower by
-shower, so that a shower takes about a millisecond. A shower's voxels do not depend on the others'.
+`ShowerFlow.from_noise` goes through the splits in order, each a few operations on all showers at
+once. For few showers the operations cost less than calling them: there this does the same, shower
+by shower, so that a shower takes about a millisecond. A shower's voxels do not depend on the
+others'.
 """
 
 from __future__ import annotations

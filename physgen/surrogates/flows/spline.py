@@ -29,7 +29,7 @@ SLOPE_LIMIT = 4.0
 """Bound on |log derivative| at a knot: slopes lie within exp(-4) and exp(4), 0.02 to 55."""
 
 
-def soft_bound(raw: Tensor, limit: float) -> Tensor:
+def softclip(raw: Tensor, limit: float) -> Tensor:
     """Squash the real line into (-limit, limit), with slope 1 at zero."""
     return raw / (1 + raw.abs() * (1 / limit))
 
@@ -82,7 +82,7 @@ def _spline(
     """The spline within [-bound, bound], from 2K unbounded sizes and K + 1 derivatives."""
     bins = raw_sizes.shape[-1] // 2
     # Widths (0) and heights (1) go through everything together.
-    shares = soft_bound(raw_sizes.reshape(*x.shape, 2, bins), BIN_LIMIT).exp()
+    shares = softclip(raw_sizes.reshape(*x.shape, 2, bins), BIN_LIMIT).exp()
     ends = shares.cumsum(-1)
     scale = (2 * bound) / ends[..., -1:]
 
@@ -94,7 +94,7 @@ def _spline(
     w, h = (size * scale).squeeze(-1).unbind(-1)
     x_k, y_k = ((end - size) * scale - bound).squeeze(-1).unbind(-1)
     slopes = raw_slopes.gather(-1, torch.cat([k, k + 1], -1))
-    d_k, d_next = soft_bound(slopes, SLOPE_LIMIT).exp().unbind(-1)
+    d_k, d_next = softclip(slopes, SLOPE_LIMIT).exp().unbind(-1)
 
     s = h / w
     curve = d_next + d_k - 2 * s

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from physgen.batch import Schema
 from physgen.networks.mlp import Activation
-from physgen.ranges import Positive, Rate, Widths
+from physgen.ranges import Positive, PositiveFloat, Widths
 from physgen.surrogates.flows.bijection import (
     Bijection,
     DequantisingFlow,
@@ -54,7 +54,7 @@ class CouplingStack(Bijection):
         hidden: tuple[int, ...] = (64, 64),
         coupling: CouplingKind = "spline",
         bins: Positive = 8,
-        bound: Rate = 5.0,
+        bound: PositiveFloat = 5.0,
         activation: Activation = "relu",
     ) -> None:
         super().__init__(features, n_condition)
@@ -133,7 +133,7 @@ class Couplings(LatentFlow):
         hidden: Widths = (64, 64),
         coupling: CouplingKind = "spline",
         bins: Positive = 8,
-        bound: Rate = 5.0,
+        bound: PositiveFloat = 5.0,
         activation: Activation = "relu",
     ) -> None:
         super().__init__(schema, transform)

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from physgen.batch import Batch
 from physgen.errors import RecipeError
-from physgen.ranges import Channels, NotNegative, Positive, Rate, Share, Widths
+from physgen.ranges import Channels, NotNegative, Positive, PositiveFloat, Probability, Widths
 from physgen.surrogates.base import Method, StepContext
 from physgen.surrogates.gan.losses import LOSSES, LossName, slope_penalty, squared_slope
+from physgen.surrogates.gan.monitor import GANMonitor, coverage, spread
 from physgen.surrogates.gan.networks import Critic, Generator
-from physgen.surrogates.gan.watch import Watch, coverage, spread
 
 LOOK = 50
 """Steps between two estimates of coverage and spread."""
@@ -68,9 +68,9 @@ class Adversarial(Method):
         hidden: Widths = (256, 256),
         channels: Channels = (64, 128),
         kernel: Positive = 3,
-        dropout: Share = 0.0,
-        learning_rate: Rate = 5e-4,
-        momentum: Share = 0.0,
+        dropout: Probability = 0.0,
+        learning_rate: PositiveFloat = 5e-4,
+        momentum: Probability = 0.0,
     ) -> None:
         super().__init__(surrogate)
         if not isinstance(surrogate, Generator):
@@ -109,7 +109,7 @@ class Adversarial(Method):
                 network.parameters(), lr=learning_rate, betas=(momentum, 0.99)
             )
         self._seen: list[Tensor] = []
-        self._watch = Watch(
+        self._monitor = GANMonitor(
             saturates=self.loss.saturates, late=steps / 2, meaning=self.loss.meaning
         )
 
@@ -172,6 +172,6 @@ class Adversarial(Method):
             metrics["spread"] = spread(batch.x[:LOOKED_AT], made)
         return metrics
 
-    def concerns(self, step: int, metrics: Mapping[str, float]) -> list[str]:
+    def warnings(self, step: int, metrics: Mapping[str, float]) -> list[str]:
         """Say that the critic has won, or that modes are missing, once it has lasted."""
-        return self._watch.concerns(step, metrics)
+        return self._monitor.warnings(step, metrics)

@@ -38,11 +38,11 @@ class LatticeFlow(Surrogate):
         """Shape of the noise behind one sample: that of the sample."""
         return self.schema.shape
 
-    def push(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
+    def from_noise(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, *shape) noise to fields."""
-        return self.push_with_log_prob(noise)[0]
+        return self.from_noise_with_log_prob(noise)[0]
 
-    def push_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def from_noise_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Map (B, *shape) noise to fields and their (B,) log-density, both differentiable."""
         raise NotImplementedError
 
@@ -55,13 +55,13 @@ class LatticeFlow(Surrogate):
     ) -> Batch:
         """Draw `n` fields."""
         with torch.no_grad():
-            return Batch(x=self.push(self._noise(n, generator)))
+            return Batch(x=self.from_noise(self._noise(n, generator)))
 
     def sample_with_log_prob(
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
     ) -> tuple[Batch, Tensor]:
         """Draw `n` fields and their (n,) log-density, differentiable."""
-        x, log_prob = self.push_with_log_prob(self._noise(n, generator))
+        x, log_prob = self.from_noise_with_log_prob(self._noise(n, generator))
         return Batch(x=x), log_prob
 
     def _noise(self, n: int, generator: torch.Generator) -> Tensor:

@@ -96,18 +96,18 @@ class ContinuousLatticeFlow(LatticeFlow):
         other.integration_steps = 4 * self.integration_steps
         return other
 
-    def push(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
+    def from_noise(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, *shape) noise to fields."""
         (x,) = self._integrate(Velocity.alone, (self.base(noise).flatten(1),))
         return x.reshape(noise.shape)
 
-    def push_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def from_noise_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Map (B, *shape) noise to fields and their (B,) log-density, both differentiable."""
         start = (self.base(noise).flatten(1), self.base.log_prob_of_noise(noise))
         x, log_prob = self._integrate(Velocity.with_density, start)
         return x.reshape(noise.shape), log_prob
 
-    def push_with_score(self, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def from_noise_with_score(self, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map (B, *shape) noise to fields, their (B,) log-density and its gradient in the field.
 
         Only the fields are differentiable, which is what path gradients need; density and score

@@ -39,7 +39,7 @@ BLOCK = 1024
 """Samples that are looked at at once."""
 
 
-class Recogniser(nn.Module):
+class FeatureClassifier(nn.Module):
     """(B, *shape) samples to (B, `N_FEATURES`) features and (B, n_classes) logits.
 
     Images are halved twice by convolutions; what is no image, or cannot be halved, goes through a
@@ -71,7 +71,7 @@ class Recogniser(nn.Module):
         return features, self.head(features)
 
     @torch.no_grad()
-    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return features and class probabilities of (N, *shape), in blocks."""
         parts = [self(block) for block in torch.split(x, BLOCK)]
         features, logits = (torch.cat(columns).double() for columns in zip(*parts, strict=True))
@@ -116,11 +116,11 @@ class Labelled:
 
 
 @functools.lru_cache(maxsize=4)
-def trained(data: Labelled, seed: int = 0) -> Recogniser:
+def trained(data: Labelled, seed: int = 0) -> FeatureClassifier:
     """Return the classifier of labelled samples, in evaluation mode; the same for the same data."""
     generator = torch.Generator().manual_seed(seed)
     with global_generators(seed), torch.enable_grad():
-        network = Recogniser(tuple(data.x.shape[1:]), int(data.labels.max()) + 1)
+        network = FeatureClassifier(tuple(data.x.shape[1:]), int(data.labels.max()) + 1)
         order = torch.randperm(len(data.x), generator=generator)
         held, rows = order[: len(order) // HOLD_OUT], order[len(order) // HOLD_OUT :]
         network.centre.copy_(data.x[rows].mean())
@@ -138,6 +138,6 @@ def trained(data: Labelled, seed: int = 0) -> Recogniser:
             optimiser.step()
             schedule.step()
     network.eval()
-    guesses = network.look(data.x[held])[1].argmax(1)
+    guesses = network.embed(data.x[held])[1].argmax(1)
     network.accuracy = float((guesses == data.labels[held]).double().mean())
     return network

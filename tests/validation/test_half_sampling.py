@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from physgen.validation.halving import halved
+from physgen.validation.half_sampling import half_sampling
 
 
 def moments(x):
@@ -12,7 +12,7 @@ def moments(x):
 
 def test_error_of_a_mean_is_the_textbook_one():
     x = np.random.default_rng(0).normal(2.0, 3.0, 1000)
-    found = halved(moments, (x,), seed=1, pairs=200)
+    found = half_sampling(moments, (x,), seed=1, pairs=200)
     assert found.value[0] == x.mean()
     assert found.error[0] == pytest.approx(x.std() / np.sqrt(1000), rel=0.1)
     assert found.error[1] == pytest.approx(9 * np.sqrt(2 / 1000), rel=0.15)
@@ -21,7 +21,7 @@ def test_error_of_a_mean_is_the_textbook_one():
 def test_a_bias_of_one_over_n_vanishes():
     """The variance that divides by n is too small by 1/n; seen on very few rows."""
     generator = np.random.default_rng(2)
-    found = [halved(moments, (generator.normal(size=6),), seed=seed) for seed in range(500)]
+    found = [half_sampling(moments, (generator.normal(size=6),), seed=seed) for seed in range(500)]
     plain = np.array([f.value[1] for f in found])
     extrapolated = np.array([f.extrapolated[1] for f in found])
     assert plain.mean() == pytest.approx(5 / 6, abs=0.07)
@@ -34,6 +34,6 @@ def test_seeded_and_takes_unequal_samples():
     def difference(x, y):
         return np.array([x.mean() - y.mean()])
 
-    first = halved(difference, (a, b[:20]), seed=5)
-    assert first == halved(difference, (a, b[:20]), seed=5)
-    assert first.error != halved(difference, (a, b[:20]), seed=6).error
+    first = half_sampling(difference, (a, b[:20]), seed=5)
+    assert first == half_sampling(difference, (a, b[:20]), seed=5)
+    assert first.error != half_sampling(difference, (a, b[:20]), seed=6).error

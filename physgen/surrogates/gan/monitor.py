@@ -45,7 +45,7 @@ def spread(real: Tensor, fake: Tensor) -> Tensor:
     return far[1] / far[0]
 
 
-class Watch:
+class GANMonitor:
     """Says once what has been wrong for some time.
 
     Args:
@@ -58,7 +58,7 @@ class Watch:
         self._saturates, self._late, self._meaning = saturates, late, meaning
         self._in_a_row: dict[str, int] = {}
 
-    def concerns(self, step: int, metrics: Mapping[str, float]) -> list[str]:
+    def warnings(self, step: int, metrics: Mapping[str, float]) -> list[str]:
         """Return sentences on the means of the metrics since the last look."""
         said = []
         won = self._saturates and metrics.get("critic_loss", 1.0) < WON

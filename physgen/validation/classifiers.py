@@ -1,8 +1,8 @@
-"""The two judges: a small network, and gradient-boosted trees. Both score the rows they never saw.
+"""The two classifiers: a small network, and gradient-boosted trees, scoring rows they never saw.
 
 Rows `train` are learned from, rows `choose` only decide when to stop: neither trees nor network are
 fitted to them, so that they can calibrate the score afterwards. Features are asked for by rows:
-those of showers fill the memory. Both judges train with |w|: the
+those of showers fill the memory. Both classifiers train with |w|: the
 test that follows uses signed weights, and is right for whatever score was learned.
 """
 
@@ -184,7 +184,7 @@ def neural(
                     scores[others] = scored(others)
     if best == math.inf:
         raise InputError(
-            "the judge's loss is not finite: check the event weights of both samples for NaN"
+            "the classifier's loss is not finite: check the event weights of both samples for NaN"
         )
     return np.asarray(scores.double().numpy())
 

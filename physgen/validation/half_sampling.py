@@ -43,7 +43,7 @@ class Halved:
     extrapolated: Array
 
 
-def halved(
+def half_sampling(
     statistic: Callable[..., Array],
     samples: Sequence[NDArray[Any]],
     units: Sequence[NDArray[np.int64]] | None = None,
