@@ -174,8 +174,7 @@ def _defaults(recipe: Recipe) -> Iterator[tuple[str, Any]]:
     """Yield keys and values that nobody set: of sections, and of the constructors named."""
     sections = json.loads(recipe.model_dump_json(exclude_none=True))
     for section in ("data", "engine", "sampling"):
-        values = sections.get(section, {})
-        yield from ((f"{section}.{key}", value) for key, value in values.items())
+        yield from _leaves(sections.get(section, {}), f"{section}.")
     for place, group, component in recipe.components():
         for key, field in options_model(lookup(group, component.kind)).model_fields.items():
             if not field.is_required() and field.default is not None:

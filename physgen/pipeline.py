@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
 import warnings
@@ -106,12 +107,20 @@ def train(
 
 @isolated()
 def validate(
-    run: str | PathLike[str], *, trust: bool = False, progress: Progress | None = None
+    run: str | PathLike[str],
+    *,
+    sampling: Mapping[str, Any] | None = None,
+    output: str | PathLike[str] | None = None,
+    trust: bool = False,
+    progress: Progress | None = None,
 ) -> Scorecard:
     """Score a trained run; writes scorecard, samples, plots and `report.html` into it.
 
     Args:
         run: a run directory whose training has finished.
+        sampling: changes to the recipe's section `sampling`, {"sampler.steps": 50}: what is scored
+            then is not what the run is known for, and its own scores stay as they are.
+        output: folder for the scores of such changed samples; they are not written without.
         trust: run the code that its recipe names, though this user never trained with it.
         progress: called while it goes.
 
@@ -119,13 +128,18 @@ def validate(
         CheckpointError: training has not finished, or a file of it was changed.
         InputError: the recipe names code, and there is no `trust`.
     """
-    opened = Run(user_path(run), trust)
+    opened = Run(user_path(run), trust, sampling or {})
+    if output is not None and not opened.sampling:
+        raise InputError("the scores of a run go into it: leave `output` out, or change `sampling`")
     with _scoring(progress, f"{opened.recipe.name}: validate") as count:
         opened.check_trained()
         comparison, card = score_run(opened, opened.load(), count)
-        opened.unseal_scores()
-        _write_scores(opened.path, comparison, card)
-        opened.seal_scores(card)
+        if not opened.sampling:
+            opened.unseal_scores()
+            _write_scores(opened.path, comparison, card)
+            opened.seal_scores(card)
+        elif output is not None:
+            _write_scores_to(user_path(output), comparison, card)
     return card
 
 
@@ -162,9 +176,7 @@ def validate_files(
         else:
             comparison, card = score_files(file, user_path(against), recipe, changes, count)
         if output is not None:
-            folder = user_path(output)
-            folder.mkdir(parents=True, exist_ok=True)
-            _write_scores(folder, comparison, card)
+            _write_scores_to(user_path(output), comparison, card)
     return card
 
 
@@ -173,6 +185,7 @@ def load(
     run: str | PathLike[str],
     device: DeviceName = "auto",
     *,
+    sampling: Mapping[str, Any] | None = None,
     uncorrected: bool = False,
     trust: bool = False,
 ) -> Sampler:
@@ -184,13 +197,14 @@ def load(
     Args:
         run: a run directory whose training has finished.
         device: where to compute; another device draws other random numbers.
+        sampling: changes to the recipe's section `sampling`; see `generate`.
         uncorrected: generate the proposals of a correction; see `generate`.
         trust: run the code that the recipe of the run names; see `validate`.
 
     Raises:
         CheckpointError: there is no finished surrogate, or a file of it was changed.
     """
-    opened = Run(user_path(run), trust)
+    opened = Run(user_path(run), trust, sampling or {})
     opened.check()
     surrogate = opened.load().to(choose_device(device))
     return Sampler(surrogate, opened.corrected(surrogate, proposals=uncorrected))
@@ -205,6 +219,7 @@ def generate(
     output: str | PathLike[str] | None = None,
     condition: Condition | None = None,
     device: DeviceName = "auto",
+    sampling: Mapping[str, Any] | None = None,
     uncorrected: bool = False,
     overwrite: bool = False,
     trust: bool = False,
@@ -224,6 +239,8 @@ def generate(
             the order of the schema, (C,) for all samples, and for a single condition (n,) or a
             number. `None` draws from the conditions of the training data.
         device: where to compute; another device draws other random numbers.
+        sampling: changes to the recipe's section `sampling`, {"sampler.steps": 50}; the verdict of
+            the run is not about such samples, and files say what was changed.
         uncorrected: generate the surrogate's own samples, with `log_weight`, where the recipe
             corrects them.
         overwrite: replace an existing file.
@@ -237,7 +254,7 @@ def generate(
             format.
     """
     n = whole("n", n)
-    opened = Run(user_path(run), trust)
+    opened = Run(user_path(run), trust, sampling or {})
     opened.check()
     surrogate = opened.load().to(choose_device(device))
     corrected = opened.corrected(surrogate, proposals=uncorrected)
@@ -263,6 +280,7 @@ def generate(
             "recipe": opened.recipe.name,
             "run": opened.path.name,
             "correction": "none" if corrected is None else corrected.method,
+            **({"sampling": json.dumps(dict(opened.sampling))} if opened.sampling else {}),
         },
         overwrite=overwrite,
         progress=callback,
@@ -408,6 +426,11 @@ def _scoring(progress: Progress | None, stage: str) -> Iterator[Count]:
     report_progress(stage, 0, total, {})
     yield count
     report_progress(stage, total, total, {})
+
+
+def _write_scores_to(folder: Path, comparison: Comparison, card: Scorecard) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_scores(folder, comparison, card)
 
 
 def _write_scores(folder: Path, comparison: Comparison, card: Scorecard) -> None:

@@ -29,6 +29,7 @@ from physgen.io.cards import Columns, Names, Paths
 from physgen.io.documents import explain, parse_yaml, read_yaml, shown
 from physgen.io.shipped import said_in, shipped_folder
 from physgen.registry import Component, Group, Section, lookup, options_model
+from physgen.surrogates.sampler_options import SamplerOptions
 from physgen.version import __version__
 
 MAIN = ("ising-rbm", "phi4-flow", "calo-flow", "events-flow")
@@ -70,11 +71,13 @@ class Sampling(Section):
     Attributes:
         n: how many.
         correction: what makes them exact, for a system with an action.
+        sampler: how a diffusion model draws them.
     """
 
     n: int = Field(default=16_384, gt=0)
     seed: int = 1
     correction: Literal["none", "independence-metropolis"] = "none"
+    sampler: SamplerOptions | None = None
 
 
 class Validation(Section):

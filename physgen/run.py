@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from physgen.io.writer import atomic
 from physgen.isolation import global_generators
 from physgen.recipe import Recipe, read
 from physgen.registry import DATA_KEYS, Component, asks_for, build
-from physgen.surrogates.base import Surrogate
+from physgen.surrogates.base import HasSampler, Surrogate
 from physgen.surrogates.correction import Corrected
 from physgen.systems.base import HasAction, HasFiles, HasOwnFiles, Simulates, System, open_files
 from physgen.transforms.base import Chain
@@ -53,10 +53,13 @@ class Run:
     Attributes:
         path: of the directory, absolute.
         trust: run the code that its recipe names, though the user never agreed to it.
+        sampling: changes to the section `sampling` of its recipe, by dotted keys: how it is drawn
+            from this time.
     """
 
     path: Path
     trust: bool = False
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", user_path(self.path))
@@ -105,7 +108,7 @@ class Run:
                 f"{self.path} is not a run directory (no recipe.yaml); `physgen train` makes one"
             )
         self._check("recipe.yaml")
-        return read(path)
+        return read(path, {f"sampling.{key}": value for key, value in self.sampling.items()})
 
     def check_code(self) -> None:
         """Raise `InputError` if the recipe names code that the user has not agreed to run."""
@@ -288,7 +291,22 @@ class Run:
 
     def build_surrogate(self) -> Surrogate:
         """Construct the surrogate of the recipe, untrained."""
-        return surrogate_of(self.recipe, self.recipe.surrogate, self.system.schema, self.system)
+        recipe = self.recipe
+        surrogate = surrogate_of(recipe, recipe.surrogate, self.system.schema, self.system)
+        self._choose_sampler(surrogate)
+        return surrogate
+
+    def _choose_sampler(self, surrogate: Surrogate) -> None:
+        """Let a surrogate draw as `sampling.sampler` says; `RecipeError` if it cannot."""
+        sampler = self.recipe.sampling.sampler
+        if sampler is None:
+            return
+        if not isinstance(surrogate, HasSampler):
+            raise RecipeError(
+                f"sampling.sampler: {type(surrogate).__name__} has no sampler to choose; leave it "
+                "out"
+            )
+        surrogate.use_sampler(sampler)
 
     def corrected(self, surrogate: Surrogate, *, proposals: bool = False) -> Corrected | None:
         """Return what the recipe's correction makes of its surrogate; `None` if there is none.
@@ -332,6 +350,7 @@ class Run:
         # Layers begin with random weights, which are not to be drawn from the host's generators.
         with global_generators(0):
             surrogate = surrogate_of(self.recipe, component, schema, system)
+        self._choose_sampler(surrogate)
         surrogate.to(getattr(torch, description["dtype"]))
         cards.load_weights(surrogate, folder, description)
         return surrogate.eval()

@@ -130,6 +130,7 @@ def score_run(
         "recipe": run.recipe.name,
         "run": run.path.name,
         "samples": judged,
+        **({"sampling": dict(run.sampling)} if run.sampling else {}),
         **run.provenance,
     }
     metrics = metrics_of(run.recipe)

@@ -31,11 +31,11 @@ def test_the_python_face():
             "progress",
             "sections",
         ],
-        "validate": ["run", "trust", "progress"],
-        "load": ["run", "device", "uncorrected", "trust"],
+        "validate": ["run", "sampling", "output", "trust", "progress"],
+        "load": ["run", "device", "sampling", "uncorrected", "trust"],
         "generate": [
-            *("run", "n", "seed", "output", "condition", "device", "uncorrected", "overwrite"),
-            *("trust", "progress"),
+            *("run", "n", "seed", "output", "condition", "device", "sampling", "uncorrected"),
+            *("overwrite", "trust", "progress"),
         ],
     }
 

@@ -38,6 +38,10 @@ Preset = Annotated[str | None, typer.Option(help="A preset of the recipe.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Changes to the recipe, such as engine.steps=2000.")
 ]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Changes to the recipe, key=value; of a run to its `sampling`."),
+]
 
 
 def _version(asked: bool) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from physgen.arguments import user_path, whole
-from physgen.cli.app import Json, Overrides, Preset, RecipeName, Runs, Trust, app, tracking
+from physgen.cli.app import Json, Overrides, Preset, RecipeName, Runs, Set, Trust, app, tracking
 from physgen.console import bars, print_mapping, print_scorecards
 from physgen.errors import InputError
 
@@ -107,9 +107,7 @@ def validate(
     system: Annotated[
         str | None, typer.Option(help="Recipe whose system the file belongs to.")
     ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Changes to the recipe, key=value.")
-    ] = None,
+    overrides: Set = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for scorecard and report.")
     ] = None,
@@ -128,11 +126,14 @@ def validate(
     from physgen import pipeline, recipe
 
     with bars(as_json) as progress:
+        changes = recipe.parse_overrides(overrides or [])
         if user_path(target).is_dir():
-            card = pipeline.validate(target, trust=trust, progress=progress)
-            output = user_path(target)
+            sampling = _of_sampling(changes)
+            card = pipeline.validate(
+                target, sampling=sampling, output=output, trust=trust, progress=progress
+            )
+            output = output if sampling else user_path(target)
         else:
-            changes = recipe.parse_overrides(overrides or [])
             card = pipeline.validate_files(
                 target,
                 against,
@@ -189,6 +190,7 @@ def generate(
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")
     ] = "auto",
+    overrides: Set = None,
     uncorrected: Annotated[
         bool,
         typer.Option(
@@ -204,6 +206,7 @@ def generate(
     Example: `physgen generate runs/calo-flow/0123456789 -n 1e5 -o showers.hdf5 --seed 7`
     """
     from physgen import pipeline
+    from physgen.recipe import parse_overrides
 
     count = whole("n", n)
     with bars(as_json) as progress:
@@ -214,6 +217,7 @@ def generate(
             output=output,
             condition=_numbers(condition or []) or None,
             device=device,
+            sampling=_of_sampling(parse_overrides(overrides or [])),
             uncorrected=uncorrected,
             overwrite=overwrite,
             trust=trust,
@@ -259,6 +263,17 @@ def quickstart(
         return
     print_scorecards({run.recipe.name: run.scorecard for run in finished}, as_json=False)
     typer.echo(f"report: {page}")
+
+
+def _of_sampling(changes: dict[str, Any]) -> dict[str, Any]:
+    """Return changes to the section `sampling` of a run, without its name."""
+    for key in changes:
+        if not key.startswith("sampling."):
+            raise InputError(
+                f"--set {key}: of a trained run only its section sampling may be changed, such as "
+                "sampling.sampler.steps=50; train another run for anything else"
+            )
+    return {key.removeprefix("sampling."): value for key, value in changes.items()}
 
 
 def _numbers(words: list[str]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from physgen.batch import Batch, Schema
 from physgen.errors import InputError, RecipeError
 from physgen.surrogates.conditions import ConditionPrior
+from physgen.surrogates.sampler_options import SamplerOptions
 from physgen.transforms.base import Chain, Transform
 
 
@@ -160,6 +161,15 @@ class FromNoise(Protocol):
 
     def from_noise(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, *noise_shape) noise to (B, *shape) samples in physical units."""
+        ...
+
+
+@runtime_checkable
+class HasSampler(Protocol):
+    """Can draw its samples in several ways, chosen when sampling."""
+
+    def use_sampler(self, options: SamplerOptions) -> None:
+        """Draw samples in another way from now on; `RecipeError` if this model cannot."""
         ...
 
 

@@ -15,6 +15,7 @@ from physgen.surrogates.diffusion.likelihood import DequantisedDiffusionFlow, Di
 from physgen.surrogates.diffusion.matching import FlowMatching
 from physgen.surrogates.diffusion.model import AT_ONCE, Denoising, Diffusion
 from physgen.surrogates.diffusion.variational import DiffusionBound, VariationalDiffusion
+from physgen.surrogates.sampler_options import SamplerOptions
 from physgen.transforms.affine import Standardise
 from physgen.transforms.base import Chain
 from physgen.transforms.images import Dequantise, Logit, OneHot, Rescale
@@ -30,13 +31,21 @@ LABELLED = Schema(
 )
 
 
-def labelled(cls=Diffusion, **options):
+def drawn(model, **options):
+    """A model that draws its samples so."""
+    model.use_sampler(SamplerOptions(**options))
+    return model
+
+
+def labelled(cls=Diffusion, *, sampler=None, **options):
     transform = Chain([Rescale(LABELLED), OneHot(LABELLED)])
-    return cls(LABELLED, transform, hidden=8, depth=1, sampler_steps=3, **options)
+    model = cls(LABELLED, transform, hidden=8, depth=1, **options)
+    return drawn(model, **{"steps": 3, **(sampler or {})})
 
 
-def table(cls=Diffusion, **options):
-    return cls(TABLE, Standardise(TABLE), hidden=8, depth=2, **options)
+def table(cls=Diffusion, *, sampler=None, **options):
+    model = cls(TABLE, Standardise(TABLE), hidden=8, depth=2, **options)
+    return model if sampler is None else drawn(model, **sampler)
 
 
 def dequantised(schema, **options):
@@ -47,32 +56,32 @@ def dequantised(schema, **options):
 
 
 DENOISING = {
-    "ddpm": lambda: table(schedule="linear", prediction="epsilon", sampler="ancestral"),
-    "x0": lambda: table(prediction="x0", sampler="ddim", sampler_steps=4),
-    "edm": lambda: table(schedule="edm", prediction="edm", sampler_steps=4),
-    "v": lambda: table(sampler="dpm-solver", spacing="noise"),
-    "spins": lambda: Diffusion(SPINS, Rescale(SPINS), hidden=8, depth=1, sampler_steps=4),
-    "guided": lambda: labelled(condition_dropout=0.2, guidance=2.0),
-    "unet": lambda: Diffusion(LATTICE, network="unet", channels=(8, 8), sampler_steps=2),
-    "periodic unet": lambda: Diffusion(
-        LATTICE, network="unet", channels=(8, 8), periodic=True, sampler_steps=2
+    "ddpm": lambda: table(schedule="linear", prediction="epsilon", sampler={"kind": "ancestral"}),
+    "x0": lambda: table(prediction="x0", sampler={"kind": "ddim", "steps": 4}),
+    "edm": lambda: table(schedule="edm", prediction="edm", sampler={"steps": 4}),
+    "v": lambda: table(sampler={"kind": "dpm-solver", "spacing": "noise"}),
+    "spins": lambda: drawn(Diffusion(SPINS, Rescale(SPINS), hidden=8, depth=1), steps=4),
+    "guided": lambda: labelled(condition_dropout=0.2, sampler={"guidance": 2.0}),
+    "unet": lambda: drawn(Diffusion(LATTICE, network="unet", channels=(8, 8)), steps=2),
+    "periodic unet": lambda: drawn(
+        Diffusion(LATTICE, network="unet", channels=(8, 8), periodic=True), steps=2
     ),
     "labelled unet": lambda: labelled(network="unet", channels=(4, 8)),
 }
 STRAIGHT = {"schedule": "straight", "prediction": "velocity"}
 MATCHING = {
-    "matching": lambda: table(**STRAIGHT, sampler_steps=4),
+    "matching": lambda: table(**STRAIGHT, sampler={"steps": 4}),
     "labelled matching": lambda: labelled(**STRAIGHT),
     "flow": lambda: table(DiffusionFlow, integration_steps=3),
     "estimated flow": lambda: table(DiffusionFlow, integration_steps=3, divergence="hutchinson"),
     "dequantised flow": lambda: dequantised(SPINS, divergence="hutchinson"),
 }
 BOUNDED = {
-    "learned": lambda: table(VariationalDiffusion, schedule="learned", sampler_steps=4),
+    "learned": lambda: table(VariationalDiffusion, schedule="learned", sampler={"steps": 4}),
     "bounded edm": lambda: table(
-        VariationalDiffusion, schedule="edm", prediction="edm", sampler_steps=4
+        VariationalDiffusion, schedule="edm", prediction="edm", sampler={"steps": 4}
     ),
-    "bounded labels": lambda: labelled(VariationalDiffusion, sampler="ancestral"),
+    "bounded labels": lambda: labelled(VariationalDiffusion, sampler={"kind": "ancestral"}),
 }
 MODELS = {**DENOISING, **MATCHING, **BOUNDED}
 METHODS = {
@@ -163,7 +172,7 @@ def test_samples_are_pushed_noise(case):
     noise = torch.randn(40, *model.noise_shape, generator=generator(1))
     pushed = model.from_noise(noise, data.condition)
     assert pushed.shape == (40, *model.schema.shape)
-    if model.sampler != "ancestral":
+    if model.sampler.kind != "ancestral":
         drawn = model.sample(40, data.condition, generator=generator(1)).x
         torch.testing.assert_close(pushed, drawn)
 
@@ -171,7 +180,8 @@ def test_samples_are_pushed_noise(case):
 @pytest.mark.parametrize("name", ["ddpm", "guided", "flow"])
 def test_export_with_a_dynamic_batch(name):
     model, data = build(name)
-    model.sampler_steps = 2
+    if name != "flow":
+        model.use_sampler(model.sampler.model_copy(update={"steps": 2}))
 
     class Push(torch.nn.Module):
         def __init__(self):
@@ -267,7 +277,7 @@ def test_training_resumes_exactly(name, tmp_path):
 def test_the_density_of_a_sample_is_that_it_was_drawn_with():
     model, _ = build("flow", 0.1)
     model.double()
-    model.sampler_steps = 20
+    model.integration_steps = 20
     condition = torch.rand(6, 1, generator=generator(), dtype=torch.float64) * 2
     drawn, log_prob = model.sample_with_log_prob(6, condition, generator=generator(4))
     torch.testing.assert_close(model.log_prob(drawn), log_prob, rtol=1e-4, atol=1e-4)
@@ -329,12 +339,10 @@ def test_densities_and_bounds_are_differentiable():
     ("build", "message"),
     [
         (lambda: Diffusion(PLAIN, network="unet"), "unet is for images"),
-        (lambda: Diffusion(PLAIN, sampler="heun", sampler_steps=1), "heun needs at least 2"),
-        (lambda: Diffusion(PLAIN, sampler="dpm-solver", sampler_steps=1), "needs at least 2"),
-        (lambda: Diffusion(PLAIN, sampler="ddim", sampler_steps=0), "ddim needs at least 1"),
-        (lambda: Diffusion(PLAIN, guidance=2.0), "has no conditions"),
-        (lambda: Diffusion(TABLE, guidance=2.0), "condition_dropout=0.1"),
-        (lambda: Diffusion(TABLE, condition_dropout=1.0), "a share lies in"),
+        (lambda: drawn(Diffusion(PLAIN), guidance=2.0), "condition_dropout=0.1"),
+        (lambda: Diffusion(PLAIN, condition_dropout=0.1), "hides conditions"),
+        (lambda: drawn(Diffusion(PLAIN, **STRAIGHT), kind="ancestral"), "no noise to add"),
+        (lambda: drawn(DiffusionFlow(TABLE, Standardise(TABLE)), steps=3), "integration_steps"),
         (lambda: DiffusionFlow(SPINS, Rescale(SPINS)), "exact density"),
         (lambda: DiffusionFlow(PLAIN, integration_steps=1), "integration_steps is 1: .* least 2"),
         (
@@ -343,7 +351,6 @@ def test_densities_and_bounds_are_differentiable():
         ),
         (lambda: Denoising(Diffusion(PLAIN, schedule="learned")), "learned is for"),
         (lambda: FlowMatching(Diffusion(PLAIN)), "schedule=straight"),
-        (lambda: FlowMatching(Diffusion(PLAIN, **STRAIGHT, sampler="ancestral")), "adds no noise"),
         (lambda: DiffusionBound(Diffusion(PLAIN)), "trains a variational-diffusion"),
         (
             lambda: DiffusionBound(VariationalDiffusion(TABLE, condition_dropout=0.1)),

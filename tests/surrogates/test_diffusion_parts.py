@@ -13,6 +13,7 @@ from physgen.surrogates.diffusion.guidance import guided
 from physgen.surrogates.diffusion.matching import FlowMatching
 from physgen.surrogates.diffusion.model import Denoising, Diffusion
 from physgen.surrogates.diffusion.variational import VariationalDiffusion
+from physgen.surrogates.sampler_options import SamplerOptions
 from physgen.transforms.affine import Standardise
 
 PLAIN = Schema((2,), (Variable("x"), Variable("y")))
@@ -45,7 +46,8 @@ def model_of(schema, **options):
 
 @pytest.mark.parametrize("weight", [0.0, 1.0, 3.0])
 def test_a_model_is_guided_by_its_weight(weight):
-    model = model_of(TABLE, condition_dropout=0.1, guidance=weight)
+    model = model_of(TABLE, condition_dropout=0.1)
+    model.use_sampler(SamplerOptions(guidance=weight))
     condition = torch.rand(20, 1, generator=generator())
     z, log_snr = torch.randn(20, 2, generator=generator(1)), torch.zeros(())
     with torch.no_grad():

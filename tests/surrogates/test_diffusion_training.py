@@ -12,6 +12,7 @@ from physgen.surrogates.diffusion.likelihood import DiffusionFlow
 from physgen.surrogates.diffusion.matching import FlowMatching
 from physgen.surrogates.diffusion.model import Denoising, Diffusion
 from physgen.surrogates.diffusion.variational import DiffusionBound, VariationalDiffusion
+from physgen.surrogates.sampler_options import SamplerOptions
 
 PLAIN = Schema((2,), (Variable("x"), Variable("y")))
 
@@ -36,13 +37,7 @@ TRAINED = {
     "ddpm": (
         Diffusion,
         Denoising,
-        {
-            "schedule": "linear",
-            "prediction": "epsilon",
-            "sampler": "ancestral",
-            "sampler_steps": 300,
-            "spacing": "time",
-        },
+        {"schedule": "linear", "prediction": "epsilon"},
     ),
     "v": (Diffusion, Denoising, {}),
     "edm": (Diffusion, Denoising, {"schedule": "edm", "prediction": "edm"}),
@@ -58,6 +53,8 @@ def test_training_learns_a_mixture(name, tmp_path):
     cls, method, options = TRAINED[name]
     torch.manual_seed(0)
     model = cls(PLAIN, hidden=64, depth=2, **options)
+    if name == "ddpm":
+        model.use_sampler(SamplerOptions(kind="ancestral", steps=300))
     model.initialise(Batch(Mixture().sample(4000, generator(1)).float()))
     engine = Engine(steps=2000, device="cpu", ema=0.99, schedule="cosine")
     extra = {"edm": {"levels": "normal"}, "paired": {"coupling": "optimal-transport"}}.get(name, {})

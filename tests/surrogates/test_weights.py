@@ -47,10 +47,7 @@ SURROGATES = {
     "continuous-flow": {"hidden": 32},
     **{kind: {"n_layers": 3, "hidden": (32,)} for kind in ("coupling-flow", "dequantised-flow")},
     **{kind: {"n_layers": 3} for kind in ("normflows", "dequantised-normflows")},
-    **{
-        kind: {"hidden": 32, "depth": 2, "sampler_steps": 6}
-        for kind in ("diffusion", "variational-diffusion")
-    },
+    **{kind: {"hidden": 32, "depth": 2} for kind in ("diffusion", "variational-diffusion")},
     **{
         kind: {"hidden": 32, "depth": 2, "integration_steps": 4}
         for kind in ("diffusion-flow", "dequantised-diffusion-flow")

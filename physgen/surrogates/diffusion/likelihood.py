@@ -25,9 +25,9 @@ from physgen.errors import RecipeError
 from physgen.ranges import Channels, Positive
 from physgen.surrogates.diffusion.denoiser import Denoise, Prediction
 from physgen.surrogates.diffusion.model import Diffusion
-from physgen.surrogates.diffusion.sampler import FEWEST
 from physgen.surrogates.diffusion.schedule import Schedule, ScheduleName
 from physgen.surrogates.flows.integration import State, runge_kutta
+from physgen.surrogates.sampler_options import FEWEST, SamplerOptions
 from physgen.transforms.base import INEXACT, Transform
 
 Divergence = Literal["exact", "hutchinson"]
@@ -135,15 +135,20 @@ class ProbabilityFlow(Diffusion):
             depth=depth,
             channels=channels,
             periodic=periodic,
-            sampler="heun",
-            sampler_steps=integration_steps,
-            spacing="noise",
         )
+        self.integration_steps = integration_steps
         self.divergence = divergence
         self._check_transform()
 
     def _check_transform(self) -> None:
         """Refuse a transform that does not fit; a bound takes all."""
+
+    def use_sampler(self, options: SamplerOptions) -> None:
+        """Refuse other samplers: samples and density are of one integration."""
+        raise RecipeError(
+            f"sampling.sampler: {type(self).__name__} integrates its samples as it does their "
+            "density, by surrogate.integration_steps; leave it out"
+        )
 
     def integrated_log_prob(
         self, latent: Batch, condition: Tensor | None, probe: Tensor, steps: int
@@ -176,7 +181,7 @@ class ProbabilityFlow(Diffusion):
             alpha, sigma = schedule.amplitudes(log_snr)
             return (u - denoise(u * (alpha + sigma), log_snr)) / tau, torch.zeros_like(u[:, 0])
 
-        levels = self._levels(start, self.sampler_steps)
+        levels = self._levels(start, self.integration_steps)
         end, _ = integrate(flow, self._base_scale() * start, levels)
         return self.physical(end / (1 - levels[-1]), condition)
 
@@ -188,7 +193,7 @@ class ProbabilityFlow(Diffusion):
 
     def _levels(self, like: Tensor, steps: int) -> Tensor:
         """Return tau from t = 1 to t = 0."""
-        grid = self.schedule.grid(steps + 1, self.spacing, like)
+        grid = self.schedule.grid(steps + 1, "noise", like)
         return (-grid.log_snr[:-1] / 2).sigmoid()
 
     def _base_scale(self) -> Tensor:
@@ -222,7 +227,7 @@ class DiffusionFlow(ProbabilityFlow):
     def log_prob(self, batch: Batch) -> Tensor:
         """Return (B,) log q(x | condition) in physical units, differentiable."""
         mapped, log_det = self.transform(batch)
-        probe, steps = self._fixed_probe(len(batch)), self.sampler_steps
+        probe, steps = self._fixed_probe(len(batch)), self.integration_steps
         log_prob: Tensor = self.integrated_log_prob(mapped, batch.condition, probe, steps) + log_det
         return log_prob
 
@@ -234,7 +239,7 @@ class DiffusionFlow(ProbabilityFlow):
         noise = torch.randn(
             n, self.features, generator=generator, device=self.device, dtype=self.dtype
         )
-        levels, u = self._levels(noise, self.sampler_steps), self._base_scale() * noise
+        levels, u = self._levels(noise, self.integration_steps), self._base_scale() * noise
         end, total = integrate(self._flow(condition, self._fixed_probe(n)), u, levels)
         samples = Batch(self.physical(end / (1 - levels[-1]), condition), condition)
         volume = self.features * (1 - levels[-1]).log()
@@ -259,6 +264,6 @@ class DequantisedDiffusionFlow(ProbabilityFlow):
         It is unbiased up to the error of the steps.
         """
         latent, volume = self.transform.bound(batch, generator)
-        probe, steps = self.probe(len(batch), generator), max(FINEST, self.sampler_steps)
+        probe, steps = self.probe(len(batch), generator), max(FINEST, self.integration_steps)
         total: Tensor = self.integrated_log_prob(latent, batch.condition, probe, steps) + volume
         return total

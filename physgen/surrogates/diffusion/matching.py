@@ -35,8 +35,7 @@ class FlowMatching(Denoising):
     """Train a `Diffusion` of straight schedule and velocity prediction.
 
     Args:
-        surrogate: a `Diffusion` with schedule "straight", prediction "velocity", and a sampler that
-            adds no noise.
+        surrogate: a `Diffusion` with schedule "straight" and prediction "velocity".
         coupling: which noise goes with which sample; "optimal-transport" exchanges noise among
             samples of equal conditions, so that where all differ it does nothing.
         learning_rate: of AdamW, before the engine's schedule.
@@ -56,10 +55,10 @@ class FlowMatching(Denoising):
     ) -> None:
         super().__init__(surrogate, learning_rate=learning_rate, weight_decay=weight_decay)
         found = (surrogate.schedule.scaling, surrogate.denoiser.prediction)
-        if found != ("straight", "velocity") or surrogate.sampler == "ancestral":
+        if found != ("straight", "velocity"):
             raise RecipeError(
-                "method.kind: flow-matching needs surrogate.schedule=straight, "
-                "surrogate.prediction=velocity and a sampler that adds no noise, such as heun"
+                "method.kind: flow-matching needs surrogate.schedule=straight and "
+                "surrogate.prediction=velocity"
             )
         self.coupling = coupling
         # There is no pairing with less than nothing.

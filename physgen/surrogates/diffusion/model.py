@@ -24,13 +24,13 @@ from physgen.ranges import Channels, NotNegative, Positive, PositiveFloat, Proba
 from physgen.surrogates.base import Method, StepContext, Surrogate
 from physgen.surrogates.diffusion.denoiser import Denoise, Denoiser, Prediction
 from physgen.surrogates.diffusion.guidance import conditioned, guided, shown
-from physgen.surrogates.diffusion.sampler import DETERMINISTIC, FEWEST, SamplerName, ancestral
+from physgen.surrogates.diffusion.sampler import DETERMINISTIC, ancestral
 from physgen.surrogates.diffusion.schedule import (
     SCHEDULES,
     Schedule,
     ScheduleName,
-    Spacing,
 )
+from physgen.surrogates.sampler_options import SamplerOptions
 from physgen.transforms.base import Transform
 
 AT_ONCE = 1024
@@ -50,15 +50,14 @@ class Diffusion(Surrogate):
         hidden, depth: width and blocks of the mlp.
         channels: of the unet's levels.
         periodic: whether the unet's image is a torus.
-        sampler: how samples are drawn.
-        sampler_steps: levels of noise it goes through.
-        spacing: how these are spaced; "time" is DDPM's.
         condition_dropout: share of training samples whose condition is hidden, for guidance.
-        guidance: weight of classifier-free guidance; 1 is none.
+
+    Attributes:
+        sampler: how samples are drawn; see `use_sampler`.
 
     Raises:
-        RecipeError: a unet for samples that are no images, fewer steps than the sampler needs, or
-            guidance of a model that has, or hides, no conditions.
+        RecipeError: a unet for samples that are no images, or conditions are hidden of which there
+            are none.
     """
 
     def __init__(
@@ -73,17 +72,15 @@ class Diffusion(Surrogate):
         depth: Positive = 3,
         channels: Channels = (32, 64),
         periodic: bool = False,
-        sampler: SamplerName = "heun",
-        sampler_steps: Positive = 20,
-        spacing: Spacing = "time",
         condition_dropout: Probability = 0.0,
-        guidance: float = 1.0,
     ) -> None:
         super().__init__(schema, transform)
-        _check_steps(sampler, sampler_steps)
-        _check_guidance(schema, condition_dropout, guidance)
-        self.sampler, self.sampler_steps, self.spacing = sampler, sampler_steps, spacing
-        self.condition_dropout, self.guidance = condition_dropout, guidance
+        if condition_dropout and not schema.condition:
+            raise RecipeError(
+                "surrogate.condition_dropout hides conditions, and this model has none; give the "
+                "system some (such as system.labels=true), or leave it out"
+            )
+        self.sampler, self.condition_dropout = SamplerOptions(), condition_dropout
         self.latent_shape = self.transform.latent_shape(schema.shape)
         self.features = math.prod(self.latent_shape)
         n_condition = self.transform.latent_condition(len(schema.condition))
@@ -101,6 +98,25 @@ class Diffusion(Surrogate):
                 )
             body = UNet(shape, n_condition, channels=channels, periodic=periodic)
         self.denoiser = Denoiser(SCHEDULES[schedule](), body, shape, prediction)
+
+    def use_sampler(self, options: SamplerOptions) -> None:
+        """Draw samples in another way from now on; nothing that was learned changes.
+
+        Raises:
+            RecipeError: guidance of a model that was not trained to hide its conditions, or noise
+                is added on the straight path, which has none to add.
+        """
+        if options.guidance != 1 and not self.condition_dropout:
+            raise RecipeError(
+                "sampling.sampler.guidance compares the model with and without its condition: "
+                "train it with surrogate.condition_dropout=0.1 or so, on a system of conditions"
+            )
+        if options.kind == "ancestral" and self.schedule.scaling == "straight":
+            raise RecipeError(
+                "sampling.sampler.kind: the straight path of flow matching has no noise to add; "
+                "take heun, ddim or dpm-solver"
+            )
+        self.sampler = options
 
     @property
     def schedule(self) -> Schedule:
@@ -127,12 +143,12 @@ class Diffusion(Surrogate):
         mapped = None if condition is None else self.transform.map_condition(condition)
         if mapped is None or not self.condition_dropout:
             return conditioned(self.denoiser, mapped)
-        return guided(self.denoiser, mapped, self.guidance)
+        return guided(self.denoiser, mapped, self.sampler.guidance)
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
         """One normal number an entry, and as many a step where the sampler adds noise."""
-        return (self.sampler_steps, self.features) if self._noisy else (self.features,)
+        return (self.sampler.steps, self.features) if self._noisy else (self.features,)
 
     def from_noise(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, *noise_shape) noise and (B, C) physical conditions to (B, *shape) samples."""
@@ -163,46 +179,24 @@ class Diffusion(Surrogate):
 
     @property
     def _noisy(self) -> bool:
-        return self.sampler == "ancestral"
+        return self.sampler.kind == "ancestral"
 
     def _walk(
         self, start: Tensor, condition: Tensor | None, noise: Callable[[int], Tensor]
     ) -> Tensor:
         """Sample from normal numbers (B, D), in physical units."""
-        grid = self.schedule.grid(self.sampler_steps, self.spacing, start)
+        grid = self.schedule.grid(self.sampler.steps, self.sampler.spacing, start)
         denoise, z = self.denoise(condition), self.start() * start
         if self._noisy:
             x = ancestral(denoise, z, grid, noise)
         else:
-            x = DETERMINISTIC[self.sampler](denoise, z, grid)
+            x = DETERMINISTIC[self.sampler.kind](denoise, z, grid)
         return self.physical(x, condition)
 
     def physical(self, x: Tensor, condition: Tensor | None) -> Tensor:
         """Map clean samples (B, D) back to physical units, (B, *shape)."""
         mapped = None if condition is None else self.transform.map_condition(condition)
         return self.transform.inverse(Batch(x.reshape(-1, *self.latent_shape), mapped)).x
-
-
-def _check_steps(sampler: SamplerName, steps: int) -> None:
-    if steps < FEWEST[sampler]:
-        raise RecipeError(
-            f"surrogate.sampler_steps is {steps}: {sampler} needs at least {FEWEST[sampler]}"
-        )
-
-
-def _check_guidance(schema: Schema, dropout: float, guidance: float) -> None:
-    if not 0 <= dropout < 1:
-        raise RecipeError(f"surrogate.condition_dropout is {dropout}: a share lies in [0, 1)")
-    if (guidance != 1 or dropout) and not schema.condition:
-        raise RecipeError(
-            "surrogate.guidance: this model has no conditions to be guided by; give the system "
-            "some (such as system.labels=true), or leave guidance and condition_dropout out"
-        )
-    if guidance != 1 and not dropout:
-        raise RecipeError(
-            "surrogate.guidance compares the model with and without its condition: train it with "
-            "surrogate.condition_dropout=0.1 or so"
-        )
 
 
 class Denoising(Method):

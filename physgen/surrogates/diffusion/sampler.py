@@ -18,17 +18,12 @@ The last step of all four, to a clean sample, is DDIM's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from torch import Tensor
 
 from physgen.surrogates.diffusion.denoiser import Denoise
 from physgen.surrogates.diffusion.schedule import Grid
-
-SamplerName = Literal["ancestral", "ddim", "heun", "dpm-solver"]
-
-FEWEST: dict[SamplerName, int] = {"ancestral": 1, "ddim": 1, "heun": 2, "dpm-solver": 2}
-"""Steps that a sampler needs to be one: with fewer, those of second order never act."""
+from physgen.surrogates.sampler_options import SamplerName
 
 
 def ancestral(denoise: Denoise, z: Tensor, grid: Grid, noise: Callable[[int], Tensor]) -> Tensor:

@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from physgen.surrogates.sampler_options import Spacing
+
 Scaling = Literal["preserving", "exploding", "straight"]
 ScheduleName = Literal["linear", "cosine", "edm", "straight", "learned"]
-Spacing = Literal["time", "noise"]
 
 CURVATURE = 7.0
 """The exponent rho of Karras et al.: the larger, the more steps at little noise."""
