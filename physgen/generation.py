@@ -167,9 +167,12 @@ def generate_blocks(
     seed: Whole,
     condition: Condition | None = None,
     first: int = 0,
+    last: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Batch]:
     """Yield `n` samples in blocks of 4096 (the last may be shorter), on the CPU.
+
+    A block depends on surrogate, seed and its number alone.
 
     Args:
         surrogate: on the device to compute on.
@@ -177,7 +180,8 @@ def generate_blocks(
         seed: decides all samples.
         condition: in physical units, see `conditions`; `None` draws from those of the training
             data.
-        first: block to begin with: a worker's share, or where an earlier call stopped.
+        first, last: blocks to begin with, and to stop before: a worker's share, or where an
+            earlier call stopped; `None` goes on to the end.
         progress: called after each block.
 
     Raises:
@@ -196,7 +200,10 @@ def generate_blocks(
         surrogate.eval()
     base = keyed_seed("generate", whole("seed", seed))
     edges = PIECES if isinstance(surrogate, FromNoise) else (0, BLOCK)
-    for block in range(first, -(-n // BLOCK)):
+    n_blocks = -(-n // BLOCK)
+    if not 0 <= first <= (n_blocks if last is None else last) <= n_blocks:
+        raise InputError(f"blocks {first} to {last} of {n_blocks}: {n} samples have no others")
+    for block in range(first, n_blocks if last is None else last):
         start, stop = block * BLOCK, min((block + 1) * BLOCK, n)
         pieces = []
         for number, (low, high) in enumerate(pairwise(edges)):

@@ -57,6 +57,11 @@ def test_a_sample_depends_on_the_seed_and_its_place_alone(surrogate):
     assert torch.equal(cut.condition, whole.condition[: BLOCK + 7])
     later = list(generate_blocks(surrogate, 3 * BLOCK, seed=5, first=2))
     assert torch.equal(later[0].x, whole.x[2 * BLOCK :])
+    (middle,) = generate_blocks(surrogate, 3 * BLOCK, seed=5, first=1, last=2)
+    assert torch.equal(middle.x, whole.x[BLOCK : 2 * BLOCK])
+    for first, last in ((-1, 2), (2, 1), (0, 4)):
+        with pytest.raises(InputError, match=r"of 3: .* samples have no others"):
+            list(generate_blocks(surrogate, 3 * BLOCK, seed=5, first=first, last=last))
     assert not torch.equal(generate(surrogate, 10, seed=6).x, whole.x[:10])
     assert len(torch.unique(whole.x[:, 0] - whole.condition[:, 0])) > 2 * BLOCK
 

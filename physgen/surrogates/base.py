@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from physgen.arguments import whole
 from physgen.batch import Batch, Schema
 from physgen.errors import InputError, RecipeError
 from physgen.surrogates.conditions import ConditionPrior
@@ -31,6 +32,9 @@ class Surrogate(nn.Module):
     Raises:
         RecipeError: samples are masked, and this family models samples of one shape.
     """
+
+    at_once: int | None = 4096
+    """Samples drawn together, which bounds the memory; `None` is all."""
 
     knows_masks: bool = False
     """Whether it models masked samples (`Schema.masked`)."""
@@ -61,15 +65,48 @@ class Surrogate(nn.Module):
                 self.conditions.fit(data.condition, data.weight)
 
     def sample(
-        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
+        self,
+        n: int,
+        condition: Tensor | None = None,
+        *,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
     ) -> Batch:
-        """Draw `n` samples in physical units.
+        """Draw `n` samples in physical units, `at_once` at a time.
 
         Args:
+            n: how many.
             condition: (n, C) in physical units; `None` draws from the stored condition prior.
-            generator: on the device of the parameters; the only source of randomness.
+            seed: of the random numbers.
+            generator: in the place of a seed, on the device of the parameters.
+
+        Raises:
+            InputError: neither seed nor generator is given, or both are.
+            DomainError: a condition is outside the trained domain.
         """
-        raise NotImplementedError
+        if generator is None and seed is not None:
+            generator = torch.Generator(self.device).manual_seed(whole("seed", seed))
+        elif generator is None or seed is not None:
+            raise InputError("sample takes either a seed or a generator")
+        condition = self.conditions.resolve(condition, n, generator)
+        step = n if self.at_once is None else self.at_once
+        parts = []
+        with torch.no_grad():
+            for first in range(0, n, step) if n else (0,):
+                last = min(first + step, n)
+                given = None if condition is None else condition[first:last]
+                parts.append(self.draw(last - first, given, generator))
+        return Batch.concatenate(parts)
+
+    def draw(self, n: int, condition: Tensor | None, generator: torch.Generator) -> Batch:
+        """Draw `n` samples at (n, C) conditions; by default what normal noise is mapped to.
+
+        What `sample` calls, without gradients, for at most `at_once` samples.
+        """
+        assert isinstance(self, FromNoise), f"{type(self).__name__} says how it draws"
+        shape = n, *self.noise_shape
+        noise = torch.randn(shape, generator=generator, device=self.device, dtype=self.dtype)
+        return Batch(self.from_noise(noise, condition), condition)
 
     def high_precision(self) -> Self:
         """Return a copy in float64, integrated more finely where it is: for final numbers."""
@@ -243,8 +280,10 @@ class Method:
         self.tensors: dict[str, Tensor] = {}
 
     def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Map a global batch to what `step` takes (preprocessing, dequantisation noise)."""
-        return batch
+        """Map a global batch to what `step` takes: the transform's space, with its noise."""
+        with torch.no_grad():
+            mapped: Batch = self.surrogate.transform(batch, generator)[0]
+        return mapped
 
     def step(self, batches: Mapping[str, Batch], ctx: StepContext) -> dict[str, Tensor]:
         """Do one training step; return detached scalars ("loss" and what else is worth a curve)."""

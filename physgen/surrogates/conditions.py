@@ -116,6 +116,8 @@ class ConditionPrior(nn.Module):
         """Return the (n, C) conditions of `n` samples: those given, checked, or else drawn."""
         if condition is None:
             return self.draw(n, generator)
+        if not self.variables:
+            raise DomainError("this surrogate was trained without conditions; do not pass any")
         self.check(condition)
         return condition
 

@@ -18,9 +18,6 @@ from physgen.systems.calorimeter import geometry_of
 from physgen.transforms.base import Chain, Transform
 from physgen.transforms.showers import ShowerTransform, choose
 
-BLOCK = 4096
-"""Showers sampled at once: what bounds the memory."""
-
 
 class ShowerSurrogate(Surrogate):
     """What surrogates of showers share: the transform, the range of energies, sampling by blocks.
@@ -49,26 +46,6 @@ class ShowerSurrogate(Surrogate):
     def from_noise(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, *noise_shape) noise and (B, 1) incident energies to (B, n_voxels) in MeV."""
         raise NotImplementedError
-
-    def sample(
-        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
-    ) -> Batch:
-        """Draw showers; `condition` are their (n, 1) incident energies in MeV."""
-        condition = self.conditions.resolve(condition, n, generator)
-        if condition is None:
-            raise DomainError("the schema of showers must have the incident energy as condition")
-        parts = [condition.new_empty(0, self.showers.tree.n_voxels, dtype=self.dtype)]
-        with torch.no_grad():
-            for rows in torch.split(condition, BLOCK):
-                noise = torch.randn(
-                    len(rows),
-                    *self.noise_shape,
-                    generator=generator,
-                    device=self.device,
-                    dtype=self.dtype,
-                )
-                parts.append(self.from_noise(noise, rows))
-        return Batch(torch.cat(parts), condition)
 
     @property
     def device(self) -> torch.device:

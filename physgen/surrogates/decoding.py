@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from physgen.batch import Batch
@@ -35,14 +34,3 @@ class DecodedNoise(Surrogate):
         x = self.decode_noise(noise, mapped)
         shape = self.transform.latent_shape(self.schema.shape)
         return self.transform.inverse(Batch(x.reshape(-1, *shape), mapped)).x
-
-    def sample(
-        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
-    ) -> Batch:
-        """Draw `n` samples in physical units."""
-        condition = self.conditions.resolve(condition, n, generator)
-        noise = torch.randn(
-            n, *self.noise_shape, generator=generator, device=self.device, dtype=self.dtype
-        )
-        with torch.no_grad():
-            return Batch(self.from_noise(noise, condition), condition)

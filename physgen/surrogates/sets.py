@@ -77,12 +77,9 @@ class IndependentItems(Surrogate):
         total: Tensor = self.latent_log_prob(latent) + log_det
         return total
 
-    def sample(
-        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
-    ) -> Batch:
+    def draw(self, n: int, condition: Tensor | None, generator: torch.Generator) -> Batch:
         """Draw `n` masked samples in physical units."""
-        with torch.no_grad():
-            return self.sample_with_log_prob(n, condition, generator=generator)[0]
+        return self.sample_with_log_prob(n, condition, generator=generator)[0]
 
     def sample_with_log_prob(
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator

@@ -13,7 +13,7 @@ from physgen.surrogates.autoencoders.vae import VAE
 from physgen.surrogates.base import FromNoise, HasBound, HasDensity
 from physgen.surrogates.diffusion.likelihood import DequantisedDiffusionFlow, DiffusionFlow
 from physgen.surrogates.diffusion.matching import FlowMatching
-from physgen.surrogates.diffusion.model import AT_ONCE, Denoising, Diffusion
+from physgen.surrogates.diffusion.model import Denoising, Diffusion
 from physgen.surrogates.diffusion.variational import DiffusionBound, VariationalDiffusion
 from physgen.surrogates.sampler_options import SamplerOptions
 from physgen.transforms.affine import Standardise
@@ -156,14 +156,16 @@ def test_samples_have_their_shape_and_follow_from_the_seed_and_condition(case):
 
 def test_many_samples_are_drawn_in_parts_with_their_conditions():
     model, _ = build("guided")
-    condition = torch.zeros(AT_ONCE + 50, 1)
-    condition[AT_ONCE + 20 :] = 2
+    condition = torch.zeros(Diffusion.at_once + 50, 1)
+    condition[Diffusion.at_once + 20 :] = 2
     drawn = model.sample(len(condition), condition, generator=generator(3))
     source = generator(3)
-    torch.randn(AT_ONCE, 64, generator=source)
+    torch.randn(Diffusion.at_once, 64, generator=source)
     noise = torch.randn(50, 64, generator=source)
     assert torch.equal(drawn.condition, condition)
-    torch.testing.assert_close(drawn.x[AT_ONCE:], model.from_noise(noise, condition[AT_ONCE:]))
+    torch.testing.assert_close(
+        drawn.x[Diffusion.at_once :], model.from_noise(noise, condition[Diffusion.at_once :])
+    )
 
 
 def test_samples_are_pushed_noise(case):

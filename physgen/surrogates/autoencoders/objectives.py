@@ -88,13 +88,6 @@ class EvidenceLowerBound(Method):
             groups, lr=learning_rate, weight_decay=weight_decay
         )
 
-    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Map to the transform's space, adding its noise."""
-        with torch.no_grad():
-            mapped, _ = self.surrogate.transform(batch, generator)
-        prepared: Batch = mapped
-        return prepared
-
     def loss(self, batch: Batch, noise: Tensor) -> Tensor:
         """Return (B,), what is minimised for a prepared batch; `noise` is (B, draws, ...)."""
         terms = self.autoencoder.terms(batch, noise)

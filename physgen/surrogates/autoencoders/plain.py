@@ -172,13 +172,6 @@ class Reconstruction(Method):
             surrogate.parameters(), lr=learning_rate, weight_decay=weight_decay
         )
 
-    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Map to the transform's space, adding its noise."""
-        with torch.no_grad():
-            mapped, _ = self.surrogate.transform(batch, generator)
-        prepared: Batch = mapped
-        return prepared
-
     def loss(self, batch: Batch, noise: Tensor) -> Tensor:
         """Return (B,) squared distances, the mean over entries, for a prepared batch."""
         x = batch.x

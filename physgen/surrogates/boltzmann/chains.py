@@ -33,6 +33,8 @@ class MarkovSurrogate(Surrogate):
 
     chains: Tensor
 
+    at_once = None  # One long walk of all chains, not many short ones.
+
     def __init__(
         self, schema: Schema, transform: Transform | None, start: Tensor, burn_in: int, thin: int
     ) -> None:
@@ -74,19 +76,12 @@ class MarkovSurrogate(Surrogate):
         """Map positions of chains to physical samples."""
         return self.transform.inverse(Batch(x)).x
 
-    @torch.no_grad()
-    def sample(
-        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
-    ) -> Batch:
+    def draw(self, n: int, condition: Tensor | None, generator: torch.Generator) -> Batch:
         """Draw `n` samples from as many chains as there are, one of each before the next of any.
 
         Raises:
-            DomainError: a condition is given, or a chain has diverged.
+            DomainError: a chain has diverged.
         """
-        if condition is not None:
-            raise DomainError(
-                f"this {type(self).__name__} was trained without conditions; do not pass any"
-            )
         n_chains = min(n, len(self.chains))
         draws = -(-n // n_chains)
         order = torch.randperm(len(self.chains), generator=generator, device=self.device)

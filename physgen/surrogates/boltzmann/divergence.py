@@ -74,9 +74,7 @@ class ContrastiveDivergence(Method):
 
     def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Map samples to visible units."""
-        with torch.no_grad():
-            mapped, _ = self.surrogate.transform(batch, generator)
-        return batch.replace(x=self.machine.units(mapped.x))
+        return batch.replace(x=self.machine.units(super().prepare(batch, generator).x))
 
     def negative(self, data: Batch, ctx: StepContext) -> Batch:
         """Return what stands for samples of the model."""

@@ -258,9 +258,7 @@ class LangevinDivergence(Method):
 
     def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Map samples to positions, with the transform's noise."""
-        with torch.no_grad():
-            mapped, _ = self.surrogate.transform(batch, generator)
-        return batch.replace(x=self.model.units(mapped.x))
+        return batch.replace(x=self.model.units(super().prepare(batch, generator).x))
 
     def loss(self, data: Batch, chains: Tensor) -> Tensor:
         """Return (B,): g of the data less g of as many chains, and the square of both."""

@@ -33,9 +33,6 @@ from physgen.surrogates.diffusion.schedule import (
 from physgen.surrogates.sampler_options import SamplerOptions
 from physgen.transforms.base import Transform
 
-AT_ONCE = 1024
-"""Samples drawn together: a U-net on 28 x 28 pixels then needs less than a gigabyte."""
-
 
 class Diffusion(Surrogate):
     """A diffusion or flow-matching model of samples of any shape (`FromNoise`).
@@ -59,6 +56,8 @@ class Diffusion(Surrogate):
         RecipeError: a unet for samples that are no images, or conditions are hidden of which there
             are none.
     """
+
+    at_once = 1024  # A U-net on 28 x 28 pixels then needs less than a gigabyte.
 
     def __init__(
         self,
@@ -156,26 +155,14 @@ class Diffusion(Surrogate):
             return self._walk(noise[:, 0], condition, lambda i: noise[:, i])
         return self._walk(noise, condition, lambda i: noise)
 
-    def sample(
-        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
-    ) -> Batch:
-        """Draw `n` samples in physical units."""
-        condition = self.conditions.resolve(condition, n, generator)
-        parts = []
-        for first in range(0, n, AT_ONCE):
-            rows = slice(first, min(first + AT_ONCE, n))
-            shape = (rows.stop - first, self.features)
+    def draw(self, n: int, condition: Tensor | None, generator: torch.Generator) -> Batch:
+        """Draw `n` samples; the noise of all steps at once may not fit into memory."""
 
-            def noise(_: int, shape: tuple[int, int] = shape) -> Tensor:
-                # Step by step, since that of a thousand steps may not fit into memory.
-                return torch.randn(
-                    *shape, generator=generator, device=self.device, dtype=self.dtype
-                )
+        def noise(_: int) -> Tensor:
+            shape = n, self.features
+            return torch.randn(shape, generator=generator, device=self.device, dtype=self.dtype)
 
-            with torch.no_grad():
-                given = None if condition is None else condition[rows]
-                parts.append(self._walk(noise(0), given, noise))
-        return Batch(torch.cat(parts), condition)
+        return Batch(self._walk(noise(0), condition, noise), condition)
 
     @property
     def _noisy(self) -> bool:
@@ -241,10 +228,8 @@ class Denoising(Method):
 
     def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Map to the transform's space, adding its noise; samples become flat."""
-        with torch.no_grad():
-            mapped, _ = self.surrogate.transform(batch, generator)
-        flat: Batch = mapped.replace(x=mapped.x.flatten(1))
-        return flat
+        mapped = super().prepare(batch, generator)
+        return mapped.replace(x=mapped.x.flatten(1))
 
     def loss(self, batch: Batch, noise: Tensor, log_snr: Tensor, shows: Tensor) -> Tensor:
         """Return (B,) errors of a prepared batch; `shows` (B,) is 0 where conditions are hidden."""

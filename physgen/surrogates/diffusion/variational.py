@@ -161,13 +161,6 @@ class DiffusionBound(Method):
         if shape:
             self.optimisers["shape"] = torch.optim.AdamW(shape, lr=10 * learning_rate)
 
-    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Map to the transform's space, adding its noise."""
-        with torch.no_grad():
-            mapped, _ = self.surrogate.transform(batch, generator)
-        prepared: Batch = mapped
-        return prepared
-
     def loss(self, batch: Batch, time: Tensor, noise: Tensor) -> Tensor:
         """Return (B,), draws of minus the bound for a prepared batch."""
         return -self.model.terms(batch, time, noise).bound

@@ -85,14 +85,6 @@ class LatentFlow(Surrogate):
         mapped = self._mapped(condition)
         return self._physical(self.flow.from_noise(noise, mapped), mapped)
 
-    def sample(
-        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
-    ) -> Batch:
-        """Draw `n` samples in physical units."""
-        with torch.no_grad():
-            noise, condition = self._draw(n, condition, generator)
-            return Batch(self.from_noise(noise, condition), condition)
-
     def _draw(
         self, n: int, condition: Tensor | None, generator: torch.Generator
     ) -> tuple[Tensor, Tensor | None]:

@@ -50,13 +50,6 @@ class MaximumLikelihood(Method):
             surrogate.parameters(), lr=learning_rate, weight_decay=weight_decay
         )
 
-    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Map to the transform's space, adding its noise."""
-        with torch.no_grad():
-            mapped, _ = self.surrogate.transform(batch, generator)
-        prepared: Batch = mapped
-        return prepared
-
     def loss(self, batch: Batch) -> Tensor:
         """Return (B,) negative log-likelihoods of a prepared batch."""
         return -self._density.latent_log_prob(batch)

@@ -113,13 +113,6 @@ class Adversarial(Method):
             saturates=self.loss.saturates, late=steps / 2, meaning=self.loss.meaning
         )
 
-    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Map to the transform's space, adding its noise."""
-        with torch.no_grad():
-            mapped, _ = self.surrogate.transform(batch, generator)
-        prepared: Batch = mapped
-        return prepared
-
     def critic_loss(self, batch: Batch, noise: Tensor, mix: Tensor) -> Tensor:
         """Return (B,) losses of the critic.
 

@@ -50,13 +50,6 @@ class LatticeFlow(Surrogate):
         """Return (B,) log q(x), differentiable."""
         raise NotImplementedError
 
-    def sample(
-        self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
-    ) -> Batch:
-        """Draw `n` fields."""
-        with torch.no_grad():
-            return Batch(x=self.from_noise(self._noise(n, generator)))
-
     def sample_with_log_prob(
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
     ) -> tuple[Batch, Tensor]:
