@@ -7,6 +7,7 @@ import pytest
 import torch
 from randomised import generator
 from safetensors.torch import load_file, save_file
+from stub import StubContext
 from torch import nn
 
 from physgen.batch import Batch, Schema, Variable
@@ -307,30 +308,13 @@ def test_principal_components_are_what_maximum_likelihood_takes_and_leaves():
 # --- autoencoders without a likelihood ------------------------------------------------------------
 
 
-class Context:
-    step = 0
-
-    def __init__(self, batch_size):
-        self.batch_size, self.generator = batch_size, generator(3)
-
-    def randn(self, *shape):
-        return torch.randn(self.batch_size, *shape, generator=self.generator)
-
-    def minimise(self, loss, optimiser, *arguments):
-        mean = loss(*arguments).mean()
-        optimiser.zero_grad()
-        mean.backward()
-        optimiser.step()
-        return mean.detach()
-
-
 def trained(x, steps=600, corruption=0.0, **options):
     torch.manual_seed(0)
     schema = Schema((x.shape[1],), tuple(Variable(f"x{i}") for i in range(x.shape[1])))
     model = Autoencoder(schema, **options)
     model.initialise(Batch(x))
     method = Reconstruction(model, learning_rate=2e-2, corruption=corruption)
-    context = Context(len(x))
+    context = StubContext(len(x))
     for step in range(steps):
         context.step = step
         method.optimisers["autoencoder"].param_groups[0]["lr"] = 2e-2 * (1 - step / steps)

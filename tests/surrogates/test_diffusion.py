@@ -4,6 +4,7 @@ import pytest
 import torch
 from randomised import Repeated, generator, randomised
 from safetensors.torch import load_file, save_file
+from stub import StubContext
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.engine.loop import fit
@@ -232,33 +233,11 @@ def test_saved_models_give_the_same_samples(name, tmp_path):
     assert torch.equal(first, second)
 
 
-class Context:
-    """What a method sees of the engine, without the step."""
-
-    batch_size, step = 40, 0
-
-    def __init__(self):
-        self.source = generator(3)
-
-    def randn(self, *shape):
-        return torch.randn(self.batch_size, *shape, generator=self.source)
-
-    def rand(self, *shape):
-        return torch.rand(self.batch_size, *shape, generator=self.source)
-
-    def minimise(self, loss, optimiser, *arguments):
-        values = loss(*arguments)
-        assert values.shape == (self.batch_size,)
-        parameters = [p for group in optimiser.param_groups for p in group["params"]]
-        values.mean().backward(inputs=parameters)
-        return values.mean().detach()
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_every_parameter_gets_a_gradient(name):
     model, data = build(name)
     method = METHODS[name](model)
-    metrics = method.step({"data": method.prepare(data, generator())}, Context())
+    metrics = method.step({"data": method.prepare(data, generator())}, StubContext(40))
     assert metrics["loss"].isfinite()
     for key, parameter in model.named_parameters():
         assert parameter.grad is not None, key

@@ -7,6 +7,7 @@ import torch
 from mixtures import Mixture
 from randomised import generator, randomised
 from scipy.optimize import linear_sum_assignment
+from stub import StubContext
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.surrogates.diffusion.guidance import guided
@@ -20,21 +21,11 @@ PLAIN = Schema((2,), (Variable("x"), Variable("y")))
 TABLE = Schema((2,), (Variable("x"), Variable("y")), (Variable("energy"),))
 
 
-class Context:
-    """Random numbers that are known, and what a method was about to minimise."""
-
-    def __init__(self, n):
-        self.n, self.arguments = n, ()
+class Known(StubContext):
+    """Evenly spaced numbers for uniform ones."""
 
     def rand(self):
-        return (torch.arange(self.n) + 0.5) / self.n
-
-    def randn(self, *shape):
-        return torch.randn(self.n, *shape, generator=generator(4))
-
-    def minimise(self, loss, optimiser, *arguments):
-        self.arguments = arguments
-        return loss(*arguments).mean()
+        return (torch.arange(self.batch_size) + 0.5) / self.batch_size
 
 
 def model_of(schema, **options):
@@ -58,7 +49,7 @@ def test_a_model_is_guided_by_its_weight(weight):
 
 
 def test_the_share_of_hidden_conditions_is_the_dropout():
-    method, context = Denoising(model_of(TABLE, condition_dropout=0.1)), Context(1000)
+    method, context = Denoising(model_of(TABLE, condition_dropout=0.1)), Known(1000)
     batch = Batch(torch.randn(1000, 2, generator=generator()), torch.rand(1000, 1))
     method.learn(batch, torch.randn(1000, 2, generator=generator(2)), context)
     *_, shows = context.arguments
@@ -75,7 +66,7 @@ def test_the_scale_of_preconditioning_is_that_of_the_data():
 def test_levels_of_edm_are_log_normal_about_the_scale():
     model = model_of(PLAIN, schedule="edm", prediction="edm")
     model.denoiser.scale.fill_(5.0)
-    method, context = Denoising(model, levels="normal"), Context(20_000)
+    method, context = Denoising(model, levels="normal"), Known(20_000)
     method.learn(Batch(context.randn(2)), context.randn(2), context)
     _, _, log_snr, _ = context.arguments
     level = -0.5 * log_snr - math.log(5.0)  # ln sigma / (alpha s)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from randomised import generator, randomised
+from stub import StubContext
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, RecipeError
@@ -28,20 +29,6 @@ MODELS = {
         thin=2,
     ),
 }
-
-
-class Context:
-    """A one-process stand-in for the engine."""
-
-    def __init__(self, seed):
-        self.generator = generator(seed)
-
-    def minimise(self, loss, optimiser, *arguments):
-        optimiser.zero_grad()
-        mean = loss(*arguments).mean()
-        mean.backward()
-        optimiser.step()
-        return mean.detach()
 
 
 def gaussian(slope, n_chains=4000):
@@ -119,7 +106,7 @@ def test_training_finds_two_modes():
         method.optimisers["energy"].param_groups[0]["lr"] = 0.01 * (1 - step / 200)
         rows = slice(step % 10 * 400, step % 10 * 400 + 256)
         batch = method.prepare(Batch(data[rows]), generator())
-        metrics = method.step({"data": batch}, Context(step))
+        metrics = method.step({"data": batch}, StubContext(seed=step))
     assert torch.isfinite(metrics["loss"])
     assert 0.3 < metrics["acceptance"] < 0.9
     assert before > 0.2
@@ -156,7 +143,7 @@ def test_training_goes_on_exactly_where_it_stopped(name):
     def advance(method, steps):
         for step in steps:
             batch = method.prepare(Batch(data), generator())
-            method.step({"data": batch}, Context(step))
+            method.step({"data": batch}, StubContext(seed=step))
 
     model, method = fresh()
     advance(method, range(4))
@@ -194,7 +181,7 @@ def test_the_chains_of_a_batch_move_and_are_kept():
     model = MODELS["mlp"]()
     method = LangevinDivergence(model, k=3)
     before = method.tensors["chains"].clone()
-    method.step({"data": Batch(torch.randn(10, 4, generator=generator()))}, Context(1))
+    method.step({"data": Batch(torch.randn(10, 4, generator=generator()))}, StubContext(seed=1))
     moved = (method.tensors["chains"] != before).flatten(1).any(1)
     assert moved.shape == (64,)
     assert 0 < moved.sum() <= 10
@@ -207,7 +194,7 @@ def test_chains_start_again_where_they_are_told_to(restart):
     method = LangevinDivergence(model, k=1, restart=restart)
     method.tensors["chains"].copy_(model.pack(torch.full((64, 4), 1000.0)))
     method.tensors["step_size"].fill_(1e-6)
-    method.step({"data": Batch(torch.randn(64, 4, generator=generator()))}, Context(1))
+    method.step({"data": Batch(torch.randn(64, 4, generator=generator()))}, StubContext(seed=1))
     farthest = model.unpack(method.tensors["chains"]).abs().max()
     assert farthest < 10 if restart else farthest > 900
 
@@ -237,7 +224,7 @@ def test_what_does_not_fit_is_refused():
         LangevinDivergence(Surrogate(schema(4)))
     method = LangevinDivergence(EnergyModel(schema(2), n_chains=4))
     with pytest.raises(RecipeError, match="n_chains=4 is too few"):
-        method.step({"data": Batch(torch.zeros(5, 2))}, Context(0))
+        method.step({"data": Batch(torch.zeros(5, 2))}, StubContext(seed=0))
 
 
 def test_chains_that_diverged_are_named():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from randomised import generator
 from safetensors.torch import load_file, save_file
+from stub import StubContext
 from torch import nn
 
 from physgen.batch import Batch, Schema, Variable
@@ -296,7 +297,7 @@ def fit_critic(surrogate, steps, **options):
     """Train the critic alone on N(0, 1); return the means of its journal over the last steps."""
     torch.manual_seed(0)
     method = Adversarial(surrogate, steps=1, hidden=(32, 32), r1=0.0, **options)
-    optimiser, context = method.optimisers["critic"], Context(512)
+    optimiser, context = method.optimisers["critic"], StubContext(512)
     penalty = method.gradient_penalty
     for step in range(steps):
         # Slopes of the wrong sign are stuck behind a high penalty on those between -1 and 1.
@@ -349,35 +350,11 @@ def test_clipped_linear_critic_finds_w1_in_its_own_units():
     method = Adversarial(
         surrogate, steps=1, hidden=(), loss="wasserstein", clip=0.1, learning_rate=0.01, n_critic=40
     )
-    context = Context(4096)
+    context = StubContext(4096)
     metrics = method.step({"data": context.next()}, context)
     metrics = method.step({"data": context.next()}, context)
     slope = (metrics["score_real"] - metrics["score_fake"]).item() / 0.1
     assert abs(slope) == pytest.approx(exact_w1(2.0, 1.0, 0.0), rel=0.05)
-
-
-class Context:
-    """Enough of the engine for a step on normal data."""
-
-    def __init__(self, batch_size, step=1):
-        self.batch_size, self.step, self.noise = batch_size, step, generator(8)
-
-    def randn(self, *shape):
-        return torch.randn(self.batch_size, *shape, generator=self.noise)
-
-    def rand(self, *shape):
-        return torch.rand(self.batch_size, *shape, generator=self.noise)
-
-    def next(self, name="data"):
-        return Batch(self.randn(1))
-
-    def minimise(self, loss, optimiser, *arguments):
-        mean = loss(*arguments).mean()
-        parameters = [p for group in optimiser.param_groups for p in group["params"]]
-        optimiser.zero_grad()
-        mean.backward(inputs=parameters)
-        optimiser.step()
-        return mean.detach()
 
 
 # --- training -------------------------------------------------------------------------------------
@@ -489,9 +466,9 @@ def test_a_generator_of_one_mode_is_noticed_within_a_step():
     method = Adversarial(surrogate, steps=1, hidden=(4,))
     modes = torch.arange(64.0).remainder(8)[:, None]
     batch = Batch(5 * modes + 0.1 * torch.randn(64, 1, generator=generator()))
-    metrics = method.step({"data": batch}, Context(64, step=0))
+    metrics = method.step({"data": batch}, StubContext(64, step=0))
     assert 0 < metrics["coverage"] < 0.2
-    assert "coverage" not in method.step({"data": batch}, Context(64, step=1))
+    assert "coverage" not in method.step({"data": batch}, StubContext(64, step=1))
 
 
 @pytest.mark.parametrize(

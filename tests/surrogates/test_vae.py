@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from stub import StubContext
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, RecipeError
@@ -278,21 +279,6 @@ def test_gaussian_likelihood_starts_as_independent_normals_of_the_data():
     torch.testing.assert_close(samples.std(0), expected, atol=0, rtol=0.05)
 
 
-class Context:
-    def __init__(self, batch_size):
-        self.batch_size, self.generator = batch_size, generator(3)
-
-    def randn(self, *shape):
-        return torch.randn(self.batch_size, *shape, generator=self.generator)
-
-    def minimise(self, loss, optimiser, *arguments):
-        mean = loss(*arguments).mean()
-        optimiser.zero_grad()
-        mean.backward()
-        optimiser.step()
-        return mean.detach()
-
-
 def conditional(n=500):
     torch.manual_seed(0)
     noise = generator(2)
@@ -305,7 +291,7 @@ def conditional(n=500):
 
 def train(model, batch, steps=100, **options):
     method = EvidenceLowerBound(model, learning_rate=5e-3, **options)
-    prepared, context = method.prepare(batch, generator()), Context(len(batch))
+    prepared, context = method.prepare(batch, generator()), StubContext(len(batch))
     return [method.step({"data": prepared}, context) for _ in range(steps)], method, prepared
 
 
