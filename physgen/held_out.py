@@ -16,11 +16,11 @@ from physgen.batch import Batch
 from physgen.errors import DomainError
 from physgen.sampling.annealing import InvertedBracket
 from physgen.surrogates.base import (
-    HasBound,
-    HasDensity,
     HasEstimatedLikelihood,
     HasImportanceBound,
     Surrogate,
+    bound_of,
+    density_of,
 )
 from physgen.transforms.images import Dequantise
 from physgen.validation.comparison import HeldOut, evenly_spaced
@@ -58,8 +58,9 @@ def held_out(
     def blockwise(likelihood: Callable[[Batch], Tensor]) -> list[NDArray[float64]]:
         return [_in_blocks(likelihood, sample) for sample in samples]
 
-    if isinstance(surrogate, HasDensity):
-        found["exact"] = known(blockwise(model.log_prob), exact=True)
+    density, bounded = density_of(surrogate), bound_of(surrogate)
+    if density is not None:
+        found["exact"] = known(blockwise(density.log_prob), exact=True)
     if isinstance(surrogate, HasEstimatedLikelihood):
         joined = Batch.concatenate(samples)
         try:
@@ -73,13 +74,13 @@ def held_out(
         except InvertedBracket as inverted:
             unknown = np.full(len(samples[0]), np.nan)
             found["estimated"] = HeldOut(unknown, exact=False, warning=str(inverted))
-    if not isinstance(surrogate, HasBound):
+    if bounded is None:
         return found
     try:
         if isinstance(surrogate, HasImportanceBound):
             bound = partial(model.importance_bound, draws=draws, generator=generator)
             found[f"bound of {draws} draws"] = known(blockwise(bound))
-        found["bound"] = known(blockwise(partial(model.elbo, generator=generator)))
+        found["bound"] = known(blockwise(partial(bounded.elbo, generator=generator)))
     except DomainError:
         # A transform that rounds leaves a bound in its own space, and none in that of samples.
         if _keeps_bounds(surrogate, samples[0], generator):

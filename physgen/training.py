@@ -20,7 +20,12 @@ from physgen.io.weights import WeightSums
 from physgen.isolation import global_generators
 from physgen.registry import build
 from physgen.run import Run
-from physgen.surrogates.base import HasBound, HasDensity, Method, Surrogate
+from physgen.surrogates.base import (
+    Method,
+    Surrogate,
+    bound_of,
+    density_of,
+)
 from physgen.surrogates.conditions import LARGEST
 from physgen.surrogates.decoding import DecodedNoise
 from physgen.validation.animation import (
@@ -226,7 +231,8 @@ def _check_weights(weights: WeightSums, method: Method, kind: str) -> None:
 
 def _held_out_loss(surrogate: Surrogate, batch: Batch) -> Callable[[], float] | None:
     """Return what the engine calls now and then: the mean of -log q (or of its bound)."""
-    if not isinstance(surrogate, HasDensity | HasBound):
+    density, bound = density_of(surrogate), bound_of(surrogate)
+    if density is None and bound is None:
         return None
     total = len(batch) if batch.weight is None else float(batch.weight.double().sum())
     if total <= 0:
@@ -237,11 +243,12 @@ def _held_out_loss(surrogate: Surrogate, batch: Batch) -> Callable[[], float] | 
 
     def evaluate() -> float:
         moved = surrogate.accept(batch)
-        if isinstance(surrogate, HasDensity):
-            terms = -surrogate.log_prob(moved)
-        else:
+        terms = torch.zeros(len(moved))
+        if density is not None:
+            terms = -density.log_prob(moved)
+        elif bound is not None:
             generator = torch.Generator(device=surrogate.device).manual_seed(0)
-            terms = -surrogate.elbo(moved, generator=generator)
+            terms = -bound.elbo(moved, generator=generator)
         weight = torch.ones_like(terms) if moved.weight is None else moved.weight
         return float((weight * terms).double().sum() / total)
 

@@ -165,6 +165,25 @@ class HasBound(Protocol):
         ...
 
 
+def density_of(surrogate: object) -> HasDensity | None:
+    """Return a surrogate as one that knows its density exactly, if its transform lets it."""
+    if not isinstance(surrogate, HasDensity):
+        return None
+    return surrogate if _is_exact(surrogate) or not isinstance(surrogate, HasBound) else None
+
+
+def bound_of(surrogate: object) -> HasBound | None:
+    """Return a surrogate as one that knows a bound on its density, if it does not know that."""
+    if not isinstance(surrogate, HasBound):
+        return None
+    return surrogate if density_of(surrogate) is None else None
+
+
+def _is_exact(surrogate: object) -> bool:
+    transform = getattr(surrogate, "transform", None)
+    return isinstance(transform, Transform) and transform.exact and not transform.leaks
+
+
 @runtime_checkable
 class HasImportanceBound(Protocol):
     """Knows the importance-weighted bound too, which closes as its draws grow in number."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
 from physgen.sampling.metropolis import Chains, independence_metropolis
-from physgen.surrogates.base import HasDensity, Surrogate
+from physgen.surrogates.base import Surrogate, density_of
 from physgen.surrogates.conditions import ConditionPrior
 
 Action = Callable[[Tensor, Tensor | None], Tensor]
@@ -46,7 +46,7 @@ class Corrected:
     def __init__(
         self, surrogate: Surrogate, action: Action, method: Correction = "independence-metropolis"
     ) -> None:
-        if not isinstance(surrogate, HasDensity):
+        if density_of(surrogate) is None:
             raise RecipeError(
                 f"sampling.correction: {type(surrogate).__name__} does not know its density, "
                 "without which nothing can be corrected; set sampling.correction=none, or take a "
@@ -60,8 +60,9 @@ class Corrected:
             )
         self.original, self.action, self.method = surrogate, action, method
         precise = surrogate.high_precision().eval()
-        assert isinstance(precise, HasDensity)
-        self._density: HasDensity = precise
+        density = density_of(precise)
+        assert density is not None
+        self._density = density
 
     @property
     def schema(self) -> Schema:

@@ -122,7 +122,6 @@ def test_jagged_events_with_weights_are_scored_though_none_has_all_items(tmp_pat
         RECIPE.replace("PATH", str(tmp_path / "muons.root"))
         .replace("[x, y]", "[Mu_pt, Mu_pz]")
         .replace("standardise", "gaussianise")
-        .replace("coupling-flow", "dequantised-flow")
         .replace("metrics: []", "metrics: [{kind: means}, {kind: correlations}]")
     )
     run = physgen.train(recipe, {"engine.steps": 2}, runs=tmp_path / "runs", track=False)

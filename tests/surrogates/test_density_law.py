@@ -9,6 +9,7 @@ from randomised import generator, randomised
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import RecipeError
 from physgen.registry import lookup, registered
+from physgen.surrogates.base import density_of
 from physgen.surrogates.diffusion.likelihood import DiffusionFlow
 from physgen.surrogates.flows.autoregressive import AutoregressiveFlow
 from physgen.surrogates.flows.continuous import ContinuousFlow
@@ -103,8 +104,10 @@ def test_no_sample_lies_at_the_ends_of_a_range(kind):
 )
 def test_what_leaves_mass_beyond_a_range_has_no_exact_density(make):
     image = Schema((2, 2), (Variable("grey", low=0.0, high=1.0),))
+    flow = CouplingFlow(image, make(image))
+    assert density_of(flow) is None
     with pytest.raises(RecipeError, match="bounded"):
-        CouplingFlow(image, make(image))
+        flow.log_prob(Batch(torch.full((2, 2, 2), 0.5)))
 
 
 def test_a_table_is_not_rescaled():

@@ -8,15 +8,14 @@ from stub import StubContext
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import RecipeError
-from physgen.surrogates.base import FromNoise, HasBound, HasDensity
+from physgen.surrogates.base import FromNoise, bound_of, density_of
+from physgen.surrogates.correction import Corrected
 from physgen.surrogates.flows.autoregressive import (
     AutoregressiveFlow,
-    DequantisedAutoregressiveFlow,
 )
-from physgen.surrogates.flows.bijection import DequantisingFlow, ExactFlow
-from physgen.surrogates.flows.continuous import ContinuousFlow, DequantisedContinuousFlow
+from physgen.surrogates.flows.continuous import ContinuousFlow
 from physgen.surrogates.flows.likelihood import MaximumLikelihood
-from physgen.surrogates.flows.stack import CouplingFlow, DequantisedFlow
+from physgen.surrogates.flows.stack import CouplingFlow
 from physgen.transforms.affine import Standardise
 from physgen.transforms.base import Chain
 from physgen.transforms.images import Dequantise, Logit
@@ -66,15 +65,15 @@ SURROGATES = {
     ),
     "continuous": lambda: (ContinuousFlow(REAL, Standardise(REAL), hidden=16), smooth()),
     "dequantised": lambda: (
-        DequantisedFlow(SCHEMA, Chain([Gaussianise(SCHEMA), Standardise(SCHEMA)]), n_layers=4),
+        CouplingFlow(SCHEMA, Chain([Gaussianise(SCHEMA), Standardise(SCHEMA)]), n_layers=4),
         data(),
     ),
     "dequantised autoregressive": lambda: (
-        DequantisedAutoregressiveFlow(SCHEMA, Chain([Gaussianise(SCHEMA), Standardise(SCHEMA)])),
+        AutoregressiveFlow(SCHEMA, Chain([Gaussianise(SCHEMA), Standardise(SCHEMA)])),
         data(),
     ),
     "dequantised continuous": lambda: (
-        DequantisedContinuousFlow(SCHEMA, Chain([Gaussianise(SCHEMA), Standardise(SCHEMA)])),
+        ContinuousFlow(SCHEMA, Chain([Gaussianise(SCHEMA), Standardise(SCHEMA)])),
         data(),
     ),
 }
@@ -91,8 +90,8 @@ def surrogate(request):
 def test_protocols_say_what_a_flow_knows(surrogate):
     model, _, _ = surrogate
     assert isinstance(model, FromNoise)
-    assert isinstance(model, HasDensity) == isinstance(model, ExactFlow)
-    assert isinstance(model, HasBound) == isinstance(model, DequantisingFlow)
+    assert (density_of(model) is None) == (bound_of(model) is not None)
+    assert (bound_of(model) is None) == (model.transform.exact and not model.transform.leaks)
 
 
 def test_seeds_decide_the_samples_and_conditions_come_from_the_prior(surrogate):
@@ -129,7 +128,7 @@ def test_the_condition_changes_the_samples(surrogate):
 
 def test_a_bound_is_drawn_by_its_generator_and_densities_are_those_of_the_samples(surrogate):
     model, batch, _ = surrogate
-    if isinstance(model, HasBound):
+    if bound_of(model):
         first, again, other = (model.elbo(batch[:50], generator=generator(i)) for i in (1, 1, 2))
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
@@ -165,7 +164,7 @@ def test_bound_lies_below_the_exact_log_probability():
     """One integer column: P(n) is the latent mass of its interval, by quadrature."""
     schema = Schema((1,), (Variable("n", domain="integer"),))
     x = torch.poisson(torch.full((3000, 1), 2.0), generator=generator()).double()
-    model = randomised(DequantisedFlow(schema, Gaussianise(schema), n_layers=2, hidden=(8,)))
+    model = randomised(CouplingFlow(schema, Gaussianise(schema), n_layers=2, hidden=(8,)))
     model = model.double()
     model.initialise(Batch(x))
     value = torch.full((4000, 1), 2.0, dtype=torch.float64)
@@ -182,7 +181,7 @@ def test_bits_of_images_are_those_of_the_probabilities_of_their_levels():
     """One pixel of 17 levels: P(level) is the latent mass of its interval, by quadrature."""
     schema = Schema((1, 1), (Variable("intensity", low=0.0, high=1.0),))
     transform = Chain([Dequantise(schema, levels=17), Logit(schema)])
-    model = DequantisedFlow(schema, transform, n_layers=2, hidden=(8,))
+    model = CouplingFlow(schema, transform, n_layers=2, hidden=(8,))
     model = randomised(model).double()
     levels = (torch.arange(17, dtype=torch.float64) / 16).reshape(17, 1, 1)
     z = torch.linspace(-9, 9, 200_001, dtype=torch.float64)[:, None, None]
@@ -198,9 +197,17 @@ def test_bits_of_images_are_those_of_the_probabilities_of_their_levels():
     assert (bound >= mass.log() - 0.2)[inner].all()
 
 
-def test_an_inexact_transform_needs_the_dequantised_flow():
-    with pytest.raises(RecipeError, match="dequantised-flow"):
-        CouplingFlow(SCHEMA, Gaussianise(SCHEMA))
+def test_an_inexact_transform_leaves_a_bound_and_no_density():
+    model = CouplingFlow(SCHEMA, Gaussianise(SCHEMA))
+    batch = Batch(torch.ones(2, 3), torch.ones(2, 1))
+    assert density_of(model) is None
+    assert bound_of(model) is model
+    with pytest.raises(RecipeError, match="no exact density here: the transform adds noise"):
+        model.log_prob(batch)
+    with pytest.raises(RecipeError, match="no exact density here"):
+        model.sample_with_log_prob(2, batch.condition, generator=generator())
+    with pytest.raises(RecipeError, match="does not know its density"):
+        Corrected(model, lambda x, condition: x.sum(1))
 
 
 def test_maximum_likelihood_learns_a_conditional_mean_with_weights():

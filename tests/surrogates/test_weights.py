@@ -45,13 +45,10 @@ SURROGATES = {
     "energy": {"hidden": (32,), "n_chains": 512, "burn_in": 20, "thin": 10},
     "shower-flow": {"hidden": 16},
     "continuous-flow": {"hidden": 32},
-    **{kind: {"n_layers": 3, "hidden": (32,)} for kind in ("coupling-flow", "dequantised-flow")},
-    **{kind: {"n_layers": 3} for kind in ("normflows", "dequantised-normflows")},
+    "coupling-flow": {"n_layers": 3, "hidden": (32,)},
+    "normflows": {"n_layers": 3},
     **{kind: {"hidden": 32, "depth": 2} for kind in ("diffusion", "variational-diffusion")},
-    **{
-        kind: {"hidden": 32, "depth": 2, "integration_steps": 4}
-        for kind in ("diffusion-flow", "dequantised-diffusion-flow")
-    },
+    "diffusion-flow": {"hidden": 32, "depth": 2, "integration_steps": 4},
 }
 METHODS = {
     "flow-matching": [{"coupling": "independent"}, {"coupling": "optimal-transport"}],
@@ -61,9 +58,7 @@ STEPS = {
     "pca": 0,
     "shower-flow": 20,
     "continuous-flow": 60,
-    "dequantised-continuous-flow": 60,
     "normflows": 60,
-    "dequantised-normflows": 60,
     "energy": 100,
     "generator": 300,
 }
@@ -200,9 +195,7 @@ def test_activation_norms_begin_at_weighted_moments():
         4000, 4, 4, generator=generator(2)
     )
     torch.manual_seed(0)
-    flow = lookup("surrogates", "dequantised-normflows")(
-        schema, family="glow", n_layers=1, hidden=(4,)
-    )
+    flow = lookup("surrogates", "normflows")(schema, family="glow", n_layers=1, hidden=(4,))
     flow.initialise(Batch(x, weight=torch.where(up, 1.8, 0.2)))
     rows = torch.multinomial(torch.where(up, 1.8, 0.2), 4000, True, generator=generator(5))
     with torch.no_grad():

@@ -23,6 +23,7 @@ from torch import Tensor
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
 from physgen.ranges import Channels, Positive
+from physgen.surrogates.base import density_of
 from physgen.surrogates.diffusion.denoiser import Denoise, Prediction
 from physgen.surrogates.diffusion.model import Diffusion
 from physgen.surrogates.diffusion.schedule import Schedule, ScheduleName
@@ -87,7 +88,7 @@ def integrate(flow: Flow, u: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
     return u, total
 
 
-class ProbabilityFlow(Diffusion):
+class DiffusionFlow(Diffusion):
     """A diffusion model whose samples are those of the probability flow.
 
     They are integrated by Runge-Kutta steps of fourth order, as are densities the other way, which
@@ -138,10 +139,10 @@ class ProbabilityFlow(Diffusion):
         )
         self.integration_steps = integration_steps
         self.divergence = divergence
-        self._check_transform()
 
-    def _check_transform(self) -> None:
-        """Refuse a transform that does not fit; a bound takes all."""
+    def _check_exact(self) -> None:
+        if density_of(self) is None:
+            raise RecipeError(f"{type(self).__name__} has no exact density here: {INEXACT}")
 
     def use_sampler(self, options: SamplerOptions) -> None:
         """Refuse other samplers: samples and density are of one integration."""
@@ -207,25 +208,15 @@ class ProbabilityFlow(Diffusion):
         square = (u / scale).square().sum(1)
         return -0.5 * square - u.shape[1] * (scale.log() + 0.5 * math.log(2 * math.pi))
 
-
-class DiffusionFlow(ProbabilityFlow):
-    """A diffusion model as a continuous flow, with its density (`HasDensity`).
-
-    The transform is exact; the probes of an estimated divergence depend on the batch's size alone.
-
-    Raises:
-        RecipeError: the transform has no log-determinant, or there are too few steps.
-    """
-
-    def _check_transform(self) -> None:
-        if not self.transform.exact or self.transform.leaks:
-            raise RecipeError(
-                f"surrogate.kind: diffusion-flow has an exact density, but {INEXACT}; use kind: "
-                "dequantised-diffusion-flow"
-            )
-
     def log_prob(self, batch: Batch) -> Tensor:
-        """Return (B,) log q(x | condition) in physical units, differentiable."""
+        """Return (B,) log q(x | condition) in physical units, differentiable.
+
+        The probes of an estimated divergence depend on the batch's size alone.
+
+        Raises:
+            RecipeError: the transform leaves no exact density.
+        """
+        self._check_exact()
         mapped, log_det = self.transform(batch)
         probe, steps = self._fixed_probe(len(batch)), self.integration_steps
         log_prob: Tensor = self.integrated_log_prob(mapped, batch.condition, probe, steps) + log_det
@@ -234,7 +225,12 @@ class DiffusionFlow(ProbabilityFlow):
     def sample_with_log_prob(
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
     ) -> tuple[Batch, Tensor]:
-        """Draw samples and return their (n,) log-density, both differentiable."""
+        """Draw samples and return their (n,) log-density, both differentiable.
+
+        Raises:
+            RecipeError: the transform leaves no exact density.
+        """
+        self._check_exact()
         condition = self.conditions.resolve(condition, n, generator)
         noise = torch.randn(
             n, self.features, generator=generator, device=self.device, dtype=self.dtype
@@ -250,18 +246,11 @@ class DiffusionFlow(ProbabilityFlow):
     def _fixed_probe(self, n: int) -> Tensor:
         return self.probe(n, torch.Generator(device=self.device).manual_seed(n))
 
-
-class DequantisedDiffusionFlow(ProbabilityFlow):
-    """A diffusion model on a transform that adds noise or holds discrete parts (`HasBound`).
-
-    The bound is that of the flow itself, integrated by `FINEST` steps at least; samples may be
-    drawn with fewer.
-    """
-
     def elbo(self, batch: Batch, *, generator: torch.Generator) -> Tensor:
         """Return (B,), a draw of the bound on log p(x | condition) in physical units.
 
-        It is unbiased up to the error of the steps.
+        It is that of the flow itself, integrated by `FINEST` steps at least, and unbiased up to
+        their error; samples may be drawn with fewer.
         """
         latent, volume = self.transform.bound(batch, generator)
         probe, steps = self.probe(len(batch), generator), max(FINEST, self.integration_steps)

@@ -32,8 +32,6 @@ from physgen.networks.masked import MaskedMLP
 from physgen.ranges import Count, Positive, PositiveFloat
 from physgen.surrogates.flows.bijection import (
     Bijection,
-    DequantisingFlow,
-    ExactFlow,
     LatentFlow,
     fixed_orders,
 )
@@ -234,7 +232,7 @@ class AutoregressiveStack(Bijection):
         return [layer for layer in self.layers if isinstance(layer, AutoregressiveLayer)]
 
 
-class Autoregressive(LatentFlow):
+class AutoregressiveFlow(LatentFlow):
     """A stack of autoregressive layers in the transform's space.
 
     Args:
@@ -283,14 +281,6 @@ class Autoregressive(LatentFlow):
             first = data[:GAUSSIAN_ROWS]
             x = self.transform(first, generator)[0].x.flatten(1).to(self.dtype)
             self.flow.start_at(x, positive_weight(first).to(x))
-
-
-class AutoregressiveFlow(Autoregressive, ExactFlow):
-    """An autoregressive flow with an exact density (`HasDensity`)."""
-
-
-class DequantisedAutoregressiveFlow(Autoregressive, DequantisingFlow):
-    """An autoregressive flow on a transform that adds noise or discrete parts (`HasBound`)."""
 
 
 def _log_scale(raw: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
-from physgen.surrogates.base import Surrogate
+from physgen.surrogates.base import Surrogate, density_of
 from physgen.transforms.base import INEXACT, Chain, Transform
 
 
@@ -57,6 +57,9 @@ class Bijection(nn.Module):
 
 class LatentFlow(Surrogate):
     """A bijection in the space of a transform; families of flows set `flow`.
+
+    It has an exact density (`HasDensity`) where the transform has a log-determinant and covers the
+    ranges of the variables, else a bound (`HasBound`): `density_of` and `bound_of` say which.
 
     Args:
         schema: of the samples.
@@ -101,25 +104,13 @@ class LatentFlow(Surrogate):
     def _physical(self, x: Tensor, mapped: Tensor | None) -> Tensor:
         return self.transform.inverse(Batch(x.reshape(-1, *self.latent_shape), mapped)).x
 
-
-class ExactFlow(LatentFlow):
-    """A flow whose transform has a log-determinant, and which so has a density (`HasDensity`).
-
-    Raises:
-        RecipeError: the transform adds noise, holds discrete parts, or leaves ranges as they are.
-    """
-
-    def __init__(self, schema: Schema, transform: Transform | None = None) -> None:
-        super().__init__(schema, transform)
-        if not self.transform.exact or self.transform.leaks:
-            raise RecipeError(
-                f"surrogate.kind: {type(self).__name__} has an exact density, but "
-                f"{INEXACT}; use the kind of its family that begins with 'dequantised', such as "
-                "dequantised-flow"
-            )
-
     def log_prob(self, batch: Batch) -> Tensor:
-        """Return (B,) log q(x | condition) in physical units, differentiable."""
+        """Return (B,) log q(x | condition) in physical units, differentiable.
+
+        Raises:
+            RecipeError: the transform leaves no exact density.
+        """
+        self._check_exact()
         latent, log_det = self.transform(batch)
         total: Tensor = self.latent_log_prob(latent) + log_det
         return total
@@ -127,7 +118,12 @@ class ExactFlow(LatentFlow):
     def sample_with_log_prob(
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
     ) -> tuple[Batch, Tensor]:
-        """Draw samples and return their (n,) log-density, both differentiable."""
+        """Draw samples and return their (n,) log-density, both differentiable.
+
+        Raises:
+            RecipeError: the transform leaves no exact density.
+        """
+        self._check_exact()
         noise, condition = self._draw(n, condition, generator)
         mapped = self._mapped(condition)
         x, log_det = self.flow.inverse(noise, mapped)
@@ -138,14 +134,14 @@ class ExactFlow(LatentFlow):
         _, transform_log_det = self.transform(samples)
         return samples, log_prob + transform_log_det
 
-
-class DequantisingFlow(LatentFlow):
-    """A flow on a transform that adds noise or holds discrete parts (`HasBound`)."""
-
     def elbo(self, batch: Batch, *, generator: torch.Generator) -> Tensor:
         """Return (B,), an unbiased draw of the bound on log p(x | condition) in physical units."""
         latent, volume = self.transform.bound(batch, generator)
         return self.latent_log_prob(latent) + volume
+
+    def _check_exact(self) -> None:
+        if density_of(self) is None:
+            raise RecipeError(f"{type(self).__name__} has no exact density here: {INEXACT}")
 
 
 def fixed_orders(n: int, features: int) -> Tensor:

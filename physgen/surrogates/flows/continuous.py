@@ -23,8 +23,6 @@ from physgen.networks.mlp import MLP
 from physgen.ranges import Positive, Widths
 from physgen.surrogates.flows.bijection import (
     Bijection,
-    DequantisingFlow,
-    ExactFlow,
     LatentFlow,
 )
 from physgen.surrogates.flows.integration import State, even, runge_kutta
@@ -103,7 +101,7 @@ class ContinuousBijection(Bijection):
         return (gate * h) @ self.outward + x @ linear.T + drift, h, gate, linear
 
 
-class Continuous(LatentFlow):
+class ContinuousFlow(LatentFlow):
     """A continuous flow in the transform's space.
 
     Args:
@@ -131,11 +129,3 @@ class Continuous(LatentFlow):
             control_hidden=control_hidden,
             integration_steps=integration_steps,
         )
-
-
-class ContinuousFlow(Continuous, ExactFlow):
-    """A continuous flow with an exact density (`HasDensity`), up to the integration."""
-
-
-class DequantisedContinuousFlow(Continuous, DequantisingFlow):
-    """A continuous flow on a transform that adds noise or discrete parts (`HasBound`)."""

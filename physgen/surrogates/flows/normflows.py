@@ -34,8 +34,6 @@ from physgen.io.weights import positive_weight
 from physgen.ranges import Positive, Widths
 from physgen.surrogates.flows.bijection import (
     Bijection,
-    DequantisingFlow,
-    ExactFlow,
     LatentFlow,
 )
 from physgen.surrogates.flows.coupling import Coupling
@@ -114,7 +112,7 @@ class NormflowsBijection(Bijection):
         return z.flatten(1)
 
 
-class Normflows(LatentFlow):
+class NormflowsFlow(LatentFlow):
     """A flow of normflows in the transform's space, for samples without conditions.
 
     Args:
@@ -162,14 +160,6 @@ class Normflows(LatentFlow):
                 ]
             with torch.no_grad():
                 self.flow(self.transform(data, generator)[0].x.flatten(1).to(self.dtype))
-
-
-class NormflowsFlow(Normflows, ExactFlow):
-    """A flow of normflows with an exact density (`HasDensity`)."""
-
-
-class DequantisedNormflowsFlow(Normflows, DequantisingFlow):
-    """A flow of normflows on a transform that adds noise or discrete parts (`HasBound`)."""
 
 
 class NormflowsLayer(normflows.flows.Flow):  # type: ignore[misc]

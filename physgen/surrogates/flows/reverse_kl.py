@@ -21,7 +21,14 @@ from torch import Tensor
 from physgen.batch import Batch
 from physgen.errors import RecipeError
 from physgen.ranges import PositiveFloat
-from physgen.surrogates.base import FromNoise, HasDensity, Method, StepContext, Surrogate
+from physgen.surrogates.base import (
+    FromNoise,
+    HasDensity,
+    Method,
+    StepContext,
+    Surrogate,
+    density_of,
+)
 from physgen.systems.base import HasAction, HasMoves, System
 from physgen.systems.symmetries import broken
 
@@ -70,7 +77,8 @@ class ReverseKL(Method):
         path_gradients: bool = True,
     ) -> None:
         super().__init__(surrogate)
-        if not isinstance(surrogate, FromNoise) or not isinstance(surrogate, HasDensity):
+        density = density_of(surrogate)
+        if not isinstance(surrogate, FromNoise) or density is None:
             raise RecipeError(
                 f"reverse-kl trains surrogates that map noise and know their density; "
                 f"{type(surrogate).__name__} does not"
@@ -80,7 +88,7 @@ class ReverseKL(Method):
         if isinstance(surrogate, HasSymmetries):
             _check_symmetries(surrogate.symmetries, surrogate, system)
         self._flow: FromNoise = surrogate
-        self._density: HasDensity = surrogate
+        self._density: HasDensity = density
         self._action = system.action
         self._loss = self._path_loss if path_gradients else self._whole_loss
         self.optimisers = {"surrogate": torch.optim.Adam(surrogate.parameters(), learning_rate)}

@@ -14,8 +14,6 @@ from physgen.networks.mlp import Activation
 from physgen.ranges import Positive, PositiveFloat, Widths
 from physgen.surrogates.flows.bijection import (
     Bijection,
-    DequantisingFlow,
-    ExactFlow,
     LatentFlow,
     fixed_orders,
 )
@@ -110,7 +108,7 @@ class CouplingStack(Bijection):
         return z, total
 
 
-class Couplings(LatentFlow):
+class CouplingFlow(LatentFlow):
     """A stack of couplings in the transform's space.
 
     Args:
@@ -147,11 +145,3 @@ class Couplings(LatentFlow):
             bound=bound,
             activation=activation,
         )
-
-
-class CouplingFlow(Couplings, ExactFlow):
-    """A coupling flow with an exact density (`HasDensity`)."""
-
-
-class DequantisedFlow(Couplings, DequantisingFlow):
-    """A coupling flow on a transform that adds noise or holds discrete parts (`HasBound`)."""
