@@ -19,14 +19,16 @@ import torch
 from pydantic import Field, ValidationError
 
 from physgen.arguments import user_path
+from physgen.components import system_of
 from physgen.errors import RecipeError, suggest
 from physgen.export import card as cards
 from physgen.io.documents import read_yaml
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.shipped import shipped, shipped_folder
-from physgen.recipe import Recipe, located, presets_of
+from physgen.overrides import located
+from physgen.recipe import Recipe, presets_of
 from physgen.registry import Section
-from physgen.run import Run, system_of
+from physgen.run import Run
 from physgen.scoring import truth_of
 from physgen.surrogates.base import Surrogate
 from physgen.validation.families import Families, Family

@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from multiprocessing import get_context
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from physgen.arguments import Whole, user_path, whole
 from physgen.batch import Batch
-from physgen.comparing import check_comparable, families, preset_for, read_plan
 from physgen.engine import journal
 from physgen.engine.device import DeviceName, choose_device
 from physgen.engine.distributed import connect
-from physgen.errors import InputError, TrainingError
+from physgen.errors import InputError
 from physgen.generation import Condition, Sampler, generate_file
 from physgen.generation import generate as generate_batch
-from physgen.io.writer import atomic, hdf5_writer, refuse_existing
+from physgen.io.writer import atomic, hdf5_writer
 from physgen.isolation import isolated
-from physgen.recipe import MAIN, Recipe, names, read
-from physgen.run import Run, system_of
+from physgen.recipe import names, read
+from physgen.run import Run
 from physgen.scoring import Count, score_ensemble, score_files, score_run
-from physgen.systems.base import HasFiles, Simulates
 from physgen.tracking import Tracker, sync_apart
-from physgen.training import Progress, train_run
+from physgen.training import Progress, silent, train_run
 from physgen.validation.comparison import Comparison
-from physgen.validation.families import markdown, page
 from physgen.validation.plots import draw
 from physgen.validation.report import report as write_report
 from physgen.validation.report import section_of
@@ -88,9 +79,7 @@ def train(
             if run.finished:
                 run.check_unchanged()
             else:
-                train_run(
-                    run, world, progress if progress and world.first else _silent, force=force
-                )
+                train_run(run, world, progress if progress and world.first else silent, force=force)
             if score and world.first and not run.scored:
                 validate(run.path, trust=run.trust, progress=progress)
     except InputError:
@@ -294,129 +283,10 @@ def track(run: str | PathLike[str], uri: str | None = None) -> dict[str, Any]:
     return vars(sync_apart(user_path(run), uri))
 
 
-@isolated()
-def report(runs: Sequence[str | PathLike[str]], output: str | PathLike[str]) -> Path:
-    """Write one offline HTML page for scored runs; return its path."""
-    return write_report([user_path(run) for run in runs], user_path(output))
-
-
-@isolated()
-def quickstart(
-    runs: str | PathLike[str] = "runs", *, full: bool = False, progress: Progress | None = None
-) -> tuple[list[Run], Path]:
-    """Run the four pipelines, with small budgets unless `full`; return them and one report."""
-    preset = None if full else "quickstart"
-    done = [train(name, preset=preset, runs=runs, progress=progress) for name in MAIN]
-    page = user_path(runs) / ("demo.html" if full else "quickstart.html")
-    return done, write_report([run.path for run in done], page, title="physgen " + page.stem)
-
-
-@isolated()
-def compare(
-    name: str,
-    output: str | PathLike[str],
-    *,
-    runs: str | PathLike[str] = "runs",
-    progress: Progress | None = None,
-) -> list[Path]:
-    """Train or load all recipes of a comparison and set them side by side.
-
-    Args:
-        name: of a shipped comparison ("digits", ...), or a YAML file.
-        output: the HTML page; the table is written beside it as Markdown.
-        runs: folder of the run directories; what is finished there is not trained again.
-        progress: called while it goes.
-
-    Returns:
-        The page and the table.
-
-    Raises:
-        RecipeError: the comparison, or a recipe in it, cannot be understood.
-    """
-    output = user_path(output)
-    plan = read_plan(name)
-    presets = {recipe: preset_for(plan, recipe) for recipe in plan.recipes}
-    check_comparable([read(recipe, plan.overrides, preset) for recipe, preset in presets.items()])
-    report_progress = progress or _silent
-    stage = f"{name}: families"
-    report_progress(stage, 0, len(presets), {})
-    # Small networks gain little from several threads: one family a core.
-    workers = 1 if choose_device("auto").type == "cuda" else torch.get_num_threads()
-    done: dict[str, Run] = {}
-    failed: dict[str, str] = {}
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        begun = {
-            pool.submit(_train_alone, recipe, plan.overrides, preset, user_path(runs)): recipe
-            for recipe, preset in presets.items()
-        }
-        try:
-            for future in as_completed(begun):
-                recipe = begun[future]
-                try:
-                    done[recipe] = Run(future.result())
-                except TrainingError as error:
-                    warnings.warn(f"{recipe} is left out of the page: {error}", stacklevel=2)
-                    failed[recipe] = str(error)
-                report_progress(stage, len(done) + len(failed), len(presets), {})
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    if not done:
-        raise TrainingError(f"no family of {name} could be trained; see the warnings")
-    found = families(plan, [done[name] for name in plan.recipes if name in done], failed)
-    table = output.with_suffix(".md")
-    with atomic(table, overwrite=True) as part:
-        part.write_text(markdown(found), encoding="utf-8")
-    return [page(found, output), table]
-
-
-def _train_alone(recipe: str, overrides: Mapping[str, Any], preset: str | None, runs: Path) -> Path:
-    """Train and score on one thread, in a process of its own; return the run directory."""
-    torch.set_num_threads(1)
-    return train(recipe, overrides, preset=preset, runs=runs, track=False).path
-
-
-@isolated()
-def simulate(
-    recipe: Recipe,
-    output: str | PathLike[str],
-    n: Whole,
-    seed: Whole,
-    *,
-    overwrite: bool = False,
-) -> None:
-    """Write `n` samples of the recipe's system from its built-in Monte Carlo into a file.
-
-    Raises:
-        InputError: an argument cannot be understood, or the system has no simulation.
-    """
-    output, n, seed = user_path(output), whole("n", n), whole("seed", seed)
-    system = system_of(recipe)
-    if not isinstance(system, Simulates) or not isinstance(system, HasFiles):
-        raise InputError(f"system {recipe.system.kind!r} has no built-in simulation")
-    if n < 1:
-        raise InputError(f"n = {n}: ask for one sample or more")
-    if seed < 0:
-        raise InputError(f"seed = {seed}: simulations take seeds from 0 on")
-    if output.suffix not in system.suffixes:
-        raise InputError(
-            f"{output}: samples of {recipe.system.kind} are written as {', '.join(system.suffixes)}"
-        )
-    refuse_existing(output, overwrite)
-    # Beside the old file until the new one is complete.
-    temporary = output.with_name(f"{output.stem}.{secrets.token_hex(4)}{output.suffix}")
-    try:
-        with system.writer(temporary, n) as append:
-            append(system.simulate(n, seed))
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 @contextmanager
 def _scoring(progress: Progress | None, stage: str) -> Iterator[Count]:
     """Report a scoring: each metric counts as one, and so does what is written at the end."""
-    report_progress, total = progress or _silent, 1
+    report_progress, total = progress or silent, 1
 
     def count(done: int, metrics: int) -> None:
         nonlocal total
@@ -464,7 +334,3 @@ def _open_run(
             )
         return Run(user_path(recipe), trust), False
     return Run.create(read(recipe, changes, preset), runs)
-
-
-def _silent(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-    """Draw nothing."""

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,8 +26,9 @@ from physgen.engine.options import Engine
 from physgen.errors import RecipeError, suggest
 from physgen.io.arrays import Axes
 from physgen.io.cards import Columns, Names, Paths
-from physgen.io.documents import explain, parse_yaml, read_yaml, shown
-from physgen.io.shipped import said_in, shipped_folder
+from physgen.io.documents import explain, read_yaml, shown
+from physgen.io.shipped import shipped_folder
+from physgen.overrides import located, put
 from physgen.registry import Component, Group, Section, lookup, options_model
 from physgen.surrogates.sampler_options import SamplerOptions
 from physgen.version import __version__
@@ -301,66 +302,3 @@ def check(tree: Mapping[str, Any], where: str = "recipe") -> Recipe:
         except RecipeError as error:
             raise RecipeError(f"{where}: {place}.kind: {error}") from error
     return recipe
-
-
-def put(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key; a new `kind` drops the options of the old one."""
-    *parents, last = key.split(".")
-    node: Any = tree
-    for part in parents:
-        if isinstance(node, list):
-            node = node[_index(node, part, key)]
-            continue
-        child = node.get(part)
-        if child is None:
-            child = node[part] = {}
-        if not isinstance(child, dict | list):
-            raise RecipeError(f"cannot set {key}: {part!r} is the value {child!r}, not a section")
-        node = child
-    if isinstance(node, list):
-        node[_index(node, last, key)] = value
-    elif last == "kind" and node.get("kind") != value:
-        node.clear()
-        node["kind"] = value
-    else:
-        node[last] = value
-
-
-def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """Turn `key=value` words into overrides; values are YAML."""
-    overrides: dict[str, Any] = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals or not key:
-            raise RecipeError(
-                f"{argument!r} is not of the form key=value, such as engine.steps=100"
-            )
-        overrides[key] = parse_yaml(value, f"{argument!r}: the value", RecipeError)
-    return overrides
-
-
-def _index(node: list[Any], part: str, key: str) -> int:
-    if not part.isdigit() or int(part) >= len(node):
-        raise RecipeError(f"cannot set {key}: {part!r} is not one of the {len(node)} entries")
-    return int(part)
-
-
-def located(key: str, value: Any, folder: Path) -> Any:
-    """Return what a dotted key is set to, its file paths absolute and seen from `folder`.
-
-    So a run can be resumed from anywhere, and a recipe lie beside its data.
-    """
-    if isinstance(value, Mapping):
-        return {k: located(f"{key}.{k}".lstrip("."), v, folder) for k, v in value.items()}
-    if isinstance(value, list) and key in _PATHS:
-        return [located(key, one, folder) for one in value]
-    if not isinstance(value, str) or key not in _PATHS:
-        return value
-    if key == "system.action":
-        path, colon, function = value.rpartition(":")
-        return f"{user_path(path, folder)}:{function}" if colon else value
-    return said_in(folder, value)
-
-
-_PATHS = ("data.path", "data.binning", "system.action")
-"""Which keys of a recipe hold paths of files."""

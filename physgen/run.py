@@ -15,23 +15,23 @@ from numpy.typing import NDArray
 
 from physgen.arguments import user_path
 from physgen.batch import Batch, Schema
+from physgen.components import choose_sampler, surrogate_of, system_of
 from physgen.engine.device import describe_machine, describe_revision
 from physgen.errors import CheckpointError, RecipeError, printable
 from physgen.export import card as cards
 from physgen.html import html_table
 from physgen.io import consent, manifest
 from physgen.io.documents import read_json
-from physgen.io.source import HasNotes, Source
-from physgen.io.split import Split, pieces_of_chains, repeats, split
+from physgen.io.source import Source
+from physgen.io.split import Split, notes_of, pieces_of_chains, split
 from physgen.io.stream import Stream
 from physgen.io.writer import atomic
 from physgen.isolation import global_generators
 from physgen.recipe import Recipe, read
-from physgen.registry import DATA_KEYS, Component, asks_for, build
-from physgen.surrogates.base import HasSampler, Surrogate
+from physgen.registry import asks_for
+from physgen.surrogates.base import Surrogate
 from physgen.surrogates.correction import Corrected
 from physgen.systems.base import HasAction, HasFiles, HasOwnFiles, Simulates, System, open_files
-from physgen.transforms.base import Chain
 from physgen.validation.scorecard import Scorecard
 from physgen.validation.sources import chain_labels
 from physgen.version import __version__
@@ -262,24 +262,8 @@ class Run:
     @cached_property
     def notes(self) -> list[str]:
         """What the user should know of the data: repeated keys and rows, what was left out."""
-        source = self.source
-        if source is None:
-            return []
-        said = source.notes() if isinstance(source, HasNotes) else []
-        found = repeats(source)
-        if found.groups is not None and found.groups < found.rows:
-            said.append(
-                f"{source.name}: {found.rows} rows share {found.groups} group keys (up to "
-                f"{found.largest_group} rows each); rows of one key stay in one part of the split"
-            )
-        if found.repeated_rows:
-            compared = "" if found.complete else f" of {found.rows_compared} compared"
-            said.append(
-                f"{source.name}: {found.repeated_rows} rows{compared} repeat an earlier one "
-                "exactly; unless they are meant to, remove them: they make every test too good"
-            )
         # Names of columns and files stand in them.
-        return [printable(sentence) for sentence in said]
+        return [] if self.source is None else [printable(said) for said in notes_of(self.source)]
 
     def training_sample(self) -> Batch | None:
         """Training rows for all that is fitted once: transforms, biases, baselines."""
@@ -291,22 +275,10 @@ class Run:
 
     def build_surrogate(self) -> Surrogate:
         """Construct the surrogate of the recipe, untrained."""
-        recipe = self.recipe
-        surrogate = surrogate_of(recipe, recipe.surrogate, self.system.schema, self.system)
-        self._choose_sampler(surrogate)
+        component, system = self.recipe.surrogate, self.system
+        surrogate = surrogate_of(self.recipe, component, system.schema, system)
+        choose_sampler(self.recipe, surrogate)
         return surrogate
-
-    def _choose_sampler(self, surrogate: Surrogate) -> None:
-        """Let a surrogate draw as `sampling.sampler` says; `RecipeError` if it cannot."""
-        sampler = self.recipe.sampling.sampler
-        if sampler is None:
-            return
-        if not isinstance(surrogate, HasSampler):
-            raise RecipeError(
-                f"sampling.sampler: {type(surrogate).__name__} has no sampler to choose; leave it "
-                "out"
-            )
-        surrogate.use_sampler(sampler)
 
     def corrected(self, surrogate: Surrogate, *, proposals: bool = False) -> Corrected | None:
         """Return what the recipe's correction makes of its surrogate; `None` if there is none.
@@ -350,7 +322,7 @@ class Run:
         # Layers begin with random weights, which are not to be drawn from the host's generators.
         with global_generators(0):
             surrogate = surrogate_of(self.recipe, component, schema, system)
-        self._choose_sampler(surrogate)
+        choose_sampler(self.recipe, surrogate)
         surrogate.to(getattr(torch, description["dtype"]))
         cards.load_weights(surrogate, folder, description)
         return surrogate.eval()
@@ -377,22 +349,3 @@ class Run:
         if not isinstance(found, dict):
             raise CheckpointError(f"{path} is not what a training leaves; train again")
         return found
-
-
-def system_of(recipe: Recipe) -> System:
-    """Construct the system of a recipe; the data section's keys go to where they are named."""
-    data = {} if recipe.data is None else recipe.data.model_dump(include=set(DATA_KEYS))
-    given = {name: value for name, value in data.items() if value is not None}
-    system: System = build("systems", recipe.system, given)
-    return system
-
-
-def surrogate_of(
-    recipe: Recipe, component: Component, schema: Schema, system: System | None
-) -> Surrogate:
-    """Construct a surrogate of a recipe's samples behind the recipe's transforms."""
-    items = {"schema": schema.items, "system": system}
-    transforms = [build("transforms", part, items) for part in recipe.transform]
-    context = {"schema": schema, "system": system, "transform": Chain(transforms, schema)}
-    surrogate: Surrogate = build("surrogates", component, context)
-    return surrogate

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from physgen.batch import Batch
+from physgen.components import surrogate_of, system_of
 from physgen.engine.device import choose_device
 from physgen.errors import InputError, RecipeError
 from physgen.held_out import held_out
@@ -23,7 +24,7 @@ from physgen.io.source import Source, blocks
 from physgen.isolation import global_generators
 from physgen.recipe import Recipe, read
 from physgen.registry import Component, build
-from physgen.run import Run, surrogate_of, system_of
+from physgen.run import Run
 from physgen.surrogates.base import Surrogate
 from physgen.surrogates.correction import BURN_IN
 from physgen.systems.base import HasFiles, Simulates, System, open_files

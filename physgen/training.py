@@ -43,6 +43,11 @@ from physgen.version import __version__
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 """Called with (what is being done, steps done, steps in all, figures worth showing)."""
 
+
+def silent(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+    """Report no progress."""
+
+
 LOG = logging.getLogger("physgen")
 
 FILMED = "pictures"

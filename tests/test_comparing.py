@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from physgen import pipeline
+from physgen import pipeline, reports
 from physgen.comparing import read_plan
 from physgen.errors import RecipeError
 from physgen.io.shipped import shipped_folder
@@ -48,7 +48,7 @@ def plan(folder, **changes):
 
 def test_families_stand_side_by_side_and_are_trained_once(tmp_path):
     name = plan(tmp_path)
-    page, table = pipeline.compare(name, tmp_path / "page.html", runs=tmp_path / "runs")
+    page, table = reports.compare(name, tmp_path / "page.html", runs=tmp_path / "runs")
     runs = [Run(next((tmp_path / "runs" / family).iterdir())) for family in ("one", "two")]
     assert [run.recipe.engine.steps for run in runs] == [2, 1]
     assert all(run.recipe.sampling.seed == 3 for run in runs)
@@ -74,7 +74,7 @@ def test_families_stand_side_by_side_and_are_trained_once(tmp_path):
     assert text.count("data:image/png") == 3, "the truth and two families"
     assert "http" not in text
     before = [run.path.joinpath("scorecard.json").stat().st_mtime_ns for run in runs]
-    pipeline.compare(name, tmp_path / "page.html", runs=tmp_path / "runs")
+    reports.compare(name, tmp_path / "page.html", runs=tmp_path / "runs")
     assert [run.path.joinpath("scorecard.json").stat().st_mtime_ns for run in runs] == before
 
 
@@ -85,7 +85,7 @@ def test_a_family_whose_training_breaks_down_is_left_out_and_said(tmp_path):
     broken["engine"] = {"steps": 20, "batch_size": 32, "clip": None}
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(broken))
     with pytest.warns(UserWarning, match="two.yaml is left out of the page"):
-        page, table = pipeline.compare(name, tmp_path / "page.html", runs=tmp_path / "runs")
+        page, table = reports.compare(name, tmp_path / "page.html", runs=tmp_path / "runs")
     assert len(table.read_text().splitlines()) == 5, "headings, a rule, floors, truth, one family"
     assert "Left out: " in page.read_text()
 
@@ -102,7 +102,7 @@ def test_a_family_whose_training_breaks_down_is_left_out_and_said(tmp_path):
 )
 def test_a_plan_that_is_none_is_refused_before_anything_is_trained(tmp_path, changes, said):
     with pytest.raises(RecipeError, match=said):
-        pipeline.compare(plan(tmp_path, **changes), tmp_path / "p.html", runs=tmp_path / "runs")
+        reports.compare(plan(tmp_path, **changes), tmp_path / "p.html", runs=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 

@@ -25,7 +25,7 @@ import torch
 import uproot  # noqa: F401
 
 import physgen
-from physgen import pipeline, recipe
+from physgen import pipeline, recipe, reports, simulation
 from physgen.errors import InputError, Stopped
 from physgen.io.inspect import inspect
 
@@ -124,14 +124,14 @@ VERBS = {
     ),
     "validate and report": lambda run, folder, out: (
         physgen.validate(run),
-        pipeline.report([run], out / "report.html"),
+        reports.report([run], out / "report.html"),
     ),
     "validate files": lambda run, folder, out: score(folder),
     "load": lambda run, folder, out: physgen.load(run).sample(5),
     "generate": lambda run, folder, out: physgen.generate(run, 5),
     "generate a file": lambda run, folder, out: physgen.generate(run, 5, output=out / "x.h5"),
     "inspect": lambda run, folder, out: inspect(folder / "table.h5"),
-    "simulate": lambda run, folder, out: pipeline.simulate(
+    "simulate": lambda run, folder, out: simulation.simulate(
         recipe.read("ising-rbm"), out / "spins.h5", 10, 1
     ),
     "refuse": lambda run, folder, out: refused(lambda: physgen.generate(run, 0)),

@@ -9,7 +9,8 @@ import torch
 
 import physgen
 from physgen import comparing, recipe
-from physgen.run import Run, system_of
+from physgen.components import system_of
+from physgen.run import Run
 
 CARD = "read: {path: numbers.h5, fields: [a, b]}\n"
 BASE = """

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from physgen import recipe
 from physgen.errors import RecipeError
+from physgen.overrides import parse_overrides, put
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 SHIPPED = recipe.names()
@@ -70,25 +71,25 @@ def test_an_unknown_recipe_names_the_near_ones():
 
 
 def test_a_number_that_yaml_takes_for_a_string_is_a_number():
-    found = recipe.read("ising-rbm", recipe.parse_overrides(["engine.clip=1e-1"]))
+    found = recipe.read("ising-rbm", parse_overrides(["engine.clip=1e-1"]))
     assert found.engine.clip == 0.1
 
 
 def test_another_kind_does_not_inherit_the_options_of_the_old_one():
     tree = {"method": {"kind": "a", "k": 10}}
-    recipe.put(tree, "method.kind", "b")
+    put(tree, "method.kind", "b")
     assert tree == {"method": {"kind": "b"}}
 
 
 @given(st.text(st.characters(blacklist_characters="=\n"), min_size=1), st.integers())
 def test_overrides_split_at_the_first_equals_sign(key, value):
-    assert recipe.parse_overrides([f"{key}={value}"]) == {key: value}
+    assert parse_overrides([f"{key}={value}"]) == {key: value}
 
 
 @pytest.mark.parametrize("word", ["engine.steps", "=3", "a={"])
 def test_a_malformed_override_is_refused(word):
     with pytest.raises(RecipeError, match=r"key=value|YAML"):
-        recipe.parse_overrides([word])
+        parse_overrides([word])
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", "3"])

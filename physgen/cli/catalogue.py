@@ -45,7 +45,7 @@ def show(
     Example: `physgen show ising-rbm engine.steps=100`
     """
     from physgen.catalogue import settings
-    from physgen.recipe import parse_overrides
+    from physgen.overrides import parse_overrides
 
     _print(settings(recipe, parse_overrides(overrides or []), preset), as_json)
 

@@ -28,11 +28,12 @@ def simulate(
 
     Example: `physgen simulate ising-rbm -n 1000 -o spins.h5 system.temperature=2.5`
     """
-    from physgen import pipeline
-    from physgen.recipe import parse_overrides, read
+    from physgen import simulation
+    from physgen.overrides import parse_overrides
+    from physgen.recipe import read
 
     resolved = read(recipe, parse_overrides(overrides or []))
-    pipeline.simulate(resolved, output, n, seed, overwrite=overwrite)
+    simulation.simulate(resolved, output, n, seed, overwrite=overwrite)
     print_mapping({"file": str(output), "n": n, "seed": seed}, as_json)
 
 
@@ -58,7 +59,7 @@ def train(
     """
     from physgen import pipeline
     from physgen.engine.distributed import launched
-    from physgen.recipe import parse_overrides
+    from physgen.overrides import parse_overrides
     from physgen.tracking import sent
     from physgen.tracking.place import shown
 
@@ -123,10 +124,11 @@ def validate(
     `physgen validate --against truth.hdf5 generated.hdf5 --binning geometry.xml`,
     `physgen validate ensemble.h5`
     """
-    from physgen import pipeline, recipe
+    from physgen import pipeline
+    from physgen.overrides import parse_overrides
 
     with bars(as_json) as progress:
-        changes = recipe.parse_overrides(overrides or [])
+        changes = parse_overrides(overrides or [])
         if user_path(target).is_dir():
             sampling = _of_sampling(changes)
             card = pipeline.validate(
@@ -165,15 +167,15 @@ def report(
 
     Examples: `physgen report runs/*/* -o report.html`, `physgen report --compare digits`
     """
-    from physgen import pipeline
+    from physgen import reports
 
     if (compare is None) == (not scored):
         raise InputError("physgen report takes either run directories or --compare NAME")
     if compare is None:
-        print_mapping({"report": str(pipeline.report(scored or [], output))}, as_json)
+        print_mapping({"report": str(reports.report(scored or [], output))}, as_json)
         return
     with bars(as_json) as progress:
-        page, table = pipeline.compare(compare, output, runs=runs, progress=progress)
+        page, table = reports.compare(compare, output, runs=runs, progress=progress)
     print_mapping({"report": str(page), "table": str(table)}, as_json)
 
 
@@ -206,7 +208,7 @@ def generate(
     Example: `physgen generate runs/calo-flow/0123456789 -n 1e5 -o showers.hdf5 --seed 7`
     """
     from physgen import pipeline
-    from physgen.recipe import parse_overrides
+    from physgen.overrides import parse_overrides
 
     count = whole("n", n)
     with bars(as_json) as progress:
@@ -253,10 +255,10 @@ def quickstart(
 
     Example: `physgen quickstart`
     """
-    from physgen import pipeline
+    from physgen import reports
 
     with bars(as_json) as progress:
-        finished, page = pipeline.quickstart(runs, full=full, progress=progress)
+        finished, page = reports.quickstart(runs, full=full, progress=progress)
     if as_json:
         scores = {run.recipe.name: json.loads(run.scorecard.to_json()) for run in finished}
         typer.echo(json.dumps({"report": str(page), "scorecards": scores}))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from physgen.errors import InputError
-from physgen.io.source import Source, blocks
+from physgen.io.source import HasNotes, Source, blocks
 
 Bits = NDArray[np.uint64]
 
@@ -219,3 +219,21 @@ def _mix(bits: Bits) -> Bits:
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return bits ^ (bits >> np.uint64(31))
+
+
+def notes_of(source: Source) -> list[str]:
+    """Return what the user should know of the data: repeated keys and rows, what was left out."""
+    notes = source.notes() if isinstance(source, HasNotes) else []
+    found = repeats(source)
+    if found.groups is not None and found.groups < found.rows:
+        notes.append(
+            f"{source.name}: {found.rows} rows share {found.groups} group keys (up to "
+            f"{found.largest_group} rows each); rows of one key stay in one part of the split"
+        )
+    if found.repeated_rows:
+        compared = "" if found.complete else f" of {found.rows_compared} compared"
+        notes.append(
+            f"{source.name}: {found.repeated_rows} rows{compared} repeat an earlier one exactly; "
+            "unless they are meant to, remove them: they make every test too good"
+        )
+    return notes

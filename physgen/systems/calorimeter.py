@@ -35,7 +35,7 @@ from physgen.io.shipped import shipped, shipped_or_own
 from physgen.io.source import Source
 from physgen.io.writer import Append, sha256
 from physgen.systems.base import Derived, System
-from physgen.systems.geometry import Geometry, read_geometry
+from physgen.systems.geometry import Geometry, read_geometry, tables_of
 from physgen.systems.kernels.parameters import Beam, Medium, Readout
 from physgen.systems.media import homogeneous, material, sampling
 
@@ -314,13 +314,6 @@ class Calorimeter:
     @cached_property
     def _tables(self) -> tuple[Any, ...]:
         """Arguments of the kernel between the energies and the seed."""
-        layers = self.geometry.layers
-        depths = self.depths or tuple(np.linspace(0, 25, len(layers) + 1))
-        if len(depths) != len(layers) + 1:
-            raise RecipeError(
-                f"{len(layers)} layers need {len(layers) + 1} depths, not {len(depths)}; set "
-                "system.depths=[] for equal layers"
-            )
         beam = Beam(
             converts=self.geometry.pid == 22,
             cell_mm=float(self.cell_mm),
@@ -328,31 +321,17 @@ class Calorimeter:
             fluctuates=True,
             max_spots=int(self.max_spots or 0),
         )
-        return (
-            np.array(depths, np.float64),
-            np.concatenate([np.array(layer.r_edges) for layer in layers]),
-            np.cumsum([0, *(len(layer.r_edges) for layer in layers)]),
-            np.array([layer.n_alpha for layer in layers]),
-            self.geometry.offsets,
-            self.effective_medium,
-            beam,
-            Readout(float(self.cross_talk), float(self.noise_mev), float(self.cut_mev)),
-        )
+        readout = Readout(float(self.cross_talk), float(self.noise_mev), float(self.cut_mev))
+        return (*tables_of(self.geometry, self.depths), self.effective_medium, beam, readout)
 
     @property
     def effective_medium(self) -> Medium:
         """What the parametrisation sees of the materials."""
-        active = material(self.active)
         if self.medium == "homogeneous":
-            return homogeneous(active)._replace(constant=float(self.constant_term))
-        return sampling(
-            material(self.absorber),
-            active,
-            self.absorber_mm,
-            self.active_mm,
-            self.resolution,
-            self.constant_term,
-        )
+            return homogeneous(material(self.active))._replace(constant=float(self.constant_term))
+        layers = (self.absorber_mm, self.active_mm)
+        pair = (material(self.absorber), material(self.active))
+        return sampling(*pair, *layers, self.resolution, self.constant_term)
 
     @property
     def suffixes(self) -> tuple[str, ...]:

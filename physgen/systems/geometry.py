@@ -13,17 +13,19 @@ coordinates of a voxel are those of its middle, eta = r cos(alpha) and phi = r s
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 from xml.parsers import expat
 
 import numpy as np
 from numpy.typing import NDArray
 
-from physgen.errors import FormatError, InputError
+from physgen.errors import FormatError, InputError, RecipeError
 from physgen.io.writer import atomic
 
 _LARGEST_FILE = 16 * 2**20
@@ -271,3 +273,31 @@ def _attribute(node: ElementTree.Element, name: str, where: str) -> str:
     if value is None:
         raise FormatError(f"{where} is missing")
     return value
+
+
+def tables_of(geometry: Geometry, depths: Sequence[float]) -> tuple[NDArray[Any], ...]:
+    """Return a geometry as arrays: depths of the layers, radii and where those of each begin.
+
+    Behind them the numbers of sectors, and where the voxels of each layer begin.
+
+    Args:
+        geometry: of the calorimeter.
+        depths: ends of the layers in radiation lengths; none for equal layers up to 25.
+
+    Raises:
+        RecipeError: there are not as many depths as layers have ends.
+    """
+    layers = geometry.layers
+    ends = tuple(depths) or tuple(np.linspace(0, 25, len(layers) + 1))
+    if len(ends) != len(layers) + 1:
+        raise RecipeError(
+            f"{len(layers)} layers need {len(layers) + 1} depths, not {len(ends)}; set "
+            "system.depths=[] for equal layers"
+        )
+    return (
+        np.array(ends, np.float64),
+        np.concatenate([np.array(layer.r_edges) for layer in layers]),
+        np.cumsum([0, *(len(layer.r_edges) for layer in layers)]),
+        np.array([layer.n_alpha for layer in layers]),
+        geometry.offsets,
+    )

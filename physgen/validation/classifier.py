@@ -51,8 +51,7 @@ class ClassifierTest:
         level: which features (`HasFeatures`).
         n_train: at most so many training rows of each class.
         epochs: of the neural classifier.
-        folds: from 3 on, cross-validation: every row is tested once, by a classifier that never saw
-            it.
+        folds: from 3 on, cross-validation: every row is tested once, by one that never saw it.
         calibrate: also report the Jensen-Shannon divergence of the calibrated classifier.
         maximum: limit on AUC + 2 sigma; fewer than `FEWEST_TESTED` rows of each class in the test
             bear no verdict.

@@ -15,6 +15,7 @@ import yaml
 from physgen import recipe
 from physgen.batch import Schema, Variable
 from physgen.comparing import read_plan
+from physgen.components import system_of
 from physgen.engine import journal
 from physgen.engine.checkpoint import read_tensors, write_tensors
 from physgen.export import card as cards
@@ -27,7 +28,8 @@ from physgen.io.inspect import inspect
 from physgen.io.npz import NpzSource
 from physgen.io.root import RootSource
 from physgen.io.spins import SpinSource
-from physgen.run import Run, system_of
+from physgen.overrides import parse_overrides
+from physgen.run import Run
 from physgen.systems.ensemble import Ensemble
 from physgen.systems.event_files import columns_to_choose, open_columns
 from physgen.systems.geometry import Geometry, Layer, read_geometry, write_geometry
@@ -189,7 +191,7 @@ def load_with(path):
 
 def change(path):
     words = path.read_bytes().decode("utf-8", "replace").splitlines()
-    recipe.read("ising-rbm", recipe.parse_overrides(words))
+    recipe.read("ising-rbm", parse_overrides(words))
 
 
 def columns(path):

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from physgen.batch import Batch
+from physgen.components import surrogate_of, system_of
 from physgen.engine.loop import fit
 from physgen.io.source import ArraySource
 from physgen.io.stream import Stream
 from physgen.recipe import read
 from physgen.registry import build
-from physgen.run import surrogate_of, system_of
 
 FAMILIES = ("vae", "conv-vae", "conditional-vae", "hierarchical-vae")
 PLAIN = ("pca", "autoencoder", "denoising-autoencoder")

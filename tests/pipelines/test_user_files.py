@@ -13,6 +13,7 @@ import physgen
 from physgen import recipe
 from physgen.errors import CheckpointError, InputError
 from physgen.io.inspect import inspect
+from physgen.overrides import parse_overrides
 from physgen.run import Run
 from physgen.scoring import score_ensemble, score_files
 
@@ -106,7 +107,7 @@ def test_what_inspect_proposes_runs(tmp_path, name):
     assert hints
     for hint in hints:
         recipe_name, *words = shlex.split(hint.partition("physgen train ")[2])
-        changes = {**SMALL, **recipe.parse_overrides(words)}
+        changes = {**SMALL, **parse_overrides(words)}
         assert physgen.train(recipe_name, changes, runs=tmp_path, track=False, score=False).finished
 
 

@@ -37,3 +37,6 @@ class StubContext:
         mean.backward(inputs=[p for p in parameters if p.requires_grad])
         optimiser.step()
         return mean.detach()
+
+    def apply(self, optimiser):
+        optimiser.step()

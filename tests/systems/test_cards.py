@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import yaml
 
+from physgen.components import system_of
 from physgen.errors import FormatError, InputError, RecipeError
 from physgen.recipe import read
-from physgen.run import system_of
 from physgen.systems.events import EventTable
 
 WRONG = {

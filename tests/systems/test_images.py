@@ -9,12 +9,12 @@ import pytest
 import torch
 import yaml
 
-from physgen import pipeline
+from physgen import simulation
 from physgen.batch import Batch, Schema
+from physgen.components import system_of
 from physgen.errors import FormatError, RecipeError
 from physgen.io.split import split
 from physgen.recipe import read as read_recipe
-from physgen.run import system_of
 from physgen.systems.base import HasFeatures, HasFiles, HasLabels, HasUnits, System
 from physgen.systems.images import Images
 from physgen.validation.sources import chain_labels
@@ -235,7 +235,7 @@ PHYSICS = {
 def test_lattices_and_showers_are_images_too(tmp_path, name):
     recipe, changes, file, read, shape = PHYSICS[name]
     checked = read_recipe(recipe, changes)
-    pipeline.simulate(checked, tmp_path / file, 20, 1)
+    simulation.simulate(checked, tmp_path / file, 20, 1)
     card = tmp_path / "card.yaml"
     card.write_text(f"read: {{path: {tmp_path / file}, {read}}}")
     system = Images(path=str(card))

@@ -1,0 +1,108 @@
+"""Verbs over several runs: a page of them, the quickstart, families side by side."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from physgen.arguments import user_path
+from physgen.comparing import check_comparable, families, preset_for, read_plan
+from physgen.engine.device import choose_device
+from physgen.errors import TrainingError
+from physgen.io.writer import atomic
+from physgen.isolation import isolated
+from physgen.pipeline import train
+from physgen.recipe import MAIN, read
+from physgen.run import Run
+from physgen.training import Progress, silent
+from physgen.validation.families import markdown, page
+from physgen.validation.report import report as write_report
+
+
+@isolated()
+def report(runs: Sequence[str | PathLike[str]], output: str | PathLike[str]) -> Path:
+    """Write one offline HTML page for scored runs; return its path."""
+    return write_report([user_path(run) for run in runs], user_path(output))
+
+
+@isolated()
+def quickstart(
+    runs: str | PathLike[str] = "runs", *, full: bool = False, progress: Progress | None = None
+) -> tuple[list[Run], Path]:
+    """Run the four pipelines, with small budgets unless `full`; return them and one report."""
+    preset = None if full else "quickstart"
+    done = [train(name, preset=preset, runs=runs, progress=progress) for name in MAIN]
+    page = user_path(runs) / ("demo.html" if full else "quickstart.html")
+    return done, write_report([run.path for run in done], page, title="physgen " + page.stem)
+
+
+@isolated()
+def compare(
+    name: str,
+    output: str | PathLike[str],
+    *,
+    runs: str | PathLike[str] = "runs",
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Train or load all recipes of a comparison and set them side by side.
+
+    Args:
+        name: of a shipped comparison ("digits", ...), or a YAML file.
+        output: the HTML page; the table is written beside it as Markdown.
+        runs: folder of the run directories; what is finished there is not trained again.
+        progress: called while it goes.
+
+    Returns:
+        The page and the table.
+
+    Raises:
+        RecipeError: the comparison, or a recipe in it, cannot be understood.
+    """
+    output = user_path(output)
+    plan = read_plan(name)
+    presets = {recipe: preset_for(plan, recipe) for recipe in plan.recipes}
+    check_comparable([read(recipe, plan.overrides, preset) for recipe, preset in presets.items()])
+    report_progress = progress or silent
+    stage = f"{name}: families"
+    report_progress(stage, 0, len(presets), {})
+    # Small networks gain little from several threads: one family a core.
+    workers = 1 if choose_device("auto").type == "cuda" else torch.get_num_threads()
+    done: dict[str, Run] = {}
+    failed: dict[str, str] = {}
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        begun = {
+            pool.submit(_train_alone, recipe, plan.overrides, preset, user_path(runs)): recipe
+            for recipe, preset in presets.items()
+        }
+        try:
+            for future in as_completed(begun):
+                recipe = begun[future]
+                try:
+                    done[recipe] = Run(future.result())
+                except TrainingError as error:
+                    warnings.warn(f"{recipe} is left out of the page: {error}", stacklevel=2)
+                    failed[recipe] = str(error)
+                report_progress(stage, len(done) + len(failed), len(presets), {})
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    if not done:
+        raise TrainingError(f"no family of {name} could be trained; see the warnings")
+    found = families(plan, [done[name] for name in plan.recipes if name in done], failed)
+    table = output.with_suffix(".md")
+    with atomic(table, overwrite=True) as part:
+        part.write_text(markdown(found), encoding="utf-8")
+    return [page(found, output), table]
+
+
+def _train_alone(recipe: str, overrides: Mapping[str, Any], preset: str | None, runs: Path) -> Path:
+    """Train and score on one thread, in a process of its own; return the run directory."""
+    torch.set_num_threads(1)
+    return train(recipe, overrides, preset=preset, runs=runs, track=False).path

@@ -1,0 +1,111 @@
+"""All registered surrogates, small, with what each may be tried on, and the methods they have.
+
+A new one has nothing to add here but, where its samples are not two real numbers, what they are.
+"""
+
+import inspect
+from functools import cache
+
+import torch
+from randomised import generator
+
+from physgen.batch import Batch, Schema, Variable
+from physgen.errors import RecipeError
+from physgen.registry import lookup, registered
+from physgen.systems.calorimeter import Calorimeter
+from physgen.systems.scalar import Phi4
+from physgen.transforms.affine import Standardise
+from physgen.transforms.base import Chain
+
+SHARE, ROWS = 0.9, 2000
+SAMPLES = {
+    "rbm": "spins",
+    "independent-items": "sets",
+    "checkerboard-flow": "lattice",
+    "continuous-lattice-flow": "lattice",
+    "shower-copula": "showers",
+    "shower-flow": "showers",
+}
+SURROGATES = {
+    "pca": {"components": 1},
+    "autoencoder": {"latent": 1, "hidden": (16,)},
+    "vae": {"latent": 2, "hidden": (32,)},
+    "generator": {"latent": 4, "hidden": (32, 32)},
+    "rbm": {"hidden": 4, "n_chains": 512, "burn_in": 20, "thin": 5},
+    "gaussian-rbm": {"hidden": 8, "n_chains": 512, "burn_in": 20, "thin": 5},
+    "energy": {"hidden": (32,), "n_chains": 512, "burn_in": 20, "thin": 10},
+    "shower-flow": {"hidden": 16},
+    "continuous-flow": {"hidden": 32},
+    "coupling-flow": {"n_layers": 3, "hidden": (32,)},
+    "normflows": {"n_layers": 3},
+    **{kind: {"hidden": 32, "depth": 2} for kind in ("diffusion", "variational-diffusion")},
+    "diffusion-flow": {"hidden": 32, "depth": 2, "integration_steps": 4},
+}
+METHODS = {
+    "flow-matching": [{"coupling": "independent"}, {"coupling": "optimal-transport"}],
+    "adversarial": [{"r1": 1.0, "hidden": (32, 32), "learning_rate": 2e-3}],
+}
+UNTRAINED = ("shower-copula",)
+"""Fitted at once: no method trains them."""
+
+
+@cache
+def data(kind):
+    """A schema, the system if there is one, and weighted rows."""
+    up, noise = torch.rand(ROWS, generator=generator(1)) < 0.5, generator(2)
+    side, system = torch.where(up, 1.0, -1.0), None
+    if kind == "showers":
+        system = Calorimeter(energies_mev=(1000.0, 16000.0))
+        schema = system.schema
+        parts = torch.rand(ROWS, *schema.shape, generator=noise).square()
+        energy = 1000 * (1 + 15 * torch.rand(ROWS, 1, generator=noise))
+        total = energy * (0.8 + 0.1 * side + 0.05 * torch.rand(ROWS, generator=noise))[:, None]
+        batch = Batch(total * parts / parts.sum(1, keepdim=True), energy)
+    elif kind == "spins":
+        schema = Schema((3,), (Variable("s", domain="spin"),))
+        x = 2.0 * (torch.rand(ROWS, 3, generator=noise) < 0.5) - 1
+        batch = Batch(torch.cat([side[:, None], x[:, 1:]], 1))
+    elif kind == "sets":
+        schema = Schema((2, 1), (Variable("x"),), masked=True)
+        x = side * (0.5 + 0.5 * torch.randn(ROWS, generator=noise).abs())
+        items = torch.stack([x, torch.full_like(x, -1e6)], 1)[..., None]
+        batch = Batch(items, mask=torch.tensor([True, False]).expand(ROWS, 2))
+    elif kind == "lattice":
+        system = Phi4(shape=(4, 4))
+        schema, batch = system.schema, Batch(side[:, None, None].expand(-1, 4, 4))
+    else:
+        schema, x = (
+            Schema((2,), (Variable("x"), Variable("y"))),
+            torch.randn(ROWS, 2, generator=noise),
+        )
+        x[:, 0] = side * (0.5 + 0.5 * x[:, 0].abs())
+        batch = Batch(x)
+    weight = torch.where(up, SHARE / up.double().mean(), (1 - SHARE) / (~up).double().mean())
+    return schema, system, batch.replace(weight=7 * weight)
+
+
+def built(kind):
+    """A registered surrogate, what its methods may ask for, and the rows it is to learn."""
+    schema, system, batch = data(SAMPLES.get(kind, "table"))
+    cls = lookup("surrogates", kind)
+    table = SAMPLES.get(kind, "table") == "table"
+    transform = Chain([Standardise(schema)] if table else [], schema)
+    known = {"system": system} if "system" in inspect.signature(cls).parameters else {}
+    torch.manual_seed(0)
+    return cls(schema, transform, **known, **SURROGATES.get(kind, {})), system, batch
+
+
+def methods_of(kind):
+    """Every registered method that takes a surrogate of this kind, with what it is to learn."""
+    for name in registered("methods"):
+        cls = lookup("methods", name)
+        parameters = inspect.signature(cls).parameters
+        for options in METHODS.get(name, [{}]):
+            surrogate, system, batch = built(kind)
+            known = {"steps": 300, "system": system, "learning_rate": 5e-3}
+            given = {key: value for key, value in known.items() if key in parameters}
+            try:
+                method = cls(surrogate, **{**given, **options})
+            except RecipeError:
+                continue
+            yield f"{name} {options or ''}".strip(), surrogate, method, batch
