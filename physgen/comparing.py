@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from pydantic import Field, ValidationError
 
+from physgen import card as cards
 from physgen.arguments import user_path
 from physgen.components import system_of
 from physgen.errors import RecipeError, suggest
-from physgen.export import card as cards
 from physgen.io.documents import read_yaml
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.shipped import shipped, shipped_folder

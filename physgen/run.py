@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from physgen import card as cards
 from physgen.arguments import user_path
 from physgen.batch import Batch, Schema
 from physgen.components import choose_sampler, surrogate_of, system_of
 from physgen.engine.device import describe_machine, describe_revision
 from physgen.errors import CheckpointError, RecipeError, printable
-from physgen.export import card as cards
 from physgen.html import html_table
 from physgen.io import consent, manifest
 from physgen.io.documents import read_json

@@ -9,12 +9,12 @@ from typing import Any, NoReturn
 
 import torch
 
+from physgen import card as cards
 from physgen.batch import Batch
 from physgen.engine import journal
 from physgen.engine.distributed import World
 from physgen.engine.loop import FitResult, fit
 from physgen.errors import InputError, Stopped
-from physgen.export import card as cards
 from physgen.io.stream import Stream
 from physgen.io.weights import WeightSums
 from physgen.isolation import global_generators

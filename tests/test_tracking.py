@@ -46,7 +46,7 @@ def run_directory(runs, name="abc"):
 
 def surrogate_of_toy(directory):
     """Make the directory hold a surrogate that is not trained."""
-    from physgen.export import card
+    from physgen import card
     from physgen.run import Run
 
     (directory / "recipe.yaml").write_text(

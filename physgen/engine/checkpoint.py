@@ -18,15 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from physgen.engine.distributed import World
 from physgen.errors import CheckpointError
 from physgen.io import manifest
 from physgen.io.documents import read_json
-from physgen.io.guard import regular
+from physgen.io.tensors import read_tensors, write_tensors
+from physgen.io.writer import write_bytes
 
 
 class CheckpointStore:
@@ -130,28 +129,6 @@ def verify(path: Path) -> None:
         )
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file and wait until it is on the disk."""
-    seen: set[int] = set()
-    plain = {}
-    for name, tensor in tensors.items():
-        value = tensor.detach().to("cpu").contiguous()
-        # Tied weights share memory, which the format does not know.
-        if value.untyped_storage().data_ptr() in seen:
-            value = value.clone()
-        seen.add(value.untyped_storage().data_ptr())
-        plain[name] = value
-    write_bytes(path, save(plain))
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file and wait until it is on the disk."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def write_tree(path: Path, tree: Any) -> None:
     """Write nested dicts, lists and tuples of numbers, strings and tensors, without pickle.
 
@@ -167,17 +144,6 @@ def read_tree(path: Path) -> Any:
     """Inverse of `write_tree`; tensors come on the CPU."""
     tensors = read_tensors(path.with_name(path.name + ".safetensors"))
     return _restore(read_json(path.with_name(path.name + ".json"), CheckpointError), tensors)
-
-
-def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
-    """Read a safetensors file; raises `CheckpointError` if it is damaged or none."""
-    regular(path, CheckpointError)
-    try:
-        return load_file(path, device)
-    # Beside its own error the library raises what Python, torch and the system do.
-    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path} is damaged, or not safetensors ({reason})") from error
 
 
 @contextmanager

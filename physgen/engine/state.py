@@ -12,19 +12,13 @@ from typing import Any
 from torch import Tensor
 
 from physgen.engine.average import MovingAverage
-from physgen.engine.checkpoint import (
-    CheckpointStore,
-    finite,
-    read_tensors,
-    read_tree,
-    write_bytes,
-    write_tensors,
-    write_tree,
-)
+from physgen.engine.checkpoint import CheckpointStore, finite, read_tree, write_tree
 from physgen.engine.context import Feed
 from physgen.engine.distributed import World
 from physgen.errors import CheckpointError, TrainingError
 from physgen.io.documents import read_json
+from physgen.io.tensors import read_tensors, write_tensors
+from physgen.io.writer import write_bytes
 from physgen.surrogates.base import Method, Surrogate
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from physgen import card as cards
 from physgen.batch import Schema
 from physgen.errors import InputError
-from physgen.export import card as cards
 from physgen.io import manifest
 from physgen.io.writer import part_of, sweep
 from physgen.isolation import environment

@@ -45,6 +45,14 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file and wait until it is on the disk."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 @contextmanager
 def atomic(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """Yield a `.part` path that becomes `path` if the block ends without an error.

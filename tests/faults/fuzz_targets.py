@@ -12,13 +12,12 @@ import numpy as np
 import torch
 import yaml
 
+from physgen import card as cards
 from physgen import recipe
 from physgen.batch import Schema, Variable
 from physgen.comparing import read_plan
 from physgen.components import system_of
 from physgen.engine import journal
-from physgen.engine.checkpoint import read_tensors, write_tensors
-from physgen.export import card as cards
 from physgen.io import manifest
 from physgen.io.arrays import names_in, stated
 from physgen.io.calochallenge import CaloChallengeSource
@@ -28,6 +27,7 @@ from physgen.io.inspect import inspect
 from physgen.io.npz import NpzSource
 from physgen.io.root import RootSource
 from physgen.io.spins import SpinSource
+from physgen.io.tensors import read_tensors, write_tensors
 from physgen.overrides import parse_overrides
 from physgen.run import Run
 from physgen.systems.ensemble import Ensemble

@@ -7,8 +7,8 @@ import torch
 
 import physgen
 from physgen.batch import Batch, Schema, Variable
+from physgen.card import read_card
 from physgen.errors import InputError, RecipeError
-from physgen.export.card import read_card
 from physgen.generation import generate
 from physgen.sampling.reweighting import log_partition_function
 from physgen.surrogates.autoencoders.vae import VAE

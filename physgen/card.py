@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
-
-from safetensors.torch import save_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from physgen.batch import Schema
-from physgen.engine.checkpoint import read_tensors
 from physgen.errors import CheckpointError, InputError, suggest
 from physgen.io.documents import read_json
+from physgen.io.tensors import read_tensors, write_tensors
 from physgen.io.writer import atomic, sha256
-from physgen.surrogates.base import Surrogate
+
+if TYPE_CHECKING:
+    from physgen.surrogates.base import Surrogate
 
 WEIGHTS = "weights.safetensors"
 CARD = "card.json"
@@ -30,7 +29,7 @@ def save(surrogate: Surrogate, directory: Path, description: dict[str, Any]) -> 
     """Write weights and card; `description` holds what it takes to build the surrogate again."""
     directory.mkdir(parents=True, exist_ok=True)
     with atomic(directory / WEIGHTS, overwrite=True) as part:
-        save_file({k: v.detach().cpu().contiguous() for k, v in _state(surrogate).items()}, part)
+        write_tensors(part, surrogate.state_dict())
     conditions = surrogate.conditions
     card = {
         **description,
@@ -97,8 +96,3 @@ def load_weights(surrogate: Surrogate, directory: Path, card: dict[str, Any]) ->
         surrogate.load_state_dict(read_tensors(path))
     except RuntimeError as error:
         raise CheckpointError(f"{path} does not fit the surrogate of its card: {error}") from error
-
-
-def _state(surrogate: Surrogate) -> dict[str, Tensor]:
-    # Tensors that share memory are refused by safetensors: store each under its own.
-    return {name: value.clone() for name, value in surrogate.state_dict().items()}
