@@ -13,7 +13,7 @@ import numpy as np
 
 from physgen import columns
 from physgen.errors import DomainError, FormatError
-from physgen.html import html_table
+from physgen.tables import html_table
 
 if TYPE_CHECKING:
     import torch

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from physgen.errors import printable
+from physgen.tables import text_table
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
+    from rich.table import Table
 
     from physgen.training import Progress
-    from physgen.validation.scorecard import Scorecard
+    from physgen.validation.scorecard import Scorecard, Verdict
 
 REMINDER_S = 55.0
 """Seconds between two lines of a stage where there is no terminal."""
@@ -154,11 +156,8 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         print("none")
         return
-    lines = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        print(printable("  ".join(cells).rstrip()))
+    for line in text_table(([_cell(value) for value in row.values()] for row in rows), [*rows[0]]):
+        print(printable(line))
 
 
 def _cell(value: Any) -> str:
@@ -198,13 +197,42 @@ def print_scorecards(cards: Mapping[str, Scorecard], as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from physgen.validation.table import summary
-
     console = Console(highlight=False)
     if not console.is_terminal:
         # A pipe has no width of its own; numbers are not to be folded for it.
         console.width = 110
-    console.print(summary(cards))
+    console.print(_summary(cards))
     for name, card in cards.items():
         for warning in card.warnings:
             typer.secho(printable(f"{name}: {warning}"), err=True, fg=typer.colors.YELLOW)
+
+
+def _summary(cards: Mapping[str, Scorecard]) -> Table:
+    """Return one table of several scorecards, for a terminal of 100 columns."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    from physgen.validation.table import COLUMNS, row_cells, rows_in_short
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "observable" else "right")
+    for title, card in cards.items():
+        verdict = _coloured(card.headline, card.verdict, card.headline != card.verdict)
+        table.add_section()
+        table.add_row(f"[bold]{escape(printable(title))}[/]", "", "", "", "", verdict)
+        shown = rows_in_short(card)
+        for row in shown:
+            cells = row_cells(row)
+            texts = [escape(printable(cells[column])) for column in COLUMNS]
+            texts[-1] = _coloured(texts[-1], row.verdict, row.has_warning)
+            table.add_row(*texts)
+        if len(shown) < len(card.rows):
+            table.add_row(f"[dim]and {len(card.rows) - len(shown)} more in the report[/]")
+    return table
+
+
+def _coloured(text: str, verdict: Verdict, warned: bool) -> str:
+    colour = {"pass": "green", "fail": "bold red", "info": "dim"}[verdict]
+    return f"[{'yellow' if warned and verdict != 'fail' else colour}]{text}[/]"

@@ -19,7 +19,6 @@ from physgen.batch import Batch, Schema
 from physgen.components import choose_sampler, surrogate_of, system_of
 from physgen.engine.device import describe_machine, describe_revision
 from physgen.errors import CheckpointError, RecipeError, printable
-from physgen.html import html_table
 from physgen.io import consent, manifest
 from physgen.io.documents import read_json
 from physgen.io.source import Source
@@ -32,6 +31,7 @@ from physgen.registry import asks_for
 from physgen.surrogates.base import Surrogate
 from physgen.surrogates.correction import Corrected
 from physgen.systems.base import HasAction, HasFiles, HasOwnFiles, Simulates, System, open_files
+from physgen.tables import html_table
 from physgen.validation.scorecard import Scorecard
 from physgen.validation.sources import chain_labels
 from physgen.version import __version__

@@ -107,3 +107,15 @@ def test_a_terminal_without_unicode_is_told_all_in_ascii(encoding, monkeypatch):
         assert "|-- unit: mum ± 2sigma" in told
     if encoding == "utf-8":
         assert row.name in told
+
+
+def test_the_table_of_scorecards_escapes_markup_and_counts_what_it_leaves_out(capsys):
+    limited = Row(name="x[bold]", metric="m", value=1.0, error=0.1, tolerance=2.0, verdict="pass")
+    rows = (limited, Row(name="quiet", metric="histograms", value=2.0))
+    print_scorecards({"run [1]": Scorecard(rows=rows)}, as_json=False)
+    shown = capsys.readouterr().out
+    assert "run [1]" in shown
+    assert "x[bold]" in shown
+    assert "1.00(10)" in shown
+    assert "quiet" not in shown
+    assert "and 1 more in the report" in shown

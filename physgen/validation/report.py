@@ -97,7 +97,7 @@ def section_of(run: Path) -> Section:
 
 def _content(section: Section, anchor: str) -> dict[str, Any]:
     rows = section.scorecard.rows
-    first = [row.verdict != "info" or bool(row.warning) or row.alarming for row in rows]
+    first = [row.verdict != "info" or row.has_warning for row in rows]
     judged = [_line(row) for row, is_first in zip(rows, first, strict=True) if is_first]
     informative = [_line(row) for row, is_first in zip(rows, first, strict=True) if not is_first]
     provenance = {**section.scorecard.provenance, **(section.provenance or {})}
@@ -120,9 +120,8 @@ def _content(section: Section, anchor: str) -> dict[str, Any]:
 
 
 def _line(row: Row) -> dict[str, Any]:
-    worrying = bool(row.warning) or row.alarming
     facts = row.model_dump(include={"note", "warning", "verdict"})
-    return {"cells": row_cells(row), **facts, "worrying": worrying}
+    return {"cells": row_cells(row), **facts, "has_warning": row.has_warning}
 
 
 def _pictures(folder: Path) -> list[dict[str, str]]:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from physgen.errors import FormatError, printable
-from physgen.html import html_table
 from physgen.io.documents import parse_json
-from physgen.validation.table import row_cells, summary
+from physgen.tables import html_table, text_table
+from physgen.validation.table import COLUMNS, row_cells, rows_in_short
 
 if TYPE_CHECKING:
     from physgen.validation.comparison import Role
@@ -80,6 +80,11 @@ class Row(BaseModel):
         p = 1.0 if self.p_value is None else self.p_value
         return -p, abs(self.pull or 0.0)
 
+    @property
+    def has_warning(self) -> bool:
+        """Whether a reader is to look at this row, whatever its verdict."""
+        return bool(self.warning) or self.alarming
+
     @field_validator(
         *("value", "error", "floor", "floor_error", "baseline", "exact", "exact_error"),
         *("pull", "p_value", "tolerance"),
@@ -123,7 +128,7 @@ class Scorecard(BaseModel):
     @property
     def headline(self) -> str:
         """The verdict with the number of rows that are a warning, as in "pass, 2 warnings"."""
-        n = sum(bool(row.warning) or row.alarming for row in self.rows)
+        n = sum(row.has_warning for row in self.rows)
         return self.verdict + ("" if n == 0 else f", {n} warning{'s' if n > 1 else ''}")
 
     def __getitem__(self, name: str) -> Row:
@@ -165,20 +170,21 @@ class Scorecard(BaseModel):
 
     def _repr_html_(self) -> str:
         """Return verdict, rows and warnings as a table, for notebooks."""
-        columns = ("observable", "value", "floor", "exact", "pull", "verdict")
-        cells = [row_cells(row) for row in self.rows]
-        rows = [[printable(row[column]) for column in columns] for row in cells]
-        rows += [["warning", printable(warning)] for warning in self.warnings]
-        return html_table(f"Scorecard: {self.headline}", rows, columns)
+        rows = [*map(_texts, self.rows), *(["warning", printable(w)] for w in self.warnings)]
+        return html_table(f"Scorecard: {self.headline}", rows, COLUMNS)
 
     def __str__(self) -> str:
-        """Return the table of `summary` as text."""
-        from rich.console import Console
+        """Return the verdict, and the rows that matter most as a table."""
+        shown = rows_in_short(self)
+        lines = [f"Scorecard: {self.headline}", *text_table(map(_texts, shown), COLUMNS)]
+        if len(shown) < len(self.rows):
+            lines.append(f"and {len(self.rows) - len(shown)} more in the report")
+        return "\n".join(lines)
 
-        console = Console(width=110, color_system=None)
-        with console.capture() as capture:
-            console.print(summary({"": self}))
-        return capture.get()
+
+def _texts(row: Row) -> list[str]:
+    cells = row_cells(row)
+    return [printable(cells[column]) for column in COLUMNS]
 
 
 def verdict_within(bias: float, error: float, limit: float | None, floor: float = 0.0) -> Verdict:

@@ -1,18 +1,17 @@
-"""A scorecard in print: the table of a terminal, and numbers with their errors."""
+"""A scorecard in print: which rows are shown, and their numbers with errors."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from physgen.errors import printable
 from physgen.validation.permutation import MOST
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from physgen.validation.scorecard import Row, Scorecard
+
+COLUMNS = ("observable", "value", "floor", "exact", "pull", "verdict")
+"""What is shown of a row where there are 100 characters for it."""
 
 MOST_ALARMS = 10
 """Rows shown in a terminal only because they differ beyond chance."""
@@ -20,42 +19,13 @@ FEWEST_ROWS = 5
 """Rows shown in a terminal at least, if so many have a pull."""
 
 
-def summary(cards: Mapping[str, Scorecard]) -> Table:
-    """Return one table of several scorecards, for a terminal of 100 columns.
+def rows_in_short(card: Scorecard) -> list[Row]:
+    """Return what failed, what a limit decided, what has a warning, and the largest departures.
 
-    It has what failed, what a limit decided, means beside a known value or beside nothing, the
-    classifiers, what is a warning, and of the rows that only differ beyond chance those that differ
-    most; if this is hardly anything, the largest pulls. Everything else is in the report.
+    Means beside a known value, or beside nothing, and the classifiers are always shown; of the rows
+    that only differ beyond chance those that differ most; if all this is hardly anything, the
+    largest pulls. Everything else is in the report.
     """
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    columns = ("observable", "value", "floor", "exact", "pull", "verdict")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for column in columns:
-        table.add_column(column, justify="left" if column == "observable" else "right")
-    colour = {"pass": "green", "fail": "bold red", "info": "dim"}
-    for title, card in cards.items():
-        worrying = card.headline != card.verdict and card.verdict != "fail"
-        verdict = f"[{'yellow' if worrying else colour[card.verdict]}]{card.headline}[/]"
-        if title:
-            table.add_section()
-            table.add_row(f"[bold]{escape(printable(title))}[/]", "", "", "", "", verdict)
-        shown = _shown(card)
-        for row in shown:
-            cells = row_cells(row)
-            texts = [escape(printable(cells[column])) for column in columns]
-            worrying = row.verdict != "fail" and bool(row.warning or row.alarming)
-            texts[-1] = f"[{'yellow' if worrying else colour[row.verdict]}]{texts[-1]}[/]"
-            table.add_row(*texts)
-        if len(shown) < len(card.rows):
-            table.add_row(f"[dim]and {len(card.rows) - len(shown)} more in the report[/]")
-    return table
-
-
-def _shown(card: Scorecard) -> list[Row]:
-    """Return the rows that a terminal shows."""
     alarms = [row for row in card.rows if row.alarming]
     alarms.sort(key=lambda row: row.departure, reverse=True)
     shown = {row.name for row in alarms[:MOST_ALARMS]}
@@ -95,7 +65,7 @@ def row_cells(row: Row) -> dict[str, str]:
         "exact": exact if known else "",
         "pull": f"{row.pull:+.1f}" if row.pull is not None else chance,
         "limit": f"{row.tolerance:.3g}" if row.tolerance is not None else "",
-        "verdict": row.verdict + (" !" if row.warning or row.alarming else ""),
+        "verdict": row.verdict + (" !" if row.has_warning else ""),
     }
 
 

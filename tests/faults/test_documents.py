@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from physgen import recipe
-from physgen.console import print_mapping
+from physgen.console import print_mapping, print_scorecards
 from physgen.errors import FormatError, InputError, RecipeError
 from physgen.io.documents import parse_json, parse_yaml, read_text
 
@@ -112,13 +112,15 @@ def test_names_cannot_drive_the_terminal(capsys):
     assert capsys.readouterr().out.replace("\n", "").isprintable()
 
 
-def test_a_scorecard_cannot_drive_the_terminal():
+def test_a_scorecard_cannot_drive_the_terminal(capsys):
     from physgen.validation.scorecard import Row, Scorecard
 
     card = Scorecard(
         rows=(Row(name=f"x {ESCAPES}[/bold]", metric="means", value=1.0, unit=ESCAPES),)
     )
     assert str(card).replace("\n", "").isprintable()
+    print_scorecards({ESCAPES: card}, as_json=False)
+    assert capsys.readouterr().out.replace("\n", "").isprintable()
 
 
 def test_the_command_line_refuses_in_one_line(tmp_path):

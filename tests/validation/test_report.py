@@ -109,7 +109,7 @@ def test_the_badge_counts_the_concerns_and_lists_them(tmp_path):
         Row(name="copies", metric="copies", value=3, warning="3 rows are <copies>"),
     ]
     text = report([Section("a", Scorecard(rows=rows))], tmp_path / "report.html").read_text()
-    assert '<span class="badge pass worrying">pass, 2 warnings</span>' in text
+    assert '<span class="badge pass warned">pass, 2 warnings</span>' in text
     assert "copies: 3 rows are &lt;copies&gt;" in text
     assert "differ beyond chance" in text
     judged = text[: text.index("<details")] if "<details" in text else text
