@@ -10,6 +10,13 @@ from typing import Any, NoReturn
 import torch
 
 from physgen import card as cards
+from physgen.animation import (
+    draw_along,
+    draw_between,
+    has_pictures,
+    snapshot_callback,
+    write_gif,
+)
 from physgen.batch import Batch
 from physgen.engine import journal
 from physgen.engine.distributed import World
@@ -28,16 +35,7 @@ from physgen.surrogates.base import (
 )
 from physgen.surrogates.conditions import LARGEST
 from physgen.surrogates.decoding import DecodedNoise
-from physgen.validation.animation import (
-    ALONG,
-    BETWEEN,
-    FILM,
-    draw_along,
-    draw_between,
-    has_pictures,
-    snapshot_callback,
-    write_gif,
-)
+from physgen.validation.plots import ALONG, BETWEEN, TRAINING
 from physgen.version import __version__
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
@@ -50,7 +48,7 @@ def silent(stage: str, done: int, total: int, figures: Mapping[str, float]) -> N
 
 LOG = logging.getLogger("physgen")
 
-FILMED = "pictures"
+PICTURES = "pictures"
 """Folder of a run with what its surrogate made of fixed noise as it learned."""
 
 HELD_OUT = 8192
@@ -115,11 +113,11 @@ def train_run(run: Run, world: World, report_progress: Progress, *, force: bool 
             evaluate = _held_out_loss(surrogate, held_out.sample(HELD_OUT))
     on_evaluate = None
     # What it was not given conditions for it cannot show.
-    seen = has_pictures(surrogate) and not (recipe.data is None and surrogate.schema.condition)
+    pictured = has_pictures(surrogate) and not (recipe.data is None and surrogate.schema.condition)
     if world.first:
         run.write_provenance({"identity": identity, "data": described})
-        if seen:
-            on_evaluate = snapshot_callback(surrogate, run.path / FILMED, recipe.engine.seed)
+        if pictured:
+            on_evaluate = snapshot_callback(surrogate, run.path / PICTURES, recipe.engine.seed)
 
     def progress(step: int, metrics: Mapping[str, float]) -> None:
         for sentence in method.warnings(step, metrics):
@@ -144,8 +142,8 @@ def train_run(run: Run, world: World, report_progress: Progress, *, force: bool 
         _end(result)
     if not world.first:
         return
-    if seen:
-        write_gif(run.path / FILMED, run.path / "plots" / FILM)
+    if pictured:
+        write_gif(run.path / PICTURES, run.path / "plots" / TRAINING)
         draw_between(surrogate, run.path / "plots" / BETWEEN, recipe.engine.seed)
         if isinstance(surrogate, DecodedNoise):
             draw_along(surrogate, run.path / "plots" / ALONG, recipe.engine.seed)

@@ -1,4 +1,4 @@
-"""What training by recipe leaves besides a surrogate: pictures, a film, and warnings."""
+"""What training by recipe leaves besides a surrogate: pictures, an animation, and warnings."""
 
 import json
 from dataclasses import asdict
@@ -20,7 +20,7 @@ SMALL = {
 }
 
 
-def test_images_are_filmed_and_shown(tmp_path):
+def test_images_are_animated_and_shown(tmp_path):
     run = physgen.train("phi4-coupling", SMALL, runs=tmp_path, track=False, score=False)
     names = [path.name for path in sorted((run.path / "pictures").iterdir())]
     assert names == [f"step-{step:09d}.png" for step in (2, 4, 6)]
@@ -49,7 +49,7 @@ def test_concerns_of_a_method_are_said(tmp_path, monkeypatch, caplog):
     assert all("loss" in names for _, names in seen)
 
 
-def test_what_is_no_image_is_not_filmed(tmp_path):
+def test_what_is_no_image_is_not_animated(tmp_path):
     pytest.importorskip("skhep_testdata")
     changes = {"engine.steps": 2, "engine.batch_size": 50}
     run = physgen.train(

@@ -19,7 +19,6 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.validation import curves, galleries
-from physgen.validation.animation import ALONG, BETWEEN, FILM
 from physgen.validation.canvas import COLOURS, STYLE, new_figure
 from physgen.validation.comparison import Comparison, Measured, varies
 from physgen.validation.correlations import tabulated, varying
@@ -29,6 +28,8 @@ from physgen.validation.scorecard import Scorecard
 
 Array = NDArray[float64]
 INDEX = "index.json"
+TRAINING, BETWEEN, ALONG = "training.gif", "between.png", "along.png"
+"""What training leaves beside the plots of a run."""
 MOST_HISTOGRAMS = 24
 """Observables whose histograms are drawn; a calorimeter of 45 layers has more than 300."""
 _PANELS = 6
@@ -44,7 +45,7 @@ class Picture:
 
 
 _FROM_TRAINING = (
-    Picture(FILM, "Samples while training", "The same noise, and conditions, again and again."),
+    Picture(TRAINING, "Samples while training", "The same noise, and conditions, again and again."),
     Picture(
         BETWEEN,
         "Between noise and noise",

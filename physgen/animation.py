@@ -1,4 +1,4 @@
-"""What fixed noise becomes while a surrogate learns: a picture each look, and a film of them.
+"""What fixed noise becomes while a surrogate learns: pictures, and an animation of them.
 
 The pictures are written while training goes on, under names that sort by step; a run that is
 resumed writes the later ones again. Last pictures show what lies between noise and noise, and,
@@ -26,16 +26,13 @@ from physgen.surrogates.exploration import interpolate, moments, traverse, wides
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FILM, BETWEEN, ALONG = "training.gif", "between.png", "along.png"
-"""What training leaves beside the plots of a run."""
-
 ROWS, COLUMNS = 4, 10
 
 FRAMES = 60
-"""Most pictures in a film; more are thinned evenly."""
+"""Most pictures in an animation; of more, so many evenly spaced ones are taken."""
 
 SECONDS, LAST = 6.0, 1.5
-"""How long a film takes, and its last picture stays."""
+"""How long an animation takes, and its last picture stays."""
 
 WIDTH = 360
 """Of a picture in pixels, at least."""
@@ -77,7 +74,7 @@ def snapshot_callback(surrogate: Surrogate, folder: Path, seed: int) -> Callable
 
 
 def write_gif(folder: Path, output: Path) -> None:
-    """Join the pictures of a folder to a film; there is none of fewer than two."""
+    """Join the pictures of a folder to an animation; there is none of fewer than two."""
     from PIL import Image
 
     paths = sorted(folder.glob("step-*.png"))

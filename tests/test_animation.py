@@ -7,13 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from physgen.batch import Batch, Schema, Variable
-from physgen.errors import InputError
-from physgen.surrogates.base import Surrogate
-from physgen.surrogates.decoding import DecodedNoise
-from physgen.surrogates.exploration import interpolate, latent_moments, moments, widest
-from physgen.validation import animation
-from physgen.validation.animation import (
+from physgen import animation
+from physgen.animation import (
     COLUMNS,
     ROWS,
     draw_along,
@@ -23,6 +18,11 @@ from physgen.validation.animation import (
     snapshot_callback,
     write_gif,
 )
+from physgen.batch import Batch, Schema, Variable
+from physgen.errors import InputError
+from physgen.surrogates.base import Surrogate
+from physgen.surrogates.decoding import DecodedNoise
+from physgen.surrogates.exploration import interpolate, latent_moments, moments, widest
 
 GREY = Schema((4, 6), (Variable("i", low=0, high=1),), (Variable("label", low=0, high=9),))
 FIELD = Schema((4, 4), (Variable("phi"),))
@@ -91,14 +91,14 @@ def test_conditions_rise_from_column_to_column(tmp_path):
     assert len(set(found)) == 10
 
 
-def test_pictures_become_a_film(tmp_path):
+def test_pictures_become_an_animation(tmp_path):
     for step in range(2 * animation.FRAMES):
         if step < 3:
-            write_gif(tmp_path, tmp_path / "film.gif")
-            assert (tmp_path / "film.gif").exists() == (step > 1), "one picture does not move"
+            write_gif(tmp_path, tmp_path / "animation.gif")
+            assert (tmp_path / "animation.gif").exists() == (step > 1), "one picture does not move"
         Image.new("RGB", (20, 10), (2 * step, 0, 0)).save(tmp_path / f"step-{step:09d}.png")
-    write_gif(tmp_path, tmp_path / "film.gif")
-    with Image.open(tmp_path / "film.gif") as picture:
+    write_gif(tmp_path, tmp_path / "animation.gif")
+    with Image.open(tmp_path / "animation.gif") as picture:
         assert picture.info["loop"] == 0
         assert picture.n_frames == animation.FRAMES
         picture.seek(picture.n_frames - 1)
