@@ -22,7 +22,7 @@ from physgen.io import manifest
 from physgen.io.writer import part_of, sweep
 from physgen.isolation import environment
 
-CODE = Path(__file__).with_name("served.py")
+CODE = Path(__file__).parents[1] / "served.py"
 """What the served process runs; copied into the model."""
 
 FOLDER = "export/pyfunc"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from secrets import randbits
 from typing import Any
 
@@ -11,14 +10,15 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 from pandas import DataFrame
 
+from physgen.pipeline import load
+
 
 class ServedSurrogate(PythonModel):  # type: ignore[misc]
     """Loads the run inside the model, and generates from it."""
 
     def load_context(self, context: Any) -> None:
         """Build the surrogate and load its weights, which are compared with their hash."""
-        # By name, since a served process stands above the layer of this file.
-        self._sampler = import_module("physgen.pipeline").load(context.artifacts["run"], "cpu")
+        self._sampler = load(context.artifacts["run"], "cpu")
 
     def predict(
         self, context: Any, model_input: DataFrame, params: dict[str, Any] | None = None
