@@ -24,6 +24,7 @@ from physgen.validation.features import Embedded, embed
 from physgen.validation.half_sampling import half_sampling
 from physgen.validation.permutation import sequential
 from physgen.validation.scorecard import Curve, Row, at_least, row_by_role, verdict_within
+from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
 
@@ -56,13 +57,13 @@ class InceptionScore:
         embedded = comparison.once(embed)
         probabilities = embedded.in_classes("inception-score")
         roles: tuple[Role, Role] = ("generated", "truth")
-        found = {
-            role: half_sampling(_score, (shares,), (embedded.unit[role],), seed=comparison.seed)
+        scores = {
+            role: half_sampling(
+                _score, (shares,), (embedded.unit[role],), seed=comparison.seed
+            ).estimate()
             for role, shares in probabilities.items()
         }
-        value = {role: float(halves.value[0]) for role, halves in found.items()}
-        error = {role: float(halves.error[0]) for role, halves in found.items()}
-        bias = value["generated"] - value["truth"]
+        bias = scores["generated"].value - scores["truth"].value
         # Not that of independent samples: rows may be paired.
         difference = half_sampling(
             lambda a, b: _score(a) - _score(b),
@@ -76,10 +77,9 @@ class InceptionScore:
             row_by_role(
                 "inception score",
                 "inception-score",
-                value,
-                error,
-                exact=value["truth"],
-                exact_error=error["truth"],
+                scores,
+                exact=scores["truth"].value,
+                exact_error=scores["truth"].error,
                 exact_source="truth",
                 pull=off,
                 p_value=p_value if embedded.exchangeable else None,
@@ -134,8 +134,7 @@ def share_rows(embedded: Embedded, minimum: float | None) -> list[Row]:
     smallest_share = row_by_role(
         "smallest class share",
         "coverage",
-        least,
-        errors,
+        {role: Estimate(share, errors[role]) for role, share in least.items()},
         tolerance=minimum,
         verdict=at_least(least["generated"], errors["generated"], minimum),
         note=note if minimum is None else f"{note}; the limit is a minimum",
@@ -158,11 +157,11 @@ def _lost(ours: Array, truth: Array, n: int) -> NDArray[np.int64]:
 def _variation_row(counts: Mapping[Role, NDArray[np.int64]], n: int, exchangeable: bool) -> Row:
     generator = np.random.default_rng(0)
     truth = counts["truth"]
-    value, error = {}, {}
+    distances = {}
     for role, count in counts.items():
-        value[role] = float(_variation(count, truth, n))
         ours, theirs = (generator.multinomial(n, c / n, 200) for c in (count, truth))
-        error[role] = float(_variation(ours, theirs, n).std())
+        error = float(_variation(ours, theirs, n).std())
+        distances[role] = Estimate(float(_variation(count, truth, n)), error)
     pooled = counts["generated"] + truth
 
     def draw(index: int) -> Array:
@@ -170,12 +169,11 @@ def _variation_row(counts: Mapping[Role, NDArray[np.int64]], n: int, exchangeabl
         null = np.random.default_rng([1, index]).multivariate_hypergeometric(pooled, n, 500)
         return _variation(pooled - null, null, n)[:, None]
 
-    p_value = float(sequential(np.array([value["generated"]]), draw)[0])
+    p_value = float(sequential(np.array([distances["generated"].value]), draw)[0])
     return row_by_role(
         "class shares, total variation",
         "coverage",
-        value,
-        error,
+        distances,
         p_value=p_value if exchangeable else None,
     )
 

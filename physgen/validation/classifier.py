@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 
 from physgen.errors import InputError, RecipeError
 from physgen.validation.auc import auc, chance, jensen_shannon, roc
-from physgen.validation.classifiers import boosted, most_rows, neural
+from physgen.validation.classifiers import Task, boosted, most_rows, neural
 from physgen.validation.comparison import CELLS, Comparison, Floats, Role
 from physgen.validation.estimates import pull
-from physgen.validation.independence import select
-from physgen.validation.scorecard import Curve, Row, Verdict, verdict_within
+from physgen.validation.independence import partition, select
+from physgen.validation.sample import Sample
+from physgen.validation.scorecard import Curve, Row, Verdict, row_by_role, verdict_within
 from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
@@ -81,93 +82,70 @@ class ClassifierTest:
                 "a classifier test needs a sample of the truth, which this system cannot make: "
                 "give a data set, or leave the metric out"
             )
-        truth = _Sample.of(comparison, "truth", self.level)
-        found = {
-            role: self._judge(
+        truth = _Features.of(comparison, "truth", self.level)
+        scores: dict[Role, ClassifierScore] = {
+            role: self._score(
                 truth,
-                _Sample.of(comparison, role, self.level),
+                _Features.of(comparison, role, self.level),
                 paired=role in comparison.paired,
                 seed=comparison.seed,
             )
             for role in comparison.samples
             if role != "truth"
         }
-        ours, floor, baseline = found["generated"], found.get("floor"), found.get("baseline")
+        ours = scores["generated"]
         name = f"{self.model} classifier, {self.level} level"
         note = f"trained on {ours.n_train} + {ours.n_train} rows, tested on {ours.n_test}"
         if self.folds > 1:
             note += f", {self.folds}-fold"
         if ours.not_finite:
             note += f"; {ours.not_finite} values not finite, shown to the classifier as such"
-        auc = Row(
-            name=f"AUC, {name}",
-            metric="classifier",
-            value=ours.auc.value,
-            error=ours.auc.error,
-            floor=None if floor is None else floor.auc.value,
-            floor_error=None if floor is None else floor.auc.error,
-            baseline=None if baseline is None else baseline.auc.value,
-            tolerance=self.maximum,
-            p_value=self._p_value(comparison, ours),
-            verdict=self._verdict(ours),
-            note=note,
-            curves={f"ROC {role}": result.roc for role, result in found.items()},
-        )
-        if not self.calibrate:
-            return [auc]
-        jsd = Row(
-            name=f"JSD, {name}",
-            metric="classifier",
-            value=ours.jsd.value,
-            error=ours.jsd.error,
-            floor=None if floor is None else floor.jsd.value,
-            floor_error=None if floor is None else floor.jsd.error,
-            baseline=None if baseline is None else baseline.jsd.value,
-            unit="bit",
-            note=note,
-        )
-        return [auc, jsd]
+        rows = [
+            row_by_role(
+                f"AUC, {name}",
+                "classifier",
+                {role: score.auc for role, score in scores.items()},
+                tolerance=self.maximum,
+                p_value=self._p_value(comparison, ours),
+                verdict=self._verdict(ours),
+                note=note,
+                curves={f"ROC {role}": score.roc for role, score in scores.items()},
+            )
+        ]
+        if self.calibrate:
+            jsd = {role: score.jsd for role, score in scores.items()}
+            rows.append(row_by_role(f"JSD, {name}", "classifier", jsd, unit="bit", note=note))
+        return rows
 
-    def _verdict(self, found: Judgement) -> Verdict:
-        if self.maximum is None or found.n_test < FEWEST_TESTED:
+    def _verdict(self, score: ClassifierScore) -> Verdict:
+        if self.maximum is None or score.n_test < FEWEST_TESTED:
             return "info"
         # An AUC far below one half tells the samples apart just as well.
-        return verdict_within(abs(found.auc.value - 0.5), found.auc.error, self.maximum - 0.5)
+        return verdict_within(abs(score.auc.value - 0.5), score.auc.error, self.maximum - 0.5)
 
-    def _p_value(self, comparison: Comparison, found: Judgement) -> float | None:
+    def _p_value(self, comparison: Comparison, score: ClassifierScore) -> float | None:
         """Return that of AUC = 1/2; not where each row is tested by what the others trained."""
         if self.folds > 1 or any(m.chain is not None for m in comparison.measured.values()):
             return None
         # Of identical samples, both are rounding.
-        return pull(round(found.auc.value - 0.5, 12), found.chance)[1]
+        return pull(round(score.auc.value - 0.5, 12), score.chance)[1]
 
     def test(
-        self,
-        truth: Array,
-        generated: Array,
-        weight_truth: Array | None = None,
-        weight_generated: Array | None = None,
-        unit_truth: Rows | None = None,
-        unit_generated: Rows | None = None,
-        *,
-        paired: bool = False,
-        seed: int,
-    ) -> Judgement:
+        self, truth: Sample, generated: Sample, *, paired: bool = False, seed: int
+    ) -> ClassifierScore:
         """Train and test on (N, F) and (M, F) features; equal numbers of rows of both are used.
 
-        Rows of one sample whose (N,) or (M,) unit numbers are equal are never apart; of `paired`
-        samples, nor are rows i of both.
+        Args:
+            truth, generated: rows of one unit are never apart.
+            paired: whether rows i of both are never apart either.
+            seed: of the choice of rows, and of the training.
         """
-        samples = [
-            _Sample(len(values), values.__getitem__, weight, unit)
-            for values, weight, unit in (
-                (truth, weight_truth, unit_truth),
-                (generated, weight_generated, unit_generated),
-            )
-        ]
-        return self._judge(*samples, paired=paired, seed=seed)
+        features = map(_Features.given, (truth, generated))
+        return self._score(*features, paired=paired, seed=seed)
 
-    def _judge(self, truth: _Sample, generated: _Sample, *, paired: bool, seed: int) -> Judgement:
+    def _score(
+        self, truth: _Features, generated: _Features, *, paired: bool, seed: int
+    ) -> ClassifierScore:
         n = min(truth.n, generated.n, math.ceil(self.n_train * 5 / 3))
         if n < 20:
             raise InputError(f"{n} rows of each class are too few to train and test a classifier")
@@ -199,18 +177,18 @@ class ClassifierTest:
             choose = np.flatnonzero(part == (fold + 1) % n_parts)
             train = np.flatnonzero((part != fold) & (part != (fold + 1) % n_parts))
             n_train = len(train) // 2
+            task = Task(features, y, w, train, choose)
             if self.model == "boosted":
                 n_train = min(n_train, most_rows(features.width) // 2)
-            if self.model == "boosted":
-                scores = boosted(features, y, w, train, choose, seed + fold)
+                scores = boosted(task, seed + fold)
             else:
-                scores = neural(features, y, w, train, choose, seed + fold, self.epochs)
+                scores = neural(task, seed + fold, self.epochs)
             if not np.isfinite(scores[test]).all():
                 raise InputError("the classifier's scores are not finite: it learned nothing")
-            certain = _calibrated(scores, y, w, choose, test)
+            certain = _calibrated(task, scores, test)
             tested.append((scores[test], y[test], w[test], certain, keys[test]))
         scores, y, w, calibrated, keys = (np.concatenate(c) for c in zip(*tested, strict=True))
-        return Judgement(
+        return ClassifierScore(
             auc=auc(scores, y, w, keys),
             chance=chance(scores, y, w, keys),
             jsd=jensen_shannon(calibrated, y, w, keys),
@@ -222,8 +200,8 @@ class ClassifierTest:
 
 
 @dataclass(frozen=True)
-class _Sample:
-    """One of the two samples.
+class _Features:
+    """Features of one of the two samples, computed when asked for.
 
     Attributes:
         n: how many rows count.
@@ -238,7 +216,12 @@ class _Sample:
     unit: Rows | None
 
     @classmethod
-    def of(cls, comparison: Comparison, role: Role, level: Literal["low", "high"]) -> _Sample:
+    def given(cls, sample: Sample) -> _Features:
+        """Those of an array."""
+        return cls(len(sample.values), sample.values.__getitem__, sample.weight, sample.unit)
+
+    @classmethod
+    def of(cls, comparison: Comparison, role: Role, level: Literal["low", "high"]) -> _Features:
         """Features are computed where they are needed: of showers they fill the memory."""
         selected, batch = comparison.once(select)[role], comparison.samples[role]
         weight = comparison.measured[role].weight
@@ -262,7 +245,7 @@ class _Stacked:
         holes: (N,), how many values of a row are not finite; 0 of what nobody asked for.
     """
 
-    def __init__(self, samples: tuple[_Sample, _Sample], chosen: list[Rows]) -> None:
+    def __init__(self, samples: tuple[_Features, _Features], chosen: list[Rows]) -> None:
         self._samples, self._chosen = samples, chosen
         self._dtype, self.width = (first := samples[0].take(chosen[0][:1])).dtype, first.shape[1]
         self.holes = np.zeros(sum(map(len, chosen)), dtype=np.int64)
@@ -282,8 +265,8 @@ class _Stacked:
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What one classifier found between two samples.
+class ClassifierScore:
+    """How well one classifier tells two samples apart.
 
     Attributes:
         auc, jsd: with errors; the JSD in bits.
@@ -303,48 +286,20 @@ class Judgement:
     not_finite: int
 
 
-def partition(keys: Rows, n_parts: int, generator: np.random.Generator) -> Rows:
-    """Deal (N,) rows into parts of nearly equal size; rows with the same key share one.
-
-    Args:
-        keys: numbers of the units, from 0 without gaps.
-        n_parts: how many.
-        generator: of the order in which groups are dealt.
-
-    Returns:
-        (N,) part of each row.
-
-    Raises:
-        InputError: a part has no rows, because there are too few groups.
-    """
-    sizes: Rows = np.bincount(keys)
-    order = generator.permutation(len(sizes))
-    ends = np.empty(len(sizes), dtype=np.int64)
-    ends[order] = np.cumsum(sizes[order])
-    # Where the middle of a group lies when all stand in a row.
-    part: Rows = ((2 * ends - sizes) * n_parts // (2 * len(keys)))[keys]
-    if len(np.unique(part)) < n_parts:
-        raise InputError(
-            f"{len(sizes)} groups of rows are too few to train and test a classifier (the largest "
-            f"has {sizes.max()} of {len(keys)} rows): give more data, or leave out the classifier"
-        )
-    return part
-
-
-def _calibrated(scores: Array, y: Array, w: Array, choose: Rows, test: Rows) -> Array:
+def _calibrated(task: Task, scores: Array, test: Rows) -> Array:
     """Map test scores to probabilities by isotonic regression on the rows that chose the epoch."""
     from sklearn.isotonic import IsotonicRegression
 
     regression = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
-    weight = np.abs(w[choose])
+    y, weight = task.y[task.choose], np.abs(task.w[task.choose])
     for label in (0.0, 1.0):  # even odds, also where groups of unequal size make classes unequal
-        weight[y[choose] == label] /= weight[y[choose] == label].sum()
+        weight[y == label] /= weight[y == label].sum()
     # A step that k rows of one class make at either end is no certainty: a row of the other class
     # beyond it makes it 1 / (k + 1), as far as so many rows can tell.
-    score, row = scores[choose], 2 / len(choose)
+    score, row = scores[task.choose], 2 / len(y)
     regression.fit(
         np.concatenate([[score.min()], score, [score.max()]]),
-        np.concatenate([[1.0], y[choose], [0.0]]),
+        np.concatenate([[1.0], y, [0.0]]),
         sample_weight=np.concatenate([[row], weight, [row]]),
     )
     return np.asarray(regression.predict(scores[test]), dtype=float64)

@@ -1,9 +1,8 @@
 """The two classifiers: a small network, and gradient-boosted trees, scoring rows they never saw.
 
-Rows `train` are learned from, rows `choose` only decide when to stop: neither trees nor network are
-fitted to them, so that they can calibrate the score afterwards. Features are asked for by rows:
-those of showers fill the memory. Both classifiers train with |w|: the
-test that follows uses signed weights, and is right for whatever score was learned.
+Neither trees nor network are fitted to the rows that decide when to stop, so that these can
+calibrate the score afterwards. Both train with |w|: the test that follows uses signed weights, and
+is right for whatever score was learned.
 """
 
 from __future__ import annotations
@@ -44,31 +43,43 @@ _CACHED = 2**16
 """Values that are scaled at once, in double precision."""
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a classifier is to tell apart, and from which rows it learns.
+
+    Attributes:
+        features: returns the (k, F) features of (k,) rows; those of showers fill the memory.
+        y: (N,), 1 for true rows and 0 for generated ones.
+        w: (N,) weights, of any sign.
+        train: rows that are learned from.
+        choose: rows that only decide when to stop.
+    """
+
+    features: Callable[[Rows], Floats]
+    y: Array
+    w: Array
+    train: Rows
+    choose: Rows
+
+
 def most_rows(n_columns: int) -> int:
     """Return how many rows of so many columns trees learn from at most."""
     return max(1000, CELLS // n_columns)
 
 
-def boosted(
-    take: Callable[[Rows], Floats],
-    y: Array,
-    w: Array,
-    train: Rows,
-    choose: Rows,
-    seed: int,
-) -> Array:
+def boosted(task: Task, seed: int) -> Array:
     """Return (N,) scores by trees that stop when `choose` no longer improves, NaN for `train`."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    x = take(train[:1])
+    x = task.features(task.train[:1])
     n_bins = COARSE if x.shape[1] > WIDE else FINE
     generator = np.random.default_rng(seed)
     most = most_rows(x.shape[1])
     learned, chosen = (
         rows if len(rows) <= n else np.sort(generator.choice(rows, n, replace=False))
-        for rows, n in ((train, most), (choose, most // 2))
+        for rows, n in ((task.train, most), (task.choose, most // 2))
     )
-    x = take(learned)
+    x = task.features(learned)
     edges = _edges(x, n_bins)
     trees = HistGradientBoostingClassifier(
         max_iter=200,
@@ -83,17 +94,17 @@ def boosted(
     release()
     trees.fit(
         bins,
-        y[learned],
-        sample_weight=np.abs(w[learned]),
-        X_val=_binned(take(chosen), edges),
-        y_val=y[chosen],
-        sample_weight_val=np.abs(w[chosen]),
+        task.y[learned],
+        sample_weight=np.abs(task.w[learned]),
+        X_val=_binned(task.features(chosen), edges),
+        y_val=task.y[chosen],
+        sample_weight_val=np.abs(task.w[chosen]),
     )
-    scores = np.full(len(y), np.nan)
-    others = np.setdiff1d(np.arange(len(y)), train)
+    scores = np.full(len(task.y), np.nan)
+    others = np.setdiff1d(np.arange(len(task.y)), task.train)
     for start in range(0, len(others), _AT_ONCE):
         rows = others[start : start + _AT_ONCE]
-        scores[rows] = trees.decision_function(_binned(take(rows), edges))
+        scores[rows] = trees.decision_function(_binned(task.features(rows), edges))
     return scores
 
 
@@ -104,7 +115,7 @@ def _edges(x: Floats, n_bins: int) -> list[Floats]:
     but with weights it sorts a column once for each of them.
     """
     shares = np.linspace(0, 1, n_bins + 1)[1:-1]
-    found = []
+    edges = []
     for column in x.T:
         values, counts = np.unique(column[np.isfinite(column)], return_counts=True)
         if len(values) > n_bins:
@@ -113,8 +124,8 @@ def _edges(x: Floats, n_bins: int) -> list[Floats]:
             values = values[np.unique(np.searchsorted(upto, shares * upto[-1]))]
         else:
             values = values[:-1]
-        found.append(values)
-    return found
+        edges.append(values)
+    return edges
 
 
 def _binned(x: Floats, edges: list[Floats]) -> Array:
@@ -129,30 +140,21 @@ def _binned(x: Floats, edges: list[Floats]) -> Array:
     return result
 
 
-def neural(
-    take: Callable[[Rows], Floats],
-    y: Array,
-    w: Array,
-    train: Rows,
-    choose: Rows,
-    seed: int,
-    epochs: int,
-    batch_size: int = 500,
-) -> Array:
+def neural(task: Task, seed: int, epochs: int, batch_size: int = 500) -> Array:
     """Return (N,) scores by the network of the epoch with the least loss on `choose`.
 
     Those of `train` are NaN.
     """
-    every = np.arange(len(y))
-    x = take(every)
+    every = np.arange(len(task.y))
+    x = task.features(every)
     release()
-    scale = Scale.of(x, train)
+    scale = Scale.of(x, task.train)
 
     def inputs(rows: Tensor) -> Tensor:
         return torch.from_numpy(scale(x[rows.numpy()]))
 
-    target = torch.from_numpy(y).float()
-    weight = torch.from_numpy(np.abs(w)).float()
+    target = torch.from_numpy(task.y).float()
+    weight = torch.from_numpy(np.abs(task.w)).float()
     generator = torch.Generator().manual_seed(seed)
     network = _network(scale.width, generator)
 
@@ -161,11 +163,11 @@ def neural(
         return torch.cat([network(inputs(part))[:, 0] for part in parts])
 
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
-    rows, held = torch.from_numpy(train), torch.from_numpy(choose)
-    others = torch.from_numpy(np.setdiff1d(every, np.concatenate([train, choose])))
+    rows, held = torch.from_numpy(task.train), torch.from_numpy(task.choose)
+    others = torch.from_numpy(np.setdiff1d(every, np.concatenate([task.train, task.choose])))
     steps = epochs * -(-len(rows) // batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=2e-3, total_steps=steps)
-    best, scores = math.inf, torch.full((len(y),), math.nan)
+    best, scores = math.inf, torch.full((len(task.y),), math.nan)
     for _ in range(epochs):
         order = rows[torch.randperm(len(rows), generator=generator)]
         for batch in torch.split(order, batch_size):

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from physgen.validation.classes import ADVICE, share_rows
 from physgen.validation.comparison import Comparison, Role
 from physgen.validation.features import Embedded, embed
-from physgen.validation.half_sampling import Halved, apart, half_sampling
+from physgen.validation.half_sampling import HalfSampled, apart, half_sampling
 from physgen.validation.neighbours import CHUNK, squared_distances
 from physgen.validation.scorecard import Row, at_least, row_by_role
 
@@ -57,32 +57,27 @@ class Coverage:
             InputError: as `physgen.validation.features.embed` says.
         """
         embedded = comparison.once(embed).first(self.n)
-        found = {role: self._scores(embedded, role, comparison.seed) for role in embedded.others}
-        (value, error), (density, density_error) = (
-            (
-                {role: float(halves.value[i]) for role, halves in found.items()},
-                {role: float(halves.error[i]) for role, halves in found.items()},
-            )
-            for i in range(2)
+        both = {role: self._scores(embedded, role, comparison.seed) for role in embedded.others}
+        covered, density = (
+            {role: scores.estimate(i) for role, scores in both.items()} for i in range(2)
         )
-        covered, ceiling = value["generated"], 1 - 0.5**self.k
+        share, ceiling = covered["generated"].value, 1 - 0.5**self.k
         note = f"{embedded.note}; {self.k} neighbours, ceiling {ceiling:.2f}"
         if self.minimum is not None:
             note += "; the limit is a minimum"
         warning = ""
-        if covered < COLLAPSED * ceiling:
+        if share < COLLAPSED * ceiling:
             warning = (
-                f"samples leave {1 - covered / ceiling:.0%} of the truth uncovered: modes are "
+                f"samples leave {1 - share / ceiling:.0%} of the truth uncovered: modes are "
                 f"missing or samples lie elsewhere (see density); {ADVICE}"
             )
         rows = [
             row_by_role(
                 "coverage",
                 "coverage",
-                value,
-                error,
+                covered,
                 tolerance=self.minimum,
-                verdict=at_least(covered, error["generated"], self.minimum),
+                verdict=at_least(share, covered["generated"].error, self.minimum),
                 note=note,
                 warning=warning,
             ),
@@ -90,7 +85,6 @@ class Coverage:
                 "density",
                 "coverage",
                 density,
-                density_error,
                 note="1 where samples agree, less off the truth, more in its middle",
             ),
         ]
@@ -98,7 +92,7 @@ class Coverage:
             rows += share_rows(comparison.once(embed), self.minimum_share)
         return rows
 
-    def _scores(self, embedded: Embedded, role: Role, seed: int) -> Halved:
+    def _scores(self, embedded: Embedded, role: Role, seed: int) -> HalfSampled:
         truth, ours = embedded.values["truth"], embedded.values[role]
         unit, others = units = embedded.unit["truth"], embedded.unit[role]
 

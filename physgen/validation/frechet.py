@@ -24,6 +24,7 @@ from physgen.validation.features import embed
 from physgen.validation.half_sampling import half_sampling
 from physgen.validation.permutation import Relabelling
 from physgen.validation.scorecard import Row, row_by_role, verdict_within
+from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
 
@@ -49,7 +50,7 @@ class Frechet:
         """
         embedded = comparison.once(embed)
         truth, ours = embedded.values["truth"], embedded.values["generated"]
-        found = {
+        half_sampled = {
             role: half_sampling(
                 _distance,
                 (truth, values),
@@ -58,9 +59,12 @@ class Frechet:
             )
             for role, values in embedded.others.items()
         }
-        value = {role: float(halves.value[0]) for role, halves in found.items()}
-        error = {role: float(halves.error[0]) for role, halves in found.items()}
-        limitless = {role: float(halves.extrapolated[0]) for role, halves in found.items()}
+        distances = {role: result.estimate() for role, result in half_sampled.items()}
+        limits = {
+            role: Estimate(float(result.extrapolated[0]), float(result.error[0]))
+            for role, result in half_sampled.items()
+        }
+        distance = distances["generated"]
         note = embedded.note
         if len(truth) < ROWS_PER_FEATURE * truth.shape[1]:
             note += "; few rows for so many features: mostly the bias that the floor shows"
@@ -73,18 +77,16 @@ class Frechet:
             row_by_role(
                 "Frechet distance",
                 "frechet",
-                value,
-                error,
+                distances,
                 p_value=chance,
                 tolerance=self.tolerance,
-                verdict=verdict_within(value["generated"], error["generated"], self.tolerance),
+                verdict=verdict_within(distance.value, distance.error, self.tolerance),
                 note=note,
             ),
             row_by_role(
                 "Frechet distance, n to infinity",
                 "frechet",
-                limitless,
-                error,
+                limits,
                 note="extrapolated from halves: near 0 where the distributions agree",
             ),
         ]

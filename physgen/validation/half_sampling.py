@@ -25,11 +25,13 @@ import numpy as np
 from numpy import float64
 from numpy.typing import NDArray
 
+from physgen.validation.uncertainty import Estimate
+
 Array = NDArray[float64]
 
 
 @dataclass(frozen=True)
-class Halved:
+class HalfSampled:
     """A statistic of k numbers.
 
     Attributes:
@@ -42,6 +44,10 @@ class Halved:
     error: Array
     extrapolated: Array
 
+    def estimate(self, index: int = 0) -> Estimate:
+        """Return one of the numbers."""
+        return Estimate(float(self.value[index]), float(self.error[index]))
+
 
 def half_sampling(
     statistic: Callable[..., Array],
@@ -50,7 +56,7 @@ def half_sampling(
     *,
     seed: int,
     pairs: int = 10,
-) -> Halved:
+) -> HalfSampled:
     """Return `statistic(*samples)` with its error, from `pairs` divisions of all samples in two.
 
     Args:
@@ -69,8 +75,8 @@ def half_sampling(
         for half in (first, [~rows for rows in first]):
             parts.append(statistic(*(s[rows] for s, rows in zip(samples, half, strict=True))))
     # Halves of one division are not independent: their mean is nearly fixed, the spread is not.
-    found = np.stack(parts)
-    return Halved(value, found.std(0, ddof=1), 2 * value - found.mean(0))
+    of_halves = np.stack(parts)
+    return HalfSampled(value, of_halves.std(0, ddof=1), 2 * value - of_halves.mean(0))
 
 
 def apart(*lengths: int) -> list[NDArray[np.int64]]:

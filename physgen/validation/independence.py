@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from physgen.errors import NotMeasurable
+from physgen.errors import InputError, NotMeasurable
 from physgen.validation.comparison import Comparison, Measured, Role
 from physgen.validation.estimates import estimate, usable, worth
 
@@ -138,3 +138,31 @@ def _joined(comparison: Comparison, role: Role, rows: Rows, keys: Rows, chain: R
     begins = np.zeros(len(keys), dtype=np.int64)
     begins[edges] = ~still
     return begins.cumsum()
+
+
+def partition(keys: Rows, n_parts: int, generator: np.random.Generator) -> Rows:
+    """Deal (N,) rows into parts of nearly equal size; rows with the same key share one.
+
+    Args:
+        keys: numbers of the units, from 0 without gaps.
+        n_parts: how many.
+        generator: of the order in which groups are dealt.
+
+    Returns:
+        (N,) part of each row.
+
+    Raises:
+        InputError: a part has no rows, because there are too few groups.
+    """
+    sizes: Rows = np.bincount(keys)
+    order = generator.permutation(len(sizes))
+    ends = np.empty(len(sizes), dtype=np.int64)
+    ends[order] = np.cumsum(sizes[order])
+    # Where the middle of a group lies when all stand in a row.
+    part: Rows = ((2 * ends - sizes) * n_parts // (2 * len(keys)))[keys]
+    if len(np.unique(part)) < n_parts:
+        raise InputError(
+            f"{len(sizes)} groups of rows are too few to train and test a classifier (the largest "
+            f"has {sizes.max()} of {len(keys)} rows): give more data, or leave out the classifier"
+        )
+    return part

@@ -26,7 +26,8 @@ from physgen.validation.comparison import Comparison, Role, evenly_spaced
 from physgen.validation.half_sampling import apart
 from physgen.validation.independence import select
 from physgen.validation.permutation import Relabelling
-from physgen.validation.scorecard import Row, verdict_within
+from physgen.validation.scorecard import Row, row_by_role, verdict_within
+from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
 
@@ -62,11 +63,11 @@ class MaximumMeanDiscrepancy:
             return np.asarray(np.nan_to_num(scaled, nan=0.0, posinf=1e3, neginf=-1e3))
 
         first = standardised(truth.features)
-        found: dict[str, MaximumMean] = {}
+        mmds: dict[Role, MaximumMean] = {}
         p_value = None
         for role, other in shown.items():
             second = standardised(other.features)
-            found[role] = maximum_mean_discrepancy(
+            mmds[role] = maximum_mean_discrepancy(
                 first, second, truth.weight, other.weight, units=(truth.unit, other.unit)
             )
             if role == "generated" and not (truth.chain or other.chain):
@@ -81,17 +82,13 @@ class MaximumMeanDiscrepancy:
                 )
                 pooled = np.concatenate([first, second])
                 if relabelling.usable:
-                    p_value = kernel_p_value(relabelling, pooled, found[role].bandwidth)
-        ours, floor, baseline = found["generated"], found.get("floor"), found.get("baseline")
+                    p_value = kernel_p_value(relabelling, pooled, mmds[role].bandwidth)
+        ours = mmds["generated"]
         return [
-            Row(
-                name=f"MMD^2 {self.level} level",
-                metric="mmd",
-                value=ours.value,
-                error=ours.error,
-                floor=None if floor is None else floor.value,
-                floor_error=None if floor is None else floor.error,
-                baseline=None if baseline is None else baseline.value,
+            row_by_role(
+                f"MMD^2 {self.level} level",
+                "mmd",
+                {role: Estimate(mmd.value, mmd.error) for role, mmd in mmds.items()},
                 p_value=p_value,
                 tolerance=self.tolerance,
                 verdict=verdict_within(max(ours.value, 0.0), ours.error, self.tolerance),
@@ -196,8 +193,8 @@ def kernel_p_value(relabelling: Relabelling, pooled: Array, bandwidth: float) ->
     waves = pooled @ generator.normal(scale=1 / bandwidth, size=(pooled.shape[1], N_WAVES))
     features = np.concatenate([np.cos(waves), np.sin(waves)], axis=1)
     sums = relabelling.sums(features)
-    found: float = relabelling.p_values(sums, lambda d: (d**2).sum(1, keepdims=True))[0]
-    return found
+    p_value: float = relabelling.p_values(sums, lambda d: (d**2).sum(1, keepdims=True))[0]
+    return p_value
 
 
 def _normalised(weight: ArrayLike | None, n: int) -> Array:

@@ -27,6 +27,7 @@ from physgen.validation.features import embed
 from physgen.validation.half_sampling import apart, half_sampling
 from physgen.validation.permutation import sequential
 from physgen.validation.scorecard import Row, row_by_role, verdict_within
+from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
 Rows = NDArray[np.int64]
@@ -57,7 +58,7 @@ class NearestNeighbour:
         """Return one row; `InputError` as `physgen.validation.features.embed` says."""
         embedded = comparison.once(embed).first(self.n)
         truth = embedded.values["truth"]
-        found = {
+        tests = {
             role: two_sample(
                 truth,
                 values,
@@ -68,13 +69,12 @@ class NearestNeighbour:
             )
             for role, values in embedded.others.items()
         }
-        ours = found["generated"]
+        ours = tests["generated"]
         return [
             row_by_role(
                 "1-NN accuracy",
                 "nearest-neighbour",
-                {role: two.accuracy for role, two in found.items()},
-                {role: two.error for role, two in found.items()},
+                {role: Estimate(test.accuracy, test.error) for role, test in tests.items()},
                 exact=0.5,
                 exact_error=0.0,
                 exact_source="exact",
@@ -136,10 +136,9 @@ def two_sample(
 
         def statistic(*halves: Rows) -> Array:
             rows = np.concatenate(halves)
-            found = labels[rows]
-            return np.array(
-                [(found[neighbours(points[rows], generator, unit[rows])] == found).mean()]
-            )
+            mine = labels[rows]
+            other = mine[neighbours(points[rows], generator, unit[rows])]
+            return np.array([(other == mine).mean()])
 
         samples = np.split(np.arange(len(points)), [len(a)])
         error = half_sampling(statistic, samples, units, seed=seed, pairs=5).error[0]
@@ -172,15 +171,15 @@ def neighbours(
     """
     unit = np.arange(len(points)) if unit is None else unit
     scale = _EQUAL * float((points**2).sum(1).max())
-    found = np.empty(len(points), dtype=np.int64)
+    nearest = np.empty(len(points), dtype=np.int64)
     for start in range(0, len(points), CHUNK):
         squares = squared_distances(points[start : start + CHUNK], points)
         squares[unit[start : start + CHUNK, None] == unit] = np.inf
         equal = squares <= squares.min(1, keepdims=True) + scale
-        found[start : start + CHUNK] = equal.argmax(1)
+        nearest[start : start + CHUNK] = equal.argmax(1)
         for row in np.flatnonzero(equal.sum(1) > 1):
-            found[start + row] = generator.choice(np.flatnonzero(equal[row]))
-    return found
+            nearest[start + row] = generator.choice(np.flatnonzero(equal[row]))
+    return nearest
 
 
 def squared_distances(a: Array, b: Array) -> Array:

@@ -21,10 +21,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy import float64
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from physgen.validation.distances import Distances, bin_edges, finite
 from physgen.validation.permutation import MOST, Relabelling, sequential
+from physgen.validation.sample import Sample
 
 Array = NDArray[float64]
 
@@ -60,37 +61,27 @@ class Resampled:
 
 
 def resample(
-    a: ArrayLike,
-    b: ArrayLike,
-    weight_a: ArrayLike | None = None,
-    weight_b: ArrayLike | None = None,
-    *,
-    seed: int,
-    group_a: ArrayLike | None = None,
-    group_b: ArrayLike | None = None,
-    tested: bool = True,
-    n_bootstraps: int = 50,
+    a: Sample, b: Sample, *, seed: int, tested: bool = True, n_bootstraps: int = 50
 ) -> Resampled:
     """Return p-values and bootstrap errors of the three distances.
 
     Both are those of the distances between histograms in `FINE` bins of equal pooled content (the
     values themselves, where they are fewer), the separation power in `bin_edges` of the pooled
-    values, its p-value that of sum (p - q)^2 / pooled share. Rows that share a key of `group_a` or
-    `group_b`, (N,) and (M,), stay together; rows of both samples that share one are paired. Where
+    values, its p-value that of sum (p - q)^2 / pooled share. Rows of one unit stay together. Where
     no relabelling reaches what was observed, the p-value is a bound: the statistic can only be as
     large as it is if |F - G|, or |p - q|, is large at one threshold at least. `tested` says whether
     p-values are asked for.
     """
-    first, second = finite(a, weight_a, "first"), finite(b, weight_b, "second")
+    first, second = finite(a.values, a.weight, "first"), finite(b.values, b.weight, "second")
     relabelling = Relabelling(
         len(first[0]),
         len(second[0]),
         weights=(first[1], second[1]),
-        groups=(_keys(group_a, a), _keys(group_b, b)),
+        groups=(_units(a), _units(b)),
         seed=seed,
     )
     values = np.concatenate([first[0], second[0]])
-    grouped = group_a is not None or group_b is not None
+    grouped = a.unit is not None or b.unit is not None
     permuted = relabelling.exact or grouped
     bins = _Bins.of(values, fewest=1 if permuted else _ENOUGH)
     numbers = bins.numbers(values)
@@ -122,12 +113,9 @@ def resample(
     return Resampled(Distances(*p_values.tolist()), error, relabelling.exact)
 
 
-def _keys(group: ArrayLike | None, values: ArrayLike) -> NDArray[np.int64] | None:
-    """Return the keys of the finite values."""
-    if group is None:
-        return None
-    finite = np.isfinite(np.asarray(values, dtype=float64).ravel())
-    return np.asarray(np.asarray(group)[finite], dtype=np.int64)
+def _units(sample: Sample) -> NDArray[np.int64] | None:
+    """Return the units of the finite values."""
+    return None if sample.unit is None else sample.unit[np.isfinite(sample.values)]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from physgen.validation.table import COLUMNS, row_cells, rows_in_short
 
 if TYPE_CHECKING:
     from physgen.validation.comparison import Role
+    from physgen.validation.uncertainty import Estimate
 
 Verdict = Literal["pass", "fail", "info"]
 Curve = tuple[tuple[float, ...], tuple[float, ...]]
@@ -214,25 +215,23 @@ def at_least(value: float, error: float, minimum: float | None) -> Verdict:
     return "pass" if value - 2 * error >= minimum else "fail"
 
 
-def row_by_role(
-    name: str, metric: str, value: Mapping[Role, float], error: Mapping[Role, float], **content: Any
-) -> Row:
+def row_by_role(name: str, metric: str, scores: Mapping[Role, Estimate], **content: Any) -> Row:
     """Return the row of the generated sample's score, beside those of the floor and the baseline.
 
     Args:
         name: of the row.
         metric: which makes it.
-        value: by role.
-        error: by role.
+        scores: by role.
         content: what else the row says.
     """
+    ours, floor, baseline = scores["generated"], scores.get("floor"), scores.get("baseline")
     return Row(
         name=name,
         metric=metric,
-        value=value["generated"],
-        error=error["generated"],
-        floor=value.get("floor"),
-        floor_error=error.get("floor"),
-        baseline=value.get("baseline"),
+        value=ours.value,
+        error=ours.error,
+        floor=None if floor is None else floor.value,
+        floor_error=None if floor is None else floor.error,
+        baseline=None if baseline is None else baseline.value,
         **content,
     )

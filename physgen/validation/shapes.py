@@ -20,7 +20,9 @@ from physgen.validation.distances import Distances, bin_edges, compare
 from physgen.validation.independence import select
 from physgen.validation.means import refuse_unknown
 from physgen.validation.resampling import Resampled, resample
-from physgen.validation.scorecard import Row, verdict_within
+from physgen.validation.sample import Sample
+from physgen.validation.scorecard import Row, row_by_role, verdict_within
+from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
 _KINDS = ("W1", "KS", "separation")
@@ -114,21 +116,23 @@ class _Bin:
                 ours = _counted(comparison, "truth", truth.values[name], paired=paired)
                 theirs = _counted(comparison, role, other.values[name], paired=paired)
                 resampled[role] = resample(
-                    ours.values,
-                    theirs.values,
-                    ours.weight,
-                    theirs.weight,
+                    ours,
+                    theirs,
                     seed=comparison.seed,
-                    group_a=ours.unit,
-                    group_b=theirs.unit,
                     tested=role == "generated" and truth.chain is None and other.chain is None,
                 )
         return cls(number, _deviation(truth.values[name], truth.weight), distances, resampled)
 
+    def estimate(self, kind: int, role: Role) -> Estimate:
+        """Return a distance of a sample to the truth; that of the baseline has no error."""
+        value = float(astuple(self.distances[role])[kind])
+        resampled = self.resampled.get(role)
+        return Estimate(value, math.nan if resampled is None else astuple(resampled.error)[kind])
+
     def highest(self, kind: int) -> float:
         """Return value + 2 sigma of the generated sample's distance."""
-        value = astuple(self.distances["generated"])[kind]
-        return float(value + 2 * astuple(self.resampled["generated"].error)[kind])
+        distance = self.estimate(kind, "generated")
+        return distance.value + 2 * distance.error
 
 
 def _defined(truth: Measured, name: str) -> list[int]:
@@ -146,18 +150,10 @@ def _column(measured: Measured, name: str, number: int) -> Measured:
     return Measured({name: values}, measured.weight, measured.chain, measured.group)
 
 
-@dataclass(frozen=True)
-class _Counted:
-    """Rows of one column that count: (n,) values, weights, and units unless all stand alone."""
-
-    values: Array
-    weight: Array | None
-    unit: NDArray[np.int64] | None
-
-
-def _counted(comparison: Comparison, role: Role, values: Array, *, paired: bool) -> _Counted:
+def _counted(comparison: Comparison, role: Role, values: Array, *, paired: bool) -> Sample:
+    """Return the rows of one column that count, with units unless all stand alone."""
     selected, weight = comparison.once(select)[role], comparison.measured[role].weight
-    return _Counted(
+    return Sample(
         values[selected.rows],
         None if weight is None else weight[selected.rows],
         selected.unit if paired or not selected.alone else None,
@@ -178,33 +174,29 @@ def _row(
 ) -> Row:
     which = _KINDS.index(kind)
     worst = max(bins, key=lambda column: column.highest(which))
-    numbers = {role: astuple(found)[which] for role, found in worst.distances.items()}
-    errors = {role: astuple(found.error)[which] for role, found in worst.resampled.items()}
+    distances = {role: worst.estimate(which, role) for role in worst.distances}
     tested = [column.resampled["generated"] for column in bins]
-    p_values = [astuple(found.p_value)[which] for found in tested if found.p_value is not None]
+    p_values = [astuple(one.p_value)[which] for one in tested if one.p_value is not None]
     unit, limit = "1", tolerance
     if kind == "W1":
         unit = comparison.unit(name)
         scale = max(column.deviation for column in bins)
         limit = None if tolerance is None else tolerance * scale
-    value, error, floor = numbers["generated"], errors["generated"], numbers.get("floor")
+    ours = distances["generated"]
+    floor = distances["floor"].value if "floor" in distances else 0.0
     notes = []
     if comparison.measured["truth"].values[name].ndim > 1:
         n_bins = comparison.measured["truth"].values[name].shape[1]
         notes.append(f"bin {worst.number + 1}, the worst of {n_bins}")
-    if p_values and not all(found.exact for found in tested):
+    if p_values and not all(one.exact for one in tested):
         notes.append("p is asymptotic")
-    return Row(
-        name=f"{kind} {name}",
-        metric="histograms",
-        value=value,
-        error=error,
-        floor=floor,
-        floor_error=errors.get("floor"),
-        baseline=numbers.get("baseline"),
+    return row_by_role(
+        f"{kind} {name}",
+        "histograms",
+        distances,
         p_value=min(1.0, len(bins) * min(p_values)) if p_values else None,
         tolerance=limit,
         unit=unit,
-        verdict=verdict_within(value, error, limit, floor=floor or 0.0),
+        verdict=verdict_within(ours.value, ours.error, limit, floor=floor),
         note="; ".join(notes),
     )

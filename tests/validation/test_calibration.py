@@ -17,6 +17,7 @@ from physgen.validation.metrics import (
     MaximumMeanDiscrepancy,
     Means,
 )
+from physgen.validation.sample import Sample
 
 METRICS = (Means(), Histograms(), Correlations(), MaximumMeanDiscrepancy(n=300), Frechet())
 REPEATS = 200
@@ -76,12 +77,12 @@ def test_every_row_is_calibrated(cards):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("judge_name", ["neural", "boosted"])
-def test_classifiers_are_calibrated(judge_name):
-    test = ClassifierTest(model=judge_name, epochs=2)
+@pytest.mark.parametrize("model", ["neural", "boosted"])
+def test_classifiers_are_calibrated(model):
+    test = ClassifierTest(model=model, epochs=2)
     pulls = []
     for seed in range(REPEATS):
-        found = test.test(normal([1, seed], 500), normal([2, seed], 500), seed=seed)
+        found = test.test(*(Sample(normal([i, seed], 500)) for i in (1, 2)), seed=seed)
         pulls.append((found.auc.value - 0.5) / found.auc.error)
     off = np.abs(pulls)
     for sigmas in (1, 2, 3):

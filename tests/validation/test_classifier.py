@@ -1,4 +1,4 @@
-"""Judges on samples whose AUC is known; the AUC and its error against direct sums."""
+"""Classifiers on samples whose AUC is known; the AUC and its error against direct sums."""
 
 import math
 
@@ -14,10 +14,12 @@ from physgen.batch import Batch
 from physgen.errors import InputError, RecipeError
 from physgen.validation import classifiers
 from physgen.validation.auc import auc, chance, jensen_shannon, roc
-from physgen.validation.classifier import ClassifierTest, partition
-from physgen.validation.classifiers import boosted, neural, standardised
+from physgen.validation.classifier import ClassifierTest
+from physgen.validation.classifiers import Task, boosted, neural, standardised
 from physgen.validation.comparison import Comparison
 from physgen.validation.estimates import pull
+from physgen.validation.independence import partition
+from physgen.validation.sample import Sample
 
 
 def pair_sum(scores, labels, weights):
@@ -80,11 +82,11 @@ def test_shifted_gaussians(classifier):
     generator = np.random.default_rng(3)
     truth, other = generator.normal(size=(2, 2500, 3))
     other[:, 0] += 1.0
-    found = ClassifierTest(model=classifier, epochs=4).test(truth, other, seed=1)
+    found = ClassifierTest(model=classifier, epochs=4).test(Sample(truth), Sample(other), seed=1)
     assert abs(found.auc.value - norm.cdf(1 / math.sqrt(2))) < 0.05
     assert (found.n_train, found.n_test) == (1500, 500)
     same = ClassifierTest(model=classifier, epochs=4).test(
-        *generator.normal(size=(2, 1000, 3)), seed=1
+        *map(Sample, generator.normal(size=(2, 1000, 3))), seed=1
     )
     assert abs(same.auc.value - 0.5) < 4 * same.auc.error
 
@@ -95,8 +97,8 @@ def test_weights_undo_a_shift():
     other += 0.7
     weight = np.exp(-0.7 * other[:, 0])
     classifier = ClassifierTest(epochs=4)
-    assert classifier.test(truth, other, seed=1).auc.value > 0.65
-    found = classifier.test(truth, other, None, weight, seed=1).auc
+    assert classifier.test(Sample(truth), Sample(other), seed=1).auc.value > 0.65
+    found = classifier.test(Sample(truth), Sample(other, weight), seed=1).auc
     assert abs(found.value - 0.5) < 4 * found.error
 
 
@@ -104,7 +106,8 @@ def test_cross_validation_tests_every_row_once():
     part = partition(np.arange(103), 4, np.random.default_rng(0))
     assert sorted(np.bincount(part)) == [25, 26, 26, 26]
     truth, other = np.random.default_rng(5).normal(size=(2, 400, 2))
-    assert ClassifierTest(model="boosted", folds=4).test(truth, other, seed=1).n_test == 400
+    score = ClassifierTest(model="boosted", folds=4).test(Sample(truth), Sample(other), seed=1)
+    assert score.n_test == 400
 
 
 @settings(max_examples=50, deadline=None)
@@ -129,7 +132,7 @@ def repeated(n_groups, seed, copies=6):
 
 
 @pytest.mark.parametrize("folds", [1, 3])
-def test_groups_are_not_split_between_the_parts_of_a_judge(folds):
+def test_groups_are_not_split_between_the_parts_of_a_classifier(folds):
     """Without keys, classifiers recognise a row by its twins; with them, the floor is a floor."""
     samples = repeated(80, 1), repeated(80, 2)
     system = Normal()
@@ -159,7 +162,7 @@ def test_samples_of_one_distribution_have_no_divergence(classifier):
     metric = ClassifierTest(model=classifier, epochs=3, calibrate=True)
     for seed in range(3):
         truth, other = np.random.default_rng(seed).normal(size=(2, 1000, 10))
-        found = metric.test(truth, other, seed=seed).jsd
+        found = metric.test(Sample(truth), Sample(other), seed=seed).jsd
         assert abs(found.value) < max(4 * found.error, 0.01)
 
 
@@ -168,7 +171,7 @@ def test_trees_are_not_fitted_to_the_rows_that_stop_them():
     generator = np.random.default_rng(10)
     x, y = generator.normal(size=(900, 20)), generator.integers(0, 2, 900).astype(float)
     train, choose = np.arange(500), np.arange(500, 900)
-    scores = boosted(x.__getitem__, y, np.ones(900), train, choose, 0)
+    scores = boosted(Task(x.__getitem__, y, np.ones(900), train, choose), 0)
     assert np.isnan(scores[train]).all()
     held = auc(scores[choose], y[choose], np.ones(400))
     assert abs(held.value - 0.5) < 4 * held.error
@@ -192,19 +195,22 @@ def test_values_that_are_not_finite_are_counted_and_seen():
     other[:400, 1] = np.nan
     other[400:500, 0] = np.inf
     for classifier in ("neural", "boosted"):
-        found = ClassifierTest(model=classifier, epochs=3).test(truth, other, seed=1)
+        found = ClassifierTest(model=classifier, epochs=3).test(
+            Sample(truth), Sample(other), seed=1
+        )
         assert found.not_finite == 500
         assert found.auc.value > 0.58
     assert np.isfinite(standardised(np.concatenate([truth, other]), np.arange(4000))).all()
 
 
-def test_the_judge_is_seeded_and_leaves_global_randomness_alone():
+def test_the_classifier_is_seeded_and_leaves_global_randomness_alone():
     generator = np.random.default_rng(7)
     x, y, w = generator.normal(size=(200, 2)), np.tile([1.0, 0.0], 100), np.ones(200)
     before = torch.get_rng_state()
     train, choose = np.arange(120), np.arange(120, 160)
-    first = neural(x.__getitem__, y, w, train, choose, 3, 2)
-    np.testing.assert_array_equal(first, neural(x.__getitem__, y, w, train, choose, 3, 2))
+    task = Task(x.__getitem__, y, w, train, choose)
+    first = neural(task, 3, 2)
+    np.testing.assert_array_equal(first, neural(task, 3, 2))
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -213,9 +219,9 @@ def test_faults():
         ClassifierTest(folds=2)
     x, y, w = np.ones((20, 2)), np.tile([1.0, 0.0], 10), np.full(20, np.nan)
     with pytest.raises(InputError, match="not finite"):
-        neural(x.__getitem__, y, w, np.arange(10), np.arange(10, 20), 0, 1)
+        neural(Task(x.__getitem__, y, w, np.arange(10), np.arange(10, 20)), 0, 1)
     with pytest.raises(InputError, match="too few"):
-        ClassifierTest().test(np.ones((5, 2)), np.ones((9, 2)), seed=0)
+        ClassifierTest().test(Sample(np.ones((5, 2))), Sample(np.ones((9, 2))), seed=0)
     with pytest.raises(InputError, match="3 groups of rows are too few"):
         partition(np.arange(30) % 3, 5, np.random.default_rng(0))
 
@@ -236,7 +242,8 @@ def test_trees_place_their_own_bins_whatever_the_weights(monkeypatch):
     x = np.concatenate([x, generator.normal(size=(16000, 1))], axis=1)
     part = generator.integers(0, 3, 16000)
     train, choose = np.flatnonzero(part == 0), np.flatnonzero(part == 1)
-    scores = boosted(x.__getitem__, y, generator.uniform(0.5, 2, 16000), train, choose, 0)
+    task = Task(x.__getitem__, y, generator.uniform(0.5, 2, 16000), train, choose)
+    scores = boosted(task, 0)
     test = (part == 2) & hit
     assert auc(scores[test], y[test], np.ones(test.sum())).value > 0.7
 
@@ -264,7 +271,7 @@ def test_trees_of_many_columns_learn_from_a_bounded_number_of_values(monkeypatch
     x = generator.normal(size=(4000, 1100)).astype(np.float32)
     x[:, 7] += 2 * y
     rows = generator.permutation(4000)
-    scores = boosted(x.__getitem__, y, np.ones(4000), rows[:2500], rows[2500:3200], 0)
+    scores = boosted(Task(x.__getitem__, y, np.ones(4000), rows[:2500], rows[2500:3200]), 0)
     test = rows[3200:]
     assert auc(scores[test], y[test], np.ones(len(test))).value > 0.8
     assert max(converted) <= 1024

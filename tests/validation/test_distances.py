@@ -15,6 +15,7 @@ from physgen.validation.distances import (
     wasserstein,
 )
 from physgen.validation.resampling import resample
+from physgen.validation.sample import Sample
 
 
 def test_wasserstein_of_shifted_gaussians_is_the_shift():
@@ -78,17 +79,19 @@ def test_bootstrap_error_matches_repetition():
     values = [
         wasserstein(generator.normal(size=400), generator.normal(0.5, 1, 400)) for _ in range(200)
     ]
-    found = resample(generator.normal(size=400), generator.normal(0.5, 1, 400), seed=1)
+    found = resample(
+        Sample(generator.normal(size=400)), Sample(generator.normal(0.5, 1, 400)), seed=1
+    )
     assert found.error.wasserstein == pytest.approx(np.std(values), rel=0.3)
 
 
 def test_resampling_a_handful_of_rows_may_leave_none():
-    found = resample([1.0, 2.0, 3.0], [1.5], seed=0, n_bootstraps=50)
+    found = resample(Sample(np.array([1.0, 2.0, 3.0])), Sample(np.array([1.5])), seed=0)
     assert np.isfinite(found.error.wasserstein)
 
 
 def test_resampling_is_seeded():
-    a, b = np.random.default_rng(7).normal(size=(2, 300))
+    a, b = map(Sample, np.random.default_rng(7).normal(size=(2, 300)))
     assert resample(a, b, seed=3) == resample(a, b, seed=3)
     assert resample(a, b, seed=4) != resample(a, b, seed=3)
 

@@ -8,7 +8,7 @@ import torch
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.systems.base import Derived
-from physgen.validation.classifier import Judgement
+from physgen.validation.classifier import ClassifierScore
 from physgen.validation.comparison import Comparison
 from physgen.validation.metrics import (
     ClassifierTest,
@@ -19,6 +19,7 @@ from physgen.validation.metrics import (
     NearestNeighbour,
 )
 from physgen.validation.resampling import resample
+from physgen.validation.sample import Sample
 from physgen.validation.uncertainty import Estimate
 
 PAIRED = frozenset({"generated", "floor"})
@@ -87,7 +88,7 @@ def test_p_values_of_pairs_see_more():
         found = compared(seed, n=200, shift=shift)
         a, b = found.truth.x[:, 0].numpy(), found.generated.x[:, 0].numpy()
         keys = np.arange(200)
-        return resample(a, b, seed=seed, group_a=keys, group_b=keys).p_value.wasserstein
+        return resample(Sample(a, unit=keys), Sample(b, unit=keys), seed=seed).p_value.wasserstein
 
     p = [p_value(seed) for seed in range(24)]
     assert 0.3 < np.mean(p) < 0.7  # of independent rows they would crowd at 1
@@ -112,7 +113,7 @@ def test_the_exchange_of_pairs_is_that_of_all_sign_patterns():
     ]
     exact = np.mean(np.array(largest) >= largest[0] - 1e-9)
     keys = np.arange(8)
-    found = resample(x, y, seed=1, group_a=keys, group_b=keys)
+    found = resample(Sample(x, unit=keys), Sample(y, unit=keys), seed=1)
     assert found.exact
     p = found.p_value.kolmogorov_smirnov
     assert p == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 100))
@@ -154,7 +155,7 @@ def test_p_values_of_pairs_are_calibrated():
 
 def test_samples_cannot_be_told_from_themselves(monkeypatch):
     same = compared(1)
-    rounding = Judgement(
+    rounding = ClassifierScore(
         Estimate(0.5 + 1e-16, 3e-18), 3e-18, Estimate(0.0, 0.0), ((0.0,), (0.0,)), 500, 500, 0
     )
     monkeypatch.setattr(ClassifierTest, "test", lambda *args, **kwargs: rounding)

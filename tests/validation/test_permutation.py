@@ -6,32 +6,33 @@ from scipy import stats
 
 from physgen.validation.permutation import MOST, Relabelling, sequential
 from physgen.validation.resampling import resample
+from physgen.validation.sample import Sample
 
 NAMES = ("wasserstein", "kolmogorov_smirnov", "separation")
 
 
 def plain(generator):
-    return generator.normal(size=150), None, generator.normal(size=250), None, {}
+    return Sample(generator.normal(size=150)), Sample(generator.normal(size=250))
 
 
 def discrete(generator):
-    return *(x for _ in "ab" for x in (generator.integers(0, 4, 150), None)), {}
+    return tuple(Sample(generator.integers(0, 4, 150)) for _ in "ab")
 
 
 def weighted_by_the_observable(generator):
     x = generator.normal(size=400)
-    return x, np.exp(x), generator.normal(1, 1, 600), None, {}
+    return Sample(x, np.exp(x)), Sample(generator.normal(1, 1, 600))
 
 
 def negative_weights(generator):
     weight = np.where(generator.random(400) < 1 / 6, -1.0, 1.0)
-    return generator.normal(size=400), weight, generator.normal(size=900), None, {}
+    return Sample(generator.normal(size=400), weight), Sample(generator.normal(size=900))
 
 
 def in_groups(generator):
     keys = np.arange(400) // 4
     x, y = generator.normal(size=(2, 100))[:, keys] + 0.3 * generator.normal(size=(2, 400))
-    return x, None, y, None, {"group_a": keys, "group_b": 400 + keys}
+    return Sample(x, unit=keys), Sample(y, unit=400 + keys)
 
 
 CASES = {
@@ -43,8 +44,8 @@ CASES = {
 def p_values(case, repeats):
     found = []
     for seed in range(repeats):
-        x, u, y, v, groups = CASES[case](np.random.default_rng([repeats, seed]))
-        p = resample(x, y, u, v, seed=seed, n_bootstraps=2, **groups).p_value
+        samples = CASES[case](np.random.default_rng([repeats, seed]))
+        p = resample(*samples, seed=seed, n_bootstraps=2).p_value
         found.append([getattr(p, name) for name in NAMES])
     return np.array(found)
 
@@ -82,16 +83,18 @@ def test_beyond_the_draws_the_bound_of_a_threshold_holds():
     # Below the median stand 300 of 300 and 100 of 300 rows: hypergeometric.
     x, y = np.repeat([0.0, 1.0], [300, 0]), np.repeat([0.0, 1.0], [100, 200])
     exact = 2 * stats.hypergeom.sf(299, 600, 400, 300)
-    found = resample(x, y, seed=0).p_value.kolmogorov_smirnov
+    found = resample(Sample(x), Sample(y), seed=0).p_value.kolmogorov_smirnov
     assert found == pytest.approx(exact, rel=0.01)
-    small = resample(x, np.repeat([0.0, 1.0], [280, 20]), seed=0).p_value.kolmogorov_smirnov
+    small = resample(
+        Sample(x), Sample(np.repeat([0.0, 1.0], [280, 20])), seed=0
+    ).p_value.kolmogorov_smirnov
     assert small == pytest.approx(2 * stats.hypergeom.sf(299, 600, 580, 300), rel=1)
 
 
 def test_bound_of_weighted_rows_is_that_of_gaussians():
     x, y = np.random.default_rng(1).normal(size=(2, 2000))
     weight = np.random.default_rng(2).uniform(0.5, 1.5, 2000)
-    found = resample(x, y + 0.5, weight, None, seed=0)
+    found = resample(Sample(x, weight), Sample(y + 0.5), seed=0)
     assert not found.exact
     assert 1e-60 < found.p_value.kolmogorov_smirnov < 1e-20
 
@@ -100,14 +103,16 @@ def test_a_sorted_file_changes_nothing():
     found = []
     for seed in range(40):
         x, y = np.random.default_rng(seed).normal(size=(2, 3000))
-        found.append(resample(np.sort(x), y, seed=seed, n_bootstraps=2).p_value.wasserstein)
+        found.append(
+            resample(Sample(np.sort(x)), Sample(y), seed=seed, n_bootstraps=2).p_value.wasserstein
+        )
     assert stats.kstest(found, "uniform").pvalue > 1e-3
 
 
 @pytest.mark.parametrize("sizes", [(3, 5000), (5000, 3), (1, 1), (2047, 3001)])
 def test_samples_of_very_unequal_size(sizes):
     x, y = (np.random.default_rng(i).normal(size=n) for i, n in enumerate(sizes))
-    found = resample(x, y, seed=0).p_value
+    found = resample(Sample(x), Sample(y), seed=0).p_value
     assert all(0 < getattr(found, name) <= 1 for name in NAMES)
 
 
