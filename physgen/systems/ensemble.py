@@ -24,7 +24,7 @@ from physgen.io.joined import expand, joined
 from physgen.io.source import Source, blocks
 from physgen.io.spins import SpinSource, signed
 from physgen.systems.base import Derived
-from physgen.systems.scalar import magnetic, moments
+from physgen.systems.real_field import magnetic, moments
 
 FIELDS = ("samples", "configurations", "x", "spins", "phi")
 """Names of datasets that are taken for the field, in this order."""

@@ -19,7 +19,6 @@ import itertools
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -33,7 +32,6 @@ from torch import Tensor
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, FormatError
 from physgen.io.source import Source
-from physgen.io.writer import Append
 from physgen.sampling import hmc, manifold
 from physgen.sampling.autocorrelation import mixed
 from physgen.sampling.thinning import spacing
@@ -52,7 +50,7 @@ _UNITARY = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gauge:
+class Gauge(lattice_files.EnsembleFiles):
     """A gauge theory without matter.
 
     Attributes:
@@ -101,9 +99,10 @@ class Gauge:
         return Schema((*links, self.n, self.n, 2), (matrix,))
 
     @property
-    def convention(self) -> str:
-        """The action in words, to be stored with every result."""
-        return "S = -(beta/N) sum_P Re tr P, Haar measure"
+    def attributes(self) -> dict[str, Any]:
+        """The action in words, and its parameters."""
+        convention = "S = -(beta/N) sum_P Re tr P, Haar measure"
+        return {"convention": convention, "group": self.group, "beta": self.beta}
 
     @property
     def derived(self) -> Mapping[str, Derived]:
@@ -202,17 +201,12 @@ class Gauge:
             "charge conjugation": lambda x: iter([self._conjugated(x)]),
         }
 
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """Suffixes of the files that `writer` makes."""
-        return (".h5", ".hdf5", ".npz")
-
     def open(self, path: Path, *, varying: Sequence[str] = ()) -> Source:
         """Open an ensemble; raises `FormatError` where it is none, or of another lattice or group.
 
         What it says of the `varying` couplings is not compared with this theory.
         """
-        source = lattice_files.open_ensemble(path, self.schema)
+        source = super().open(path)
         if self.n > 1:
             off = manifold.not_unitary(source.read(0, _LOOKED_AT).x.double())
             if off.numel() and not off.max() < _UNITARY:
@@ -225,22 +219,6 @@ class Gauge:
             parameters = {"beta": (self.beta, "set system.beta")}
             lattice_files.check_parameters(path, lattice_files.FIELD, parameters)
         return source
-
-    def writer(
-        self,
-        path: Path,
-        n: int,
-        facts: Mapping[str, Any] | None = None,
-        *,
-        varying: Sequence[str] = (),
-    ) -> AbstractContextManager[Append]:
-        """Write an ensemble piece by piece, with its convention and parameters.
-
-        Conditions become columns that are called as the `varying` couplings.
-        """
-        fixed = {} if "beta" in varying else {"beta": self.beta}
-        said = {"convention": self.convention, "group": self.group, **fixed, **(facts or {})}
-        return lattice_files.ensemble_writer(path, self.schema, said, varying)
 
     def reference(self) -> dict[str, tuple[float, float]]:
         """Return nothing: no published values are tabulated."""

@@ -12,32 +12,26 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import math
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from physgen.batch import Batch, Schema, Variable
+from physgen.batch import Batch
 from physgen.errors import DomainError, InputError, suggest
 from physgen.io.arrays import Axes
-from physgen.io.source import Source
-from physgen.io.writer import Append, sha256
+from physgen.io.writer import sha256
 from physgen.sampling import hmc, ladder
 from physgen.sampling.autocorrelation import mixed
 from physgen.sampling.thinning import spacing
-from physgen.systems import lattice_files
-from physgen.systems.base import Derived, Moves
 from physgen.systems.family import refuse_condition
 from physgen.systems.probing import check_normalisable, wells
-from physgen.systems.scalar import check_shape, magnetic, moments
-from physgen.systems.symmetries import random_scalars, scalar_moves
+from physgen.systems.real_field import RealField, check_shape
 
 LOG = logging.getLogger("physgen")
 
@@ -47,7 +41,7 @@ _SYSTEMS = 32
 where few configurations are asked for."""
 
 
-class LatticeAction:
+class LatticeAction(RealField):
     """A real scalar field with the density exp(-action), the action being a user's.
 
     Args:
@@ -71,30 +65,10 @@ class LatticeAction:
         self._function = load_function(action)
         self._check()
 
-    @property
-    def schema(self) -> Schema:
-        """One real number a site."""
-        return Schema(self.shape, (Variable("phi", dtype="float64"),))
-
-    @property
-    def derived(self) -> Mapping[str, Derived]:
-        """chi2, U4 and xi2 as `physgen.systems.scalar` defines them."""
-        return magnetic(self.shape)
-
     def action(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return (B,), the user's action of (B, *shape) fields."""
         refuse_condition(condition, self)
         return self._function(x)
-
-    def observables(self, batch: Batch) -> dict[str, Tensor]:
-        """Return (B,) each: the action a site, and what any scalar field has."""
-        return {"action/V": self.action(batch.x) / math.prod(self.shape), **moments(batch.x)}
-
-    def features(self, batch: Batch, level: Literal["low", "high"]) -> Tensor:
-        """Return the (B, V) field, or the (B, F) observables."""
-        if level == "low":
-            return batch.x.flatten(1)
-        return torch.stack(list(self.observables(batch).values()), 1)
 
     def simulate(self, n: int, seed: int, condition: Tensor | None = None) -> Batch:
         """Draw `n` configurations by tuned, thinned HMC, chain after chain, in float64.
@@ -162,34 +136,14 @@ class LatticeAction:
         n_skip = min(max(map(spacing, series)), 10)
         return ladder.sample(rungs, -(-n // n_systems), n_skip)
 
-    def moves(self) -> Moves:
-        """Return the symmetries that the action may have."""
-        return scalar_moves()
-
-    def arbitrary(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw (n, *shape) standard normal fields."""
-        return random_scalars(self.shape, n, generator)
-
     def digest(self) -> str:
         """Return the SHA-256 of the file that holds the action."""
         return sha256(Path(self.source.rpartition(":")[0]))
 
     @property
-    def suffixes(self) -> tuple[str, ...]:
-        """Suffixes of the files that `writer` makes."""
-        return (".h5", ".hdf5", ".npz")
-
-    def open(self, path: Path) -> Source:
-        """Open an ensemble; raises `FormatError` where it is none, or of another lattice."""
-        return lattice_files.open_ensemble(path, self.schema, self.axes)
-
-    def writer(
-        self, path: Path, n: int, facts: Mapping[str, Any] | None = None
-    ) -> AbstractContextManager[Append]:
-        """Write an ensemble piece by piece, with the name of the action."""
-        return lattice_files.ensemble_writer(
-            path, self.schema, {"action": self.source, **(facts or {})}
-        )
+    def attributes(self) -> dict[str, Any]:
+        """The name of the action."""
+        return {"action": self.source}
 
     def _check(self) -> None:
         """Try the action on a few random fields; raise `DomainError` where it is none."""

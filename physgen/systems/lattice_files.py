@@ -1,4 +1,4 @@
-"""Ensembles of scalar fields in files: HDF5 or npz, the field in `configurations` (N, *shape).
+"""Ensembles of lattice fields in files: HDF5 or npz, the field in `configurations` (N, *shape).
 
 `chain` (N,), where present, says which Markov chain a configuration belongs to, in the order of
 Monte Carlo time. Attributes of the file say which action it is an ensemble of.
@@ -7,6 +7,7 @@ Monte Carlo time. Attributes of the file say which action it is an ensemble of.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -23,6 +24,50 @@ from physgen.io.writer import Append, hdf5_writer, named_conditions, npz_writer
 FIELD = "configurations"
 _SAME = 1e-5
 """Relative difference of parameters below which files say the same: they may be in float32."""
+
+
+class EnsembleFiles(ABC):
+    """The files of a system of fields on a lattice, which says how it can be told from others.
+
+    Attributes:
+        axes: of the field in files of several chains, ("chain", "time") or the other way round.
+    """
+
+    axes: Axes | None = None
+
+    @property
+    @abstractmethod
+    def schema(self) -> Schema:
+        """Of one configuration."""
+
+    @property
+    @abstractmethod
+    def attributes(self) -> dict[str, Any]:
+        """What files of this system say of its action, its couplings by their names."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of the files that `writer` makes."""
+        return (".h5", ".hdf5", ".npz")
+
+    def open(self, path: Path) -> Source:
+        """Open an ensemble; raises `FormatError` where it is none, or of another lattice."""
+        return open_ensemble(path, self.schema, self.axes)
+
+    def writer(
+        self,
+        path: Path,
+        n: int,
+        facts: Mapping[str, Any] | None = None,
+        *,
+        varying: Sequence[str] = (),
+    ) -> AbstractContextManager[Append]:
+        """Write an ensemble piece by piece, with the attributes of its system.
+
+        Conditions become columns that are called as the `varying` couplings.
+        """
+        fixed = {name: value for name, value in self.attributes.items() if name not in varying}
+        return ensemble_writer(path, self.schema, {**fixed, **(facts or {})}, varying)
 
 
 def open_ensemble(path: Path, schema: Schema, axes: Axes | None = None) -> Source:

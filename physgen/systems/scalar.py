@@ -7,40 +7,29 @@ With V sites in d dimensions, in the convention of Albergo et al. (arXiv 2101.08
 
 without a factor 1/2. From 1/2 (d phi)^2 + m_0^2 phi^2 / 2 + lambda_0 phi^4 / 4! in units phi_0 one
 comes here by phi_0 = sqrt(2) phi, m_0 = m, lambda_0 = 6 lambda.
-
-Measured on a sample, M = sum_x phi_x being its magnetisation and m = M / V; derived from means,
-
-    chi2 = <M^2> / V,    U4 = 1 - <M^4> / (3 <M^2>^2),
-    xi2 = sqrt(chi2 / F - 1) / (2 sin(pi / L)),    F = <|sum_x phi_x exp(i k x)|^2> / V,
-
-where k is the smallest momentum along an axis of the largest extent L (averaged over such axes):
-the second-moment correlation length (Cooper, Freedman & Preston, Nucl. Phys. B210 (1982) 210).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from physgen.batch import Batch, Schema, Variable
+from physgen.batch import Batch, Variable
 from physgen.errors import DomainError
 from physgen.io.arrays import Axes
 from physgen.io.source import Source
-from physgen.io.writer import Append
 from physgen.sampling.thinning import spacing
 from physgen.systems import lattice_files
-from physgen.systems.base import Derived, Moves
 from physgen.systems.family import refuse_condition
-from physgen.systems.symmetries import random_scalars, scalar_moves
+from physgen.systems.real_field import RealField, check_shape, moments
 
 _REFERENCE_NAMES = ("chi2", "|m|", "phi^2", "U4", "xi2")
 # (L, lambda): values and errors at m^2 = -4 on L x L, in the order of the names, from long HMC.
@@ -55,7 +44,7 @@ _REFERENCE: dict[tuple[int, float], tuple[tuple[float, ...], tuple[float, ...]]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phi4:
+class Phi4(RealField):
     """phi^4 theory; lambda = 0 is the free field.
 
     Attributes:
@@ -87,24 +76,12 @@ class Phi4:
             )
 
     @property
-    def convention(self) -> str:
-        """The action in words, to be stored with every result."""
-        return "S = sum_x [m2 phi^2 + lam phi^4 + sum_mu (2 phi^2 - phi phi_+mu - phi phi_-mu)]"
-
-    @property
-    def n_sites(self) -> int:
-        """V."""
-        return math.prod(self.shape)
-
-    @property
-    def schema(self) -> Schema:
-        """One real number a site, in lattice units."""
-        return Schema(self.shape, (Variable("phi", dtype="float64"),))
-
-    @property
-    def derived(self) -> Mapping[str, Derived]:
-        """chi2, U4 and xi2 of the module's head."""
-        return magnetic(self.shape)
+    def attributes(self) -> dict[str, Any]:
+        """The action in words, and its parameters."""
+        convention = (
+            "S = sum_x [m2 phi^2 + lam phi^4 + sum_mu (2 phi^2 - phi phi_+mu - phi phi_-mu)]"
+        )
+        return {"convention": convention, "m2": self.m2, "lam": self.lam}
 
     def action(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return (B,), the action of (B, *shape) fields in their own precision."""
@@ -122,12 +99,6 @@ class Phi4:
             "phi^4": batch.x.pow(4).flatten(1).mean(1),
             **moments(batch.x),
         }
-
-    def features(self, batch: Batch, level: Literal["low", "high"]) -> Tensor:
-        """Return the (B, V) field, or the (B, F) observables."""
-        if level == "low":
-            return batch.x.flatten(1)
-        return torch.stack(list(self.observables(batch).values()), 1)
 
     def simulate(self, n: int, seed: int, condition: Tensor | None = None) -> Batch:
         """Draw `n` configurations by tuned, thinned HMC, chain after chain, in float64."""
@@ -147,31 +118,18 @@ class Phi4:
             values |= transfer_matrix(self.shape[0], self.m2, self.lam)
         return values
 
-    def moves(self) -> Moves:
-        """Return the symmetries that the action may have."""
-        return scalar_moves()
-
-    def arbitrary(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw (n, *shape) standard normal fields."""
-        return random_scalars(self.shape, n, generator)
-
     def reference(self) -> dict[str, tuple[float, float]]:
         """Return long-run HMC values with their errors, where they are tabulated."""
         square = len(self.shape) == 2 and self.shape[0] == self.shape[1] and self.m2 == -4.0
         row = _REFERENCE.get((self.shape[0], self.lam)) if square else None
         return dict(zip(_REFERENCE_NAMES, zip(*row, strict=True), strict=True)) if row else {}
 
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """Suffixes of the files that `writer` makes."""
-        return (".h5", ".hdf5", ".npz")
-
     def open(self, path: Path, *, varying: Sequence[str] = ()) -> Source:
         """Open an ensemble; raises `FormatError` where it is none, or of another lattice.
 
         What it says of the `varying` couplings is not compared with this theory.
         """
-        source = lattice_files.open_ensemble(path, self.schema, self.axes)
+        source = super().open(path)
         # With kappa, S = sum [-2 kappa phi phi_+mu + phi^2 + l (phi^2 - 1)^2]: phi is larger there.
         other = "multiply its fields by sqrt(kappa), for S as written here, and remove kappa"
         parameters = {
@@ -181,80 +139,9 @@ class Phi4:
             "kappa": (math.nan, other),
         }
         names = {"m2": "m2", "lam": "lam", "lambda": "lam"}
-        parameters = {n: said for n, said in parameters.items() if names.get(n) not in varying}
+        parameters = {n: here for n, here in parameters.items() if names.get(n) not in varying}
         lattice_files.check_parameters(path, lattice_files.FIELD, parameters)
         return source
-
-    def writer(
-        self,
-        path: Path,
-        n: int,
-        facts: Mapping[str, Any] | None = None,
-        *,
-        varying: Sequence[str] = (),
-    ) -> AbstractContextManager[Append]:
-        """Write an ensemble piece by piece, with its convention and parameters.
-
-        Conditions become columns that are called as the `varying` couplings.
-        """
-        here = {"m2": self.m2, "lam": self.lam}
-        fixed = {name: value for name, value in here.items() if name not in varying}
-        said = {"convention": self.convention, **fixed, **(facts or {})}
-        return lattice_files.ensemble_writer(path, self.schema, said, varying)
-
-
-def check_shape(shape: tuple[int, ...]) -> None:
-    """Raise `DomainError` unless `shape` is a lattice of one to four dimensions."""
-    if not 1 <= len(shape) <= 4 or min(shape) < 2:
-        raise DomainError(
-            f"lattice shape {tuple(shape)}: give one to four extents of at least 2, such as [8, 8]"
-        )
-
-
-def moments(x: Tensor) -> dict[str, Tensor]:
-    """Return (B,) observables that every real scalar field (B, *shape) has."""
-    shape = x.shape[1:]
-    magnetisation = x.flatten(1).sum(1)
-    longest = [axis for axis, extent in enumerate(shape) if extent == max(shape)]
-    power = torch.stack([_lowest_mode(x, axis) for axis in longest]).mean(0)
-    return {
-        "phi^2": (x * x).flatten(1).mean(1),
-        "m": magnetisation / math.prod(shape),
-        "|m|": magnetisation.abs() / math.prod(shape),
-        "M^2": magnetisation**2,
-        "M^4": magnetisation**4,
-        "|phi(k)|^2": power,
-    }
-
-
-def magnetic(shape: tuple[int, ...]) -> dict[str, Derived]:
-    """Return chi2, U4 and xi2 as functions of the means of `moments`."""
-    n_sites = math.prod(shape)
-    lattice_momentum = 2 * math.sin(math.pi / max(shape))
-
-    def susceptibility(means: NDArray[np.float64]) -> float:
-        return float(means[0] / n_sites)
-
-    def binder(means: NDArray[np.float64]) -> float:
-        return float(1 - means[1] / (3 * means[0] ** 2))
-
-    def correlation_length(means: NDArray[np.float64]) -> float:
-        excess = means[0] / means[1] - 1
-        return math.sqrt(excess) / lattice_momentum if excess > 0 else math.nan
-
-    return {
-        "chi2": Derived(("M^2",), susceptibility),
-        "U4": Derived(("M^2", "M^4"), binder),
-        "xi2": Derived(("M^2", "|phi(k)|^2"), correlation_length),
-    }
-
-
-def _lowest_mode(x: Tensor, axis: int) -> Tensor:
-    """Return (B,), |sum_x phi_x exp(2 pi i x_axis / L)|^2."""
-    extent = x.shape[1 + axis]
-    profile = x.movedim(1 + axis, 1).reshape(len(x), extent, -1).sum(2)
-    phase = 2 * math.pi / extent * torch.arange(extent, device=x.device, dtype=x.dtype)
-    return (profile @ phase.cos()) ** 2 + (profile @ phase.sin()) ** 2
 
 
 def free_field(shape: tuple[int, ...], m2: float) -> dict[str, float]:

@@ -53,11 +53,6 @@ def scalar_moves() -> Moves:
     }
 
 
-def random_scalars(shape: tuple[int, ...], n: int, generator: torch.Generator) -> Tensor:
-    """Draw (n, *shape) standard normal fields, in float64."""
-    return torch.randn((n, *shape), generator=generator, dtype=torch.float64)
-
-
 def _exchanged(x: Tensor) -> Iterator[Tensor]:
     """Yield (B, *shape) fields with two axes of the same length exchanged."""
     for axis in range(1, x.ndim):

@@ -276,7 +276,7 @@ def test_files_come_back_however_they_are_written(tmp_path, name):
     assert torch.equal(source.read(0, 50).chain, batch.chain)
     if name.endswith("h5"):
         with h5py.File(tmp_path / name) as file:
-            assert file.attrs["convention"] == system.convention
+            assert file.attrs["convention"] == system.attributes["convention"]
             assert file.attrs["lam"] == system.lam
 
 
