@@ -85,7 +85,11 @@ def check_shape(shape: tuple[int, ...]) -> None:
 
 
 def moments(x: Tensor) -> dict[str, Tensor]:
-    """Return (B,) observables that every real scalar field (B, *shape) has."""
+    """Return (B,) observables that every real scalar field (B, *shape) has.
+
+    >>> moments(torch.ones(1, 4, 4))["m"]
+    tensor([1.])
+    """
     shape = x.shape[1:]
     magnetisation = x.flatten(1).sum(1)
     longest = [axis for axis, extent in enumerate(shape) if extent == max(shape)]

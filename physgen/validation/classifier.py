@@ -56,6 +56,11 @@ class ClassifierTest:
         calibrate: also report the Jensen-Shannon divergence of the calibrated classifier.
         maximum: limit on AUC + 2 sigma; fewer than `FEWEST_TESTED` rows of each class in the test
             bear no verdict.
+
+    >>> truth, shifted = np.random.default_rng(0).normal([[[0.0]], [[1.0]]], size=(2, 400, 1))
+    >>> score = ClassifierTest(model="boosted").test(Sample(truth), Sample(shifted), seed=1)
+    >>> score.auc.value - 2 * score.auc.error > 0.5
+    True
     """
 
     model: Literal["neural", "boosted"] = "neural"

@@ -262,5 +262,11 @@ class Scale:
 
 
 def standardised(x: Floats, train: Rows) -> NDArray[np.float32]:
-    """Scale to the training rows; columns with values that are not finite get an indicator."""
+    """Scale to the training rows; columns with values that are not finite get an indicator.
+
+    >>> standardised(np.array([[1.0], [3.0], [np.nan]]), train=np.array([0, 1]))
+    array([[-1.,  0.],
+           [ 1.,  0.],
+           [ 0.,  1.]], dtype=float32)
+    """
     return Scale.of(x, train)(x)

@@ -78,6 +78,12 @@ class Comparison:
             them where there are not too many, row by row if these are paired. They are not held:
             the samples fill the memory.
         seed: of all resampling and of the classifiers.
+
+    >>> from physgen.systems.scalar import Phi4
+    >>> x = torch.randn(3, 500, 4, generator=torch.Generator().manual_seed(0))
+    >>> comparison = Comparison(Phi4(shape=(4,)), *map(Batch, x))
+    >>> list(comparison.samples), comparison.measured_truth.n
+    (['generated', 'truth', 'floor'], 500)
     """
 
     system: System

@@ -33,7 +33,16 @@ MOST = 64
 
 
 class Constraints:
-    """Share of samples that break what all true ones obey; more than chance is a warning."""
+    """Share of samples that break what all true ones obey; more than chance is a warning.
+
+    >>> import torch
+    >>> from physgen.batch import Batch
+    >>> from physgen.systems.scalar import Phi4
+    >>> x = torch.randn(3, 500, 4, generator=torch.Generator().manual_seed(0))
+    >>> samples = Comparison(Phi4(shape=(4,)), *map(Batch, x))
+    >>> Constraints().rows(samples)[0].value
+    0.0
+    """
 
     def rows(self, comparison: Comparison) -> list[Row]:
         """Return one row, or none where there is no truth, or nothing to obey."""

@@ -145,6 +145,10 @@ def correlation_matrix(values: Array, weight: Array) -> Array:
     """Return the (F, F) weighted Pearson correlations of (N, F) values.
 
     Each is that of the rows in which both values are finite, and 0 where one does not vary.
+
+    >>> correlation_matrix(np.array([[0.0, 0.0], [1.0, 2.0], [2.0, 4.0]]), np.ones(3)).round(6)
+    array([[1., 1.],
+           [1., 1.]])
     """
     there = np.isfinite(values)
     known = np.where(there, values, 0.0)

@@ -110,6 +110,10 @@ def coverage(
     """Return coverage and density of (M, F) rows in the balls of (N, F) true ones, k < N.
 
     Rows that share a number of `units`, (N,) and (M,), are not compared.
+
+    >>> x = np.arange(10.0)[:, None]
+    >>> coverage(x, x[:5], k=1)[0]  # half of the truth, and one more ball that reaches there
+    0.6
     """
     unit, others = units or apart(len(truth), len(generated))
     covered, inside = 0, 0

@@ -36,7 +36,11 @@ class Distances:
 def wasserstein(
     a: ArrayLike, b: ArrayLike, weight_a: ArrayLike | None = None, weight_b: ArrayLike | None = None
 ) -> float:
-    """Return W1 of two (N,), (M,) samples, in their unit."""
+    """Return W1 of two (N,), (M,) samples, in their unit.
+
+    >>> wasserstein([0.0, 1.0], [1.0, 2.0])
+    1.0
+    """
     return compare(a, b, weight_a, weight_b).wasserstein
 
 

@@ -77,6 +77,11 @@ def table(found: Families) -> list[dict[str, str]]:
     """Return the rows of the comparison as texts by heading.
 
     The first one holds the floors, the second what the values should be, where that is known.
+
+    >>> from physgen.systems.scalar import Phi4
+    >>> rows = table(Families("phi^4", "", Phi4(), None, {"AUC": "AUC, boosted"}, []))
+    >>> rows[0]["family"], rows[0]["AUC"]
+    ('truth against truth', '')
     """
     floors = {"family": "truth against truth"} | dict.fromkeys(FACTS, "")
     ideals = {"family": "truth, exact if known"} | dict.fromkeys(FACTS, "")

@@ -98,6 +98,10 @@ class Labelled:
 
         Raises:
             InputError: fewer than two classes, or ten samples, are left.
+
+        >>> x, labels = torch.arange(24.0)[:, None], torch.arange(24) % 2
+        >>> len(Labelled.apart_from((x, labels), [x[:4]]).x)
+        20
         """
         x, labels = labelled[0].float(), labelled[1].long()
         seen = {row.tobytes() for batch in compared for row in batch.float().cpu().numpy()}

@@ -42,6 +42,12 @@ class Embedded:
         paired: the samples that share the units of the truth, row by row.
         exchangeable: whether the labels of rows, or of the two rows of a pair, may be permuted.
         note: what the features are.
+
+    >>> values = {"truth": np.zeros((3, 2)), "generated": np.ones((3, 2))}
+    >>> unit = {"truth": np.arange(3), "generated": np.arange(3, 6)}
+    >>> Embedded(values, unit, None, frozenset(), True, "").first(2).others
+    {'generated': array([[1., 1.],
+           [1., 1.]])}
     """
 
     values: Mapping[Role, Array]

@@ -100,7 +100,11 @@ def frechet_distance(a: Array, b: Array) -> float:
 def between_normals(
     mean_a: Array, covariance_a: Array, mean_b: Array, covariance_b: Array
 ) -> float:
-    """Return d^2 of two normal distributions; covariances may be singular."""
+    """Return d^2 of two normal distributions; covariances may be singular.
+
+    >>> between_normals(np.zeros(2), np.eye(2), np.array([3.0, 4.0]), np.eye(2))
+    25.0
+    """
     roots = _root(covariance_a) @ _root(covariance_b)
     overlap = np.linalg.svd(roots, compute_uv=False).sum()
     traces = np.trace(covariance_a) + np.trace(covariance_b)

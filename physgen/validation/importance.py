@@ -205,7 +205,11 @@ def _log_partition(comparison: Comparison, log_weight: Tensor) -> Row:
 
 
 def acceptance(weights: NDArray[float64]) -> Estimate:
-    """Return the acceptance of independence Metropolis with (N,) weights; blocked jackknife."""
+    """Return the acceptance of independence Metropolis with (N,) weights; blocked jackknife.
+
+    >>> acceptance(np.ones(100)).value
+    1.0
+    """
     labels = np.arange(len(weights)) % min(_BLOCKS, len(weights))
     order = np.argsort(weights)
     ordered, labels = weights[order], labels[order]

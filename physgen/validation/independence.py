@@ -153,6 +153,10 @@ def partition(keys: Rows, n_parts: int, generator: np.random.Generator) -> Rows:
 
     Raises:
         InputError: a part has no rows, because there are too few groups.
+
+    >>> part = partition(np.array([0, 0, 1, 1, 2, 2]), 3, np.random.default_rng(0))
+    >>> bool(part[0] == part[1]), sorted(part.tolist())
+    (True, [0, 0, 1, 1, 2, 2])
     """
     sizes: Rows = np.bincount(keys)
     order = generator.permutation(len(sizes))

@@ -156,6 +156,9 @@ def holm(
         p_values: of the hypotheses.
         level: probability of rejecting any that is true.
         weights: shares of the level (Holm's section 4); equal ones by default.
+
+    >>> holm([0.01, 0.2, 0.03], 0.05)
+    [True, False, False]
     """
     w = np.ones(len(p_values)) if weights is None else np.asarray(weights, dtype=float)
     order = np.argsort(np.asarray(p_values) / w)

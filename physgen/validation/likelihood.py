@@ -40,6 +40,14 @@ class Likelihood:
     Attributes:
         n: at most so many samples of the truth, and as many of the floor.
         draws: latent vectors a sample, where there is an importance-weighted bound.
+
+    >>> import torch
+    >>> from physgen.batch import Batch
+    >>> from physgen.systems.scalar import Phi4
+    >>> x = torch.randn(3, 500, 4, generator=torch.Generator().manual_seed(0))
+    >>> samples = Comparison(Phi4(shape=(4,)), *map(Batch, x))
+    >>> Likelihood().rows(samples)[0].note
+    'the model knows neither its density nor a bound on it'
     """
 
     n: int = 1000

@@ -53,6 +53,15 @@ class Means:
     Attributes:
         tolerance: limit on |bias| + 2 sigma by name, relative to the value it should have (for a
             profile, to its largest bin).
+
+    >>> import torch
+    >>> from physgen.batch import Batch
+    >>> from physgen.systems.scalar import Phi4
+    >>> x = torch.randn(3, 500, 4, generator=torch.Generator().manual_seed(0))
+    >>> samples = Comparison(Phi4(shape=(4,)), *map(Batch, x))
+    >>> row = next(row for row in Means().rows(samples) if row.name == "m")
+    >>> row.exact, row.exact_source, abs(row.pull) < 5
+    (0.0, 'exact', True)
     """
 
     tolerance: dict[str, float] | None = None

@@ -168,6 +168,9 @@ def neighbours(
     """Return (N,), the number of the other row that is nearest; one of several, drawn at random.
 
     Rows that share a (N,) unit number are no neighbours.
+
+    >>> neighbours(np.array([[0.0], [1.0], [5.0]]), np.random.default_rng(0))
+    array([1, 0, 1])
     """
     unit = np.arange(len(points)) if unit is None else unit
     scale = _EQUAL * float((points**2).sum(1).max())

@@ -66,6 +66,12 @@ class Relabelling:
             any number of rows.
         usable: whether p-values mean something: of multipliers there must be `FEWEST` a sample.
         seed: of everything that is drawn.
+
+    >>> x = np.random.default_rng(0).normal(size=(400, 1))
+    >>> relabelling = Relabelling(200, 200, seed=0)
+    >>> sums = relabelling.sums(np.concatenate([x[:200], x[200:] + 1.0]))
+    >>> bool(relabelling.p_values(sums, np.abs)[0] < 0.001), relabelling.exact
+    (True, True)
     """
 
     def __init__(

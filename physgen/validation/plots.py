@@ -37,7 +37,11 @@ _PANELS = 6
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG or GIF file of a run and the words that stand below it."""
+    """A PNG or GIF file of a run and the words that stand below it.
+
+    >>> Picture("correlations.png", "Correlations", "Of all observables.").file
+    'correlations.png'
+    """
 
     file: str
     title: str

@@ -58,6 +58,12 @@ def report(runs: Path | Sequence[Path | Section], output: Path, *, title: str = 
     Raises:
         FormatError: a run directory has no scorecard, or a picture is missing.
         CheckpointError: a file of a run is not what was written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = report([Section("toy", Scorecard(rows=()))], Path(folder) / "report.html")
+    ...     "<title>toy</title>" in page.read_text()
+    True
     """
     several = [runs] if isinstance(runs, Path) else list(runs)
     for run in several:

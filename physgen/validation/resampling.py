@@ -71,6 +71,11 @@ def resample(
     no relabelling reaches what was observed, the p-value is a bound: the statistic can only be as
     large as it is if |F - G|, or |p - q|, is large at one threshold at least. `tested` says whether
     p-values are asked for.
+
+    >>> x, y = np.random.default_rng(0).normal(size=(2, 300))
+    >>> resampled = resample(Sample(x), Sample(y + 1.0), seed=0)
+    >>> resampled.exact, resampled.p_value.kolmogorov_smirnov < 1e-6
+    (True, True)
     """
     first, second = finite(a.values, a.weight, "first"), finite(b.values, b.weight, "second")
     relabelling = Relabelling(

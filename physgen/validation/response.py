@@ -44,7 +44,16 @@ _CLIP = 6.0
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """Largest deviation of any observable's mean or width in bins of the conditions."""
+    """Largest deviation of any observable's mean or width in bins of the conditions.
+
+    >>> import torch
+    >>> from physgen.batch import Batch
+    >>> from physgen.systems.scalar import Phi4
+    >>> x = torch.randn(3, 500, 4, generator=torch.Generator().manual_seed(0))
+    >>> samples = Comparison(Phi4(shape=(4,)), *map(Batch, x))
+    >>> Response().rows(samples)  # there are no conditions to respond to
+    []
+    """
 
     def rows(self, comparison: Comparison) -> list[Row]:
         """Return one row; none where samples have no conditions, or are Markov chains.

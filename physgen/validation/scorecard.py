@@ -96,7 +96,14 @@ class Row(BaseModel):
 
 
 class Scorecard(BaseModel):
-    """All rows of a validation, and where they come from."""
+    """All rows of a validation, and where they come from.
+
+    >>> row = Row(name="m", metric="means", value=0.1, error=0.2, tolerance=1.0, verdict="pass")
+    >>> print(Scorecard(rows=(row,)))
+    Scorecard: pass
+    observable  value     floor  exact  pull  verdict
+    m           0.10(20)                      pass
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

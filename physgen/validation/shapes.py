@@ -45,6 +45,15 @@ class Histograms:
         tolerance: limit on value + 2 sigma by name of the row ("W1 E/N", "KS E/N",
             "separation E/N"); for W1 in units of the truth's standard deviation (of an observable
             with bins, the largest of theirs).
+
+    >>> import torch
+    >>> from physgen.batch import Batch
+    >>> from physgen.systems.scalar import Phi4
+    >>> x = torch.randn(3, 500, 4, generator=torch.Generator().manual_seed(0))
+    >>> samples = Comparison(Phi4(shape=(4,)), *map(Batch, x))
+    >>> row = next(row for row in Histograms().rows(samples) if row.name == "W1 m")
+    >>> row.value < 0.2, row.p_value > 1e-4
+    (True, True)
     """
 
     tolerance: dict[str, float] | None = None

@@ -76,6 +76,14 @@ def two_samples(
 
     Raises:
         InputError: there are too few rows.
+
+    >>> from physgen.batch import Schema, Variable
+    >>> from physgen.io.source import ArraySource
+    >>> batch = Batch(torch.arange(10.0)[:, None])
+    >>> source = ArraySource(batch, Schema((1,), (Variable("m"),)))
+    >>> samples = two_samples(source, np.arange(6), np.arange(6, 10), limit=3)
+    >>> len(samples.truth), len(samples.floor), bool(samples.rows.max() < 6)
+    (3, 3, True)
     """
     n = min(len(truth), len(floor), limit)
     if n < 2:

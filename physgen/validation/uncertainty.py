@@ -101,6 +101,10 @@ def gamma_method(
 
     Raises:
         DomainError: if lengths differ, nothing is left to average, or the weights sum to zero.
+
+    >>> mean = gamma_method([1.0, 2.0, 3.0, 4.0])
+    >>> mean.value, round(mean.error, 4)  # the standard deviation over the square root of 4
+    (2.5, 0.6455)
     """
     samples, weights = _prepare(columns, weight)
     if chain is not None:
