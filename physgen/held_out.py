@@ -47,7 +47,7 @@ def held_out(
     model: Any = surrogate
     generator = torch.Generator(device=surrogate.device).manual_seed(seed)
     samples = [_rows(batch, n, surrogate) for batch in (truth, floor) if batch is not None]
-    found: dict[str, HeldOut] = {}
+    likelihoods: dict[str, HeldOut] = {}
 
     def known(
         values: list[NDArray[float64]], note: str = "", *, exact: bool = False, error: float = 0.0
@@ -60,7 +60,7 @@ def held_out(
 
     density, bounded = density_of(surrogate), bound_of(surrogate)
     if density is not None:
-        found["exact"] = known(blockwise(density.log_prob), exact=True)
+        likelihoods["exact"] = known(blockwise(density.log_prob), exact=True)
     if isinstance(surrogate, HasEstimatedLikelihood):
         joined = Batch.concatenate(samples)
         try:
@@ -68,24 +68,24 @@ def held_out(
             values = np.split(log_q.double().cpu().numpy(), [len(samples[0])])
             note = "with the error of its estimated normalisation"
             exact = surrogate.transform.exact
-            found["estimated"] = known(
+            likelihoods["estimated"] = known(
                 values[: len(samples)], note, exact=exact, error=float(error)
             )
         except InvertedBracket as inverted:
             unknown = np.full(len(samples[0]), np.nan)
-            found["estimated"] = HeldOut(unknown, exact=False, warning=str(inverted))
+            likelihoods["estimated"] = HeldOut(unknown, exact=False, warning=str(inverted))
     if bounded is None:
-        return found
+        return likelihoods
     try:
         if isinstance(surrogate, HasImportanceBound):
             bound = partial(model.importance_bound, draws=draws, generator=generator)
-            found[f"bound of {draws} draws"] = known(blockwise(bound))
-        found["bound"] = known(blockwise(partial(bounded.elbo, generator=generator)))
+            likelihoods[f"bound of {draws} draws"] = known(blockwise(bound))
+        likelihoods["bound"] = known(blockwise(partial(bounded.elbo, generator=generator)))
     except DomainError:
         # A transform that rounds leaves a bound in its own space, and none in that of samples.
         if _keeps_bounds(surrogate, samples[0], generator):
             raise
-    return found
+    return likelihoods
 
 
 def _rows(batch: Batch, n: int, surrogate: Surrogate) -> Batch:

@@ -52,8 +52,8 @@ Count = Callable[[int, int], None]
 def compare(run: Run, surrogate: Surrogate) -> Comparison:
     """Draw samples of a surrogate and set them beside truth, more truth, and the baseline."""
     recipe, system = run.recipe, run.system
-    found = truth_of(run)
-    truth, floor, paired = found.truth, found.floor, found.paired
+    truths = truth_of(run)
+    truth, floor, paired = truths.truth, truths.floor, truths.paired
     n = recipe.sampling.n if truth is None else len(truth)
     condition = None if truth is None else truth.condition
     baseline = _baseline(run, n, condition)
@@ -69,7 +69,7 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
         floor=floor,
         baseline=baseline,
         held_out=_held_out(recipe, surrogate, truth, floor),
-        groups=found.groups,
+        groups=truths.groups,
         paired=paired,
         seed=recipe.sampling.seed,
     )
@@ -155,11 +155,11 @@ def score_files(
     """
     recipe = _recipe_for(truth, name, overrides)
     system = system_of(recipe)
-    true, made = _open(system, truth), _open(system, generated)
-    made_sample, samples = side_by_side(system, true, made, recipe.sampling.n)
+    truth_source, generated_source = _open(system, truth), _open(system, generated)
+    sample, samples = side_by_side(system, truth_source, generated_source, recipe.sampling.n)
     comparison = Comparison(
         system=system,
-        generated=made_sample,
+        generated=sample,
         truth=samples.truth,
         floor=samples.floor,
         groups=samples.groups,
@@ -167,16 +167,23 @@ def score_files(
         seed=recipe.sampling.seed,
     )
     used = len(comparison.generated)
-    if samples.truth.chain is None and made_sample.chain is None:
+    if samples.truth.chain is None and sample.chain is None:
         paired = "generated" in samples.paired
-        whole = partial(measure_whole, system, true, made, 2 * recipe.sampling.n, paired=paired)
+        whole = partial(
+            measure_whole,
+            system,
+            truth_source,
+            generated_source,
+            2 * recipe.sampling.n,
+            paired=paired,
+        )
         comparison = replace(comparison, whole=whole)
     provenance: dict[str, Any] = {
-        "truth": {"file": str(truth), "sha256": true.digest(), "used": 2 * used},
-        "generated": {"file": str(generated), "sha256": made.digest(), "used": used},
+        "truth": {"file": str(truth), "sha256": truth_source.digest(), "used": 2 * used},
+        "generated": {"file": str(generated), "sha256": generated_source.digest(), "used": used},
         "paired": sorted(samples.paired),
     }
-    for role, batch in (("truth", samples.truth), ("generated", made_sample)):
+    for role, batch in (("truth", samples.truth), ("generated", sample)):
         if batch.chain is not None:
             provenance[role]["chains"] = len(set(batch.chain.tolist()))
     stated = "validation.metrics" in overrides
@@ -217,12 +224,13 @@ def _recipe_for(path: Path, name: str | None, overrides: Mapping[str, Any]) -> R
         overrides = {**overrides, "data.path": str(path)}
     if name is not None:
         return read(name, overrides)
-    found = inspect(expand(path)[0])["format"]
-    if found not in RECIPES:
+    file_format = inspect(expand(path)[0])["format"]
+    if file_format not in RECIPES:
         raise InputError(
-            f"{path} is {found}: say whose samples these are, with --system RECIPE (and --set)"
+            f"{path} is {file_format}: say whose samples these are, with --system RECIPE (and "
+            "--set)"
         )
-    return read(RECIPES[found], overrides)
+    return read(RECIPES[file_format], overrides)
 
 
 def _open(system: System, path: Path) -> Source:
@@ -257,8 +265,8 @@ def truth_of(run: Run) -> Truth:
         test, train = run.parts.test, run.parts.train
         labelled = source.read(0, 1).chain is not None
         chain = None if labelled else run.chain
-        found = two_samples(source, test, train, n, matched=True, chain=chain)
-        return Truth(found.truth, found.floor, found.groups, found.paired)
+        samples = two_samples(source, test, train, n, matched=True, chain=chain)
+        return Truth(samples.truth, samples.floor, samples.groups, samples.paired)
     if not isinstance(system, Simulates):
         return Truth()
     n, seed = recipe.sampling.n, SEED + 2 * recipe.sampling.seed

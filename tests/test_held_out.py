@@ -136,7 +136,7 @@ def test_an_estimated_constant_passes_its_error_on():
     np.testing.assert_allclose(values.floor, -4.5)
 
 
-def test_a_constant_that_annealing_cannot_find_is_a_concern():
+def test_a_constant_that_annealing_cannot_find_is_a_warning():
     class Inverted(Estimated):
         def log_likelihood(self, batch, *, generator):
             return Bracket(Estimate(3.0, 0.1), Estimate(1.0, 0.1), 100).middle

@@ -34,7 +34,7 @@ def test_images_are_animated_and_shown(tmp_path):
     assert "data:image/png;base64," in page
 
 
-def test_concerns_of_a_method_are_said(tmp_path, monkeypatch, caplog):
+def test_warnings_of_a_method_are_said(tmp_path, monkeypatch, caplog):
     seen = []
 
     def warnings(self, step, metrics):

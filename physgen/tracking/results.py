@@ -12,7 +12,7 @@ from physgen.validation.scorecard import Scorecard
 
 SCORECARD = "scorecard.json"
 VERDICT = "physgen.verdict"
-CONCERNS = "physgen.warnings"
+WARNINGS = "physgen.warnings"
 """Tags of the run and of the version of the model."""
 _LONGEST = 5000
 """Characters of a tag, of which MLflow's stores allow as many."""
@@ -59,7 +59,7 @@ class Results:
         for start in range(0, len(metrics), 1000):
             self.client.log_batch(self.run_id, metrics=metrics[start : start + 1000])
         self.client.set_tag(self.run_id, VERDICT, card.verdict)
-        self.client.set_tag(self.run_id, CONCERNS, "\n".join(card.warnings)[:_LONGEST])
+        self.client.set_tag(self.run_id, WARNINGS, "\n".join(card.warnings)[:_LONGEST])
 
     def register(self, version: str) -> str:
         """Register the model of this run once, with its verdict and warnings; return its version.
@@ -78,7 +78,7 @@ class Results:
                     raise
             found = self.client.search_model_versions(f"run_id = '{self.run_id}'")
             version = str(found[0].version if found else self._create(run.info.artifact_uri))
-        for tag in (VERDICT, CONCERNS):
+        for tag in (VERDICT, WARNINGS):
             if tag in run.data.tags:
                 self.client.set_model_version_tag(self.name, version, tag, run.data.tags[tag])
         return version

@@ -112,14 +112,14 @@ def _keys(batch: Batch) -> Keys:
 def _units(comparison: Comparison) -> list[Row]:
     """Return an alarm where observables are powers of 1000 off, or as no sample can be."""
     truth, ours = comparison.measured["truth"], comparison.measured["generated"]
-    found: dict[int, list[str]] = {}
+    off_by: dict[int, list[str]] = {}
     for name in truth.scalars:
         scales = _scale(truth, name), _scale(ours, name)
         if min(scales) > 0:
             power = np.log10(scales[1] / scales[0])
             thousands = round(power / 3)
             if thousands != 0 and abs(power - 3 * thousands) < _NEAR:
-                found.setdefault(thousands, []).append(name)
+                off_by.setdefault(thousands, []).append(name)
     rows = [
         _unit_row(
             names[0],
@@ -128,7 +128,7 @@ def _units(comparison: Comparison) -> list[Row]:
             f"1e{3 * thousands:+03d} times those of the truth: "
             f"{_question({comparison.unit(name) for name in names})}",
         )
-        for thousands, names in found.items()
+        for thousands, names in off_by.items()
     ]
     plausible = comparison.system.plausible if isinstance(comparison.system, HasPlausible) else {}
     for name, (low, high) in plausible.items():

@@ -17,7 +17,7 @@ from physgen.batch import Batch
 from physgen.errors import InputError
 from physgen.systems.base import HasExact, HasFeatures, HasReference, HasUnits, System
 
-Found = TypeVar("Found")
+Value = TypeVar("Value")
 Floats = NDArray[np.floating[Any]]
 Role = Literal["generated", "truth", "floor", "baseline"]
 BLOCK = 8192
@@ -140,14 +140,14 @@ class Comparison:
             )
         return self.measured["truth"]
 
-    def once(self, of: Callable[[Comparison], Found]) -> Found:
+    def once(self, of: Callable[[Comparison], Value]) -> Value:
         """Return what a function makes of this comparison; computed once for all metrics."""
-        if of not in self._found:
-            self._found[of] = of(self)
-        return typing.cast("Found", self._found[of])
+        if of not in self._computed:
+            self._computed[of] = of(self)
+        return typing.cast("Value", self._computed[of])
 
     @cached_property
-    def _found(self) -> dict[Callable[[Comparison], Any], Any]:
+    def _computed(self) -> dict[Callable[[Comparison], Any], Any]:
         return {}
 
     def known(self, name: str) -> tuple[float, float, Literal["exact", "reference"]] | None:
@@ -252,13 +252,13 @@ def measure(
     Raises:
         InputError: if the batch is empty.
     """
-    found = measure_parts(system, [batch], len(batch))
-    weight = found.weight
+    measured = measure_parts(system, [batch], len(batch))
+    weight = measured.weight
     if importance and batch.log_weight is not None and batch.chain is None:
         log_weight = batch.log_weight.double().cpu().numpy()
         ratio = np.exp(log_weight - log_weight.max())
         weight = ratio if weight is None else weight * ratio
-    return replace(found, weight=weight, group=group)
+    return replace(measured, weight=weight, group=group)
 
 
 def measure_parts(system: System, parts: Iterable[Batch], n: int) -> Measured:
@@ -275,9 +275,9 @@ def measure_parts(system: System, parts: Iterable[Batch], n: int) -> Measured:
     start = 0
     for part in (piece for batch in parts for piece in in_blocks(batch)):
         with torch.no_grad():
-            found = system.observables(part)
+            observed = system.observables(part)
         rows = slice(start, start := start + len(part))
-        for name, value in found.items():
+        for name, value in observed.items():
             if name not in values:
                 values[name] = np.empty((n, *value.shape[1:]))
             values[name][rows] = value.double().cpu().numpy()

@@ -52,18 +52,20 @@ class Constraints:
         units = comparison.system.units if isinstance(comparison.system, HasUnits) else {}
         known = measured["floor"].scalars
         rules = {
-            said: broken for said, broken in _candidates(known, units) if not broken(known).any()
+            relation: broken
+            for relation, broken in _candidates(known, units)
+            if not broken(known).any()
         }
         if not rules:
             return []
         shares, worst = {}, ""
         for role in ("generated", "truth"):
             columns = measured[role].scalars
-            found = {said: broken(columns) for said, broken in rules.items()}
-            shares[role] = float(np.any(list(found.values()), axis=0).mean())
+            violations = {relation: broken(columns) for relation, broken in rules.items()}
+            shares[role] = float(np.any(list(violations.values()), axis=0).mean())
             if role == "generated":
-                counts = sorted(((b.mean(), said) for said, b in found.items()), reverse=True)
-                worst = ", ".join(f"{said} ({p:.2%})" for p, said in counts[:SHOWN] if p)
+                counts = sorted(((v.mean(), name) for name, v in violations.items()), reverse=True)
+                worst = ", ".join(f"{name} ({p:.2%})" for p, name in counts[:SHOWN] if p)
         n = len(next(iter(known.values())))
         error, chance = (math.sqrt((p * (1 - p) + 1 / n) / n) for p in shares.values())
         off = shares["generated"] - shares["truth"] > 3 * math.hypot(error, chance)
@@ -109,7 +111,7 @@ def _below(a: str, b: str) -> Rule:
 def _spacelike(names: list[str]) -> Rule:
     def broken(c: Columns) -> NDArray[np.bool_]:
         momentum = np.sqrt(sum(c[name] ** 2 for name in names[:3]))
-        found: NDArray[np.bool_] = c[names[3]] < momentum * (1 - ROUNDING)
-        return found
+        spacelike: NDArray[np.bool_] = c[names[3]] < momentum * (1 - ROUNDING)
+        return spacelike
 
     return broken

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy import float64
 from numpy.typing import NDArray
 
-from physgen.validation.comparison import Comparison, Measured, varies
+from physgen.validation.comparison import Comparison, Measured, Role, varies
 from physgen.validation.independence import Selection, select
-from physgen.validation.scorecard import Row, verdict_within
+from physgen.validation.scorecard import Row, row_by_role, verdict_within
+from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -55,7 +57,7 @@ class Correlations:
             return []
         pairs = first, second
         roles = [role for role in samples if role != "truth"]
-        found = {r: _differences(samples[r].correlations(), target, pairs) for r in roles}
+        differences = {r: _differences(samples[r].correlations(), target, pairs) for r in roles}
         errors = {
             role: self._errors(samples["truth"], samples[role], pairs, comparison.seed)
             for role in roles
@@ -71,19 +73,19 @@ class Correlations:
         )
         rows = []
         for i, name in enumerate(("largest |d correlation|", "mean |d correlation|")):
-            value, error = float(found["generated"][i]), float(errors["generated"][i])
+            scores: dict[Role, Estimate] = {}
+            for role, value in differences.items():
+                error = float(errors[role][i]) if role in errors else math.nan
+                scores[role] = Estimate(float(value[i]), error)
+            ours = scores["generated"]
             limit = self.tolerance if i == 0 else None
             rows.append(
-                Row(
-                    name=name,
-                    metric="correlations",
-                    value=value,
-                    error=error,
-                    floor=float(found["floor"][i]) if "floor" in found else None,
-                    floor_error=float(errors["floor"][i]) if "floor" in found else None,
-                    baseline=float(found["baseline"][i]) if "baseline" in found else None,
+                row_by_role(
+                    name,
+                    "correlations",
+                    scores,
                     tolerance=limit,
-                    verdict=verdict_within(value, error, limit),
+                    verdict=verdict_within(ours.value, ours.error, limit),
                     note=notes[i],
                 )
             )

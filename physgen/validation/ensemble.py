@@ -90,21 +90,21 @@ def _labelled(parts: Iterable[Batch], first_batches: list[Batch]) -> Iterator[Ba
 
 
 def _time(comparison: Comparison, row: Row) -> Row:
-    found = estimate(comparison, comparison.measured["generated"], row.name)
-    rho = found.correlation[:_POINTS]
+    mean = estimate(comparison, comparison.measured["generated"], row.name)
+    rho = mean.correlation[:_POINTS]
     curves: dict[str, Curve] = {}
     if rho:
         curves["autocorrelation"] = (tuple(float(t) for t in range(len(rho))), rho)
-    note = f"summed up to {found.window} steps"
-    if disagrees(found):
+    note = f"summed up to {mean.window} steps"
+    if disagrees(mean):
         note += "; the chains do not mix"
-    elif not found.converged:
+    elif not mean.converged:
         note += "; the chains are too short to be sure"
     return Row(
         name=f"tau_int {row.name}",
         metric="autocorrelation",
-        value=found.tau_int,
-        error=found.tau_int_error or None,
+        value=mean.tau_int,
+        error=mean.tau_int_error or None,
         note=note,
         curves=curves,
     )

@@ -137,13 +137,13 @@ def freedom(*estimates: Estimate) -> float:
     return total**2 / (2 * spread) if spread > 0 else math.inf
 
 
-def doubts(measured: Measured, found: Estimate) -> list[str]:
+def doubts(measured: Measured, mean: Estimate) -> list[str]:
     """Return what must be said of an estimate of a sample that is not what it seems."""
-    said = [] if usable(measured) else ["no usable weights: a few samples have all the weight"]
-    if not found.converged:
-        said.append(
+    sentences = [] if usable(measured) else ["no usable weights: a few samples have all the weight"]
+    if not mean.converged:
+        sentences.append(
             "the chains do not mix"
-            if disagrees(found)
+            if disagrees(mean)
             else "chains too short for this autocorrelation: the error is a lower limit"
         )
-    return said
+    return sentences

@@ -73,7 +73,7 @@ class Families:
 FACTS = ("parameters", "training [s]", "samples / s", "likelihood")
 
 
-def table(found: Families) -> list[dict[str, str]]:
+def table(compared: Families) -> list[dict[str, str]]:
     """Return the rows of the comparison as texts by heading.
 
     The first one holds the floors, the second what the values should be, where that is known.
@@ -85,14 +85,14 @@ def table(found: Families) -> list[dict[str, str]]:
     """
     floors = {"family": "truth against truth"} | dict.fromkeys(FACTS, "")
     ideals = {"family": "truth, exact if known"} | dict.fromkeys(FACTS, "")
-    for heading, name in found.columns.items():
-        rows = [row for family in found.families if (row := _row(family, name)) is not None]
+    for heading, name in compared.columns.items():
+        rows = [row for family in compared.families if (row := _row(family, name)) is not None]
         floor = next((row for row in rows if row.floor is not None), None)
         floors[heading] = "" if floor is None else with_error(floor.floor, floor.floor_error)
         ideal = next((row for row in rows if row.exact is not None), None)
         ideals[heading] = "" if ideal is None else with_error(ideal.exact, ideal.exact_error)
     lines = [floors, ideals]
-    for family in found.families:
+    for family in compared.families:
         line = {
             "family": family.name,
             "parameters": f"{family.parameters:,}",
@@ -100,29 +100,31 @@ def table(found: Families) -> list[dict[str, str]]:
             "samples / s": f"{family.samples_per_second:.3g}",
             "likelihood": family.likelihood,
         }
-        for heading, name in found.columns.items():
+        for heading, name in compared.columns.items():
             row = _row(family, name)
             line[heading] = "" if row is None else with_error(row.value, row.error)
         lines.append(line)
     return lines
 
 
-def markdown(found: Families) -> str:
+def markdown(compared: Families) -> str:
     """Return the table in Markdown, for documents."""
-    headings = ["family", *FACTS, *found.columns]
+    headings = ["family", *FACTS, *compared.columns]
     escaped = [heading.replace("|", "\\|") for heading in headings]
     lines = [f"| {' | '.join(escaped)} |", f"| {' | '.join(['---'] * len(headings))} |"]
-    lines += [f"| {' | '.join(line[heading] for heading in headings)} |" for line in table(found)]
+    lines += [
+        f"| {' | '.join(line[heading] for heading in headings)} |" for line in table(compared)
+    ]
     return "\n".join(lines) + "\n"
 
 
-def page(found: Families, output: Path) -> Path:
+def page(compared: Families, output: Path) -> Path:
     """Write the offline HTML page and return its path."""
     galleries: list[dict[str, object]] = []
-    if found.truth is not None:
-        source = _picture(found.system, found.truth)
+    if compared.truth is not None:
+        source = _picture(compared.system, compared.truth)
         galleries.append({"name": "truth", "summary": "", "report": "", "source": source})
-    for family in found.families:
+    for family in compared.families:
         report = os.path.relpath(family.path / "report.html", output.parent)
         galleries.append(
             {
@@ -130,16 +132,16 @@ def page(found: Families, output: Path) -> Path:
                 "summary": family.summary,
                 "report": report,
                 "warnings": family.scorecard.warnings,
-                "source": _picture(found.system, family.samples),
+                "source": _picture(compared.system, family.samples),
             }
         )
     return write_page(
         TEMPLATE,
         output,
-        title=found.title,
-        summary=found.summary,
-        headings=["family", *FACTS, *found.columns],
-        lines=table(found),
+        title=compared.title,
+        summary=compared.summary,
+        headings=["family", *FACTS, *compared.columns],
+        lines=table(compared),
         galleries=galleries,
     )
 

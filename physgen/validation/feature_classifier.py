@@ -104,8 +104,8 @@ class Labelled:
         20
         """
         x, labels = labelled[0].float(), labelled[1].long()
-        seen = {row.tobytes() for batch in compared for row in batch.float().cpu().numpy()}
-        keep = [i for i, row in enumerate(x.cpu().numpy()) if row.tobytes() not in seen]
+        known = {row.tobytes() for batch in compared for row in batch.float().cpu().numpy()}
+        keep = [i for i, row in enumerate(x.cpu().numpy()) if row.tobytes() not in known]
         x, labels = x[keep], labels[keep]
         n_classes = len(set(labels.tolist()))
         if len(x) < HOLD_OUT or n_classes < 2:

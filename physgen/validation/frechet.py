@@ -135,8 +135,8 @@ def p_value(
         twice = np.where(np.arange(i, len(values)) == i, 1.0, 2.0)
         scales.append(twice / (2 * (values[i] + values[i:])))
     scale = np.concatenate(scales)
-    found = relabelling.p_values(np.concatenate(sums, axis=1), lambda d: (d**2 @ scale)[:, None])
-    return float(found[0])
+    p_values = relabelling.p_values(np.concatenate(sums, axis=1), lambda d: (d**2 @ scale)[:, None])
+    return float(p_values[0])
 
 
 def _distance(a: Array, b: Array) -> Array:

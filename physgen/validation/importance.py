@@ -90,10 +90,10 @@ class Importance:
             rows.append(row if mixes else _unbacked(row))
         return rows
 
-    def _ess(self, found: Estimated, log_weight: Tensor, warning: str) -> Row:
+    def _ess(self, ess: Estimated, log_weight: Tensor, warning: str) -> Row:
         n = len(log_weight)
         few = f"; fewer than {ENOUGH} samples read too high" if n < ENOUGH else ""
-        row = _at_least("ESS", found, self.minimum_ess, f"from {n} samples{few}", log_weight)
+        row = _at_least("ESS", ess, self.minimum_ess, f"from {n} samples{few}", log_weight)
         verdict = "info" if warning and row.verdict == "pass" else row.verdict
         warning = warning if self.minimum_ess is not None or "missing" in warning else ""
         return row.model_copy(update={"verdict": verdict, "warning": warning})
@@ -167,7 +167,7 @@ def _unbacked(row: Row) -> Row:
 
 def _at_least(
     name: str,
-    found: Estimated | Estimate,
+    estimate: Estimated | Estimate,
     minimum: float | None,
     note: str,
     log_weight: Tensor | None = None,
@@ -182,26 +182,26 @@ def _at_least(
     return Row(
         name=name,
         metric="importance",
-        value=found.value,
-        error=found.error,
+        value=estimate.value,
+        error=estimate.error,
         tolerance=minimum,
-        verdict=at_least(found.value, found.error, minimum),
+        verdict=at_least(estimate.value, estimate.error, minimum),
         note=note if minimum is None else f"{note}; the limit is a minimum",
         curves=curves,
     )
 
 
 def _log_partition(comparison: Comparison, log_weight: Tensor) -> Row:
-    found = log_partition_function(log_weight)
+    log_z = log_partition_function(log_weight)
     content: dict[str, Any] = {}
     known = comparison.known("ln Z")
     if known is not None:
         exact, error, source = known
         content = {"exact": exact, "exact_error": error, "exact_source": source}
         content["pull"], content["p_value"] = pull(
-            found.value - exact, math.hypot(found.error, error)
+            log_z.value - exact, math.hypot(log_z.error, error)
         )
-    return Row(name="ln Z", metric="importance", value=found.value, error=found.error, **content)
+    return Row(name="ln Z", metric="importance", value=log_z.value, error=log_z.error, **content)
 
 
 def acceptance(weights: NDArray[float64]) -> Estimate:

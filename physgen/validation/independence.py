@@ -68,7 +68,7 @@ def select(
         NotMeasurable: a sample of Markov chains has less than `FEWEST` units, or the weights of
             truth or generated sample leave too few effective ones.
     """
-    found: dict[Role, Selection] = {}
+    selections: dict[Role, Selection] = {}
     begin = 0
     samples = comparison.measured if samples is None else samples
     paired = comparison.paired & samples.keys()
@@ -86,11 +86,11 @@ def select(
         else:
             keys = rows if measured.group is None else measured.group
         _, first, unit = np.unique(keys, return_index=True, return_inverse=True)
-        found[role] = Selection(rows, begin + unit.astype(np.int64), len(first) == len(rows))
+        selections[role] = Selection(rows, begin + unit.astype(np.int64), len(first) == len(rows))
         begin += len(first)
     if paired:
-        found |= dict.fromkeys(paired, found["truth"])
-    return found
+        selections |= dict.fromkeys(paired, selections["truth"])
+    return selections
 
 
 def _of_chains(comparison: Comparison, role: Role, chain: Rows) -> tuple[Rows, Rows]:

@@ -127,13 +127,13 @@ def refuse_unbacked(rows: Iterable[Row]) -> list[Row]:
     """Return the rows, of which none passes by samples that show nothing.
 
     Such are chains that have not mixed, and weights of a few rows. Those of the generated sample
-    bear no row but those of importance weights; those of the truth none that it classifiers.
+    bear no row but those of importance weights; those of the truth none that is judged by it.
     """
     rows = list(rows)
-    found = [row for row in rows if row.metric == "weights"]
-    found += [row for row in rows if row.metric == "mixing" and row.p_value is not None]
-    truth = any(row.name.endswith("of the truth") for row in found)
-    generated = any(row.name in ("mixing", "weights") for row in found)
+    doubts = [row for row in rows if row.metric == "weights"]
+    doubts += [row for row in rows if row.metric == "mixing" and row.p_value is not None]
+    truth = any(row.name.endswith("of the truth") for row in doubts)
+    generated = any(row.name in ("mixing", "weights") for row in doubts)
 
     def judged(row: Row) -> Row:
         by_truth = row.exact_source not in ("exact", "reference")
@@ -141,7 +141,7 @@ def refuse_unbacked(rows: Iterable[Row]) -> list[Row]:
         if row.verdict != "pass" or row.metric == "importance" or not doubtful:
             return row
         limited = row.tolerance is not None and not row.warning
-        warning = f"not judged, see {found[0].name}" if limited else row.warning
+        warning = f"not judged, see {doubts[0].name}" if limited else row.warning
         return row.model_copy(update={"verdict": "info", "warning": warning})
 
     return [judged(row) for row in rows]

@@ -25,13 +25,13 @@ def nearest_rows(
     scale = np.where(scale > 0, scale, 1.0)
     # So little that it decides between equal conditions only.
     pool, wanted = (c / scale + 1e-9 * generator.standard_normal(c.shape) for c in (pool, wanted))
-    found = np.empty(len(wanted), dtype=np.int64)
+    nearest = np.empty(len(wanted), dtype=np.int64)
     free, left = np.arange(len(pool)), np.arange(len(wanted))
     while len(left):
         distance, near = cKDTree(pool[free]).query(wanted[left])
         order = np.argsort(distance, kind="stable")
         taken, first = np.unique(near[order], return_index=True)
         served = order[first]
-        found[left[served]] = free[taken]
+        nearest[left[served]] = free[taken]
         free, left = np.delete(free, taken), np.delete(left, served)
-    return found
+    return nearest

@@ -93,18 +93,19 @@ class Means:
             for name in profiles
         }
         rows = [
-            _row(comparison, name, tolerance.get(name), found) for name, found in estimates.items()
+            _row(comparison, name, tolerance.get(name), by_role)
+            for name, by_role in estimates.items()
         ]
         if truth is not None and "truth" not in measured:
             rows += [_not_judged(name) for name in profiles if name in tolerance]
         if "truth" in measured:
             rows += [
-                profile_row(comparison, name, tolerance.get(name), found)
-                for name, found in binned.items()
+                profile_row(comparison, name, tolerance.get(name), by_role)
+                for name, by_role in binned.items()
             ]
             rows += _shares_defined(comparison)
-        for name, found in binned.items():
-            estimates[name] = {role: least_mixed(bins) for role, bins in found.items()}
+        for name, by_role in binned.items():
+            estimates[name] = {role: least_mixed(bins) for role, bins in by_role.items()}
         return [*rows, *mixing(comparison, estimates)]
 
 
@@ -185,7 +186,7 @@ def _shares_defined(comparison: Comparison) -> list[Row]:
 
     Observables that are defined in the same samples share a row.
     """
-    found: dict[bytes, list[str]] = {}
+    alike: dict[bytes, list[str]] = {}
     shares: dict[str, dict[Role, NDArray[float64]]] = {}
     for name in comparison.measured["truth"].values:
         there = {r: ~np.isnan(m.values[name]) for r, m in comparison.measured.items()}
@@ -193,8 +194,8 @@ def _shares_defined(comparison: Comparison) -> list[Row]:
             continue
         shares[name] = {role: flag.reshape(len(flag), -1).mean(1) for role, flag in there.items()}
         pattern = b"".join(share.tobytes() for share in shares[name].values())
-        found.setdefault(pattern, []).append(name)
-    return [_share_defined(comparison, names, shares[names[0]]) for names in found.values()]
+        alike.setdefault(pattern, []).append(name)
+    return [_share_defined(comparison, names, shares[names[0]]) for names in alike.values()]
 
 
 def _share_defined(

@@ -33,8 +33,8 @@ def mixing(comparison: Comparison, estimates: Mapping[str, Mapping[Role, Estimat
         measured = comparison.measured.get(role)
         if measured is None or measured.chain is None:
             continue
-        found = {name: by[role] for name, by in estimates.items() if by[role].error >= 0}
-        bad = {name: one for name, one in found.items() if not one.converged}
+        known = {name: by[role] for name, by in estimates.items() if by[role].error >= 0}
+        bad = {name: one for name, one in known.items() if not one.converged}
         if not bad:
             continue
         p_value = None
@@ -62,8 +62,8 @@ def mixing(comparison: Comparison, estimates: Mapping[str, Mapping[Role, Estimat
             Row(
                 name=f"mixing{whose}",
                 metric="mixing",
-                value=found[worst].tau_int,
-                error=found[worst].tau_int_error or None,
+                value=known[worst].tau_int,
+                error=known[worst].tau_int_error or None,
                 p_value=p_value,
                 verdict="fail" if apart and claims else "info",
                 note=f"largest tau_int; not converged: {', '.join(bad)}",

@@ -153,12 +153,12 @@ class Relabelling:
             times = np.tile(generator.poisson(1.0, (n, self._counts[0])), 2).astype(float64)
         else:
             times = generator.poisson(1.0, (n, len(sums))).astype(float64)
-        found = []
+        means = []
         for side in (self._first, ~self._first):
             totals = times[:, side] @ self._weights[side]
             # A resampling of few rows may hold none of them.
-            found.append(times[:, side] @ sums[side] / np.where(totals == 0, 1.0, totals)[:, None])
-        return found[0], found[1]
+            means.append(times[:, side] @ sums[side] / np.where(totals == 0, 1.0, totals)[:, None])
+        return means[0], means[1]
 
     def p_values(self, sums: Array, statistic: Statistic) -> Array:
         """Return (s,) p-values of the statistics of the features whose sums by block are given."""
@@ -238,16 +238,16 @@ def sequential(observed: Array, draw: Callable[[int], Array]) -> Array:
             are known.
     """
     reached = np.zeros(len(observed), dtype=np.int64)
-    found = np.full(len(observed), np.nan)
+    p_values = np.full(len(observed), np.nan)
     drawn, index = 0, 0
-    while drawn < MOST and np.isnan(found).any():
+    while drawn < MOST and np.isnan(p_values).any():
         null = draw(index)
         # Equal up to rounding counts as reached: ties are frequent in discrete samples.
         count = reached + np.cumsum(null >= observed - 1e-6 * np.abs(observed), axis=0)
-        ended = np.isnan(found) & (count[-1] >= REACHED)
-        found[ended] = REACHED / (drawn + 1 + (count >= REACHED).argmax(0)[ended])
+        ended = np.isnan(p_values) & (count[-1] >= REACHED)
+        p_values[ended] = REACHED / (drawn + 1 + (count >= REACHED).argmax(0)[ended])
         reached, drawn, index = count[-1], drawn + len(null), index + 1
-    return np.where(np.isnan(found), (reached + 1) / (drawn + 1), found)
+    return np.where(np.isnan(p_values), (reached + 1) / (drawn + 1), p_values)
 
 
 def _equal_blocks(

@@ -264,13 +264,13 @@ def _profiles(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
             2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1], "hspace": 0.13}
         )
         bins = np.arange(1, shown["generated"].values[name].shape[1] + 1)
-        found = {
+        means = {
             role: np.array([(one.value, one.error) for one in profile(comparison, m, name)]).T
             for role, m in shown.items()
         }
-        reference = found.get("truth", found["generated"])[0]
+        reference = means.get("truth", means["generated"])[0]
         safe = np.where(reference != 0, reference, np.nan)
-        for role, (mean, error) in found.items():
+        for role, (mean, error) in means.items():
             style = {"fmt": "o-" if role == "truth" else "s--", "color": COLOURS[role]}
             axes[0].errorbar(bins, mean, error, label=role, linewidth=1, **style)
             axes[1].errorbar(bins, mean / safe, error / np.abs(safe), linewidth=1, **style)

@@ -38,9 +38,9 @@ def profile(comparison: Comparison, measured: Measured, name: str) -> Profile:
     ]
 
 
-def least_mixed(found: Profile) -> Estimate:
+def least_mixed(bins: Profile) -> Estimate:
     """Return the bin whose chains are shown to mix the least."""
-    return min(found, key=lambda one: (one.converged, not disagrees(one), -one.tau_int))
+    return min(bins, key=lambda one: (one.converged, not disagrees(one), -one.tau_int))
 
 
 def profile_row(
@@ -54,7 +54,7 @@ def profile_row(
         tolerance: limit on |bias| + 2 sigma, relative to the largest bin of the truth.
         profiles: by role.
     """
-    values = {role: np.array([one.value for one in found]) for role, found in profiles.items()}
+    values = {role: np.array([one.value for one in bins]) for role, bins in profiles.items()}
     truth, bias = values["truth"], values["generated"] - values["truth"]
     sigma = _deviation(comparison, "generated", name, profiles)
     known = [freedom(*both) for both in zip(profiles["generated"], profiles["truth"], strict=True)]
@@ -83,10 +83,10 @@ def profile_row(
     )
     if verdict == "pass" and not converged:
         verdict, content["warning"] = "info", NOT_CONVERGED
-    said = ["the bin that is farthest off" if limit is None else "the bin nearest to the limit"]
-    said += doubts(comparison.measured["generated"], least_mixed(profiles["generated"]))
+    notes = ["the bin that is farthest off" if limit is None else "the bin nearest to the limit"]
+    notes += doubts(comparison.measured["generated"], least_mixed(profiles["generated"]))
     if "generated" in comparison.paired:
-        said.append(paired_note(sigma[worst]))
+        notes.append(paired_note(sigma[worst]))
     return Row(
         name=f"{name}, bin {worst + 1} of {len(truth)}",
         metric="means",
@@ -101,7 +101,7 @@ def profile_row(
         tolerance=limit,
         unit=comparison.unit(name),
         verdict=verdict,
-        note="; ".join(said),
+        note="; ".join(notes),
         **content,
     )
 

@@ -40,13 +40,13 @@ class _Column:
 
     Attributes:
         name: of the column.
-        said: what the true values are, and the others are not.
+        fault: what the true values are, and the others are not.
         shares: of such values among the generated ones, and in the second sample of the truth.
         p_value: of the hypothesis that they are equally frequent in both.
     """
 
     name: str
-    said: str
+    fault: str
     shares: tuple[float, float]
     p_value: float
 
@@ -57,14 +57,14 @@ def repeats(comparison: Comparison) -> list[Row]:
     if not {"truth", "floor", "generated"} <= measured.keys():
         return []
     names = [name for name in measured["truth"].scalars if name in measured["generated"].values]
-    columns = [found for name in names if (found := _column(comparison, name)) is not None]
+    columns = [column for name in names if (column := _column(comparison, name)) is not None]
     if not columns:
         return []
     columns.sort(key=lambda column: (column.p_value, -column.shares[0]))
     worst = columns[0]
     # The least of several p-values.
     wrong = [column for column in columns if column.p_value * len(columns) < ALARM]
-    said = ", ".join(f"{c.shares[0]:.2%} of {c.name} {c.said}" for c in wrong[:SHOWN])
+    faults = ", ".join(f"{c.shares[0]:.2%} of {c.name} {c.fault}" for c in wrong[:SHOWN])
     more = f" and so on in {len(wrong) - SHOWN} more columns" if len(wrong) > SHOWN else ""
     return [
         Row(
@@ -74,7 +74,7 @@ def repeats(comparison: Comparison) -> list[Row]:
             floor=worst.shares[1],
             p_value=min(1.0, worst.p_value * len(columns)),
             note=f"{worst.name}, of {len(columns)} columns of values that repeat in the truth",
-            warning=f"{said}{more}: round them, or let transform gaussianise keep them"
+            warning=f"{faults}{more}: round them, or let transform gaussianise keep them"
             if wrong
             else "",
         )
@@ -92,21 +92,21 @@ def _column(comparison: Comparison, name: str) -> _Column | None:
     rest, times = values[~apart], counts[~apart]
     grid = grid_of(rest, times)
     if grid is not None and occupied(grid.numbers(rest)):
-        known, said = values[apart], f"are off the grid of the true values ({grid})"
+        known, fault = values[apart], f"are off the grid of the true values ({grid})"
     elif times[times > 1].sum() >= MOSTLY * times.sum():
         if any(one.chain is not None for one in (truth, floor, ours)):
             return None
         grid, known = None, values
-        said = f"are none of the {len(values)} values that true ones have"
+        fault = f"are none of the {len(values)} values that true ones have"
     else:
         return None
     off = 0.0 if grid is None else 2 * float(np.abs(grid.nearest(rest) - rest).max())
-    (n, found), (m, usual) = (
+    (n, wrong), (m, usual) = (
         _counted(one, _impossible(one.values[name], known, grid, off), alone=grid is None)
         for one in (ours, floor)
     )
-    p_value = float(bdtrc(round(found) - 1, round(found) + round(usual), min(n / (n + m), 0.9)))
-    return _Column(name, said, (found / n, usual / m), p_value)
+    p_value = float(bdtrc(round(wrong) - 1, round(wrong) + round(usual), min(n / (n + m), 0.9)))
+    return _Column(name, fault, (wrong / n, usual / m), p_value)
 
 
 def _impossible(x: Floats, known: Floats, grid: Grid | None, off: float) -> NDArray[np.bool_]:

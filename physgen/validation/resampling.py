@@ -266,13 +266,13 @@ class _ScaledPoisson:
     def draw(self, index: int) -> Array:
         """Return (n, K) differences of shares."""
         generator = np.random.default_rng([self.seed, 5, index])
-        found = []
+        shares = []
         for scale, total in zip(self.scales, self.totals, strict=True):
             mean = self.shares * total / scale
             contents = scale * generator.poisson(mean, (500, len(mean)))
             sums = contents.sum(1, keepdims=True)
-            found.append(contents / np.where(sums > 0, sums, 1.0))
-        return np.asarray(found[0] - found[1])
+            shares.append(contents / np.where(sums > 0, sums, 1.0))
+        return np.asarray(shares[0] - shares[1])
 
     def tail(self, part: Part, level: Array) -> float:
         """Bound the probability that any part of the difference reaches its level, by Gaussians."""
@@ -296,18 +296,18 @@ def _scales(bins: NDArray[np.int64], weight: Array, n_bins: int) -> Array:
         np.concatenate([[0.0], np.cumsum(np.bincount(bins, values, n_bins))])
         for values in (np.ones(len(bins)), weight, size, weight**2)
     )
-    found = np.empty(n_bins)
+    scales = np.empty(n_bins)
     for k in range(n_bins):
         near, far = (_around(rows, k, n) for n in (_ROUND_ABOUT, 10 * _ROUND_ABOUT))
         if rows[k + 1] <= _ROUND_ABOUT:
-            found[k] = by_place[:_ROUND_ABOUT].max()
+            scales[k] = by_place[:_ROUND_ABOUT].max()
         elif rows[-1] - rows[k] <= _ROUND_ABOUT:
-            found[k] = by_place[-_ROUND_ABOUT:].max()
+            scales[k] = by_place[-_ROUND_ABOUT:].max()
         else:
-            found[k] = np.diff(squares[near])[0] / max(np.diff(sizes[near])[0], 1e-300)
+            scales[k] = np.diff(squares[near])[0] / max(np.diff(sizes[near])[0], 1e-300)
         net = np.diff(sums[far])[0]
-        found[k] *= np.diff(sizes[far])[0] / net if net > 0 else sizes[-1] / sums[-1]
-    return np.where(found > 0, found, squares[-1] / sums[-1])
+        scales[k] *= np.diff(sizes[far])[0] / net if net > 0 else sizes[-1] / sums[-1]
+    return np.where(scales > 0, scales, squares[-1] / sums[-1])
 
 
 def _around(rows: Array, k: int, n: int) -> list[int]:

@@ -164,6 +164,6 @@ def _residuals(values: Array, t: Array, kinds: NDArray[np.int64] | None) -> Arra
     floor = 1e-12 * float((r**2).mean()) + 1e-300
     log_square = np.log(r**2 + floor)
     r = r * np.exp(-0.5 * (wide @ np.linalg.lstsq(wide, log_square, rcond=None)[0]))
-    found = np.zeros(len(values))
-    found[keep] = np.clip(r / max(float(r.std()), 1e-300), -_CLIP, _CLIP)
-    return found
+    residuals = np.zeros(len(values))
+    residuals[keep] = np.clip(r / max(float(r.std()), 1e-300), -_CLIP, _CLIP)
+    return residuals

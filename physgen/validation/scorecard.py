@@ -119,16 +119,16 @@ class Scorecard(BaseModel):
     @property
     def warnings(self) -> list[str]:
         """What is wrong with the samples, a sentence each; rows that only differ share one."""
-        said = [f"{row.name}: {row.warning}" for row in self.rows if row.warning]
+        stated = [f"{row.name}: {row.warning}" for row in self.rows if row.warning]
         differ = [row for row in self.rows if row.alarming]
         differ.sort(key=lambda row: row.departure, reverse=True)
         if not differ:
-            return said
+            return stated
         names = ", ".join(row.name for row in differ[:5])
         more = f" and {len(differ) - 5} more" if len(differ) > 5 else ""
         without = sum(row.tolerance is None and row.p_value is not None for row in self.rows)
         return [
-            *said,
+            *stated,
             f"{len(differ)} of {without} rows without a limit differ beyond chance "
             f"(p < {ALARM:g}): {names}{more}",
         ]
@@ -162,8 +162,8 @@ class Scorecard(BaseModel):
             warnings = content.pop("warnings", None)
             card = cls.model_validate(content)
         except (ValueError, ValidationError) as error:
-            said = " ".join(str(error).split())[:300]
-            raise FormatError(f"not a scorecard: {said}; run `physgen validate` again") from error
+            reason = " ".join(str(error).split())[:300]
+            raise FormatError(f"not a scorecard: {reason}; run `physgen validate` again") from error
         if stated != card.verdict:
             raise FormatError(
                 f"a scorecard that says {stated!r} but whose rows say {card.verdict!r}: it was "

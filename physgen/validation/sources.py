@@ -108,7 +108,9 @@ def two_samples(
     return Samples(sample, other, first, groups)
 
 
-def side_by_side(system: System, true: Source, made: Source, limit: int) -> tuple[Batch, Samples]:
+def side_by_side(
+    system: System, truth: Source, generated: Source, limit: int
+) -> tuple[Batch, Samples]:
     """Return the generated sample of one file, and the two samples of truth of another.
 
     Paired samples without weights count as often as the true ones at the same conditions.
@@ -122,38 +124,38 @@ def side_by_side(system: System, true: Source, made: Source, limit: int) -> tupl
     Raises:
         InputError: there are too few rows.
     """
-    limit = min(len(made), limit)
-    paired = _same_conditions(true, made)
-    labels = chain_labels(system, true)
+    limit = min(len(generated), limit)
+    paired = _same_conditions(truth, generated)
+    labels = chain_labels(system, truth)
     if labels is not None:
-        samples = _halves_of_chains(true, labels, limit)
+        samples = _halves_of_chains(truth, labels, limit)
     else:
         parts = split(
-            len(true),
-            keys=true.keys(),
+            len(truth),
+            keys=truth.keys(),
             fractions=(0.5, 0.5, 0.0),
             seed=SEED,
-            name=true.name,
+            name=truth.name,
         )
-        samples = two_samples(true, parts.train, parts.validation, limit, matched=paired)
+        samples = two_samples(truth, parts.train, parts.validation, limit, matched=paired)
     n = len(samples.truth)
     if paired:
         pairs = replace(samples, paired=samples.paired | {"generated"})
-        return _read(made, samples.rows).replace(weight=samples.truth.weight), pairs
-    labels = chain_labels(system, made)
+        return _read(generated, samples.rows).replace(weight=samples.truth.weight), pairs
+    labels = chain_labels(system, generated)
     if labels is not None:
-        rows = evenly_spaced(len(made), n)
-        return _labelled(_read(made, rows), labels[rows]), samples
-    keys = made.keys()
+        rows = evenly_spaced(len(generated), n)
+        return _labelled(_read(generated, rows), labels[rows]), samples
+    keys = generated.keys()
     if keys is None:
-        return Stream(made, batch_size=1).sample(n), samples
-    rows = np.sort(np.random.default_rng(SEED).choice(len(made), n, replace=False))
+        return Stream(generated, batch_size=1).sample(n), samples
+    rows = np.sort(np.random.default_rng(SEED).choice(len(generated), n, replace=False))
     groups: dict[Role, Rows] = {**samples.groups, "generated": keys[rows]}
-    return _read(made, rows), replace(samples, groups=groups)
+    return _read(generated, rows), replace(samples, groups=groups)
 
 
 def measure_whole(
-    system: System, true: Source, made: Source, limit: int, *, paired: bool
+    system: System, truth: Source, generated: Source, limit: int, *, paired: bool
 ) -> dict[Role, Measured]:
     """Return the observables of two files without chains, of at most `limit` rows each.
 
@@ -161,10 +163,10 @@ def measure_whole(
     as often as the true ones. Of rows with weights or groups there are as many of both: unequal
     samples are skew, which random signs are not.
     """
-    if not all(_alone(source) for source in (true, made)):
-        limit = min(limit, len(true), len(made))
-    found: dict[Role, Measured] = {}
-    sides: tuple[tuple[Role, Source], ...] = (("truth", true), ("generated", made))
+    if not all(_alone(source) for source in (truth, generated)):
+        limit = min(limit, len(truth), len(generated))
+    measured: dict[Role, Measured] = {}
+    sides: tuple[tuple[Role, Source], ...] = (("truth", truth), ("generated", generated))
     for role, source in sides:
         rows = np.arange(len(source))
         if limit < len(rows):
@@ -172,10 +174,10 @@ def measure_whole(
         parts = Stream(source, rows, batch_size=source.block).in_order()
         keys = source.keys()
         group = None if keys is None else keys[rows]
-        found[role] = replace(measure_parts(system, parts, len(rows)), group=group)
+        measured[role] = replace(measure_parts(system, parts, len(rows)), group=group)
     if paired:
-        found["generated"] = replace(found["generated"], weight=found["truth"].weight)
-    return found
+        measured["generated"] = replace(measured["generated"], weight=measured["truth"].weight)
+    return measured
 
 
 def _alone(source: Source) -> bool:
@@ -247,23 +249,23 @@ def _read(source: Source, rows: Rows) -> Batch:
     return Stream(source, rows, batch_size=1).sample(len(rows))
 
 
-def _same_conditions(true: Source, made: Source) -> bool:
+def _same_conditions(truth: Source, generated: Source) -> bool:
     """Return whether the rows of both files have the same conditions, and weights, one by one."""
-    if len(true) != len(made) or not (true.schema.condition and made.schema.condition):
+    if len(truth) != len(generated) or not (truth.schema.condition and generated.schema.condition):
         return False
-    columns = [(_conditions(true), _conditions(made))]
-    if made.read(0, 1).weight is not None:
-        columns.append((_weights(true), _weights(made)))
+    columns = [(_conditions(truth), _conditions(generated))]
+    if generated.read(0, 1).weight is not None:
+        columns.append((_weights(truth), _weights(generated)))
     return all(a.shape == b.shape and np.allclose(a, b, rtol=1e-6, atol=0.0) for a, b in columns)
 
 
 def _weights(source: Source) -> NDArray[np.float64]:
     """Return (N,), those of all rows of a source: 1 where it has none."""
-    found = [np.ones(len(b)) if b.weight is None else b.weight.numpy() for b in blocks(source)]
-    return np.concatenate(found).astype(np.float64)
+    weights = [np.ones(len(b)) if b.weight is None else b.weight.numpy() for b in blocks(source)]
+    return np.concatenate(weights).astype(np.float64)
 
 
 def _conditions(source: Source) -> NDArray[np.float64]:
     """Return (N, C), those of all rows of a source that has conditions."""
-    found = [b.condition.double().numpy() for b in blocks(source) if b.condition is not None]
-    return np.concatenate([*found, np.empty((0, found[0].shape[1]))])
+    conditions = [b.condition.double().numpy() for b in blocks(source) if b.condition is not None]
+    return np.concatenate([*conditions, np.empty((0, conditions[0].shape[1]))])

@@ -161,7 +161,7 @@ def _windowed(
     if gamma[0] <= 0:  # A constant: exactly known, as far as these samples tell.
         return Estimate(value, 0.0, 0.0)
     cut = automatic_window(gamma, n, s_tau)
-    window, found = cut.size, cut.found
+    window, is_cut = cut.size, cut.found
     # Subtracting the mean of the same samples shifts Gamma(t) by -C/N (Wolff, equation 49).
     gamma = gamma + (gamma[0] + 2 * gamma[1 : window + 1].sum()) / n
     tau = max(0.5, float(0.5 + gamma[1 : window + 1].sum() / gamma[0]))
@@ -170,13 +170,13 @@ def _windowed(
     tau_error = 2 * tau * float(np.sqrt(max(window + 0.5 - tau, 0.0) / n))
     p_value = agreement(table, lengths)
     wandering = wander(table, lengths)
-    if found:
+    if is_cut:
         # A slow mode is known as well as it comes and goes often.
         span = max(tau, window) if cut.hidden else tau
         converged = n >= ENOUGH * span and not p_value < DISAGREEMENT and not wandering
     else:
         converged = n_chains >= MANY_REPLICAS and forgotten(table, lengths)
-    if not (found and converged) and (n_chains > 1 or wandering):
+    if not (is_cut and converged) and (n_chains > 1 or wandering):
         parts_of, sizes = in_pieces(table, lengths) if wandering else (table, lengths)
         spread = _spread_of_means(parts_of.sum(1), sizes)
         if spread > error or n_chains >= MANY_REPLICAS:

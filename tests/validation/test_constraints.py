@@ -29,7 +29,7 @@ def judged(generated):
     return Constraints().rows(comparison)[0]
 
 
-def test_what_is_like_the_truth_raises_no_concern():
+def test_what_is_like_the_truth_raises_no_warning():
     row = judged(rows(3))
     assert row.value < 3e-3
     assert row.warning == ""

@@ -102,7 +102,7 @@ def test_the_page_is_offline_and_puts_the_verdict_first(run, tmp_path):
     assert page.tags.count("img") == 5
 
 
-def test_the_badge_counts_the_concerns_and_lists_them(tmp_path):
+def test_the_badge_counts_the_warnings_and_lists_them(tmp_path):
     rows = [
         Row(name="good", metric="m", value=1, verdict="pass", tolerance=2.0),
         Row(name="spectrum, bin 1", metric="means", value=1, pull=19.0, p_value=1e-80),

@@ -64,7 +64,7 @@ class Rare(Normal):
         return {}
 
 
-def test_means_of_a_few_defined_rows_are_no_concern_by_chance():
+def test_means_of_a_few_defined_rows_raise_no_warning_by_chance():
     def sample(seed):
         x = draw(200, seed).x
         x[3:] = math.nan
