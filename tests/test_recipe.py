@@ -55,7 +55,7 @@ def test_a_slip_is_named_and_the_right_word_suggested(key, value, said):
 
 
 @pytest.mark.parametrize("name", ["ising-rbm", "phi4-flow", "calo-flow", "events-flow"])
-def test_a_smoke_preset_trains_no_judge(name):
+def test_a_smoke_preset_trains_no_classifier(name):
     small = recipe.read(name, preset="smoke")
     assert small.engine.steps <= 200
     assert "classifier" not in {metric.kind for metric in small.validation.metrics}
