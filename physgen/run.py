@@ -9,9 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from physgen import card as cards
 from physgen.arguments import user_path
@@ -21,23 +19,20 @@ from physgen.engine.device import describe_machine, describe_revision
 from physgen.errors import CheckpointError, RecipeError, printable
 from physgen.io import consent, manifest
 from physgen.io.documents import read_json
-from physgen.io.source import Source
-from physgen.io.split import Split, notes_of, pieces_of_chains, split
-from physgen.io.stream import Stream
 from physgen.io.writer import atomic
 from physgen.isolation import global_generators
 from physgen.recipe import Recipe, read
 from physgen.registry import asks_for
+from physgen.run_data import SIMULATED, RunData
 from physgen.surrogates.base import Surrogate
 from physgen.surrogates.correction import Corrected
-from physgen.systems.base import HasAction, HasFiles, HasOwnFiles, Simulates, System, open_files
+from physgen.systems.base import HasAction, HasOwnFiles, System
 from physgen.tables import html_table
 from physgen.validation.scorecard import Scorecard
-from physgen.validation.sources import chain_labels
 from physgen.version import __version__
 
 SCORECARD = "scorecard.json"
-TRAINED = ("recipe.yaml", "provenance.json", "journal.jsonl", "data.h5", "surrogate/")
+TRAINED = ("recipe.yaml", "provenance.json", "journal.jsonl", SIMULATED, "surrogate/")
 """What a training leaves in a run directory."""
 SCORES = (SCORECARD, "samples.h5", "report.html", "plots/")
 """What a validation leaves there."""
@@ -74,7 +69,7 @@ class Run:
         if self.scored:
             facts["verdict"] = self.scorecard.verdict
             facts["report"] = str(self.path / "report.html")
-            facts |= {f"warning {i}": said for i, said in enumerate(self.scorecard.warnings, 1)}
+            facts |= {f"warning {i}": text for i, text in enumerate(self.scorecard.warnings, 1)}
         return html_table("Run", [(key, printable(value)) for key, value in facts.items()])
 
     @classmethod
@@ -168,12 +163,12 @@ class Run:
         A kill at any time leaves a whole run, scored or not.
         """
         folder = self.path / "surrogate"
-        said = {
+        verdict = {
             "verdict": scores.verdict,
             "verdict_of": f"samples {scores.provenance.get('samples', '')}",
             "warnings": scores.warnings,
         }
-        card = cards.read_card(folder) | said
+        card = cards.read_card(folder) | verdict
         name = f"surrogate/{cards.CARD}"
         sums = self._sums_of_training()
         sums[name] |= {manifest.digest(cards.to_text(card).encode())}
@@ -186,38 +181,21 @@ class Run:
         return {name: some for name, some in sums.items() if name.startswith(TRAINED)}
 
     @cached_property
-    def source(self) -> Source | None:
-        """The data: the user's file, or simulated once into the run directory; `None` if none."""
-        data = self.recipe.data
-        if data is None:
+    def data(self) -> RunData | None:
+        """What it is trained on, if the recipe has a data section; raises as `check_code` does."""
+        section = self.recipe.data
+        if section is None:
             return None
-        system = self.system
-        if not isinstance(system, HasFiles):
-            raise RecipeError(f"system {self.recipe.system.kind!r} has no files to read data from")
-        if data.path is not None:
-            return open_files(system, data.path)
-        if data.n is None:
-            raise RecipeError(
-                "the data section needs `n` (how many to simulate) or `path` (a file)"
-            )
-        path = self.path / "data.h5"
-        if not path.exists():
-            if not isinstance(system, Simulates):
-                raise RecipeError(
-                    f"system {self.recipe.system.kind!r} cannot simulate: give it data.path=FILE"
-                )
-            with system.writer(path, data.n) as append:
-                append(system.simulate(data.n, data.seed))
-        return system.open(path)
+        return RunData(section, self.system, self.recipe.system.kind, self.path)
 
     def identity(self) -> dict[str, str]:
         """Return hashes of all that the training depends on: recipe, data, files of the system."""
-        found = {"recipe": self.recipe.digest()}
+        hashes = {"recipe": self.recipe.digest()}
         if isinstance(self.system, HasOwnFiles):
-            found["system"] = self.system.digest()
-        if self.source is not None:
-            found["data"] = self.source.digest()
-        return found
+            hashes["system"] = self.system.digest()
+        if self.data is not None:
+            hashes["data"] = self.data.source.digest()
+        return hashes
 
     def check_unchanged(self) -> None:
         """Raise `CheckpointError` if what a finished run was trained on has changed since."""
@@ -229,49 +207,9 @@ class Run:
                     "has changed since; remove the directory to train again, or put the file back"
                 )
 
-    @cached_property
-    def chain(self) -> NDArray[np.int64] | None:
-        """(N,), the Markov chain of each row of the user's file; `None` if rows are independent."""
-        data, source = self.recipe.data, self.source
-        if source is None or data is None or data.path is None:
-            return None
-        return chain_labels(self.system, source)
-
-    @cached_property
-    def parts(self) -> Split:
-        """Rows of training, validation and test; of a Markov chain, stretches of its time.
-
-        What is simulated is tested against fresh simulations, so it needs no test rows.
-        """
-        source, data = self.source, self.recipe.data
-        if source is None or data is None:
-            raise RecipeError(f"recipe {self.recipe.name!r} has no data section")
-        fractions, keys = data.split, source.keys()
-        if data.path is None:
-            fractions = (1 - data.split[1], data.split[1], 0.0)
-        elif keys is None and self.chain is not None:
-            keys = pieces_of_chains(self.chain)
-        return split(
-            len(source),
-            keys=keys,
-            fractions=fractions,
-            seed=data.seed,
-            name=source.name,
-        )
-
-    @cached_property
-    def notes(self) -> list[str]:
-        """What the user should know of the data: repeated keys and rows, what was left out."""
-        # Names of columns and files stand in them.
-        return [] if self.source is None else [printable(said) for said in notes_of(self.source)]
-
     def training_sample(self) -> Batch | None:
-        """Training rows for all that is fitted once: transforms, biases, baselines."""
-        source, data = self.source, self.recipe.data
-        if source is None or data is None:
-            return None
-        stream = Stream(source, self.parts.train, batch_size=1, seed=data.seed)
-        return stream.sample(data.fit_rows)
+        """Return training rows for all that is fitted once; `None` without data."""
+        return None if self.data is None else self.data.training_sample()
 
     def build_surrogate(self) -> Surrogate:
         """Construct the surrogate of the recipe, untrained."""
@@ -345,7 +283,7 @@ class Run:
         if not path.exists():
             return {}
         self._check(path.name)
-        found = read_json(path, CheckpointError)
-        if not isinstance(found, dict):
+        content = read_json(path, CheckpointError)
+        if not isinstance(content, dict):
             raise CheckpointError(f"{path} is not what a training leaves; train again")
-        return found
+        return content

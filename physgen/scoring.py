@@ -257,15 +257,17 @@ def truth_of(run: Run) -> Truth:
     conditions are as near to those of the first as there are any.
     """
     recipe, system = run.recipe, run.system
-    if recipe.data is not None and recipe.data.path is not None:
-        source = run.source
-        if source is None:
-            raise RecipeError("the data section names a file that holds no samples")
-        n = recipe.sampling.n
-        test, train = run.parts.test, run.parts.train
-        labelled = source.read(0, 1).chain is not None
-        chain = None if labelled else run.chain
-        samples = two_samples(source, test, train, n, matched=True, chain=chain)
+    data = run.data
+    if data is not None and data.section.path is not None:
+        labelled = data.source.read(0, 1).chain is not None
+        samples = two_samples(
+            data.source,
+            data.parts.test,
+            data.parts.train,
+            recipe.sampling.n,
+            matched=True,
+            chain=None if labelled else data.chain,
+        )
         return Truth(samples.truth, samples.floor, samples.groups, samples.paired)
     if not isinstance(system, Simulates):
         return Truth()

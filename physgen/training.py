@@ -21,18 +21,15 @@ from physgen.batch import Batch
 from physgen.engine import journal
 from physgen.engine.distributed import World
 from physgen.engine.loop import FitResult, fit
+from physgen.engine.options import Engine
 from physgen.errors import InputError, Stopped
 from physgen.io.stream import Stream
 from physgen.io.weights import WeightSums
 from physgen.isolation import global_generators
 from physgen.registry import build
 from physgen.run import Run
-from physgen.surrogates.base import (
-    Method,
-    Surrogate,
-    bound_of,
-    density_of,
-)
+from physgen.run_data import RunData
+from physgen.surrogates.base import Method, Surrogate, bound_of, density_of
 from physgen.surrogates.conditions import LARGEST
 from physgen.surrogates.decoding import DecodedNoise
 from physgen.validation.plots import ALONG, BETWEEN, TRAINING
@@ -70,52 +67,24 @@ def train_run(run: Run, world: World, report_progress: Progress, *, force: bool 
     if world.first:
         _prepare_data(run, report_progress)
     world.barrier()
-    stream = _training_stream(run)
-    weights = None if stream is None else stream.weights
-    sample = run.training_sample()
-    with global_generators(recipe.engine.seed):
-        surrogate = run.build_surrogate()
-        surrogate.initialise(sample)
-        if stream is not None and sample is not None and len(sample) < len(stream):
-            known = stream.conditions(LARGEST)
-            if known is not None:
-                surrogate.conditions.fit(*known)
-        context = {"surrogate": surrogate, "system": run.system, "steps": recipe.engine.steps}
-        method: Method = build("methods", recipe.method, context)
-    if weights is not None:
-        _check_weights(weights, method, recipe.method.kind)
+    data = run.data
+    stream = None if data is None else _training_stream(data, recipe.engine)
+    surrogate, method = _build(run, stream)
     identity = run.identity()
     streams: dict[str, Stream] = {}
-    described: dict[str, Any] = {}
+    description: dict[str, Any] = {}
     evaluate = None
-    if run.source is not None and stream is not None:
-        source, parts = run.source, run.parts
-        described = {
-            "name": source.name,
-            "sha256": identity["data"],
-            "rows": len(source),
-            "split": {"train": len(parts.train), "validation": len(parts.validation)},
-        }
-        if weights is not None:
-            described["weights"] = {
-                "sum": weights.total,
-                "effective_events": round(weights.effective, 1),
-                "negative_share": weights.negative_share,
-            }
-        if surrogate.schema.condition:
-            described["conditions"] = {
-                "rows": min(len(stream), LARGEST),
-                "distinct": len(surrogate.conditions.values),
-            }
+    if data is not None and stream is not None:
         streams["data"] = stream
-        if len(parts.validation):
-            held_out = Stream(source, parts.validation, batch_size=1, seed=recipe.engine.seed)
-            evaluate = _held_out_loss(surrogate, held_out.sample(HELD_OUT))
+        description = {"sha256": identity["data"], **_describe(data, stream, surrogate)}
+        if len(data.parts.validation):
+            rows = Stream(data.source, data.parts.validation, batch_size=1, seed=recipe.engine.seed)
+            evaluate = _held_out_loss(surrogate, rows.sample(HELD_OUT))
     on_evaluate = None
     # What it was not given conditions for it cannot show.
-    pictured = has_pictures(surrogate) and not (recipe.data is None and surrogate.schema.condition)
+    pictured = has_pictures(surrogate) and not (data is None and surrogate.schema.condition)
     if world.first:
-        run.write_provenance({"identity": identity, "data": described})
+        run.write_provenance({"identity": identity, "data": description})
         if pictured:
             on_evaluate = snapshot_callback(surrogate, run.path / PICTURES, recipe.engine.seed)
 
@@ -156,13 +125,57 @@ def train_run(run: Run, world: World, report_progress: Progress, *, force: bool 
             "system": recipe.system.model_dump(),
             "surrogate": recipe.surrogate.model_dump(),
             "transform": [part.model_dump() for part in recipe.transform],
-            "data": described,
+            "data": description,
             "steps": result.step,
             "training_seconds": round(_seconds(run), 1),
             "held_out": result.best,
         },
     )
     run.seal_training()
+
+
+def _build(run: Run, stream: Stream | None) -> tuple[Surrogate, Method]:
+    """Construct surrogate and method, with all that is fitted once to the training rows.
+
+    Raises:
+        InputError: the method cannot learn from the weights of these rows.
+    """
+    recipe = run.recipe
+    sample = run.training_sample()
+    with global_generators(recipe.engine.seed):
+        surrogate = run.build_surrogate()
+        surrogate.initialise(sample)
+        if stream is not None and sample is not None and len(sample) < len(stream):
+            conditions = stream.conditions(LARGEST)
+            if conditions is not None:
+                surrogate.conditions.fit(*conditions)
+        context = {"surrogate": surrogate, "system": run.system, "steps": recipe.engine.steps}
+        method: Method = build("methods", recipe.method, context)
+    if stream is not None and stream.weights is not None:
+        _check_weights(stream.weights, method, recipe.method.kind)
+    return surrogate, method
+
+
+def _describe(data: RunData, stream: Stream, surrogate: Surrogate) -> dict[str, Any]:
+    """Return what card and provenance say of the data: rows, split, weights, conditions."""
+    parts, weights = data.parts, stream.weights
+    description: dict[str, Any] = {
+        "name": data.source.name,
+        "rows": len(data.source),
+        "split": {"train": len(parts.train), "validation": len(parts.validation)},
+    }
+    if weights is not None:
+        description["weights"] = {
+            "sum": weights.total,
+            "effective_events": round(weights.effective, 1),
+            "negative_share": weights.negative_share,
+        }
+    if surrogate.schema.condition:
+        description["conditions"] = {
+            "rows": min(len(stream), LARGEST),
+            "distinct": len(surrogate.conditions.values),
+        }
+    return description
 
 
 def _end(result: FitResult) -> NoReturn:
@@ -189,24 +202,21 @@ def _seconds(run: Run) -> float:
 
 def _prepare_data(run: Run, report_progress: Progress) -> None:
     """Simulate or open the data, and say what is to be known of a user's file."""
-    data = run.recipe.data
+    data = run.data
     if data is None:
         return
     stage = f"{run.recipe.name}: data"
     report_progress(stage, 0, 1, {})
-    rows = 0 if run.source is None else len(run.source)
-    if data.path is not None:
-        for sentence in run.notes:
-            LOG.warning(sentence)
+    rows = len(data.source)
+    if data.section.path is not None:
+        for note in data.notes:
+            LOG.warning(note)
     report_progress(stage, rows, rows, {})
 
 
-def _training_stream(run: Run) -> Stream | None:
-    """Return the training rows of a run in batches, if it has data."""
-    if run.source is None:
-        return None
-    engine = run.recipe.engine
-    return Stream(run.source, run.parts.train, batch_size=engine.batch_size, seed=engine.seed)
+def _training_stream(data: RunData, engine: Engine) -> Stream:
+    """Return the training rows of a run in batches."""
+    return Stream(data.source, data.parts.train, batch_size=engine.batch_size, seed=engine.seed)
 
 
 def _check_weights(weights: WeightSums, method: Method, kind: str) -> None:

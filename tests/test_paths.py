@@ -47,7 +47,7 @@ def project(tmp_path, monkeypatch):
 def test_recipe_base_card_and_data_are_found_from_anywhere(project, monkeypatch):
     run = physgen.train("../project/mine.yaml", runs="runs", track=False, score=False)
     assert run.path.is_absolute()
-    assert float(run.source.read(0, 200).x.mean()) == pytest.approx(10, abs=0.3)
+    assert float(run.data.source.read(0, 200).x.mean()) == pytest.approx(10, abs=0.3)
     monkeypatch.chdir(project)
     assert len(physgen.generate(run, 5)) == 5
     assert torch.equal(physgen.load(os.fspath(run)).sample(5).x, physgen.generate(run.path, 5).x)

@@ -36,7 +36,7 @@ def test_events_of_one_collision_stay_together(tmp_path):
         "data.group": ["Run", "Event"],
     }
     run = train("events-flow", changes, tmp_path)
-    keys, parts = run.source.keys(), run.parts
+    keys, parts = run.data.source.keys(), run.data.parts
     assert len(keys) == 2304
     assert len(np.unique(keys)) == 500
     members = [set(keys[part]) for part in (parts.train, parts.validation, parts.test)]
@@ -59,7 +59,9 @@ def test_repeated_keys_are_said(tmp_path):
         "data.group": ["Run", "Event"],
     }
     resolved = recipe.read("events-flow", changes)
-    assert any("500 group keys" in sentence for sentence in Run.create(resolved, tmp_path)[0].notes)
+    assert any(
+        "500 group keys" in sentence for sentence in Run.create(resolved, tmp_path)[0].data.notes
+    )
 
 
 def test_jagged_events(tmp_path):
@@ -91,7 +93,7 @@ def test_an_rntuple(tmp_path):
     changes = {"data.path": str(tmp_path / "a.root"), "data.fields": list(columns)}
     run = train("events-flow", changes, tmp_path)
     assert run.system.schema.names[:3] == ("nMuon", "Muon_pt[0]", "Muon_eta[0]")
-    x = run.source.read(0, 400).x
+    x = run.data.source.read(0, 400).x
     assert x[:, 0].tolist() == counts.tolist()
     first = counts > 0
     starts = (np.cumsum(counts) - counts)[first]
@@ -161,7 +163,7 @@ def test_showers_of_a_user(tmp_path):
         "data.split": [0.6, 0.1, 0.3],
     }
     run = train("calo-flow", changes, tmp_path)
-    assert len(run.source) == 500
+    assert len(run.data.source) == 500
     assert run.scorecard.rows
 
 
@@ -170,7 +172,7 @@ def test_spins_of_a_user(tmp_path):
     with system.writer(tmp_path / "spins.h5", 300) as append:
         append(system.simulate(300, seed=5))
     run = train("ising-rbm", {"data.path": str(tmp_path / "spins.h5")}, tmp_path)
-    assert len(run.source) == 300
+    assert len(run.data.source) == 300
 
 
 def test_an_action_of_a_user(tmp_path):
@@ -250,7 +252,7 @@ def test_rows_of_a_chain_are_tested_by_stretches_of_its_time(tmp_path):
     for name, spins in (("chain", chain), ("mixed", chain[generator.permutation(n)])):
         np.savez(tmp_path / f"{name}.npz", samples=spins.astype("i1"))
         changes = {"system.shape": [4, 4], "data.path": str(tmp_path / f"{name}.npz")}
-        parts = Run.create(recipe.read("ising-rbm", changes), tmp_path / "runs")[0].parts
+        parts = Run.create(recipe.read("ising-rbm", changes), tmp_path / "runs")[0].data.parts
         assert len(parts.test) > 100
         beside_train = np.isin(parts.test + 1, parts.train).mean()
         assert beside_train < 0.05 if name == "chain" else beside_train > 0.5

@@ -47,7 +47,7 @@ def test_the_share_of_a_slice_does_not_depend_on_the_batch(batch_size, steps, tm
     options = {"batch_size": batch_size, "steps": steps, "ema": 0.98}
     options = {f"engine.{name}": value for name, value in options.items()}
     run = train(tmp_path, columns, {**options, "method.learning_rate": 0.003})
-    rows = run.parts.train
+    rows = run.data.parts.train
     below = columns["w"][rows][columns["x"][rows] < 1].sum() / columns["w"][rows].sum()
     made = physgen.generate(run.path, 4096, seed=1)
     # Seeds of the training scatter by 0.01. Weights divided by their mean over a batch gave 0.13 at
@@ -70,7 +70,7 @@ def test_weights_of_either_sign_train_where_events_can_be_taken_away(tmp_path):
     left = columns["x"] < 0
     columns["w"] = np.where(left & (np.arange(3000) % 3 == 0), -1.0, 1.0)
     run = train(tmp_path, columns, {"engine.batch_size": 512})
-    rows = run.parts.train
+    rows = run.data.parts.train
     target = columns["w"][rows][left[rows]].sum() / columns["w"][rows].sum()
     made = physgen.generate(run.path, 4096, seed=1)
     assert target < 0.27

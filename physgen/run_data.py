@@ -1,0 +1,95 @@
+"""The data of a run: its source, how the rows are split, and what the user should know of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from physgen.batch import Batch
+from physgen.errors import RecipeError, printable
+from physgen.io.source import Source
+from physgen.io.split import Split, notes_of, pieces_of_chains, split
+from physgen.io.stream import Stream
+from physgen.recipe import Data
+from physgen.systems.base import HasFiles, Simulates, System, open_files
+from physgen.validation.sources import chain_labels
+
+SIMULATED = "data.h5"
+"""What is simulated for a run, in its directory."""
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A data section of a recipe, with the system that opens its files or simulates them.
+
+    Attributes:
+        section: of the recipe.
+        system: whose samples they are.
+        kind: the name of the system in the recipe.
+        folder: of the run, where simulated samples are kept.
+    """
+
+    section: Data
+    system: System
+    kind: str
+    folder: Path
+
+    @cached_property
+    def source(self) -> Source:
+        """The user's files, or samples that are simulated once into the run directory.
+
+        Raises:
+            RecipeError: the section names neither, or the system can do neither.
+        """
+        section, system = self.section, self.system
+        if not isinstance(system, HasFiles):
+            raise RecipeError(f"system {self.kind!r} has no files to read data from")
+        if section.path is not None:
+            return open_files(system, section.path)
+        if section.n is None:
+            raise RecipeError(
+                "the data section needs `n` (how many to simulate) or `path` (a file)"
+            )
+        path = self.folder / SIMULATED
+        if not path.exists():
+            if not isinstance(system, Simulates):
+                raise RecipeError(f"system {self.kind!r} cannot simulate: give it data.path=FILE")
+            with system.writer(path, section.n) as append:
+                append(system.simulate(section.n, section.seed))
+        return system.open(path)
+
+    @cached_property
+    def chain(self) -> NDArray[np.int64] | None:
+        """(N,), the Markov chain of each row of the user's file; `None` if rows are independent."""
+        return None if self.section.path is None else chain_labels(self.system, self.source)
+
+    @cached_property
+    def parts(self) -> Split:
+        """Rows of training, validation and test; of a Markov chain, stretches of its time.
+
+        What is simulated is tested against fresh simulations, so it needs no test rows.
+        """
+        section, source = self.section, self.source
+        fractions, keys = section.split, source.keys()
+        if section.path is None:
+            fractions = (1 - section.split[1], section.split[1], 0.0)
+        elif keys is None and self.chain is not None:
+            keys = pieces_of_chains(self.chain)
+        return split(
+            len(source), keys=keys, fractions=fractions, seed=section.seed, name=source.name
+        )
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What the user should know: repeated keys and rows, what was left out."""
+        # Names of columns and files stand in them.
+        return [printable(note) for note in notes_of(self.source)]
+
+    def training_sample(self) -> Batch:
+        """Return training rows for all that is fitted once: transforms, biases, baselines."""
+        stream = Stream(self.source, self.parts.train, batch_size=1, seed=self.section.seed)
+        return stream.sample(self.section.fit_rows)
