@@ -15,8 +15,9 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from physgen.arguments import Whole, whole
+from physgen.arguments import Whole, user_path, whole
 from physgen.batch import Batch, Schema
 from physgen.engine.random import keyed_seed
 from physgen.errors import DomainError, InputError, TrainingError, suggest
@@ -47,9 +48,6 @@ Condition = ArrayLike | Tensor | Mapping[str, ArrayLike | Tensor]
 Source = Surrogate | Corrected
 """What is drawn from."""
 
-Progress = Callable[[int], None]
-"""Called with the number of samples done."""
-
 
 def generate(
     surrogate: Source,
@@ -57,10 +55,9 @@ def generate(
     *,
     seed: Whole,
     condition: Condition | None = None,
-    progress: Progress | None = None,
 ) -> Batch:
     """Return `n` samples in physical units, on the CPU. See `generate_blocks`."""
-    parts = generate_blocks(surrogate, n, seed=seed, condition=condition, progress=progress)
+    parts = generate_blocks(surrogate, n, seed=seed, condition=condition)
     return Batch.concatenate(list(parts)).replace(schema=surrogate.schema)
 
 
@@ -71,10 +68,14 @@ class Sampler:
     Attributes:
         surrogate: the torch module, on the device to compute on.
         corrected: what makes its samples exact, if anything does.
+        open_system: returns the system, which decides the formats of files.
+        facts: of the run, kept in files.
     """
 
     surrogate: Surrogate
     corrected: Corrected | None = None
+    open_system: Callable[[], System] | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Say what is generated, not each layer of the network."""
@@ -92,72 +93,78 @@ class Sampler:
         """What a sample is, and which conditions it may be given."""
         return self.surrogate.schema
 
+    @property
+    def _source(self) -> Source:
+        return self.corrected or self.surrogate
+
     @isolated()
     def sample(self, n: Whole, seed: Whole = 1, condition: Condition | None = None) -> Batch:
-        """Return `n` samples in physical units, those of `physgen.generate`.
+        """Return `n` samples in physical units, on the CPU.
 
         Args:
             n: how many samples.
             seed: decides all of them.
-            condition: see `physgen.generate`.
+            condition: in physical units: by name, a number or `n` of them each; or (n, C) numbers
+                in the order of the schema, (C,) for all samples, and for a single condition (n,) or
+                a number. `None` draws from the conditions of the training data.
 
         Raises:
             DomainError: a condition is unknown, missing, or outside the trained domain.
             InputError: `n`, `seed` or `condition` cannot be understood.
         """
-        source = self.corrected or self.surrogate
-        return generate(source, n, seed=seed, condition=condition)
+        return generate(self._source, n, seed=seed, condition=condition)
 
+    @isolated()
+    def write(
+        self,
+        output: str | PathLike[str],
+        n: Whole,
+        seed: Whole = 1,
+        condition: Condition | None = None,
+        *,
+        overwrite: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> Path:
+        """Write the samples of `sample` to a file, block by block; return its path.
 
-def generate_file(
-    surrogate: Source,
-    n: Whole,
-    path: Path,
-    *,
-    seed: Whole,
-    condition: Condition | None = None,
-    system: System | None = None,
-    facts: Mapping[str, str] | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> None:
-    """Write `n` samples to a file, block by block.
+        Memory is that of one block; npz, which cannot grow, is held whole. The file says where it
+        comes from, in JSON under the name `physgen_provenance`.
 
-    Memory is that of one block; npz, which cannot grow, is held whole.
+        Args:
+            output: file that appears when it is complete. The system decides its format if it
+                writes files of this suffix; else .h5, .hdf5, .root and .npz hold plain samples.
+            n, seed, condition: see `sample`.
+            overwrite: replace an existing file, once the new one is complete.
+            progress: called with the number of samples done, after each block.
 
-    Args:
-        surrogate: on the device to compute on.
-        n: how many samples.
-        path: of the output; it appears when it is complete.
-        seed: decides all samples.
-        condition: see `generate_blocks`.
-        system: decides the format, if it writes files of this suffix; else .h5, .hdf5, .root and
-            .npz hold plain samples.
-        facts: of the run, kept in the file as JSON with `n`, the seed and the version, under the
-            name `physgen_provenance`.
-        overwrite: replace an existing file, once the new one is complete.
-        progress: called after each block.
-
-    Raises:
-        InputError: the output exists, or its suffix says nothing.
-        DomainError, TrainingError: see `generate_blocks`.
-    """
-    n = whole("n", n)
-    refuse_existing(path, overwrite)
-    replaced = path.exists()
-    temporary = path.with_name(f"{path.stem}.{secrets.token_hex(4)}{path.suffix}")
-    target = temporary if replaced else path
-    parts = generate_blocks(surrogate, n, seed=seed, condition=condition, progress=progress)
-    try:
-        about = {"physgen": __version__, **(facts or {}), "n": n, "seed": whole("seed", seed)}
-        said = {"physgen_provenance": json.dumps(about)}
-        with _open_writer(path, target, n, surrogate.schema, system, said) as append:
-            for batch in parts:
-                append(batch)
-        if replaced:
-            target.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        Raises:
+            DomainError: a condition is unknown, missing, or outside the trained domain.
+            InputError: an argument cannot be understood, the output exists, or its suffix names no
+                format.
+            TrainingError: a sample is not finite.
+        """
+        path, n, seed = user_path(output), whole("n", n), whole("seed", seed)
+        system = None if self.open_system is None else self.open_system()
+        refuse_existing(path, overwrite)
+        replaced = path.exists()
+        temporary = path.with_name(f"{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+        target = temporary if replaced else path
+        provenance = {"physgen": __version__, **self.facts, "n": n, "seed": seed}
+        facts = {"physgen_provenance": json.dumps(provenance)}
+        parts = generate_blocks(self._source, n, seed=seed, condition=condition)
+        try:
+            with _open_writer(path, target, n, self.schema, system, facts) as append:
+                done = 0
+                for batch in parts:
+                    append(batch)
+                    done += len(batch)
+                    if progress is not None:
+                        progress(done)
+            if replaced:
+                target.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path
 
 
 def generate_blocks(
@@ -168,7 +175,6 @@ def generate_blocks(
     condition: Condition | None = None,
     first: int = 0,
     last: int | None = None,
-    progress: Progress | None = None,
 ) -> Iterator[Batch]:
     """Yield `n` samples in blocks of 4096 (the last may be shorter), on the CPU.
 
@@ -182,7 +188,6 @@ def generate_blocks(
             data.
         first, last: blocks to begin with, and to stop before: a worker's share, or where an
             earlier call stopped; `None` goes on to the end.
-        progress: called after each block.
 
     Raises:
         DomainError: a condition is outside the trained domain (its row is named), or there are not
@@ -225,8 +230,6 @@ def generate_blocks(
             batch = batch.replace(chain=batch.chain + block)
         _check_finite(batch, start)
         yield batch
-        if progress is not None:
-            progress(stop)
 
 
 def conditions(surrogate: Source, given: Condition | None, n: int) -> Tensor | None:

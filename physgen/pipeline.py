@@ -10,14 +10,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from physgen.arguments import Whole, user_path, whole
+from physgen.arguments import Whole, user_path
 from physgen.batch import Batch
 from physgen.engine import journal
 from physgen.engine.device import DeviceName, choose_device
 from physgen.engine.distributed import connect
 from physgen.errors import InputError
-from physgen.generation import Condition, Sampler, generate_file
-from physgen.generation import generate as generate_batch
+from physgen.generation import Condition, Sampler
 from physgen.io.writer import atomic, hdf5_writer
 from physgen.isolation import isolated
 from physgen.recipe import names, read
@@ -138,7 +137,6 @@ def validate_files(
     against: str | PathLike[str] | None = None,
     *,
     recipe: str | None = None,
-    binning: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     output: str | PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -149,16 +147,14 @@ def validate_files(
         file: generated samples, or a Markov chain to be analysed by itself.
         against: true samples to judge them by.
         recipe: name of a recipe whose system the files belong to; found from the format if absent.
-        binning: of CaloChallenge files.
         overrides: changes to that recipe; `data.fields` names columns of `against` (of `file` where
-            there is none) unless `data.path` names another file.
+            there is none) unless `data.path` names another file, `data.binning` the geometry of
+            CaloChallenge files.
         output: folder for `scorecard.json` and `report.html`.
         progress: called while it goes.
     """
     file = user_path(file)
-    changes = dict(overrides or {})
-    if binning is not None:
-        changes["data.binning"] = binning
+    changes = overrides or {}
     with _scoring(progress, f"{file.name}: validate") as count:
         if against is None:
             comparison, card = score_ensemble(file, recipe, changes)
@@ -178,71 +174,25 @@ def load(
     uncorrected: bool = False,
     trust: bool = False,
 ) -> Sampler:
-    """Return what generates samples of a run in memory, loaded once; see `generate`.
-
-    `physgen.load(run).sample(5, seed=1)` are the samples of `physgen.generate(run, 5, seed=1)` on
-    the same device; its `surrogate` is the torch module, in evaluation mode.
-
-    Args:
-        run: a run directory whose training has finished.
-        device: where to compute; another device draws other random numbers.
-        sampling: changes to the recipe's section `sampling`; see `generate`.
-        uncorrected: generate the proposals of a correction; see `generate`.
-        trust: run the code that the recipe of the run names; see `validate`.
-
-    Raises:
-        CheckpointError: there is no finished surrogate, or a file of it was changed.
-    """
-    opened = Run(user_path(run), trust, sampling or {})
-    opened.check()
-    surrogate = opened.load().to(choose_device(device))
-    return Sampler(surrogate, opened.corrected(surrogate, proposals=uncorrected))
-
-
-@isolated()
-def generate(
-    run: str | PathLike[str],
-    n: Whole,
-    seed: Whole = 1,
-    *,
-    output: str | PathLike[str] | None = None,
-    condition: Condition | None = None,
-    device: DeviceName = "auto",
-    sampling: Mapping[str, Any] | None = None,
-    uncorrected: bool = False,
-    overwrite: bool = False,
-    trust: bool = False,
-    progress: Progress | None = None,
-) -> Batch | Path:
-    """Generate samples with the surrogate of a run; the same seed gives the same samples.
+    """Return what generates samples of a run, in memory or into files, loaded once.
 
     Where the recipe corrects its surrogate (`sampling.correction`), so are these samples: they are
-    those that the scorecard judges, a Markov chain each block.
+    those that the scorecard judges, a Markov chain each block. The torch module itself is its
+    `surrogate`, in evaluation mode.
 
     Args:
         run: a run directory whose training has finished.
-        n: how many samples.
-        seed: decides all of them, whatever the chunks.
-        output: file to write; `None` returns the samples.
-        condition: in physical units: by name, a number or `n` of them each; or (n, C) numbers in
-            the order of the schema, (C,) for all samples, and for a single condition (n,) or a
-            number. `None` draws from the conditions of the training data.
         device: where to compute; another device draws other random numbers.
         sampling: changes to the recipe's section `sampling`, {"sampler.steps": 50}; the verdict of
             the run is not about such samples, and files say what was changed.
         uncorrected: generate the surrogate's own samples, with `log_weight`, where the recipe
             corrects them.
-        overwrite: replace an existing file.
         trust: run the code that the recipe of the run names; see `validate`.
-        progress: called while it goes.
 
     Raises:
         CheckpointError: there is no finished surrogate, or a file of it was changed.
-        DomainError: a condition is unknown, missing, or outside the trained domain.
-        InputError: an argument cannot be understood, the output exists, or its suffix names no
-            format.
+        InputError: nothing corrects these samples, and they are asked for `uncorrected`.
     """
-    n = whole("n", n)
     opened = Run(user_path(run), trust, sampling or {})
     opened.check()
     surrogate = opened.load().to(choose_device(device))
@@ -252,29 +202,32 @@ def generate(
             f"{opened.path}: nothing corrects these samples (sampling.correction is none); leave "
             "`uncorrected` out"
         )
-    source = surrogate if corrected is None else corrected
-    stage = f"{opened.recipe.name}: generate"
-    callback = None if progress is None else (lambda done: progress(stage, done, n, {}))
-    if output is None:
-        return generate_batch(source, n, seed=seed, condition=condition, progress=callback)
-    path = user_path(output)
-    generate_file(
-        source,
-        n,
-        path,
-        seed=seed,
-        condition=condition,
-        system=opened.system,
-        facts={
-            "recipe": opened.recipe.name,
-            "run": opened.path.name,
-            "correction": "none" if corrected is None else corrected.method,
-            **({"sampling": json.dumps(dict(opened.sampling))} if opened.sampling else {}),
-        },
-        overwrite=overwrite,
-        progress=callback,
-    )
-    return path
+    facts = {
+        "recipe": opened.recipe.name,
+        "run": opened.path.name,
+        "correction": "none" if corrected is None else corrected.method,
+    }
+    if opened.sampling:
+        facts["sampling"] = json.dumps(dict(opened.sampling))
+    return Sampler(surrogate, corrected, lambda: opened.system, facts)
+
+
+@isolated()
+def generate(
+    run: str | PathLike[str],
+    n: Whole,
+    seed: Whole = 1,
+    condition: Condition | None = None,
+    device: DeviceName = "auto",
+) -> Batch:
+    """Return samples of a run: `load(run, device).sample(n, seed, condition)`.
+
+    Raises:
+        CheckpointError: there is no finished surrogate, or a file of it was changed.
+        DomainError: a condition is unknown, missing, or outside the trained domain.
+        InputError: an argument cannot be understood.
+    """
+    return load(run, device).sample(n, seed, condition)
 
 
 @isolated()

@@ -12,7 +12,7 @@ import uproot
 import physgen
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, InputError, TrainingError
-from physgen.generation import BLOCK, Sampler, generate, generate_blocks, generate_file
+from physgen.generation import BLOCK, Sampler, generate, generate_blocks
 from physgen.io.hdf5_source import HDF5Source
 from physgen.surrogates.base import Surrogate
 from physgen.surrogates.boltzmann.rbm import RBM
@@ -221,7 +221,7 @@ def test_hdf5_root_and_npz_hold_the_same_samples(surrogate, tmp_path):
     done = []
     for suffix in ("h5", "root", "npz"):
         path = tmp_path / f"out.{suffix}"
-        generate_file(surrogate, n, path, seed=3, progress=done.append)
+        Sampler(surrogate).write(path, n, 3, progress=done.append)
     assert done == [BLOCK, n] * 3
     source = HDF5Source(tmp_path / "out.h5")
     assert source.schema == SCHEMA
@@ -237,24 +237,24 @@ def test_hdf5_root_and_npz_hold_the_same_samples(surrogate, tmp_path):
 
 def test_existing_output_survives_refusal_and_failure(surrogate, tmp_path):
     path = tmp_path / "out.h5"
-    generate_file(surrogate, 5, path, seed=3)
+    Sampler(surrogate).write(path, 5, 3)
     before = path.read_bytes()
     with pytest.raises(InputError, match="exists; choose another path"):
-        generate_file(surrogate, 5, path, seed=4)
+        Sampler(surrogate).write(path, 5, 4)
     surrogate.weight.data.fill_(torch.inf)
     with pytest.raises(TrainingError):
-        generate_file(surrogate, 5, path, seed=4, overwrite=True)
+        Sampler(surrogate).write(path, 5, 4, overwrite=True)
     assert path.read_bytes() == before
     surrogate.weight.data.fill_(1)
-    generate_file(surrogate, 5, path, seed=4, overwrite=True)
+    Sampler(surrogate).write(path, 5, 4, overwrite=True)
     assert torch.equal(HDF5Source(path).read(0, 5).x, generate(surrogate, 5, seed=4).x)
     assert [p.name for p in tmp_path.iterdir()] == ["out.h5"]
     with pytest.raises(InputError, match=r"no format has the suffix '\.txt'"):
-        generate_file(surrogate, 5, tmp_path / "out.txt", seed=3)
+        Sampler(surrogate).write(tmp_path / "out.txt", 5, 3)
     old = tmp_path / "old"
     old.write_text("kept")
     with pytest.raises(InputError, match=r"old: no format has the suffix ''"):
-        generate_file(surrogate, 3, old, seed=1, overwrite=True)
+        Sampler(surrogate).write(old, 3, 1, overwrite=True)
     assert old.read_text() == "kept"
     assert list(tmp_path.glob("old*")) == [old]
 
@@ -286,19 +286,19 @@ class OwnFiles(Physics):
 def test_the_system_decides_the_format(surrogate, tmp_path):
     n = BLOCK + 1
     expected = generate(surrogate, n, seed=3)
-    generate_file(surrogate, n, tmp_path / "a.xyz", seed=3, system=OwnFiles())
+    Sampler(surrogate, open_system=OwnFiles).write(tmp_path / "a.xyz", n, 3)
     with h5py.File(tmp_path / "a.xyz") as file:
         assert file.attrs["n"] == n
         np.testing.assert_array_equal(file["0"], expected.x[:BLOCK])
         np.testing.assert_array_equal(file["1"], expected.x[BLOCK:])
-    generate_file(surrogate, n, tmp_path / "c.root", seed=3, system=OwnFiles())
+    Sampler(surrogate, open_system=OwnFiles).write(tmp_path / "c.root", n, 3)
     assert (tmp_path / "c.root").read_bytes().startswith(b"root")
 
 
 @pytest.mark.parametrize("name", ["a.h5", "a.npz", "a.root"])
 def test_files_say_where_they_come_from(surrogate, tmp_path, name):
     path = tmp_path / name
-    generate_file(surrogate, 5, path, seed=3, facts={"run": "0123"})
+    Sampler(surrogate, facts={"run": "0123"}).write(path, 5, 3)
     if name == "a.h5":
         with h5py.File(path) as file:
             said = file.attrs["physgen_provenance"]

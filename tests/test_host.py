@@ -129,7 +129,7 @@ VERBS = {
     "validate files": lambda run, folder, out: score(folder),
     "load": lambda run, folder, out: physgen.load(run).sample(5),
     "generate": lambda run, folder, out: physgen.generate(run, 5),
-    "generate a file": lambda run, folder, out: physgen.generate(run, 5, output=out / "x.h5"),
+    "generate a file": lambda run, folder, out: physgen.load(run).write(out / "x.h5", 5),
     "inspect": lambda run, folder, out: inspect(folder / "table.h5"),
     "simulate": lambda run, folder, out: simulation.simulate(
         recipe.read("ising-rbm"), out / "spins.h5", 10, 1

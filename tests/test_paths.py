@@ -58,7 +58,7 @@ def test_home_is_home(project, tmp_path):
     changes = {"data.path": "~/project/data/card.yaml"}
     run = physgen.train("~/project/mine.yaml", changes, runs="~/kept", track=False, score=False)
     assert run.path.parent == tmp_path / "kept/mine"
-    out = physgen.generate(run, 5, output="~/kept/five.h5")
+    out = physgen.load(run).write("~/kept/five.h5", 5)
     assert out == tmp_path / "kept/five.h5"
     assert out.exists()
     assert Run("~/kept/mine").path == tmp_path / "kept/mine"

@@ -16,8 +16,10 @@ def test_the_python_face():
     parameters = {
         name: list(inspect.signature(getattr(physgen, name)).parameters) for name in verbs
     }
-    sample = physgen.Sampler.sample
-    assert list(inspect.signature(sample).parameters) == ["self", "n", "seed", "condition"]
+    asked = ["n", "seed", "condition"]
+    write = ["self", "output", *asked, "overwrite", "progress"]
+    assert list(inspect.signature(physgen.Sampler.sample).parameters) == ["self", *asked]
+    assert list(inspect.signature(physgen.Sampler.write).parameters) == write
     assert parameters == {
         "train": [
             "recipe",
@@ -33,10 +35,7 @@ def test_the_python_face():
         ],
         "validate": ["run", "sampling", "output", "trust", "progress"],
         "load": ["run", "device", "sampling", "uncorrected", "trust"],
-        "generate": [
-            *("run", "n", "seed", "output", "condition", "device", "sampling", "uncorrected"),
-            *("overwrite", "trust", "progress"),
-        ],
+        "generate": ["run", *asked, "device"],
     }
 
 

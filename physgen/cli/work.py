@@ -140,8 +140,7 @@ def validate(
                 target,
                 against,
                 recipe=system,
-                binning=binning,
-                overrides=changes,
+                overrides=changes if binning is None else {**changes, "data.binning": binning},
                 output=output,
                 progress=progress,
             )
@@ -210,21 +209,16 @@ def generate(
     from physgen import pipeline
     from physgen.overrides import parse_overrides
 
-    count = whole("n", n)
+    count, given = whole("n", n), _numbers(condition or []) or None
+    changes = _of_sampling(parse_overrides(overrides or []))
     with bars(as_json) as progress:
-        pipeline.generate(
-            run,
-            count,
-            seed=seed,
-            output=output,
-            condition=_numbers(condition or []) or None,
-            device=device,
-            sampling=_of_sampling(parse_overrides(overrides or [])),
-            uncorrected=uncorrected,
-            overwrite=overwrite,
-            trust=trust,
-            progress=progress,
-        )
+        sampler = pipeline.load(run, device, sampling=changes, uncorrected=uncorrected, trust=trust)
+
+        def report_progress(done: int) -> None:
+            if progress is not None:
+                progress(f"{sampler.facts['recipe']}: generate", done, count, {})
+
+        sampler.write(output, count, seed, given, overwrite=overwrite, progress=report_progress)
     print_mapping({"file": str(output), "n": count, "seed": seed}, as_json)
 
 

@@ -122,7 +122,7 @@ def test_generate_finds_a_flipped_card(run, tmp_path):
     card = run / "surrogate" / "card.json"
     card.write_bytes(card.read_bytes().replace(b'"steps": 2', b'"steps": 3'))
     with pytest.raises(CheckpointError, match=r"card\.json is damaged.*restore it"):
-        physgen.generate(run, 3, output=tmp_path / "x.h5")
+        physgen.load(run).write(tmp_path / "x.h5", 3)
     assert not (tmp_path / "x.h5").exists()
 
 
@@ -206,7 +206,7 @@ def hers(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PHYSGEN_DATA", str(folder / "agreed"))
         path = physgen.train("lattice-flow", changes, runs=folder / "runs", track=False).path
-        physgen.generate(path, 2, output=folder / "mine.h5")  # She has agreed by training.
+        physgen.load(path).write(folder / "mine.h5", 2)  # She has agreed by training.
     return path
 
 
@@ -228,7 +228,7 @@ def test_code_of_a_stranger_is_not_run(strangers, tmp_path):
 
     for verb in (
         physgen.validate,
-        lambda run: physgen.generate(run, 2, output=tmp_path / "his.h5"),
+        lambda run: physgen.load(run).write(tmp_path / "his.h5", 2),
         resume,
     ):
         with pytest.raises(InputError, match=r"action\.py.*not agreed to.*--trust"):

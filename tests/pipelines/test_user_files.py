@@ -44,7 +44,7 @@ def test_events_of_one_collision_stay_together(tmp_path):
     assert not members[0] & members[2]
     assert not members[1] & members[2]
 
-    output = physgen.generate(run.path, 300, seed=1, output=tmp_path / "more.root")
+    output = physgen.load(run).write(tmp_path / "more.root", 300, seed=1)
     with uproot.open(output) as file:
         tree = file["events"]
         assert tree.num_entries == 300
@@ -72,7 +72,7 @@ def test_jagged_events(tmp_path):
         "data.weight": "EventWeight",
     }
     run = train("events-flow", changes, tmp_path)
-    output = physgen.generate(run.path, 200, seed=1, output=tmp_path / "more.root")
+    output = physgen.load(run).write(tmp_path / "more.root", 200, seed=1)
     with uproot.open(data_path("uproot-HZZ.root")) as file:
         total = file["events"]["EventWeight"].array(library="np").astype(float).sum()
     with uproot.open(output) as file:
@@ -138,7 +138,7 @@ def test_times_in_seconds_since_1970_keep_their_spread(tmp_path, transform):
     assert x[:, 0].mean().item() == pytest.approx(1.7e9, abs=2)
     if transform == "gaussianise":
         assert set(x[:, 1].tolist()) == set(codes)
-    physgen.generate(run.path, 100, seed=1, output=tmp_path / "more.root")
+    physgen.load(run).write(tmp_path / "more.root", 100, seed=1)
     with uproot.open(tmp_path / "more.root") as file:
         assert file["events"]["time"].array(library="np").std() > 3
 

@@ -98,12 +98,12 @@ def test_generate_follows_the_recipe(tmp_path, kind):
     sampler = physgen.load(run)
     assert "corrected by independence-metropolis" in repr(sampler)
     assert torch.equal(sampler.sample(100, seed=1).x, exact.x)
-    own = physgen.generate(run, 100, seed=1, uncorrected=True)
+    own = physgen.load(run, uncorrected=True).sample(100, seed=1)
     assert own.chain is None
     assert own.log_weight.shape == (100,)
     for uncorrected, columns in ((False, {"x", "chain"}), (True, {"x", "log_weight"})):
         path = tmp_path / f"{uncorrected}.h5"
-        physgen.generate(run, 100, output=path, uncorrected=uncorrected)
+        physgen.load(run, uncorrected=uncorrected).write(path, 100)
         with h5py.File(path) as file:
             names = {"x" if name == "configurations" else name for name in file}
             assert columns <= names
@@ -133,5 +133,5 @@ def test_what_is_not_corrected_has_no_proposals(tmp_path):
     changes = {"system.shape": [4, 4], "engine.steps": 2, "sampling.correction": "none"}
     run = physgen.train("phi4-flow", changes, runs=tmp_path, track=False, score=False)
     with pytest.raises(InputError, match="nothing corrects these samples"):
-        physgen.generate(run, 10, uncorrected=True)
+        physgen.load(run, uncorrected=True)
     assert physgen.generate(run, 10).chain is None

@@ -33,7 +33,7 @@ def test_the_recipe_says_which_sampler_and_an_override_another(run):
         "kind": "ancestral",
         "steps": 3,
     }
-    ours = pipeline.generate(run, 500, sampling=other).x
+    ours = pipeline.load(run, sampling=other).sample(500).x
     assert torch.equal(ours, changed.sample(500).x)
     assert not torch.equal(ours, pipeline.generate(run, 500).x)
     weights = (pipeline.load(run, sampling=s).surrogate.state_dict() for s in (None, other))
@@ -54,7 +54,7 @@ def test_scores_of_other_samples_leave_those_of_the_run_alone(run, tmp_path):
 
 def test_a_file_says_how_it_was_drawn(run, tmp_path):
     path = tmp_path / "samples.h5"
-    pipeline.generate(run, 20, output=path, sampling={"sampler.steps": 2})
+    pipeline.load(run, sampling={"sampler.steps": 2}).write(path, 20)
     with h5py.File(path) as file:
         facts = json.loads(file.attrs["physgen_provenance"])
     assert json.loads(facts["sampling"]) == {"sampler.steps": 2}
@@ -71,7 +71,7 @@ def test_a_file_says_how_it_was_drawn(run, tmp_path):
 )
 def test_samplers_that_cannot_be_are_refused_by_their_key(run, changes, said):
     with pytest.raises(RecipeError, match=said):
-        pipeline.generate(run, 5, sampling=changes)
+        pipeline.load(run, sampling=changes)
 
 
 def test_what_has_no_sampler_says_so(tmp_path):

@@ -255,5 +255,5 @@ def test_a_run_on_sets(jagged, tmp_path):
     )
     assert few < many - 0.5
     out = tmp_path / "made.root"
-    pipeline.generate(run.path, 50, output=out)
+    pipeline.load(run).write(out, 50)
     assert ak.num(uproot.open(out)["events"]["jet_pt"].array()).to_numpy().max() <= 5
