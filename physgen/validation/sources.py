@@ -71,7 +71,7 @@ def two_samples(
         truth, floor: rows to draw from, none in both.
         limit: rows of each at most.
         matched: choose the second sample by the conditions of the first, where rows have conditions
-            and neither weights nor groups.
+            and neither weights nor groups. Rows of Markov chains are no pairs all the same.
         chain: (N,) labels of Markov chains of all rows, where the file has none itself.
 
     Raises:
@@ -93,12 +93,15 @@ def two_samples(
     first, second = (np.sort(generator.choice(rows, n, replace=False)) for rows in (truth, floor))
     keys = source.keys()
     sample = _read(source, first)
+    chained = chain is not None or sample.chain is not None
     if matched and keys is None and sample.weight is None and sample.condition is not None:
         pool = _conditions(source)[floor]
-        rows = floor[nearest_rows(pool, sample.condition.double().numpy(), seed=SEED)]
-        order = np.argsort(rows)
-        back = torch.from_numpy(np.argsort(order))
-        return Samples(sample, _read(source, rows[order])[back], first, paired=frozenset({"floor"}))
+        second = floor[nearest_rows(pool, sample.condition.double().numpy(), seed=SEED)]
+        if not chained:
+            order = np.argsort(second)
+            other = _read(source, second[order])[torch.from_numpy(np.argsort(order))]
+            return Samples(sample, other, first, paired=frozenset({"floor"}))
+        second = np.sort(second)  # The order of a chain is its time.
     groups: dict[Role, Rows] = {}
     if keys is not None:
         groups = {"truth": keys[first], "floor": keys[second]}
@@ -113,20 +116,21 @@ def side_by_side(
 ) -> tuple[Batch, Samples]:
     """Return the generated sample of one file, and the two samples of truth of another.
 
-    Paired samples without weights count as often as the true ones at the same conditions.
+    Paired samples without weights count as often as the true ones at the same conditions. Rows of
+    a Markov chain are no pairs: they owe more to their neighbours than to the condition.
 
     Args:
         system: whose observables tell whether the rows of a file follow one another.
-        true: the truth, of which each sample gets a half; rows of one group share one.
-        made: of which as many rows are taken.
+        truth: of which each sample gets a half; rows of one group share one.
+        generated: of which as many rows are taken.
         limit: rows of each sample at most.
 
     Raises:
         InputError: there are too few rows.
     """
     limit = min(len(generated), limit)
-    paired = _same_conditions(truth, generated)
-    labels = chain_labels(system, truth)
+    labels, others = chain_labels(system, truth), chain_labels(system, generated)
+    paired = labels is None and others is None and _same_conditions(truth, generated)
     if labels is not None:
         samples = _halves_of_chains(truth, labels, limit)
     else:
@@ -142,10 +146,9 @@ def side_by_side(
     if paired:
         pairs = replace(samples, paired=samples.paired | {"generated"})
         return _read(generated, samples.rows).replace(weight=samples.truth.weight), pairs
-    labels = chain_labels(system, generated)
-    if labels is not None:
+    if others is not None:
         rows = evenly_spaced(len(generated), n)
-        return _labelled(_read(generated, rows), labels[rows]), samples
+        return _labelled(_read(generated, rows), others[rows]), samples
     keys = generated.keys()
     if keys is None:
         return Stream(generated, batch_size=1).sample(n), samples
@@ -226,11 +229,20 @@ def _stride(values: NDArray[np.float64]) -> int:
 
 
 def _halves_of_chains(source: Source, labels: Rows, limit: int) -> Samples:
-    """Return whole chains as truth and floor, or the two ends of a single one."""
-    names = np.unique(labels)
-    first = np.isin(labels, names[: len(names) // 2])
-    if len(names) == 1:
-        first = np.arange(len(labels)) < len(labels) // 2
+    """Return half of the chains of every condition as truth, and half as floor.
+
+    Of a single chain that is its two ends.
+    """
+    names, starts, number = np.unique(labels, return_index=True, return_inverse=True)
+    made_at = np.zeros(len(names), np.int64)
+    if source.schema.condition:
+        made_at = np.unique(_conditions(source)[starts], axis=0, return_inverse=True)[1].ravel()
+    first = np.zeros(len(labels), bool)
+    for condition in np.unique(made_at):
+        chains = np.flatnonzero(made_at == condition)
+        here = np.flatnonzero(np.isin(number, chains))
+        half = np.isin(number[here], chains[: len(chains) // 2])
+        first[here] = half if len(chains) > 1 else np.arange(len(here)) < len(here) // 2
     parts = [np.flatnonzero(first), np.flatnonzero(~first)]
     n = min(limit, *map(len, parts))
     if n < 2:

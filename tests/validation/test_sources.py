@@ -51,6 +51,56 @@ def test_truth_is_cut_by_chains():
     assert len(made) == len(samples.truth) == len(samples.floor) == 40
 
 
+def at_two_couplings(n=400, n_chains=8):
+    """Chains of which the later half is at another coupling."""
+    chain = torch.arange(n_chains).repeat_interleave(n // n_chains)
+    condition = (chain >= n_chains // 2).double()[:, None]
+    x = torch.arange(n)[:, None].double()
+    return ArraySource(Batch(x, condition=condition, chain=chain), CONDITIONED, block=16)
+
+
+def test_chains_of_every_coupling_are_in_both_samples_and_are_no_pairs():
+    source = at_two_couplings()
+    made, samples = side_by_side(SYSTEM, source, source, 1000)
+    assert samples.paired == frozenset()
+    assert set(samples.truth.chain.tolist()) == {0, 1, 4, 5}
+    assert set(samples.floor.chain.tolist()) == {2, 3, 6, 7}
+    for batch in (made, samples.truth, samples.floor):
+        assert batch.condition.mean() == 0.5
+        assert len(batch) == 200
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_more_truth_of_chains_is_at_the_same_couplings_in_the_order_of_time(labelled):
+    source, chain = at_two_couplings(), None
+    if not labelled:
+        batch = source.read(0, 400)
+        chain = batch.chain.numpy()
+        source = ArraySource(batch.replace(chain=None), CONDITIONED, block=16)
+    truth, floor = np.r_[20:80, 300:320], np.r_[100:200, 200:300, 320:400]
+    samples = two_samples(source, truth, floor, 1000, matched=True, chain=chain)
+    assert samples.paired == frozenset()
+    assert samples.floor.condition.sum() == samples.truth.condition.sum() == 20
+    assert samples.floor.x.diff(dim=0).min() > 0
+    assert samples.floor.chain.tolist() == (samples.floor.x[:, 0] // 50).tolist()
+
+
+def test_pulls_of_chains_at_the_same_couplings_have_unit_width():
+    """Two files of slow chains, tau_int = 9.5: paired row by row, pulls are several times wider."""
+    pulls = []
+    for seed in range(60):
+        files = []
+        for part in (0, 1):
+            batch = autoregressive(500, 0.9, seed=2 * seed + part, n_chains=8)
+            condition = (batch.chain % 2).double()[:, None]
+            files.append(ArraySource(batch.replace(condition=condition), CONDITIONED, block=256))
+        generated, samples = side_by_side(SYSTEM, *files, 4000)
+        found = Comparison(SYSTEM, generated, samples.truth, paired=samples.paired)
+        pulls += [row.pull for row in Means().rows(found) if row.pull is not None]
+    assert len(pulls) == 60
+    assert 0.7 < np.std(pulls) < 1.4
+
+
 @pytest.mark.parametrize("labelled", [True, False])
 def test_one_chain_is_cut_into_its_two_ends(labelled):
     n = 600  # numbers in order are as autocorrelated as can be
