@@ -55,7 +55,8 @@ def scores(scorecard: Scorecard) -> Iterator[tuple[Any, str, str]]:
             axis.set_xlabel("log weight, relative to the mean weight")
             axis.set_ylabel("samples")
             axis.set_title(f"ESS {row.value:.3f}")
-            yield figure, "Importance weights", "All at zero would be a perfect model."
+            text = "All at zero would be a perfect model. The first bin holds smaller weights too."
+            yield figure, "Importance weights", text
         shares = {
             name.removeprefix("class shares "): y
             for name, (_, y) in row.curves.items()

@@ -40,6 +40,8 @@ from physgen.validation.scorecard import Row, at_least
 from physgen.validation.uncertainty import Estimate
 
 _BLOCKS = 64
+_TAIL = 1e-3
+"""Share of the samples, those of the smallest weights, that the first bin of a histogram holds."""
 _NAMES = ("ESS", "acceptance", "ln Z")
 
 
@@ -177,7 +179,9 @@ def _at_least(
     if log_weight is not None:
         centred = (log_weight - log_weight.logsumexp(0)).double().cpu().numpy()
         centred = centred[np.isfinite(centred)] + math.log(len(log_weight))
-        counts, edges = np.histogram(centred, bins=60)
+        low = np.quantile(centred, _TAIL) if len(centred) else 0.0
+        # A far tail of small weights, which decide nothing, would leave all others one bin.
+        counts, edges = np.histogram(centred.clip(low), bins=60)
         curves["log weights"] = (tuple(edges.tolist()), tuple(counts.astype(float).tolist()))
     return Row(
         name=name,

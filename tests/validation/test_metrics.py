@@ -81,6 +81,17 @@ def test_importance_weights_correct_the_means():
     assert "fewer than 16384" in rows["ESS"].note
 
 
+def test_one_tiny_weight_does_not_flatten_the_histogram_of_all():
+    x = draw(8000, 4, shift=0.4)
+    log_weight = shift_log_weight(x.x, 0.4)
+    log_weight[0] = -1e4
+    rows = by_name(Importance().rows(Comparison(Normal(), x.replace(log_weight=log_weight))))
+    edges, counts = rows["ESS"].curves["log weights"]
+    assert sum(counts) == 8000
+    assert edges[0] > -10
+    assert edges[-1] == pytest.approx((log_weight - log_weight.logsumexp(0)).max() + math.log(8000))
+
+
 def two_modes(n, seed, share=0.5):
     """Samples of a mixture at a = -4 and +4 of which a model knows only the second."""
     x = draw(n, seed).x
