@@ -129,7 +129,9 @@ class EventTable:
             for column, rule in zip(raw, rules, strict=True)
         ]
         if self.schema.condition and batch.condition is not None:
-            columns = [*batch.condition.to(batch.x).unbind(-1), *columns]
+            columns = [*batch.condition.unbind(-1), *columns]
+            dtype = torch.promote_types(batch.x.dtype, batch.condition.dtype)
+            columns = [column.to(batch.x.device, dtype) for column in columns]
         if level == "high":
             columns += self._pairs(columns)
         return torch.stack(columns, -1)

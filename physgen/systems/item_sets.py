@@ -8,8 +8,8 @@ value (neither of the latter two where there are no items).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,50 +22,29 @@ from physgen.batch import Batch, Schema
 from physgen.errors import DomainError, FormatError
 from physgen.io.formats import format_of
 from physgen.io.hdf5_source import HDF5Source
+from physgen.io.joined import joined
 from physgen.io.npz import NpzSource
 from physgen.io.source import Source
 from physgen.io.writer import Append, hdf5_writer, npz_writer, root_writer
-from physgen.systems.base import Derived
 from physgen.systems.event_files import Unrolled
 from physgen.systems.events import EventTable
 
 
 @dataclass(frozen=True, kw_only=True)
-class ItemSets:
-    """Events of jagged branches of a ROOT file, or of masked arrays that physgen wrote.
+class ItemSets(EventTable):
+    """Events of jagged branches of ROOT files, or of masked arrays that physgen wrote.
 
     Args:
         path, tree, fields, condition, weight, group, max_items: see `EventTable`.
     """
 
-    path: str | tuple[str, ...] | None = None
-    tree: str | None = None
-    fields: tuple[str | dict[str, Any], ...] | None = None
-    condition: tuple[str | dict[str, Any], ...] | None = None
-    weight: str | None = None
-    group: tuple[str, ...] | None = None
-    max_items: int | None = None
-
-    @cached_property
-    def _table(self) -> EventTable:
-        return EventTable(**{name: getattr(self, name) for name in self.__dataclass_fields__})
-
     @cached_property
     def schema(self) -> Schema:
         """(n_items, F), masked; `FormatError` if the columns are flat."""
-        table, n_items = self._table, self.max_items
+        n_items = self.max_items
         if n_items is None:
-            shape = table.source.schema.shape
-            if len(shape) != 2:
-                raise self._flat(table.source.name)
-            n_items = shape[0]
-        shape = n_items, len(table.items)
-        return Schema(shape, tuple(table.items), tuple(table.given), masked=True)
-
-    @property
-    def derived(self) -> Mapping[str, Derived]:
-        """Nothing."""
-        return {}
+            n_items = _masked(self.source).schema.shape[0]
+        return Schema((n_items, len(self.items)), tuple(self.items), tuple(self.given), masked=True)
 
     @property
     def units(self) -> Mapping[str, str]:
@@ -102,47 +81,72 @@ class ItemSets:
         given = [] if batch.condition is None else [batch.condition.to(columns)]
         return torch.cat([*given, columns], 1)
 
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """Suffixes of the files that `writer` makes."""
-        return (".root", ".h5", ".hdf5", ".npz")
-
     def open(self, path: Path) -> Source:
         """Open a file of jagged branches, or of `x` and `mask` that physgen wrote.
 
         Raises:
             FormatError: it is absent or unfit, or its columns are flat.
         """
-        kind = format_of(path)
-        if kind in ("HDF5", "npz"):
-            arrays: Source = NpzSource(path) if kind == "npz" else HDF5Source(path)
-            if arrays.read(0, 1).mask is None or arrays.schema.shape != self.schema.shape:
-                raise FormatError(
-                    f"{path}: samples of shape {arrays.schema.shape}, expected x and mask of up to "
-                    f"{self.schema.shape[0]} items of {self.schema.shape[1]} columns, as physgen "
-                    "writes them"
-                )
-            return arrays
-        source = self._table.open(path)
-        if not isinstance(source, Unrolled):
-            raise self._flat(str(path))
-        return source.masked
+        source = super().open(path)
+        return _masked(source.masked if isinstance(source, Unrolled) else source)
 
+    @contextmanager
     def writer(
         self, path: Path, n: int, facts: Mapping[str, Any] | None = None
-    ) -> AbstractContextManager[Append]:
-        """Write events as jagged branches (.root), or as `x` and `mask` (.h5, .npz)."""
-        if path.suffix == ".root":
-            return root_writer(path, self.schema, tree=self.tree or "events", attributes=facts)
-        write = npz_writer if path.suffix == ".npz" else hdf5_writer
-        return write(path, schema=self.schema, attributes=facts)
+    ) -> Iterator[Append]:
+        """Write `n` events as jagged branches (.root), or as `x` and `mask` (.h5, .npz).
 
-    def _flat(self, file: str) -> FormatError:
-        names = ", ".join(item.name for item in self._table.items)
-        return FormatError(
-            f"{file}: {names} are flat, a number an event; take the system events, or name jagged "
-            "branches in data.fields"
-        )
+        Events without weights get equal ones, as those of tables do.
+        """
+        card = self._card
+        if path.suffix == ".root":
+            tree, weight = card["tree"] or "events", card["weight"] or "weight"
+            opened = root_writer(path, self.schema, tree=tree, weight=weight, attributes=facts)
+        else:
+            write = npz_writer if path.suffix == ".npz" else hdf5_writer
+            opened = write(path, schema=self.schema, attributes=facts)
+        with opened as append:
+            yield lambda batch: append(self.weigh(batch, n))
+
+    def _open(self, paths: Sequence[Path], group: tuple[str, ...], most: int | None) -> Source:
+        """Open files with the columns of these items."""
+        kinds = {format_of(path) for path in paths}
+        if not kinds <= {"HDF5", "npz"}:
+            return super()._open(paths, group, most)
+        return joined([self._arrays(path, most) for path in paths])
+
+    def _arrays(self, path: Path, most: int | None) -> Source:
+        """Open `x` and `mask` of a file that physgen wrote."""
+        source = NpzSource(path) if format_of(path) == "npz" else HDF5Source(path)
+        names = [variable.name for variable in source.schema.variables]
+        given = [variable.name for variable in source.schema.condition]
+        if not source.schema.masked or source.read(0, 1).mask is None:
+            raise FormatError(
+                f"{path}: sets of items are read from jagged branches of ROOT files, or from `x` "
+                "and `mask` as physgen writes them"
+            )
+        if names != list(self._columns) or given != list(self._conditions):
+            held = f"items of {', '.join(names)} at {', '.join(given) or 'no conditions'}"
+            asked = f"{', '.join(self._columns)} at {', '.join(self._conditions) or 'none'}"
+            raise FormatError(
+                f"{path}: {held}, not of {asked}; set data.fields=[{','.join(names)}] and "
+                f"data.condition=[{','.join(given)}]"
+            )
+        n_items = source.schema.shape[0]
+        if most not in (None, n_items):
+            raise FormatError(f"{path}: {n_items} items an event; set data.max_items={n_items}")
+        return source
+
+
+def _masked(source: Source) -> Source:
+    """Return a source of sets of items; `FormatError` if it is one of flat columns."""
+    if source.schema.masked:
+        return source
+    names = ", ".join(variable.name for variable in source.schema.variables)
+    raise FormatError(
+        f"{source.name}: {names} are flat, a number an event; take the system events, or name "
+        "jagged branches in data.fields"
+    )
 
 
 def _mask_of(batch: Batch) -> Tensor:

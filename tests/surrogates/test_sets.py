@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import awkward as ak
 import numpy as np
@@ -215,6 +216,66 @@ def test_events_are_read_measured_and_written_back(jagged, tmp_path):
         features = sets.features(batch, level)
         assert torch.equal(sets.features(batch.replace(x=noisy), level), features)
         assert features.isfinite().all()
+
+
+@pytest.fixture
+def weighted(tmp_path):
+    """Jets of weighted events in one of two trees, and what reads them."""
+    rng = np.random.default_rng(2)
+    count = rng.integers(0, 4, 300)
+    columns = {
+        "jet": ak.zip({"pt": ak.unflatten(rng.exponential(20, count.sum()), count)}),
+        "w": rng.uniform(0.5, 2, 300),
+    }
+    path = tmp_path / "weighted.root"
+    with uproot.recreate(path) as file:
+        for tree in ("other", "nominal"):
+            file.mktree(tree, {"jet": columns["jet"].type.content, "w": "f8"})
+            file[tree].extend(columns)
+    card = tmp_path / "weighted.yaml"
+    card.write_text(
+        yaml.safe_dump(
+            {
+                "name": "weighted",
+                "title": "jets",
+                "licence": "CC0-1.0",
+                "read": {
+                    "path": str(path),
+                    "tree": "nominal",
+                    "fields": ["jet_pt"],
+                    "weight": "w",
+                },
+            }
+        )
+    )
+    return ItemSets(path=str(card)), columns["w"].sum()
+
+
+@pytest.mark.parametrize("suffix", [".root", ".h5", ".npz"])
+def test_generated_sets_have_the_sum_of_weights_and_can_be_learned_from(weighted, tmp_path, suffix):
+    sets, total = weighted
+    path = tmp_path / f"made{suffix}"
+    with sets.writer(path, 50) as append:
+        append(sets.open(Path(sets.path)).read(0, 20).replace(weight=None))
+        append(sets.open(Path(sets.path)).read(20, 50).replace(weight=None))
+    if suffix == ".root":
+        with uproot.open(path) as file:
+            assert set(file.keys(cycle=False)) == {"nominal", "physgen_schema"}
+            assert file["nominal"]["w"].array().to_numpy().sum() == pytest.approx(total)
+    back = sets.open(path).read(0, 50)
+    assert back.weight.sum().item() == pytest.approx(total)
+    again = ItemSets(path=str(path), fields=("jet_pt",), weight="w" if suffix == ".root" else None)
+    assert torch.equal(again.source.read(0, 50).x, back.x)
+    assert again.schema.shape == sets.schema.shape
+    with pytest.raises(FormatError, match="jet_e"):
+        _ = ItemSets(path=str(path), fields=("jet_e",)).source
+
+
+def test_arrays_that_are_no_sets_say_so(tmp_path):
+    path = tmp_path / "flat.npz"
+    np.savez(path, x=np.ones((5, 2)))
+    with pytest.raises(FormatError, match="read from jagged branches"):
+        _ = ItemSets(path=str(path), fields=("a", "b")).source
 
 
 def test_flat_columns_are_no_sets(jagged):
