@@ -90,8 +90,10 @@ class RootSource:
                     )
             self._starts.append(self._starts[-1] + len(self._tree(index)))
         self.jagged = types[self.fields[0]][1] == 1
-        single = fit_single(types[name][0] for name in self.fields)
-        self._x_dtype = np.dtype("float32" if single else "float64")
+        self._x_dtype, self._condition_dtype = (
+            np.dtype("float32" if fit_single(types[name][0] for name in names) else "float64")
+            for names in (self.fields, self.condition)
+        )
         self.longest = self.truncated_rows = self.truncated_items = 0
         items = 1.0
         if self.jagged:
@@ -187,9 +189,10 @@ class RootSource:
         if self.jagged:
             found["x"], found["mask"] = self._padded(index, self.fields, start, stop)
         else:
-            found["x"] = self._columns(index, self.fields, start, stop)
+            found["x"] = self._columns(index, self.fields, self._x_dtype, start, stop)
         if self.condition:
-            found["condition"] = self._columns(index, self.condition, start, stop)
+            names, dtype = self.condition, self._condition_dtype
+            found["condition"] = self._columns(index, names, dtype, start, stop)
         if self.weight is not None:
             weight = self._numbers(index, self.weight, start, stop)
             found["weight"] = weight if weight.dtype.kind == "f" else weight.astype(np.float64)
@@ -197,8 +200,10 @@ class RootSource:
             found[name] = self._numbers(index, name, start, stop)
         return found
 
-    def _columns(self, index: int, names: Sequence[str], start: int, stop: int) -> NDArray[Any]:
-        x = np.empty((stop - start, len(names)), self._x_dtype)
+    def _columns(
+        self, index: int, names: Sequence[str], dtype: np.dtype[Any], start: int, stop: int
+    ) -> NDArray[Any]:
+        x = np.empty((stop - start, len(names)), dtype)
         for column, name in enumerate(names):
             x[:, column] = self._numbers(index, name, start, stop)
         return x

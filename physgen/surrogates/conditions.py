@@ -15,6 +15,10 @@ MARGIN = 0.05
 what is never negative."""
 
 
+RESOLUTION = 1e-4
+"""Rounding of a condition by more than this share of its range is a loss."""
+
+
 LARGEST = 1_000_000
 """How many training rows conditions are remembered of; of more, a random subset."""
 
@@ -56,7 +60,12 @@ class ConditionPrior(nn.Module):
             condition: of the training rows.
             weight: (N,), event weights. A negative one takes its share from the conditions that
                 follow in the order of the columns, so that their distribution function rises.
+
+        Raises:
+            DomainError: single precision does not resolve a column, or a label is out of range.
+            InputError: the weights do not sum to a positive number.
         """
+        self._check_resolution(condition)
         values, index = torch.unique(condition, dim=0, return_inverse=True)
         rows = torch.ones_like(index) if weight is None else weight
         upto = torch.zeros(len(values), dtype=torch.float64, device=values.device)
@@ -153,6 +162,19 @@ class ConditionPrior(nn.Module):
                         f"condition {variable.name} = {condition[row, column].item():g} (row "
                         f"{row}) is not a label of the training data, which had {seen}"
                     )
+
+    def _check_resolution(self, condition: Tensor) -> None:
+        """Refuse columns that are kept, and given to networks, with less than they hold."""
+        wide = condition.double()
+        lost = (wide - wide.to(self.low).double()).abs().amax(0)
+        spread = wide.amax(0) - wide.amin(0)
+        for column in (lost > RESOLUTION * spread).logical_and(spread > 0).nonzero()[:, 0].tolist():
+            name = self.variables[column].name
+            raise DomainError(
+                f"condition {name} varies by {spread[column].item():g} around "
+                f"{wide[:, column].mean().item():g}, which single precision does not resolve; "
+                f"subtract an offset from {name} in the data, or leave it out"
+            )
 
     def _halfway(self, column: int, condition: Tensor, values: Tensor) -> Tensor:
         """Return how far draws may be from some values of a column: 0 for what rows share."""

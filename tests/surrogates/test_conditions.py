@@ -57,6 +57,16 @@ def test_the_domain_goes_a_little_further_than_the_data(variable, values, domain
     torch.testing.assert_close((found.low.item(), found.high.item()), domain)
 
 
+def test_what_single_precision_does_not_resolve_is_refused():
+    """Seconds since 1970, of which neighbouring numbers in single precision are 128 apart."""
+    found = ConditionPrior(Schema((1,), (Variable("x"),), (Variable("time", "s"),)))
+    time = 1.7e9 + torch.linspace(0, 5, 20, dtype=torch.float64)[:, None]
+    with pytest.raises(DomainError, match=r"condition time varies by 5 .*subtract an offset"):
+        found.fit(time)
+    found.fit(time - 1.7e9)
+    found.fit(torch.full((20, 1), 1.7e9 + 3, dtype=torch.float64))
+
+
 def test_labels_come_back_with_the_weights():
     found, other = prior([[1.0, 3.0], [2.0, 7.0]]), prior([[0.0, 0.0], [9.0, 9.0]])
     other.load_state_dict(found.state_dict())

@@ -64,6 +64,26 @@ def test_conditions_are_read_and_written_back_by_name(tmp_path, suffix):
         assert torch.equal(again.condition, batch.condition)
 
 
+@pytest.mark.parametrize("suffix", [".root", ".h5", ".npz"])
+def test_conditions_keep_their_precision_beside_single_precision_fields(tmp_path, suffix):
+    path = tmp_path / f"runs{suffix}"
+    x = np.arange(5, dtype="f4")
+    time = 1.7e9 + np.arange(5.0)
+    if suffix == ".root":
+        with uproot.recreate(path) as file:
+            file.mktree("events", {"x": "f4", "time": "f8"})
+            file["events"].extend({"x": x, "time": time})
+    elif suffix == ".npz":
+        np.savez(path, x=x, time=time)
+    else:
+        with h5py.File(path, "w") as file:
+            file["x"], file["time"] = x, time
+    events = system(path, fields=("x",), condition=("time",))
+    batch = events.open(path).read(0, 5)
+    assert batch.x.dtype == torch.float32
+    np.testing.assert_array_equal(batch.condition[:, 0], time)
+
+
 def test_items_of_events_have_flat_conditions(tmp_path):
     path = tmp_path / "jagged.root"
     counts = np.arange(30) % 4
