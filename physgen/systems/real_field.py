@@ -129,6 +129,7 @@ def magnetic(shape: tuple[int, ...]) -> dict[str, Derived]:
 def _lowest_mode(x: Tensor, axis: int) -> Tensor:
     """Return (B,), |sum_x phi_x exp(2 pi i x_axis / L)|^2."""
     extent = x.shape[1 + axis]
-    profile = x.movedim(1 + axis, 1).reshape(len(x), extent, -1).sum(2)
+    others = math.prod(x.shape[1:]) // extent
+    profile = x.movedim(1 + axis, 1).reshape(len(x), extent, others).sum(2)
     phase = 2 * math.pi / extent * torch.arange(extent, device=x.device, dtype=x.dtype)
     return (profile @ phase.cos()) ** 2 + (profile @ phase.sin()) ** 2

@@ -10,6 +10,7 @@ from physgen import pipeline
 from physgen.errors import DomainError, FormatError, RecipeError
 from physgen.io.source import blocks
 from physgen.registry import Component, build
+from physgen.scoring import score_files
 from physgen.systems.ising import Ising
 from physgen.systems.scalar import Phi4
 from physgen.validation.comparison import measure
@@ -67,6 +68,38 @@ def test_conditions_are_kept_in_their_rows_and_decide_the_samples():
     assert ordered[asked[:, 0] == 1].mean() > 0.95
     assert ordered[asked[:, 0] == 10].mean() < 0.3
     assert torch.equal(family.simulate(len(asked), 1, asked).x, batch.x)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        system("ising", shape=[4, 4], temperature=[2.0, 3.0]),
+        system("phi4", shape=[4, 4], lam=[5.0, 8.0]),
+        system("gauge", shape=[4, 4], beta=[1.0, 2.0]),
+    ],
+)
+def test_a_batch_without_rows_of_a_coupling_has_no_values(family):
+    batch = family.simulate(4, 1)
+    whole = family.observables(batch)
+    for name, value in family.observables(batch[:0]).items():
+        assert value.shape == (0, *whole[name].shape[1:]), name
+
+
+def test_files_sorted_by_coupling_are_scored_at_every_coupling(tmp_path):
+    """Samples of one law: nothing differs, though the first half of each file is at one lambda."""
+    family, files = system("phi4", shape=[2, 3], m2=-1.0, lam=[1.0, 3.0]), []
+    for seed in (1, 2):
+        batch = family.simulate(1600, seed)
+        path = tmp_path / f"{seed}.h5"
+        with family.writer(path, len(batch)) as append:
+            append(batch[batch.condition[:, 0].argsort(stable=True)])
+        files.append(path)
+    changes = {"system.shape": [2, 3], "system.m2": -1.0, "system.lam": [1.0, 3.0]}
+    metrics = {"validation.metrics": [{"kind": "means"}]}
+    _, card = score_files(*files, "phi4-flow", {**changes, **metrics})
+    assert card.verdict == "pass"
+    assert all(row.value is not None for row in card.rows)
+    assert {row.name for row in card.rows} >= {"phi^2 at lam=1", "phi^2 at lam=3"}
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".npz"])
@@ -191,3 +224,15 @@ def test_no_chain_of_one_target_is_made_of_many(tmp_path):
     changes = {"system.lam": [5.0, 8.0], "system.shape": [4, 4]}
     with pytest.raises(RecipeError, match="without conditions"):
         pipeline.train("phi4-flow", changes, runs=tmp_path, track=False)
+
+
+def test_reverse_kl_learns_one_target(tmp_path):
+    changes = {
+        "system.lam": [5.0, 8.0],
+        "system.shape": [4, 4],
+        "sampling.correction": "none",
+        "validation.metrics": [{"kind": "means"}],
+        "surrogate": {"kind": "coupling-flow", "n_layers": 2, "hidden": [8]},
+    }
+    with pytest.raises(RecipeError, match="one target, and this one depends on lam"):
+        pipeline.train("phi4-coupling", changes, runs=tmp_path, track=False)

@@ -62,8 +62,8 @@ class ReverseKL(Method):
         path_gradients: drop the part of the gradient that has mean zero.
 
     Raises:
-        RecipeError: if the surrogate has no density, the system no action, or the action not the
-            symmetries that the surrogate assumes.
+        RecipeError: if the surrogate has no density or has conditions, the system no action, or the
+            action not the symmetries that the surrogate assumes.
     """
 
     inputs = ()
@@ -85,6 +85,12 @@ class ReverseKL(Method):
             )
         if not isinstance(system, HasAction):
             raise RecipeError(f"reverse-kl needs an action, which {type(system).__name__} lacks")
+        if surrogate.schema.condition:
+            names = ", ".join(variable.name for variable in surrogate.schema.condition)
+            raise RecipeError(
+                f"method.kind: reverse-kl learns one target, and this one depends on {names}; give "
+                "one value of each, or learn from data by maximum-likelihood"
+            )
         if isinstance(surrogate, HasSymmetries):
             _check_symmetries(surrogate.symmetries, surrogate, system)
         self._flow: FromNoise = surrogate
