@@ -99,9 +99,11 @@ class Run:
         """The resolved recipe; `RecipeError` if this is not a run directory."""
         path = self.path / "recipe.yaml"
         if not path.exists():
-            raise RecipeError(
-                f"{self.path} is not a run directory (no recipe.yaml); `physgen train` makes one"
+            inside = sorted(found.parent.name for found in self.path.glob("*/recipe.yaml"))
+            remedy = (
+                f"take one in it: {', '.join(inside)}" if inside else "`physgen train` makes one"
             )
+            raise RecipeError(f"{self.path} is not a run directory (no recipe.yaml); {remedy}")
         self._check("recipe.yaml")
         return read(path, {f"sampling.{key}": value for key, value in self.sampling.items()})
 
@@ -244,6 +246,7 @@ class Run:
         The data it was trained on need not be there, nor the system where only its schema matters.
         """
         folder = self.path / "surrogate"
+        component = self.recipe.surrogate
         if not self.finished:
             raise CheckpointError(
                 f"{self.path} is not a finished run (no {manifest.NAME}); `physgen train` with the "
@@ -251,7 +254,6 @@ class Run:
             )
         self._check("surrogate/", "recipe.yaml")
         description = cards.read_card(folder)
-        component = self.recipe.surrogate
         physics = asks_for("surrogates", component, "system") or any(
             asks_for("transforms", part, "system") for part in self.recipe.transform
         )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from physgen import cli, pipeline
+from physgen.errors import RecipeError
 
 
 def run(*arguments, cwd=None):
@@ -163,6 +164,8 @@ def test_a_folder_beside_does_not_hide_a_recipe(monkeypatch, tmp_path):
     trained = pipeline.train("digits-pca", runs=".", track=False, score=False)
     assert trained.finished
     assert trained.path.parent.name == "digits-pca"
+    with pytest.raises(RecipeError, match=f"take one in it: {trained.path.name}"):
+        pipeline.load(trained.path.parent)
 
 
 def test_a_folder_that_is_no_run_is_left_alone(monkeypatch, capsys, tmp_path):
