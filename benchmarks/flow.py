@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from physgen.surrogates.flows.stack import CouplingStack
+from physgen.surrogates.flows.stack import CouplingOptions, CouplingStack
 
 FEATURES, LAYERS, HIDDEN, BATCH, BINS = 64, 8, 64, 1024, 8
 
@@ -22,7 +22,10 @@ class Ours(nn.Module):
     def __init__(self, coupling):
         super().__init__()
         self.stack = CouplingStack(
-            FEATURES, n_layers=LAYERS, hidden=(HIDDEN, HIDDEN), coupling=coupling, bins=BINS
+            FEATURES,
+            options=CouplingOptions(
+                n_layers=LAYERS, hidden=(HIDDEN, HIDDEN), layer=coupling, bins=BINS
+            ),
         )
 
     def log_prob(self, x):

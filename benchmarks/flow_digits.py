@@ -17,8 +17,8 @@ import normflows
 import torch
 
 from physgen.batch import Batch, Schema, Variable
-from physgen.surrogates.flows.autoregressive import AutoregressiveStack
-from physgen.surrogates.flows.stack import CouplingStack
+from physgen.surrogates.flows.autoregressive import AutoregressiveOptions, AutoregressiveStack
+from physgen.surrogates.flows.stack import CouplingOptions, CouplingStack
 from physgen.transforms.affine import Standardise
 from physgen.transforms.base import Chain
 from physgen.transforms.images import Dequantise, Logit
@@ -122,15 +122,17 @@ def measure(seed):
     """Return the bits of each model, and the CPU seconds each trained for."""
     torch.manual_seed(seed)
     digits = Digits(seed)
-    maf = AutoregressiveStack(FEATURES, n_layers=LAYERS, hidden=HIDDEN)
+    maf = AutoregressiveStack(
+        FEATURES, options=AutoregressiveOptions(n_layers=LAYERS, hidden=HIDDEN)
+    )
     start = digits.transform(digits.train, torch.Generator().manual_seed(seed))[0]
-    maf.start_at(start.x.flatten(1))
+    maf.start_at(start.x.flatten(1), torch.ones(len(start)))
     _, bits, seconds = fit(maf, digits, 8e-3, 1.5, lambda step, _: step / STEPS)
 
     def until(_, now):
         return now / seconds
 
-    spline = CouplingStack(FEATURES, n_layers=10, hidden=(64,), bins=4)
+    spline = CouplingStack(FEATURES, options=CouplingOptions(n_layers=10, hidden=(64,), bins=4))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = min(fit(normflows_maf(), digits, *options, until) for options in TRIES)

@@ -176,6 +176,5 @@ def _defaults(recipe: Recipe) -> Iterator[tuple[str, Any]]:
     for section in ("data", "engine", "sampling"):
         yield from _leaves(sections.get(section, {}), f"{section}.")
     for place, group, component in recipe.components():
-        for key, field in options_model(lookup(group, component.kind)).model_fields.items():
-            if not field.is_required() and field.default is not None:
-                yield f"{place}.{key}", field.default
+        options = options_model(lookup(group, component.kind))(**component.options)
+        yield from _leaves(options.model_dump(exclude_none=True), f"{place}.")

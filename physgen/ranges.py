@@ -1,10 +1,17 @@
-"""Ranges of what a recipe may set: annotations of options, checked when a recipe is read."""
+"""Options of components: groups of them, and the ranges that are checked when they are read."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Options(BaseModel):
+    """A group of options by name: a section within that of a component, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
 
 Positive = Annotated[int, Field(ge=1)]
 """A number of things there must be at least one of."""

@@ -7,7 +7,7 @@ import torch
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError
-from physgen.surrogates.flows.stack import CouplingFlow
+from physgen.surrogates.flows.flow import Flow
 from physgen.transforms.base import Chain
 
 
@@ -25,7 +25,7 @@ def test_data_beyond_what_is_said_of_them_are_refused_before_training(low, high)
     schema = Schema((2,), (Variable("b"), Variable("a", low=low, high=high)))
     x = torch.arange(20.0).reshape(10, 2) % 11
     with pytest.raises(DomainError, match=r"a is said to have .*, and the data hold .* correct"):
-        CouplingFlow(schema, Chain()).initialise(Batch(x))
+        Flow(schema, Chain()).initialise(Batch(x))
 
 
 def test_absent_columns_and_rounded_bounds_are_let_pass():

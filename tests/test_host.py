@@ -236,10 +236,10 @@ def test_what_is_no_whole_number_is_refused_by_name(seed, run):
 
 
 def test_numpys_numbers_are_overrides(folder, run, tmp_path):
-    plain = {"method.learning_rate": 0.5, "surrogate.hidden": [8], "engine.steps": 2}
+    plain = {"method.learning_rate": 0.5, "surrogate.bijection.hidden": [8], "engine.steps": 2}
     numpys = {
         "method.learning_rate": np.float32(0.5),
-        "surrogate.hidden": np.array([8]),
+        "surrogate.bijection.hidden": np.array([8]),
         "engine.steps": np.int64(2),
     }
     assert train(folder, numpys, runs=tmp_path).path == train(folder, plain, runs=tmp_path).path

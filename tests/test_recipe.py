@@ -54,6 +54,21 @@ def test_a_slip_is_named_and_the_right_word_suggested(key, value, said):
         recipe.read("ising-rbm", {key: value})
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("surrogate.bijection.hiden", 3, r"key 'surrogate.bijection.hiden'; did you mean 'hidden'"),
+        ("surrogate.bijection.hidden", 0, r"surrogate.bijection.hidden = 0: "),
+        ("surrogate.bijection.kind", "copling", r"surrogate.bijection.kind: .*mean 'coupling'"),
+        ("surrogate.bijection", {"hidden": 8}, r"key 'surrogate.bijection.kind' is missing; there"),
+        ("surrogate.bijection", 3, r"surrogate.bijection = 3: "),
+    ],
+)
+def test_a_slip_within_an_option_is_named(key, value, said):
+    with pytest.raises(RecipeError, match=said):
+        recipe.read("digits-maf", {key: value})
+
+
 @pytest.mark.parametrize("name", ["ising-rbm", "phi4-flow", "calo-flow", "events-flow"])
 def test_a_smoke_preset_trains_no_classifier(name):
     small = recipe.read(name, preset="smoke")
@@ -151,13 +166,13 @@ def test_recipes_that_extend_each_other_are_refused(tmp_path):
         ("digits-dcgan", "surrogate.channels", []),
         ("digits-dcgan", "method.dropout", 1.5),
         ("digits-rbm", "method.k", 0),
-        ("digits-maf", "surrogate.n_layers", 0),
+        ("digits-maf", "surrogate.bijection.n_layers", 0),
         ("digits-ddpm", "method.learning_rate", 0),
         ("digits-energy", "surrogate.gradient_limit", -1),
         ("digits-energy", "method.restart", 2),
         ("digits-rbm", "surrogate.burn_in", -5),
         ("digits-gaussian-rbm", "surrogate.sigma", 0),
-        ("digits-spline-flow", "surrogate.bound", -1),
+        ("digits-spline-flow", "surrogate.bijection.bound", -1),
         ("digits-vae", "surrogate.prior_couplings", -1),
     ],
 )

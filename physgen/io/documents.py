@@ -94,11 +94,15 @@ def explain(error: ValidationError, model: type[BaseModel] | None, place: str = 
         place: dotted key of the section that was checked; "" is the whole document.
     """
     problem = error.errors()[0]
-    keys = [str(part) for part in problem["loc"]]
+    keys, names, kinds = _place(model, problem["loc"])
     where = ".".join([place, *keys] if place else keys)
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        names = _names_at(model, keys[:-1])
         return f"unknown key {where!r}{suggest(keys[-1], names)}"
+    if problem["type"] == "union_tag_not_found":
+        return f"key '{where}.kind' is missing{suggest('', kinds)}"
+    if problem["type"] == "union_tag_invalid":
+        kind = problem["ctx"]["tag"]
+        return f"{where}.kind: {shown(kind)} is not known{suggest(kind, kinds)}"
     if problem["type"] in ("missing", "missing_keyword_only_argument"):
         return f"key {where!r} is missing"
     message = problem["msg"].removeprefix("Value error, ")
@@ -114,19 +118,51 @@ def shown(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def _names_at(model: type[BaseModel] | None, keys: Sequence[str]) -> list[str]:
-    """Return the keys allowed in the section that `keys` leads to."""
-    for key in keys:
-        if model is None or key not in model.model_fields:
-            return []
-        annotation = model.model_fields[key].annotation
-        parts = [annotation, *typing.get_args(annotation)]
-        sections = [p for p in parts if inspect.isclass(p) and issubclass(p, BaseModel)]
-        if not sections:
-            classes = [p for p in parts if dataclasses.is_dataclass(p)]
-            return [field.name for field in dataclasses.fields(classes[0])] if classes else []
-        model = sections[0]
-    return list(model.model_fields) if model else []
+def _place(
+    model: type[BaseModel] | None, location: Sequence[int | str]
+) -> tuple[list[str], list[str], list[str]]:
+    """Return the keys of a location, what its last one may be, and the kinds of what is there.
+
+    Between the key of a section and those within it pydantic puts its kind, where it has several.
+    """
+    keys: list[str] = []
+    names: list[str] = []
+    sections: list[type[Any]] = [] if model is None else [model]
+    of_a_kind = False
+    for part in location:
+        if of_a_kind:
+            sections = [section for section in sections if _kind(section) == part]
+            of_a_kind = False
+            continue
+        keys.append(str(part))
+        if isinstance(part, int):
+            continue
+        names = [name for section in sections for name in _names(section)]
+        fields = [
+            section.model_fields[part]
+            for section in sections
+            if issubclass(section, BaseModel) and part in section.model_fields
+        ]
+        of_a_kind = any(field.discriminator for field in fields)
+        annotations = [field.annotation for field in fields]
+        annotations += [part for one in annotations for part in typing.get_args(one)]
+        sections = [one for one in annotations if inspect.isclass(one) and _names(one)]
+    return keys, names, [_kind(section) for section in sections]
+
+
+def _names(section: type[Any]) -> list[str]:
+    """Return the keys of a section."""
+    if issubclass(section, BaseModel):
+        return list(section.model_fields)
+    return (
+        [f.name for f in dataclasses.fields(section)] if dataclasses.is_dataclass(section) else []
+    )
+
+
+def _kind(section: type[Any]) -> str:
+    """Return the kind of a section that is one of several."""
+    field = section.model_fields.get("kind") if issubclass(section, BaseModel) else None
+    return "" if field is None else str(field.default)
 
 
 class _Loader(yaml.SafeLoader):

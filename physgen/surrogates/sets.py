@@ -17,7 +17,7 @@ from physgen.networks.mlp import MLP
 from physgen.ranges import Positive, Widths
 from physgen.surrogates.base import Surrogate
 from physgen.surrogates.flows.bijection import standard_normal
-from physgen.surrogates.flows.stack import CouplingStack
+from physgen.surrogates.flows.stack import CouplingOptions, CouplingStack
 from physgen.transforms.base import INEXACT, Transform
 
 
@@ -58,7 +58,8 @@ class IndependentItems(Surrogate):
         n_condition = self.transform.latent_condition(len(schema.condition))
         # One input at least, which is constant where there is no condition.
         self.number = MLP(max(n_condition, 1), self.n_items + 1, hidden=hidden, activation="silu")
-        self.flow = CouplingStack(features, n_condition + 1, n_layers=n_layers, hidden=hidden)
+        options = CouplingOptions(n_layers=n_layers, hidden=hidden)
+        self.flow = CouplingStack(features, n_condition + 1, options)
 
     def latent_log_prob(self, batch: Batch) -> Tensor:
         """Return (B,) the log-density of a masked batch in the transform's space."""

@@ -113,10 +113,7 @@ def test_what_inspect_proposes_runs(tmp_path, name):
         assert physgen.train(recipe_name, changes, runs=tmp_path, track=False, score=False).finished
 
 
-@pytest.mark.parametrize(
-    "transform",
-    ["gaussianise", "standardise"],
-)
+@pytest.mark.parametrize("transform", ["gaussianise", "standardise"])
 def test_times_in_seconds_since_1970_keep_their_spread(tmp_path, transform):
     generator = np.random.default_rng(1)
     codes = [22, 11, 2212, 1_000_010_020, 1_000_020_030, 1_000_020_040]
@@ -129,7 +126,10 @@ def test_times_in_seconds_since_1970_keep_their_spread(tmp_path, transform):
         "data.path": str(tmp_path / "a.h5"),
         "data.fields": fields,
         "transform": [{"kind": transform}],
-        "surrogate": {"kind": "coupling-flow", "n_layers": 2, "hidden": [8]},
+        "surrogate": {
+            "kind": "flow",
+            "bijection": {"kind": "coupling", "n_layers": 2, "hidden": [8]},
+        },
     }
     run = physgen.train("events-flow", {**SMALL, **changes}, runs=tmp_path, track=False)
     x = physgen.generate(run.path, 2000, seed=1).x

@@ -14,7 +14,7 @@ name: weights
 system: {kind: events}
 data: {path: PATH, fields: [x, y], weight: w, split: [0.8, 0.1, 0.1]}
 transform: [{kind: standardise}]
-surrogate: {kind: coupling-flow, n_layers: 3, hidden: [32], coupling: spline}
+surrogate: {kind: flow, bijection: {kind: coupling, n_layers: 3, hidden: [32]}}
 method: {kind: maximum-likelihood, learning_rate: 0.005}
 engine: {steps: 150, schedule: cosine, clip: 1.0, evaluate_every: 100000}
 validation: {metrics: []}

@@ -12,6 +12,10 @@ from randomised import generator
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import RecipeError
 from physgen.registry import lookup, registered
+from physgen.surrogates.flows.autoregressive import AutoregressiveOptions
+from physgen.surrogates.flows.continuous import ContinuousOptions
+from physgen.surrogates.flows.normflows import NormflowsOptions
+from physgen.surrogates.flows.stack import CouplingOptions
 from physgen.systems.calorimeter import Calorimeter
 from physgen.systems.scalar import Phi4
 from physgen.transforms.affine import Standardise
@@ -35,18 +39,26 @@ SURROGATES = {
     "gaussian-rbm": {"hidden": 8, "n_chains": 512, "burn_in": 20, "thin": 5},
     "energy": {"hidden": (32,), "n_chains": 512, "burn_in": 20, "thin": 10},
     "shower-flow": {"hidden": 16},
-    "continuous-flow": {"hidden": 32},
-    "coupling-flow": {"n_layers": 3, "hidden": (32,)},
-    "normflows": {"n_layers": 3},
+    "flow, coupling": {"bijection": CouplingOptions(n_layers=3, hidden=(32,))},
+    "flow, autoregressive": {"bijection": AutoregressiveOptions()},
+    "flow, continuous": {"bijection": ContinuousOptions(hidden=32)},
+    "flow, normflows": {"bijection": NormflowsOptions(n_layers=3)},
     **{kind: {"hidden": 32, "depth": 2} for kind in ("diffusion", "variational-diffusion")},
     "diffusion-flow": {"hidden": 32, "depth": 2, "integration_steps": 4},
 }
+KINDS = sorted({*registered("surrogates"), *SURROGATES} - {"flow"})
+"""What is registered; of flows, one of each bijection."""
 METHODS = {
     "flow-matching": [{"coupling": "independent"}, {"coupling": "optimal-transport"}],
     "adversarial": [{"r1": 1.0, "hidden": (32, 32), "learning_rate": 2e-3}],
 }
 UNTRAINED = ("shower-copula",)
 """Fitted at once: no method trains them."""
+
+
+def class_of(kind):
+    """The registered class of a kind."""
+    return lookup("surrogates", kind.partition(",")[0])
 
 
 @cache
@@ -87,7 +99,7 @@ def data(kind):
 def built(kind):
     """A registered surrogate, what its methods may ask for, and the rows it is to learn."""
     schema, system, batch = data(SAMPLES.get(kind, "table"))
-    cls = lookup("surrogates", kind)
+    cls = class_of(kind)
     table = SAMPLES.get(kind, "table") == "table"
     transform = Chain([Standardise(schema)] if table else [], schema)
     known = {"system": system} if "system" in inspect.signature(cls).parameters else {}

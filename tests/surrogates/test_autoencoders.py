@@ -22,8 +22,8 @@ from physgen.surrogates.autoencoders.principal import PCA
 from physgen.surrogates.autoencoders.vae import VAE
 from physgen.surrogates.base import FromNoise, HasBound, HasDensity
 from physgen.surrogates.exploration import traverse
+from physgen.surrogates.flows.flow import Flow
 from physgen.surrogates.flows.likelihood import MaximumLikelihood
-from physgen.surrogates.flows.stack import CouplingFlow
 from physgen.transforms.affine import Standardise
 from physgen.transforms.images import Rescale
 
@@ -358,8 +358,8 @@ def test_latent_distribution_survives_a_dead_entry():
 
 
 def test_reconstruction_refuses_what_it_cannot_train():
-    with pytest.raises(RecipeError, match="trains an autoencoder, not CouplingFlow"):
-        Reconstruction(CouplingFlow(TABLE))
+    with pytest.raises(RecipeError, match="trains an autoencoder, not Flow"):
+        Reconstruction(Flow(TABLE))
     with pytest.raises(RecipeError, match="not negative"):
         Reconstruction(Autoencoder(TABLE), corruption=-1.0)
     with pytest.raises(RecipeError, match="cannot be halved 3 times"):

@@ -5,7 +5,11 @@ import torch
 from randomised import generator, randomised
 
 from physgen.batch import Batch, Schema, Variable
-from physgen.surrogates.flows.autoregressive import AutoregressiveFlow, AutoregressiveStack
+from physgen.surrogates.flows.autoregressive import (
+    AutoregressiveOptions,
+    AutoregressiveStack,
+)
+from physgen.surrogates.flows.flow import Flow
 from physgen.transforms.affine import Standardise
 
 
@@ -15,8 +19,10 @@ def test_a_flow_begins_at_the_gaussian_of_the_data(fast):
     mixing = torch.eye(4) + 0.2 * torch.randn(4, 4, generator=noise, dtype=torch.float64)
     x = torch.randn(500, 4, generator=noise, dtype=torch.float64) @ mixing.T + torch.arange(4)
     schema = Schema((4,), tuple(Variable(name) for name in "abcd"), (Variable("c"),))
-    flow = AutoregressiveFlow(
-        schema, Standardise(schema), hidden=8, fast=fast, layer="spline"
+    flow = Flow(
+        schema,
+        Standardise(schema),
+        bijection=AutoregressiveOptions(hidden=8, fast=fast, layer="spline"),
     ).double()
     flow.initialise(Batch(x, x[:, :1]))
     covariance = (x - x.mean(0)).T @ (x - x.mean(0)) / len(x)
@@ -27,7 +33,7 @@ def test_a_flow_begins_at_the_gaussian_of_the_data(fast):
 
 
 def test_a_constant_feature_does_not_hinder_the_beginning():
-    stack = AutoregressiveStack(3, hidden=8)
+    stack = AutoregressiveStack(3, options=AutoregressiveOptions(hidden=8))
     x = torch.randn(100, 3, generator=generator())
     x[:, 1] = 2.0
     stack.start_at(x, torch.ones(100))
@@ -38,7 +44,13 @@ def test_a_constant_feature_does_not_hinder_the_beginning():
 def test_the_slow_direction_has_the_derivatives_of_its_definition(layer):
     """Features found one after the other, each by a whole pass that autograd follows."""
     flow = randomised(
-        AutoregressiveStack(3, 1, n_layers=1, hidden=8, layer=layer, bins=4, fast="sampling")
+        AutoregressiveStack(
+            3,
+            1,
+            options=AutoregressiveOptions(
+                n_layers=1, hidden=8, layer=layer, bins=4, fast="sampling"
+            ),
+        )
     ).double()
     fast = flow.layers[0]
     x = torch.randn(6, 3, generator=generator(2), dtype=torch.float64, requires_grad=True)
@@ -65,8 +77,8 @@ def test_the_slow_direction_has_the_derivatives_of_its_definition(layer):
 
 def test_maf_and_iaf_are_each_other_backwards():
     options = {"n_layers": 3, "hidden": 8}
-    maf = randomised(AutoregressiveStack(4, **options)).double()
-    iaf = AutoregressiveStack(4, fast="sampling", **options).double()
+    maf = randomised(AutoregressiveStack(4, options=AutoregressiveOptions(**options))).double()
+    iaf = AutoregressiveStack(4, options=AutoregressiveOptions(fast="sampling", **options)).double()
     for i in range(3):
         iaf.layers[2 - i].load_state_dict(maf.layers[i].state_dict())
     iaf.orders.copy_(maf.orders_back.flip(0))
@@ -77,7 +89,9 @@ def test_maf_and_iaf_are_each_other_backwards():
 
 
 def test_going_feature_by_feature_is_as_exact_in_float32():
-    flow = randomised(AutoregressiveStack(64, n_layers=3, hidden=32), 0.1)
+    flow = randomised(
+        AutoregressiveStack(64, options=AutoregressiveOptions(n_layers=3, hidden=32)), 0.1
+    )
     z = torch.randn(100, 64, generator=generator())
     with torch.no_grad():
         assert (flow(flow.from_noise(z))[0] - z).abs().max() < 1e-3

@@ -87,7 +87,7 @@ def test_what_has_no_density_is_not_corrected():
         Corrected(Wide(), action).sample(5, torch.zeros(5, 1), generator=torch.Generator())
 
 
-@pytest.mark.parametrize("kind", ["continuous-lattice-flow", "coupling-flow"])
+@pytest.mark.parametrize("kind", ["continuous-lattice-flow", "flow"])
 def test_generate_follows_the_recipe(tmp_path, kind):
     """Any flow with a density is corrected, and the file says so."""
     changes = {"system.shape": [4, 4], "engine.steps": 4, "surrogate": {"kind": kind}}

@@ -8,8 +8,12 @@ import torch
 from randomised import generator, randomised
 from torch import nn
 
-from physgen.surrogates.flows.autoregressive import AutoregressiveLayer, AutoregressiveStack
-from physgen.surrogates.flows.continuous import ContinuousBijection
+from physgen.surrogates.flows.autoregressive import (
+    AutoregressiveLayer,
+    AutoregressiveOptions,
+    AutoregressiveStack,
+)
+from physgen.surrogates.flows.continuous import ContinuousBijection, ContinuousOptions
 from physgen.surrogates.flows.coupling import LOG_SCALE_LIMIT, AffineCoupling, SplineCoupling
 from physgen.surrogates.flows.spline import (
     BIN_LIMIT,
@@ -18,28 +22,42 @@ from physgen.surrogates.flows.spline import (
     softclip,
     tail_spline,
 )
-from physgen.surrogates.flows.stack import CouplingStack
+from physgen.surrogates.flows.stack import CouplingOptions, CouplingStack
 
 FEATURES, CONDITIONS = 5, 2
 BIJECTIONS = {
     "affine coupling": lambda c: AffineCoupling(FEATURES, 2, c, hidden=(8,)),
     "affine coupling of all": lambda c: AffineCoupling(FEATURES, 0, c, hidden=(8,)),
     "spline coupling": lambda c: SplineCoupling(FEATURES, 3, c, hidden=(8,), bound=3.0),
-    "affine stack": lambda c: CouplingStack(FEATURES, c, coupling="affine", hidden=(8, 8)),
-    "spline stack": lambda c: CouplingStack(FEATURES, c, n_layers=5, hidden=(8,), bins=4),
-    "one feature": lambda c: CouplingStack(1, c, n_layers=3, hidden=(8,)),
-    "autoregressive layer": lambda c: AutoregressiveLayer(FEATURES, c, hidden=16),
-    "masked autoregressive": lambda c: AutoregressiveStack(FEATURES, c, hidden=16),
+    "affine stack": lambda c: CouplingStack(
+        FEATURES, c, options=CouplingOptions(layer="affine", hidden=(8, 8))
+    ),
+    "spline stack": lambda c: CouplingStack(
+        FEATURES, c, options=CouplingOptions(n_layers=5, hidden=(8,), bins=4)
+    ),
+    "one feature": lambda c: CouplingStack(1, c, options=CouplingOptions(n_layers=3, hidden=(8,))),
+    "autoregressive layer": lambda c: AutoregressiveLayer(
+        FEATURES, c, options=AutoregressiveOptions(hidden=16)
+    ),
+    "masked autoregressive": lambda c: AutoregressiveStack(
+        FEATURES, c, options=AutoregressiveOptions(hidden=16)
+    ),
     "masked autoregressive spline": lambda c: AutoregressiveStack(
-        FEATURES, c, n_layers=2, hidden=16, layer="spline", bins=4
+        FEATURES, c, options=AutoregressiveOptions(n_layers=2, hidden=16, layer="spline", bins=4)
     ),
     "inverse autoregressive": lambda c: AutoregressiveStack(
-        FEATURES, c, n_layers=3, hidden=16, fast="sampling"
+        FEATURES, c, options=AutoregressiveOptions(n_layers=3, hidden=16, fast="sampling")
     ),
     "inverse autoregressive spline": lambda c: AutoregressiveStack(
-        FEATURES, c, n_layers=2, hidden=16, layer="spline", bins=4, fast="sampling"
+        FEATURES,
+        c,
+        options=AutoregressiveOptions(
+            n_layers=2, hidden=16, layer="spline", bins=4, fast="sampling"
+        ),
     ),
-    "continuous": lambda c: ContinuousBijection(FEATURES, c, hidden=16, integration_steps=40),
+    "continuous": lambda c: ContinuousBijection(
+        FEATURES, c, options=ContinuousOptions(hidden=16, integration_steps=40)
+    ),
 }
 
 
@@ -205,12 +223,22 @@ def test_affine_coupling_agrees_with_normflows_for_the_same_network():
 
 
 EXPORTED = {
-    "spline stack": lambda: CouplingStack(4, 1, n_layers=3, hidden=(8,), bins=4),
-    "masked autoregressive": lambda: AutoregressiveStack(4, 1, n_layers=2, hidden=8),
-    "inverse autoregressive": lambda: AutoregressiveStack(
-        4, 1, n_layers=2, hidden=8, layer="spline", bins=4, fast="sampling"
+    "spline stack": lambda: CouplingStack(
+        4, 1, options=CouplingOptions(n_layers=3, hidden=(8,), bins=4)
     ),
-    "continuous": lambda: ContinuousBijection(4, 1, hidden=8, integration_steps=2),
+    "masked autoregressive": lambda: AutoregressiveStack(
+        4, 1, options=AutoregressiveOptions(n_layers=2, hidden=8)
+    ),
+    "inverse autoregressive": lambda: AutoregressiveStack(
+        4,
+        1,
+        options=AutoregressiveOptions(
+            n_layers=2, hidden=8, layer="spline", bins=4, fast="sampling"
+        ),
+    ),
+    "continuous": lambda: ContinuousBijection(
+        4, 1, options=ContinuousOptions(hidden=8, integration_steps=2)
+    ),
 }
 
 
@@ -238,7 +266,11 @@ def test_export_with_a_dynamic_batch(name):
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("coupling", ["affine", "spline"])
 def test_compiles_without_graph_breaks(coupling):
-    model = randomised(CouplingStack(4, 1, n_layers=3, hidden=(8,), bins=4, coupling=coupling))
+    model = randomised(
+        CouplingStack(
+            4, 1, options=CouplingOptions(n_layers=3, hidden=(8,), bins=4, layer=coupling)
+        )
+    )
     x, c = torch.randn(16, 4, generator=generator()), torch.randn(16, 1, generator=generator(1))
     for function in (model.log_prob, lambda x, c: model.inverse(x, c)[0]):
         compiled = torch.compile(function, fullgraph=True)

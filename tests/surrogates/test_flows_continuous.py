@@ -4,7 +4,7 @@ import pytest
 import torch
 from randomised import generator, randomised
 
-from physgen.surrogates.flows.continuous import ContinuousBijection
+from physgen.surrogates.flows.continuous import ContinuousBijection, ContinuousOptions
 from physgen.surrogates.flows.integration import even, runge_kutta
 
 
@@ -23,7 +23,9 @@ def test_runge_kutta_is_of_fourth_order():
 
 
 def test_the_linear_part_is_the_matrix_exponential():
-    flow = ContinuousBijection(3, hidden=4, integration_steps=40).double()
+    flow = ContinuousBijection(
+        3, options=ContinuousOptions(hidden=4, integration_steps=40)
+    ).double()
     matrix = 0.7 * torch.randn(3, 3, generator=generator(), dtype=torch.float64)
     with torch.no_grad():
         flow.linear[0] = matrix
@@ -34,6 +36,6 @@ def test_the_linear_part_is_the_matrix_exponential():
 
 
 def test_pushing_without_the_density_gives_the_same_samples():
-    flow = randomised(ContinuousBijection(4, 1, hidden=8))
+    flow = randomised(ContinuousBijection(4, 1, options=ContinuousOptions(hidden=8)))
     z, c = torch.randn(5, 4, generator=generator()), torch.randn(5, 1, generator=generator(1))
     torch.testing.assert_close(flow.from_noise(z, c), flow.inverse(z, c)[0])

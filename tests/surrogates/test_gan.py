@@ -16,7 +16,7 @@ from physgen.engine.loop import fit
 from physgen.engine.options import Engine
 from physgen.errors import RecipeError
 from physgen.surrogates.base import FromNoise, HasDensity
-from physgen.surrogates.flows.stack import CouplingFlow
+from physgen.surrogates.flows.flow import Flow
 from physgen.surrogates.gan.adversarial import Adversarial
 from physgen.surrogates.gan.losses import LOSSES, slope_penalty, squared_slope
 from physgen.surrogates.gan.monitor import PATIENCE, GANMonitor, coverage, spread
@@ -486,8 +486,8 @@ def test_options_that_do_not_fit_are_refused(options, message):
 
 
 def test_other_surrogates_and_odd_images_are_refused():
-    with pytest.raises(RecipeError, match="trains a generator, not CouplingFlow"):
-        Adversarial(CouplingFlow(LINE), steps=1)
+    with pytest.raises(RecipeError, match="trains a generator, not Flow"):
+        Adversarial(Flow(LINE), steps=1)
     with pytest.raises(RecipeError, match="images of 6x6"):
         Generator(Schema((6, 6), (Variable("i"),)), network="conv")
 

@@ -12,12 +12,13 @@ from physgen.batch import Batch, Schema, Variable
 from physgen.errors import RecipeError
 from physgen.surrogates.base import FromNoise, bound_of, density_of
 from physgen.surrogates.flows.coupling import AffineCoupling
+from physgen.surrogates.flows.flow import Flow
 from physgen.surrogates.flows.likelihood import MaximumLikelihood
 from physgen.surrogates.flows.normflows import (
-    NormflowsFlow,
     NormflowsLayer,
+    NormflowsOptions,
 )
-from physgen.surrogates.flows.stack import CouplingStack
+from physgen.surrogates.flows.stack import CouplingOptions, CouplingStack
 from physgen.transforms.affine import Standardise
 from physgen.transforms.base import Chain
 from physgen.transforms.images import Dequantise, Logit
@@ -34,9 +35,11 @@ def generator(seed=0):
 def build(family, dtype=torch.float64):
     torch.manual_seed(0)
     schema = FAMILIES[family]
-    flow = NormflowsFlow(schema, Standardise(schema), family=family, n_layers=3, hidden=(8, 8)).to(
-        dtype
-    )
+    flow = Flow(
+        schema,
+        Standardise(schema),
+        bijection=NormflowsOptions(family=family, n_layers=3, hidden=(8, 8)),
+    ).to(dtype)
     x = torch.randn(200, *schema.shape, generator=generator(), dtype=dtype)
     flow.initialise(Batch(3 + 2 * x))
     with torch.no_grad():
@@ -76,8 +79,10 @@ def test_saved_weights_rebuild_the_flow(family, tmp_path):
     state = {name: value.contiguous() for name, value in flow.state_dict().items()}
     save_file(state, tmp_path / "w.safetensors")
     torch.manual_seed(5)
-    fresh = NormflowsFlow(
-        FAMILIES[family], Standardise(FAMILIES[family]), family=family, n_layers=3, hidden=(8, 8)
+    fresh = Flow(
+        FAMILIES[family],
+        Standardise(FAMILIES[family]),
+        bijection=NormflowsOptions(family=family, n_layers=3, hidden=(8, 8)),
     ).eval()
     fresh.load_state_dict(load_file(tmp_path / "w.safetensors"))
     a, b = (f.sample(10, generator=generator(3)).x for f in (flow, fresh))
@@ -88,7 +93,11 @@ def test_saved_weights_rebuild_the_flow(family, tmp_path):
 def test_a_family_trains(family):
     torch.manual_seed(0)
     schema, noise = FAMILIES[family], generator(6)
-    flow = NormflowsFlow(schema, Standardise(schema), family=family, n_layers=3, hidden=(8, 8))
+    flow = Flow(
+        schema,
+        Standardise(schema),
+        bijection=NormflowsOptions(family=family, n_layers=3, hidden=(8, 8)),
+    )
     x = torch.randn(512, *schema.shape, generator=noise).cumsum(-1).exp().clamp_max(20)
     flow.initialise(Batch(x))
     method = MaximumLikelihood(flow, learning_rate=2e-2)
@@ -104,7 +113,9 @@ def test_glow_of_dequantised_images_makes_levels_and_knows_a_bound():
     schema = Schema((4, 4), (Variable("intensity", low=0.0, high=1.0),))
     transform = Chain([Dequantise(schema, levels=5), Logit(schema)])
     torch.manual_seed(0)
-    flow = NormflowsFlow(schema, transform, family="glow", n_layers=2, hidden=(8,))
+    flow = Flow(
+        schema, transform, bijection=NormflowsOptions(family="glow", n_layers=2, hidden=(8,))
+    )
     images = torch.randint(0, 5, (300, 4, 4), generator=generator()) / 4
     flow.initialise(Batch(images))
     assert bound_of(flow) is flow
@@ -119,14 +130,17 @@ def test_glow_of_dequantised_images_makes_levels_and_knows_a_bound():
 
 def test_conditions_and_odd_images_are_refused():
     with pytest.raises(RecipeError, match="take no conditions"):
-        NormflowsFlow(Schema((2,), TABLE.variables[:2], (Variable("c"),)))
+        Flow(Schema((2,), TABLE.variables[:2], (Variable("c"),)), bijection=NormflowsOptions())
     with pytest.raises(RecipeError, match="even height"):
-        NormflowsFlow(Schema((3, 4), (Variable("phi"),)), family="glow")
+        Flow(Schema((3, 4), (Variable("phi"),)), bijection=NormflowsOptions(family="glow"))
 
 
 def test_our_layers_work_in_their_containers():
     torch.manual_seed(0)
-    layers = [AffineCoupling(3, 1), CouplingStack(3, n_layers=2, hidden=(8,))]
+    layers = [
+        AffineCoupling(3, 1),
+        CouplingStack(3, options=CouplingOptions(n_layers=2, hidden=(8,))),
+    ]
     for layer in layers:
         for parameter in layer.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
@@ -142,7 +156,7 @@ def test_our_layers_work_in_their_containers():
 
 def test_our_conditional_layers_work_in_their_conditional_container():
     torch.manual_seed(0)
-    stack = CouplingStack(3, 2, n_layers=2, hidden=(8,), coupling="affine")
+    stack = CouplingStack(3, 2, options=CouplingOptions(n_layers=2, hidden=(8,), layer="affine"))
     for parameter in stack.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     base = normflows.distributions.DiagGaussian(3, trainable=False)

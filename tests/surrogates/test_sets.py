@@ -15,8 +15,8 @@ from physgen import pipeline
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, FormatError, RecipeError
 from physgen.held_out import held_out
+from physgen.surrogates.flows.flow import Flow
 from physgen.surrogates.flows.likelihood import MaximumLikelihood
-from physgen.surrogates.flows.stack import CouplingFlow
 from physgen.surrogates.sets import IndependentItems
 from physgen.systems.item_sets import ItemSets
 from physgen.transforms.affine import Standardise
@@ -153,7 +153,7 @@ def test_wrong_masks_are_refused():
     with pytest.raises(RecipeError, match="have no mask"):
         model.latent_log_prob(Batch(data.x))
     with pytest.raises(RecipeError, match="take independent-items"):
-        CouplingFlow(schema("a"))
+        Flow(schema("a"))
     with pytest.raises(RecipeError, match="no mask; take another surrogate"):
         IndependentItems(Schema((2,), (Variable("a"), Variable("b"))))
     with pytest.raises(DomainError, match="items and columns"):

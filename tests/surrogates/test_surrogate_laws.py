@@ -7,20 +7,18 @@ from functools import partial
 import pytest
 import torch
 from randomised import generator, randomised
-from registered import SAMPLES, SURROGATES, UNTRAINED, built, data, methods_of
+from registered import KINDS, SAMPLES, SURROGATES, UNTRAINED, built, class_of, data, methods_of
 from safetensors.torch import load_file, save_file
 from stub import StubContext
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, RecipeError
-from physgen.registry import lookup, registered
 from physgen.surrogates.base import FromNoise
 from physgen.transforms.affine import Standardise
 from physgen.transforms.base import Chain
 
-KINDS = sorted(registered("surrogates"))
 UNCONDITIONAL = {
-    *("rbm", "gaussian-rbm", "energy", "normflows"),
+    *("rbm", "gaussian-rbm", "energy", "flow, normflows"),
     *("checkerboard-flow", "continuous-lattice-flow"),
 }
 """Families that say that they know no conditions."""
@@ -84,9 +82,7 @@ def test_conditions_are_used_or_refused(kind):
         low, high = torch.tensor([-1.0]), torch.tensor([1.0])
         c = 2 * torch.rand(len(batch), 1, generator=generator(5)) - 1
         torch.manual_seed(0)
-        make = partial(
-            lookup("surrogates", kind), conditional, transform, **SURROGATES.get(kind, {})
-        )
+        make = partial(class_of(kind), conditional, transform, **SURROGATES.get(kind, {}))
         if kind in UNCONDITIONAL:
             with pytest.raises(RecipeError, match="condition"):
                 make()
@@ -101,7 +97,7 @@ def test_conditions_are_used_or_refused(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_masks_are_known_or_refused(kind):
-    cls = lookup("surrogates", kind)
+    cls = class_of(kind)
     masked = Schema((3, 2), (Variable("x"), Variable("y")), masked=True)
     if cls.knows_masks:
         surrogate, batch = fitted(kind)

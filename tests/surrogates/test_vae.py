@@ -12,7 +12,7 @@ from physgen.surrogates.autoencoders.levels import kl_to_standard_normal
 from physgen.surrogates.autoencoders.objectives import EvidenceLowerBound
 from physgen.surrogates.autoencoders.vae import VAE
 from physgen.surrogates.flows.coupling import LOG_SCALE_LIMIT
-from physgen.surrogates.flows.stack import CouplingFlow
+from physgen.surrogates.flows.flow import Flow
 from physgen.transforms.affine import Standardise
 from physgen.transforms.base import Chain
 from physgen.transforms.images import Dequantise, Rescale
@@ -340,8 +340,8 @@ def test_importance_weighted_loss_is_the_importance_weighted_bound():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(RecipeError, match=r"bernoulli is for .* a is real in"):
         VAE(TABLE, likelihood="bernoulli")
-    with pytest.raises(RecipeError, match="trains a vae, not CouplingFlow"):
-        EvidenceLowerBound(CouplingFlow(TABLE))
+    with pytest.raises(RecipeError, match="trains a vae, not Flow"):
+        EvidenceLowerBound(Flow(TABLE))
     with pytest.raises(RecipeError, match="no separate terms"):
         EvidenceLowerBound(VAE(TABLE), draws=5, beta=2.0)
     with pytest.raises(RecipeError, match="cannot be negative"):

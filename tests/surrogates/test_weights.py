@@ -8,7 +8,7 @@ here but, where its samples are not two real numbers, what they are.
 import pytest
 import torch
 from randomised import generator
-from registered import SHARE, UNTRAINED, built, methods_of
+from registered import KINDS, SHARE, UNTRAINED, built, methods_of
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.engine.loop import fit
@@ -16,7 +16,8 @@ from physgen.engine.options import Engine
 from physgen.errors import InputError
 from physgen.io.source import ArraySource
 from physgen.io.stream import Stream
-from physgen.registry import lookup, registered
+from physgen.surrogates.flows.flow import Flow
+from physgen.surrogates.flows.normflows import NormflowsOptions
 
 DRAWN = 2048
 TOLERANCE = 0.04
@@ -25,8 +26,8 @@ TOLERANCE = 0.04
 STEPS = {
     "pca": 0,
     "shower-flow": 20,
-    "continuous-flow": 60,
-    "normflows": 60,
+    "flow, continuous": 60,
+    "flow, normflows": 60,
     "energy": 100,
     "generator": 300,
 }
@@ -53,7 +54,7 @@ def learn(surrogate, method, batch, directory, steps):
     return surrogate.sample(DRAWN, generator=generator(3))
 
 
-@pytest.mark.parametrize("kind", sorted(registered("surrogates")))
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_weighted_share_of_a_half_plane_is_learned_or_weights_are_refused(kind, tmp_path):
     tried = []
     if kind in UNTRAINED:
@@ -95,10 +96,10 @@ def test_activation_norms_begin_at_weighted_moments():
         4000, 4, 4, generator=generator(2)
     )
     torch.manual_seed(0)
-    flow = lookup("surrogates", "normflows")(schema, family="glow", n_layers=1, hidden=(4,))
+    flow = Flow(schema, bijection=NormflowsOptions(family="glow", n_layers=1, hidden=(4,)))
     flow.initialise(Batch(x, weight=torch.where(up, 1.8, 0.2)))
     rows = torch.multinomial(torch.where(up, 1.8, 0.2), 4000, True, generator=generator(5))
     with torch.no_grad():
-        z, _ = flow.flow(x[rows].flatten(1))
+        z, _ = flow.bijection(x[rows].flatten(1))
     assert abs(float(z.mean())) < 0.1
     assert float(z.std()) == pytest.approx(1, abs=0.1)

@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from physgen.batch import Batch
-from physgen.errors import DomainError, FormatError
+from physgen.errors import DomainError, FormatError, RecipeError
 from physgen.registry import Component, build
 from physgen.sampling.manifold import matrices, not_unitary
-from physgen.surrogates.base import density_of
-from physgen.surrogates.flows.stack import CouplingFlow
+from physgen.surrogates.flows.flow import Flow
 from physgen.systems.base import HasAction, HasExact, HasFeatures, HasFiles, HasMoves, System
 from physgen.systems.gauge import Gauge
 from physgen.systems.gauge_exact import torus
@@ -161,9 +160,10 @@ def test_several_couplings_have_exact_values_at_each():
 
 def test_no_map_of_separate_numbers_has_a_density_on_a_group():
     schema = Gauge(group="SU(2)", shape=(2, 2)).schema
-    flow = CouplingFlow(schema, Standardise(schema))
-    assert density_of(flow) is None
+    flow = Flow(schema, Standardise(schema))
     links = flow.sample(5, generator=generator()).x
+    with pytest.raises(RecipeError, match="exact"):
+        flow.log_prob(Batch(links))
     assert not_unitary(links.double()).max() < 1e-5
 
 

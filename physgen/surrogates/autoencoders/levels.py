@@ -30,7 +30,7 @@ from physgen.errors import RecipeError
 from physgen.networks.mlp import MLP, Activation
 from physgen.surrogates.autoencoders.bodies import joined
 from physgen.surrogates.flows.spline import softclip
-from physgen.surrogates.flows.stack import CouplingStack
+from physgen.surrogates.flows.stack import CouplingOptions, CouplingStack
 
 LOG_DEVIATION_LIMIT = 8.0
 """Bound on |log deviation| of latent distributions."""
@@ -94,14 +94,10 @@ class Levels(nn.Module):
         self.downwards = nn.ModuleList(network() for _ in range(levels - 1))
         self.prior: CouplingStack | None = None
         if couplings:
-            self.prior = CouplingStack(
-                latent,
-                n_condition,
-                n_layers=couplings,
-                hidden=hidden,
-                coupling="affine",
-                activation=activation,
+            options = CouplingOptions(
+                n_layers=couplings, hidden=hidden, layer="affine", activation=activation
             )
+            self.prior = CouplingStack(latent, n_condition, options)
 
     def encode_levels(
         self, mean: Tensor, log_deviation: Tensor, noise: Tensor, condition: Tensor | None

@@ -21,23 +21,17 @@ is x_0 with the derivatives of the root in z and in all parameters.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from physgen.batch import Batch, Schema
-from physgen.io.weights import positive_weight
 from physgen.networks.masked import MaskedMLP
-from physgen.ranges import Count, Positive, PositiveFloat
-from physgen.surrogates.flows.bijection import (
-    Bijection,
-    LatentFlow,
-    fixed_orders,
-)
-from physgen.surrogates.flows.coupling import CouplingKind
+from physgen.ranges import Options, Positive, PositiveFloat
+from physgen.surrogates.flows.bijection import Bijection, fixed_orders
+from physgen.surrogates.flows.coupling import Layer
 from physgen.surrogates.flows.spline import softclip, tail_spline
-from physgen.transforms.base import Transform
 
 Fast = Literal["density", "sampling"]
 
@@ -46,8 +40,32 @@ LOG_SCALE_LIMIT = 1.0
 up; data far from unit width want a standardising transform."""
 START_LIMIT = 0.97 * LOG_SCALE_LIMIT
 """Bound on |s| where training begins: the bound itself is never reached."""
-GAUSSIAN_ROWS = 20_000
-"""How many samples the Gaussian at the beginning is taken from."""
+
+
+class AutoregressiveOptions(Options):
+    """Autoregressive layers.
+
+    Attributes:
+        n_layers: number of layers.
+        hidden: units of each of the two layers of a masked network.
+        layer: "affine", or "spline" after it.
+        fast: the direction that takes one pass: "density" (MAF) or "sampling" (IAF). Maximum
+            likelihood trains either, in the slow direction at the price of a Jacobian a layer.
+        bins: of a spline.
+        bound: splines act within [-bound, bound].
+    """
+
+    kind: Literal["autoregressive"] = "autoregressive"
+    n_layers: Positive = 4
+    hidden: Positive = 128
+    layer: Layer = "affine"
+    fast: Fast = "density"
+    bins: Positive = 8
+    bound: PositiveFloat = 5.0
+
+    def build(self, shape: tuple[int, ...], n_condition: int) -> AutoregressiveStack:
+        """Return the bijection of samples of a shape."""
+        return AutoregressiveStack(math.prod(shape), n_condition, self)
 
 
 class AutoregressiveLayer(Bijection):
@@ -56,24 +74,21 @@ class AutoregressiveLayer(Bijection):
     Args:
         features: size of x.
         n_condition: size of the condition; 0 for none.
-        hidden: units of each of the two layers of the masked network.
-        bins: of the spline; 0 for none.
-        bound: the spline acts within [-bound, bound].
+        options: of the layer.
     """
 
     def __init__(
         self,
         features: int,
         n_condition: int = 0,
-        *,
-        hidden: int = 128,
-        bins: Count = 0,
-        bound: PositiveFloat = 5.0,
+        options: AutoregressiveOptions = AutoregressiveOptions(),
     ) -> None:
         super().__init__(features, n_condition)
-        n_parameters = 2 + max(3 * bins - 1, 0)
-        self.bound = bound
-        self.network = MaskedMLP(features, 1, n_condition, n_parameters, hidden=hidden, n_direct=1)
+        n_parameters = 2 + (3 * options.bins - 1 if options.layer == "spline" else 0)
+        self.bound = options.bound
+        self.network = MaskedMLP(
+            features, 1, n_condition, n_parameters, hidden=options.hidden, n_direct=1
+        )
         nn.init.zeros_(self.network.last.weight)
         nn.init.zeros_(self.network.last.bias)
 
@@ -145,34 +160,23 @@ class AutoregressiveStack(Bijection):
     Args:
         features: size of x.
         n_condition: size of the condition; 0 for none.
-        n_layers: number of layers.
-        hidden: units of each of the two layers of a masked network.
-        layer: "affine", or "spline" after it.
-        fast: the direction that takes one pass: "density" (MAF) or "sampling" (IAF).
-        bins: of a spline.
-        bound: splines act within [-bound, bound].
+        options: of the layers.
     """
+
+    starts_at_data = True
 
     def __init__(
         self,
         features: int,
         n_condition: int = 0,
-        *,
-        n_layers: int = 4,
-        hidden: int = 128,
-        layer: CouplingKind = "affine",
-        fast: Fast = "density",
-        bins: Positive = 8,
-        bound: PositiveFloat = 5.0,
+        options: AutoregressiveOptions = AutoregressiveOptions(),
     ) -> None:
         super().__init__(features, n_condition)
-        self.fast = fast
-        bins = bins if layer == "spline" else 0
+        self.fast = options.fast
         self.layers = nn.ModuleList(
-            AutoregressiveLayer(features, n_condition, hidden=hidden, bins=bins, bound=bound)
-            for _ in range(n_layers)
+            AutoregressiveLayer(features, n_condition, options) for _ in range(options.n_layers)
         )
-        orders = fixed_orders(n_layers - 1, features)
+        orders = fixed_orders(options.n_layers - 1, features)
         self.register_buffer("orders", orders)
         self.register_buffer("orders_back", orders.argsort(-1))
         self.orders: Tensor
@@ -203,12 +207,9 @@ class AutoregressiveStack(Bijection):
             z = self._reordered(i, z)
         return z
 
-    def start_at(self, x: Tensor, counts: Tensor) -> None:
-        """Make the layer nearest to the data the Gaussian of samples x, (N, features).
-
-        `counts` (N,) is what each counts for.
-        """
-        share = counts / counts.sum()
+    def start_at(self, x: Tensor, weight: Tensor) -> None:
+        """Make the layer nearest to the data their Gaussian, as the weights have it."""
+        share = weight / weight.sum()
         mean = share @ x
         away = x - mean
         covariance = (share[:, None] * away).T @ away
@@ -230,57 +231,6 @@ class AutoregressiveStack(Bijection):
 
     def _parts(self) -> list[AutoregressiveLayer]:
         return [layer for layer in self.layers if isinstance(layer, AutoregressiveLayer)]
-
-
-class AutoregressiveFlow(LatentFlow):
-    """A stack of autoregressive layers in the transform's space.
-
-    Args:
-        schema: of the samples.
-        transform: from physical samples to real vectors.
-        n_layers: number of layers.
-        hidden: units of each of the two layers of a masked network.
-        layer: "affine", or "spline" after it.
-        fast: the direction that takes one pass: "density" (MAF) or "sampling" (IAF). Maximum
-            likelihood trains either, in the slow direction at the price of a Jacobian a layer.
-        bins: of a spline.
-        bound: splines act within [-bound, bound] of the transform's space.
-    """
-
-    flow: AutoregressiveStack
-
-    def __init__(
-        self,
-        schema: Schema,
-        transform: Transform | None = None,
-        *,
-        n_layers: Positive = 4,
-        hidden: Positive = 128,
-        layer: CouplingKind = "affine",
-        fast: Fast = "density",
-        bins: Positive = 8,
-        bound: PositiveFloat = 5.0,
-    ) -> None:
-        super().__init__(schema, transform)
-        self.flow = AutoregressiveStack(
-            self.features,
-            self.n_condition,
-            n_layers=n_layers,
-            hidden=hidden,
-            layer=layer,
-            fast=fast,
-            bins=bins,
-            bound=bound,
-        )
-
-    def initialise(self, data: Batch | None) -> None:
-        """Fit the transform, and begin at the Gaussian of the data."""
-        super().initialise(data)
-        if data is not None:
-            generator = torch.Generator(device=data.x.device).manual_seed(0)
-            first = data[:GAUSSIAN_ROWS]
-            x = self.transform(first, generator)[0].x.flatten(1).to(self.dtype)
-            self.flow.start_at(x, positive_weight(first).to(x))
 
 
 def _log_scale(raw: Tensor) -> Tensor:

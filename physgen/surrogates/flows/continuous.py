@@ -15,18 +15,35 @@ any Gaussian, and a new flow is the identity.
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from physgen.batch import Schema
 from physgen.networks.mlp import MLP
-from physgen.ranges import Positive, Widths
-from physgen.surrogates.flows.bijection import (
-    Bijection,
-    LatentFlow,
-)
+from physgen.ranges import Options, Positive, Widths
+from physgen.surrogates.flows.bijection import Bijection
 from physgen.surrogates.flows.integration import State, even, runge_kutta
-from physgen.transforms.base import Transform
+
+
+class ContinuousOptions(Options):
+    """A continuous flow.
+
+    Attributes:
+        hidden: units of the velocity.
+        control_hidden: widths of the network of time and condition that steers them.
+        integration_steps: Runge-Kutta steps.
+    """
+
+    kind: Literal["continuous"] = "continuous"
+    hidden: Positive = 256
+    control_hidden: Widths = (64,)
+    integration_steps: Positive = 8
+
+    def build(self, shape: tuple[int, ...], n_condition: int) -> ContinuousBijection:
+        """Return the bijection of samples of a shape."""
+        return ContinuousBijection(math.prod(shape), n_condition, self)
 
 
 class ContinuousBijection(Bijection):
@@ -35,27 +52,22 @@ class ContinuousBijection(Bijection):
     Args:
         features: size of x.
         n_condition: size of the condition; 0 for none.
-        hidden: units of the velocity.
-        control_hidden: widths of the network of time and condition that steers them.
-        integration_steps: Runge-Kutta steps.
+        options: of the velocity and its integration.
     """
 
     def __init__(
-        self,
-        features: int,
-        n_condition: int = 0,
-        *,
-        hidden: int = 256,
-        control_hidden: tuple[int, ...] = (64,),
-        integration_steps: int = 8,
+        self, features: int, n_condition: int = 0, options: ContinuousOptions = ContinuousOptions()
     ) -> None:
         super().__init__(features, n_condition)
-        self.integration_steps = integration_steps
+        self.integration_steps, hidden = options.integration_steps, options.hidden
         self.inward = nn.Linear(features, hidden)
         self.outward = nn.Parameter(torch.zeros(hidden, features))
         self.linear = nn.Parameter(torch.zeros(2, features, features))
         self.control = MLP(
-            1 + n_condition, 2 * hidden + features, hidden=control_hidden, zero_output=True
+            1 + n_condition,
+            2 * hidden + features,
+            hidden=options.control_hidden,
+            zero_output=True,
         )
         self._sizes = (hidden, hidden, features)
 
@@ -99,33 +111,3 @@ class ContinuousBijection(Bijection):
         h = torch.tanh(self.inward(x) + bias)
         linear = self.linear[0] + (2 * time - 1) * self.linear[1]
         return (gate * h) @ self.outward + x @ linear.T + drift, h, gate, linear
-
-
-class ContinuousFlow(LatentFlow):
-    """A continuous flow in the transform's space.
-
-    Args:
-        schema: of the samples.
-        transform: from physical samples to real vectors.
-        hidden: units of the velocity.
-        control_hidden: widths of the network of time and condition that steers them.
-        integration_steps: Runge-Kutta steps.
-    """
-
-    def __init__(
-        self,
-        schema: Schema,
-        transform: Transform | None = None,
-        *,
-        hidden: Positive = 256,
-        control_hidden: Widths = (64,),
-        integration_steps: Positive = 8,
-    ) -> None:
-        super().__init__(schema, transform)
-        self.flow = ContinuousBijection(
-            self.features,
-            self.n_condition,
-            hidden=hidden,
-            control_hidden=control_hidden,
-            integration_steps=integration_steps,
-        )

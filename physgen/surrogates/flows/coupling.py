@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from physgen.networks.mlp import MLP, Activation
 from physgen.surrogates.flows.spline import softclip, tail_spline
 
-CouplingKind = Literal["affine", "spline"]
+Layer = Literal["affine", "spline"]
 
 LOG_SCALE_LIMIT = 3.0
 """Bound on the |log scale| of one affine layer: many layers cannot overflow together."""

@@ -1,8 +1,7 @@
 r"""normflows as a guest, both ways.
 
-`NormflowsFlow` and `DequantisedNormflowsFlow` train, save and sample flows of normflows as
-surrogates; `NormflowsLayer` puts our conditional bijections into containers of normflows. Families
-taken, data x to base z:
+`NormflowsBijection` makes bijections of its blocks; `NormflowsLayer` puts our conditional
+bijections into containers of normflows. Families taken, data x to base z:
 
 - residual (Chen et al., arXiv 1906.02735): z = x + g(x), Lip(g) < 1; log|det(1 + dg/dx)| is taken
   exactly from the Jacobian instead of by a random power series; the inverse is a fixed point.
@@ -28,16 +27,10 @@ import normflows
 import torch
 from torch import Tensor, nn
 
-from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
-from physgen.io.weights import positive_weight
-from physgen.ranges import Positive, Widths
-from physgen.surrogates.flows.bijection import (
-    Bijection,
-    LatentFlow,
-)
+from physgen.ranges import Options, Positive, Widths
+from physgen.surrogates.flows.bijection import Bijection
 from physgen.surrogates.flows.coupling import Coupling
-from physgen.transforms.base import Transform
 
 Family = Literal["residual", "glow", "planar", "radial"]
 Mapped = tuple[Tensor, Tensor]
@@ -47,29 +40,52 @@ _FIXED_POINT_STEPS = 1000
 _POWER_ITERATIONS = 5
 
 
+class NormflowsOptions(Options):
+    """Blocks of normflows, for samples without conditions.
+
+    Attributes:
+        family: "residual", "planar" and "radial" for vectors; "glow" for images (height, width),
+            (channels, height, width) of even height and width.
+        n_layers: number of blocks.
+        hidden: widths of a residual block's network; its first is the number of channels of glow.
+    """
+
+    kind: Literal["normflows"] = "normflows"
+    family: Family = "residual"
+    n_layers: Positive = 8
+    hidden: Widths = (64, 64)
+
+    def build(self, shape: tuple[int, ...], n_condition: int) -> NormflowsBijection:
+        """Return the bijection of samples of a shape.
+
+        Raises:
+            RecipeError: there are conditions, or the shape does not suit the family.
+        """
+        if n_condition:
+            raise RecipeError(
+                "surrogate.bijection.kind: blocks of normflows take no conditions; take coupling "
+                "or autoregressive"
+            )
+        return NormflowsBijection(shape, self)
+
+
 class NormflowsBijection(Bijection):
     """Blocks of normflows, from flat data to flat base.
 
     Args:
         shape: of the samples.
-        family: of the blocks.
-        n_layers: number of blocks.
-        hidden: widths of a residual block's network; its first is the number of channels of glow.
+        options: of the blocks.
 
     Raises:
         RecipeError: the shape does not suit the family.
     """
 
     def __init__(
-        self,
-        shape: tuple[int, ...],
-        *,
-        family: Family = "residual",
-        n_layers: int = 8,
-        hidden: tuple[int, ...] = (64, 64),
+        self, shape: tuple[int, ...], options: NormflowsOptions = NormflowsOptions()
     ) -> None:
         super().__init__(math.prod(shape))
-        self.family = family
+        family, n_layers, hidden = options.family, options.n_layers, options.hidden
+        self.family, self.starts_at_data = family, family == "glow"
         self._to_base, self._to_data = _DIRECTIONS[family]
         if family == "glow":
             channels, height, width = _image(shape)
@@ -99,6 +115,14 @@ class NormflowsBijection(Bijection):
             total = total + log_det
         return x.flatten(1), total
 
+    def start_at(self, x: Tensor, weight: Tensor) -> None:
+        """Let activation norms, which know no weights, see rows as often as these say."""
+        generator = torch.Generator(device=x.device).manual_seed(0)
+        if not bool((weight == 1).all()):
+            x = x[torch.multinomial(weight, len(x), True, generator=generator)]
+        with torch.no_grad():
+            self(x)
+
     def inverse(self, z: Tensor, condition: Tensor | None = None) -> Mapped:
         """Map the base to data; derivatives of an iterated inverse are not those of the root."""
         x = self.from_noise(z)
@@ -110,56 +134,6 @@ class NormflowsBijection(Bijection):
         for flow in self.flows:
             z = self._to_data(flow, z)
         return z.flatten(1)
-
-
-class NormflowsFlow(LatentFlow):
-    """A flow of normflows in the transform's space, for samples without conditions.
-
-    Args:
-        schema: of the samples.
-        transform: from physical samples to real vectors or images.
-        family: "residual", "planar" and "radial" for vectors; "glow" for images (height, width),
-            (channels, height, width) of even height and width.
-        n_layers: number of blocks.
-        hidden: widths of a residual block's network; its first is the number of channels of glow.
-
-    Raises:
-        RecipeError: the schema has conditions, or the shape does not suit the family.
-    """
-
-    flow: NormflowsBijection
-
-    def __init__(
-        self,
-        schema: Schema,
-        transform: Transform | None = None,
-        *,
-        family: Family = "residual",
-        n_layers: Positive = 8,
-        hidden: Widths = (64, 64),
-    ) -> None:
-        super().__init__(schema, transform)
-        if schema.condition:
-            raise RecipeError(
-                "surrogate.kind: flows of normflows take no conditions; use coupling-flow or "
-                "autoregressive-flow"
-            )
-        self.flow = NormflowsBijection(
-            self.latent_shape, family=family, n_layers=n_layers, hidden=hidden
-        )
-
-    def initialise(self, data: Batch | None) -> None:
-        """Fit the transform, and let activation norms see the data."""
-        super().initialise(data)
-        if data is not None and self.flow.family == "glow":
-            generator = torch.Generator(device=data.x.device).manual_seed(0)
-            # Activation norms know no weights: they see rows as often as these say.
-            if data.weight is not None:
-                data = data[
-                    torch.multinomial(positive_weight(data), len(data), True, generator=generator)
-                ]
-            with torch.no_grad():
-                self.flow(self.transform(data, generator)[0].x.flatten(1).to(self.dtype))
 
 
 class NormflowsLayer(normflows.flows.Flow):  # type: ignore[misc]
@@ -200,8 +174,8 @@ def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:
     image = (1, *shape) if len(shape) == 2 else shape
     if len(image) != 3 or image[1] % 2 or image[2] % 2:
         raise RecipeError(
-            f"surrogate.family: glow needs images of even height and width, not samples of shape "
-            f"{shape}; take residual for vectors"
+            "surrogate.bijection.family: glow needs images of even height and width, and these "
+            f"samples have shape {shape}; take residual for vectors"
         )
     channels, height, width = image
     return channels, height, width

@@ -33,7 +33,7 @@ from physgen.ranges import Positive
 from physgen.surrogates.copula import ShowerSurrogate
 from physgen.surrogates.flows.shower_kernel import Network, Tables, divide_layers
 from physgen.surrogates.flows.spline import softclip
-from physgen.surrogates.flows.stack import CouplingStack
+from physgen.surrogates.flows.stack import CouplingOptions, CouplingStack
 from physgen.systems.base import System
 from physgen.systems.calorimeter import geometry_of
 from physgen.transforms.base import Transform
@@ -88,9 +88,8 @@ class ShowerFlow(ShowerSurrogate):
         own = ShowerTransform(schema, geometry, n_knots=n_knots, n_bins=n_bins)
         super().__init__(schema, transform, own)
         n, n_splits = own.n_layers, own.n_splits
-        self.layers = CouplingStack(
-            n, 1, n_layers=n_layers, hidden=layer_hidden, coupling="spline", activation="silu"
-        )
+        options = CouplingOptions(n_layers=n_layers, hidden=layer_hidden, activation="silu")
+        self.layers = CouplingStack(n, 1, options)
         self.splits = MaskedMLP(
             n_splits,
             3,

@@ -1,4 +1,4 @@
-"""Coupling flows: stacks of couplings, as a bijection and as surrogates.
+"""Stacks of couplings.
 
 z = f_n(...f_1(x)); RealNVP (Dinh et al., arXiv 1605.08803) with affine couplings, a neural spline
 flow (Durkan et al., arXiv 1906.04032) with rational-quadratic ones.
@@ -6,24 +6,41 @@ flow (Durkan et al., arXiv 1906.04032) with rational-quadratic ones.
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from physgen.batch import Schema
 from physgen.networks.mlp import Activation
-from physgen.ranges import Positive, PositiveFloat, Widths
-from physgen.surrogates.flows.bijection import (
-    Bijection,
-    LatentFlow,
-    fixed_orders,
-)
-from physgen.surrogates.flows.coupling import (
-    AffineCoupling,
-    Coupling,
-    CouplingKind,
-    SplineCoupling,
-)
-from physgen.transforms.base import Transform
+from physgen.ranges import Options, Positive, PositiveFloat, Widths
+from physgen.surrogates.flows.bijection import Bijection, fixed_orders
+from physgen.surrogates.flows.coupling import AffineCoupling, Coupling, Layer, SplineCoupling
+
+
+class CouplingOptions(Options):
+    """Couplings of one half given the other, in turn.
+
+    Attributes:
+        n_layers: number of couplings.
+        hidden: widths of each coupling's network.
+        layer: "affine" is the fastest, "spline" bends further per layer.
+        bins: of a spline.
+        bound: splines act within [-bound, bound].
+        activation: of the networks.
+    """
+
+    kind: Literal["coupling"] = "coupling"
+    n_layers: Positive = 8
+    hidden: Widths = (64, 64)
+    layer: Layer = "spline"
+    bins: Positive = 8
+    bound: PositiveFloat = 5.0
+    activation: Activation = "relu"
+
+    def build(self, shape: tuple[int, ...], n_condition: int) -> CouplingStack:
+        """Return the bijection of samples of a shape."""
+        return CouplingStack(math.prod(shape), n_condition, self)
 
 
 class CouplingStack(Bijection):
@@ -35,52 +52,39 @@ class CouplingStack(Bijection):
     Args:
         features: size of x; 1 is allowed (then only the condition acts).
         n_condition: size of the condition; 0 for none.
-        n_layers: number of couplings.
-        hidden: widths of each coupling's network.
-        coupling: "affine" is the fastest, "spline" bends further per layer.
-        bins: of a spline.
-        bound: splines act within [-bound, bound].
-        activation: of the networks.
+        options: of the layers.
     """
 
     def __init__(
-        self,
-        features: int,
-        n_condition: int = 0,
-        *,
-        n_layers: int = 8,
-        hidden: tuple[int, ...] = (64, 64),
-        coupling: CouplingKind = "spline",
-        bins: Positive = 8,
-        bound: PositiveFloat = 5.0,
-        activation: Activation = "relu",
+        self, features: int, n_condition: int = 0, options: CouplingOptions = CouplingOptions()
     ) -> None:
         super().__init__(features, n_condition)
         layers: list[Coupling] = []
         n_passive = features // 2
-        for _ in range(n_layers):
-            if coupling == "affine":
-                layers.append(
-                    AffineCoupling(
-                        features, n_passive, n_condition, hidden=hidden, activation=activation
-                    )
+        for _ in range(options.n_layers):
+            layers.append(
+                AffineCoupling(
+                    features,
+                    n_passive,
+                    n_condition,
+                    hidden=options.hidden,
+                    activation=options.activation,
                 )
-            else:
-                layers.append(
-                    SplineCoupling(
-                        features,
-                        n_passive,
-                        n_condition,
-                        hidden=hidden,
-                        bins=bins,
-                        bound=bound,
-                        activation=activation,
-                    )
+                if options.layer == "affine"
+                else SplineCoupling(
+                    features,
+                    n_passive,
+                    n_condition,
+                    hidden=options.hidden,
+                    bins=options.bins,
+                    bound=options.bound,
+                    activation=options.activation,
                 )
+            )
             # A lone feature is never passive: it has nothing to be exchanged with.
             n_passive = features - n_passive if features > 1 else 0
         self.layers = nn.ModuleList(layers)
-        orders = fixed_orders((n_layers - 1) // 2, features)
+        orders = fixed_orders((options.n_layers - 1) // 2, features)
         self.register_buffer("orders", orders)
         self.register_buffer("orders_back", orders.argsort(-1))
         self.orders: Tensor
@@ -106,42 +110,3 @@ class CouplingStack(Bijection):
             if i and i % 2 == 0:
                 z = z.index_select(-1, self.orders_back[i // 2 - 1])
         return z, total
-
-
-class CouplingFlow(LatentFlow):
-    """A stack of couplings in the transform's space.
-
-    Args:
-        schema: of the samples.
-        transform: from physical samples to real vectors.
-        n_layers: number of couplings.
-        hidden: widths of each coupling's network.
-        coupling: "affine" or "spline".
-        bins: of a spline.
-        bound: splines act within [-bound, bound] of the transform's space.
-        activation: of the networks.
-    """
-
-    def __init__(
-        self,
-        schema: Schema,
-        transform: Transform | None = None,
-        *,
-        n_layers: Positive = 8,
-        hidden: Widths = (64, 64),
-        coupling: CouplingKind = "spline",
-        bins: Positive = 8,
-        bound: PositiveFloat = 5.0,
-        activation: Activation = "relu",
-    ) -> None:
-        super().__init__(schema, transform)
-        self.flow = CouplingStack(
-            self.features,
-            self.n_condition,
-            n_layers=n_layers,
-            hidden=hidden,
-            coupling=coupling,
-            bins=bins,
-            bound=bound,
-            activation=activation,
-        )
