@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 def printable(text: str) -> str:
@@ -63,6 +64,15 @@ class Stopped(PhysgenError):
     """A signal ended the training after it was saved; the same command goes on."""
 
     exit_code = 143
+
+
+@contextmanager
+def errors_of(key: str) -> Iterator[None]:
+    """Name the key of a recipe in `RecipeError`s of what is made of its value."""
+    try:
+        yield
+    except RecipeError as error:
+        raise RecipeError(f"{key}: {error}") from error
 
 
 def suggest(name: str, choices: Iterable[str], n: int = 3, first: Sequence[str] = ()) -> str:

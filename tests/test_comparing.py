@@ -22,7 +22,11 @@ SMALL = {
     "validation": {"metrics": [{"kind": "means"}, {"kind": "likelihood"}]},
 }
 VAE = {
-    "surrogate": {"kind": "vae", "likelihood": "bernoulli", "hidden": [8]},
+    "surrogate": {
+        "kind": "vae",
+        "likelihood": "bernoulli",
+        "network": {"kind": "mlp", "hidden": [8]},
+    },
     "method": {"kind": "evidence-lower-bound"},
 }
 

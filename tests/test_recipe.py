@@ -163,8 +163,8 @@ def test_recipes_that_extend_each_other_are_refused(tmp_path):
     [
         ("digits-gan", "method.r1", -1),
         ("digits-gan", "surrogate.latent", 0),
-        ("digits-dcgan", "surrogate.channels", []),
-        ("digits-dcgan", "method.dropout", 1.5),
+        ("digits-dcgan", "surrogate.network.channels", []),
+        ("digits-dcgan", "method.critic.dropout", 1.5),
         ("digits-rbm", "method.k", 0),
         ("digits-maf", "surrogate.bijection.n_layers", 0),
         ("digits-ddpm", "method.learning_rate", 0),

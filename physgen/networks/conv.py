@@ -1,8 +1,8 @@
 """Convolutional bodies for images and lattices: down to a vector, and up from one.
 
-Each entry of `channels` halves the image (encoder), or doubles it (decoder); 28x28 becomes 14x14,
-then 7x7. With channels 64, 128, kernels of 5x5, "leaky-relu" and dropout 0.3 the encoder is the
-discriminator of a DCGAN, and the decoder with 128, 64 its generator (Radford, Metz & Chintala,
+Each entry of `channels` halves the image; 28x28 becomes 14x14, then 7x7. A decoder is the mirror
+image of its encoder. With channels 64, 128, kernels of 5x5, "leaky-relu" and dropout 0.3 the
+encoder is the discriminator of a DCGAN, and the decoder its generator (Radford, Metz & Chintala,
 arXiv 1511.06434): a vector, 256 channels at 7x7, 128 at 7x7, 64 at 14x14, one at 28x28.
 
 On a periodic lattice all paddings wrap round.
@@ -20,6 +20,29 @@ from torch.nn import functional
 
 from physgen.errors import RecipeError
 from physgen.networks.mlp import ACTIVATIONS, Activation
+from physgen.ranges import Channels, Options, Positive, Probability, Widths
+
+
+class ConvOptions(Options):
+    """Convolutions, for images and lattices of two axes.
+
+    Attributes:
+        channels: of the layers, from the image inwards; each halves it.
+        kernel: length of the square kernels, odd.
+        hidden: widths of dense layers between the smallest image and the vector.
+        activation: between layers.
+        dropout: probability that a number is dropped after a convolution of an encoder, while
+            training.
+        periodic: whether the image is a torus.
+    """
+
+    kind: Literal["conv"] = "conv"
+    channels: Channels = (32, 64)
+    kernel: Positive = 3
+    hidden: Widths = ()
+    activation: Activation = "silu"
+    dropout: Probability = 0.0
+    periodic: bool = False
 
 
 class ConvEncoder(nn.Module):
@@ -29,11 +52,7 @@ class ConvEncoder(nn.Module):
         shape: (H, W).
         n_out: size of the output.
         n_condition: C; the condition shifts the channels of every layer.
-        channels: of the layers, each of which halves the image.
-        kernel: length of the square kernels, odd.
-        activation: after each convolution.
-        dropout: probability that a number is dropped after an activation, while training.
-        periodic: whether the image is a torus.
+        options: of the convolutions.
 
     Raises:
         RecipeError: the shape cannot be halved so often, or the kernel is even.
@@ -44,14 +63,10 @@ class ConvEncoder(nn.Module):
         shape: tuple[int, ...],
         n_out: int,
         n_condition: int = 0,
-        *,
-        channels: tuple[int, ...] = (32, 64),
-        kernel: int = 3,
-        activation: Activation = "silu",
-        dropout: float = 0.0,
-        periodic: bool = False,
+        options: ConvOptions = ConvOptions(),
     ) -> None:
         super().__init__()
+        channels, kernel, periodic = options.channels, options.kernel, options.periodic
         height, width = halved_shape(shape, len(channels), channels, kernel)
         self.convolutions = nn.ModuleList(
             convolution(before, after, kernel, periodic, stride=2)
@@ -60,8 +75,8 @@ class ConvEncoder(nn.Module):
         self.shifts = nn.ModuleList(
             nn.Linear(n_condition, width, bias=False) for width in channels if n_condition
         )
-        self.activation = ACTIVATIONS[activation]()
-        self.dropout = nn.Dropout(dropout)
+        self.activation = ACTIVATIONS[options.activation]()
+        self.dropout = nn.Dropout(options.dropout)
         self.last = nn.Linear(channels[-1] * height * width, n_out)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -83,11 +98,9 @@ class ConvDecoder(nn.Module):
         n_in: size of the input.
         shape: (H, W).
         n_condition: C.
-        channels: of the layers, each of which doubles the image afterwards; the first stands behind
-            twice as many, which the vector is mapped to.
-        kernel: length of the square kernels, odd.
-        activation: after each layer, behind a normalisation over groups of channels.
-        periodic: whether the image is a torus.
+        options: of the convolutions, the activation after each layer behind a normalisation over
+            groups of channels. The vector is mapped to twice as many channels as the smallest image
+            has; nothing is dropped.
 
     Raises:
         RecipeError: the shape cannot be halved so often, or the kernel is even.
@@ -98,13 +111,11 @@ class ConvDecoder(nn.Module):
         n_in: int,
         shape: tuple[int, ...],
         n_condition: int = 0,
-        *,
-        channels: tuple[int, ...] = (64, 32),
-        kernel: int = 3,
-        activation: Activation = "silu",
-        periodic: bool = False,
+        options: ConvOptions = ConvOptions(),
     ) -> None:
         super().__init__()
+        channels, kernel, periodic = options.channels[::-1], options.kernel, options.periodic
+        activation = options.activation
         self.seed = (2 * channels[0], *halved_shape(shape, len(channels), channels, kernel))
         self.first = nn.Linear(n_in + n_condition, math.prod(self.seed))
         self.layers = nn.Sequential(
@@ -179,14 +190,14 @@ def halved_shape(
     """
     if len(shape) != 2:
         raise RecipeError(
-            f"convolutions need samples of rows and columns, not of shape {tuple(shape)}: "
-            "take network: mlp"
+            f"convolutions need samples of rows and columns, not of shape {tuple(shape)}; "
+            "take dense layers (kind: mlp, or residual for diffusion)"
         )
     image = f"images of {shape[0]}x{shape[1]}"
     possible = min((length & -length).bit_length() - 1 for length in shape)
     if times > possible:
         left = len(channels) - times + possible
-        remedy = f"give `channels` {left} entries at most" if left else "take network: mlp"
+        remedy = f"give `channels` {left} entries at most" if left else "take dense layers"
         raise RecipeError(
             f"{image} cannot be halved {times} times (channels: {list(channels)}), only "
             f"{possible}: {remedy}"

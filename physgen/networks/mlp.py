@@ -9,6 +9,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from physgen.ranges import Options, Widths
+
 Activation = Literal["relu", "leaky-relu", "silu", "gelu", "tanh"]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -19,6 +21,19 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
 }
 """What makes an activation, by its name."""
+
+
+class MLPOptions(Options):
+    """Fully connected layers, for samples of any shape.
+
+    Attributes:
+        hidden: widths of the layers, from the sample inwards.
+        activation: between layers.
+    """
+
+    kind: Literal["mlp"] = "mlp"
+    hidden: Widths = (256, 256)
+    activation: Activation = "silu"
 
 
 class MLP(nn.Module):

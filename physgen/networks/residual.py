@@ -8,10 +8,28 @@ network starts as 0 and every block as the identity.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from physgen.networks.embedding import Embedding, Modulation
 from physgen.networks.mlp import ACTIVATIONS, Activation
+from physgen.ranges import Options, Positive
+
+
+class ResidualOptions(Options):
+    """Residual blocks of dense layers, for samples of any shape.
+
+    Attributes:
+        hidden: width.
+        depth: number of blocks.
+        activation: within the blocks.
+    """
+
+    kind: Literal["residual"] = "residual"
+    hidden: Positive = 256
+    depth: Positive = 3
+    activation: Activation = "silu"
 
 
 class ResidualMLP(nn.Module):
@@ -20,24 +38,20 @@ class ResidualMLP(nn.Module):
     Args:
         features: D.
         n_condition: C.
-        hidden: width.
-        depth: number of blocks.
-        activation: within the blocks.
+        options: of the blocks.
     """
 
     def __init__(
         self,
         features: int,
         n_condition: int = 0,
-        *,
-        hidden: int = 256,
-        depth: int = 3,
-        activation: Activation = "silu",
+        options: ResidualOptions = ResidualOptions(),
     ) -> None:
         super().__init__()
+        hidden, activation = options.hidden, options.activation
         self.embedding = Embedding(hidden, n_condition)
         self.first = nn.Linear(features, hidden)
-        self.blocks = nn.ModuleList(_Block(hidden, activation) for _ in range(depth))
+        self.blocks = nn.ModuleList(_Block(hidden, activation) for _ in range(options.depth))
         self.last = _Block(hidden, activation, features)
 
     def forward(self, x: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,20 @@ from torch.nn import functional
 
 from physgen.networks.conv import convolution, halved_shape, normalisation
 from physgen.networks.embedding import Embedding, Modulation
+from physgen.ranges import Channels, Options
+
+
+class UNetOptions(Options):
+    """A U-net, for images and lattices of two axes.
+
+    Attributes:
+        channels: of the levels; the first is of the image's size.
+        periodic: whether the image is a torus.
+    """
+
+    kind: Literal["unet"] = "unet"
+    channels: Channels = (32, 64)
+    periodic: bool = False
 
 
 class UNet(nn.Module):
@@ -27,22 +42,20 @@ class UNet(nn.Module):
     Args:
         shape: (H, W).
         n_condition: C.
-        channels: of the levels; the first is of the image's size.
-        periodic: whether the image is a torus.
+        options: of the levels.
 
     Raises:
-        RecipeError: the shape cannot be halved so often.
+        RecipeError: it is no image, or cannot be halved so often.
     """
 
     def __init__(
         self,
         shape: tuple[int, ...],
         n_condition: int = 0,
-        *,
-        channels: tuple[int, ...] = (32, 64),
-        periodic: bool = False,
+        options: UNetOptions = UNetOptions(),
     ) -> None:
         super().__init__()
+        channels, periodic = options.channels, options.periodic
         halved_shape(shape, len(channels) - 1, channels, 3)
         n_features = 4 * channels[0]
         self.embedding = Embedding(n_features, n_condition)

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from physgen.errors import InputError
 from physgen.isolation import global_generators
-from physgen.networks.conv import ConvEncoder
+from physgen.networks.conv import ConvEncoder, ConvOptions
 from physgen.networks.mlp import MLP
 
 N_FEATURES = 32
@@ -56,7 +56,11 @@ class FeatureClassifier(nn.Module):
         self.body: nn.Module = (
             MLP(int(np.prod(shape)), N_FEATURES, hidden=(128,))
             if self.flat
-            else ConvEncoder(shape, N_FEATURES, channels=(32, 64)[:halvings], dropout=0.2)
+            else ConvEncoder(
+                shape,
+                N_FEATURES,
+                options=ConvOptions(channels=(32, 64)[:halvings], dropout=0.2),
+            )
         )
         self.head = nn.Linear(N_FEATURES, n_classes)
         self.register_buffer("centre", torch.zeros(()))

@@ -4,23 +4,51 @@ import pytest
 import torch
 
 from physgen.errors import RecipeError
-from physgen.networks.conv import ConvDecoder, ConvEncoder
-from physgen.networks.residual import ResidualMLP
-from physgen.networks.unet import UNet
+from physgen.networks.conv import ConvDecoder, ConvEncoder, ConvOptions
+from physgen.networks.residual import ResidualMLP, ResidualOptions
+from physgen.networks.unet import UNet, UNetOptions
 
 CONDITIONS = 3
 SMALL = {"channels": (8, 16)}
 NETWORKS = {
-    "encoder 8x8": lambda c: (ConvEncoder((8, 8), 5, c, **SMALL), [(8, 8)], (5,)),
-    "encoder 28x28": lambda c: (ConvEncoder((28, 28), 5, c, kernel=5, **SMALL), [(28, 28)], (5,)),
-    "encoder torus": lambda c: (ConvEncoder((16, 8), 5, c, periodic=True), [(16, 8)], (5,)),
-    "decoder 8x8": lambda c: (ConvDecoder(5, (8, 8), c, **SMALL), [(5,)], (8, 8)),
-    "decoder 28x28": lambda c: (ConvDecoder(5, (28, 28), c, kernel=5, **SMALL), [(5,)], (28, 28)),
-    "decoder torus": lambda c: (ConvDecoder(5, (8, 16), c, periodic=True), [(5,)], (8, 16)),
-    "u-net 8x8": lambda c: (UNet((8, 8), c, **SMALL), [(8, 8), ()], (8, 8)),
-    "u-net 28x28": lambda c: (UNet((28, 28), c, channels=(8, 12, 10)), [(28, 28), ()], (28, 28)),
-    "u-net torus": lambda c: (UNet((8, 16), c, periodic=True, **SMALL), [(8, 16), ()], (8, 16)),
-    "residual": lambda c: (ResidualMLP(6, c, hidden=16, depth=2), [(6,), ()], (6,)),
+    "encoder 8x8": lambda c: (ConvEncoder((8, 8), 5, c, ConvOptions(**SMALL)), [(8, 8)], (5,)),
+    "encoder 28x28": lambda c: (
+        ConvEncoder((28, 28), 5, c, ConvOptions(kernel=5, **SMALL)),
+        [(28, 28)],
+        (5,),
+    ),
+    "encoder torus": lambda c: (
+        ConvEncoder((16, 8), 5, c, options=ConvOptions(periodic=True)),
+        [(16, 8)],
+        (5,),
+    ),
+    "decoder 8x8": lambda c: (ConvDecoder(5, (8, 8), c, ConvOptions(**SMALL)), [(5,)], (8, 8)),
+    "decoder 28x28": lambda c: (
+        ConvDecoder(5, (28, 28), c, ConvOptions(kernel=5, **SMALL)),
+        [(5,)],
+        (28, 28),
+    ),
+    "decoder torus": lambda c: (
+        ConvDecoder(5, (8, 16), c, options=ConvOptions(periodic=True)),
+        [(5,)],
+        (8, 16),
+    ),
+    "u-net 8x8": lambda c: (UNet((8, 8), c, UNetOptions(**SMALL)), [(8, 8), ()], (8, 8)),
+    "u-net 28x28": lambda c: (
+        UNet((28, 28), c, options=UNetOptions(channels=(8, 12, 10))),
+        [(28, 28), ()],
+        (28, 28),
+    ),
+    "u-net torus": lambda c: (
+        UNet((8, 16), c, UNetOptions(periodic=True, **SMALL)),
+        [(8, 16), ()],
+        (8, 16),
+    ),
+    "residual": lambda c: (
+        ResidualMLP(6, c, options=ResidualOptions(hidden=16, depth=2)),
+        [(6,), ()],
+        (6,),
+    ),
 }
 
 
@@ -88,7 +116,9 @@ def test_export_with_any_number_of_samples(name):
     torch.testing.assert_close(exported(*more), network(*more))
 
 
-@pytest.mark.parametrize("network", [UNet((8, 8)), ResidualMLP(6, hidden=16)])
+@pytest.mark.parametrize(
+    "network", [UNet((8, 8)), ResidualMLP(6, options=ResidualOptions(hidden=16))]
+)
 def test_new_denoisers_are_zero(network):
     x = torch.randn(3, 8, 8) if isinstance(network, UNet) else torch.randn(3, 6)
     assert torch.equal(network(x, torch.rand(3)), torch.zeros_like(x))
@@ -96,27 +126,31 @@ def test_new_denoisers_are_zero(network):
 
 def test_on_a_torus_a_shift_of_the_input_shifts_the_output():
     torch.manual_seed(0)
-    unet = UNet((8, 12), channels=(8, 16), periodic=True).double()
+    unet = UNet((8, 12), options=UNetOptions(channels=(8, 16), periodic=True)).double()
     torch.nn.init.normal_(unet.last.weight)
     x, time = torch.randn(2, 8, 12, dtype=torch.float64), torch.rand(2, dtype=torch.float64)
     shifted = unet(x.roll((2, -4), (1, 2)), time)
     torch.testing.assert_close(shifted, unet(x, time).roll((2, -4), (1, 2)))
     for kernel in (1, 3, 5):
-        decoder = ConvDecoder(3, (8, 12), channels=(8,), kernel=kernel, periodic=True).double()
+        decoder = ConvDecoder(
+            3, (8, 12), options=ConvOptions(channels=(8,), kernel=kernel, periodic=True)
+        ).double()
         seed = torch.randn(2, *decoder.seed, dtype=torch.float64)
         moved = decoder.layers(seed.roll((1, 2), (2, 3)))
         torch.testing.assert_close(moved, decoder.layers(seed).roll((2, 4), (2, 3)))
 
 
 def test_dropout_is_there_while_training_only():
-    encoder = ConvEncoder((8, 8), 2, channels=(8,), dropout=0.5)
+    encoder = ConvEncoder((8, 8), 2, options=ConvOptions(channels=(8,), dropout=0.5))
     x = torch.randn(4, 8, 8)
     assert not torch.equal(encoder(x), encoder(x))
     assert torch.equal(encoder.eval()(x), encoder(x))
 
 
 def test_the_generator_of_a_dcgan_has_its_layers():
-    decoder = ConvDecoder(100, (28, 28), channels=(128, 64), kernel=5, activation="leaky-relu")
+    decoder = ConvDecoder(
+        100, (28, 28), options=ConvOptions(channels=(64, 128), kernel=5, activation="leaky-relu")
+    )
     assert decoder.seed == (256, 7, 7)
     sizes = []
     h = decoder.first(torch.randn(2, 100)).unflatten(1, decoder.seed)
@@ -130,14 +164,29 @@ def test_the_generator_of_a_dcgan_has_its_layers():
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda: ConvEncoder((28, 28), 2, channels=(8, 8, 8)), "28x28 cannot be halved 3 times"),
-        (lambda: ConvDecoder(2, (28, 20), channels=(8, 8, 8)), "give `channels` 2 entries at most"),
-        (lambda: UNet((14, 28), channels=(8, 8, 8)), "14x28 cannot be halved 2 times"),
-        (lambda: UNet((14, 28), channels=(8, 8, 8)), "give `channels` 2 entries at most"),
-        (lambda: ConvEncoder((7, 7), 2), "only 0: take network: mlp"),
+        (
+            lambda: ConvEncoder((28, 28), 2, options=ConvOptions(channels=(8, 8, 8))),
+            "28x28 cannot be halved 3 times",
+        ),
+        (
+            lambda: ConvDecoder(2, (28, 20), options=ConvOptions(channels=(8, 8, 8))),
+            "give `channels` 2 entries at most",
+        ),
+        (
+            lambda: UNet((14, 28), options=UNetOptions(channels=(8, 8, 8))),
+            "14x28 cannot be halved 2 times",
+        ),
+        (
+            lambda: UNet((14, 28), options=UNetOptions(channels=(8, 8, 8))),
+            "give `channels` 2 entries at most",
+        ),
+        (lambda: ConvEncoder((7, 7), 2), "only 0: take dense layers"),
         (lambda: ConvEncoder((368,), 2), "rows and columns, not of shape (368,)"),
-        (lambda: ConvEncoder((8, 8), 2, kernel=4), "take 5"),
-        (lambda: ConvEncoder((8, 8), 2, kernel=7, periodic=True), "too small for a kernel of 7"),
+        (lambda: ConvEncoder((8, 8), 2, options=ConvOptions(kernel=4)), "take 5"),
+        (
+            lambda: ConvEncoder((8, 8), 2, options=ConvOptions(kernel=7, periodic=True)),
+            "too small for a kernel of 7",
+        ),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(build, said):

@@ -8,14 +8,9 @@ from physgen.errors import RecipeError
 
 SIZES = {"mnist": (28, 28), "oblong": (12, 20), "lattice": (16, 16)}
 NETWORKS = {
-    "mlp": {"surrogate.network": "mlp", "surrogate.hidden": [16]},
-    "conv": {"surrogate.network": "conv", "surrogate.channels": [4, 8], "surrogate.hidden": [16]},
-    "torus": {
-        "surrogate.network": "conv",
-        "surrogate.channels": [4, 8],
-        "surrogate.hidden": [],
-        "surrogate.periodic": True,
-    },
+    "mlp": {"surrogate.network": {"kind": "mlp", "hidden": [16]}},
+    "conv": {"surrogate.network": {"kind": "conv", "channels": [4, 8], "hidden": [16]}},
+    "torus": {"surrogate.network": {"kind": "conv", "channels": [4, 8], "periodic": True}},
 }
 SYSTEMS = {
     "grey": {

@@ -11,6 +11,8 @@ from randomised import generator
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import RecipeError
+from physgen.networks.mlp import MLPOptions
+from physgen.networks.residual import ResidualOptions
 from physgen.registry import lookup, registered
 from physgen.surrogates.flows.autoregressive import AutoregressiveOptions
 from physgen.surrogates.flows.continuous import ContinuousOptions
@@ -30,27 +32,29 @@ SAMPLES = {
     "shower-copula": "showers",
     "shower-flow": "showers",
 }
+LEAKY = MLPOptions(hidden=(32, 32), activation="leaky-relu")
+RESIDUAL = ResidualOptions(hidden=32, depth=2)
 SURROGATES = {
     "pca": {"components": 1},
-    "autoencoder": {"latent": 1, "hidden": (16,)},
-    "vae": {"latent": 2, "hidden": (32,)},
-    "generator": {"latent": 4, "hidden": (32, 32)},
+    "autoencoder": {"latent": 1, "network": MLPOptions(hidden=(16,))},
+    "vae": {"latent": 2, "network": MLPOptions(hidden=(32,))},
+    "generator": {"latent": 4, "network": LEAKY},
     "rbm": {"hidden": 4, "n_chains": 512, "burn_in": 20, "thin": 5},
     "gaussian-rbm": {"hidden": 8, "n_chains": 512, "burn_in": 20, "thin": 5},
-    "energy": {"hidden": (32,), "n_chains": 512, "burn_in": 20, "thin": 10},
+    "energy": {"network": MLPOptions(hidden=(32,)), "n_chains": 512, "burn_in": 20, "thin": 10},
     "shower-flow": {"hidden": 16},
     "flow, coupling": {"bijection": CouplingOptions(n_layers=3, hidden=(32,))},
     "flow, autoregressive": {"bijection": AutoregressiveOptions()},
     "flow, continuous": {"bijection": ContinuousOptions(hidden=32)},
     "flow, normflows": {"bijection": NormflowsOptions(n_layers=3)},
-    **{kind: {"hidden": 32, "depth": 2} for kind in ("diffusion", "variational-diffusion")},
-    "diffusion-flow": {"hidden": 32, "depth": 2, "integration_steps": 4},
+    **{kind: {"network": RESIDUAL} for kind in ("diffusion", "variational-diffusion")},
+    "diffusion-flow": {"network": RESIDUAL, "integration_steps": 4},
 }
 KINDS = sorted({*registered("surrogates"), *SURROGATES} - {"flow"})
 """What is registered; of flows, one of each bijection."""
 METHODS = {
     "flow-matching": [{"coupling": "independent"}, {"coupling": "optimal-transport"}],
-    "adversarial": [{"r1": 1.0, "hidden": (32, 32), "learning_rate": 2e-3}],
+    "adversarial": [{"r1": 1.0, "critic": LEAKY, "learning_rate": 2e-3}],
 }
 UNTRAINED = ("shower-copula",)
 """Fitted at once: no method trains them."""

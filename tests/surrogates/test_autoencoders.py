@@ -16,6 +16,8 @@ from physgen.engine.options import Engine
 from physgen.errors import InputError, RecipeError
 from physgen.io.source import ArraySource
 from physgen.io.stream import Stream
+from physgen.networks.conv import ConvOptions
+from physgen.networks.mlp import MLPOptions
 from physgen.surrogates.autoencoders.objectives import EvidenceLowerBound
 from physgen.surrogates.autoencoders.plain import Autoencoder, Reconstruction
 from physgen.surrogates.autoencoders.principal import PCA
@@ -31,23 +33,40 @@ LABEL = (Variable("label", domain="integer", low=0, high=9),)
 GREYS = Schema((4, 8), (Variable("intensity", low=0.0, high=1.0),))
 BITS = Schema((4, 8), (Variable("intensity", domain="binary"),))
 TABLE = Schema((4,), tuple(Variable(name) for name in "abcd"))
-CONV = {"network": "conv", "channels": (4, 8), "hidden": (12,), "latent": 3}
-TORUS = {"network": "conv", "channels": (4,), "hidden": (), "latent": 3, "periodic": True}
+CONV = {"network": ConvOptions(channels=(4, 8), hidden=(12,)), "latent": 3}
+TORUS = {"network": ConvOptions(channels=(4,), periodic=True), "latent": 3}
 FAMILIES = {
     "pca": (GREYS, lambda s: PCA(s, Rescale(s), components=5)),
     "pca of a table": (TABLE, lambda s: PCA(s, Standardise(s), components=2)),
-    "autoencoder": (GREYS, lambda s: Autoencoder(s, Rescale(s), latent=3, hidden=(12,))),
+    "autoencoder": (
+        GREYS,
+        lambda s: Autoencoder(s, Rescale(s), latent=3, network=MLPOptions(hidden=(12,))),
+    ),
     "conv autoencoder": (GREYS, lambda s: Autoencoder(s, Rescale(s), **CONV)),
-    "vae": (GREYS, lambda s: VAE(s, Rescale(s), latent=3, hidden=(12,))),
+    "vae": (GREYS, lambda s: VAE(s, Rescale(s), latent=3, network=MLPOptions(hidden=(12,)))),
     "conv vae": (GREYS, lambda s: VAE(s, Rescale(s), **CONV)),
-    "bernoulli vae": (BITS, lambda s: VAE(s, latent=3, hidden=(12,), likelihood="bernoulli")),
-    "grey bernoulli": (GREYS, lambda s: VAE(s, latent=3, hidden=(), likelihood="bernoulli")),
+    "bernoulli vae": (
+        BITS,
+        lambda s: VAE(s, latent=3, network=MLPOptions(hidden=(12,)), likelihood="bernoulli"),
+    ),
+    "grey bernoulli": (
+        GREYS,
+        lambda s: VAE(s, latent=3, network=MLPOptions(hidden=()), likelihood="bernoulli"),
+    ),
     "torus": (
         BITS,
         lambda s: VAE(s, **TORUS, likelihood="bernoulli"),
     ),
-    "hierarchical": (TABLE, lambda s: VAE(s, Standardise(s), latent=2, levels=3, hidden=(12,))),
-    "prior": (TABLE, lambda s: VAE(s, Standardise(s), latent=2, prior_couplings=3, hidden=(12,))),
+    "hierarchical": (
+        TABLE,
+        lambda s: VAE(s, Standardise(s), latent=2, levels=3, network=MLPOptions(hidden=(12,))),
+    ),
+    "prior": (
+        TABLE,
+        lambda s: VAE(
+            s, Standardise(s), latent=2, prior_couplings=3, network=MLPOptions(hidden=(12,))
+        ),
+    ),
 }
 
 
@@ -324,7 +343,7 @@ def trained(x, steps=600, corruption=0.0, **options):
 
 def test_linear_autoencoder_finds_the_principal_subspace():
     x = correlated().float()
-    model, loss = trained(x, hidden=(), latent=2)
+    model, loss = trained(x, network=MLPOptions(hidden=()), latent=2)
     values = torch.linalg.eigvalsh(x.double().T.cov(correction=0))
     assert loss == pytest.approx(values[:-2].sum().item() / 6, rel=0.01)
     directions = principal(2, x.double()).loading.float()
@@ -342,7 +361,7 @@ def test_denoising_shrinks_directions_that_noise_drowns():
     """The best linear denoiser of a direction with variance v is v / (v + corruption^2)."""
     deviations = torch.tensor([2.0, 1.0, 0.5])
     x = deviations * torch.randn(1000, 3, generator=generator())
-    model, _ = trained(x, hidden=(), latent=3, corruption=1.0)
+    model, _ = trained(x, network=MLPOptions(hidden=()), latent=3, corruption=1.0)
     matrix = model.decoder.dense.layers[0].weight @ model.encoder.dense.layers[0].weight
     expected = torch.diag(deviations.square() / (deviations.square() + 1))
     torch.testing.assert_close(matrix.detach(), expected, atol=0.06, rtol=0)
@@ -363,4 +382,4 @@ def test_reconstruction_refuses_what_it_cannot_train():
     with pytest.raises(RecipeError, match="not negative"):
         Reconstruction(Autoencoder(TABLE), corruption=-1.0)
     with pytest.raises(RecipeError, match="cannot be halved 3 times"):
-        Autoencoder(GREYS, network="conv", channels=(4, 4, 4))
+        Autoencoder(GREYS, network=ConvOptions(channels=(4, 4, 4)))

@@ -8,6 +8,7 @@ from randomised import generator, randomised
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import RecipeError
+from physgen.networks.residual import ResidualOptions
 from physgen.registry import lookup, registered
 from physgen.surrogates.diffusion.likelihood import DiffusionFlow
 from physgen.surrogates.flows.autoregressive import AutoregressiveOptions
@@ -53,7 +54,7 @@ DENSITIES = {
     "flow of normflows": lambda t: Flow(
         TABLE, t, bijection=NormflowsOptions(family="residual", n_layers=2, hidden=(8,))
     ),
-    "diffusion-flow": lambda t: DiffusionFlow(TABLE, t, hidden=8, depth=1),
+    "diffusion-flow": lambda t: DiffusionFlow(TABLE, t, network=ResidualOptions(hidden=8, depth=1)),
     "continuous-lattice-flow": lambda t: ContinuousLatticeFlow(LATTICE, n_frequencies=2, n_times=2),
     "checkerboard-flow": lambda t: CheckerboardFlow(LATTICE, n_layers=2, channels=4),
 }

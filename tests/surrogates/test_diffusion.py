@@ -10,6 +10,8 @@ from physgen.batch import Batch, Schema, Variable
 from physgen.engine.loop import fit
 from physgen.engine.options import Engine
 from physgen.errors import DomainError, RecipeError
+from physgen.networks.residual import ResidualOptions
+from physgen.networks.unet import UNetOptions
 from physgen.surrogates.autoencoders.vae import VAE
 from physgen.surrogates.base import FromNoise, bound_of, density_of
 from physgen.surrogates.diffusion.likelihood import DiffusionFlow
@@ -40,18 +42,24 @@ def drawn(model, **options):
 
 def labelled(cls=Diffusion, *, sampler=None, **options):
     transform = Chain([Rescale(LABELLED), OneHot(LABELLED)])
-    model = cls(LABELLED, transform, hidden=8, depth=1, **options)
+    model = cls(LABELLED, transform, **{"network": ResidualOptions(hidden=8, depth=1), **options})
     return drawn(model, **{"steps": 3, **(sampler or {})})
 
 
 def table(cls=Diffusion, *, sampler=None, **options):
-    model = cls(TABLE, Standardise(TABLE), hidden=8, depth=2, **options)
+    model = cls(TABLE, Standardise(TABLE), network=ResidualOptions(hidden=8, depth=2), **options)
     return model if sampler is None else drawn(model, **sampler)
 
 
 def dequantised(schema, **options):
     transform = Chain([Dequantise(schema), Logit(schema, alpha=1e-6), Standardise(schema)])
-    return DiffusionFlow(schema, transform, hidden=8, depth=1, integration_steps=6, **options)
+    return DiffusionFlow(
+        schema,
+        transform,
+        network=ResidualOptions(hidden=8, depth=1),
+        integration_steps=6,
+        **options,
+    )
 
 
 DENOISING = {
@@ -59,13 +67,15 @@ DENOISING = {
     "x0": lambda: table(prediction="x0", sampler={"kind": "ddim", "steps": 4}),
     "edm": lambda: table(schedule="edm", prediction="edm", sampler={"steps": 4}),
     "v": lambda: table(sampler={"kind": "dpm-solver", "spacing": "noise"}),
-    "spins": lambda: drawn(Diffusion(SPINS, Rescale(SPINS), hidden=8, depth=1), steps=4),
-    "guided": lambda: labelled(condition_dropout=0.2, sampler={"guidance": 2.0}),
-    "unet": lambda: drawn(Diffusion(LATTICE, network="unet", channels=(8, 8)), steps=2),
-    "periodic unet": lambda: drawn(
-        Diffusion(LATTICE, network="unet", channels=(8, 8), periodic=True), steps=2
+    "spins": lambda: drawn(
+        Diffusion(SPINS, Rescale(SPINS), network=ResidualOptions(hidden=8, depth=1)), steps=4
     ),
-    "labelled unet": lambda: labelled(network="unet", channels=(4, 8)),
+    "guided": lambda: labelled(condition_dropout=0.2, sampler={"guidance": 2.0}),
+    "unet": lambda: drawn(Diffusion(LATTICE, network=UNetOptions(channels=(8, 8))), steps=2),
+    "periodic unet": lambda: drawn(
+        Diffusion(LATTICE, network=UNetOptions(channels=(8, 8), periodic=True)), steps=2
+    ),
+    "labelled unet": lambda: labelled(network=UNetOptions(channels=(4, 8))),
 }
 STRAIGHT = {"schedule": "straight", "prediction": "velocity"}
 MATCHING = {
@@ -268,7 +278,9 @@ def test_the_density_of_a_sample_is_that_it_was_drawn_with():
 def test_the_density_is_normalised_in_physical_units():
     torch.manual_seed(0)
     schema = Schema((1,), (Variable("x"),))
-    model = DiffusionFlow(schema, Standardise(schema), hidden=8, depth=1, integration_steps=8)
+    model = DiffusionFlow(
+        schema, Standardise(schema), network=ResidualOptions(hidden=8, depth=1), integration_steps=8
+    )
     model.initialise(Batch(5 + 3 * torch.randn(500, 1, generator=generator())))
     randomised(model, 0.3).double()
     x = torch.linspace(-60, 70, 2001, dtype=torch.float64)
@@ -321,7 +333,7 @@ def rows():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Diffusion(PLAIN, network="unet"), "unet is for images"),
+        (lambda: Diffusion(PLAIN, network=UNetOptions()), "unet is for images"),
         (lambda: drawn(Diffusion(PLAIN), guidance=2.0), "condition_dropout=0.1"),
         (lambda: Diffusion(PLAIN, condition_dropout=0.1), "hides conditions"),
         (lambda: drawn(Diffusion(PLAIN, **STRAIGHT), kind="ancestral"), "no noise to add"),

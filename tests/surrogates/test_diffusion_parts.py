@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from stub import StubContext
 
 from physgen.batch import Batch, Schema, Variable
+from physgen.networks.residual import ResidualOptions
 from physgen.surrogates.diffusion.guidance import guided
 from physgen.surrogates.diffusion.matching import FlowMatching
 from physgen.surrogates.diffusion.model import Denoising, Diffusion
@@ -30,7 +31,7 @@ class Known(StubContext):
 
 def model_of(schema, **options):
     torch.manual_seed(0)
-    model = Diffusion(schema, hidden=8, depth=1, **options)
+    model = Diffusion(schema, network=ResidualOptions(hidden=8, depth=1), **options)
     randomised(model, 0.3)
     return model
 
@@ -92,7 +93,9 @@ def test_flow_matching_pairs_a_batch_as_it_is_told(coupling):
 def test_the_bound_of_a_variational_model_is_one_in_physical_units():
     torch.manual_seed(0)
     x = torch.tensor([4.0, -1.0]) + torch.tensor([3.0, 0.2]) * torch.randn(12_000, 2)
-    model = VariationalDiffusion(PLAIN, Standardise(PLAIN), schedule="learned", hidden=8, depth=1)
+    model = VariationalDiffusion(
+        PLAIN, Standardise(PLAIN), schedule="learned", network=ResidualOptions(hidden=8, depth=1)
+    )
     model.initialise(Batch(x))
     exact = Mixture(((0.0, 0.0),), 1.0).denoiser(model.schedule)
 

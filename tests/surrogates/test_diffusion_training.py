@@ -8,6 +8,7 @@ from randomised import generator
 from physgen.batch import Batch, Schema, Variable
 from physgen.engine.loop import fit
 from physgen.engine.options import Engine
+from physgen.networks.residual import ResidualOptions
 from physgen.surrogates.diffusion.likelihood import DiffusionFlow
 from physgen.surrogates.diffusion.matching import FlowMatching
 from physgen.surrogates.diffusion.model import Denoising, Diffusion
@@ -52,7 +53,7 @@ TRAINED = {
 def test_training_learns_a_mixture(name, tmp_path):
     cls, method, options = TRAINED[name]
     torch.manual_seed(0)
-    model = cls(PLAIN, hidden=64, depth=2, **options)
+    model = cls(PLAIN, network=ResidualOptions(hidden=64, depth=2), **options)
     if name == "ddpm":
         model.use_sampler(SamplerOptions(kind="ancestral", steps=300))
     model.initialise(Batch(Mixture().sample(4000, generator(1)).float()))
@@ -75,7 +76,9 @@ def test_training_learns_a_mixture(name, tmp_path):
 
 def test_a_learned_shape_lowers_the_variance_of_the_bound(tmp_path):
     torch.manual_seed(0)
-    model = VariationalDiffusion(PLAIN, schedule="learned", hidden=8, depth=1)
+    model = VariationalDiffusion(
+        PLAIN, schedule="learned", network=ResidualOptions(hidden=8, depth=1)
+    )
     batch = next(Mixed(4000))
     model.initialise(batch)
     method = DiffusionBound(model)

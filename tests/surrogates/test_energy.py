@@ -9,6 +9,8 @@ from stub import StubContext
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, RecipeError
+from physgen.networks.conv import ConvOptions
+from physgen.networks.mlp import MLPOptions
 from physgen.surrogates.base import HasEstimatedLikelihood, Surrogate
 from physgen.surrogates.boltzmann.energy import EnergyModel, LangevinDivergence
 
@@ -18,12 +20,12 @@ def schema(*shape, domain="real"):
 
 
 MODELS = {
-    "mlp": lambda: EnergyModel(schema(4), hidden=(8,), n_chains=64, burn_in=5, thin=2),
+    "mlp": lambda: EnergyModel(
+        schema(4), network=MLPOptions(hidden=(8,)), n_chains=64, burn_in=5, thin=2
+    ),
     "convolutions": lambda: EnergyModel(
         schema(4, 4),
-        network="conv",
-        hidden=(),
-        channels=(3, 4),
+        network=ConvOptions(hidden=(), channels=(3, 4)),
         n_chains=64,
         burn_in=5,
         thin=2,
@@ -33,7 +35,9 @@ MODELS = {
 
 def gaussian(slope, n_chains=4000):
     """E = |u|^2 / 2 + slope.u + 1.5: a normal distribution around -slope."""
-    model = EnergyModel(schema(len(slope)), hidden=(), n_chains=n_chains, burn_in=60, thin=10)
+    model = EnergyModel(
+        schema(len(slope)), network=MLPOptions(hidden=()), n_chains=n_chains, burn_in=60, thin=10
+    )
     layer = model.network.dense.layers[0]
     with torch.no_grad():
         layer.weight.copy_(slope[None])
@@ -89,7 +93,7 @@ def test_training_finds_two_modes():
     n = 4000
     sign = torch.where(torch.rand(n, generator=generator(1)) < 0.3, -1.0, 1.0)
     data = (1.2 * sign + 0.5 * torch.randn(n, generator=generator(2)))[:, None]
-    model = EnergyModel(schema(1), hidden=(32, 32), n_chains=512)
+    model = EnergyModel(schema(1), network=MLPOptions(hidden=(32, 32)), n_chains=512)
     model.initialise(Batch(data))
     method = LangevinDivergence(model, k=5, learning_rate=0.01)
 
@@ -202,7 +206,9 @@ def test_chains_start_again_where_they_are_told_to(restart):
 def test_a_steep_energy_moves_no_chain_further_than_its_limit():
     for limit, reach in ((5.0, 5.0), (1e9, 1e4)):
         torch.manual_seed(0)
-        model = EnergyModel(schema(4), hidden=(), gradient_limit=limit, n_chains=64)
+        model = EnergyModel(
+            schema(4), network=MLPOptions(hidden=()), gradient_limit=limit, n_chains=64
+        )
         with torch.no_grad():
             model.network.dense.layers[0].weight.fill_(5e3)
             model.step_size.fill_(1.0)

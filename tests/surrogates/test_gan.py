@@ -15,6 +15,8 @@ from physgen.batch import Batch, Schema, Variable
 from physgen.engine.loop import fit
 from physgen.engine.options import Engine
 from physgen.errors import RecipeError
+from physgen.networks.conv import ConvOptions
+from physgen.networks.mlp import MLPOptions
 from physgen.surrogates.base import FromNoise, HasDensity
 from physgen.surrogates.flows.flow import Flow
 from physgen.surrogates.gan.adversarial import Adversarial
@@ -27,20 +29,26 @@ IMAGE = Schema((8, 8), (Variable("i"),))
 LABELLED = Schema((8, 8), (Variable("i"),), (Variable("c"),))
 TABLE = Schema((3,), tuple(Variable(name) for name in "abc"), (Variable("c"),))
 LINE = Schema((1,), (Variable("x"),))
-CONV = {"network": "conv", "channels": (4, 2), "kernel": 3, "latent": 5}
-CRITIC = {"channels": (2, 4), "hidden": (8,), "kernel": 3}
+SMALL = MLPOptions(hidden=(8,), activation="leaky-relu")
+CONV = ConvOptions(channels=(2, 4), activation="leaky-relu")
+TORUS = ConvOptions(channels=(2, 4), activation="leaky-relu", periodic=True)
+DROPPING = ConvOptions(channels=(2, 4), activation="leaky-relu", dropout=0.3)
 
 GAMES = {
-    "minimax": (TABLE, {"hidden": (8,), "latent": 4}, {"loss": "minimax"}),
-    "non-saturating r1": (TABLE, {"hidden": (8,), "latent": 4}, {"r1": 1.0}),
-    "convolutional": (IMAGE, {**CONV, "bounded": True}, {"dropout": 0.3}),
-    "conditional images": (LABELLED, CONV, {"r1": 0.1, "n_critic": 2}),
-    "hinge": (IMAGE, {"hidden": (8,)}, {"loss": "hinge", "spectral_norm": True}),
-    "clipped": (IMAGE, {"hidden": (8,)}, {"loss": "wasserstein", "clip": 0.1, "n_critic": 3}),
+    "minimax": (TABLE, {"network": SMALL, "latent": 4}, {"loss": "minimax"}),
+    "non-saturating r1": (TABLE, {"network": SMALL, "latent": 4}, {"r1": 1.0}),
+    "convolutional": (IMAGE, {"network": CONV, "latent": 5, "bounded": True}, {"critic": DROPPING}),
+    "conditional images": (
+        LABELLED,
+        {"network": CONV, "latent": 5},
+        {"critic": CONV, "r1": 0.1, "n_critic": 2},
+    ),
+    "hinge": (IMAGE, {"network": SMALL}, {"loss": "hinge", "spectral_norm": True}),
+    "clipped": (IMAGE, {"network": SMALL}, {"loss": "wasserstein", "clip": 0.1, "n_critic": 3}),
     "gradient penalty": (
         LABELLED,
-        {**CONV, "periodic": True},
-        {"loss": "wasserstein", "gradient_penalty": 10.0, "momentum": 0.0},
+        {"network": TORUS, "latent": 5},
+        {"critic": TORUS, "loss": "wasserstein", "gradient_penalty": 10.0, "momentum": 0.0},
     ),
 }
 
@@ -55,7 +63,7 @@ def build(name):
     torch.manual_seed(0)
     surrogate = Generator(schema, Standardise(schema), **options)
     surrogate.initialise(data(schema))
-    return surrogate, Adversarial(surrogate, steps=100, **{**CRITIC, **play})
+    return surrogate, Adversarial(surrogate, steps=100, **{"critic": SMALL, **play})
 
 
 def data(schema, n=64, seed=2):
@@ -217,8 +225,8 @@ def test_micro_batches_give_the_same_steps_in_double_precision(name, tmp_path):
 
 def test_slopes_and_their_penalties_of_a_linear_critic():
     torch.manual_seed(0)
-    critic = Critic((3,), hidden=()).double()
-    weight = critic.body.layers[0].weight
+    critic = Critic((3,), 0, MLPOptions(hidden=(), activation="leaky-relu")).double()
+    weight = critic.body.dense.layers[0].weight
     norm = weight.detach().norm()
     x, y = torch.randn(2, 5, 3, generator=generator(), dtype=torch.float64)
     torch.testing.assert_close(squared_slope(critic, x, None), norm.square().expand(5))
@@ -245,12 +253,14 @@ def test_slopes_are_taken_between_data_and_samples():
 def test_spectral_norm_bounds_slopes_by_one():
     torch.manual_seed(0)
     x = torch.randn(200, 8, 8, generator=generator())
-    critic = Critic((8, 8), network="mlp", hidden=(32, 32), spectral_norm=True)
+    critic = Critic(
+        (8, 8), 0, MLPOptions(hidden=(32, 32), activation="leaky-relu"), spectral_norm=True
+    )
     for _ in range(50):
         critic(x)
     slope = squared_slope(critic, x, None).sqrt()
     assert slope.max() <= 1 + 1e-3
-    free = Critic((8, 8), network="mlp", hidden=(32, 32))
+    free = Critic((8, 8), 0, MLPOptions(hidden=(32, 32), activation="leaky-relu"))
     with torch.no_grad():
         for parameter in free.parameters():
             parameter.mul_(10)
@@ -286,17 +296,23 @@ def test_best_discriminator_has_the_value_of_the_divergence(name):
 
 
 def linear_generator(mean, deviation):
-    surrogate = Generator(LINE, latent=1, hidden=())
+    surrogate = Generator(LINE, latent=1, network=MLPOptions(hidden=(), activation="leaky-relu"))
     with torch.no_grad():
-        surrogate.body.layers[0].weight.fill_(deviation)
-        surrogate.body.layers[0].bias.fill_(mean)
+        surrogate.body.dense.layers[0].weight.fill_(deviation)
+        surrogate.body.dense.layers[0].bias.fill_(mean)
     return surrogate
 
 
 def fit_critic(surrogate, steps, **options):
     """Train the critic alone on N(0, 1); return the means of its journal over the last steps."""
     torch.manual_seed(0)
-    method = Adversarial(surrogate, steps=1, hidden=(32, 32), r1=0.0, **options)
+    method = Adversarial(
+        surrogate,
+        steps=1,
+        critic=MLPOptions(hidden=(32, 32), activation="leaky-relu"),
+        r1=0.0,
+        **options,
+    )
     optimiser, context = method.optimisers["critic"], StubContext(512)
     penalty = method.gradient_penalty
     for step in range(steps):
@@ -348,7 +364,13 @@ def test_clipped_linear_critic_finds_w1_in_its_own_units():
     torch.manual_seed(0)
     surrogate = linear_generator(2.0, 1.0)
     method = Adversarial(
-        surrogate, steps=1, hidden=(), loss="wasserstein", clip=0.1, learning_rate=0.01, n_critic=40
+        surrogate,
+        steps=1,
+        critic=MLPOptions(hidden=(), activation="leaky-relu"),
+        loss="wasserstein",
+        clip=0.1,
+        learning_rate=0.01,
+        n_critic=40,
     )
     context = StubContext(4096)
     metrics = method.step({"data": context.next()}, context)
@@ -370,7 +392,13 @@ def test_training_follows_the_weights_of_the_data(tmp_path):
 
     surrogate = linear_generator(0.0, 1.0)
     torch.manual_seed(0)
-    method = Adversarial(surrogate, steps=400, hidden=(16,), r1=0.3, learning_rate=0.02)
+    method = Adversarial(
+        surrogate,
+        steps=400,
+        critic=MLPOptions(hidden=(16,), activation="leaky-relu"),
+        r1=0.3,
+        learning_rate=0.02,
+    )
     train(
         surrogate,
         method,
@@ -427,7 +455,12 @@ def test_a_critic_that_has_won_is_said_once():
 
 def test_a_game_says_what_it_sees():
     for loss, name in (("non-saturating", "D"), ("hinge", "score")):
-        method = Adversarial(linear_generator(0.0, 1.0), steps=100, hidden=(4,), loss=loss)
+        method = Adversarial(
+            linear_generator(0.0, 1.0),
+            steps=100,
+            critic=MLPOptions(hidden=(4,), activation="leaky-relu"),
+            loss=loss,
+        )
         won = {"critic_loss": 0.001, f"{name}_real": 0.75, f"{name}_fake": 0.25}
         said = [sentence for i in range(20) for sentence in method.warnings(i, won)]
         assert len(said) == 1
@@ -438,7 +471,12 @@ def test_a_game_says_what_it_sees():
 
 def test_r1_is_on_the_slope_at_the_data():
     torch.manual_seed(0)
-    method = Adversarial(linear_generator(0.0, 1.0), steps=1, hidden=(8,), r1=0.7)
+    method = Adversarial(
+        linear_generator(0.0, 1.0),
+        steps=1,
+        critic=MLPOptions(hidden=(8,), activation="leaky-relu"),
+        r1=0.7,
+    )
     x = Batch(3 + torch.randn(50, 1, generator=generator()))
     noise, mix = torch.randn(50, 1, generator=generator(1)), torch.rand(50, 1)
     with_it = method.critic_loss(x, noise, mix)
@@ -463,7 +501,9 @@ def test_lost_modes_are_said_late_only():
 
 def test_a_generator_of_one_mode_is_noticed_within_a_step():
     surrogate = linear_generator(0.0, 0.01)
-    method = Adversarial(surrogate, steps=1, hidden=(4,))
+    method = Adversarial(
+        surrogate, steps=1, critic=MLPOptions(hidden=(4,), activation="leaky-relu")
+    )
     modes = torch.arange(64.0).remainder(8)[:, None]
     batch = Batch(5 * modes + 0.1 * torch.randn(64, 1, generator=generator()))
     metrics = method.step({"data": batch}, StubContext(64, step=0))
@@ -477,7 +517,7 @@ def test_a_generator_of_one_mode_is_noticed_within_a_step():
         ({"loss": "wasserstein"}, "bounded slope: set gradient_penalty=10"),
         ({"clip": 0.1, "spectral_norm": True}, "stand alone"),
         ({"n_critic": 0}, "at least 1"),
-        ({"dropout": 0.3}, "take surrogate.network: conv"),
+        ({"critic": CONV}, "^method.critic: convolutions need samples of rows and columns"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, message):
@@ -488,8 +528,8 @@ def test_options_that_do_not_fit_are_refused(options, message):
 def test_other_surrogates_and_odd_images_are_refused():
     with pytest.raises(RecipeError, match="trains a generator, not Flow"):
         Adversarial(Flow(LINE), steps=1)
-    with pytest.raises(RecipeError, match="images of 6x6"):
-        Generator(Schema((6, 6), (Variable("i"),)), network="conv")
+    with pytest.raises(RecipeError, match=r"^surrogate.network: images of 6x6"):
+        Generator(Schema((6, 6), (Variable("i"),)), network=ConvOptions(activation="leaky-relu"))
 
 
 @pytest.mark.slow

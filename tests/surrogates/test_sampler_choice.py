@@ -11,7 +11,7 @@ from physgen.errors import InputError, RecipeError
 
 TINY = {
     "system.shape": [4, 4],
-    "surrogate": {"kind": "diffusion", "hidden": 8, "depth": 1},
+    "surrogate": {"kind": "diffusion", "network": {"kind": "residual", "hidden": 8, "depth": 1}},
     "data.n": 200,
     "engine.steps": 5,
     "engine.batch_size": 32,

@@ -8,6 +8,8 @@ from stub import StubContext
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, RecipeError
+from physgen.networks.conv import ConvOptions
+from physgen.networks.mlp import MLPOptions
 from physgen.surrogates.autoencoders.levels import kl_to_standard_normal
 from physgen.surrogates.autoencoders.objectives import EvidenceLowerBound
 from physgen.surrogates.autoencoders.vae import VAE
@@ -45,7 +47,7 @@ def set_linear(network, weight, bias, deviations=None):
 
 def linear_gaussian():
     """A linear VAE whose exact posterior is diagonal: the columns of W are orthogonal."""
-    model = VAE(REALS, latent=2, hidden=()).double()
+    model = VAE(REALS, latent=2, network=MLPOptions(hidden=())).double()
     basis, _ = torch.linalg.qr(torch.randn(3, 2, generator=generator(), dtype=torch.float64))
     loading = basis * torch.tensor([1.5, 0.7], dtype=torch.float64)
     centre, noise = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64), 0.5
@@ -60,7 +62,7 @@ def linear_gaussian():
 
 def linear_chain():
     """A chain z_3 -> z_2 -> z_1 -> x of single numbers, with its exact posterior upwards."""
-    model = VAE(REALS, latent=1, levels=3, hidden=()).double()
+    model = VAE(REALS, latent=1, levels=3, network=MLPOptions(hidden=())).double()
     real = torch.float64
     loading, noise = torch.tensor([[1.2], [-0.5], [0.8]], dtype=real), 0.6
     centre, variance = torch.zeros(1, dtype=real), 1.0
@@ -87,7 +89,7 @@ def linear_chain():
 def linear_with_a_prior():
     """The linear VAE in coordinates z = m + s e, of which the prior has to know m and s."""
     plain, law = linear_gaussian()
-    model = VAE(REALS, latent=2, prior_couplings=2, hidden=()).double()
+    model = VAE(REALS, latent=2, prior_couplings=2, network=MLPOptions(hidden=())).double()
     m, s = torch.tensor([[0.4, -1.1], [1.3, 0.8]], dtype=torch.float64)
     # The first coupling maps the second entry and puts it first, the second one the other.
     for layer, i in zip(model.levels.prior.layers, (1, 0), strict=True):
@@ -181,7 +183,9 @@ def test_kl_against_quadrature():
 def test_terms_of_the_bound_against_their_definitions(levels):
     """With a closed form for the last level, and the mean of log p(z) - log q(z | x) without."""
     torch.manual_seed(0)
-    model = VAE(SPINS, latent=2, levels=levels, hidden=(8,), likelihood="bernoulli").double()
+    model = VAE(
+        SPINS, latent=2, levels=levels, network=MLPOptions(hidden=(8,)), likelihood="bernoulli"
+    ).double()
     x = torch.randint(0, 2, (1, 3, 3), generator=generator()) * 2.0 - 1
     noise = torch.randn(1, 100_000, 2 * levels, generator=generator(1), dtype=torch.float64)
     with torch.no_grad():
@@ -201,7 +205,9 @@ def wide(model):
 
 def test_bernoulli_bounds_lie_below_the_marginal_and_reach_it():
     torch.manual_seed(0)
-    model = wide(VAE(SPINS, latent=2, hidden=(8,), likelihood="bernoulli").double())
+    model = wide(
+        VAE(SPINS, latent=2, network=MLPOptions(hidden=(8,)), likelihood="bernoulli").double()
+    )
     x = torch.randint(0, 2, (6, 3, 3), generator=generator()) * 2.0 - 1
     grid = torch.linspace(-6, 6, 201, dtype=torch.float64)
     z = torch.cartesian_prod(grid, grid)
@@ -224,7 +230,9 @@ def test_bernoulli_bounds_lie_below_the_marginal_and_reach_it():
 def test_probabilities_of_all_samples_sum_to_one():
     torch.manual_seed(0)
     schema = Schema((4,), tuple(Variable(n, domain="binary") for n in "abcd"))
-    model = wide(VAE(schema, latent=2, hidden=(8,), likelihood="bernoulli").double())
+    model = wide(
+        VAE(schema, latent=2, network=MLPOptions(hidden=(8,)), likelihood="bernoulli").double()
+    )
     states = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 4)
     with torch.no_grad():
         log_p = model.importance_bound(Batch(states), draws=20_000, generator=generator())
@@ -238,7 +246,7 @@ def test_a_bernoulli_likelihood_refuses_pixels_that_noise_has_spread():
 
 @pytest.mark.parametrize("schema", [SPINS, GREYS], ids=["spins", "greys"])
 def test_bernoulli_samples_follow_the_probabilities(schema):
-    model = VAE(schema, latent=1, hidden=(4,), likelihood="bernoulli")
+    model = VAE(schema, latent=1, network=MLPOptions(hidden=(4,)), likelihood="bernoulli")
     with torch.no_grad():
         for parameter in model.decoder.parameters():
             parameter.zero_()
@@ -254,7 +262,7 @@ def test_bernoulli_samples_follow_the_probabilities(schema):
 
 def test_bernoulli_of_a_grey_is_the_mean_over_its_binary_images():
     torch.manual_seed(0)
-    model = VAE(GREYS, latent=2, hidden=(8,), likelihood="bernoulli").double()
+    model = VAE(GREYS, latent=2, network=MLPOptions(hidden=(8,)), likelihood="bernoulli").double()
     grey = torch.rand(1, 9, generator=generator(), dtype=torch.float64)
     decoded = torch.randn(1, 9, generator=generator(1), dtype=torch.float64)
     states = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 9)
@@ -264,7 +272,7 @@ def test_bernoulli_of_a_grey_is_the_mean_over_its_binary_images():
 
 
 def test_gaussian_likelihood_starts_as_independent_normals_of_the_data():
-    model = VAE(REALS, latent=2, hidden=())
+    model = VAE(REALS, latent=2, network=MLPOptions(hidden=()))
     x = 3 + torch.randn(5000, 3, generator=generator()) * torch.tensor([0.1, 1.0, 0.0])
     weight = torch.rand(5000, generator=generator(1))
     x[:2500, 0] += 5
@@ -284,7 +292,7 @@ def conditional(n=500):
     noise = generator(2)
     c = torch.rand(n, 1, generator=noise)
     batch = Batch(5 * c + torch.randn(n, 4, generator=noise), c)
-    model = VAE(TABLE, Standardise(TABLE), latent=3, hidden=(16,))
+    model = VAE(TABLE, Standardise(TABLE), latent=3, network=MLPOptions(hidden=(16,)))
     model.initialise(batch)
     return model, batch
 
@@ -309,7 +317,7 @@ def test_training_raises_the_bound_and_learns_the_condition(draws):
 def test_loss_is_the_sum_of_the_terms_in_the_journal():
     for levels in (1, 2):
         schema = Schema((4,), TABLE.variables)
-        model = VAE(schema, latent=3, levels=levels, hidden=(16,))
+        model = VAE(schema, latent=3, levels=levels, network=MLPOptions(hidden=(16,)))
         found = train(model, Batch(conditional()[1].x), steps=1, beta=0.3)[0][0]
         kl = found["prior_matching"] - found.get("consistency", 0)
         assert ("consistency" in found) == (levels > 1)
@@ -354,8 +362,8 @@ def test_what_does_not_fit_is_refused():
         VAE(TABLE, prior_couplings=-1)
     with pytest.raises(RecipeError, match=r"free_bits=0.5 are of single entries"):
         EvidenceLowerBound(VAE(TABLE, prior_couplings=2), free_bits=0.5)
-    with pytest.raises(RecipeError, match="take network: mlp"):
-        VAE(TABLE, network="conv")
+    with pytest.raises(RecipeError, match=r"^surrogate.network: convolutions"):
+        VAE(TABLE, network=ConvOptions())
     grey = Batch(torch.rand(50, 3, 3, generator=generator()))
     with pytest.raises(RecipeError, match="the transform spreads or rounds them"):
         VAE(GREYS, Rescale(GREYS), likelihood="bernoulli")

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from physgen.errors import RecipeError
+from physgen.networks.bodies import joined
 from physgen.networks.mlp import MLP, Activation
-from physgen.surrogates.autoencoders.bodies import joined
 from physgen.surrogates.flows.spline import softclip
 from physgen.surrogates.flows.stack import CouplingOptions, CouplingStack
 

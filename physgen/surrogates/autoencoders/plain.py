@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from physgen.batch import Batch, Schema
-from physgen.errors import RecipeError
+from physgen.errors import RecipeError, errors_of
 from physgen.io.weights import moments
-from physgen.networks.mlp import Activation
-from physgen.ranges import Channels, NotNegative, Positive, PositiveFloat, Widths
-from physgen.surrogates.autoencoders.bodies import Decoder, Encoder, Network
+from physgen.networks.bodies import Decoder, Encoder, NetworkOptions
+from physgen.networks.mlp import MLPOptions
+from physgen.ranges import NotNegative, Positive, PositiveFloat
 from physgen.surrogates.base import Method, StepContext
 from physgen.surrogates.decoding import DecodedNoise
 from physgen.transforms.base import Transform
@@ -36,11 +36,7 @@ class Autoencoder(DecodedNoise):
         schema: of the samples.
         transform: from physical samples to what is compared by squares.
         latent: dimension of z.
-        network: "mlp", or "conv" for images.
-        hidden: widths of the dense layers of the encoder; the decoder mirrors it.
-        channels: of the convolutions, each of which halves the image.
-        periodic: whether images are tori.
-        activation: of the networks.
+        network: of the encoder; the decoder mirrors it.
 
     Raises:
         RecipeError: a network that does not fit.
@@ -56,35 +52,14 @@ class Autoencoder(DecodedNoise):
         transform: Transform | None = None,
         *,
         latent: Positive = 8,
-        network: Network = "mlp",
-        hidden: Widths = (128, 128),
-        channels: Channels = (32, 64),
-        periodic: bool = False,
-        activation: Activation = "silu",
+        network: NetworkOptions = MLPOptions(hidden=(128, 128)),
     ) -> None:
         super().__init__(schema, transform)
         shape = self.transform.latent_shape(schema.shape)
         n_condition = self.transform.latent_condition(len(schema.condition))
-        self.encoder = Encoder(
-            shape,
-            latent,
-            n_condition,
-            network=network,
-            hidden=hidden,
-            channels=channels,
-            activation=activation,
-            periodic=periodic,
-        )
-        self.decoder = Decoder(
-            latent,
-            shape,
-            n_condition,
-            network=network,
-            hidden=hidden,
-            channels=channels,
-            activation=activation,
-            periodic=periodic,
-        )
+        with errors_of("surrogate.network"):
+            self.encoder = Encoder(shape, latent, n_condition, network)
+            self.decoder = Decoder(latent, shape, n_condition, network)
         self.register_buffer("offset", torch.zeros(math.prod(shape)))
         self.register_buffer("latent_mean", torch.zeros(latent))
         self.register_buffer("latent_covariance", torch.eye(latent))

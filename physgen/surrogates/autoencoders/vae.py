@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 
 from physgen.batch import Batch, Schema
-from physgen.errors import RecipeError
-from physgen.networks.mlp import Activation
-from physgen.ranges import Channels, Count, Positive, Widths
-from physgen.surrogates.autoencoders.bodies import Decoder, Encoder, Network
+from physgen.errors import RecipeError, errors_of
+from physgen.networks.bodies import Decoder, Encoder, NetworkOptions
+from physgen.networks.mlp import MLPOptions
+from physgen.ranges import Count, Positive
 from physgen.surrogates.autoencoders.levels import Levels, normal
 from physgen.surrogates.autoencoders.likelihoods import (
     Bernoulli,
@@ -82,11 +82,8 @@ class VAE(DecodedNoise):
         latent: dimension of z.
         levels: of latent variables, each a network of the one above it.
         prior_couplings: number of couplings that make the prior of the last level of a normal one.
-        network: "mlp", or "conv" for images.
-        hidden: widths of the dense layers of the encoder; the decoder mirrors it.
-        channels: of the convolutions, each of which halves the image.
-        periodic: whether images are tori.
-        activation: of the networks.
+        network: of the encoder; the decoder mirrors it, and its dense layers are those between
+            levels too.
         likelihood: "gaussian" for real entries, "bernoulli" for spins, binaries and greys,
             "binomial" for dequantised counts.
         counts: the most that a binomial entry can count.
@@ -103,11 +100,7 @@ class VAE(DecodedNoise):
         latent: Positive = 8,
         levels: Positive = 1,
         prior_couplings: Count = 0,
-        network: Network = "mlp",
-        hidden: Widths = (128, 128),
-        channels: Channels = (32, 64),
-        periodic: bool = False,
-        activation: Activation = "silu",
+        network: NetworkOptions = MLPOptions(hidden=(128, 128)),
         likelihood: LikelihoodKind = "gaussian",
         counts: Positive = 16,
     ) -> None:
@@ -137,30 +130,13 @@ class VAE(DecodedNoise):
             latent,
             levels,
             n_condition,
-            hidden=hidden,
-            activation=activation,
+            hidden=network.hidden,
+            activation=network.activation,
             couplings=prior_couplings,
         )
-        self.encoder = Encoder(
-            shape,
-            2 * latent,
-            n_condition,
-            network=network,
-            hidden=hidden,
-            channels=channels,
-            activation=activation,
-            periodic=periodic,
-        )
-        self.decoder = Decoder(
-            latent,
-            shape,
-            n_condition,
-            network=network,
-            hidden=hidden,
-            channels=channels,
-            activation=activation,
-            periodic=periodic,
-        )
+        with errors_of("surrogate.network"):
+            self.encoder = Encoder(shape, 2 * latent, n_condition, network)
+            self.decoder = Decoder(latent, shape, n_condition, network)
 
     def initialise(self, data: Batch | None) -> None:
         """Fit the transform; start at the means of the data, or refuse what does not fit."""

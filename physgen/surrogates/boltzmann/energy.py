@@ -25,20 +25,18 @@ import torch
 from torch import Tensor
 
 from physgen.batch import Batch, Schema
-from physgen.errors import DomainError, RecipeError
+from physgen.errors import DomainError, RecipeError, errors_of
 from physgen.io.weights import moments
-from physgen.networks.mlp import Activation
+from physgen.networks.bodies import Encoder, NetworkOptions
+from physgen.networks.mlp import MLPOptions
 from physgen.ranges import (
-    Channels,
     Count,
     NotNegative,
     Positive,
     PositiveFloat,
     Probability,
-    Widths,
 )
 from physgen.sampling import annealing, hmc, langevin
-from physgen.surrogates.autoencoders.bodies import Encoder, Network
 from physgen.surrogates.base import Method, StepContext, Surrogate
 from physgen.surrogates.boltzmann.chains import MarkovSurrogate
 from physgen.transforms.base import Transform
@@ -56,11 +54,7 @@ class EnergyModel(MarkovSurrogate):
     Args:
         schema: of the samples; without conditions.
         transform: from physical samples to real numbers, none of which may be constant.
-        network: "mlp", or "conv" for images.
-        hidden: widths of the dense layers.
-        channels: of the convolutions, each of which halves the image.
-        activation: between layers; smooth ones have smooth gradients.
-        periodic: whether the image is a torus.
+        network: of the energy; smooth activations have smooth gradients.
         gradient_limit: root mean square, over the entries, to which the gradient of a Langevin
             step is cut.
         n_chains: number of chains in the replay buffer.
@@ -80,11 +74,7 @@ class EnergyModel(MarkovSurrogate):
         schema: Schema,
         transform: Transform | None = None,
         *,
-        network: Network = "mlp",
-        hidden: Widths = (256, 256),
-        channels: Channels = (32, 64),
-        activation: Activation = "silu",
-        periodic: bool = False,
+        network: NetworkOptions = MLPOptions(),
         gradient_limit: PositiveFloat = 30.0,
         n_chains: Positive = 1024,
         burn_in: Count = 200,
@@ -99,15 +89,8 @@ class EnergyModel(MarkovSurrogate):
                 f"surrogate energy models real numbers, and {', '.join(schema.names[:4])} are "
                 f"{', '.join(sorted(discrete))}: take rbm"
             )
-        self.network = Encoder(
-            shape,
-            1,
-            network=network,
-            hidden=hidden,
-            channels=channels,
-            activation=activation,
-            periodic=periodic,
-        )
+        with errors_of("surrogate.network"):
+            self.network = Encoder(shape, 1, 0, network)
         self.register_buffer("centre", torch.zeros(shape))
         self.register_buffer("width", torch.ones(shape))
         self.register_buffer("step_size", torch.tensor(0.1))

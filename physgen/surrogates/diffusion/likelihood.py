@@ -22,10 +22,11 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
-from physgen.ranges import Channels, Positive
+from physgen.networks.residual import ResidualOptions
+from physgen.ranges import Positive
 from physgen.surrogates.base import density_of
 from physgen.surrogates.diffusion.denoiser import Denoise, Prediction
-from physgen.surrogates.diffusion.model import Diffusion
+from physgen.surrogates.diffusion.model import DenoiserOptions, Diffusion
 from physgen.surrogates.diffusion.schedule import Schedule, ScheduleName
 from physgen.surrogates.flows.integration import State, runge_kutta
 from physgen.surrogates.sampler_options import FEWEST, SamplerOptions
@@ -97,7 +98,7 @@ class DiffusionFlow(Diffusion):
     Args:
         schema: of the samples.
         transform: from physical samples to real numbers of order one.
-        schedule, prediction, network, hidden, depth, channels, periodic: see `Diffusion`.
+        schedule, prediction, network: see `Diffusion`.
         integration_steps: Runge-Kutta steps, at least 2, of four evaluations each.
         divergence: "exact", or "hutchinson": an unbiased estimate of log q at a cost that does not
             grow with the size of a sample.
@@ -113,11 +114,7 @@ class DiffusionFlow(Diffusion):
         *,
         schedule: ScheduleName = "straight",
         prediction: Prediction = "velocity",
-        network: Literal["mlp", "unet"] = "mlp",
-        hidden: Positive = 256,
-        depth: Positive = 3,
-        channels: Channels = (32, 64),
-        periodic: bool = False,
+        network: DenoiserOptions = ResidualOptions(),
         integration_steps: Positive = 24,
         divergence: Divergence = "exact",
     ) -> None:
@@ -127,15 +124,7 @@ class DiffusionFlow(Diffusion):
                 f"{FEWEST['heun']}"
             )
         super().__init__(
-            schema,
-            transform,
-            schedule=schedule,
-            prediction=prediction,
-            network=network,
-            hidden=hidden,
-            depth=depth,
-            channels=channels,
-            periodic=periodic,
+            schema, transform, schedule=schedule, prediction=prediction, network=network
         )
         self.integration_steps = integration_steps
         self.divergence = divergence

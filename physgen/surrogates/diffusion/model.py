@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from physgen.batch import Batch, Schema
-from physgen.errors import RecipeError
+from physgen.errors import RecipeError, errors_of
 from physgen.io.weights import moments
-from physgen.networks.residual import ResidualMLP
-from physgen.networks.unet import UNet
-from physgen.ranges import Channels, NotNegative, Positive, PositiveFloat, Probability
+from physgen.networks.residual import ResidualMLP, ResidualOptions
+from physgen.networks.unet import UNet, UNetOptions
+from physgen.ranges import NotNegative, PositiveFloat, Probability
 from physgen.surrogates.base import Method, StepContext, Surrogate
 from physgen.surrogates.diffusion.denoiser import Denoise, Denoiser, Prediction
 from physgen.surrogates.diffusion.guidance import conditioned, guided, shown
@@ -33,6 +34,9 @@ from physgen.surrogates.diffusion.schedule import (
 from physgen.surrogates.sampler_options import SamplerOptions
 from physgen.transforms.base import Transform
 
+DenoiserOptions = Annotated[ResidualOptions | UNetOptions, Field(discriminator="kind")]
+"""What a denoiser can be made of."""
+
 
 class Diffusion(Surrogate):
     """A diffusion or flow-matching model of samples of any shape (`FromNoise`).
@@ -43,10 +47,7 @@ class Diffusion(Surrogate):
         schedule: how the noise rises; "straight" is that of flow matching, "learned" is for the
             method diffusion-bound.
         prediction: what the network learns (see `denoiser`).
-        network: "mlp" for any shape, "unet" for images and lattices.
-        hidden, depth: width and blocks of the mlp.
-        channels: of the unet's levels.
-        periodic: whether the unet's image is a torus.
+        network: that learns it.
         condition_dropout: share of training samples whose condition is hidden, for guidance.
 
     Attributes:
@@ -66,11 +67,7 @@ class Diffusion(Surrogate):
         *,
         schedule: ScheduleName = "cosine",
         prediction: Prediction = "v",
-        network: Literal["mlp", "unet"] = "mlp",
-        hidden: Positive = 256,
-        depth: Positive = 3,
-        channels: Channels = (32, 64),
-        periodic: bool = False,
+        network: DenoiserOptions = ResidualOptions(),
         condition_dropout: Probability = 0.0,
     ) -> None:
         super().__init__(schema, transform)
@@ -84,19 +81,17 @@ class Diffusion(Surrogate):
         self.features = math.prod(self.latent_shape)
         n_condition = self.transform.latent_condition(len(schema.condition))
         n_condition += condition_dropout > 0
-        body: nn.Module
-        if network == "mlp":
-            shape: tuple[int, ...] = (self.features,)
-            body = ResidualMLP(self.features, n_condition, hidden=hidden, depth=depth)
-        else:
-            shape = self.latent_shape
-            if len(shape) != 2:
-                raise RecipeError(
-                    f"surrogate.network: unet is for images and lattices of two axes, and these "
-                    f"samples have shape {shape}; take mlp"
-                )
-            body = UNet(shape, n_condition, channels=channels, periodic=periodic)
+        shape, body = self._body(network, n_condition)
         self.denoiser = Denoiser(SCHEDULES[schedule](), body, shape, prediction)
+
+    def _body(
+        self, network: DenoiserOptions, n_condition: int
+    ) -> tuple[tuple[int, ...], nn.Module]:
+        """Return the network, and the shape in which it takes samples."""
+        if isinstance(network, ResidualOptions):
+            return (self.features,), ResidualMLP(self.features, n_condition, network)
+        with errors_of("surrogate.network"):
+            return self.latent_shape, UNet(self.latent_shape, n_condition, network)
 
     def use_sampler(self, options: SamplerOptions) -> None:
         """Draw samples in another way from now on; nothing that was learned changes.

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from physgen.batch import Batch
-from physgen.errors import RecipeError
-from physgen.ranges import Channels, NotNegative, Positive, PositiveFloat, Probability, Widths
+from physgen.errors import RecipeError, errors_of
+from physgen.networks.bodies import NetworkOptions
+from physgen.networks.mlp import MLPOptions
+from physgen.ranges import NotNegative, Positive, PositiveFloat, Probability
 from physgen.surrogates.base import Method, StepContext
 from physgen.surrogates.gan.losses import LOSSES, LossName, slope_penalty, squared_slope
 from physgen.surrogates.gan.monitor import GANMonitor, coverage, spread
@@ -35,7 +37,7 @@ class Adversarial(Method):
     far these are from one another in distances of the data ("coverage", "spread"; see `watch`).
 
     Args:
-        surrogate: a `Generator`, whose kind of network the critic takes.
+        surrogate: a `Generator`.
         steps: of the engine in all.
         loss: what is played for.
         n_critic: steps of the critic to one of the generator.
@@ -43,10 +45,7 @@ class Adversarial(Method):
         gradient_penalty: lambda of the penalty on slopes other than 1 between data and samples.
         r1: gamma of the penalty on slopes at the data.
         spectral_norm: divide the critic's weights by their largest singular values.
-        hidden: widths of an mlp critic.
-        channels: of a convolutional critic, which needs more of them than its generator.
-        kernel: length of its square kernels.
-        dropout: of a convolutional critic.
+        critic: its network; convolutions need more channels than those of its generator.
         learning_rate: of Adam, for both.
         momentum: of Adam's first moment; the opponent moves, so that none is most stable.
 
@@ -65,10 +64,7 @@ class Adversarial(Method):
         gradient_penalty: NotNegative = 0.0,
         r1: NotNegative = 0.0,
         spectral_norm: bool = False,
-        hidden: Widths = (256, 256),
-        channels: Channels = (64, 128),
-        kernel: Positive = 3,
-        dropout: Probability = 0.0,
+        critic: NetworkOptions = MLPOptions(activation="leaky-relu"),
         learning_rate: PositiveFloat = 5e-4,
         momentum: Probability = 0.0,
     ) -> None:
@@ -92,17 +88,13 @@ class Adversarial(Method):
         self.generator, self.loss = surrogate, LOSSES[loss]
         self.n_critic, self.clip = n_critic, clip
         self.gradient_penalty, self.r1 = gradient_penalty, r1
-        self.critic = Critic(
-            surrogate.latent_shape,
-            surrogate.n_condition,
-            network=surrogate.network,
-            hidden=hidden,
-            channels=channels,
-            kernel=kernel,
-            dropout=dropout,
-            periodic=surrogate.periodic,
-            spectral_norm=spectral_norm,
-        )
+        with errors_of("method.critic"):
+            self.critic = Critic(
+                surrogate.latent_shape,
+                surrogate.n_condition,
+                critic,
+                spectral_norm=spectral_norm,
+            )
         self.modules["critic"] = self.critic
         for name, network in (("critic", self.critic), ("generator", surrogate)):
             self.optimisers[name] = torch.optim.Adam(

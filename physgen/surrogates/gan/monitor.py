@@ -68,7 +68,7 @@ class GANMonitor:
                 f"step {step}: the critic has won; it takes {real:.3g} for data and {fake:.3g} for "
                 "generated samples, and the generator has nothing to follow: set method.r1=1, or "
                 "method.loss=wasserstein with method.gradient_penalty=10, or give the critic less "
-                "to learn with (method.hidden, method.channels, method.dropout)"
+                "to learn with (method.critic)"
             )
         # A new generator covers nothing; that is no collapse.
         covered, apart = metrics.get("coverage", 1.0), metrics.get("spread", 1.0)

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from typing import Literal
-
-import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from physgen.batch import Schema
-from physgen.errors import RecipeError
-from physgen.networks.conv import ConvDecoder, ConvEncoder
-from physgen.networks.mlp import MLP, Activation
-from physgen.ranges import Channels, Positive, Widths
+from physgen.errors import errors_of
+from physgen.networks.bodies import Decoder, Encoder, NetworkOptions
+from physgen.networks.mlp import MLPOptions
+from physgen.ranges import Positive
 from physgen.surrogates.decoding import DecodedNoise
 from physgen.transforms.base import Transform
-
-Network = Literal["mlp", "conv"]
 
 
 class Generator(DecodedNoise):
@@ -27,13 +21,11 @@ class Generator(DecodedNoise):
         schema: of the samples.
         transform: from physical samples to the space that generator and critic work in.
         latent: dimension of the noise.
-        network: "mlp" for samples of any shape, "conv" for images and lattices.
-        hidden: widths of an mlp.
-        channels: of a convolutional network, each of which doubles the image (see `ConvDecoder`).
-        kernel: length of its square kernels.
-        activation: of the network.
+        network: whose layers are said from the sample inwards, as those of the critic.
         bounded: end in tanh, for transforms into [-1, 1].
-        periodic: whether the image of a convolutional network is a torus.
+
+    Raises:
+        RecipeError: a network that does not fit.
     """
 
     def __init__(
@@ -42,42 +34,19 @@ class Generator(DecodedNoise):
         transform: Transform | None = None,
         *,
         latent: Positive = 64,
-        network: Network = "mlp",
-        hidden: Widths = (256, 256),
-        channels: Channels = (32, 16),
-        kernel: Positive = 3,
-        activation: Activation = "leaky-relu",
+        network: NetworkOptions = MLPOptions(activation="leaky-relu"),
         bounded: bool = False,
-        periodic: bool = False,
     ) -> None:
         super().__init__(schema, transform)
-        self.latent, self.network, self.bounded, self.periodic = latent, network, bounded, periodic
+        self.latent, self.bounded = latent, bounded
         self.latent_shape = self.transform.latent_shape(schema.shape)
         self.n_condition = self.transform.latent_condition(len(schema.condition))
-        self.body: nn.Module
-        if network == "mlp":
-            features = math.prod(self.latent_shape)
-            self.body = MLP(
-                latent + self.n_condition, features, hidden=hidden, activation=activation
-            )
-        else:
-            self.body = ConvDecoder(
-                latent,
-                self.latent_shape,
-                self.n_condition,
-                channels=channels,
-                kernel=kernel,
-                activation=activation,
-                periodic=periodic,
-            )
+        with errors_of("surrogate.network"):
+            self.body = Decoder(latent, self.latent_shape, self.n_condition, network)
 
     def decode_noise(self, noise: Tensor, condition: Tensor | None) -> Tensor:
         """Map (B, latent) noise and (B, C) mapped conditions to (B, *latent_shape)."""
-        if self.network == "mlp":
-            made = self.body(noise if condition is None else torch.cat([noise, condition], 1))
-        else:
-            made = self.body(noise, condition)
-        x: Tensor = made.reshape(-1, *self.latent_shape)
+        x: Tensor = self.body(noise, condition).reshape(-1, *self.latent_shape)
         return x.tanh() if self.bounded else x
 
     @property
@@ -97,65 +66,30 @@ class Critic(nn.Module):
     Args:
         shape: of one sample.
         n_condition: C.
-        network: "mlp" or "conv".
-        hidden: widths of an mlp.
-        channels: of a convolutional network, each of which halves the image.
-        kernel: length of its square kernels.
-        dropout: of a convolutional network, while training.
-        periodic: whether the image of a convolutional network is a torus.
+        options: of the network.
         spectral_norm: divide each weight by its largest singular value, so that the critic is
             1-Lipschitz up to its activations (Miyato et al., arXiv 1802.05957).
 
     Raises:
-        RecipeError: dropout is asked of an mlp.
+        RecipeError: a network that does not fit.
     """
 
     def __init__(
         self,
         shape: tuple[int, ...],
-        n_condition: int = 0,
+        n_condition: int,
+        options: NetworkOptions,
         *,
-        network: Network = "mlp",
-        hidden: tuple[int, ...] = (256, 256),
-        channels: tuple[int, ...] = (64, 128),
-        kernel: int = 3,
-        dropout: float = 0.0,
-        periodic: bool = False,
         spectral_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.network = network
-        self.body: nn.Module
-        if network == "mlp":
-            if dropout:
-                raise RecipeError(
-                    f"method.dropout={dropout} is for convolutional critics; leave it out, or take "
-                    "surrogate.network: conv"
-                )
-            features = math.prod(shape) + n_condition
-            self.body = MLP(features, 1, hidden=hidden, activation="leaky-relu")
-        else:
-            self.body = ConvEncoder(
-                shape,
-                1,
-                n_condition,
-                channels=channels,
-                kernel=kernel,
-                activation="leaky-relu",
-                dropout=dropout,
-                periodic=periodic,
-            )
+        self.body = Encoder(shape, 1, n_condition, options)
         if spectral_norm:
             _normalise(self.body)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return (B,) scores."""
-        if self.network == "mlp":
-            x = x.flatten(1)
-            score = self.body(x if condition is None else torch.cat([x, condition], 1))
-        else:
-            score = self.body(x, condition)
-        scores: Tensor = score[:, 0]
+        scores: Tensor = self.body(x, condition)[:, 0]
         return scores
 
 

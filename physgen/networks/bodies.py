@@ -1,22 +1,23 @@
-"""Encoders and decoders: what stands between samples and latent vectors.
+"""Encoders and decoders: what stands between samples and vectors.
 
-"mlp" takes a sample as a vector. "conv" halves an image once for each entry of `channels`, and
-`hidden` are dense layers between the smallest image and the latent vector. A decoder is the mirror
-image of its encoder.
+A perceptron takes a sample as a vector; convolutions halve an image, and dense layers may follow. A
+decoder is the mirror image of its encoder.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from physgen.networks.conv import ConvDecoder, ConvEncoder
-from physgen.networks.mlp import ACTIVATIONS, MLP, Activation
+from physgen.networks.conv import ConvDecoder, ConvEncoder, ConvOptions
+from physgen.networks.mlp import ACTIVATIONS, MLP, MLPOptions
 
-Network = Literal["mlp", "conv"]
+NetworkOptions = Annotated[MLPOptions | ConvOptions, Field(discriminator="kind")]
+"""What encoders and decoders can be made of."""
 
 
 class Encoder(nn.Module):
@@ -26,43 +27,24 @@ class Encoder(nn.Module):
         shape: of x.
         n_out: size of the output.
         n_condition: C.
-        network: "mlp" or "conv".
-        hidden: widths of the dense layers.
-        channels: of the convolutions.
-        activation: between layers.
-        periodic: whether the image is a torus.
+        options: of the layers.
 
     Raises:
-        RecipeError: an image cannot be halved so often.
+        RecipeError: convolutions of what is no image, or cannot be halved so often.
     """
 
     def __init__(
-        self,
-        shape: tuple[int, ...],
-        n_out: int,
-        n_condition: int = 0,
-        *,
-        network: Network,
-        hidden: tuple[int, ...],
-        channels: tuple[int, ...],
-        activation: Activation,
-        periodic: bool,
+        self, shape: tuple[int, ...], n_out: int, n_condition: int, options: NetworkOptions
     ) -> None:
         super().__init__()
+        hidden, activation = options.hidden, options.activation
         self.image: ConvEncoder | None = None
-        if network == "mlp":
+        if isinstance(options, MLPOptions):
             n_in = math.prod(shape) + n_condition
             self.dense: nn.Module = MLP(n_in, n_out, hidden=hidden, activation=activation)
             return
         n_image, *widths = (*hidden, n_out)
-        self.image = ConvEncoder(
-            shape,
-            n_image,
-            n_condition,
-            channels=channels,
-            activation=activation,
-            periodic=periodic,
-        )
+        self.image = ConvEncoder(shape, n_image, n_condition, options)
         self.dense = nn.Identity()
         if widths:
             rest = MLP(n_image, n_out, hidden=hidden[1:], activation=activation)
@@ -83,28 +65,20 @@ class Decoder(nn.Module):
         n_in: size of z.
         shape: of a sample.
         n_condition: C.
-        network, hidden, channels, activation, periodic: those of the encoder that it mirrors.
+        options: of the layers of the encoder that it mirrors.
 
     Raises:
-        RecipeError: an image cannot be halved so often.
+        RecipeError: convolutions for what is no image, or cannot be halved so often.
     """
 
     def __init__(
-        self,
-        n_in: int,
-        shape: tuple[int, ...],
-        n_condition: int = 0,
-        *,
-        network: Network,
-        hidden: tuple[int, ...],
-        channels: tuple[int, ...],
-        activation: Activation,
-        periodic: bool,
+        self, n_in: int, shape: tuple[int, ...], n_condition: int, options: NetworkOptions
     ) -> None:
         super().__init__()
+        activation = options.activation
         self.image: ConvDecoder | None = None
-        n_in, widths = n_in + n_condition, hidden[::-1]
-        if network == "mlp":
+        n_in, widths = n_in + n_condition, options.hidden[::-1]
+        if isinstance(options, MLPOptions):
             self.dense: nn.Module = MLP(
                 n_in, math.prod(shape), hidden=widths, activation=activation
             )
@@ -113,13 +87,8 @@ class Decoder(nn.Module):
         if widths:
             first = MLP(n_in, widths[-1], hidden=widths[:-1], activation=activation)
             self.dense = nn.Sequential(first, ACTIVATIONS[activation]())
-        self.image = ConvDecoder(
-            widths[-1] if widths else n_in,
-            shape,
-            channels=channels[::-1],
-            activation=activation,
-            periodic=periodic,
-        )
+        n_image = widths[-1] if widths else n_in
+        self.image = ConvDecoder(n_image, shape, options=options)
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return (B, number of entries of a sample)."""
