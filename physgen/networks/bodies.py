@@ -31,6 +31,10 @@ class Encoder(nn.Module):
 
     Raises:
         RecipeError: convolutions of what is no image, or cannot be halved so often.
+
+    >>> encoder = Encoder((8, 8), 3, 0, ConvOptions(channels=(4, 8)))
+    >>> encoder(torch.zeros(5, 8, 8)).shape
+    torch.Size([5, 3])
     """
 
     def __init__(

@@ -56,6 +56,10 @@ class ConvEncoder(nn.Module):
 
     Raises:
         RecipeError: the shape cannot be halved so often, or the kernel is even.
+
+    >>> encoder = ConvEncoder((8, 8), 3, options=ConvOptions(channels=(4, 8), periodic=True))
+    >>> encoder(torch.zeros(5, 8, 8)).shape
+    torch.Size([5, 3])
     """
 
     def __init__(

@@ -18,6 +18,9 @@ class Embedding(nn.Module):
     Args:
         n_features: F.
         n_condition: C; where it is 0, or no condition is given, time alone is embedded.
+
+    >>> Embedding(16)(torch.linspace(0, 1, 5)).shape
+    torch.Size([5, 16])
     """
 
     frequencies: Tensor

@@ -29,6 +29,10 @@ class MaskedMLP(nn.Module):
         hidden: units of each of the two layers; an eighth of them see the context only, if any.
         n_direct: the first so many parameters of a feature get a linear map of all that the feature
             may depend on besides: what is nearly linear is learnt fast, and in full rank.
+
+    >>> network = MaskedMLP(4, 1, 0, 2, hidden=8, n_direct=1)
+    >>> network(torch.zeros(5, 4, 1), torch.zeros(5, 0)).shape
+    torch.Size([5, 4, 2])
     """
 
     direct_mask: Tensor

@@ -46,6 +46,15 @@ class MLP(nn.Module):
         activation: between the layers.
         zero_output: start with a last layer of zeros, so that the output starts as 0 (couplings
             then start as the identity).
+
+    >>> MLP(3, 2, hidden=(16,), zero_output=True)
+    MLP(
+      (layers): Sequential(
+        (0): Linear(in_features=3, out_features=16, bias=True)
+        (1): SiLU()
+        (2): Linear(in_features=16, out_features=2, bias=True)
+      )
+    )
     """
 
     def __init__(

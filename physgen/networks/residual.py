@@ -39,6 +39,12 @@ class ResidualMLP(nn.Module):
         features: D.
         n_condition: C.
         options: of the blocks.
+
+    >>> import torch
+    >>> network = ResidualMLP(3, options=ResidualOptions(hidden=16, depth=2))
+    >>> network(torch.ones(2, 3), torch.rand(2))  # it starts as 0
+    tensor([[0., 0., 0.],
+            [0., 0., 0.]], grad_fn=<AddmmBackward0>)
     """
 
     def __init__(

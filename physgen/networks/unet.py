@@ -46,6 +46,10 @@ class UNet(nn.Module):
 
     Raises:
         RecipeError: it is no image, or cannot be halved so often.
+
+    >>> unet = UNet((8, 8), options=UNetOptions(channels=(8, 16), periodic=True))
+    >>> unet(torch.zeros(5, 8, 8), torch.rand(5)).shape
+    torch.Size([5, 8, 8])
     """
 
     def __init__(

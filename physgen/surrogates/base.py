@@ -31,6 +31,12 @@ class Surrogate(nn.Module):
 
     Raises:
         RecipeError: samples are masked, and this family models samples of one shape.
+
+    >>> from physgen.batch import Variable
+    >>> from physgen.surrogates.flows.flow import Flow
+    >>> surrogate = Flow(Schema((2,), (Variable("x"), Variable("y"))))
+    >>> surrogate.sample(3, seed=1).x.shape
+    torch.Size([3, 2])
     """
 
     at_once: int | None = 4096

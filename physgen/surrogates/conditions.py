@@ -29,6 +29,11 @@ class ConditionPrior(nn.Module):
     Keeps the distinct ones, what share of the rows each has, half the distance of each number to
     the nearest other one of its column, the range of each column, and which labels occurred: an
     integer column whose variable states `low` and `high` is a label.
+
+    >>> prior = ConditionPrior(Schema((1,), (Variable("x"),), (Variable("T"),)))
+    >>> prior.fit(torch.tensor([[1.0], [2.0], [4.0]]))
+    >>> prior.resolve(None, 5, torch.Generator()).shape  # drawn, where none are given
+    torch.Size([5, 1])
     """
 
     values: Tensor

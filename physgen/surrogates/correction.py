@@ -41,6 +41,14 @@ class Corrected:
 
     Raises:
         RecipeError: the surrogate does not know its density.
+
+    >>> from physgen.surrogates.flows.lattice.continuous import ContinuousLatticeFlow
+    >>> from physgen.systems.scalar import Phi4
+    >>> system = Phi4(shape=(4,))
+    >>> flow = ContinuousLatticeFlow(system.schema)
+    >>> proposals = Corrected(flow, system.action, "none").sample(5, generator=torch.Generator())
+    >>> proposals.log_weight.shape
+    torch.Size([5])
     """
 
     def __init__(

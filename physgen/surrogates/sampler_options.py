@@ -23,6 +23,9 @@ class SamplerOptions(BaseModel):
         steps: levels of noise it goes through.
         spacing: how these are spaced; "time" is DDPM's, "noise" EDM's.
         guidance: weight of classifier-free guidance; 1 is none.
+
+    >>> SamplerOptions(kind="heun", steps=20)
+    SamplerOptions(kind='heun', steps=20, spacing='time', guidance=1.0)
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -32,6 +32,12 @@ class IndependentItems(Surrogate):
 
     Raises:
         RecipeError: the samples have no mask, or the transform has no log-determinant.
+
+    >>> from physgen.batch import Variable
+    >>> jets = Schema((3, 2), (Variable("pt"), Variable("eta")), masked=True)
+    >>> batch = IndependentItems(jets).sample(5, seed=1)
+    >>> batch.x.shape, batch.mask.shape
+    (torch.Size([5, 3, 2]), torch.Size([5, 3]))
     """
 
     knows_masks = True

@@ -29,6 +29,13 @@ class Standardise(Transform):
     Raises:
         RecipeError: for a name in `log` that the schema has not.
         DomainError: while fitting, for a value of a logarithmic column that is not positive.
+
+    >>> from physgen.batch import Variable
+    >>> transform = Standardise(Schema((1,), (Variable("x"),)))
+    >>> batch = Batch(torch.tensor([[1.0], [3.0]]))
+    >>> transform.fit(batch)
+    >>> transform(batch)[0].x.tolist()
+    [[-1.0], [1.0]]
     """
 
     wide = True

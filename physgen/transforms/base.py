@@ -114,6 +114,13 @@ class Chain(Transform):
         transforms: in the order of `forward`.
         schema: of the samples; `None` asks nothing of them. If it is masked, the transforms are
             those of its items (`Schema.items`).
+
+    >>> from physgen.transforms.affine import Standardise
+    >>> from physgen.transforms.bounded import Bounded
+    >>> schema = Schema((1,), (Variable("E", "GeV", low=0.0),))
+    >>> chain = Chain([Bounded(schema), Standardise(schema)], schema)
+    >>> chain.exact, chain.leaks
+    (True, False)
     """
 
     like: Tensor

@@ -29,6 +29,13 @@ class Bounded(Transform):
     Raises:
         RecipeError: a variable is discrete.
         DomainError: while fitting, for a value on its only bound, or beyond one.
+
+    >>> from physgen.batch import Variable
+    >>> transform = Bounded(Schema((1,), (Variable("E", "GeV", low=0.0),)))
+    >>> batch = Batch(torch.tensor([[0.5], [2.0]]))
+    >>> transform.fit(batch)
+    >>> torch.allclose(transform.inverse(transform(batch)[0]).x, batch.x.double())
+    True
     """
 
     wide = True

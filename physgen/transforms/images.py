@@ -40,6 +40,11 @@ class Rescale(Transform):
     Raises:
         RecipeError: a variable has no range, or is a real column of a table.
         DomainError: while fitting, for a value out of its range or between its levels.
+
+    >>> from physgen.batch import Variable
+    >>> transform = Rescale(Schema((1, 2), (Variable("grey", low=0.0, high=255.0),)))
+    >>> transform(Batch(torch.tensor([[[0.0, 255.0]]])))[0].x.tolist()
+    [[[-1.0, 1.0]]]
     """
 
     exact = False

@@ -23,6 +23,11 @@ class Items:
     Attributes:
         mask: (B, n_items).
         sample: (N,), which sample an item belongs to.
+
+    >>> mask = torch.tensor([[True, False], [True, True]])
+    >>> items = Items.of(Batch(torch.zeros(2, 2, 3), mask=mask))
+    >>> items.sample.tolist()
+    [0, 1, 1]
     """
 
     mask: Tensor

@@ -41,6 +41,14 @@ class Ordered(Transform):
     Raises:
         RecipeError: a pair names no column, or a column would be changed twice.
         DomainError: while fitting, for a row that is not in the order asked for.
+
+    >>> from physgen.batch import Variable
+    >>> schema = Schema((2,), (Variable("pt1", low=0.0), Variable("pt2", low=0.0)))
+    >>> transform = Ordered(schema, pairs=(("pt1", "pt2"),))
+    >>> batch = Batch(torch.tensor([[4.0, 1.0], [3.0, 2.0]]))
+    >>> transform.fit(batch)
+    >>> torch.allclose(transform.inverse(transform(batch)[0]).x, batch.x)
+    True
     """
 
     wide = True

@@ -58,6 +58,11 @@ class SplitTree(torch.nn.Module):
         parent: (n_splits,) the node it divides; its sides are n_layers + 2 i and the one after.
         leaf: (n_voxels,) the node of each voxel.
         stages: the splits from coarse to fine, as slices: within one, none depends on another.
+
+    >>> from physgen.systems.calorimeter import Calorimeter
+    >>> tree = SplitTree(Calorimeter().geometry)
+    >>> tree.n_voxels - tree.n_layers == tree.n_splits
+    True
     """
 
     layer: Tensor

@@ -67,6 +67,10 @@ class Levels(nn.Module):
 
     Raises:
         RecipeError: there is no level.
+
+    >>> levels = Levels(2, 3, 0, hidden=(8,), activation="silu", couplings=0)
+    >>> levels.decode_levels(torch.zeros(5, levels.n_noise), None).shape
+    torch.Size([5, 2])
     """
 
     def __init__(

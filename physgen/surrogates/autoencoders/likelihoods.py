@@ -44,6 +44,10 @@ class Gaussian(nn.Module):
 
     Args:
         features: number of entries.
+
+    >>> likelihood = Gaussian(3)
+    >>> likelihood.log_prob(torch.zeros(5, 3), torch.zeros(5, 3)).shape
+    torch.Size([5])
     """
 
     offset: Tensor

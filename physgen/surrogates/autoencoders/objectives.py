@@ -42,6 +42,11 @@ class EvidenceLowerBound(Method):
 
     Raises:
         RecipeError: the surrogate is another, or the options contradict each other.
+
+    >>> from physgen.batch import Schema, Variable
+    >>> model = VAE(Schema((4,), (Variable("x"),)), latent=2)
+    >>> EvidenceLowerBound(model, beta=2.0).beta
+    2.0
     """
 
     negative_weights = True

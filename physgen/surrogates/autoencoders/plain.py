@@ -40,6 +40,12 @@ class Autoencoder(DecodedNoise):
 
     Raises:
         RecipeError: a network that does not fit.
+
+    >>> from physgen.batch import Variable
+    >>> schema, network = Schema((4,), (Variable("x"),)), MLPOptions(hidden=(8,))
+    >>> model = Autoencoder(schema, latent=2, network=network)
+    >>> model.sample(5, seed=1).x.shape
+    torch.Size([5, 4])
     """
 
     latent_mean: Tensor

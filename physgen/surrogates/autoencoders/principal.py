@@ -42,6 +42,12 @@ class PCA(DecodedNoise):
 
     Raises:
         RecipeError: the number of components does not fit.
+
+    >>> from physgen.batch import Variable
+    >>> model = PCA(Schema((4,), (Variable("x"),)), components=2)
+    >>> model.initialise(Batch(torch.randn(100, 4, generator=torch.Generator().manual_seed(0))))
+    >>> model.sample(5, seed=1).x.shape
+    torch.Size([5, 4])
     """
 
     def __init__(

@@ -90,6 +90,11 @@ class VAE(DecodedNoise):
 
     Raises:
         RecipeError: a Bernoulli likelihood for other variables, or a network that does not fit.
+
+    >>> from physgen.batch import Variable
+    >>> spins = Schema((4, 4), (Variable("spin", domain="spin"),))
+    >>> VAE(spins, latent=2, likelihood="bernoulli").sample(5, seed=1).x.unique()
+    tensor([-1.,  1.])
     """
 
     def __init__(

@@ -18,6 +18,10 @@ class DenseCoupling(nn.Module):
     """Every hidden spin couples to every visible one: W is (hidden, sites).
 
     Hidden spins are (B, hidden), biases (hidden,) and (*shape).
+
+    >>> coupling = DenseCoupling((2, 3), hidden=4, scale=0.1)
+    >>> coupling.to_hidden(torch.ones(5, 2, 3), torch.zeros(4)).shape
+    torch.Size([5, 4])
     """
 
     def __init__(self, shape: tuple[int, ...], hidden: int, scale: float) -> None:

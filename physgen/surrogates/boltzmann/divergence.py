@@ -47,6 +47,12 @@ class ContrastiveDivergence(Method):
 
     Raises:
         RecipeError: the surrogate is no Boltzmann machine.
+
+    >>> from physgen.batch import Schema, Variable
+    >>> from physgen.surrogates.boltzmann.rbm import RBM
+    >>> machine = RBM(Schema((4,), (Variable("spin", domain="spin"),)), hidden=2)
+    >>> ContrastiveDivergence(machine, k=5).k
+    5
     """
 
     negative_weights = True

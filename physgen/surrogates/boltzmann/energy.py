@@ -63,6 +63,11 @@ class EnergyModel(MarkovSurrogate):
 
     Raises:
         RecipeError: the variables are discrete, or the network does not fit the samples.
+
+    >>> from physgen.batch import Variable
+    >>> model = EnergyModel(Schema((2,), (Variable("x"),)), network=MLPOptions(hidden=(8,)))
+    >>> model.energy(torch.zeros(5, 2)).shape
+    torch.Size([5])
     """
 
     centre: Tensor

@@ -55,6 +55,11 @@ class GaussianRBM(BoltzmannMachine):
 
     Raises:
         RecipeError: the variables are not real, or the options do not fit one another.
+
+    >>> from physgen.batch import Variable
+    >>> machine = GaussianRBM(Schema((4,), (Variable("x"),)), hidden=2, burn_in=10)
+    >>> machine.sample(5, seed=1).x.shape
+    torch.Size([5, 4])
     """
 
     log_sigma_start: Tensor

@@ -49,6 +49,11 @@ class RBM(BoltzmannMachine):
 
     Raises:
         RecipeError: the options do not fit one another, or the data.
+
+    >>> from physgen.batch import Variable
+    >>> machine = RBM(Schema((4,), (Variable("spin", domain="spin"),)), hidden=2, burn_in=10)
+    >>> machine.sample(5, seed=1).x.unique()
+    tensor([-1.,  1.])
     """
 
     def __init__(

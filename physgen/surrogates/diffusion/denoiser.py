@@ -44,6 +44,12 @@ class Denoiser(nn.Module):
         body: called as (x (B, *shape), time (B,), condition), returns (B, *shape).
         shape: of what the body takes; samples are flat everywhere else.
         prediction: what it learns.
+
+    >>> from physgen.networks.residual import ResidualMLP
+    >>> from physgen.surrogates.diffusion.schedule import Cosine
+    >>> denoiser = Denoiser(Cosine(), ResidualMLP(3), (3,), "x0")
+    >>> denoiser(torch.zeros(5, 3), torch.zeros(5)).shape
+    torch.Size([5, 3])
     """
 
     scale: Tensor

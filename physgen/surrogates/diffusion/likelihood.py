@@ -105,6 +105,12 @@ class DiffusionFlow(Diffusion):
 
     Raises:
         RecipeError: there are too few steps.
+
+    >>> from physgen.batch import Variable
+    >>> flow = DiffusionFlow(Schema((2,), (Variable("x"),)), integration_steps=4)
+    >>> samples, log_q = flow.sample_with_log_prob(5, generator=torch.Generator())
+    >>> torch.allclose(flow.log_prob(samples), log_q, atol=1e-3)
+    True
     """
 
     def __init__(

@@ -43,6 +43,12 @@ class FlowMatching(Denoising):
 
     Raises:
         RecipeError: the surrogate is another one.
+
+    >>> from physgen.batch import Schema, Variable
+    >>> from physgen.surrogates.diffusion.likelihood import DiffusionFlow
+    >>> method = FlowMatching(DiffusionFlow(Schema((2,), (Variable("x"),))))
+    >>> method.prepare(Batch(torch.zeros(5, 2)), torch.Generator()).x.shape  # samples and noise
+    torch.Size([5, 2, 2])
     """
 
     def __init__(

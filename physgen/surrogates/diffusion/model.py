@@ -56,6 +56,12 @@ class Diffusion(Surrogate):
     Raises:
         RecipeError: a unet for samples that are no images, or conditions are hidden of which there
             are none.
+
+    >>> from physgen.batch import Variable
+    >>> model = Diffusion(Schema((8, 8), (Variable("phi"),)), network=UNetOptions(channels=(4, 8)))
+    >>> model.use_sampler(SamplerOptions(kind="ddim", steps=4))
+    >>> model.sample(5, seed=1).x.shape
+    torch.Size([5, 8, 8])
     """
 
     at_once = 1024  # A U-net on 28 x 28 pixels then needs less than a gigabyte.

@@ -99,6 +99,11 @@ class Cosine(Schedule):
 
     It rises linearly from their offset, pi/2 0.008/1.008, to where lambda is -10 (as it is at the
     end of the linear schedule), since at pi/2 it would be infinite.
+
+    >>> schedule = Cosine()
+    >>> alpha, sigma = schedule.amplitudes(schedule.log_snr(torch.tensor(0.5)))
+    >>> round(float(alpha**2 + sigma**2), 6)
+    1.0
     """
 
     def log_snr(self, time: Tensor) -> Tensor:

@@ -86,6 +86,11 @@ class VariationalDiffusion(Diffusion):
     """A diffusion model with a bound on its density (`HasBound`); see `Diffusion` for its options.
 
     Any schedule has the bound; schedule "learned" makes it tighter, and easier to learn.
+
+    >>> from physgen.batch import Schema, Variable
+    >>> model = VariationalDiffusion(Schema((2,), (Variable("x"),)), schedule="learned")
+    >>> model.elbo(Batch(torch.zeros(5, 2)), generator=torch.Generator()).shape
+    torch.Size([5])
     """
 
     def terms(self, batch: Batch, time: Tensor, noise: Tensor) -> Terms:

@@ -17,6 +17,11 @@ class Bijection(nn.Module):
     Args:
         features: size of x.
         n_condition: size of the condition; 0 for none.
+
+    >>> from physgen.surrogates.flows.stack import CouplingStack
+    >>> bijection = CouplingStack(2)  # new ones are the identity, up to order
+    >>> bijection.log_prob(torch.zeros(1, 2)).exp()  # 1 / (2 pi)
+    tensor([0.1592], grad_fn=<ExpBackward0>)
     """
 
     starts_at_data: bool = False

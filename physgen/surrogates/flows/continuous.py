@@ -53,6 +53,11 @@ class ContinuousBijection(Bijection):
         features: size of x.
         n_condition: size of the condition; 0 for none.
         options: of the velocity and its integration.
+
+    >>> flow = ContinuousBijection(3, options=ContinuousOptions(hidden=16))
+    >>> z, log_det = flow(torch.ones(5, 3))
+    >>> torch.allclose(flow.from_noise(z), torch.ones(5, 3))
+    True
     """
 
     def __init__(

@@ -89,7 +89,13 @@ class Coupling(nn.Module):
 
 
 class AffineCoupling(Coupling):
-    """b' = b exp(s(a, condition)) + t(a, condition), with s softly bounded."""
+    """b' = b exp(s(a, condition)) + t(a, condition), with s softly bounded.
+
+    >>> coupling = AffineCoupling(4, n_passive=2)
+    >>> z, log_det = coupling(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))  # (a, b) becomes (b', a)
+    >>> z.tolist()
+    [[3.0, 4.0, 1.0, 2.0]]
+    """
 
     def __init__(
         self,

@@ -51,6 +51,12 @@ class Flow(Surrogate):
 
     Raises:
         RecipeError: the bijection does not fit the samples.
+
+    >>> from physgen.batch import Variable
+    >>> schema = Schema((2,), (Variable("x"), Variable("y")))
+    >>> flow = Flow(schema, bijection=AutoregressiveOptions(n_layers=2, hidden=16))
+    >>> flow.log_prob(Batch(torch.zeros(3, 2))).shape
+    torch.Size([3])
     """
 
     def __init__(

@@ -32,6 +32,12 @@ class MaximumLikelihood(Method):
         surrogate: offers `latent_log_prob` (`HasLatentDensity`).
         learning_rate: of AdamW, before the engine's schedule.
         weight_decay: of AdamW.
+
+    >>> from physgen.batch import Schema, Variable
+    >>> from physgen.surrogates.flows.flow import Flow
+    >>> method = MaximumLikelihood(Flow(Schema((2,), (Variable("x"),))), learning_rate=1e-3)
+    >>> method.loss(Batch(torch.zeros(5, 2))).shape
+    torch.Size([5])
     """
 
     negative_weights = True

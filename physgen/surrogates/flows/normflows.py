@@ -78,6 +78,11 @@ class NormflowsBijection(Bijection):
 
     Raises:
         RecipeError: the shape does not suit the family.
+
+    >>> flow = NormflowsBijection((3,), NormflowsOptions(family="planar", n_layers=2))
+    >>> z, log_det = flow(torch.ones(5, 3))
+    >>> torch.allclose(flow.from_noise(z), torch.ones(5, 3), atol=1e-5)
+    True
     """
 
     def __init__(

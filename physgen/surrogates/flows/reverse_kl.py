@@ -64,6 +64,12 @@ class ReverseKL(Method):
     Raises:
         RecipeError: if the surrogate has no density or has conditions, the system no action, or the
             action not the symmetries that the surrogate assumes.
+
+    >>> from physgen.surrogates.flows.flow import Flow
+    >>> from physgen.systems.scalar import Phi4
+    >>> system = Phi4(shape=(4,))
+    >>> ReverseKL(Flow(system.schema), system).inputs  # it needs no data
+    ()
     """
 
     inputs = ()

@@ -53,6 +53,11 @@ class CouplingStack(Bijection):
         features: size of x; 1 is allowed (then only the condition acts).
         n_condition: size of the condition; 0 for none.
         options: of the layers.
+
+    >>> flow = CouplingStack(3, options=CouplingOptions(n_layers=4, hidden=(16,)))
+    >>> z, log_det = flow(torch.ones(5, 3))
+    >>> torch.allclose(flow.from_noise(z), torch.ones(5, 3))
+    True
     """
 
     def __init__(

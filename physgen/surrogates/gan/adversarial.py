@@ -51,6 +51,12 @@ class Adversarial(Method):
 
     Raises:
         RecipeError: the surrogate is no generator, or the options do not fit one another.
+
+    >>> from physgen.batch import Schema, Variable
+    >>> generator = Generator(Schema((2,), (Variable("x"),)), latent=4)
+    >>> method = Adversarial(generator, steps=100, r1=1.0, critic=MLPOptions(hidden=(16,)))
+    >>> sorted(method.optimisers)
+    ['critic', 'generator']
     """
 
     def __init__(

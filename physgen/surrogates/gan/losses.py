@@ -51,6 +51,10 @@ class Loss:
         shown: what a score means: the probability D for a discriminator, else the score itself.
         meaning: the name of what is shown.
         saturates: the critic's loss is 0 once it tells all samples apart.
+
+    >>> loss = LOSSES["hinge"]
+    >>> loss.real(torch.tensor([-1.0, 0.0, 1.0, 2.0])).tolist()
+    [2.0, 1.0, 0.0, 0.0]
     """
 
     real: Callable[[Tensor], Tensor]

@@ -26,6 +26,11 @@ class Generator(DecodedNoise):
 
     Raises:
         RecipeError: a network that does not fit.
+
+    >>> from physgen.batch import Variable
+    >>> model = Generator(Schema((2,), (Variable("x"),)), latent=4)
+    >>> model.sample(5, seed=1).x.shape
+    torch.Size([5, 2])
     """
 
     def __init__(

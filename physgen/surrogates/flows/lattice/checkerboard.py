@@ -108,6 +108,10 @@ class CheckerboardFlow(LatticeFlow):
 
     Raises:
         RecipeError: if the lattice has no checkerboard, or more than three dimensions.
+
+    >>> from physgen.systems.scalar import Phi4
+    >>> CheckerboardFlow(Phi4(shape=(4, 4)).schema, n_layers=2).sample(5, seed=1).x.shape
+    torch.Size([5, 4, 4])
     """
 
     def __init__(

@@ -49,6 +49,10 @@ class ContinuousLatticeFlow(LatticeFlow):
         base_width: the base Gaussian starts as white noise of this width.
         isotropic: the action does not change when axes of equal extent are exchanged.
         sign_symmetric: the action does not change under phi -> -phi.
+
+    >>> from physgen.systems.scalar import Phi4
+    >>> ContinuousLatticeFlow(Phi4(shape=(4, 4)).schema).sample(5, seed=1).x.shape
+    torch.Size([5, 4, 4])
     """
 
     labels: Tensor

@@ -60,6 +60,11 @@ class FourierGaussian(nn.Module):
 
     eta is white noise and width(k) is learned, one number an orbit: the free field is among these,
     with width(k)^2 = 1 / [2 (khat^2 + m^2)].
+
+    >>> field = FourierGaussian((4, 4))
+    >>> noise = torch.randn(5, 4, 4, generator=torch.Generator().manual_seed(0))
+    >>> torch.allclose(field.whiten(field(noise)), noise, atol=1e-6)
+    True
     """
 
     labels: Tensor
