@@ -409,15 +409,6 @@ def test_numbers_of_one_kind_are_mapped_each_by_its_own_distribution():
     torch.testing.assert_close(back, x, rtol=1e-3, atol=1e-3)
 
 
-def test_state_survives_saving():
-    x = events(2000)
-    transform = fitted(EVENTS, x)
-    fresh = Chain([Gaussianise(EVENTS)], EVENTS)
-    fresh.load_state_dict(transform.state_dict())
-    z = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(fresh.inverse(Batch(z)).x, transform.inverse(Batch(z)).x)
-
-
 def test_faults_say_what_is_wrong():
     x = events(500)
     with pytest.raises(RecipeError, match="did you mean 'count'"):
