@@ -128,8 +128,8 @@ class _Attention(nn.Module):
         n, _, rows, columns = h.shape
         parts = self.inner(self.norm(h)).reshape(n, 3, -1, self.width, rows * columns)
         query, key, value = parts.transpose(-1, -2).unbind(1)
-        seen = functional.scaled_dot_product_attention(query, key, value)
-        out: Tensor = h + self.outer(seen.transpose(-1, -2).reshape(h.shape))
+        attended = functional.scaled_dot_product_attention(query, key, value)
+        out: Tensor = h + self.outer(attended.transpose(-1, -2).reshape(h.shape))
         return out
 
 

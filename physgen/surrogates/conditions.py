@@ -87,7 +87,7 @@ class ConditionPrior(nn.Module):
         )
         positive = shares > 0
         self.values, self.shares, self.halfway = (
-            found[positive].to(self.low) for found in (values, shares, halfway)
+            column[positive].to(self.low) for column in (values, shares, halfway)
         )
         self.low.copy_(condition.amin(0))
         self.high.copy_(condition.amax(0))
@@ -99,7 +99,7 @@ class ConditionPrior(nn.Module):
                     raise DomainError(
                         f"condition {variable.name} runs from {self.low[column].item():g} to "
                         f"{self.high[column].item():g}, and is said to lie in [{variable.low:g}, "
-                        f"{variable.high:g}]: mend the data, or what is said of them"
+                        f"{variable.high:g}]: fix the data or the declared range"
                     )
                 self.labels[column, label] = True
 
@@ -162,10 +162,10 @@ class ConditionPrior(nn.Module):
                 known &= condition[:, column] == condition[:, column].round()
                 if not known.all():
                     row = int((~known).nonzero()[0])
-                    seen = (self.labels[column].nonzero()[:, 0] + int(variable.low or 0)).tolist()
+                    labels = (self.labels[column].nonzero()[:, 0] + int(variable.low or 0)).tolist()
                     raise DomainError(
                         f"condition {variable.name} = {condition[row, column].item():g} (row "
-                        f"{row}) is not a label of the training data, which had {seen}"
+                        f"{row}) is not a label of the training data, which had {labels}"
                     )
 
     def _check_resolution(self, condition: Tensor) -> None:

@@ -137,11 +137,13 @@ class Dequantise(Transform):
         """Check that all values are levels."""
         scaled = self._scaled(batch.x)
         off = ((scaled - scaled.round()).abs() > 1e-3) | (scaled.round() != self._numbers(scaled))
-        said = f"none of the {self.levels} levels of transform dequantise; set `levels` to those of"
-        said += " your images, and counts of a binomial likelihood to one less"
+        problem = (
+            f"none of the {self.levels} levels of transform dequantise; set `levels` to those of "
+            "your images, and counts of a binomial likelihood to one less"
+        )
         if ((255 * batch.x - (255 * batch.x).round()).abs() < 1e-3).all():
-            said += ": they are bytes: transform.0.levels=256 surrogate.counts=255"
-        _refuse(off, batch.x, said)
+            problem += ": they are bytes: transform.0.levels=256 surrogate.counts=255"
+        _refuse(off, batch.x, problem)
 
     def forward(
         self, batch: Batch, generator: torch.Generator | None = None
@@ -252,8 +254,8 @@ class OneHot(Transform):
         ):
             if limits is not None:
                 inside = (column >= limits[0]) & (column <= limits[1]) & (column == column.round())
-                said = f"not a {variable.name} from {limits[0]:g} to {limits[1]:g}"
-                _refuse(~inside, column, said)
+                problem = f"not a {variable.name} from {limits[0]:g} to {limits[1]:g}"
+                _refuse(~inside, column, problem)
 
     def forward(
         self, batch: Batch, generator: torch.Generator | None = None
@@ -319,8 +321,8 @@ def _check_range(
     _refuse(outside, x, f"outside the range of {names} that transform {kind} maps")
 
 
-def _refuse(bad: Tensor, x: Tensor, said: str) -> None:
+def _refuse(bad: Tensor, x: Tensor, problem: str) -> None:
     """Raise `DomainError` naming the first value of `x` where `bad` holds, and its row."""
     if bad.any():
         place = tuple(bad.nonzero()[0].tolist())
-        raise DomainError(f"value {x[place].item():g} (row {place[0]}) is {said}")
+        raise DomainError(f"value {x[place].item():g} (row {place[0]}) is {problem}")

@@ -38,9 +38,9 @@ class Items:
         """Find the items of a batch; `DomainError` if its mask is of another shape."""
         mask = batch.mask
         if mask is None or mask.shape != batch.x.shape[:2] or mask.dtype != torch.bool:
-            found = None if mask is None else (tuple(mask.shape), mask.dtype)
+            given = None if mask is None else (tuple(mask.shape), mask.dtype)
             raise DomainError(
-                f"samples of shape {tuple(batch.x.shape)} with a mask {found}: expected truth "
+                f"samples of shape {tuple(batch.x.shape)} with a mask {given}: expected truth "
                 f"values of shape {tuple(batch.x.shape[:2])}, one for each item"
             )
         return cls(mask, mask.nonzero()[:, 0])

@@ -20,15 +20,15 @@ def count(knots: Tensor, x: Tensor, *, strict: bool) -> Tensor:
     """How many knots (D, K) lie below x (B, D), or at most at it: a search without branches."""
     n_knots = knots.shape[-1]
     flat, row = knots.flatten(), torch.arange(len(knots), device=x.device) * n_knots
-    found = torch.zeros_like(x, dtype=torch.long)
+    index = torch.zeros_like(x, dtype=torch.long)
     step = 1 << (n_knots.bit_length() - 1)
     while step:
-        trial = found + step
+        trial = index + step
         knot = flat[row + trial.clamp_max(n_knots) - 1]
         under = knot < x if strict else knot <= x
-        found = torch.where(under & (trial <= n_knots), trial, found)
+        index = torch.where(under & (trial <= n_knots), trial, index)
         step //= 2
-    return found
+    return index
 
 
 def pick(knots: Tensor, index: Tensor) -> Tensor:

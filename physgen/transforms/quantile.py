@@ -163,7 +163,7 @@ class Gaussianise(Transform):
 
     def describe(self) -> dict[str, str]:
         """Return what the columns were taken for, by name."""
-        found = {}
+        kinds = {}
         twice = (self.knots_x.diff(dim=1) == 0) & (self.knots_z.diff(dim=1) > 0)
         for j, variable in enumerate(self._variables):
             n = len(set(self.knots_x[j, 1:][twice[j]].tolist()))
@@ -177,8 +177,8 @@ class Gaussianise(Transform):
             low, high = self.limits[:, j].tolist()
             if not self._discrete[j] and max(-low, high) < math.inf:
                 text += f", from {low:g} to {high:g}"
-            found[variable.name] = text
-        return found
+            kinds[variable.name] = text
+        return kinds
 
     def _taken_for(
         self, j: int, values: Floats, counts: NDArray[np.int64]

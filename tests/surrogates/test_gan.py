@@ -322,7 +322,7 @@ def fit_critic(surrogate, steps, **options):
             group["lr"] = 3e-3 * (1 - step / steps)
         noise, mix = context.randn(1), context.rand(1)
         context.minimise(method.critic_loss, optimiser, context.next(), noise, mix)
-    return torch.stack(method._seen)[-steps // 4 :].mean(0), method.critic
+    return torch.stack(method._curves)[-steps // 4 :].mean(0), method.critic
 
 
 def test_a_trained_discriminator_finds_the_divergence():

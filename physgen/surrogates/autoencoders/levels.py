@@ -37,7 +37,7 @@ LOG_DEVIATION_LIMIT = 8.0
 
 
 @dataclass(frozen=True)
-class Climb:
+class EncodedLevels:
     """Latent variables drawn from q, and what they add to the bound.
 
     Attributes:
@@ -105,7 +105,7 @@ class Levels(nn.Module):
 
     def encode_levels(
         self, mean: Tensor, log_deviation: Tensor, noise: Tensor, condition: Tensor | None
-    ) -> Climb:
+    ) -> EncodedLevels:
         """Draw all z_t from q by (B, T * latent) noise, given the moments of q(z_1 | x, c)."""
         noises = torch.split(noise, self.latent, -1)
         z = first = mean + log_deviation.exp() * noises[0]
@@ -127,7 +127,7 @@ class Levels(nn.Module):
         else:
             log_ratio = self.prior.log_prob(z, condition) - log_q
             prior_matching = -log_ratio[:, None]
-        return Climb(first, consistency, prior_matching, consistency + log_ratio)
+        return EncodedLevels(first, consistency, prior_matching, consistency + log_ratio)
 
     def decode_levels(self, noise: Tensor, condition: Tensor | None) -> Tensor:
         """Return (B, latent), z_1 from the prior, by (B, T * latent) noise of z_T, ..., z_1."""

@@ -82,7 +82,7 @@ class EvidenceLowerBound(Method):
                 "has not: leave them out, or surrogate.prior_couplings"
             )
         self.autoencoder, self.beta, self.free_bits, self.draws = surrogate, beta, free_bits, draws
-        self._seen: list[dict[str, Tensor]] = []
+        self._means_of_parts: list[dict[str, Tensor]] = []
         deviations = list(surrogate.likelihood.parameters())
         networks = [*surrogate.encoder.parameters(), *surrogate.decoder.parameters()]
         networks += surrogate.levels.parameters()
@@ -96,7 +96,7 @@ class EvidenceLowerBound(Method):
     def loss(self, batch: Batch, noise: Tensor) -> Tensor:
         """Return (B,), what is minimised for a prepared batch; `noise` is (B, draws, ...)."""
         terms = self.autoencoder.terms(batch, noise)
-        self._seen.append(self._means(terms, batch.weight))
+        self._means_of_parts.append(self._means(terms, batch.weight))
         if self.draws > 1:
             return -terms.importance_bound
         prior_matching = terms.prior_matching.clamp_min(self.free_bits).sum(-1)
@@ -105,24 +105,25 @@ class EvidenceLowerBound(Method):
 
     def step(self, batches: Mapping[str, Batch], ctx: StepContext) -> dict[str, Tensor]:
         """Take one step; the terms of the bound, in nat, stand beside the loss."""
-        self._seen.clear()
+        self._means_of_parts.clear()
         noise = ctx.randn(self.draws, self.autoencoder.levels.n_noise)
         optimiser = self.optimisers["autoencoder"]
         loss = ctx.minimise(self.loss, optimiser, batches["data"], noise)
-        names = self._seen[0]
+        names = self._means_of_parts[0]
         return {"loss": loss} | {
-            name: torch.stack([seen[name] for seen in self._seen]).mean() for name in names
+            name: torch.stack([means[name] for means in self._means_of_parts]).mean()
+            for name in names
         }
 
     def _means(self, terms: Terms, weight: Tensor | None) -> dict[str, Tensor]:
         """Return the detached mean of each term over draws and samples."""
-        found = {
+        means = {
             "reconstruction": terms.reconstruction,
             "prior_matching": terms.prior_matching.sum(-1),
         }
         if len(self.autoencoder.levels.upwards):
-            found["consistency"] = terms.consistency
+            means["consistency"] = terms.consistency
         return {
             name: (value.mean() if weight is None else (weight * value.mean(1)).mean()).detach()
-            for name, value in found.items()
+            for name, value in means.items()
         }

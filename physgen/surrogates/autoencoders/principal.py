@@ -102,8 +102,8 @@ class PCA(DecodedNoise):
         # By the inner (q, q) matrix M = W^T W + s^2: |covariance| = |M| s^{2 (D - q)}.
         inner = self.loading.T @ self.loading + variance * torch.eye(self.components).to(variance)
         factor = torch.linalg.cholesky(inner)
-        seen = torch.linalg.solve_triangular(factor, (deviation @ self.loading).T, upper=False)
-        pull = (deviation.square().sum(-1) - seen.square().sum(0)) / variance
+        projected = torch.linalg.solve_triangular(factor, (deviation @ self.loading).T, upper=False)
+        pull = (deviation.square().sum(-1) - projected.square().sum(0)) / variance
         log_det = 2 * factor.diagonal().log().sum()
         log_det = log_det + 2 * (self.features - self.components) * self.log_deviation
         total: Tensor = -0.5 * (pull + log_det + self.features * math.log(2 * math.pi))

@@ -178,7 +178,7 @@ class EnergyModel(MarkovSurrogate):
         rows = slice(min(n_chains, len(self.chains)))
         last = next(self.walk(self.unpack(self.chains[rows]), generator))
         first = torch.empty_like(last).normal_(generator=generator)
-        found = annealing.bracket(
+        bracket = annealing.bracket(
             first,
             last,
             lambda u, before, after: (before - after) * self.learned(u),
@@ -186,7 +186,7 @@ class EnergyModel(MarkovSurrogate):
             n_steps=n_steps,
             generator=generator,
         )
-        return found.shifted(0.5 * self.centre.numel() * math.log(2 * math.pi))
+        return bracket.shifted(0.5 * self.centre.numel() * math.log(2 * math.pi))
 
     @torch.no_grad()
     def log_likelihood(self, batch: Batch, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -250,8 +250,8 @@ class LangevinDivergence(Method):
 
     def loss(self, data: Batch, chains: Tensor) -> Tensor:
         """Return (B,): g of the data less g of as many chains, and the square of both."""
-        real, made = self.model.learned(data.x), self.model.learned(chains)
-        return real - made + self.l2 * (real.square() + made.square())
+        real, generated = self.model.learned(data.x), self.model.learned(chains)
+        return real - generated + self.l2 * (real.square() + generated.square())
 
     def step(self, batches: Mapping[str, Batch], ctx: StepContext) -> dict[str, Tensor]:
         """Move some chains, then the weights; "loss" is the gap of the learned energies."""

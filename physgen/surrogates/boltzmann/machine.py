@@ -218,11 +218,11 @@ class BoltzmannMachine(MarkovSurrogate):
         last = next(self.walk(self.unpack(self.chains[rows]), generator))
         field = independent.field.expand(n_chains, *last.shape[1:]).clone()
         first = self.draw_visible(field, independent.precision, generator)
-        found = annealing.bracket(
+        bracket = annealing.bracket(
             first, last, path.log_ratio, path.move, n_steps=n_steps, generator=generator
         )
         zero = first.new_zeros(1, *self.coupling.hidden_shape)
-        return found.shifted(independent.log_z + float(self.log_sum_hidden(zero)))
+        return bracket.shifted(independent.log_z + float(self.log_sum_hidden(zero)))
 
     @torch.no_grad()
     def log_likelihood(self, batch: Batch, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -2,22 +2,22 @@ r"""Denoisers: the clean sample expected behind a noisy one, E[x | z].
 
 A network F sees z = alpha x + sigma eps and predicts some mixture of x and eps; from it
 
-    x_hat = skip z + out F(into z, clock(lambda), condition),
+    x_hat = c_skip z + c_out F(c_in z, clock(lambda), condition),
 
-with s the root mean square of the data, into = 1 / sqrt(alpha^2 s^2 + sigma^2), and
+with s the root mean square of the data, c_in = 1 / sqrt(alpha^2 s^2 + sigma^2), and
 
-    prediction   F learns                        skip                    out
+    prediction   F learns                        c_skip                  c_out
     epsilon      eps                             1 / alpha               -sigma / alpha
     x0           x                               0                       1
     v            alpha eps - sigma x             alpha / q               -sigma / q
     velocity     eps - x                         1 / (alpha + sigma)     -sigma / (alpha + sigma)
-    edm          what is left, at unit variance  alpha s^2 into^2        sigma s into
+    edm          what is left, at unit variance  alpha s^2 c_in^2        sigma s c_in
 
 where q = alpha^2 + sigma^2
 
 (Ho et al., arXiv 2006.11239; Salimans & Ho, arXiv 2202.00512; Lipman et al., arXiv 2210.02747;
 Karras et al., arXiv 2206.00364, table 1). Each learns by the plain squared error of F, whose target
-(x - skip z) / out is ((1 - skip alpha) x - skip sigma eps) / out.
+(x - c_skip z) / c_out is ((1 - c_skip alpha) x - c_skip sigma eps) / c_out.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Denoiser(nn.Module):
 
     def forward(self, z: Tensor, log_snr: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return E[x | z], (B, D), for z (B, D) at lambda (B,) and a mapped condition."""
-        skip, out, _, _ = self._coefficients(log_snr[:, None])
-        return skip * z + out * self._output(z, log_snr, condition)
+        c_skip, c_out, _, _ = self._coefficients(log_snr[:, None])
+        return c_skip * z + c_out * self._output(z, log_snr, condition)
 
     def loss(
         self, x: Tensor, noise: Tensor, log_snr: Tensor, condition: Tensor | None = None
@@ -76,33 +76,33 @@ class Denoiser(nn.Module):
             log_snr: (B,), how noisy the mixtures are.
             condition: (B, C), mapped.
         """
-        skip, out, alpha, sigma = self._coefficients(log_snr[:, None])
-        target = ((1 - skip * alpha) * x - skip * sigma * noise) / out
+        c_skip, c_out, alpha, sigma = self._coefficients(log_snr[:, None])
+        target = ((1 - c_skip * alpha) * x - c_skip * sigma * noise) / c_out
         output = self._output(alpha * x + sigma * noise, log_snr, condition)
         return (output - target).square().mean(1)
 
     def _output(self, z: Tensor, log_snr: Tensor, condition: Tensor | None) -> Tensor:
         alpha, sigma = self.schedule.amplitudes(log_snr[:, None])
-        into = (alpha.square() * self.scale.square() + sigma.square()).rsqrt()
+        c_in = (alpha.square() * self.scale.square() + sigma.square()).rsqrt()
         # Runs from 0 (clean) to 1 (noise) and resolves all levels that matter.
         clock = (-log_snr / 4).sigmoid()
-        output: Tensor = self.body((into * z).reshape(-1, *self.shape), clock, condition)
+        output: Tensor = self.body((c_in * z).reshape(-1, *self.shape), clock, condition)
         return output.flatten(1)
 
     def _coefficients(self, log_snr: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return skip, out, alpha, sigma."""
+        """Return c_skip, c_out, alpha, sigma."""
         alpha, sigma = self.schedule.amplitudes(log_snr)
         if self.prediction == "epsilon":
-            skip, out = 1 / alpha, -sigma / alpha
+            c_skip, c_out = 1 / alpha, -sigma / alpha
         elif self.prediction == "x0":
-            skip, out = torch.zeros_like(alpha), torch.ones_like(alpha)
+            c_skip, c_out = torch.zeros_like(alpha), torch.ones_like(alpha)
         elif self.prediction == "v":
             square = alpha.square() + sigma.square()
-            skip, out = alpha / square, -sigma / square
+            c_skip, c_out = alpha / square, -sigma / square
         elif self.prediction == "velocity":
-            skip, out = 1 / (alpha + sigma), -sigma / (alpha + sigma)
+            c_skip, c_out = 1 / (alpha + sigma), -sigma / (alpha + sigma)
         else:
             square = (alpha * self.scale).square() + sigma.square()
-            skip = alpha * self.scale.square() / square
-            out = sigma * self.scale * square.rsqrt()
-        return skip, out, alpha, sigma
+            c_skip = alpha * self.scale.square() / square
+            c_out = sigma * self.scale * square.rsqrt()
+        return c_skip, c_out, alpha, sigma

@@ -60,8 +60,8 @@ class FlowMatching(Denoising):
         weight_decay: NotNegative = 0.0,
     ) -> None:
         super().__init__(surrogate, learning_rate=learning_rate, weight_decay=weight_decay)
-        found = (surrogate.schedule.scaling, surrogate.denoiser.prediction)
-        if found != ("straight", "velocity"):
+        chosen = (surrogate.schedule.scaling, surrogate.denoiser.prediction)
+        if chosen != ("straight", "velocity"):
             raise RecipeError(
                 "method.kind: flow-matching needs surrogate.schedule=straight and "
                 "surrogate.prediction=velocity"

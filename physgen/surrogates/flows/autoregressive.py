@@ -111,18 +111,18 @@ class AutoregressiveLayer(Bijection):
 
     def from_noise(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map z to x, feature by feature, without derivatives."""
-        found: list[Tensor] = []
+        columns: list[Tensor] = []
 
         def draw(i: int, parameters: Tensor) -> Tensor:
             raw, u = parameters.T, z[:, i]
             if raw.shape[-1] > 2:
                 u, _ = tail_spline(u, raw[:, 2:], bound=self.bound, inverse=True)
-            found.append(raw[:, 0] + u * _log_scale(raw).exp())
-            return found[-1][None]
+            columns.append(raw[:, 0] + u * _log_scale(raw).exp())
+            return columns[-1][None]
 
         with torch.no_grad():
             self.network.autoregress(self._context(z, condition), draw)
-        return torch.stack(found, -1)
+        return torch.stack(columns, -1)
 
     def set_linear(self, matrix: Tensor, offset: Tensor) -> None:
         """Become z = matrix x + offset, of a lower triangular matrix with a positive diagonal."""

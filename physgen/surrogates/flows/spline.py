@@ -107,9 +107,9 @@ def _spline(
     else:
         xi = ((x - x_k) / w).clamp(0, 1)
     mixed = xi * (1 - xi)
-    denominator = s + curve * mixed
+    D = s + curve * mixed
     top = d_next * xi.square() + 2 * s * mixed + d_k * (1 - xi).square()
-    log_slope = (top * (s / denominator).square()).log()
+    log_slope = (top * (s / D).square()).log()
     if inverse:
         return x_k + w * xi, -log_slope
-    return y_k + h * (s * xi.square() + d_k * mixed) / denominator, log_slope
+    return y_k + h * (s * xi.square() + d_k * mixed) / D, log_slope

@@ -21,10 +21,10 @@ from physgen.surrogates.gan.losses import LOSSES, LossName, slope_penalty, squar
 from physgen.surrogates.gan.monitor import GANMonitor, coverage, spread
 from physgen.surrogates.gan.networks import Critic, Generator
 
-LOOK = 50
+MONITOR_EVERY = 50
 """Steps between two estimates of coverage and spread."""
 
-LOOKED_AT = 256
+MONITOR_SAMPLES = 256
 """Samples that they are estimated with."""
 
 
@@ -34,7 +34,7 @@ class Adversarial(Method):
     The journal shows "D_real" and "D_fake", the means of D(x) and D(G(z)) ("score_real" and
     "score_fake", of the bare scores, for hinge and Wasserstein losses), the critic's loss without
     its penalties, and every fifty steps the share of data that generated samples come near, and how
-    far these are from one another in distances of the data ("coverage", "spread"; see `watch`).
+    far these are from one another in distances of the data ("coverage", "spread"; see `monitor`).
 
     Args:
         surrogate: a `Generator`.
@@ -106,7 +106,7 @@ class Adversarial(Method):
             self.optimisers[name] = torch.optim.Adam(
                 network.parameters(), lr=learning_rate, betas=(momentum, 0.99)
             )
-        self._seen: list[Tensor] = []
+        self._curves: list[Tensor] = []
         self._monitor = GANMonitor(
             saturates=self.loss.saturates, late=steps / 2, meaning=self.loss.meaning
         )
@@ -125,7 +125,7 @@ class Adversarial(Method):
         fake_score = self.critic(fake, batch.condition)
         loss = self.loss.real(real_score) + self.loss.fake(fake_score)
         shown = [self.loss.shown(real_score), self.loss.shown(fake_score), loss]
-        self._seen.append(torch.stack([values.detach().float().mean() for values in shown]))
+        self._curves.append(torch.stack([values.detach().float().mean() for values in shown]))
         if self.gradient_penalty:
             penalty = slope_penalty(self.critic, batch.x, fake, mix, batch.condition)
             loss = loss + self.gradient_penalty * penalty
@@ -152,15 +152,15 @@ class Adversarial(Method):
                         parameter.clamp_(-self.clip, self.clip)
         noise = ctx.randn(latent)
         loss = ctx.minimise(self.generator_loss, self.optimisers["generator"], batch, noise)
-        real, fake, critic = torch.stack(self._seen).mean(0)
-        self._seen.clear()
+        real, fake, critic = torch.stack(self._curves).mean(0)
+        self._curves.clear()
         name = self.loss.meaning
         metrics = {"loss": loss, "critic_loss": critic, f"{name}_real": real, f"{name}_fake": fake}
-        if ctx.step % LOOK == 0:
+        if ctx.step % MONITOR_EVERY == 0:
             with torch.no_grad():
-                made = self.generator.decode_noise(noise, batch.condition)[:LOOKED_AT]
-            metrics["coverage"] = coverage(batch.x[:LOOKED_AT], made)
-            metrics["spread"] = spread(batch.x[:LOOKED_AT], made)
+                generated = self.generator.decode_noise(noise, batch.condition)[:MONITOR_SAMPLES]
+            metrics["coverage"] = coverage(batch.x[:MONITOR_SAMPLES], generated)
+            metrics["spread"] = spread(batch.x[:MONITOR_SAMPLES], generated)
         return metrics
 
     def warnings(self, step: int, metrics: Mapping[str, float]) -> list[str]:

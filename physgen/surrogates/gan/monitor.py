@@ -60,11 +60,11 @@ class GANMonitor:
 
     def warnings(self, step: int, metrics: Mapping[str, float]) -> list[str]:
         """Return sentences on the means of the metrics since the last look."""
-        said = []
+        warnings = []
         won = self._saturates and metrics.get("critic_loss", 1.0) < WON
         if self._lasted("won", won):
             real, fake = (metrics[f"{self._meaning}_{which}"] for which in ("real", "fake"))
-            said.append(
+            warnings.append(
                 f"step {step}: the critic has won; it takes {real:.3g} for data and {fake:.3g} for "
                 "generated samples, and the generator has nothing to follow: set method.r1=1, or "
                 "method.loss=wasserstein with method.gradient_penalty=10, or give the critic less "
@@ -74,13 +74,13 @@ class GANMonitor:
         covered, apart = metrics.get("coverage", 1.0), metrics.get("spread", 1.0)
         few = covered < COLLAPSED or apart < ALIKE
         if self._lasted("collapsed", step > self._late and few):
-            said.append(
+            warnings.append(
                 f"step {step}: generated samples come near {100 * covered:.0f} % of the data, at "
                 f"{apart:.2f} of its distances from one another: modes have collapsed, or the "
                 "generator is not trained yet. Lower method.learning_rate, set method.r1=1, take "
                 "method.loss=wasserstein with method.gradient_penalty=10, or train longer"
             )
-        return said
+        return warnings
 
     def _lasted(self, name: str, wrong: bool) -> bool:
         self._in_a_row[name] = self._in_a_row.get(name, 0) + 1 if wrong else 0
