@@ -95,13 +95,13 @@ def settings(
             key: origins[key] if key in origins and origins[key][0] == value else (value, name)
             for key, value in here.items()
         }
-    said = [Setting(key, value, origin) for key, (value, origin) in origins.items()]
+    stated = [Setting(key, value, origin) for key, (value, origin) in origins.items()]
     defaults = [
         Setting(key, value, "default")
         for key, value in _defaults(resolved)
         if not any(one == key or one.startswith(f"{key}.") for one in origins)
     ]
-    return sorted([*said, *defaults], key=lambda one: _place(one.key))
+    return sorted([*stated, *defaults], key=lambda one: _place(one.key))
 
 
 def _place(key: str) -> tuple[int, ...]:

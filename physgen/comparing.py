@@ -151,11 +151,11 @@ def _likelihood(scorecard: Scorecard) -> str:
 
 def _sampling_seconds(surrogate: Surrogate) -> float:
     """Return the shorter time of two draws; the first one may have to warm up."""
-    found = []
+    seconds = []
     for seed in range(2):
         generator = torch.Generator(device=surrogate.device).manual_seed(seed)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         with torch.no_grad():
             surrogate.sample(TIMED, generator=generator)
-        found.append(time.perf_counter() - begun)
-    return min(found)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)

@@ -69,7 +69,7 @@ class Sampler:
         surrogate: the torch module, on the device to compute on.
         corrected: what makes its samples exact, if anything does.
         open_system: returns the system, which decides the formats of files.
-        facts: of the run, kept in files.
+        facts: of the run, written into files.
     """
 
     surrogate: Surrogate
@@ -214,7 +214,7 @@ def generate_blocks(
         for number, (low, high) in enumerate(pairwise(edges)):
             if start + low >= stop:
                 break
-            # Torch's CPU generator looks at the lowest 32 bits of a seed: counting up from the base
+            # Torch's CPU generator uses the lowest 32 bits of a seed: counting up from the base
             # keeps the pieces of one run apart, which hashing each of them would not.
             key = (base + len(PIECES) * block + number) % 2**63
             generator = torch.Generator(surrogate.device).manual_seed(key)

@@ -9,7 +9,7 @@ from typing import Any
 from physgen.arguments import user_path
 from physgen.errors import RecipeError
 from physgen.io.documents import parse_yaml
-from physgen.io.shipped import said_in
+from physgen.io.shipped import resolve_path
 
 
 def put(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -55,7 +55,7 @@ def _index(node: list[Any], part: str, key: str) -> int:
 
 
 def located(key: str, value: Any, folder: Path) -> Any:
-    """Return what a dotted key is set to, its file paths absolute and seen from `folder`.
+    """Return what a dotted key is set to, its file paths made absolute from `folder`.
 
     So a run can be resumed from anywhere, and a recipe lie beside its data.
     """
@@ -68,7 +68,7 @@ def located(key: str, value: Any, folder: Path) -> Any:
     if key == "system.action":
         path, colon, function = value.rpartition(":")
         return f"{user_path(path, folder)}:{function}" if colon else value
-    return said_in(folder, value)
+    return resolve_path(value, folder)
 
 
 _PATHS = ("data.path", "data.binning", "system.action")

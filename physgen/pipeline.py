@@ -282,8 +282,8 @@ def _open_run(
     if user_path(recipe).is_dir() and str(recipe) not in names():
         if changes or preset:
             raise InputError(
-                f"{recipe} is a run: its recipe is settled. Resume it without overrides, or train "
-                "its recipe by name to start another run"
+                f"{recipe} is a run: its recipe cannot be changed. Resume it without overrides, "
+                "or train its recipe by name to start another run"
             )
         return Run(user_path(recipe), trust), False
     return Run.create(read(recipe, changes, preset), runs)

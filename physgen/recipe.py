@@ -1,7 +1,7 @@
 """A recipe: one typed YAML file a pipeline, checked as a whole before anything runs.
 
-A recipe that says `extends: OTHER.yaml` (seen from its own folder, or the name of a shipped one) is
-that one with its own sections laid over it, key by key: a section of another `kind` replaces the
+A recipe that says `extends: OTHER.yaml` (relative to its own folder, or the name of a shipped one)
+is that one with its own sections laid over it, key by key: a section of another `kind` replaces the
 one below, lists are replaced, and `null` removes. What recipes of one task share lies in files
 `base*`, which are no recipes themselves.
 """
@@ -115,14 +115,14 @@ class Recipe(Section):
 
     def components(self) -> list[tuple[str, Group, Component]]:
         """Return (place in the recipe, group, component) of all classes it names."""
-        found: list[tuple[str, Group, Component]] = [("system", "systems", self.system)]
-        found += [(f"transform.{i}", "transforms", c) for i, c in enumerate(self.transform)]
-        found += [("surrogate", "surrogates", self.surrogate), ("method", "methods", self.method)]
+        named: list[tuple[str, Group, Component]] = [("system", "systems", self.system)]
+        named += [(f"transform.{i}", "transforms", c) for i, c in enumerate(self.transform)]
+        named += [("surrogate", "surrogates", self.surrogate), ("method", "methods", self.method)]
         if self.baseline is not None:
-            found.append(("baseline", "surrogates", self.baseline))
+            named.append(("baseline", "surrogates", self.baseline))
         metrics = enumerate(self.validation.metrics)
-        found += [(f"validation.metrics.{i}", "metrics", c) for i, c in metrics]
-        return found
+        named += [(f"validation.metrics.{i}", "metrics", c) for i, c in metrics]
+        return named
 
     def code(self) -> list[Path]:
         """Return the Python files it names, which are run when its system is built."""
@@ -211,7 +211,7 @@ def _shipped() -> dict[str, Path]:
 
 
 def _find(recipe: str | os.PathLike[str], folder: Path | None = None) -> Path:
-    """Return the file of a recipe: the one given, seen from `folder`, or a shipped one by name."""
+    """Return the file of a recipe: one relative to `folder`, or a shipped one by name."""
     path = user_path(recipe, folder)
     if path.suffix in (".yaml", ".yml"):
         return path
@@ -224,11 +224,11 @@ def _find(recipe: str | os.PathLike[str], folder: Path | None = None) -> Path:
 
 
 def _layers(
-    path: Path, users: tuple[Path, ...] = ()
+    path: Path, extended_by: tuple[Path, ...] = ()
 ) -> tuple[list[Layer], dict[str, dict[str, Any]]]:
     """Return the layers of a recipe's files, the bases first, and the presets of the last one.
 
-    Paths are seen from the folder of the file that says them.
+    Paths are relative to the folder of the file that says them.
     """
     tree = read_yaml(path, RecipeError)
     if not isinstance(tree, dict):
@@ -241,14 +241,14 @@ def _layers(
     tree = dict(located("", tree, path.parent))
     if other is None:
         return [Layer(str(path), tree)], presets
-    if path in users or len(users) > _DEEPEST:
-        raise RecipeError(f"recipe {path} extends itself: {' -> '.join(map(str, users))}")
-    layers, _ = _layers(_find(str(other), path.parent), (*users, path))
+    if path in extended_by or len(extended_by) > _DEEPEST:
+        raise RecipeError(f"recipe {path} extends itself: {' -> '.join(map(str, extended_by))}")
+    layers, _ = _layers(_find(str(other), path.parent), (*extended_by, path))
     return [*layers, Layer(str(path), _overlay(layers[-1].tree, tree))], presets
 
 
 def _presets(path: Path, presets: Any) -> dict[str, dict[str, Any]]:
-    """Return what presets set, dotted keys to values by name; their paths are seen from the recipe.
+    """Return what presets set, dotted keys to values by name; paths are relative to the recipe.
 
     Raises:
         RecipeError: it is not a mapping of names to mappings of keys.
@@ -257,7 +257,7 @@ def _presets(path: Path, presets: Any) -> dict[str, dict[str, Any]]:
         return {}
     if not isinstance(presets, dict):
         raise RecipeError(f"recipe {path}: presets = {shown(presets)} is not a mapping of names")
-    found: dict[str, dict[str, Any]] = {}
+    settings: dict[str, dict[str, Any]] = {}
     for name, preset in presets.items():
         changes = {} if preset is None else preset
         if not isinstance(changes, dict) or not all(isinstance(k, str) for k in (name, *changes)):
@@ -265,8 +265,8 @@ def _presets(path: Path, presets: Any) -> dict[str, dict[str, Any]]:
                 f"recipe {path}: preset {shown(name)}: {shown(preset)} is not a mapping of dotted "
                 "keys, such as {engine.steps: 100}"
             )
-        found[name] = {k: located(k, value, path.parent) for k, value in changes.items()}
-    return found
+        settings[name] = {k: located(k, value, path.parent) for k, value in changes.items()}
+    return settings
 
 
 def _overlay(base: dict[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,16 +50,16 @@ class Component(Section):
 @functools.cache
 def registered(group: Group) -> dict[str, EntryPoint]:
     """Return the entry points of a group by name; two packages claiming one name is an error."""
-    found: dict[str, EntryPoint] = {}
+    points: dict[str, EntryPoint] = {}
     for point in entry_points(group=f"physgen.{group}"):
-        other = found.get(point.name)
+        other = points.get(point.name)
         if other is not None and other.value != point.value:
             raise RecipeError(
                 f"two packages register the {group[:-1]} {point.name!r}: {other.value} and "
                 f"{point.value}; uninstall one of them"
             )
-        found[point.name] = point
-    return found
+        points[point.name] = point
+    return points
 
 
 def lookup(group: Group, kind: str) -> type[Any]:

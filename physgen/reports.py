@@ -77,13 +77,13 @@ def compare(
     done: dict[str, Run] = {}
     failed: dict[str, str] = {}
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        begun = {
+        futures = {
             pool.submit(_train_alone, recipe, plan.overrides, preset, user_path(runs)): recipe
             for recipe, preset in presets.items()
         }
         try:
-            for future in as_completed(begun):
-                recipe = begun[future]
+            for future in as_completed(futures):
+                recipe = futures[future]
                 try:
                     done[recipe] = Run(future.result())
                 except TrainingError as error:
@@ -95,11 +95,11 @@ def compare(
             raise
     if not done:
         raise TrainingError(f"no family of {name} could be trained; see the warnings")
-    found = families(plan, [done[name] for name in plan.recipes if name in done], failed)
+    content = families(plan, [done[name] for name in plan.recipes if name in done], failed)
     table = output.with_suffix(".md")
     with atomic(table, overwrite=True) as part:
-        part.write_text(markdown(found), encoding="utf-8")
-    return [page(found, output), table]
+        part.write_text(markdown(content), encoding="utf-8")
+    return [page(content, output), table]
 
 
 def _train_alone(recipe: str, overrides: Mapping[str, Any], preset: str | None, runs: Path) -> Path:

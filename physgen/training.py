@@ -182,7 +182,7 @@ def _end(result: FitResult) -> NoReturn:
     """End a training that a signal stopped, as the signal would have ended it."""
     handler = None if result.signal is None else signal.getsignal(result.signal)
     if result.signal is not None and callable(handler) and handler != signal.default_int_handler:
-        # The host's own handler was kept waiting only until all was saved.
+        # The host's own handler only had to wait until all was saved.
         signal.raise_signal(result.signal)
     if result.signal == signal.SIGINT:
         raise KeyboardInterrupt(result.message)

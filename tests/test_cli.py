@@ -62,7 +62,7 @@ def test_debug_shows_the_traceback():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["train", "ising-rbm", "engine.stps=1"], "steps"),
         (["train", "ising-rbm", "nonsense"], "key=value"),
@@ -74,11 +74,11 @@ def test_debug_shows_the_traceback():
         (["generate", "nowhere", "-n", "ten", "-o", "x.h5"], "ten"),
     ],
 )
-def test_bad_input_names_what_and_where(monkeypatch, capsys, tmp_path, arguments, said):
+def test_bad_input_names_what_and_where(monkeypatch, capsys, tmp_path, arguments, message):
     monkeypatch.chdir(tmp_path)
     code, _, err = call(monkeypatch, capsys, *arguments)
     assert code == 2
-    assert said in err
+    assert message in err
     assert not list(tmp_path.glob("*.h5"))
 
 
@@ -115,7 +115,7 @@ def test_simulate_then_judge_two_files(monkeypatch, capsys, tmp_path):
 
 @pytest.mark.parametrize("verb", ["validate", "train"])
 def test_a_binning_that_does_not_fit_is_told_by_its_voxels(monkeypatch, capsys, tmp_path, verb):
-    """Its only particle is taken, so that what is said is what is wrong."""
+    """Its only particle is taken, so that the message is about what is wrong."""
     monkeypatch.chdir(tmp_path)
     assert call(monkeypatch, capsys, "simulate", "calo-flow", "-n", "9", "-o", "a.hdf5")[0] == 0
     arguments = {
@@ -177,7 +177,7 @@ def test_a_folder_that_is_no_run_is_left_alone(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["generate", "nowhere", "-n", "inf", "-o", "x.h5"], "inf"),
         (["simulate", "ising-rbm", "-n", "0", "-o", "x.h5"], "one sample"),
@@ -185,11 +185,11 @@ def test_a_folder_that_is_no_run_is_left_alone(monkeypatch, capsys, tmp_path):
         (["train", "phi4-flow", "--runs", "/proc/nothing", "--no-track"], "/proc/nothing"),
     ],
 )
-def test_what_cannot_be_made_is_said(monkeypatch, capsys, tmp_path, arguments, said):
+def test_impossible_requests_are_refused(monkeypatch, capsys, tmp_path, arguments, message):
     monkeypatch.chdir(tmp_path)
     code, _, err = call(monkeypatch, capsys, *arguments)
     assert code == 2
-    assert said in err
+    assert message in err
 
 
 def test_simulate_overwrites_only_when_asked(monkeypatch, capsys, tmp_path):

@@ -1,4 +1,4 @@
-"""Recipes: what is refused, and how it is said."""
+"""Recipes: what is refused, and by which message."""
 
 import re
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_a_resolved_recipe_reads_as_itself(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "message"),
     [
         ("engin.steps", 3, "did you mean 'engine'"),
         ("engine.step", 3, r"did you mean 'steps'\?"),
@@ -49,8 +49,8 @@ def test_a_resolved_recipe_reads_as_itself(name, tmp_path):
         ("name.x", 1, "not a section"),
     ],
 )
-def test_a_slip_is_named_and_the_right_word_suggested(key, value, said):
-    with pytest.raises(RecipeError, match=said):
+def test_a_slip_is_named_and_the_right_word_suggested(key, value, message):
+    with pytest.raises(RecipeError, match=message):
         recipe.read("ising-rbm", {key: value})
 
 
@@ -79,10 +79,10 @@ def test_a_smoke_preset_trains_no_classifier(name):
 def test_an_unknown_recipe_names_the_near_ones():
     with pytest.raises(RecipeError, match="ising-rbm"):
         recipe.read("ising-rmb")
-    with pytest.raises(RecipeError) as said:
+    with pytest.raises(RecipeError) as error:
         recipe.read("nosuch")
     for name in recipe.MAIN:
-        assert repr(name) in str(said.value)
+        assert repr(name) in str(error.value)
 
 
 def test_a_number_that_yaml_takes_for_a_string_is_a_number():
@@ -182,7 +182,7 @@ def test_values_out_of_range_are_refused_by_their_key(name, key, value):
 
 
 @pytest.mark.parametrize(
-    ("presets", "said"),
+    ("presets", "message"),
     [
         ("3", "presets = 3 is not a mapping"),
         ("[small]", "presets = .* is not a mapping"),
@@ -191,10 +191,10 @@ def test_values_out_of_range_are_refused_by_their_key(name, key, value):
         ("{small: {1: 2}}", "preset 'small': .* is not a mapping of dotted keys"),
     ],
 )
-def test_presets_that_are_none_are_said(tmp_path, presets, said):
+def test_presets_that_are_no_mappings_are_refused(tmp_path, presets, message):
     path = tmp_path / "own.yaml"
     path.write_text(f"extends: phi4-flow\npresets: {presets}\n")
-    with pytest.raises(RecipeError, match=rf"own\.yaml: {said}"):
+    with pytest.raises(RecipeError, match=rf"own\.yaml: {message}"):
         recipe.read(path)
 
 

@@ -20,7 +20,7 @@ app.add_typer(tracking, name="track")
 def main() -> None:
     """Entry point of the `physgen` command: errors become one message and an exit code."""
     # Before OpenMP is loaded: threads that wait must not take the core of those that work. But the
-    # next operation is often nearer than sleep is long, so they look around first, for some 10 us.
+    # next operation is often nearer than sleep is long, so they spin first, for some 10 us.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     speak_plainly()
@@ -37,6 +37,6 @@ def main() -> None:
         if "--debug" in sys.argv:
             raise
         where = "" if error.filename is None else f"{error.filename}: "
-        said = printable(f"error: {where}{error.strerror or error}")
-        typer.secho(said, err=True, fg=typer.colors.RED)
+        message = printable(f"error: {where}{error.strerror or error}")
+        typer.secho(message, err=True, fg=typer.colors.RED)
         sys.exit(InputError.exit_code)

@@ -65,8 +65,8 @@ def list_runs(
 
 
 def _print(rows: Sequence[Any], as_json: bool) -> None:
-    found = [asdict(row) for row in rows]
+    records = [asdict(row) for row in rows]
     if as_json:
-        typer.echo(json.dumps(found, default=str))
+        typer.echo(json.dumps(records, default=str))
         return
-    print_table(found)
+    print_table(records)

@@ -1,4 +1,4 @@
-"""Verbs that look at the machine and at files."""
+"""Verbs that describe the machine and files."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def inspect(files: list[Path], as_json: Json = False) -> None:
 
     Example: `physgen inspect events.root`
     """
-    from physgen.io.inspect import inspect as look
+    from physgen.io.inspect import inspect as describe
     from physgen.io.joined import expand
 
     paths = [path for file in files for path in expand(user_path(file))]
-    found = {str(path): look(path) for path in paths}
-    print_mapping(found if len(found) > 1 else next(iter(found.values())), as_json)
-    if any(one["reader"] in ("no", "refused") for one in found.values()):
+    reports = {str(path): describe(path) for path in paths}
+    print_mapping(reports if len(reports) > 1 else next(iter(reports.values())), as_json)
+    if any(report["reader"] in ("no", "refused") for report in reports.values()):
         raise typer.Exit(2)
 
 

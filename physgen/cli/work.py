@@ -274,11 +274,11 @@ def _of_sampling(changes: dict[str, Any]) -> dict[str, Any]:
 
 def _numbers(words: list[str]) -> dict[str, float]:
     """Turn `name=value` words into numbers by name."""
-    found = {}
+    numbers = {}
     for word in words:
         name, _, value = word.partition("=")
         try:
-            found[name] = float(value)
+            numbers[name] = float(value)
         except ValueError as error:
             raise InputError(f"--condition {word}: not of the form name=number") from error
-    return found
+    return numbers

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidato
 
 from physgen.errors import FormatError, InputError
 from physgen.io.documents import explain, read_yaml
-from physgen.io.shipped import said_in, shipped, shipped_or_own
+from physgen.io.shipped import resolve_path, shipped, shipped_or_own
 
 
 def _wanted(what: str) -> WrapValidator:
@@ -68,27 +68,27 @@ def read_card(path: Path, kind: type[AnyCard]) -> AnyCard:
         FormatError: it cannot be read, lacks the section, or says something unknown or of the wrong
             type.
     """
-    found = shipped_or_own("datasets", path)
-    found = found if found.exists() else shipped("datasets", path.name)
-    document = read_yaml(found)
+    file = shipped_or_own("datasets", path)
+    file = file if file.exists() else shipped("datasets", path.name)
+    document = read_yaml(file)
     section = document.get("read") if isinstance(document, dict) else None
     if not isinstance(section, dict) or "path" not in section:
-        raise FormatError(f"{found}: a data set card needs a section `read` with a `path`")
+        raise FormatError(f"{file}: a data set card needs a section `read` with a `path`")
     try:
         card = kind.model_validate(section)
     except ValidationError as error:
-        raise FormatError(f"{found}: {explain(error, kind, 'read')}") from error
+        raise FormatError(f"{file}: {explain(error, kind, 'read')}") from error
     files = {key: getattr(card, key, None) for key in _FILES}
     try:
-        seen = {key: _seen_from(found.parent, said) for key, said in files.items() if said}
+        paths = {key: _resolved(value, file.parent) for key, value in files.items() if value}
     except InputError as error:
-        raise FormatError(f"{found}: {error}") from error
-    return card.model_copy(update=seen)
+        raise FormatError(f"{file}: {error}") from error
+    return card.model_copy(update=paths)
 
 
-def _seen_from(folder: Path, said: str | tuple[str, ...]) -> str | tuple[str, ...]:
-    """Return paths as a card in `folder` says them, absolute."""
+def _resolved(paths: str | tuple[str, ...], folder: Path) -> str | tuple[str, ...]:
+    """Return the absolute paths of files that a card in `folder` names."""
     folder = folder.absolute()
-    if isinstance(said, str):
-        return said_in(folder, said)
-    return tuple(said_in(folder, one) for one in said)
+    if isinstance(paths, str):
+        return resolve_path(paths, folder)
+    return tuple(resolve_path(path, folder) for path in paths)

@@ -50,8 +50,8 @@ def shipped_or_own(folder: str, path: Path) -> Path:
     return shipped_folder(folder) / path.name if known else path
 
 
-def said_in(folder: Path, text: str) -> str:
-    """Return a path as a file in `folder` says it, absolute.
+def resolve_path(text: str, folder: Path) -> str:
+    """Return the absolute path of a file that a file in `folder` names.
 
     What names no file of the user stays: a data set card or a geometry that physgen ships, unless
     the folder holds a file of that name, and what lies in a package, such as "sklearn:digits".

@@ -32,8 +32,8 @@ def test_a_pipeline_runs_from_recipe_to_report(name, tmp_path):
     short = {"ESS", "acceptance", "ln Z", "Histograms"} if card.warnings else set()
     assert undefined <= {"xi2"} | short
     assert "<html" in (run.path / "report.html").read_text()
-    kept = json.loads((run.path / "surrogate" / "card.json").read_text())
-    assert (kept["verdict"], kept["warnings"]) == (card.verdict, card.warnings)
+    description = json.loads((run.path / "surrogate" / "card.json").read_text())
+    assert (description["verdict"], description["warnings"]) == (card.verdict, card.warnings)
 
     before = (run.path / "surrogate" / "card.json").stat().st_mtime_ns
     again = physgen.train(name, changes, preset="quickstart", runs=tmp_path, track=False)
@@ -49,7 +49,7 @@ def test_a_pipeline_runs_from_recipe_to_report(name, tmp_path):
 
 def test_a_settled_run_takes_no_overrides(tmp_path):
     (tmp_path / "recipe.yaml").write_text("name: x\n")
-    with pytest.raises(InputError, match="settled"):
+    with pytest.raises(InputError, match="its recipe cannot be changed"):
         physgen.train(tmp_path, {"engine.steps": 3})
 
 

@@ -49,13 +49,13 @@ def test_the_share_of_a_slice_does_not_depend_on_the_batch(batch_size, steps, tm
     run = train(tmp_path, columns, {**options, "method.learning_rate": 0.003})
     rows = run.data.parts.train
     below = columns["w"][rows][columns["x"][rows] < 1].sum() / columns["w"][rows].sum()
-    made = physgen.generate(run.path, 4096, seed=1)
+    generated = physgen.generate(run.path, 4096, seed=1)
     # Seeds of the training scatter by 0.01. Weights divided by their mean over a batch gave 0.13 at
     # 64 and 0.46 at 256 rows, of 0.87.
-    assert float((made.x[:, 0] < 1).double().mean()) == pytest.approx(below, abs=0.04)
-    said = run.provenance["data"]["weights"]
-    assert said["sum"] == pytest.approx(columns["w"][rows].sum())
-    assert said["negative_share"] == 0
+    assert float((generated.x[:, 0] < 1).double().mean()) == pytest.approx(below, abs=0.04)
+    weights = run.provenance["data"]["weights"]
+    assert weights["sum"] == pytest.approx(columns["w"][rows].sum())
+    assert weights["negative_share"] == 0
 
 
 def negative(share):
@@ -72,9 +72,9 @@ def test_weights_of_either_sign_train_where_events_can_be_taken_away(tmp_path):
     run = train(tmp_path, columns, {"engine.batch_size": 512})
     rows = run.data.parts.train
     target = columns["w"][rows][left[rows]].sum() / columns["w"][rows].sum()
-    made = physgen.generate(run.path, 4096, seed=1)
+    generated = physgen.generate(run.path, 4096, seed=1)
     assert target < 0.27
-    assert float((made.x[:, 0] < 0).double().mean()) == pytest.approx(target, abs=0.04)
+    assert float((generated.x[:, 0] < 0).double().mean()) == pytest.approx(target, abs=0.04)
 
 
 @pytest.mark.parametrize(
