@@ -13,7 +13,8 @@ from typing import Any, get_args
 
 from physgen.arguments import user_path
 from physgen.errors import InputError, PhysgenError, printable, suggest
-from physgen.recipe import Recipe, check, layered, names
+from physgen.io.shipped import shipped_recipes
+from physgen.recipe import Recipe, check, layered
 from physgen.registry import Group, lookup, options_model, registered
 from physgen.run import Run
 
@@ -38,8 +39,8 @@ class Setting:
     """A value of a resolved recipe: its dotted key, and what set it last."""
 
     key: str
-    value: Any
     origin: str
+    value: Any
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def entries(kind: str) -> list[Entry]:
         InputError: there is nothing of this kind.
     """
     if kind == "recipes":
-        return [_recipe(name) for name in names()]
+        return [_recipe(name) for name in shipped_recipes()]
     if kind == "plugins":
         return [entry for group in get_args(Group) for entry in _components(group, own=False)]
     for group in get_args(Group):
@@ -95,9 +96,9 @@ def settings(
             key: origins[key] if key in origins and origins[key][0] == value else (value, name)
             for key, value in here.items()
         }
-    stated = [Setting(key, value, origin) for key, (value, origin) in origins.items()]
+    stated = [Setting(key, origin, value) for key, (value, origin) in origins.items()]
     defaults = [
-        Setting(key, value, "default")
+        Setting(key, "default", value)
         for key, value in _defaults(resolved)
         if not any(one == key or one.startswith(f"{key}.") for one in origins)
     ]

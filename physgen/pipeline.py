@@ -17,9 +17,10 @@ from physgen.engine.device import DeviceName, choose_device
 from physgen.engine.distributed import connect
 from physgen.errors import InputError
 from physgen.generation import Condition, Sampler
+from physgen.io.shipped import shipped_recipes
 from physgen.io.writer import atomic, hdf5_writer
 from physgen.isolation import isolated
-from physgen.recipe import names, read
+from physgen.recipe import read
 from physgen.run import Run
 from physgen.scoring import Count, score_ensemble, score_files, score_run
 from physgen.tracking import Tracker, sync_apart
@@ -279,7 +280,7 @@ def _open_run(
     changes = dict(overrides or {})
     changes |= {f"{name}.{key}": v for name, part in sections.items() for key, v in part.items()}
     # A name is that of a recipe, even beside a folder of the same name.
-    if user_path(recipe).is_dir() and str(recipe) not in names():
+    if user_path(recipe).is_dir() and str(recipe) not in shipped_recipes():
         if changes or preset:
             raise InputError(
                 f"{recipe} is a run: its recipe cannot be changed. Resume it without overrides, "

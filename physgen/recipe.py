@@ -27,7 +27,7 @@ from physgen.errors import RecipeError, suggest
 from physgen.io.arrays import Axes
 from physgen.io.cards import Columns, Names, Paths
 from physgen.io.documents import explain, read_yaml, shown
-from physgen.io.shipped import shipped_folder
+from physgen.io.shipped import shipped_recipes
 from physgen.overrides import located, put
 from physgen.registry import Component, Group, Section, lookup, options_model
 from physgen.surrogates.sampler_options import SamplerOptions
@@ -198,24 +198,12 @@ def layered(
     return path, layers
 
 
-def names() -> list[str]:
-    """Return the names of the shipped recipes."""
-    return sorted(_shipped())
-
-
-def _shipped() -> dict[str, Path]:
-    """Return the files of the shipped recipes by name; each lies in the folder of its task."""
-    files = shipped_folder("pipelines").glob("*/*.yaml")
-    recipes = (f for f in files if f.parent.name != "comparisons" and not f.stem.startswith("base"))
-    return {file.stem: file for file in recipes}
-
-
 def _find(recipe: str | os.PathLike[str], folder: Path | None = None) -> Path:
     """Return the file of a recipe: one relative to `folder`, or a shipped one by name."""
     path = user_path(recipe, folder)
     if path.suffix in (".yaml", ".yml"):
         return path
-    known = _shipped()
+    known = shipped_recipes()
     if str(recipe) not in known:
         raise RecipeError(
             f"no recipe is called {str(recipe)!r}{suggest(str(recipe), known, first=MAIN)}"

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from physgen import catalogue, pipeline, recipe
 from physgen.cli import app
 from physgen.errors import InputError
+from physgen.io.shipped import shipped_recipes
 from physgen.registry import registered
 from physgen.version import __version__
 
@@ -46,7 +47,7 @@ def test_values_come_from_base_recipe_preset_override_or_default():
     assert "engine.clip" not in found, "the recipe removes that of its base"
 
 
-@pytest.mark.parametrize("name", recipe.names())
+@pytest.mark.parametrize("name", shipped_recipes())
 def test_what_is_shown_is_what_is_read(name):
     """All that the resolved recipe holds is shown, with the values it has."""
     shown = origins(name)
@@ -65,7 +66,7 @@ def test_all_that_is_registered_is_listed_and_said_in_a_line(kind):
 
 
 def test_recipes_and_plugins_are_listed():
-    assert [entry.name for entry in catalogue.entries("recipes")] == recipe.names()
+    assert [entry.name for entry in catalogue.entries("recipes")] == list(shipped_recipes())
     assert catalogue.entries("plugins") == []
     assert run("list", "plugins") == "none\n"
     with pytest.raises(InputError, match="did you mean 'surrogates'"):

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from physgen import recipe
 from physgen.errors import RecipeError
+from physgen.io.shipped import shipped_recipes
 from physgen.overrides import parse_overrides, put
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
-SHIPPED = recipe.names()
+SHIPPED = list(shipped_recipes())
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -21,9 +21,9 @@ tracking = typer.Typer(help="The mirror of runs in MLflow.", no_args_is_help=Tru
 
 def _recipes(incomplete: str) -> list[str]:
     """Return the names of shipped recipes that complete a word."""
-    from physgen.recipe import names
+    from physgen.io.shipped import shipped_recipes
 
-    return [name for name in names() if name.startswith(incomplete)]
+    return [name for name in shipped_recipes() if name.startswith(incomplete)]
 
 
 RecipeName = Annotated[

@@ -44,6 +44,13 @@ def shipped(folder: str, name: str) -> Path:
     return base / name
 
 
+def shipped_recipes() -> dict[str, Path]:
+    """Return the files of the shipped recipes by name; each lies in the folder of its task."""
+    files = sorted(shipped_folder("pipelines").glob("*/*.yaml"), key=lambda file: file.stem)
+    recipes = (f for f in files if f.parent.name != "comparisons" and not f.stem.startswith("base"))
+    return {file.stem: file for file in recipes}
+
+
 def shipped_or_own(folder: str, path: Path) -> Path:
     """Return the shipped file of a bare name, else the path as it is."""
     known = path.parent == Path() and (shipped_folder(folder) / path.name).is_file()
