@@ -85,6 +85,10 @@ def settings(
 
     Raises:
         RecipeError: see `physgen.recipe.read`.
+
+    >>> origins = {s.key: s.origin for s in settings("digits-vae", {"engine.steps": 5})}
+    >>> origins["data.path"], origins["engine.steps"], origins["engine.seed"]
+    ('base.yaml', 'override', 'default')
     """
     path, layers = layered(recipe, overrides, preset)
     resolved = check(layers[-1].tree, str(path))

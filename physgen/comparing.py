@@ -59,7 +59,11 @@ class Plan(Section):
 
 
 def read_plan(name: str) -> Plan:
-    """Read a comparison, shipped under its name or the user's file; raises `RecipeError`."""
+    """Read a comparison, shipped under its name or the user's file; raises `RecipeError`.
+
+    >>> read_plan("ising").recipes[:2]
+    ('ising-rbm', 'ising-machine')
+    """
     path = user_path(name)
     if path.suffix not in (".yaml", ".yml"):
         known = [file.stem for file in shipped_folder(FOLDER).glob("*.yaml")]

@@ -12,7 +12,12 @@ from physgen.transforms.base import Chain
 
 
 def system_of(recipe: Recipe) -> System:
-    """Construct the system of a recipe; the data section's keys go to where they are named."""
+    """Construct the system of a recipe; the data section's keys go to where they are named.
+
+    >>> from physgen.recipe import read
+    >>> system_of(read("ising-rbm", {"system.shape": [4, 4]})).schema.shape
+    (4, 4)
+    """
     data = {} if recipe.data is None else recipe.data.model_dump(include=set(DATA_KEYS))
     given = {name: value for name, value in data.items() if value is not None}
     system: System = build("systems", recipe.system, given)

@@ -70,6 +70,15 @@ class Sampler:
         corrected: what makes its samples exact, if anything does.
         open_system: returns the system, which decides the formats of files.
         facts: of the run, written into files.
+
+    >>> from physgen.batch import Schema, Variable
+    >>> from physgen.surrogates.autoencoders.principal import PCA
+    >>> schema = Schema((2,), (Variable("a"), Variable("b")))
+    >>> surrogate = PCA(schema, components=1)
+    >>> surrogate.initialise(Batch(torch.randn(50, 2)))
+    >>> sampler = Sampler(surrogate)
+    >>> torch.equal(sampler.sample(10, seed=1).x, sampler.sample(5000, seed=1).x[:10])
+    True
     """
 
     surrogate: Surrogate

@@ -13,7 +13,13 @@ from physgen.io.shipped import resolve_path
 
 
 def put(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key; a new `kind` drops the options of the old one."""
+    """Set a dotted key; a new `kind` drops the options of the old one.
+
+    >>> tree = {"method": {"kind": "a", "k": 10}}
+    >>> put(tree, "method.kind", "b")
+    >>> tree
+    {'method': {'kind': 'b'}}
+    """
     *parents, last = key.split(".")
     node: Any = tree
     for part in parents:
@@ -36,7 +42,11 @@ def put(tree: dict[str, Any], key: str, value: Any) -> None:
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """Turn `key=value` words into overrides; values are YAML."""
+    """Turn `key=value` words into overrides; values are YAML.
+
+    >>> parse_overrides(["engine.steps=100", "system.shape=[8, 8]", "data=null"])
+    {'engine.steps': 100, 'system.shape': [8, 8], 'data': None}
+    """
     overrides: dict[str, Any] = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")

@@ -154,6 +154,10 @@ def read(
 
     Raises:
         RecipeError: with the file, the key, and what was meant.
+
+    >>> recipe = read("ising-rbm", {"engine.steps": 10}, preset="smoke")
+    >>> recipe.engine.steps, recipe.engine.batch_size, recipe.surrogate.kind
+    (10, 256, 'rbm')
     """
     path, layers = layered(recipe, overrides, preset)
     return check(layers[-1].tree, str(path))

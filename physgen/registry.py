@@ -36,7 +36,11 @@ class Section(BaseModel):
 
 
 class Component(Section):
-    """A class by its name, with its options."""
+    """A class by its name, with its options.
+
+    >>> Component(kind="rbm", hidden=256).options
+    {'hidden': 256}
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     kind: str

@@ -50,6 +50,12 @@ class Run:
         trust: run the code that its recipe names, though the user never agreed to it.
         sampling: changes to the section `sampling` of its recipe, by dotted keys: how it is drawn
             from this time.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run, is_new = Run.create(read("ising-rbm"), Path(folder))
+    ...     run.recipe.name, is_new, run.finished
+    ('ising-rbm', True, False)
     """
 
     path: Path

@@ -30,7 +30,14 @@ class RunData:
         section: of the recipe.
         system: whose samples they are.
         kind: the name of the system in the recipe.
-        folder: of the run, where simulated samples are kept.
+        folder: of the run, for simulated samples.
+
+    >>> import tempfile
+    >>> from physgen.systems.ising import Ising
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     data = RunData(Data(n=100), Ising(shape=(4, 4)), "ising", Path(folder))
+    ...     len(data.source), len(data.parts.train), len(data.parts.validation)
+    (100, 92, 8)
     """
 
     section: Data
