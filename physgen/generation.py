@@ -73,8 +73,7 @@ class Sampler:
 
     >>> from physgen.batch import Schema, Variable
     >>> from physgen.surrogates.autoencoders.principal import PCA
-    >>> schema = Schema((2,), (Variable("a"), Variable("b")))
-    >>> surrogate = PCA(schema, components=1)
+    >>> surrogate = PCA(Schema((2,), (Variable("a"), Variable("b"))), components=1)
     >>> surrogate.initialise(Batch(torch.randn(50, 2)))
     >>> sampler = Sampler(surrogate)
     >>> torch.equal(sampler.sample(10, seed=1).x, sampler.sample(5000, seed=1).x[:10])
