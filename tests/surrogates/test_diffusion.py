@@ -333,7 +333,7 @@ def rows():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Diffusion(PLAIN, network=UNetOptions()), "unet is for images"),
+        (lambda: Diffusion(PLAIN, network=UNetOptions()), "rows and columns, not of shape"),
         (lambda: drawn(Diffusion(PLAIN), guidance=2.0), "condition_dropout=0.1"),
         (lambda: Diffusion(PLAIN, condition_dropout=0.1), "hides conditions"),
         (lambda: drawn(Diffusion(PLAIN, **STRAIGHT), kind="ancestral"), "no noise to add"),

@@ -232,7 +232,10 @@ def test_reverse_kl_learns_one_target(tmp_path):
         "system.shape": [4, 4],
         "sampling.correction": "none",
         "validation.metrics": [{"kind": "means"}],
-        "surrogate": {"kind": "coupling-flow", "n_layers": 2, "hidden": [8]},
+        "surrogate": {
+            "kind": "flow",
+            "bijection": {"kind": "coupling", "n_layers": 2, "hidden": [8]},
+        },
     }
     with pytest.raises(RecipeError, match="one target, and this one depends on lam"):
         pipeline.train("phi4-coupling", changes, runs=tmp_path, track=False)
