@@ -55,7 +55,9 @@ class ConditionPrior(nn.Module):
         sizes = [_n_labels(variable) for variable in schema.condition]
         self.register_buffer("labels", torch.zeros(n_columns, max(sizes, default=0)).bool())
 
-    def fit(self, condition: Tensor, weight: Tensor | None = None) -> None:
+    def fit(
+        self, condition: Tensor, weight: Tensor | None = None, *, as_they_are: bool = False
+    ) -> None:
         """Store (N, C) conditions, and their range.
 
         No sample reaches the ends of what it is drawn from: the trained domain goes `MARGIN`
@@ -65,6 +67,8 @@ class ConditionPrior(nn.Module):
             condition: of the training rows.
             weight: (N,), event weights. A negative one takes its share from the conditions that
                 follow in the order of the columns, so that their distribution function rises.
+            as_they_are: draw rows as they are, not between them: they are events, whose columns
+                belong together.
 
         Raises:
             DomainError: single precision does not resolve a column, or a label is out of range.
@@ -82,9 +86,9 @@ class ConditionPrior(nn.Module):
             )
         upto = upto.clamp(min=upto.new_zeros(()), max=upto[-1]).cummax(0).values
         shares = upto.diff(prepend=upto.new_zeros(1)) * len(values) / upto[-1]
-        halfway = torch.stack(
-            [self._halfway(j, condition[:, j], values[:, j]) for j in range(len(self.variables))], 1
-        )
+        halfway = torch.zeros_like(values)
+        for j in range(0 if as_they_are else len(self.variables)):
+            halfway[:, j] = self._halfway(j, condition[:, j], values[:, j])
         positive = shares > 0
         self.values, self.shares, self.halfway = (
             column[positive].to(self.low) for column in (values, shares, halfway)

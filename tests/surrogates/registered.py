@@ -4,6 +4,7 @@ A new one has nothing to add here but, where its samples are not two real number
 """
 
 import inspect
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -31,6 +32,7 @@ SAMPLES = {
     "continuous-lattice-flow": "lattice",
     "shower-copula": "showers",
     "shower-flow": "showers",
+    "reweighting": "events of two samples",
 }
 LEAKY = MLPOptions(hidden=(32, 32), activation="leaky-relu")
 RESIDUAL = ResidualOptions(hidden=32, depth=2)
@@ -43,6 +45,7 @@ SURROGATES = {
     "gaussian-rbm": {"hidden": 8, "n_chains": 512, "burn_in": 20, "thin": 5},
     "energy": {"network": MLPOptions(hidden=(32,)), "n_chains": 512, "burn_in": 20, "thin": 10},
     "shower-flow": {"hidden": 16},
+    "reweighting": {"network": MLPOptions(hidden=(64, 64))},
     "flow, coupling": {"bijection": CouplingOptions(n_layers=3, hidden=(32,))},
     "flow, autoregressive": {"bijection": AutoregressiveOptions()},
     "flow, continuous": {"bijection": ContinuousOptions(hidden=32)},
@@ -96,6 +99,9 @@ def data(kind):
         )
         x[:, 0] = side * (0.5 + 0.5 * x[:, 0].abs())
         batch = Batch(x)
+        if kind == "events of two samples":
+            schema = replace(schema, condition=(Variable("source_x"), Variable("source_y")))
+            batch = Batch(x, torch.randn(ROWS, 2, generator=noise))
     weight = torch.where(up, SHARE / up.double().mean(), (1 - SHARE) / (~up).double().mean())
     return schema, system, batch.replace(weight=7 * weight)
 

@@ -30,12 +30,13 @@ STEPS = {
     "flow, normflows": 60,
     "energy": 100,
     "generator": 300,
+    "reweighting": 600,
 }
 BATCH = 64
 
 
 def share(batch):
-    if batch.condition is not None:
+    if batch.condition is not None and batch.condition.shape[1] == 1:  # The energy of a shower.
         up = batch.x.sum(1) > 0.825 * batch.condition[:, 0]
     else:
         up = batch.x.flatten(1)[:, 0] > 0
@@ -44,13 +45,16 @@ def share(batch):
 
 
 def learn(surrogate, method, batch, directory, steps):
-    source = ArraySource(batch, surrogate.schema, block=256)
     surrogate.initialise(batch)
-    stream = Stream(source, batch_size=BATCH)
+    streams = {}
+    for name in method.inputs:
+        rows = Batch(batch.condition) if name == "source" else batch
+        source = ArraySource(rows, surrogate.schema, block=256)
+        streams[name] = Stream(source, batch_size=BATCH, seed=len(streams))
     options = Engine(
         steps=steps, batch_size=BATCH, device="cpu", schedule="cosine", checkpoint_every=10**6
     )
-    fit(surrogate, method, {"data": stream}, directory, options)
+    fit(surrogate, method, streams, directory, options)
     return surrogate.sample(DRAWN, generator=generator(3))
 
 
