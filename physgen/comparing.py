@@ -98,7 +98,7 @@ def check_comparable(recipes: Sequence[Recipe]) -> None:
     first, *others = recipes
 
     def of(recipe: Recipe) -> tuple[str, tuple[int, ...], str]:
-        path = "" if recipe.data is None else recipe.data.path or ""
+        path = "" if recipe.target is None else recipe.target.path or ""
         return recipe.system.kind, system_of(recipe).schema.shape, str(path)
 
     for recipe in others:

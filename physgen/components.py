@@ -2,26 +2,85 @@
 
 from __future__ import annotations
 
-from physgen.batch import Schema
-from physgen.errors import RecipeError
-from physgen.recipe import Recipe
-from physgen.registry import DATA_KEYS, Component, build
+from collections.abc import Sequence
+from dataclasses import replace
+
+from physgen.batch import Schema, Variable
+from physgen.errors import RecipeError, suggest
+from physgen.recipe import Data, Recipe
+from physgen.registry import Component, asks_for, build, lookup
 from physgen.surrogates.base import HasSampler, Surrogate
 from physgen.systems.base import System
 from physgen.transforms.base import Chain
 
 
 def system_of(recipe: Recipe) -> System:
-    """Construct the system of a recipe; the data section's keys go to where they are named.
+    """Construct the system of a recipe's samples; what is said of their file goes to it.
 
-    >>> from physgen.recipe import read
-    >>> system_of(read("ising-rbm", {"system.shape": [4, 4]})).schema.shape
-    (4, 4)
+    Raises:
+        RecipeError: the system is not told such things of files, or knows no pairs.
     """
-    data = {} if recipe.data is None else recipe.data.model_dump(include=set(DATA_KEYS))
-    given = {name: value for name, value in data.items() if value is not None}
+    if recipe.target is None:
+        system: System = build("systems", recipe.system, {})
+        return system
+    name, partner = recipe.inputs[-1], recipe.target.paired_with
+    if partner is None:
+        return system_of_files(recipe, name)
+    if not asks_for("systems", recipe.system, "paired"):
+        raise RecipeError(
+            f"data.{name}.paired_with: samples of system {recipe.system.kind!r} cannot be paired; "
+            "tables of events can"
+        )
+    other = system_of_files(recipe, partner)
+    return system_of_files(recipe, name, as_conditions(partner, other.schema))
+
+
+def system_of_files(recipe: Recipe, name: str, paired: Sequence[Variable] = ()) -> System:
+    """Construct the system of a recipe for the files of one of its data sections.
+
+    Args:
+        recipe: names the system.
+        name: of the section.
+        paired: conditions that come from the files of another section.
+
+    Raises:
+        RecipeError: the system is not told such things of files.
+    """
+    given = recipe.sections[name].files()
+    known = {"path", *getattr(lookup("systems", recipe.system.kind), "file_keys", ())}
+    for key in given:
+        if key not in known:
+            where = key if isinstance(recipe.data, Data) else f"{name}.{key}"
+            raise RecipeError(
+                f"data.{where}: files of system {recipe.system.kind!r} are read without it; leave "
+                f"it out{suggest(key, known)}"
+            )
+    if paired:
+        given["paired"] = tuple(paired)
     system: System = build("systems", recipe.system, given)
     return system
+
+
+def as_conditions(name: str, schema: Schema) -> tuple[Variable, ...]:
+    """Return the columns of the samples of a data section as conditions of others.
+
+    Args:
+        name: of the section, which goes before the names of its columns.
+        schema: of its samples.
+
+    Raises:
+        RecipeError: they have conditions themselves, or are no flat table.
+    """
+    if schema.condition:
+        raise RecipeError(
+            f"data.{name}.condition: all columns of data.{name} are conditions already; name them "
+            "in `fields`"
+        )
+    if schema.shape != (len(schema.variables),):
+        raise RecipeError(
+            f"data.{name}: conditions are columns, and its samples have the shape {schema.shape}"
+        )
+    return tuple(replace(v, name=f"{name}_{v.name}", present=None) for v in schema.variables)
 
 
 def surrogate_of(

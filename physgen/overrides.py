@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,9 +72,9 @@ def located(key: str, value: Any, folder: Path) -> Any:
     """
     if isinstance(value, Mapping):
         return {k: located(f"{key}.{k}".lstrip("."), v, folder) for k, v in value.items()}
-    if isinstance(value, list) and key in _PATHS:
+    if isinstance(value, list) and _PATHS.fullmatch(key):
         return [located(key, one, folder) for one in value]
-    if not isinstance(value, str) or key not in _PATHS:
+    if not isinstance(value, str) or not _PATHS.fullmatch(key):
         return value
     if key == "system.action":
         path, colon, function = value.rpartition(":")
@@ -81,5 +82,5 @@ def located(key: str, value: Any, folder: Path) -> Any:
     return resolve_path(value, folder)
 
 
-_PATHS = ("data.path", "data.binning", "system.action")
+_PATHS = re.compile(r"data\.(\w+\.)?(path|binning)|system\.action")
 """Which keys of a recipe hold paths of files."""

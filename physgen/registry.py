@@ -22,11 +22,8 @@ from physgen.systems.family import family
 
 Group = Literal["systems", "transforms", "surrogates", "methods", "metrics"]
 
-CONTEXT = frozenset({"schema", "transform", "system", "surrogate", "steps"})
+CONTEXT = frozenset({"schema", "transform", "system", "surrogate", "steps", "paired"})
 """Constructor parameters that the builder provides; a recipe cannot set them."""
-
-DATA_KEYS = frozenset({"path", "binning", "tree", "fields", "condition", "weight", "group", "axes"})
-"""Keys of the data section that are handed to a system whose constructor names them."""
 
 
 class Section(BaseModel):
@@ -83,7 +80,8 @@ def lookup(group: Group, kind: str) -> type[Any]:
 
 def options_model(cls: type[Any]) -> type[BaseModel]:
     """Return the pydantic model of what a recipe may set of `cls`: its keyword-only parameters."""
-    provided = CONTEXT | DATA_KEYS
+    # What a system is told of a file stands in the data section.
+    provided = CONTEXT | getattr(cls, "file_keys", frozenset())
     hints = typing.get_type_hints(cls.__init__, include_extras=True)
     # A list of couplings makes them conditions, see `physgen.systems.family`.
     couplings = {variable.name for variable in getattr(cls, "couplings", ())}

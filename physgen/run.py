@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from physgen import card as cards
 from physgen.arguments import user_path
 from physgen.batch import Batch, Schema
-from physgen.components import choose_sampler, surrogate_of, system_of
+from physgen.components import as_conditions, choose_sampler, surrogate_of, system_of
 from physgen.engine.device import describe_machine, describe_revision
 from physgen.errors import CheckpointError, RecipeError, printable
 from physgen.io import consent, manifest
@@ -23,7 +23,7 @@ from physgen.io.writer import atomic
 from physgen.isolation import global_generators
 from physgen.recipe import Recipe, read
 from physgen.registry import asks_for
-from physgen.run_data import SIMULATED, RunData
+from physgen.run_data import SIMULATED, RunData, inputs_of
 from physgen.surrogates.base import Surrogate
 from physgen.surrogates.correction import Corrected
 from physgen.systems.base import HasAction, HasOwnFiles, System
@@ -189,26 +189,48 @@ class Run:
         return {name: some for name, some in sums.items() if name.startswith(TRAINED)}
 
     @cached_property
+    def inputs(self) -> dict[str, RunData]:
+        """What it is trained on, by the names of its method; raises as `check_code` does.
+
+        The samples that are modelled come last; if there are others, they are made from those.
+        """
+        return inputs_of(self.recipe, self.system, self.path)
+
+    @property
     def data(self) -> RunData | None:
-        """What it is trained on, if the recipe has a data section; raises as `check_code` does."""
-        section = self.recipe.data
-        if section is None:
-            return None
-        return RunData(section, self.system, self.recipe.system.kind, self.path)
+        """The samples that are modelled, if the recipe has a data section."""
+        return list(self.inputs.values())[-1] if self.inputs else None
+
+    @property
+    def origin(self) -> RunData | None:
+        """The samples that those are made from, if there are any and the two are not paired."""
+        return next(iter(self.inputs.values())) if len(self.inputs) > 1 else None
+
+    @cached_property
+    def schema(self) -> Schema:
+        """What the surrogate generates, and at which conditions."""
+        schema = self.system.schema
+        if self.origin is None:
+            return schema
+        name, target = self.recipe.inputs
+        if schema.condition:
+            raise RecipeError(
+                f"data.{target}: its samples have conditions, and are made from those of "
+                f"data.{name}; leave the conditions out, or pair the two"
+            )
+        return replace(schema, condition=as_conditions(name, self.origin.system.schema))
 
     def identity(self) -> dict[str, str]:
         """Return hashes of all that the training depends on: recipe, data, files of the system."""
         hashes = {"recipe": self.recipe.digest()}
         if isinstance(self.system, HasOwnFiles):
             hashes["system"] = self.system.digest()
-        if self.data is not None:
-            hashes["data"] = self.data.source.digest()
-        return hashes
+        return hashes | {name: data.source.digest() for name, data in self.inputs.items()}
 
     def check_unchanged(self) -> None:
         """Raise `CheckpointError` if what a finished run was trained on has changed since."""
         now, before = self.identity(), self.provenance.get("identity", {})
-        for name in ("system", "data"):
+        for name in sorted((now | before).keys() - {"recipe"}):
             if now.get(name) != before.get(name):
                 raise CheckpointError(
                     f"{self.path} was trained with another {name}: a file that the recipe names "
@@ -222,7 +244,7 @@ class Run:
     def build_surrogate(self) -> Surrogate:
         """Construct the surrogate of the recipe, untrained."""
         component, system = self.recipe.surrogate, self.system
-        surrogate = surrogate_of(self.recipe, component, system.schema, system)
+        surrogate = surrogate_of(self.recipe, component, self.schema, system)
         choose_sampler(self.recipe, surrogate)
         return surrogate
 

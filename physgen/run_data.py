@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from physgen.batch import Batch
+from physgen.batch import Batch, Variable
+from physgen.components import as_conditions, system_of_files
 from physgen.errors import RecipeError, printable
+from physgen.io.paired import Paired
 from physgen.io.source import Source
 from physgen.io.split import Split, notes_of, pieces_of_chains, split
 from physgen.io.stream import Stream
-from physgen.recipe import Data
+from physgen.recipe import Data, Recipe
 from physgen.systems.base import HasFiles, Simulates, System, open_files
 from physgen.validation.sources import chain_labels
 
@@ -31,6 +33,8 @@ class RunData:
         system: whose samples they are.
         kind: the name of the system in the recipe.
         folder: of the run, for simulated samples.
+        partner: the data whose rows are conditions of these.
+        conditions: what their columns are called.
 
     >>> import tempfile
     >>> from physgen.systems.ising import Ising
@@ -44,6 +48,8 @@ class RunData:
     system: System
     kind: str
     folder: Path
+    partner: RunData | None = None
+    conditions: tuple[Variable, ...] = ()
 
     @cached_property
     def source(self) -> Source:
@@ -51,7 +57,14 @@ class RunData:
 
         Raises:
             RecipeError: the section names neither, or the system can do neither.
+            FormatError: a file is absent or unfit, or rows have no partners.
         """
+        if self.partner is not None:
+            return Paired(self._alone, self.partner.source, self.conditions)
+        return self._alone
+
+    @cached_property
+    def _alone(self) -> Source:
         section, system = self.section, self.system
         if not isinstance(system, HasFiles):
             raise RecipeError(f"system {self.kind!r} has no files to read data from")
@@ -100,3 +113,28 @@ class RunData:
         """Return training rows for all that is fitted once: transforms, biases, baselines."""
         stream = Stream(self.source, self.parts.train, batch_size=1, seed=self.section.seed)
         return stream.sample(self.section.fit_rows)
+
+
+def inputs_of(recipe: Recipe, system: System, folder: Path) -> dict[str, RunData]:
+    """Return the data that the method of a recipe learns from, by its names for them.
+
+    Args:
+        recipe: has the data sections.
+        system: of the samples that are modelled, which come last.
+        folder: of the run.
+    """
+    kind = recipe.system.kind
+    inputs: dict[str, RunData] = {}
+    for name in recipe.inputs:
+        section = recipe.sections[name]
+        if section.paired_with is not None:
+            other = section.paired_with
+            partner = RunData(recipe.sections[other], system_of_files(recipe, other), kind, folder)
+            conditions = as_conditions(other, partner.system.schema)
+            own = system_of_files(recipe, name)
+            inputs[name] = RunData(section, own, kind, folder, partner, conditions)
+        elif name == recipe.inputs[-1]:
+            inputs[name] = RunData(section, system, kind, folder)
+        else:
+            inputs[name] = RunData(section, system_of_files(recipe, name), kind, folder)
+    return inputs if len(inputs) != 1 else {"data": inputs.popitem()[1]}

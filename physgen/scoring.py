@@ -21,10 +21,12 @@ from physgen.held_out import held_out
 from physgen.io.inspect import inspect
 from physgen.io.joined import expand
 from physgen.io.source import Source, blocks
+from physgen.io.stream import Stream
 from physgen.isolation import global_generators
 from physgen.recipe import Recipe, read
 from physgen.registry import Component, build
 from physgen.run import Run
+from physgen.run_data import RunData
 from physgen.surrogates.base import Surrogate
 from physgen.surrogates.correction import BURN_IN
 from physgen.systems.base import HasFiles, Simulates, System, open_files
@@ -74,6 +76,13 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
         seed=recipe.sampling.seed,
     )
     corrected = run.corrected(surrogate)
+    if run.origin is not None and truth is not None:
+        made_from = _made_from(run.origin, len(truth))
+        given = made_from.x.flatten(1).to(device=device, dtype=surrogate.dtype)
+        generated = surrogate.sample(n, given, generator=generator).to("cpu")
+        weights = [one.weight for one in (generated, made_from) if one.weight is not None]
+        weight = torch.stack([w.double() for w in weights]).prod(0) if weights else None
+        return replace(comparison, generated=generated.replace(weight=weight, condition=None))
     if corrected is None:
         if condition is None or truth is None:
             generated = surrogate.sample(n, generator=generator).to("cpu")
@@ -260,11 +269,14 @@ def truth_of(run: Run) -> Truth:
     data = run.data
     if data is not None and data.section.path is not None:
         labelled = data.source.read(0, 1).chain is not None
+        limit = recipe.sampling.n
+        if run.origin is not None:
+            limit = min(limit, len(run.origin.parts.test))
         samples = two_samples(
             data.source,
             data.parts.test,
             data.parts.train,
-            recipe.sampling.n,
+            limit,
             matched=True,
             chain=None if labelled else data.chain,
         )
@@ -278,6 +290,11 @@ def truth_of(run: Run) -> Truth:
     floor = system.simulate(n, seed + 1, truth.condition)
     # Rows of a chain are no pairs: they owe more to their neighbours than to the condition.
     return Truth(truth, floor, paired=frozenset({"floor"} if truth.chain is None else ()))
+
+
+def _made_from(origin: RunData, n: int) -> Batch:
+    """Return `n` rows that generated samples are made from, which training never saw."""
+    return Stream(origin.source, origin.parts.test, batch_size=1, seed=SEED).sample(n)
 
 
 def _baseline(run: Run, n: int, condition: torch.Tensor | None) -> Batch | None:
@@ -300,7 +317,8 @@ def _held_out(
         return {}
     options = asked[0]
     # Training rows are more probable than others: no floor for a likelihood.
-    unseen = floor if recipe.data is None or recipe.data.path is None else None
+    of_file = recipe.target is not None and recipe.target.path is not None
+    unseen = None if of_file else floor
     return held_out(
         surrogate, truth, unseen, n=options.n, draws=options.draws, seed=recipe.sampling.seed
     )

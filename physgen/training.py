@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import signal
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 
 from physgen import card as cards
@@ -68,18 +70,14 @@ def train_run(run: Run, world: World, report_progress: Progress, *, force: bool 
         _prepare_data(run, report_progress)
     world.barrier()
     data = run.data
-    stream = None if data is None else _training_stream(data, recipe.engine)
-    surrogate, method = _build(run, stream)
+    streams = {key: _training_stream(one, recipe.engine) for key, one in run.inputs.items()}
+    surrogate, method = _build(run, streams)
     identity = run.identity()
-    streams: dict[str, Stream] = {}
-    description: dict[str, Any] = {}
+    description = _describe_inputs(run, streams, surrogate, identity)
     evaluate = None
-    if data is not None and stream is not None:
-        streams["data"] = stream
-        description = {"sha256": identity["data"], **_describe(data, stream, surrogate)}
-        if len(data.parts.validation):
-            rows = Stream(data.source, data.parts.validation, batch_size=1, seed=recipe.engine.seed)
-            evaluate = _held_out_loss(surrogate, rows.sample(HELD_OUT))
+    if data is not None and len(data.parts.validation):
+        rows = Stream(data.source, data.parts.validation, batch_size=1, seed=recipe.engine.seed)
+        evaluate = _held_out_loss(surrogate, rows.sample(HELD_OUT))
     on_evaluate = None
     # What it was not given conditions for it cannot show.
     pictured = has_pictures(surrogate) and not (data is None and surrogate.schema.condition)
@@ -134,7 +132,7 @@ def train_run(run: Run, world: World, report_progress: Progress, *, force: bool 
     run.seal_training()
 
 
-def _build(run: Run, stream: Stream | None) -> tuple[Surrogate, Method]:
+def _build(run: Run, streams: Mapping[str, Stream]) -> tuple[Surrogate, Method]:
     """Construct surrogate and method, with all that is fitted once to the training rows.
 
     Raises:
@@ -145,19 +143,51 @@ def _build(run: Run, stream: Stream | None) -> tuple[Surrogate, Method]:
     with global_generators(recipe.engine.seed):
         surrogate = run.build_surrogate()
         surrogate.initialise(sample)
-        if stream is not None and sample is not None and len(sample) < len(stream):
-            conditions = stream.conditions(LARGEST)
+        if len(streams) > 1:
+            origin = next(iter(streams.values())).sample(LARGEST)
+            surrogate.conditions.fit(origin.x.flatten(1), origin.weight, as_they_are=True)
+        elif run.data is not None and run.data.partner is not None:
+            pairs = streams["data"].conditions(LARGEST)
+            if pairs is not None:
+                surrogate.conditions.fit(*pairs, as_they_are=True)
+        elif sample is not None and len(sample) < len(streams["data"]):
+            conditions = streams["data"].conditions(LARGEST)
             if conditions is not None:
                 surrogate.conditions.fit(*conditions)
         context = {"surrogate": surrogate, "system": run.system, "steps": recipe.engine.steps}
         method: Method = build("methods", recipe.method, context)
-    if stream is not None and stream.weights is not None:
-        _check_weights(stream.weights, method, recipe.method.kind)
+    for stream in streams.values():
+        if stream.weights is not None:
+            _check_weights(stream.weights, method, recipe.method.kind)
     return surrogate, method
 
 
-def _describe(data: RunData, stream: Stream, surrogate: Surrogate) -> dict[str, Any]:
-    """Return what card and provenance say of the data: rows, split, weights, conditions."""
+def _describe_inputs(
+    run: Run, streams: Mapping[str, Stream], surrogate: Surrogate, hashes: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return what card and provenance say of the data: above all of those that are modelled."""
+    if not streams:
+        return {}
+    described = {
+        name: {"sha256": hashes[name], **_describe(run.inputs[name], stream)}
+        for name, stream in streams.items()
+    }
+    description = described.popitem()[1]
+    if described:
+        # One hash for all: another file of either is another run.
+        together = "".join(hashes[name] for name in streams)
+        description["sha256"] = hashlib.sha256(together.encode()).hexdigest()
+        description["made_from"] = described
+    if surrogate.schema.condition:
+        description["conditions"] = {
+            "rows": min(len(next(iter(streams.values()))), LARGEST),
+            "distinct": len(surrogate.conditions.values),
+        }
+    return description
+
+
+def _describe(data: RunData, stream: Stream) -> dict[str, Any]:
+    """Return rows, split and weights of one input."""
     parts, weights = data.parts, stream.weights
     description: dict[str, Any] = {
         "name": data.source.name,
@@ -169,11 +199,6 @@ def _describe(data: RunData, stream: Stream, surrogate: Surrogate) -> dict[str, 
             "sum": weights.total,
             "effective_events": round(weights.effective, 1),
             "negative_share": weights.negative_share,
-        }
-    if surrogate.schema.condition:
-        description["conditions"] = {
-            "rows": min(len(stream), LARGEST),
-            "distinct": len(surrogate.conditions.values),
         }
     return description
 
@@ -201,17 +226,31 @@ def _seconds(run: Run) -> float:
 
 
 def _prepare_data(run: Run, report_progress: Progress) -> None:
-    """Simulate or open the data, and say what is to be known of a user's file."""
-    data = run.data
-    if data is None:
-        return
+    """Simulate or open the data, and say what is to be known of a user's files."""
     stage = f"{run.recipe.name}: data"
-    report_progress(stage, 0, 1, {})
-    rows = len(data.source)
-    if data.section.path is not None:
-        for note in data.notes:
-            LOG.warning(note)
-    report_progress(stage, rows, rows, {})
+    for data in run.inputs.values():
+        report_progress(stage, 0, 1, {})
+        rows = len(data.source)
+        if data.section.path is not None:
+            for note in data.notes:
+                LOG.warning(note)
+        report_progress(stage, rows, rows, {})
+    common = _events_in_common(run)
+    if common:
+        LOG.warning(
+            "data.%s and data.%s have %d events in common, by their `group` columns: scores take "
+            "the two for independent, and look better than they are; pair them by `paired_with`, "
+            "or take different events",
+            *run.recipe.inputs,
+            common,
+        )
+
+
+def _events_in_common(run: Run) -> int:
+    """Return how many events are in both of two inputs that are not paired, if they have keys."""
+    keys = [data.source.keys() for data in run.inputs.values()]
+    known = [key for key in keys if key is not None]
+    return len(np.intersect1d(known[0], known[1])) if len(known) == 2 else 0
 
 
 def _training_stream(data: RunData, engine: Engine) -> Stream:

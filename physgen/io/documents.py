@@ -10,12 +10,12 @@ import dataclasses
 import inspect
 import json
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 from physgen.errors import FormatError, InputError, suggest
 from physgen.io.guard import regular
@@ -123,13 +123,25 @@ def _place(
 ) -> tuple[list[str], list[str], list[str]]:
     """Return the keys of a location, what its last one may be, and the kinds of what is there.
 
-    Between the key of a section and those within it pydantic puts its kind, where it has several.
+    Between the key of a section and those within it pydantic puts its kind, where it has several,
+    and the tag, where there may be one or several by name.
     """
     keys: list[str] = []
     names: list[str] = []
     sections: list[type[Any]] = [] if model is None else [model]
     of_a_kind = False
+    tagged: dict[str, Any] = {}
+    by_name: type[Any] | None = None
     for part in location:
+        if tagged:
+            chosen = tagged[str(part)]
+            by_name = typing.get_args(chosen)[1] if typing.get_origin(chosen) is dict else None
+            sections, tagged = [] if by_name else [chosen], {}
+            continue
+        if by_name is not None:
+            keys.append(str(part))
+            sections, by_name = [by_name], None
+            continue
         if of_a_kind:
             sections = [section for section in sections if _kind(section) == part]
             of_a_kind = False
@@ -144,10 +156,21 @@ def _place(
             if issubclass(section, BaseModel) and part in section.model_fields
         ]
         of_a_kind = any(field.discriminator for field in fields)
+        tagged = {tag: one for field in fields for tag, one in _tagged(field.annotation)}
         annotations = [field.annotation for field in fields]
         annotations += [part for one in annotations for part in typing.get_args(one)]
         sections = [one for one in annotations if inspect.isclass(one) and _names(one)]
     return keys, names, [_kind(section) for section in sections]
+
+
+def _tagged(annotation: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what a type may be by its tags."""
+    tags = [one.tag for one in getattr(annotation, "__metadata__", ()) if isinstance(one, Tag)]
+    if tags:
+        yield tags[0], typing.get_args(annotation)[0]
+        return
+    for one in typing.get_args(annotation):
+        yield from _tagged(one)
 
 
 def _names(section: type[Any]) -> list[str]:

@@ -1,7 +1,9 @@
 """What physgen knows of physics: what a sample is, what is measured on it, what is known of it.
 
 A system is a frozen dataclass built from a recipe. `System` is all it must be; the other protocols
-are what it may be able to do besides, and code above asks with `isinstance`.
+are what it may be able to do besides, and code above asks with `isinstance`. Parameters of its
+constructor that describe a file, and so stand in the data section of a recipe, are named in the
+class attribute `file_keys`.
 """
 
 from __future__ import annotations

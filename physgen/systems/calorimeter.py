@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -73,6 +73,8 @@ class Calorimeter:
         max_spots: cap on the energy deposits of a shower, for speed; above it they grow instead,
             and fewer voxels are hit than should be. `None` is no cap.
     """
+
+    file_keys: ClassVar[frozenset[str]] = frozenset({"binning"})
 
     binning: Path = Path("calo-368.xml")
     particle: str | None = None

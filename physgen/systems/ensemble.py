@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -44,6 +45,8 @@ class Ensemble:
         shape: of one configuration; `None` is as the file has it.
         axes: what the first two axes are, where they are chains and time.
     """
+
+    file_keys: ClassVar[frozenset[str]] = frozenset({"path", "axes"})
 
     path: str | Path | tuple[str, ...]
     dataset: str | None = None

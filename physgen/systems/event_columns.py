@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
+import torch
 
 from physgen.batch import Domain, Variable
 from physgen.errors import RecipeError, suggest
 from physgen.io.documents import shown
+from physgen.io.source import Source, blocks
 from physgen.systems.presence import parsed
 
 _AZIMUTH = re.compile(r"(.*[_.\d])?(d|delta_?)?phi\d*", re.IGNORECASE)
@@ -84,6 +86,37 @@ def all_described(
     """Return `described` of all columns; `known` are those of the file, if it was looked at."""
     by_name = {variable.name: variable for variable in known}
     return [described(name, o, by_name.get(name), where) for name, o in columns.items()]
+
+
+def with_azimuths(
+    items: Sequence[Variable], undecided: Container[str], source: Source
+) -> list[Variable]:
+    """Return columns, of which those of the undecided that are called and lie like azimuths are so.
+
+    Args:
+        items: the columns.
+        undecided: names of those of which nobody said what values they take.
+        source: of the values, which are read if there are such columns.
+    """
+    asked = [
+        column
+        for column, item in enumerate(items)
+        if item.name in undecided and may_be_azimuth(item)
+    ]
+    if not asked:
+        return list(items)
+    least = torch.full((len(asked),), math.inf, dtype=torch.float64)
+    greatest = -least
+    for batch in blocks(source):
+        x = batch.x if batch.mask is None else batch.x[batch.mask]
+        if len(x):
+            values = x[:, asked].double()
+            least = torch.minimum(least, values.amin(0))
+            greatest = torch.maximum(greatest, values.amax(0))
+    result = list(items)
+    for column, low, high in zip(asked, least.tolist(), greatest.tolist(), strict=True):
+        result[column] = as_azimuth(result[column], low, high)
+    return result
 
 
 def may_be_azimuth(variable: Variable) -> bool:

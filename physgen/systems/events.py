@@ -14,13 +14,12 @@ from.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -69,11 +68,15 @@ class EventTable:
         weight: column of event weights.
         group: columns that together identify an event; rows of one stay together in a split.
         max_items: how many items of a jagged event are kept; `None` keeps all.
+        paired: further conditions, which the file described does not hold: they are columns of
+            generated files, and come from another file in training (`physgen.io.paired`).
 
     Raises:
         RecipeError: a field cannot be understood.
         FormatError: the file, or what is named in it, is absent or unfit.
     """
+
+    file_keys: ClassVar[frozenset[str]] = frozenset(CARD_KEYS)
 
     path: str | tuple[str, ...] | None = None
     tree: str | None = None
@@ -82,6 +85,7 @@ class EventTable:
     weight: str | None = None
     group: tuple[str, ...] | None = None
     max_items: int | None = None
+    paired: tuple[Variable, ...] = ()
 
     @cached_property
     def schema(self) -> Schema:
@@ -150,7 +154,8 @@ class EventTable:
             card, file = self._card, located(str(path))
             known = [] if card["path"] is None else _files(card["path"])
             group = tuple(card["group"] or ()) if file in known else ()
-            source = self._open([file], group, self._most)
+            names = tuple(variable.name for variable in self.paired)
+            source = self._open([file], group, self._most, names)
         self._check_units(source)
         return Unrolled(source) if len(source.schema.shape) == 2 else source
 
@@ -165,6 +170,7 @@ class EventTable:
     def _check_units(self, source: Source) -> None:
         described = self._columns | self._conditions
         said = {name: options.get("unit") for name, options in described.items()}
+        said |= {variable.name: variable.unit for variable in self.paired}
         for variable in (*source.schema.variables, *source.schema.condition):
             unit = said.get(variable.name)
             if unit is not None and variable.unit not in ("1", unit):
@@ -278,35 +284,16 @@ class EventTable:
             return event_columns.all_described(self._columns, (), self._where("fields"))
         known = self.source.schema.variables
         items = event_columns.all_described(self._columns, known, self._where("fields"))
-        return self._with_azimuths(items)
+        own = {"domain", "low", "high", "present"}
+        undecided = {name for name, options in self._columns.items() if not own & set(options)}
+        return event_columns.with_azimuths(items, undecided, self.source)
 
     @cached_property
     def given(self) -> list[Variable]:
         """The conditions, likewise."""
         known = () if self._is_described else self.source.schema.condition
-        return event_columns.all_described(self._conditions, known, self._where("condition"))
-
-    def _with_azimuths(self, items: list[Variable]) -> list[Variable]:
-        """Return columns, of which those that are called and lie like azimuths are angles."""
-        asked = [
-            column
-            for column, item in enumerate(items)
-            if event_columns.may_be_azimuth(item)
-            and not {"domain", "low", "high", "present"} & set(self._columns[item.name])
-        ]
-        if not asked:
-            return items
-        least = torch.full((len(asked),), math.inf, dtype=torch.float64)
-        greatest = -least
-        for batch in blocks(self.source):
-            x = batch.x if batch.mask is None else batch.x[batch.mask]
-            if len(x):
-                values = x[:, asked].double()
-                least = torch.minimum(least, values.amin(0))
-                greatest = torch.maximum(greatest, values.amax(0))
-        for column, low, high in zip(asked, least.tolist(), greatest.tolist(), strict=True):
-            items[column] = event_columns.as_azimuth(items[column], low, high)
-        return items
+        own = event_columns.all_described(self._conditions, known, self._where("condition"))
+        return [*own, *self.paired]
 
     @cached_property
     def source(self) -> Source:
@@ -317,13 +304,19 @@ class EventTable:
         group = tuple(card["group"] or ())
         return self._open(_files(card["path"]), group, self.max_items)
 
-    def _open(self, paths: Sequence[Path], group: tuple[str, ...], most: int | None) -> Source:
-        """Open files with the columns of this table."""
+    def _open(
+        self,
+        paths: Sequence[Path],
+        group: tuple[str, ...],
+        most: int | None,
+        paired: tuple[str, ...] = (),
+    ) -> Source:
+        """Open files with the columns of this table, and further conditions."""
         card = self._card
         return open_columns(
             paths,
             list(self._columns),
-            condition=tuple(self._conditions),
+            condition=(*self._conditions, *paired),
             tree=card["tree"],
             weight=card["weight"],
             group=group,

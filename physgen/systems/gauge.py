@@ -31,6 +31,7 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, FormatError
+from physgen.io.arrays import Axes
 from physgen.io.source import Source
 from physgen.sampling import hmc, manifold
 from physgen.sampling.autocorrelation import mixed
@@ -57,6 +58,7 @@ class Gauge(lattice_files.EnsembleFiles):
         group: "U(1)", "SU(2)" or "SU(3)".
         shape: extents of the lattice, two to four of them, each at least 2.
         beta: the inverse coupling, not negative.
+        axes: of the links in files of several chains, ("chain", "time") or the other way round.
 
     Raises:
         DomainError: there is no such theory.
@@ -65,6 +67,7 @@ class Gauge(lattice_files.EnsembleFiles):
     group: Literal["U(1)", "SU(2)", "SU(3)"] = "U(1)"
     shape: tuple[int, ...] = (8, 8)
     beta: float = 2.0
+    axes: Axes | None = None
 
     couplings: ClassVar[tuple[Variable, ...]] = (
         Variable("beta", domain="non-negative", dtype="float64"),

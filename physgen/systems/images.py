@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ class Images:
         RecipeError: the path is missing, or there are no draws.
         FormatError: the file, or what is in it, is absent or unfit.
     """
+
+    file_keys: ClassVar[frozenset[str]] = frozenset({"path"})
 
     path: str | None = None
     labels: bool = False

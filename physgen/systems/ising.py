@@ -61,6 +61,7 @@ class Ising:
     field: float = 0.0
     axes: Axes | None = None
 
+    file_keys: ClassVar[frozenset[str]] = frozenset({"axes"})
     couplings: ClassVar[tuple[Variable, ...]] = (
         Variable("temperature", domain="non-negative", dtype="float64"),
         Variable("field", dtype="float64"),

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from physgen.batch import Batch, Schema
+from physgen.batch import Batch, Schema, Variable  # noqa: F401 (a type of the constructor)
 from physgen.errors import DomainError, FormatError
 from physgen.io.formats import format_of
 from physgen.io.hdf5_source import HDF5Source
@@ -108,15 +108,22 @@ class ItemSets(EventTable):
         with opened as append:
             yield lambda batch: append(self.weigh(batch, n))
 
-    def _open(self, paths: Sequence[Path], group: tuple[str, ...], most: int | None) -> Source:
-        """Open files with the columns of these items."""
+    def _open(
+        self,
+        paths: Sequence[Path],
+        group: tuple[str, ...],
+        most: int | None,
+        paired: tuple[str, ...] = (),
+    ) -> Source:
+        """Open files with the columns of these items, and further conditions."""
         kinds = {format_of(path) for path in paths}
         if not kinds <= {"HDF5", "npz"}:
-            return super()._open(paths, group, most)
-        return joined([self._arrays(path, most) for path in paths])
+            return super()._open(paths, group, most, paired)
+        return joined([self._arrays(path, most, paired) for path in paths])
 
-    def _arrays(self, path: Path, most: int | None) -> Source:
+    def _arrays(self, path: Path, most: int | None, paired: tuple[str, ...]) -> Source:
         """Open `x` and `mask` of a file that physgen wrote."""
+        conditions = [*self._conditions, *paired]
         source = NpzSource(path) if format_of(path) == "npz" else HDF5Source(path)
         names = [variable.name for variable in source.schema.variables]
         given = [variable.name for variable in source.schema.condition]
@@ -125,9 +132,9 @@ class ItemSets(EventTable):
                 f"{path}: sets of items are read from jagged branches of ROOT files, or from `x` "
                 "and `mask` as physgen writes them"
             )
-        if names != list(self._columns) or given != list(self._conditions):
+        if names != list(self._columns) or given != conditions:
             held = f"items of {', '.join(names)} at {', '.join(given) or 'no conditions'}"
-            asked = f"{', '.join(self._columns)} at {', '.join(self._conditions) or 'none'}"
+            asked = f"{', '.join(self._columns)} at {', '.join(conditions) or 'none'}"
             raise FormatError(
                 f"{path}: {held}, not of {asked}; set data.fields=[{','.join(names)}] and "
                 f"data.condition=[{','.join(given)}]"

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -33,6 +33,7 @@ class EnsembleFiles(ABC):
         axes: of the field in files of several chains, ("chain", "time") or the other way round.
     """
 
+    file_keys: ClassVar[frozenset[str]] = frozenset({"axes"})
     axes: Axes | None = None
 
     @property

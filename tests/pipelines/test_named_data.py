@@ -1,0 +1,218 @@
+"""Recipes with several data sections: pairs of events, and samples made from other samples."""
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+import physgen
+from physgen.errors import CheckpointError, FormatError, RecipeError
+from physgen.recipe import check
+
+N = 4000
+SMEAR = 0.2
+PAIRED = """
+name: pairs
+system: {kind: events}
+data:
+  fast: {path: fast.npz, fields: [E, eta], group: [event]}
+  full: {path: full.npz, fields: [E, eta], group: [event], paired_with: fast}
+transform: [{kind: standardise}]
+surrogate: {kind: flow, bijection: {kind: coupling, n_layers: 3, hidden: [32]}}
+method: {kind: maximum-likelihood, learning_rate: 0.005}
+engine: {steps: 300, batch_size: 256, schedule: cosine, clip: 1.0}
+sampling: {n: 800}
+validation: {metrics: [{kind: means}, {kind: response}]}
+"""
+UNPAIRED = """
+name: reweighted
+system: {kind: events}
+data:
+  target: {path: full.npz, fields: [E, eta]}
+  source: {path: fast.npz, fields: [E, eta]}
+transform: [{kind: standardise}]
+surrogate: {kind: reweighting, network: {kind: mlp, hidden: [32]}}
+method: {kind: density-ratio, learning_rate: 0.005}
+engine: {steps: 300, batch_size: 256, schedule: cosine}
+sampling: {n: 800}
+validation: {metrics: [{kind: means}]}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Fast events, and the full ones of most of them: E rises by 20% and is smeared, eta moves."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(1)
+    energy, eta = rng.normal(50, 5, N), rng.normal(size=N)
+    event = np.arange(N)
+    np.savez(
+        folder / "fast.npz", E=energy.astype("f4"), eta=eta.astype("f4"), event=event.astype("i8")
+    )
+    some = rng.permutation(N)[: N - 100]
+    full = 1.2 * energy + SMEAR * rng.normal(size=N)
+    np.savez(
+        folder / "full.npz",
+        E=full[some].astype("f4"),
+        eta=(eta + 0.5)[some].astype("f4"),
+        event=event[some].astype("i4"),
+    )
+    (folder / "pairs.yaml").write_text(PAIRED)
+    (folder / "reweighted.yaml").write_text(UNPAIRED)
+    return folder
+
+
+def train(folder, name, overrides=None, **options):
+    path = folder / f"{name}.yaml"
+    return physgen.train(path, overrides, runs=folder / "runs", track=False, **options)
+
+
+@pytest.fixture(scope="module")
+def pairs(folder):
+    return train(folder, "pairs")
+
+
+def test_pairs_are_learned_event_by_event(folder, pairs):
+    assert list(pairs.inputs) == ["data"]
+    names = [v.name for v in pairs.load().schema.condition]
+    assert names == ["fast_E", "fast_eta"]
+    data = pairs.provenance["data"]
+    assert data["rows"] == N - 100
+    assert any("100 of 4000 rows have no partner" in note for note in pairs.data.notes)
+    rng = np.random.default_rng(2)
+    given = {"fast_E": rng.normal(50, 4, 2000).clip(40, 60), "fast_eta": rng.uniform(-1, 1, 2000)}
+    made = physgen.generate(pairs.path, 2000, seed=1, condition=given)
+    energy, eta = made.x.double().numpy().T
+    # The spread of E at a fast E is small beside that of all E: only pairs can tell.
+    assert np.std(energy - 1.2 * given["fast_E"]) < 0.5 * np.std(energy)
+    assert np.mean(energy - 1.2 * given["fast_E"]) == pytest.approx(0, abs=0.3)
+    assert np.std(eta - given["fast_eta"] - 0.5) < 0.2
+
+
+def test_generated_events_stand_beside_the_fast_ones_they_are_of(folder, pairs):
+    with np.load(folder / "fast.npz") as file:
+        fast = np.stack([file["E"], file["eta"]], 1)
+    path = folder / "made.h5"
+    physgen.load(pairs.path).write(path, 50, seed=3)
+    with h5py.File(path) as file:
+        assert set(file) == {"E", "eta", "fast_E", "fast_eta"}
+        made = np.stack([file["fast_E"], file["fast_eta"]], 1)
+    assert (made[:, None] == fast[None]).all(-1).any(1).all(), "columns of one event stay together"
+
+
+def test_the_scorecard_is_at_the_conditions_of_the_test_rows(pairs):
+    rows = {row.name for row in pairs.scorecard.rows}
+    assert "response in bins of the condition" in rows
+    assert "E" in rows
+
+
+def test_rows_are_paired_by_their_order_without_keys(folder):
+    changes = {"data.fast.group": None, "data.full.group": None}
+    with pytest.raises(FormatError, match=r"full.npz has 3900 rows and .*fast.npz 4000"):
+        train(folder, "pairs", changes)
+    changes["data.full.path"] = str(folder / "fast.npz")
+    run = train(folder, "pairs", changes | {"engine.steps": 2}, score=False)
+    batch = run.data.source.read(5, 9)
+    assert (batch.x == batch.condition).all()
+
+
+@pytest.fixture(scope="module")
+def reweighted(folder):
+    return train(folder, "reweighted")
+
+
+def test_samples_are_made_from_those_of_another_file(folder, reweighted):
+    assert list(reweighted.inputs) == ["source", "target"], "in the order of the method"
+    made_from = reweighted.provenance["data"]["made_from"]
+    assert made_from["source"]["rows"] == N
+    assert reweighted.provenance["data"]["rows"] == N - 100
+    with np.load(folder / "full.npz") as file:
+        wanted = file["eta"].mean()
+    for suffix in (".npz", ".h5"):
+        path = folder / f"weighted{suffix}"
+        physgen.load(reweighted.path).write(path, 4000, seed=1)
+        with np.load(path) if suffix == ".npz" else h5py.File(path) as file:
+            eta, weight = file["eta"][:], file["weight"][:]
+        # exp(.5^2) events for one, and another 1 of E: the error of the mean is about .04.
+        assert abs(eta.mean()) < 0.1
+        assert np.average(eta, weights=weight) == pytest.approx(wanted, abs=0.15)
+
+
+def test_unpaired_samples_of_the_same_events_are_no_surprise_later(folder, caplog):
+    keys = {"data.source.group": ["event"], "data.target.group": ["event"]}
+    train(folder, "reweighted", keys | {"engine.steps": 2}, score=False)
+    assert "data.source and data.target have 3900 events in common" in caplog.text
+
+
+def test_the_scorecard_weighs_test_rows_of_the_source(reweighted):
+    row = next(row for row in reweighted.scorecard.rows if row.name == "eta")
+    assert row.value == pytest.approx(0.5, abs=0.25)
+    assert row.exact == pytest.approx(0.5, abs=0.15)
+
+
+def test_another_source_file_is_another_training(folder, reweighted, tmp_path):
+    with np.load(folder / "fast.npz") as file:
+        arrays = dict(file)
+    np.savez(tmp_path / "fast.npz", **arrays)
+    changes = {"data.source.path": str(tmp_path / "fast.npz"), "engine.steps": 2}
+    run = train(folder, "reweighted", changes, score=False)
+    assert run.provenance["data"]["sha256"] == reweighted.provenance["data"]["sha256"]
+    arrays["E"] = arrays["E"] + 1
+    np.savez(tmp_path / "fast.npz", **arrays)
+    with pytest.raises(CheckpointError, match="trained with another source"):
+        train(folder, "reweighted", changes, score=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.full.paired_with": "fasst"}, "data.full.paired_with = 'fasst' is no other section"),
+        ({"data.full.paired_with": "full"}, "'full' is no other section"),
+        ({"data.full.paired_with": None}, "maximum-likelihood learns from data, and .* data.fast"),
+        ({"data.fast.paired_with": "full"}, "data.full.paired_with: data.fast is paired with it"),
+        ({"data.fast.path": None, "data.fast.n": 10}, "data.fast.path is missing"),
+        ({"data.full.path": None}, "data.full.path is missing"),
+        ({"data.full.pathh": "x"}, "unknown key 'data.full.pathh'.*path"),
+        ({"data.full.fit_rows": 0}, "data.full.fit_rows = 0"),
+        ({"data.path": "x.npz"}, "unknown key 'data.fast'"),
+        ({"data.other": {"path": "x"}}, "data.fast and data.other|data.full and data.other"),
+        ({"method": {"kind": "density-ratio"}}, "learns from source and target, unpaired"),
+        ({"data": {"path": "x", "paired_with": "y"}}, "pairs a section with another; name them"),
+        (
+            {"data": {"path": "x"}, "method": {"kind": "density-ratio"}},
+            "source: {path: ...}, target: {path: ...}",
+        ),
+        ({"data.1": {"path": "x"}}, "data.1: names of sections"),
+    ],
+)
+def test_sections_that_do_not_fit_are_refused(folder, changes, message):
+    with pytest.raises(RecipeError, match=message):
+        physgen.recipe.read(folder / "pairs.yaml", changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.fast.condition": ["event"]}, "all columns of data.fast are conditions already"),
+        ({"system": {"kind": "images"}}, "samples of system 'images' cannot be paired"),
+        (
+            {"data.fast.axes": ["chain", "time"]},
+            "data.fast.axes: files of system 'events' are read without",
+        ),
+        ({"data.fast.fields": ["E", "nothing"]}, "nothing"),
+    ],
+)
+def test_what_a_system_cannot_do_with_sections_is_refused(folder, changes, message):
+    with pytest.raises((RecipeError, FormatError), match=message):
+        train(folder, "pairs", changes)
+
+
+def test_a_target_with_conditions_is_not_made_from_others(folder):
+    with pytest.raises(RecipeError, match="leave the conditions out, or pair the two"):
+        train(folder, "reweighted", {"data.target.condition": ["event"]})
+
+
+def test_a_recipe_with_sections_is_written_and_read_again(folder):
+    recipe = physgen.recipe.read(folder / "pairs.yaml")
+    assert check(yaml.safe_load(recipe.to_yaml())) == recipe
+    assert recipe.sections["fast"].path == str(folder / "fast.npz")
