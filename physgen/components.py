@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from physgen.batch import Schema, Variable
+from physgen.data_sections import Data
 from physgen.errors import RecipeError, suggest
-from physgen.recipe import Data, Recipe
+from physgen.recipe import Recipe
 from physgen.registry import Component, asks_for, build, lookup
 from physgen.surrogates.base import HasSampler, Surrogate
 from physgen.systems.base import System

@@ -13,19 +13,18 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import Discriminator, Field, Tag, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from physgen.arguments import plain, user_path
+from physgen.data_sections import Data, Inputs, by_name, check_inputs, inputs_of
 from physgen.engine.options import Engine
 from physgen.errors import RecipeError, suggest
-from physgen.io.arrays import Axes
-from physgen.io.cards import Columns, Names, Paths
 from physgen.io.documents import explain, read_yaml, shown
 from physgen.io.shipped import shipped_recipes
 from physgen.overrides import located, put
@@ -36,63 +35,9 @@ from physgen.version import __version__
 MAIN = ("ising-rbm", "phi4-flow", "calo-flow", "events-flow")
 """The shipped recipes to begin with, one a field."""
 
-_SECTION = re.compile(r"[A-Za-z]\w*")
 _NAME = re.compile(r"\w[\w .+=-]{0,99}")
 _DEEPEST = 20
 """Recipes that extend one another, in a chain."""
-
-
-class Files(Section):
-    """A file of samples, and what a system has to know to read it.
-
-    Attributes:
-        path: of the file, a pattern (part_*.root) or a list of files of one layout.
-    """
-
-    path: Paths | None = None
-    binning: str | None = None
-    tree: str | None = None
-    fields: Columns | None = None
-    condition: Columns | None = None
-    weight: str | None = None
-    group: Names | None = None
-    axes: Axes | None = None
-
-
-class Data(Files):
-    """Where the samples come from: `n` simulated ones, or the user's file.
-
-    Attributes:
-        n, seed: how many samples to simulate, from which seed.
-        split: fractions of training, validation and test rows of a file.
-        fit_rows: how many training rows the transforms are fitted on.
-        paired_with: the section whose rows are the conditions of these: the rows of the same
-            `group` columns if both sections name some, else row by row.
-    """
-
-    n: int | None = Field(default=None, gt=0)
-    seed: int = 1
-    split: tuple[float, float, float] = (0.7, 0.1, 0.2)
-    fit_rows: int = Field(default=200_000, gt=0)
-    paired_with: str | None = None
-
-    def files(self) -> dict[str, Any]:
-        """Return what is said of the file, by key."""
-        return self.model_dump(include=set(Files.model_fields), exclude_none=True)
-
-
-def _has_names(section: Any) -> Literal["one", "several"]:
-    """Return whether a data section holds named ones."""
-    if not isinstance(section, dict) or not section or set(section) & set(Data.model_fields):
-        return "one"
-    return "several" if all(isinstance(one, dict | Data) for one in section.values()) else "one"
-
-
-Inputs = Annotated[
-    Annotated[Data, Tag("one")] | Annotated[dict[str, Data], Tag("several")],
-    Discriminator(_has_names),
-]
-"""A data section, or several by name: what a method learns from, as its `inputs` say."""
 
 
 class Sampling(Section):
@@ -145,18 +90,12 @@ class Recipe(Section):
     @property
     def sections(self) -> dict[str, Data]:
         """The data sections by name; one alone is called "data"."""
-        return {"data": self.data} if isinstance(self.data, Data) else dict(self.data or {})
+        return by_name(self.data)
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the sections that the method sees, the one to be modelled last."""
-        sections = self.sections
-        partners = {section.paired_with for section in sections.values()}
-        names = [name for name in sections if name not in partners]
-        if len(names) == 1:
-            return tuple(names)
-        order = lookup("methods", self.method.kind).inputs
-        return tuple(sorted(names, key=order.index))
+        return inputs_of(self.sections, self.method.kind)
 
     @property
     def target(self) -> Data | None:
@@ -343,58 +282,8 @@ def check(tree: Mapping[str, Any], where: str = "recipe") -> Recipe:
             raise RecipeError(f"{where}: {explain(error, model, place)}") from error
         except RecipeError as error:
             raise RecipeError(f"{where}: {place}.kind: {error}") from error
-    _check_inputs(recipe, where)
+    try:
+        check_inputs(recipe.data, recipe.method.kind)
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error}") from error
     return recipe
-
-
-def _check_inputs(recipe: Recipe, where: str) -> None:
-    """Refuse named data sections that do not fit each other, or are not what the method takes."""
-    if recipe.data is None or isinstance(recipe.data, Data):
-        if recipe.data is not None and recipe.data.paired_with is not None:
-            raise RecipeError(
-                f"{where}: data.paired_with pairs a section with another; name them, as in "
-                "`data: {fast: {path: ...}, full: {path: ..., paired_with: fast}}`"
-            )
-        taken = lookup("methods", recipe.method.kind).inputs
-        if len(taken) > 1:
-            raise RecipeError(
-                f"{where}: method {recipe.method.kind} learns from {_listed(taken)}: give each a "
-                f"section, as in `data: {{{': {path: ...}, '.join(taken)}: {{path: ...}}}}`"
-            )
-        return
-    sections = recipe.sections
-    for name, section in sections.items():
-        other = section.paired_with
-        if not _SECTION.fullmatch(name):
-            raise RecipeError(f"{where}: data.{name}: names of sections are letters and digits")
-        if other is not None and (other == name or other not in sections):
-            raise RecipeError(
-                f"{where}: data.{name}.paired_with = {other!r} is no other section"
-                f"{suggest(other, [one for one in sections if one != name])}"
-            )
-        if other is not None and sections[other].paired_with is not None:
-            raise RecipeError(f"{where}: data.{other}.paired_with: data.{name} is paired with it")
-    partners = {section.paired_with for section in sections.values()}
-    left = [name for name in sections if name not in partners]
-    taken = lookup("methods", recipe.method.kind).inputs
-    if len(left) > 1 and set(left) != set(taken):
-        raise RecipeError(
-            f"{where}: method {recipe.method.kind} learns from {_listed(taken)}, and the recipe "
-            f"has {_listed([f'data.{name}' for name in left])}; name the sections so, or pair one "
-            "with the other by `paired_with`"
-        )
-    if len(left) == 1 and len(taken) > 1:
-        raise RecipeError(
-            f"{where}: method {recipe.method.kind} learns from {_listed(taken)}, unpaired: leave "
-            f"out data.{left[0]}.paired_with and name the sections so"
-        )
-    for name, section in sections.items():
-        if section.path is None and (name != recipe.inputs[-1] or section.paired_with):
-            raise RecipeError(
-                f"{where}: data.{name}.path is missing: only samples that are modelled, and not "
-                "paired with others, can be simulated"
-            )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(names) or "no data"

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch, Variable
 from physgen.components import as_conditions, system_of_files
+from physgen.data_sections import Data
 from physgen.errors import RecipeError, printable
 from physgen.io.paired import Paired
 from physgen.io.source import Source
 from physgen.io.split import Split, notes_of, pieces_of_chains, split
 from physgen.io.stream import Stream
-from physgen.recipe import Data, Recipe
+from physgen.recipe import Recipe
 from physgen.systems.base import HasFiles, Simulates, System, open_files
 from physgen.validation.sources import chain_labels
 

@@ -7,8 +7,9 @@ import pytest
 
 from physgen import registry
 from physgen.components import system_of
+from physgen.data_sections import Files
 from physgen.errors import RecipeError
-from physgen.recipe import Files, check
+from physgen.recipe import check
 
 
 def test_two_packages_with_one_name_clash(monkeypatch):

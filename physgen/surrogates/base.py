@@ -291,7 +291,7 @@ class Method:
     """
 
     inputs: tuple[str, ...] = ("data",)
-    """Names of the batches a step needs, the samples to be modelled last; () for data-free training.
+    """Names of the batches a step needs, what is modelled last; () for data-free training.
 
     Several are sections of the recipe's `data` by their names. Samples are then made from those of
     the first input: their columns are the conditions of the surrogate."""
