@@ -23,11 +23,12 @@ POINTS = {(8, 8): 400, (32, 32): 25, (4, 4, 4, 4): 60}
 def ours(shape: tuple[int, ...]) -> Callable[[int], float]:
     n_sites = math.prod(shape)
     phi = np.random.default_rng(1).normal(size=(n_sites, kernel.LANES)) * 0.3
-    states, table = kernel.streams(1, kernel.LANES), kernel.neighbours(shape)
+    states = kernel.streams(1, kernel.LANES)
+    theory, steps = kernel.Theory(kernel.neighbours(shape), M2, LAM), kernel.Steps(STEP, N_STEPS)
 
     def run(n: int) -> float:
         out = np.empty((1, kernel.LANES, n_sites))
-        kernel.trajectories(phi, states, table, M2, LAM, STEP, N_STEPS, n, out)
+        kernel.trajectories(phi, states, theory, steps, n, out)
         return n * kernel.LANES * n_sites * (N_STEPS + 1)
 
     return run

@@ -19,7 +19,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from physgen.batch import Batch
+from physgen.engine.device import floating_type
 from physgen.engine.distributed import World
+from physgen.engine.options import Engine
 from physgen.engine.random import keyed_seed, seed_global
 from physgen.errors import InputError, RecipeError, TrainingError
 from physgen.surrogates.base import Method
@@ -95,25 +97,20 @@ class Context:
         self,
         method: Method,
         feeds: Mapping[str, Feed],
+        options: Engine,
         *,
         device: torch.device,
-        dtype: torch.dtype,
         world: World,
-        seed: int,
-        batch_size: int,
-        accumulate: int = 1,
-        clip: float | None = None,
-        autocast: torch.dtype | None = None,
-        compiled: bool = False,
     ) -> None:
         self.step = 0
-        self.batch_size = len(range(batch_size)[world.slice(batch_size)])
+        self.batch_size = len(range(options.batch_size)[world.slice(options.batch_size)])
         self.generator = torch.Generator(device)
         self.losses: list[tuple[int, Tensor]] = []
         self.gradient_norms: list[Tensor] = []
-        self._method, self._feeds, self._world, self._seed = method, feeds, world, seed
-        self._device, self._dtype, self._accumulate = device, dtype, accumulate
-        self._clip, self._autocast, self._compiled = clip, autocast, compiled
+        self._method, self._feeds, self._options = method, feeds, options
+        self._device, self._world = device, world
+        self._dtype = floating_type(options.precision)
+        self._autocast = torch.bfloat16 if options.precision == "bf16" else None
         self._shared = torch.Generator(device)
         self._preparation = torch.Generator(device)
         self._taken: dict[str, int] = {}
@@ -123,10 +120,10 @@ class Context:
         """Key all random numbers to a step."""
         self.step = step
         self._taken = dict.fromkeys(self._feeds, 0)
-        self._shared.manual_seed(keyed_seed(self._seed, "shared", number=step))
+        self._shared.manual_seed(keyed_seed(self._options.seed, "shared", number=step))
         rank = self._world.rank
-        self.generator.manual_seed(keyed_seed(self._seed, "rank", rank, number=step))
-        seed_global(keyed_seed(self._seed, "global", rank, number=step), self._device)
+        self.generator.manual_seed(keyed_seed(self._options.seed, "rank", rank, number=step))
+        seed_global(keyed_seed(self._options.seed, "global", rank, number=step), self._device)
 
     def randn(self, *shape: int) -> Tensor:
         """Standard normal numbers, (batch_size, *shape)."""
@@ -144,7 +141,7 @@ class Context:
                 f"{', '.join(map(repr, self._feeds)) or 'none'}; give the recipe a data section"
             )
         batch = self._feeds[name].take()
-        key = keyed_seed(self._seed, "prepare", name, self._taken[name], number=self.step)
+        key = keyed_seed(self._options.seed, "prepare", name, self._taken[name], number=self.step)
         self._taken[name] += 1
         self._preparation.manual_seed(key)
         with torch.no_grad():
@@ -201,7 +198,7 @@ class Context:
         return numbers if self._world.size == 1 else numbers[self._world.slice(n)]
 
     def _compile(self, loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        if not self._compiled:
+        if not self._options.compile:
             return loss
         if loss not in self._losses:
             self._losses[loss] = torch.compile(loss)
@@ -210,7 +207,7 @@ class Context:
     def _micro_batches(
         self, arguments: tuple[Batch | Tensor, ...]
     ) -> Iterator[tuple[Batch | Tensor, ...]]:
-        if self._accumulate == 1:
+        if self._options.accumulate == 1:
             yield arguments
             return
         if not arguments:
@@ -224,7 +221,7 @@ class Context:
                 "the arguments of a loss are cut into micro-batches along their first axis, which "
                 f"differs: {[len(argument) for argument in arguments]}"
             )
-        size = -(-n // self._accumulate)
+        size = -(-n // self._options.accumulate)
         for start in range(0, n, size):
             yield tuple(argument[start : start + size] for argument in arguments)
 
@@ -237,8 +234,8 @@ class Context:
         total.copy_(shared)
 
     def _step(self, optimiser: Optimizer, parameters: list[Tensor]) -> None:
-        if self._clip is not None:
-            norm = torch.nn.utils.clip_grad_norm_(parameters, self._clip)
+        if self._options.clip is not None:
+            norm = torch.nn.utils.clip_grad_norm_(parameters, self._options.clip)
             self.gradient_norms.append(norm.detach())
         optimiser.step()
 

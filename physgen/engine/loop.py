@@ -118,9 +118,7 @@ def fit(
             for group in optimiser.param_groups:
                 group.setdefault("initial_lr", float(group["lr"]))
         store = CheckpointStore(directory / "checkpoints", keep=options.keep, world=world)
-        state = RunState(
-            surrogate, method, feeds, average, store, dict(identity or {}), world=world
-        )
+        state = RunState(surrogate, method, feeds, average, store, dict(identity or {}))
         journal = Journal(directory)
         available = stack.enter_context(restored_threads())
         start = state.resume(force=force)
@@ -135,19 +133,7 @@ def fit(
         if world.first:
             journal.truncate(start)
             journal.note("resume" if start else "start", start)
-        context = Context(
-            method,
-            feeds,
-            device=device,
-            dtype=dtype,
-            world=world,
-            seed=options.seed,
-            batch_size=options.batch_size,
-            accumulate=options.accumulate,
-            clip=options.clip,
-            autocast=torch.bfloat16 if options.precision == "bf16" else None,
-            compiled=options.compile,
-        )
+        context = Context(method, feeds, options, device=device, world=world)
         if world.first:
             stack.enter_context(_failures_noted(journal, context))
         window = Window(world)

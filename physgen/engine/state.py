@@ -14,7 +14,6 @@ from torch import Tensor
 from physgen.engine.average import MovingAverage
 from physgen.engine.checkpoint import CheckpointStore, finite, read_tree, write_tree
 from physgen.engine.context import Feed
-from physgen.engine.distributed import World
 from physgen.errors import CheckpointError, TrainingError
 from physgen.io.documents import read_json
 from physgen.io.tensors import read_tensors, write_tensors
@@ -47,15 +46,13 @@ class RunState:
         average: MovingAverage | None,
         store: CheckpointStore,
         identity: Mapping[str, str],
-        *,
-        world: World,
     ) -> None:
         self.best: Best | None = None
         self.last: Path | None = None
         self.threads: int | None = None
         self._surrogate, self._method, self._feeds = surrogate, method, feeds
-        self._average, self._store, self._world = average, store, world
-        self._identity = {**identity, "number of processes": str(world.size)}
+        self._average, self._store, self._world = average, store, store.world
+        self._identity = {**identity, "number of processes": str(store.world.size)}
         self._best_weights: dict[str, Tensor] = {}
 
     def weights(self) -> dict[str, Tensor]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,12 +34,11 @@ from physgen.io.shipped import shipped, shipped_or_own
 from physgen.io.source import Source
 from physgen.io.writer import Append, sha256
 from physgen.systems.base import Derived, System
-from physgen.systems.geometry import Geometry, read_geometry, tables_of
-from physgen.systems.kernels.parameters import Beam, Medium, Readout
+from physgen.systems.geometry import Geometry, read_geometry, voxels_of
+from physgen.systems.kernels.parameters import Beam, Detector, Medium, Readout
 from physgen.systems.media import homogeneous, material, sampling
 
 SPECTRUM_BINS = 40
-_BLOCK = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,14 +244,11 @@ class Calorimeter:
         counts.scatter_add_(1, bins, (x > 0).to(x.dtype))
         return counts / x.shape[1]
 
-    def _moments(self, x: Tensor, layers: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    def _moments(
+        self, x: Tensor, layers: Tensor, name: Literal["eta", "phi", "r"]
+    ) -> tuple[Tensor, Tensor]:
         """Return (centre, width), (B, n_layers) each, NaN where a layer is empty."""
-        by_name = {
-            "eta": self.geometry.eta_mm,
-            "phi": self.geometry.phi_mm,
-            "r": self.geometry.radius,
-        }
-        position = torch.from_numpy(by_name[name]).to(x)
+        position = torch.from_numpy(self.geometry.coordinate(name)).to(x)
         centre = self.layer_energies(x * position) / layers
         square = self.layer_energies(x * position**2) / layers
         return centre, (square - centre**2).clamp(min=0).sqrt()
@@ -283,24 +278,15 @@ class Calorimeter:
                 f"{self.binning} is for {self.geometry.name} ({self.geometry.pid}): give a file of "
                 "such showers with data.path"
             )
-        from physgen.systems.kernels.shower import showers
+        from physgen.systems.kernels.shower import BLOCK, in_blocks
 
-        seeds = np.random.SeedSequence(seed).generate_state(n // _BLOCK + 2)
+        seeds = np.random.SeedSequence(seed).generate_state(n // BLOCK + 2)
         energies = self._draw_energies(n, int(seeds[0]))
         if condition is not None:
             energies = condition.detach().cpu().numpy().astype(np.float64).reshape(-1)
             if len(energies) != n or not (energies > 0).all():
                 raise DomainError(f"condition must be ({n}, 1) positive energies in MeV")
-        starts = range(0, n, _BLOCK)
-
-        def block(i: int) -> NDArray[np.float32]:
-            rows = energies[starts[i] : starts[i] + _BLOCK]
-            voxels, _ = showers(rows, *self._tables, int(seeds[i + 1]))
-            return np.asarray(voxels)
-
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            blocks = list(pool.map(block, range(len(starts))))
-        x = np.concatenate(blocks) if blocks else np.empty((0, self.geometry.n_voxels), np.float32)
+        x = in_blocks(energies, self._detector, seeds[1:].tolist(), torch.get_num_threads())
         return Batch(
             x=torch.from_numpy(x),
             condition=torch.from_numpy(energies.astype(np.float32))[:, None],
@@ -314,8 +300,7 @@ class Calorimeter:
         return np.exp(generator.uniform(low, high, n))
 
     @cached_property
-    def _tables(self) -> tuple[Any, ...]:
-        """Arguments of the kernel between the energies and the seed."""
+    def _detector(self) -> Detector:
         beam = Beam(
             converts=self.geometry.pid == 22,
             cell_mm=float(self.cell_mm),
@@ -324,7 +309,8 @@ class Calorimeter:
             max_spots=int(self.max_spots or 0),
         )
         readout = Readout(float(self.cross_talk), float(self.noise_mev), float(self.cut_mev))
-        return (*tables_of(self.geometry, self.depths), self.effective_medium, beam, readout)
+        voxels = voxels_of(self.geometry, self.depths)
+        return Detector(voxels, self.effective_medium, beam, readout)
 
     @property
     def effective_medium(self) -> Medium:

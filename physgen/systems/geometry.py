@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Literal
 from xml.etree import ElementTree
 from xml.parsers import expat
 
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from physgen.errors import FormatError, InputError, RecipeError
 from physgen.io.writer import atomic
+from physgen.systems.kernels.parameters import Voxels
 
 _LARGEST_FILE = 16 * 2**20
 
@@ -115,15 +116,11 @@ class Geometry:
             ]
         )
 
-    @property
-    def eta_mm(self) -> NDArray[np.float64]:
-        """(n_voxels,) r cos(alpha) in mm."""
-        return self.radius * np.cos(self.alpha)
-
-    @property
-    def phi_mm(self) -> NDArray[np.float64]:
-        """(n_voxels,) r sin(alpha) in mm."""
-        return self.radius * np.sin(self.alpha)
+    def coordinate(self, name: Literal["eta", "phi", "r"]) -> NDArray[np.float64]:
+        """Return where the voxels are, (n_voxels,) in mm: r cos(alpha), r sin(alpha) or r."""
+        if name == "r":
+            return self.radius
+        return self.radius * (np.cos(self.alpha) if name == "eta" else np.sin(self.alpha))
 
 
 def read_geometry(path: Path, particle: str | None = None) -> Geometry:
@@ -275,10 +272,8 @@ def _attribute(node: ElementTree.Element, name: str, where: str) -> str:
     return value
 
 
-def tables_of(geometry: Geometry, depths: Sequence[float]) -> tuple[NDArray[Any], ...]:
-    """Return a geometry as arrays: depths of the layers, radii and where those of each begin.
-
-    Behind them the numbers of sectors, and where the voxels of each layer begin.
+def voxels_of(geometry: Geometry, depths: Sequence[float]) -> Voxels:
+    """Return a geometry as arrays.
 
     Args:
         geometry: of the calorimeter.
@@ -294,10 +289,10 @@ def tables_of(geometry: Geometry, depths: Sequence[float]) -> tuple[NDArray[Any]
             f"{len(layers)} layers need {len(layers) + 1} depths, not {len(ends)}; set "
             "system.depths=[] for equal layers"
         )
-    return (
-        np.array(ends, np.float64),
-        np.concatenate([np.array(layer.r_edges) for layer in layers]),
-        np.cumsum([0, *(len(layer.r_edges) for layer in layers)]),
-        np.array([layer.n_alpha for layer in layers]),
-        geometry.offsets,
+    return Voxels(
+        depths=np.array(ends, np.float64),
+        edges=np.concatenate([np.array(layer.r_edges) for layer in layers]),
+        first_edge=np.cumsum([0, *(len(layer.r_edges) for layer in layers)]),
+        n_alpha=np.array([layer.n_alpha for layer in layers]),
+        first_voxel=geometry.offsets,
     )

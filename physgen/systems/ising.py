@@ -253,10 +253,10 @@ class Ising:
         # A fixed number of clusters: to stop when enough sites were flipped would favour states
         # that large clusters lead to.
         n_clusters = math.ceil(10 * self.n_sites / size)
-        sweeps = 1 if h == 0 else 100
+        updates = kernel.Updates(n_clusters, 1 if h == 0 else 100)
         chain = np.empty((n, *self.shape), np.int8)
         kernel.wolff(spins, t, h, 20 * n_clusters, state)
-        kernel.cluster_chain(spins, t, h, n_clusters, sweeps, chain, state)
+        kernel.cluster_chain(spins, t, h, updates, chain, state)
         if h == 0:
             turn = np.random.default_rng(seed).integers(2, size=(n, 1, 1), dtype=np.int8)
             chain *= 1 - 2 * turn

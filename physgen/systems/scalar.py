@@ -194,7 +194,8 @@ def hybrid_monte_carlo(
     """
     from physgen.systems.kernels import scalar as kernel
 
-    table, states = kernel.neighbours(shape), kernel.streams(seed, kernel.LANES)
+    theory = kernel.Theory(kernel.neighbours(shape), float(m2), float(lam))
+    states = kernel.streams(seed, kernel.LANES)
     n_sites = math.prod(shape)
     phi = np.empty((n_sites, kernel.LANES))
     for lane in range(kernel.LANES):
@@ -207,8 +208,8 @@ def hybrid_monte_carlo(
 
     def run(step: float, n_skip: int, n_keep: int) -> tuple[float, NDArray[np.float64]]:
         out = np.empty((n_keep, kernel.LANES, n_sites))
-        n_steps = max(2, round(1 / step))
-        rate = kernel.trajectories(phi, states, table, m2, lam, step, n_steps, n_skip, out)
+        steps = kernel.Steps(step, max(2, round(1 / step)))
+        rate = kernel.trajectories(phi, states, theory, steps, n_skip, out)
         return float(rate), out
 
     step = 0.2 / n_sites**0.25

@@ -12,6 +12,7 @@ from physgen.systems.base import HasFeatures, HasFiles, HasUnits, Simulates, Sys
 from physgen.systems.calorimeter import Calorimeter
 from physgen.systems.geometry import Geometry, Layer, write_geometry
 from physgen.systems.kernels import shower
+from physgen.systems.kernels.parameters import Beam, Detector, Readout, Voxels
 from physgen.systems.media import homogeneous, material, sampling
 
 LEAD_ARGON = sampling(material("lead"), material("liquid-argon"), 1.5, 4.2, 0.11)
@@ -27,18 +28,15 @@ def simulate(medium=LEAD_ARGON, energy=20e3, n=400, depths=None, edges=(0.0, 1e9
         options.update({name: changes.pop(name) for name in list(changes) if name in options})
     depths = np.linspace(0, 40, 9) if depths is None else np.array(depths, float)
     layers, size = len(depths) - 1, (len(edges) - 1) * n_alpha
-    return shower.showers(
-        np.full(n, float(energy)),
+    voxels = Voxels(
         depths,
         np.tile(np.array(edges), layers),
         np.arange(layers + 1) * len(edges),
         np.full(layers, n_alpha),
         np.arange(layers + 1) * size,
-        medium,
-        shower.Beam(**beam),
-        shower.Readout(**readout),
-        changes.pop("seed", 1),
     )
+    detector = Detector(voxels, medium, Beam(**beam), Readout(**readout))
+    return shower.showers(np.full(n, float(energy)), detector, changes.pop("seed", 1))
 
 
 @pytest.mark.parametrize(("a", "x"), [(0.7, 0.1), (2.5, 1.0), (2.5, 9.0), (8.0, 8.5), (3.0, 60.0)])

@@ -43,7 +43,8 @@ def test_the_radius_runs_fastest_then_the_angle_then_the_layer():
     assert geometry.layer.tolist() == [0] * 8 + [1]
     assert geometry.ring.tolist() == [0, 1] * 4 + [2]
     assert geometry.offsets.tolist() == [0, 8, 9]
-    assert np.allclose(geometry.eta_mm**2 + geometry.phi_mm**2, geometry.radius**2)
+    eta, phi, r = map(geometry.coordinate, ("eta", "phi", "r"))
+    assert np.allclose(eta**2 + phi**2, r**2)
 
 
 def test_unused_layers_are_left_out_and_ids_may_have_gaps(tmp_path):

@@ -107,11 +107,11 @@ SWEEPS = {
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_updates_sample_the_exact_distribution(name):
-    shape, temperature, field, (n_clusters, n_sweeps) = SWEEPS[name]
+    shape, temperature, field, updates = SWEEPS[name]
     spins, chain = np.ones(shape, np.int8), np.empty((60_000, *shape), np.int8)
     state = kernel.random_state(7)
-    kernel.cluster_chain(spins, temperature, field, 100, 100, chain[:1], state)
-    kernel.cluster_chain(spins, temperature, field, n_clusters, n_sweeps, chain, state)
+    kernel.cluster_chain(spins, temperature, field, kernel.Updates(100, 100), chain[:1], state)
+    kernel.cluster_chain(spins, temperature, field, kernel.Updates(*updates), chain, state)
     assert p_value(chain, Ising(shape=shape, temperature=temperature, field=field)) > 1e-3
 
 
@@ -143,7 +143,8 @@ def test_packed_replicas_share_no_randomness():
 def test_all_kernels_agree_with_the_exact_energy_at_the_critical_point():
     exact, n = kaufman(16, 16, CRITICAL_TEMPERATURE)["E/N"], 1000
     spins, chain = np.ones((16, 16), np.int8), np.empty((n, 16, 16), np.int8)
-    kernel.cluster_chain(spins, CRITICAL_TEMPERATURE, 0, 20, 1, chain, kernel.random_state(1))
+    updates, state = kernel.Updates(20, 1), kernel.random_state(1)
+    kernel.cluster_chain(spins, CRITICAL_TEMPERATURE, 0, updates, chain, state)
     words = packed((16, 16), CRITICAL_TEMPERATURE, 150, 50)[20:].transpose(1, 0, 2, 3)
     for replicas in (chain[None, 100:].reshape(9, 100, 16, 16), words):
         x = torch.from_numpy(np.ascontiguousarray(replicas)).flatten(0, 1)

@@ -67,26 +67,26 @@ def test_kernel_has_the_energy_and_the_force_of_the_action(shape):
     np.testing.assert_allclose(energy, expected, rtol=1e-10)
     # One step of size eps moves the momenta by -eps times the mean of both ends' gradients.
     start, p, eps = phi.copy(), momentum.copy(), 1e-6
-    kernel.leapfrog(phi, momentum, table, system.m2, system.lam, eps, 1)
+    kernel.leapfrog(phi, momentum, kernel.Theory(table, system.m2, system.lam), eps, 1)
     force = -gradient.numpy().reshape(kernel.LANES, -1).T
     np.testing.assert_allclose((momentum - p) / eps, force, rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose((phi - start) / eps, p, rtol=1e-4, atol=1e-3)
 
 
 def test_leapfrog_is_reversible_and_its_energy_error_is_of_second_order():
-    table = kernel.neighbours((4, 4))
+    theory = kernel.Theory(kernel.neighbours((4, 4)), -4.0, 8.0)
     generator = np.random.default_rng(3)
     start, p = generator.normal(size=(2, 16, kernel.LANES)) * 0.5
     errors = []
     for n_steps in (20, 40):
         phi, momentum = start.copy(), p.copy()
         before, after = np.empty(kernel.LANES), np.empty(kernel.LANES)
-        kernel.energies(phi, momentum, table, -4.0 + 4, 8.0, before)
-        kernel.leapfrog(phi, momentum, table, -4.0, 8.0, 0.5 / n_steps, n_steps)
-        kernel.energies(phi, momentum, table, -4.0 + 4, 8.0, after)
+        kernel.energies(phi, momentum, theory.neighbours, -4.0 + 4, 8.0, before)
+        kernel.leapfrog(phi, momentum, theory, 0.5 / n_steps, n_steps)
+        kernel.energies(phi, momentum, theory.neighbours, -4.0 + 4, 8.0, after)
         errors.append(np.abs(after - before).mean())
         momentum *= -1
-        kernel.leapfrog(phi, momentum, table, -4.0, 8.0, 0.5 / n_steps, n_steps)
+        kernel.leapfrog(phi, momentum, theory, 0.5 / n_steps, n_steps)
         np.testing.assert_allclose(phi, start, atol=1e-12)
         np.testing.assert_allclose(momentum, -p, atol=1e-12)
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.15)

@@ -212,9 +212,10 @@ class ShowerFlow(ShowerSurrogate):
             tails=array(t.splits.tails),
             atoms=array(t.splits.atoms),
             threshold=float(t.threshold),
+            atom=ATOM,
         )
         inputs = (array(x) for x in (energies, context, u, normal))
-        return torch.from_numpy(divide_layers(*inputs, weights, tables, ATOM))
+        return torch.from_numpy(divide_layers(*inputs, weights, tables))
 
     def _context(self, condition: Tensor) -> Tensor:
         """What the splits see: the energies, and which layers are empty."""

@@ -62,6 +62,7 @@ class Tables(NamedTuple):
         tails: F and 1 - F, (2, n_groups, n_knots, n_bins + 1).
         atoms: (2, n_groups, n_knots).
         threshold: v_0.
+        atom: how the later splits see one that gives all to one side.
     """
 
     parent: NDArray[np.int64]
@@ -74,6 +75,7 @@ class Tables(NamedTuple):
     tails: Array
     atoms: Array
     threshold: float
+    atom: float
 
 
 @njit(cache=CACHE, nogil=True, fastmath=_SUMS)
@@ -145,7 +147,6 @@ def divide_layers(
     normal: Array,
     network: Network,
     tables: Tables,
-    atom: float,
 ) -> Array:
     """Return the energies of all nodes of the tree, (B, n_layers + 2 n_splits), in MeV.
 
@@ -155,7 +156,6 @@ def divide_layers(
         u: (B, n_splits) uniform, decides the outcomes.
         normal: (B, n_splits) standard normal.
         network, tables: see there.
-        atom: how the later splits see one that gives all to one side.
     """
     n, n_layers = energies.shape
     n_splits, n_out = network.inward.shape
@@ -212,9 +212,9 @@ def divide_layers(
             s = _fraction_of(z, k, fraction, table, tables.top[group])
             lesser, greater = _sides(whole, s, side, v0)
             nodes[row, n_layers + 2 * i], nodes[row, n_layers + 2 * i + 1] = lesser, greater
-            z = z if side == 0 else 4 * atom * side
+            z = z if side == 0 else 4 * tables.atom * side
             floor = max(nodes[row, tables.layer[i]], v0)
-            x[end] = min(max(z, -atom), atom)
+            x[end] = min(max(z, -tables.atom), tables.atom)
             x[end + 1] = 1.0 if lesser > 0 and greater > 0 else 0.0
             x[end + 2] = (lesser - greater) / floor / tables.spread[i]
             end += 3

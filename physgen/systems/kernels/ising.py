@@ -27,7 +27,7 @@ the same state gives the same chain.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -235,20 +235,26 @@ def wolff(
     return total
 
 
+class Updates(NamedTuple):
+    """What lies between two states of a chain: so many clusters, then so many sweeps."""
+
+    clusters: int
+    sweeps: int
+
+
 @njit(cache=CACHE)
 def cluster_chain(
     spins: NDArray[np.int8],
     temperature: float,
     field: float,
-    n_clusters: int,
-    n_sweeps: int,
+    updates: Updates,
     chain: NDArray[np.int8],
     state: NDArray[np.uint64],
 ) -> None:
-    """Fill (n, rows, columns) with states `n_clusters` clusters and `n_sweeps` apart."""
+    """Fill (n, rows, columns) with states that are some `updates` apart."""
     for k in range(len(chain)):
-        wolff(spins, temperature, field, n_clusters, state)
-        metropolis(spins, temperature, field, n_sweeps, state)
+        wolff(spins, temperature, field, updates.clusters, state)
+        metropolis(spins, temperature, field, updates.sweeps, state)
         chain[k] = spins
 
 

@@ -1,8 +1,29 @@
-"""What the kernel of showers is given: medium, beam, readout."""
+"""What the kernel of showers is given: a detector of voxels, medium, beam and readout."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Voxels(NamedTuple):
+    """Where the layers of a calorimeter are, and how each is divided.
+
+    Attributes:
+        depths: (n_layers + 1,) where the layers begin and end, in radiation lengths.
+        edges: radii in mm, those of all layers one after the other.
+        first_edge: (n_layers + 1,) where each layer's edges begin in `edges`.
+        n_alpha: (n_layers,) sectors.
+        first_voxel: (n_layers + 1,) flat index of each layer's first voxel.
+    """
+
+    depths: NDArray[np.float64]
+    edges: NDArray[np.float64]
+    first_edge: NDArray[np.int64]
+    n_alpha: NDArray[np.int64]
+    first_voxel: NDArray[np.int64]
 
 
 class Medium(NamedTuple):
@@ -63,3 +84,12 @@ class Readout(NamedTuple):
     cross_talk: float
     noise_mev: float
     cut_mev: float
+
+
+class Detector(NamedTuple):
+    """All that decides how particles shower, but for their energies; see the parts."""
+
+    voxels: Voxels
+    medium: Medium
+    beam: Beam
+    readout: Readout

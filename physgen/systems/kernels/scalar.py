@@ -17,6 +17,7 @@ J. Stat. Softw. 5 (2000) 8) that takes its layer and its position from different
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -62,6 +63,33 @@ def neighbours(shape: tuple[int, ...]) -> NDArray[np.int32]:
     sites = np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
     shifted = [np.roll(sites, s, axis).ravel() for axis in range(len(shape)) for s in (-1, 1)]
     return np.ascontiguousarray(np.stack(shifted, axis=1))
+
+
+class Theory(NamedTuple):
+    """The action of a field.
+
+    Attributes:
+        neighbours: (V, 2 d) of every site.
+        m2: the bare mass squared.
+        lam: the coupling lambda.
+    """
+
+    neighbours: Table
+    m2: float
+    lam: float
+
+
+class Steps(NamedTuple):
+    """The leapfrog steps of a trajectory.
+
+    Attributes:
+        size: of a step.
+        number: of a trajectory on average. Each takes between half and one and a half of it, at
+            random, so that no mode of a nearly free field returns to where it was.
+    """
+
+    size: float
+    number: int
 
 
 @numba.njit(cache=CACHE, inline="always")
@@ -160,11 +188,10 @@ def energies(phi: Real, momentum: Real, table: Table, a: float, lam: float, out:
 
 
 @numba.njit(cache=CACHE)
-def leapfrog(
-    phi: Real, momentum: Real, table: Table, m2: float, lam: float, step: float, n_steps: int
-) -> None:
+def leapfrog(phi: Real, momentum: Real, theory: Theory, step: float, n_steps: int) -> None:
     """Integrate (V, LANES) fields and momenta in place over `n_steps` steps of size `step`."""
-    a2, lambda4 = 2.0 * m2 + 2.0 * table.shape[1], 4.0 * lam
+    table = theory.neighbours
+    a2, lambda4 = 2.0 * theory.m2 + 2.0 * table.shape[1], 4.0 * theory.lam
     _kick(phi, momentum, table, a2, lambda4, 0.5 * step)
     for _ in range(n_steps - 1):
         _drift(phi, momentum, step)
@@ -203,11 +230,8 @@ def turn_cluster(phi: Real, lane: int, table: Table, members: Table, state: Word
 def trajectories(
     phi: Real,
     states: Words,
-    table: Table,
-    m2: float,
-    lam: float,
-    step: float,
-    n_steps: int,
+    theory: Theory,
+    steps: Steps,
     n_skip: int,
     out: Real,
 ) -> float:
@@ -219,20 +243,15 @@ def trajectories(
     Args:
         phi: (V, LANES), where the chains stand; moved in place.
         states: (LANES, 4) generator states; moved in place.
-        table: (V, 2 d), of `neighbours`.
-        m2: the bare mass squared.
-        lam: the coupling lambda.
-        step: leapfrog step size.
-        n_steps: leapfrog steps a trajectory on average. Each takes between half and one and a half
-            of it, at random, so that no mode of a nearly free field returns to where it was.
+        theory, steps: see there.
         n_skip: trajectories from one kept configuration to the next.
         out: (n_keep, LANES, V), receives the configurations.
 
     Returns:
         the mean acceptance probability.
     """
-    n_sites = phi.shape[0]
-    a = m2 + table.shape[1]
+    n_sites, table, n_steps = phi.shape[0], theory.neighbours, steps.number
+    a = theory.m2 + table.shape[1]
     start, momentum = np.empty_like(phi), np.empty_like(phi)
     before, after = np.empty(LANES), np.empty(LANES)
     members = np.empty(n_sites, np.int32)
@@ -250,10 +269,10 @@ def trajectories(
                     start[site, lane] *= sign
                     phi[site, lane] *= sign
                     momentum[site, lane] = _normal(states[lane])
-            energies(phi, momentum, table, a, lam, before)
+            energies(phi, momentum, table, a, theory.lam, before)
             length = (n_steps + 1) // 2 + np.int64(_uniform(states[0]) * (n_steps + 1))
-            leapfrog(phi, momentum, table, m2, lam, step, length)
-            energies(phi, momentum, table, a, lam, after)
+            leapfrog(phi, momentum, theory, steps.size, length)
+            energies(phi, momentum, table, a, theory.lam, after)
             for lane in range(LANES):
                 change = after[lane] - before[lane]
                 # A NaN compares false, so that a trajectory that ran away is refused.

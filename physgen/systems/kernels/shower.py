@@ -19,14 +19,18 @@ be positive) are repeated.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from physgen.systems.kernels.cache import CACHE
-from physgen.systems.kernels.parameters import Beam, Medium, Readout
+from physgen.systems.kernels.parameters import Beam, Detector, Medium
 
+BLOCK = 1024
+"""Showers of a seed."""
 _SLICE = 0.5
 
 
@@ -184,27 +188,13 @@ def add_cross_talk(
 
 @njit(cache=CACHE, nogil=True)
 def showers(
-    energies_mev: NDArray[np.float64],
-    depths: NDArray[np.float64],
-    edges: NDArray[np.float64],
-    first_edge: NDArray[np.int64],
-    n_alpha: NDArray[np.int64],
-    first_voxel: NDArray[np.int64],
-    medium: Medium,
-    beam: Beam,
-    readout: Readout,
-    seed: int,
+    energies_mev: NDArray[np.float64], detector: Detector, seed: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Simulate showers.
 
     Args:
         energies_mev: (N,) of the incoming particles.
-        depths: (n_layers + 1,) where the layers begin and end, in radiation lengths.
-        edges: radii in mm, those of all layers one after the other.
-        first_edge: (n_layers + 1,) where each layer's edges begin in `edges`.
-        n_alpha: (n_layers,) sectors.
-        first_voxel: (n_layers + 1,) flat index of each layer's first voxel.
-        medium, beam, readout: see there.
+        detector: see there.
         seed: of the random numbers.
 
     Returns:
@@ -212,6 +202,8 @@ def showers(
         lengths.
     """
     np.random.seed(seed)  # noqa: NPY002
+    voxels, medium, beam, readout = detector
+    depths, edges, first_edge, n_alpha, first_voxel = voxels
     n, n_layers, n_voxels = len(energies_mev), len(n_alpha), first_voxel[-1]
     result = np.empty((n, n_voxels), np.float32)
     starts = np.empty(n)
@@ -290,3 +282,19 @@ def showers(
                 value += np.random.normal(0.0, readout.noise_mev)  # noqa: NPY002
             result[i, v] = value if value >= readout.cut_mev and value > 0.0 else 0.0
     return result, starts
+
+
+def in_blocks(
+    energies_mev: NDArray[np.float64], detector: Detector, seeds: Sequence[int], n_threads: int
+) -> NDArray[np.float32]:
+    """Simulate showers, a block with each seed, on several threads: (N, n_voxels) in MeV."""
+
+    def block(i: int) -> NDArray[np.float32]:
+        rows = energies_mev[i * BLOCK : (i + 1) * BLOCK]
+        found: NDArray[np.float32] = showers(rows, detector, seeds[i])[0]
+        return found
+
+    n_blocks = -(-len(energies_mev) // BLOCK)
+    with ThreadPoolExecutor(n_threads) as pool:
+        blocks = list(pool.map(block, range(n_blocks)))
+    return np.concatenate(blocks or [np.empty((0, detector.voxels.first_voxel[-1]), np.float32)])
