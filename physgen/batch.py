@@ -56,6 +56,9 @@ class Variable:
         low, high: the range it was seen in, or may take; `None` is unbounded.
         present: the rule on another column of the same row, such as "njets >= 2", that says when
             this column means anything; elsewhere it holds a constant. `None` is always.
+
+    >>> Variable("phi", "rad", "angle").range
+    (-3.141592653589793, 3.141592653589793)
     """
 
     name: str

@@ -79,6 +79,9 @@ def suggest(name: str, choices: Iterable[str], n: int = 3, first: Sequence[str] 
     """Return "; did you mean 'a' or 'b'?" with the near misses of `name`, or some of the choices.
 
     Those of `first` come first; the others are in alphabetical order.
+
+    >>> suggest("temprature", ["temperature", "shape"])
+    "; did you mean 'temperature'?"
     """
     options = [*first, *sorted({str(choice) for choice in choices} - set(first))]
     near = difflib.get_close_matches(name, options, n=n, cutoff=0.6)

@@ -43,6 +43,11 @@ class Grid:
     Attributes:
         offset, step: over the divisor, in the unit of the values.
         divisor: 1 for integers.
+
+    >>> import numpy as np
+    >>> tenths = Grid(step=1.0, divisor=10.0)
+    >>> tenths.nearest(np.array([0.234, 0.5])).tolist(), str(tenths)
+    ([0.2, 0.5], 'multiples of 0.1')
     """
 
     offset: float = 0.0

@@ -17,6 +17,12 @@ class MovingAverage:
 
     Attributes:
         count: updates so far, which sets the warm-up.
+
+    >>> layer = nn.Linear(1, 1)
+    >>> average = MovingAverage(layer, decay=0.999)
+    >>> average.update()
+    >>> sorted(average.state()), average.count
+    (['bias', 'weight'], 1)
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:

@@ -34,6 +34,10 @@ class Engine:
         checkpoint_every: steps between two checkpoints.
         keep: number of checkpoints to keep.
         threads: of a training on a CPU; `None` chooses by the size of the work.
+
+    >>> options = Engine(steps=1000, schedule="cosine", warmup=9)
+    >>> [round(options.learning_rate_factor(step), 2) for step in (0, 9, 504, 999)]
+    [0.1, 1.0, 0.5, 0.0]
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")

@@ -66,7 +66,13 @@ class HasClasses(Protocol):
 
 
 class ArraySource:
-    """A batch in memory, read as if it were a file."""
+    """A batch in memory, read as if it were a file.
+
+    >>> import torch
+    >>> source = ArraySource(Batch(torch.zeros(10, 2)), Schema((2,), (Variable("x"),)))
+    >>> len(source), source.read(8, 12).x.shape
+    (10, torch.Size([2, 2]))
+    """
 
     def __init__(
         self,

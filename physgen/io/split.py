@@ -31,7 +31,12 @@ _AT_ONCE = 2**18
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of each part, ascending."""
+    """Row numbers of each part, ascending.
+
+    >>> parts = split(1000, fractions=(0.8, 0.1, 0.1))
+    >>> len(parts.train) + len(parts.validation) + len(parts.test)
+    1000
+    """
 
     train: NDArray[np.int64]
     validation: NDArray[np.int64]

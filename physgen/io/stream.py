@@ -64,6 +64,13 @@ class Stream:
 
     Raises:
         InputError: the part has no rows.
+
+    >>> from physgen.batch import Schema, Variable
+    >>> from physgen.io.source import ArraySource
+    >>> rows = Batch(torch.arange(6.0)[:, None])
+    >>> stream = Stream(ArraySource(rows, Schema((1,), (Variable("x"),))), batch_size=3)
+    >>> sorted(float(x) for _ in range(2) for x in next(stream).x)  # every row once an epoch
+    [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     """
 
     def __init__(

@@ -32,6 +32,11 @@ class WeightSums:
         blocks: (n_blocks,), the sum of |w| of the rows in each block of the source.
         total: the sum of w.
         squares: the sum of w^2.
+
+    >>> w = np.array([1.0, 1.0, 2.0, -0.5])
+    >>> sums = WeightSums(4, np.abs(w), float(w.sum()), float(np.square(w).sum()))
+    >>> sums.effective, round(sums.negative_share, 3)
+    (1.96, 0.111)
     """
 
     rows: int

@@ -66,7 +66,11 @@ class Flat:
 
 
 class Circles(Flat):
-    """Angles, each on a circle (U(1)): flat, but x comes back into [-pi, pi)."""
+    """Angles, each on a circle (U(1)): flat, but x comes back into [-pi, pi).
+
+    >>> Circles().drift(torch.tensor([[3.0]]), torch.tensor([[1.0]]), 0.5)  # 3.5 - 2 pi
+    tensor([[-2.7832]])
+    """
 
     def drift(self, x: Tensor, momentum: Tensor, step_size: float | Tensor) -> Tensor:
         """Return x + eps p, wrapped."""

@@ -62,6 +62,13 @@ class Chains:
         acceptance: fraction of proposals accepted.
         longest_rejection: the longest run of steps for which a chain stood still; if it is not
             short against a chain, the errors of what follows cannot be trusted.
+
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> x = 2 * torch.randn(20_000, 1, generator=generator)  # too wide by a factor of 2
+    >>> proposals = Batch(x, log_weight=-(x**2)[:, 0] / 2 + (x**2)[:, 0] / 8)
+    >>> chains = independence_metropolis(proposals, generator=generator)
+    >>> abs(float(chains.batch.x.std()) - 1) < 0.05
+    True
     """
 
     batch: Batch

@@ -37,7 +37,13 @@ class FewSamplesWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its standard error."""
+    """A number and its standard error.
+
+    >>> log_weight = torch.randn(20_000, generator=torch.Generator().manual_seed(0))
+    >>> ess = effective_sample_size(log_weight)  # exp(-sigma^2) of normal numbers
+    >>> abs(ess.value - math.exp(-1)) < 3 * ess.error
+    True
+    """
 
     value: float
     error: float

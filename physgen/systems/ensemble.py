@@ -44,6 +44,13 @@ class Ensemble:
             chain a file.
         shape: of one configuration; `None` is as the file has it.
         axes: what the first two axes are, where they are chains and time.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/chain.npz", phi=np.zeros((100, 4, 4)))
+    ...     Ensemble(path=f"{folder}/chain.npz").schema.shape
+    (4, 4)
     """
 
     file_keys: ClassVar[frozenset[str]] = frozenset({"path", "axes"})

@@ -10,11 +10,13 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from physgen.batch import Domain, Variable
 from physgen.errors import RecipeError, suggest
 from physgen.io.documents import shown
 from physgen.io.source import Source, blocks
+from physgen.sampling.manifold import wrapped
 from physgen.systems.presence import parsed
 
 _AZIMUTH = re.compile(r"(.*[_.\d])?(d|delta_?)?phi\d*", re.IGNORECASE)
@@ -131,6 +133,26 @@ def as_azimuth(variable: Variable, least: float, greatest: float) -> Variable:
         if low - _ROUNDING <= least <= greatest <= high + _ROUNDING:
             return replace(variable, domain="angle", low=low, high=high)
     return variable
+
+
+def comparisons(variables: Sequence[Variable], columns: Sequence[Tensor]) -> list[Tensor]:
+    """Return differences, or log ratios, of all pairs of comparable columns, (B,) each.
+
+    Comparable are real numbers of the same unit and type. Angles differ by the shorter way round;
+    of what is never negative the ratio of x + 1 is taken.
+    """
+    pairs = []
+    for i, a in enumerate(variables):
+        for j, b in enumerate(variables[:i]):
+            if a.unit != b.unit or a.domain != b.domain or a.dtype != b.dtype:
+                continue
+            if a.domain == "non-negative":
+                pairs.append((columns[i] + 1).log() - (columns[j] + 1).log())
+            elif a.domain == "real":
+                pairs.append(columns[i] - columns[j])
+            elif a.domain == "angle":
+                pairs.append(wrapped(columns[i] - columns[j]))
+    return pairs
 
 
 def _is_said(options: Mapping[str, Any], key: str) -> bool:

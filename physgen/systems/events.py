@@ -31,7 +31,6 @@ from physgen.io.cards import read_card
 from physgen.io.joined import expand
 from physgen.io.source import Source, blocks
 from physgen.io.writer import Append, hdf5_writer, npz_writer, root_writer
-from physgen.sampling.manifold import wrapped
 from physgen.systems import event_columns
 from physgen.systems.base import Derived
 from physgen.systems.event_files import (
@@ -74,6 +73,14 @@ class EventTable:
     Raises:
         RecipeError: a field cannot be understood.
         FormatError: the file, or what is named in it, is absent or unfit.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/events.npz", pt=np.array([20.0, 35.0]), phi=np.array([0.1, -3.0]))
+    ...     table = EventTable(path=f"{folder}/events.npz", fields=("pt", "phi"))
+    ...     [variable.domain for variable in table.schema.variables], len(table.source)
+    (['real', 'angle'], 2)
     """
 
     file_keys: ClassVar[frozenset[str]] = frozenset(CARD_KEYS)
@@ -137,7 +144,8 @@ class EventTable:
             dtype = torch.promote_types(batch.x.dtype, batch.condition.dtype)
             columns = [column.to(batch.x.device, dtype) for column in columns]
         if level == "high":
-            columns += self._pairs(columns)
+            every = (*self.schema.condition, *self.schema.variables)
+            columns += event_columns.comparisons(every, columns)
         return torch.stack(columns, -1)
 
     @property
@@ -322,21 +330,6 @@ class EventTable:
             group=group,
             max_items=most,
         )
-
-    def _pairs(self, columns: Sequence[Tensor]) -> list[Tensor]:
-        """Return differences, or log ratios, of all pairs of comparable columns."""
-        pairs, variables = [], (*self.schema.condition, *self.schema.variables)
-        for i, a in enumerate(variables):
-            for j, b in enumerate(variables[:i]):
-                if a.unit != b.unit or a.domain != b.domain or a.dtype != b.dtype:
-                    continue
-                if a.domain == "non-negative":
-                    pairs.append((columns[i] + 1).log() - (columns[j] + 1).log())
-                elif a.domain == "real":
-                    pairs.append(columns[i] - columns[j])
-                elif a.domain == "angle":
-                    pairs.append(wrapped(columns[i] - columns[j]))
-        return pairs
 
 
 def _files(path: str | Sequence[str]) -> list[Path]:

@@ -105,6 +105,12 @@ class Family:
 
     Raises:
         DomainError: there are no points, two are the same, or there is no such theory at one.
+
+    >>> from physgen.systems.ising import Ising
+    >>> from physgen.systems.family import family
+    >>> heated = family(Ising, {"shape": (4, 4), "temperature": (2.0, 3.0)})
+    >>> [name for name in heated.exact() if name.startswith("E/N")]
+    ['E/N at temperature=2', 'E/N at temperature=3']
     """
 
     def __init__(

@@ -62,6 +62,10 @@ class Gauge(lattice_files.EnsembleFiles):
 
     Raises:
         DomainError: there is no such theory.
+
+    >>> exact = Gauge(group="U(1)", shape=(8, 8), beta=2.0).exact()
+    >>> round(exact["plaquette"], 4)  # I_1(2) / I_0(2), but for the torus
+    0.6978
     """
 
     group: Literal["U(1)", "SU(2)", "SU(3)"] = "U(1)"

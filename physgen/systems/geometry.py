@@ -67,6 +67,11 @@ class Geometry:
         name: of that particle.
         eta: (low, high) of the incoming direction, where the file says so.
         unused: ids of the layers without voxels, ascending.
+
+    >>> from physgen.io.shipped import shipped
+    >>> geometry = read_geometry(shipped("datasets", "calo-368.xml"))
+    >>> geometry.n_voxels, len(geometry.layers)
+    (368, 5)
     """
 
     layers: tuple[Layer, ...]

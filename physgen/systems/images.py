@@ -48,6 +48,10 @@ class Images:
     Raises:
         RecipeError: the path is missing, or there are no draws.
         FormatError: the file, or what is in it, is absent or unfit.
+
+    >>> images = Images(path="digits.yaml", labels=True)
+    >>> images.schema.shape, images.schema.condition[0].high
+    ((8, 8), 9)
     """
 
     file_keys: ClassVar[frozenset[str]] = frozenset({"path"})

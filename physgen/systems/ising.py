@@ -54,6 +54,11 @@ class Ising:
 
     Raises:
         DomainError: there is no such model.
+
+    >>> round(Ising(shape=(2, 2), temperature=2.0).exact()["E/N"], 6)
+    -1.800825
+    >>> round(-4 * (math.exp(4) - math.exp(-4)) / (2 * math.exp(4) + 12 + 2 * math.exp(-4)), 6)
+    -1.800825
     """
 
     shape: tuple[int, ...] = (16, 16)

@@ -55,6 +55,10 @@ class Phi4(RealField):
 
     Raises:
         DomainError: if there is no such theory (the action must be bounded from below).
+
+    >>> system = Phi4(shape=(4, 4), m2=1.0, lam=0.0)
+    >>> system.action(torch.ones(1, 4, 4))  # no gradients: V m^2 phi^2
+    tensor([16.])
     """
 
     shape: tuple[int, ...] = (8, 8)
