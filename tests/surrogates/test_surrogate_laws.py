@@ -10,6 +10,7 @@ from randomised import generator, randomised
 from registered import KINDS, SAMPLES, SURROGATES, UNTRAINED, built, class_of, data, methods_of
 from safetensors.torch import load_file, save_file
 from stub import StubContext
+from torch import nn
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, RecipeError
@@ -24,6 +25,8 @@ UNCONDITIONAL = {
 """Families that say that they know no conditions."""
 DETERMINISTIC = {"reweighting"}
 """Families whose samples follow from their conditions."""
+UNROLLED = {"flow, normflows", "shower-flow"}
+"""Families whose map is iterated until it has converged, or is hundreds of steps: minutes."""
 TRAINED = [kind for kind in KINDS if kind not in UNTRAINED]
 
 
@@ -127,6 +130,34 @@ def test_maps_of_noise_do_not_mix_samples(kind):
         together = surrogate.from_noise(noise, condition)
         alone = surrogate.from_noise(noise[2:3], None if condition is None else condition[2:3])
     torch.testing.assert_close(alone, together[2:3], rtol=1e-6, atol=1e-8)
+
+
+class Forward(nn.Module):
+    """A map of noise as exporters take it."""
+
+    def __init__(self, surrogate):
+        super().__init__()
+        self.surrogate = surrogate
+
+    def forward(self, noise, condition=None):
+        return self.surrogate.from_noise(noise, condition)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("kind", KINDS)
+def test_maps_of_noise_are_one_graph(kind):
+    """What exporters ask for: no branch on values, no tensor made outside of it."""
+    surrogate, batch = fitted(kind)
+    if not isinstance(surrogate, FromNoise) or kind in UNROLLED:
+        return
+    noise = torch.randn(4, *surrogate.noise_shape, generator=generator(2))
+    condition = given(batch, 4)
+    graph = torch.export.export(Forward(surrogate), (noise, condition), strict=False).module()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            graph(noise, condition), surrogate.from_noise(noise, condition), rtol=0, atol=0
+        )
 
 
 def step(method, batch, number):
