@@ -71,7 +71,11 @@ class Variable:
 
     @property
     def range(self) -> tuple[float, float]:
-        """The least and the greatest value it may take, from what is said of it and its domain."""
+        """The least and the greatest value it may take, from what is said of it and its domain.
+
+        >>> Variable("phi", domain="angle").range  # in radian
+        (-3.141592653589793, 3.141592653589793)
+        """
         least, greatest = _RANGES.get(self.domain, (-math.inf, math.inf))
         kind = np.dtype(self.dtype)
         if self.domain == "integer" and kind.kind in "iu":
@@ -94,6 +98,12 @@ class Schema:
             axis (an event table).
         condition: the variables of `Batch.condition`, in the order of its columns.
         masked: whether samples (n_items, F) have fewer items than that, as `Batch.mask` says.
+
+    >>> import torch
+    >>> schema = Schema((1,), (Variable("energy", "GeV", "non-negative", low=0.0),))
+    >>> schema.check(torch.tensor([[1.5], [-2.0]]))
+    Traceback (most recent call last):
+    physgen.errors.DomainError: energy is said to have low = 0, and the data hold -2; ...
     """
 
     shape: tuple[int, ...]
@@ -183,6 +193,12 @@ class Batch:
         chain: (B,), which Markov chain a sample belongs to, in the order of Monte Carlo time.
         log_weight: (B,), log importance weight; never mixed up with `weight`.
         schema: what the columns are called, where that is known.
+
+    >>> import torch
+    >>> batch = Batch(torch.eye(3), weight=torch.tensor([1.0, -1.0, 2.0]))
+    >>> positive = batch[batch.weight > 0]
+    >>> len(positive), positive.weight.tolist()
+    (2, [1.0, 2.0])
     """
 
     x: Tensor

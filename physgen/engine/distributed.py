@@ -45,6 +45,9 @@ class World:
 
         Raises:
             InputError: the ranks cannot have equal shares.
+
+        >>> World(rank=1, size=2).slice(256)
+        slice(128, 256, None)
         """
         if n % self.size:
             raise InputError(

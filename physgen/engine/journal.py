@@ -20,7 +20,16 @@ NAME = "journal.jsonl"
 
 
 class Journal:
-    """Writes the journal of a run directory."""
+    """Writes the journal of a run directory.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> journal = Journal(Path(folder.name))
+    >>> journal.measure(50, {"loss": 0.25})
+    >>> [(line["step"], line["metrics"]) for line in read(journal.path)]
+    [(50, {'loss': 0.25})]
+    >>> folder.cleanup()
+    """
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / NAME

@@ -30,7 +30,12 @@ _COMPANIONS = {name: name for name in ("weight", "chain", "log_weight")}
 
 
 def shower_schema(n_voxels: int, low: float | None = None, high: float | None = None) -> Schema:
-    """Return what one shower is: voxel energies, under the energy of the incoming particle."""
+    """Return what one shower is: voxel energies, under the energy of the incoming particle.
+
+    >>> schema = shower_schema(368, low=1e3, high=256e3)
+    >>> schema.shape, schema.condition[0].name, schema.condition[0].unit
+    ((368,), 'incident_energies', 'MeV')
+    """
     return Schema(
         shape=(n_voxels,),
         variables=(Variable(SHOWERS, "MeV", "non-negative", low=0.0),),

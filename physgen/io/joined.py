@@ -47,6 +47,13 @@ def joined(sources: Sequence[Source]) -> Source:
 
     Raises:
         FormatError: the files differ in layout, or in what their rows carry.
+
+    >>> from physgen.batch import Schema, Variable
+    >>> from physgen.io.source import ArraySource, as_batch
+    >>> schema = Schema((1,), (Variable("x", dtype="float64"),))
+    >>> files = [ArraySource(as_batch({"x": np.full(2, i)}), schema) for i in (1.0, 2.0)]
+    >>> joined(files).read(1, 4).x.flatten().tolist()
+    [1.0, 2.0, 2.0]
     """
     return sources[0] if len(sources) == 1 else Joined(sources)
 

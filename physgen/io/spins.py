@@ -143,7 +143,11 @@ class SpinSource:
 
 
 def signed(values: NDArray[Any]) -> NDArray[Any]:
-    """Return unsigned numbers that hold -1 as their largest value (255) as signed ones."""
+    """Return unsigned numbers that hold -1 as their largest value (255) as signed ones.
+
+    >>> signed(np.array([1, 255, 1], np.uint8))
+    array([ 1, -1,  1], dtype=int8)
+    """
     if values.dtype.kind == "u" and values.size and values.max() > _LARGEST_VALUE:
         return np.ascontiguousarray(values).view(f"i{values.dtype.itemsize}")
     return values

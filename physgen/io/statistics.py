@@ -25,6 +25,11 @@ class Statistics:
         nan, inf, zeros, negative: how many are what they say.
         distinct: the different values as long as there are few, else `None`.
         first_bad_row: row of the first NaN or infinity.
+
+    >>> statistics = Statistics()
+    >>> statistics.update(np.array([0.0, 2.5, np.nan]))
+    >>> statistics.to_dict()
+    {'low': 0.0, 'high': 2.5, 'nan': 1, 'zeros': 0.3333, 'values': [0.0, 2.5]}
     """
 
     count: int = 0

@@ -123,6 +123,17 @@ def anneal(
 
     Raises:
         InputError: fewer than two betas, or densities that are not finite where the chains are.
+
+    >>> # From a Gaussian of variance 1 to one of variance 1/4: Z_1 / Z_0 = 1/2.
+    >>> def log_ratio(x, before, after):
+    ...     return (before - after) * 1.5 * x.flatten(1).square().sum(1).double()
+    >>> def move(x, beta, generator):
+    ...     return torch.randn(x.shape, generator=generator) / math.sqrt(1 + 3 * beta)
+    >>> generator = torch.Generator().manual_seed(1)
+    >>> x, betas = torch.randn(4096, 1, generator=generator), [0, 0.25, 0.5, 0.75, 1]
+    >>> end = anneal(x, log_ratio, move, betas, generator=generator)
+    >>> abs(end.log_ratio.value - math.log(0.5)) < 3 * end.log_ratio.error
+    True
     """
     if len(betas) < 2:
         raise InputError(f"a path of densities needs at least two of them, not {len(betas)}")

@@ -40,6 +40,10 @@ def by_chain(
     Args:
         values: (N, ...), in the order of time within a chain.
         chain: (N,) labels.
+
+    >>> table, lengths = by_chain(np.array([1.0, 2.0, 3.0]), np.array([0, 1, 0]))
+    >>> table.tolist(), lengths.tolist()
+    ([[1.0, 3.0], [2.0, 0.0]], [2, 1])
     """
     order = np.argsort(chain, kind="stable")
     starts = np.flatnonzero(np.diff(chain[order])) + 1

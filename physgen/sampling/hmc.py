@@ -143,6 +143,13 @@ def sample(
 
     Raises:
         InputError: if no step size is accepted: the action is not finite, or has jumps.
+
+    >>> generator = torch.Generator().manual_seed(1)
+    >>> def action(x):  # a Gaussian of variance 1/4
+    ...     return 2 * x.square().flatten(1).sum(1)
+    >>> run = sample(torch.zeros(64, 2), action, 100, generator=generator)
+    >>> round(float(run.x.square().mean()), 2), run.acceptance > 0.7
+    (0.25, True)
     """
     state, log_step, jitter = init(x, action), math.log(0.1 * length), _jitter(generator)
 

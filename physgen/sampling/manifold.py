@@ -78,7 +78,14 @@ class Circles(Flat):
 
 
 class SpecialUnitary:
-    """SU(N): matrices (..., N, N, 2) of determinant one."""
+    """SU(N): matrices (..., N, N, 2) of determinant one.
+
+    >>> generator = torch.Generator().manual_seed(1)
+    >>> u = haar((5,), 3, generator)
+    >>> moved = SPECIAL_UNITARY.drift(u, SPECIAL_UNITARY.momentum(u, generator), 0.1)
+    >>> bool((not_unitary(moved) < 1e-12).all())
+    True
+    """
 
     def momentum(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Draw anti-Hermitian traceless matrices with the density exp(-|A|^2)."""

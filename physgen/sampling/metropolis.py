@@ -92,6 +92,13 @@ def independence_metropolis(
 
     Raises:
         InputError: if there are no log-weights, or a chain would start where the target vanishes.
+
+    >>> generator = torch.Generator().manual_seed(1)
+    >>> x = 2 * torch.randn(20000, 1, generator=generator)  # proposals of variance 4
+    >>> log_weight = (-x.square() / 2 + x.square() / 8)[:, 0]  # for a target of variance 1
+    >>> chains = independence_metropolis(Batch(x, log_weight=log_weight), generator=generator)
+    >>> round(float(chains.batch.x.var()), 1)
+    1.0
     """
     if proposals.log_weight is None:
         raise InputError("independence Metropolis needs proposals with log-weights")

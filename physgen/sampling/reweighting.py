@@ -97,6 +97,12 @@ def reweighted_mean(values: Tensor, log_weight: Tensor) -> Estimate:
 
     Raises:
         InputError: if the shapes differ, or a log-weight is not a number.
+
+    >>> x = 2 * torch.randn(20000, generator=torch.Generator().manual_seed(1))
+    >>> log_weight = -x.square() / 2 + x.square() / 8  # from variance 4 to variance 1
+    >>> estimate = reweighted_mean(x.square(), log_weight)
+    >>> abs(estimate.value - 1) < 3 * estimate.error < 0.1
+    True
     """
     if values.shape != log_weight.shape:
         raise InputError(

@@ -98,6 +98,13 @@ class Images:
         "intensity" is the mean, "x" and "y" the centre of mass from the left and the top, "width"
         and "height" the deviations about it, "tilt" their correlation, "edges" the mean difference
         of neighbours; "pieces", "largest piece" and "holes" are as at the module's head.
+
+        >>> ring = torch.zeros(1, 8, 8)
+        >>> ring[0, 2:6, 2:6] = 1
+        >>> ring[0, 3:5, 3:5] = 0
+        >>> values = Images().observables(Batch(ring))
+        >>> [int(values[name]) for name in ("pieces", "holes")]
+        [1, 1]
         """
         images = batch.x.double().clamp_min(0)
         rows, columns = images.shape[1:]

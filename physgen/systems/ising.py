@@ -126,6 +126,11 @@ class Ising:
         """Return E/N, m and their powers, (B,) float64, and the correlation "G(r)".
 
         G(r) is <s_i s_{i + r}> along the axes, (B, shortest length / 2), r = 1, 2, ...
+
+        >>> up = Batch(x=torch.ones(1, 4, 4))
+        >>> values = Ising(shape=(4, 4)).observables(up)
+        >>> values["E/N"].item(), values["m"].item()
+        (-2.0, 1.0)
         """
         x = batch.x if batch.x.is_floating_point() else batch.x.float()
         g = torch.stack([self._correlation(x, r) for r in range(1, min(self.shape) // 2 + 1)], 1)

@@ -107,6 +107,10 @@ def sampling(
         absorber_mm, active_mm: their thickness.
         resolution: a of the sampling fluctuations a/sqrt(E/GeV); `None` is that of the stack.
         constant: relative fluctuation of the response from shower to shower.
+
+    >>> stack = sampling(MATERIALS["lead"], MATERIALS["liquid-argon"], 1.5, 4.2)
+    >>> round(stack.x0_mm, 1), round(stack.resolution, 3)  # sigma/E = 6.1%/sqrt(E/GeV)
+    (19.2, 0.061)
     """
     masses = absorber_mm * absorber.density, active_mm * active.density
     w, v = masses[0] / sum(masses), masses[1] / sum(masses)

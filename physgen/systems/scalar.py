@@ -114,7 +114,12 @@ class Phi4(RealField):
         return Batch(x=x[:n], chain=chain[:n])
 
     def exact(self) -> dict[str, float]:
-        """Return what is known exactly: by symmetry, for the free field, and in one dimension."""
+        """Return what is known exactly: by symmetry, for the free field, and in one dimension.
+
+        >>> values = Phi4(shape=(8, 8), m2=0.25, lam=0).exact()
+        >>> values["chi2"], values["action/V"]  # 1 / (2 m^2), and half a unit a degree of freedom
+        (2.0, 0.5)
+        """
         values = {"m": 0.0}
         if self.lam == 0:
             values |= free_field(self.shape, self.m2)

@@ -40,6 +40,10 @@ def spread(real: Tensor, fake: Tensor) -> Tensor:
 
     In many dimensions one average image is nearer to each real one than these are to one another,
     so that it covers them all; but it is alone.
+
+    >>> real = torch.tensor([[0.0], [1.0], [2.0]])
+    >>> spread(real, real / 2).item()
+    0.5
     """
     far = [torch.cdist(x, x).mean() for x in (real.flatten(1).float(), fake.flatten(1).float())]
     return far[1] / far[0]
