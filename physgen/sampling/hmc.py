@@ -24,6 +24,9 @@ from physgen.sampling.manifold import FLAT, Manifold
 Action = Callable[[Tensor], Tensor]
 """Maps (C, ...) configurations to (C,) actions, differentiably."""
 
+ACCEPTANCE = 0.85
+"""What the step size is tuned to."""
+
 
 @dataclass(frozen=True)
 class State:
@@ -131,15 +134,13 @@ def sample(
     generator: torch.Generator,
     n_warm: int = 200,
     n_skip: int = 1,
-    length: float = 1.0,
-    target: float = 0.85,
     manifold: Manifold = FLAT,
 ) -> Run:
     """Run chains from (C, ...) starts, keeping every `n_skip`-th of n_keep * n_skip configurations.
 
-    During the first `n_warm` trajectories the step size is driven towards the acceptance `target`
-    (Robbins & Monro), afterwards it is fixed. Trajectories have lengths between 1/2 and 3/2 of
-    `length`, so that no mode of a nearly harmonic action returns to where it was.
+    During the first `n_warm` trajectories the step size is driven towards an acceptance of
+    `ACCEPTANCE` (Robbins & Monro), afterwards it is fixed. Trajectories have lengths between 1/2
+    and 3/2, so that no mode of a nearly harmonic action returns to where it was.
 
     Raises:
         InputError: if no step size is accepted: the action is not finite, or has jumps.
@@ -151,11 +152,11 @@ def sample(
     >>> round(float(run.x.square().mean()), 2), run.acceptance > 0.7
     (0.25, True)
     """
-    state, log_step, jitter = init(x, action), math.log(0.1 * length), _jitter(generator)
+    state, log_step, lengths = init(x, action), math.log(0.1), _lengths(generator)
 
     def move(state: State, log_step: float) -> tuple[State, Info]:
         step_size = math.exp(log_step)
-        n_steps = max(1, round(length * next(jitter) / step_size))
+        n_steps = max(1, round(next(lengths) / step_size))
         return step(
             state,
             action,
@@ -167,13 +168,13 @@ def sample(
 
     for trial in range(n_warm):
         state, info = move(state, log_step)
-        log_step += (float(info.probability.mean()) - target) / (1 + trial) ** 0.6
-        if log_step < math.log(length) - 5.5:
+        log_step += (float(info.probability.mean()) - ACCEPTANCE) / (1 + trial) ** 0.6
+        if log_step < -5.5:
             raise InputError(
                 f"HMC does not accept even steps of {math.exp(log_step):.1e}: the action is not "
                 "finite, or not continuous"
             )
-        log_step = min(log_step, math.log(length))
+        log_step = min(log_step, 0.0)
     states, total = [], 0.0
     for _ in range(n_keep):
         for _ in range(n_skip):
@@ -183,7 +184,7 @@ def sample(
     return Run(torch.stack(states, 1), total / (n_keep * n_skip), math.exp(log_step))
 
 
-def _jitter(generator: torch.Generator) -> Iterator[float]:
+def _lengths(generator: torch.Generator) -> Iterator[float]:
     while True:
         numbers = torch.rand(1024, generator=generator, device=generator.device)
         yield from (0.5 + numbers).tolist()
