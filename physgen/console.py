@@ -168,8 +168,8 @@ def _tree(value: Any, stem: str | None = None) -> Iterator[str]:
     """Yield the lines of a tree; what stands outermost has no branch before it."""
     facts = list(_facts(value))
     for number, (text, inner) in enumerate(facts, 1):
-        twig, below = ("└── ", "    ") if number == len(facts) else ("├── ", "│   ")
-        yield text if stem is None else f"{stem}{twig}{text}"
+        connector, below = ("└── ", "    ") if number == len(facts) else ("├── ", "│   ")
+        yield text if stem is None else f"{stem}{connector}{text}"
         yield from _tree(inner, "" if stem is None else f"{stem}{below}")
 
 

@@ -55,12 +55,12 @@ class Grid:
     divisor: float = 1.0
 
     @property
-    def pitch(self) -> float:
+    def spacing(self) -> float:
         """The distance of neighbours, in the unit of the values."""
         return self.step / self.divisor
 
     @property
-    def whole(self) -> bool:
+    def is_integer(self) -> bool:
         """Whether its values are integers."""
         return self.divisor == 1 and self.step % 1 == 0 and self.offset % 1 == 0
 
@@ -74,8 +74,8 @@ class Grid:
 
     def __str__(self) -> str:
         if self.offset:
-            return f"{self.offset / self.divisor:g} plus multiples of {self.pitch:g}"
-        return "integers" if self.pitch == 1 else f"multiples of {self.pitch:g}"
+            return f"{self.offset / self.divisor:g} plus multiples of {self.spacing:g}"
+        return "integers" if self.spacing == 1 else f"multiples of {self.spacing:g}"
 
 
 INTEGERS = Grid()
@@ -117,7 +117,7 @@ def grid_of(values: Floats, counts: NDArray[np.int64]) -> Grid | None:
         grid = _fractional(values, float(values[counts.argmax()]), resolved)
     if grid is None:
         return None
-    chances = np.clip(resolved / grid.pitch, 2.0**-24, 1)
+    chances = np.clip(resolved / grid.spacing, 2.0**-24, 1)
     if -np.log2(chances).sum() < CERTAIN:
         return None
     return None if _digits(grid.numbers(values)) else grid
@@ -155,7 +155,7 @@ def _fractional(values: Floats, anchor: float, resolved: Floats) -> Grid | None:
         p, q = simple.as_integer_ratio()
         exact = Grid(float(shift * p), float(parts * p), float(parts * q))
         # Values may have been read as decimals, or be products of the step.
-        for grid in (exact, Grid(exact.offset / exact.divisor, exact.pitch)):
+        for grid in (exact, Grid(exact.offset / exact.divisor, exact.spacing)):
             if (np.abs(grid.nearest(values) - values) <= 0.51 * resolved).all():
                 return grid
     grid = Grid(beyond * step, step)

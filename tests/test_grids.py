@@ -40,7 +40,7 @@ def test_multiples_of_a_step_are_found_and_return_to_the_last_bit(kind, dtype):
     column = column.astype(dtype)
     grid = found(column)
     assert str(grid) == said
-    noise = 0.49 * grid.pitch * NUMBERS.uniform(-1, 1, N)
+    noise = 0.49 * grid.spacing * NUMBERS.uniform(-1, 1, N)
     back = grid.nearest(column.astype(float) + noise).astype(dtype)
     # A step that no fraction says is known to the precision of the data alone.
     assert np.array_equal(back, column) or kind == "cells"

@@ -110,9 +110,9 @@ class CheckpointStore:
         retained = [step for step in steps if step <= newest][-self.keep :]
         for step in steps:
             if step not in retained:
-                doomed = self.path(step)
+                expired = self.path(step)
                 # Renamed first: a kill within the removal must not leave half a checkpoint.
-                shutil.rmtree(doomed.rename(doomed.with_name(doomed.name + ".part")))
+                shutil.rmtree(expired.rename(expired.with_name(expired.name + ".part")))
 
 
 def verify(path: Path) -> None:
@@ -148,7 +148,7 @@ def read_tree(path: Path) -> Any:
 
 @contextmanager
 def exclusive(directory: Path) -> Iterator[None]:
-    """Hold a run directory against a second process; the system lets go when this one dies.
+    """Hold a run directory against a second process; the lock goes with the process.
 
     Raises:
         CheckpointError: another process holds it.

@@ -22,7 +22,7 @@ from scipy.special import fdtrc
 DISAGREEMENT = 1e-4
 """Chains whose means agree with less than this probability have not mixed."""
 
-HIDDEN = 5.0
+SLOW_MODE_SIGMAS = 5.0
 """Standard errors by which tau_int must grow beyond a window for the window to be too early."""
 
 PIECES = 16
@@ -81,12 +81,12 @@ class Window:
     Attributes:
         size: W.
         found: whether there is a W at which it may be cut.
-        hidden: whether W is that of a slow mode below others, and not that of Wolff's g(W).
+        slow_mode: whether W is that of a slow mode below others, and not that of Wolff's g(W).
     """
 
     size: int
     found: bool = True
-    hidden: bool = False
+    slow_mode: bool = False
 
 
 def automatic_window(gamma: NDArray[float64], n: int, s_tau: float) -> Window:
@@ -94,8 +94,8 @@ def automatic_window(gamma: NDArray[float64], n: int, s_tau: float) -> Window:
 
     His g(W) takes all time scales for one, and cuts at once what begins small or negative: a slow
     mode below noise or below anticorrelations, the strides of interleaved chains. Where tau_int
-    goes on growing by more than `HIDDEN` of its errors, 2 tau_int (W / n)^1/2, W is where tau_int
-    less one error is largest.
+    goes on growing by more than `SLOW_MODE_SIGMAS` of its errors, 2 tau_int (W / n)^1/2, W is where
+    tau_int less one error is largest.
     """
     t = np.arange(1, len(gamma))
     tau_int = 0.5 + np.cumsum(gamma[1:]) / gamma[0]
@@ -108,10 +108,12 @@ def automatic_window(gamma: NDArray[float64], n: int, s_tau: float) -> Window:
     window = int(t[np.argmax(negative)])
     known = np.maximum(tau_int, 0.5)
     errors = 2 * np.sqrt(t / n)
-    grown = known[window:] - known[window - 1] > HIDDEN * known[window - 1] * errors[window:]
+    grown = (
+        known[window:] - known[window - 1] > SLOW_MODE_SIGMAS * known[window - 1] * errors[window:]
+    )
     if not grown.any():
         return Window(window)
-    return Window(int(t[np.argmax(known * (1 - errors))]), hidden=True)
+    return Window(int(t[np.argmax(known * (1 - errors))]), slow_mode=True)
 
 
 def agreement(table: NDArray[float64], lengths: NDArray[np.int64]) -> float:
@@ -125,7 +127,7 @@ def agreement(table: NDArray[float64], lengths: NDArray[np.int64]) -> float:
     if len(lengths) < 2:
         return float("nan")
     p_value = _scatter_of_means(table, lengths)
-    return _beginnings_and_ends(table, lengths)[0] if np.isnan(p_value) else p_value
+    return _rank_correlation(table, lengths)[0] if np.isnan(p_value) else p_value
 
 
 def in_pieces(
@@ -137,7 +139,7 @@ def in_pieces(
     return by_chain(table[rows, times], rows * each + times * each // lengths[rows])
 
 
-def wander(table: NDArray[float64], lengths: NDArray[np.int64]) -> bool:
+def has_slow_mode(table: NDArray[float64], lengths: NDArray[np.int64]) -> bool:
     """Return whether the means of pieces of chains scatter by more than the pieces know of.
 
     So does a mode that is slower than pieces are long, however small it is beside the noise.
@@ -151,13 +153,13 @@ def mixed(series: NDArray[float64]) -> bool:
     return not agreement(table, np.full(len(table), table.shape[1])) < DISAGREEMENT
 
 
-def forgotten(table: NDArray[float64], lengths: NDArray[np.int64]) -> bool:
+def decorrelated(table: NDArray[float64], lengths: NDArray[np.int64]) -> bool:
     """Return whether many short chains show that their ends know nothing of their beginnings.
 
     The rank correlation of the first and the last third must be below 0.2 by two of its standard
     errors, and compatible with zero.
     """
-    p_value, correlation = _beginnings_and_ends(table, lengths)
+    p_value, correlation = _rank_correlation(table, lengths)
     return p_value > 0.01 and correlation + 2 / np.sqrt(len(lengths) - 1) < 0.2
 
 
@@ -182,9 +184,7 @@ def _scatter_of_means(table: NDArray[float64], lengths: NDArray[np.int64]) -> fl
     return float(fdtrc(n_chains - 1, n / (2 * window + 1), spread / variance))
 
 
-def _beginnings_and_ends(
-    table: NDArray[float64], lengths: NDArray[np.int64]
-) -> tuple[float, float]:
+def _rank_correlation(table: NDArray[float64], lengths: NDArray[np.int64]) -> tuple[float, float]:
     """Return p-value and rank correlation of the first and last thirds of chains; NaN if few."""
     long = lengths > 1
     if np.count_nonzero(long) < ENOUGH_CHAINS:

@@ -39,7 +39,7 @@ _LABELS = ("condition", "labels", "label", "y", "target", "y_train")
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageArrays:
     """What a file holds.
 
     Attributes:
@@ -111,7 +111,7 @@ def image_card(path: str) -> ImageCard:
     return read_card(Path(path), ImageCard)
 
 
-def read_images(card: ImageCard) -> Pictures:
+def read_images(card: ImageCard) -> ImageArrays:
     """Read the images that a card, or a path alone, describes.
 
     Raises:
@@ -131,15 +131,15 @@ def read_images(card: ImageCard) -> Pictures:
         classes = None if labels is None else _checked_labels(labels, len(pixels), str(file))
     except FormatError as error:
         fault = str(error)
-    return Pictures(str(file), pixels, white, classes, card.black, fault)
+    return ImageArrays(str(file), pixels, white, classes, card.black, fault)
 
 
-def _sklearn_digits() -> Pictures:
+def _sklearn_digits() -> ImageArrays:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     pixels = digits.images.astype(np.uint8)
-    return Pictures("scikit-learn's digits", pixels, 16.0, digits.target.astype(np.int64))
+    return ImageArrays("scikit-learn's digits", pixels, 16.0, digits.target.astype(np.int64))
 
 
 def _located(path: str) -> Path:

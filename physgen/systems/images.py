@@ -28,7 +28,7 @@ from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError, RecipeError
 from physgen.io.writer import Append, hdf5_writer, npz_writer
 from physgen.systems.base import Derived
-from physgen.systems.image_files import ImageCard, Pictures, image_card, read_images
+from physgen.systems.image_files import ImageArrays, ImageCard, image_card, read_images
 
 Binarise = Literal["none", "threshold", "dynamic"]
 
@@ -182,10 +182,10 @@ class Images:
         return image_card(self.path)
 
     @cached_property
-    def _pictures(self) -> Pictures:
+    def _pictures(self) -> ImageArrays:
         return read_images(self._card)
 
-    def _source(self, pictures: Pictures) -> ImageSource:
+    def _source(self, pictures: ImageArrays) -> ImageSource:
         """Return pictures as this system sees them."""
         schema = replace(self.schema, shape=pictures.pixels.shape[1:])
         return ImageSource(pictures, schema, binarise=self.binarise, draws=self.draws)
@@ -208,7 +208,7 @@ class ImageSource:
     """
 
     def __init__(
-        self, pictures: Pictures, schema: Schema, *, binarise: Binarise, draws: int
+        self, pictures: ImageArrays, schema: Schema, *, binarise: Binarise, draws: int
     ) -> None:
         self._pictures, self._binarise, self.schema = pictures, binarise, schema
         self.name = pictures.name
@@ -264,7 +264,7 @@ def _uniform(start: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return numbers.reshape(shape) / np.float32(2**16)
 
 
-def _labels_of(pictures: Pictures) -> NDArray[np.int64]:
+def _labels_of(pictures: ImageArrays) -> NDArray[np.int64]:
     if pictures.fault is not None:
         raise FormatError(pictures.fault)
     if pictures.labels is None:

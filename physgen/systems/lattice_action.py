@@ -130,11 +130,11 @@ class LatticeAction(RealField):
         """Return (C, T, *shape) chains of at least `n` configurations of a tempered ladder."""
         n_systems = min(max(n // 64, 8), _SYSTEMS)
         start = trial.x[:n_systems, -1]
-        rungs = ladder.init(start, self.action, step_size=trial.step_size, generator=generator)
-        series = self._slow(ladder.sample(rungs, 200))
+        levels = ladder.init(start, self.action, step_size=trial.step_size, generator=generator)
+        series = self._slow(ladder.sample(levels, 200))
         # Farther apart costs more than the autocorrelation that is left, which the chains show.
         n_skip = min(max(map(spacing, series)), 10)
-        return ladder.sample(rungs, -(-n // n_systems), n_skip)
+        return ladder.sample(levels, -(-n // n_systems), n_skip)
 
     def digest(self) -> str:
         """Return the SHA-256 of the file that holds the action."""

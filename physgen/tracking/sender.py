@@ -134,7 +134,7 @@ class _Sender:
 
     def send(self, final: bool) -> Synced:
         entries = list(journal.read(self.directory / journal.NAME))
-        note = self._settle_run(entries)
+        note = self._resolve_run(entries)
         measurements = self._measurements(entries)
         self._events([entry for entry in entries if "event" in entry])
         finished = final and (self.directory / manifest.NAME).exists()
@@ -153,7 +153,7 @@ class _Sender:
         model = f"{results.name}, version {self.cursor.model}" if self.cursor.model else ""
         return Synced(shown(self.uri), self.cursor.run_id, measurements, files, model, note)
 
-    def _settle_run(self, entries: list[dict[str, Any]]) -> str:
+    def _resolve_run(self, entries: list[dict[str, Any]]) -> str:
         """Point the cursor to the run there; return what was found changed."""
         known = self.cursor.run_id
         state = self.mirror.state(known) if known else "absent"

@@ -143,7 +143,7 @@ class Gaussianise(Transform):
                 atom_values = torch.as_tensor(values[atoms]).to(column)
                 generator = torch.Generator().manual_seed(j)
                 spread = torch.rand(len(column), generator=generator, dtype=torch.double) - 0.5
-                spread = spread.to(column) * grid.pitch
+                spread = spread.to(column) * grid.spacing
                 column = column + torch.where(torch.isin(column, atom_values), 0.0, spread)
                 values, mass, _ = distribution(column, shares)
                 atoms = np.isin(values, atom_values.cpu().numpy())
@@ -197,7 +197,7 @@ class Gaussianise(Transform):
             return every, None
         atoms = commonest(counts, REPEATED, self._atoms)
         rest = grid.numbers(values[~atoms])
-        if grid.whole and sparse(rest, counts[~atoms]):
+        if grid.is_integer and sparse(rest, counts[~atoms]):
             wanted = math.ceil((2 * len(values) - self._n_smooth) / 4)
             raise DomainError(
                 f"column {self._variables[j].name} holds {len(values)} different codes, more "
@@ -243,8 +243,8 @@ class Gaussianise(Transform):
             )
         if self.jittered.any():
             apart = count(self.knots_x, x, strict=False) - count(self.knots_x, x, strict=True) < 2
-            pitch = self.grids[1] / self.grids[2]
-            x = torch.where(self.jittered & apart, x + (noise[0] - 0.5) * pitch, x)
+            spacing = self.grids[1] / self.grids[2]
+            x = torch.where(self.jittered & apart, x + (noise[0] - 0.5) * spacing, x)
         first, last = self.knots_x[:, 0], self.knots_x[:, -1]
         # Beyond an atom at the end there is nothing: what was never seen is taken for that atom.
         x = torch.where(self.knots_z[:, 0] <= -FAR, torch.maximum(x, first), x)

@@ -16,7 +16,7 @@ from scipy.special import bdtrc
 from physgen.batch import Batch
 from physgen.systems.base import HasPlausible
 from physgen.validation.comparison import Comparison, Measured, Role, in_blocks
-from physgen.validation.estimates import USABLE, usable, worth
+from physgen.validation.estimates import USABLE, effective_samples, usable
 from physgen.validation.repeats import repeats
 from physgen.validation.scorecard import ALARM, Row
 
@@ -46,7 +46,7 @@ def _weights(comparison: Comparison) -> list[Row]:
     for role, name in names.items():
         measured = comparison.measured[role]
         if not usable(measured):
-            n, equal = measured.n, worth(measured)
+            n, equal = measured.n, effective_samples(measured)
             warning = (
                 f"{n} rows are worth {equal:.3g} of equal weights, fewer than {USABLE}: a few have "
                 "nearly all of the weight, and nothing can be judged by them; give more rows, or "

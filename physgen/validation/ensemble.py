@@ -13,7 +13,7 @@ from physgen.errors import InputError
 from physgen.systems.base import System
 from physgen.validation.comparison import Comparison, measure_parts
 from physgen.validation.estimates import estimate
-from physgen.validation.judging import judge_family, refuse_unbacked
+from physgen.validation.judging import judge_family, refuse_unreliable
 from physgen.validation.means import Means
 from physgen.validation.mixing import disagrees
 from physgen.validation.scorecard import Curve, Row, Scorecard
@@ -53,7 +53,7 @@ def analyse(
     measured = measure_parts(system, _labelled(parts, first_batches), n)
     beginning = Batch.concatenate(first_batches)
     comparison = Comparison(system=system, generated=beginning, series=measured, corrected=True)
-    means = refuse_unbacked(judge_family(Means().rows(comparison)))
+    means = refuse_unreliable(judge_family(Means().rows(comparison)))
     means = _ask_for_parameters(system, means)
     known = measured.scalars.keys() | system.derived.keys()
     times = [_time(comparison, row) for row in means if row.value is not None and row.name in known]

@@ -91,7 +91,7 @@ def paired_error(
         return math.nan
 
 
-def worth(measured: Measured) -> float:
+def effective_samples(measured: Measured) -> float:
     """Return how many samples of equal weights are as good: (sum w)^2 / sum w^2."""
     weight = measured.weight
     if weight is None:
@@ -101,7 +101,7 @@ def worth(measured: Measured) -> float:
 
 def usable(measured: Measured) -> bool:
     """Return whether weights leave `USABLE` effective samples, or half of all if they are few."""
-    return worth(measured) >= min(USABLE, measured.n / 2)
+    return effective_samples(measured) >= min(USABLE, measured.n / 2)
 
 
 def paired_note(sigma: float) -> str:
@@ -109,24 +109,24 @@ def paired_note(sigma: float) -> str:
     return f"paired with the truth at the same conditions: error of the difference {sigma:.2g}"
 
 
-def pull(bias: float, sigma: float, freedom: float = math.inf) -> tuple[float, float]:
+def pull(bias: float, sigma: float, degrees_of_freedom: float = math.inf) -> tuple[float, float]:
     """Return bias / sigma and its two-sided p-value; a bias without an error is impossible.
 
     Args:
         bias, sigma: of what should be 0.
-        freedom: degrees of freedom that sigma is known with, those of Student's t.
+        degrees_of_freedom: degrees of freedom that sigma is known with, those of Student's t.
     """
     if math.isnan(bias):
         return math.nan, 0.0
     if not sigma > 0:
         return (0.0, 1.0) if bias == 0 else (math.copysign(math.inf, bias), 0.0)
     off = bias / sigma
-    if math.isinf(freedom):
+    if math.isinf(degrees_of_freedom):
         return off, math.erfc(abs(off) / math.sqrt(2))
-    return off, float(2 * stdtr(freedom, -abs(off)))
+    return off, float(2 * stdtr(degrees_of_freedom, -abs(off)))
 
 
-def freedom(*estimates: Estimate) -> float:
+def degrees_of_freedom(*estimates: Estimate) -> float:
     """Return the degrees of freedom of the error of a difference (Welch, Biometrika 34 (1947) 28).
 
     Those of one estimate are half of the squared ratio of its error and the error of this.
@@ -137,7 +137,7 @@ def freedom(*estimates: Estimate) -> float:
     return total**2 / (2 * spread) if spread > 0 else math.inf
 
 
-def doubts(measured: Measured, mean: Estimate) -> list[str]:
+def caveats(measured: Measured, mean: Estimate) -> list[str]:
     """Return what must be said of an estimate of a sample that is not what it seems."""
     sentences = [] if usable(measured) else ["no usable weights: a few samples have all the weight"]
     if not mean.converged:

@@ -77,19 +77,19 @@ class Importance:
             warnings.simplefilter("ignore", FewSamplesWarning)  # It becomes a note of the row.
             reverse = effective_sample_size(log_weight)
             forward, mixes = _on_truth(comparison)
-        worth = reverse.value * len(log_weight)
-        if worth < USABLE:
-            return [_unusable(name, worth, len(log_weight)) for name in _NAMES]
+        effective = reverse.value * len(log_weight)
+        if effective < USABLE:
+            return [_unusable(name, effective, len(log_weight)) for name in _NAMES]
         missing = forward is not None and forward.value < reverse.value / 2
         rows = [
             self._ess(reverse, log_weight, _doubt(missing, mixes)),
-            _acceptance(log_weight, self.minimum_acceptance, backed=mixes and not missing),
+            _acceptance(log_weight, self.minimum_acceptance, reliable=mixes and not missing),
             _without_a_sector() if missing else _log_partition(comparison, log_weight),
         ]
         if forward is not None:
             note = "sees the modes that the model misses"
             row = _at_least("ESS on truth", forward, self.minimum_ess, note)
-            rows.append(row if mixes else _unbacked(row))
+            rows.append(row if mixes else _not_judged(row))
         return rows
 
     def _ess(self, ess: Estimated, log_weight: Tensor, warning: str) -> Row:
@@ -129,16 +129,16 @@ def _doubt(missing: bool, mixes: bool) -> str:
     return ""
 
 
-def _unusable(name: str, worth: float, n: int) -> Row:
+def _unusable(name: str, effective: float, n: int) -> Row:
     return Row(
         name=name,
         metric="importance",
         value=None,
         verdict="fail",
-        note=f"no usable weights: {n} samples are worth {worth:.3g}",
+        note=f"no usable weights: {n} samples are worth {effective:.3g}",
         warning=(
-            f"no usable weights: {n} samples are worth {worth:.3g}, fewer than {USABLE}; train the "
-            "model longer, or make it larger"
+            f"no usable weights: {n} samples are worth {effective:.3g}, fewer than {USABLE}; "
+            "train the model longer, or make it larger"
             if name == _NAMES[0]
             else ""
         ),
@@ -154,13 +154,13 @@ def _without_a_sector() -> Row:
     )
 
 
-def _acceptance(log_weight: Tensor, minimum: float | None, *, backed: bool) -> Row:
+def _acceptance(log_weight: Tensor, minimum: float | None, *, reliable: bool) -> Row:
     weights = np.exp((log_weight - log_weight.max()).double().cpu().numpy())
     row = _at_least("acceptance", acceptance(weights), minimum, "over all pairs of samples")
-    return row if backed else _unbacked(row)
+    return row if reliable else _not_judged(row)
 
 
-def _unbacked(row: Row) -> Row:
+def _not_judged(row: Row) -> Row:
     """Return a row that does not pass, for want of samples of the truth that would show it."""
     if row.verdict != "pass":
         return row

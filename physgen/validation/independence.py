@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from physgen.errors import InputError, NotMeasurable
 from physgen.validation.comparison import Comparison, Measured, Role
-from physgen.validation.estimates import estimate, usable, worth
+from physgen.validation.estimates import effective_samples, estimate, usable
 
 Rows = NDArray[np.int64]
 
@@ -78,7 +78,7 @@ def select(
         if role in ("truth", "generated") and not usable(measured):
             raise NotMeasurable(
                 f"no score without usable weights: {measured.n} rows of the {role} sample are "
-                f"worth {worth(measured):.3g}"
+                f"worth {effective_samples(measured):.3g}"
             )
         rows = np.arange(measured.n)
         if measured.chain is not None:

@@ -72,7 +72,7 @@ def judge(
     rows += alarms(comparison)
     if comparison.corrected or tested:
         rows = judge_family(rows)
-    rows = refuse_unbacked(rows)
+    rows = refuse_unreliable(rows)
     fewest = min(len(batch) for batch in (comparison.generated, comparison.truth) if batch)
     rows = [_with_power(row, fewest) for row in rows]
     return Scorecard(rows=tuple(rows), provenance=dict(provenance or {}))
@@ -123,11 +123,12 @@ def judge_family(rows: Iterable[Row]) -> list[Row]:
     return result
 
 
-def refuse_unbacked(rows: Iterable[Row]) -> list[Row]:
+def refuse_unreliable(rows: Iterable[Row]) -> list[Row]:
     """Return the rows, of which none passes by samples that show nothing.
 
-    Such are chains that have not mixed, and weights of a few rows. Those of the generated sample
-    bear no row but those of importance weights; those of the truth none that is judged by it.
+    Such are chains that have not mixed, and weights of a few rows. With those of the generated
+    sample no row passes but those of importance weights; with those of the truth none that is
+    compared with it.
     """
     rows = list(rows)
     doubts = [row for row in rows if row.metric == "weights"]

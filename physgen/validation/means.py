@@ -26,10 +26,10 @@ from physgen.validation.comparison import Comparison, Measured, Role
 from physgen.validation.estimates import (
     NOT_CONVERGED,
     UNDEFINED,
+    caveats,
+    degrees_of_freedom,
     deviation,
-    doubts,
     estimate,
-    freedom,
     paired_error,
     paired_note,
     pull,
@@ -152,7 +152,7 @@ def _row(
         sigma = deviation(comparison, "generated", name, estimates)
         content["note"] = "; ".join(filter(None, (content["note"], paired_note(sigma))))
     used = [ours, truth] if source == "truth" and truth is not None else [ours]
-    content["pull"], content["p_value"] = pull(bias, sigma, freedom(*used))
+    content["pull"], content["p_value"] = pull(bias, sigma, degrees_of_freedom(*used))
     if not (all(one.converged for one in used) and usable(comparison.measured["generated"])):
         # An error that is a lower limit, or weights that give no number, prove nothing.
         content["p_value"] = None
@@ -171,7 +171,7 @@ def _not_judged(name: str) -> Row:
 
 
 def _note(measured: Measured, name: str, ours: Estimate) -> str:
-    parts = doubts(measured, ours)
+    parts = caveats(measured, ours)
     if measured.chain is not None and ours is not UNDEFINED:
         parts.insert(0, f"tau_int {ours.tau_int:.2g}")
     if name in measured.values:
@@ -211,7 +211,7 @@ def _share_defined(
     if "generated" in comparison.paired:
         columns = shares["generated"][:, None], shares["truth"][:, None]
         sigma = paired_error(*columns, comparison.measured["truth"])
-    off, p_value = pull(ours.value - truth.value, sigma, freedom(ours, truth))
+    off, p_value = pull(ours.value - truth.value, sigma, degrees_of_freedom(ours, truth))
     floor = estimates.get("floor")
     known = ours.converged and truth.converged and usable(comparison.measured["generated"])
     return Row(

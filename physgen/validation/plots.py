@@ -36,10 +36,10 @@ _PANELS = 6
 
 
 @dataclass(frozen=True)
-class Picture:
+class Plot:
     """A PNG or GIF file of a run and the words that stand below it.
 
-    >>> Picture("correlations.png", "Correlations", "Of all observables.").file
+    >>> Plot("correlations.png", "Correlations", "Of all observables.").file
     'correlations.png'
     """
 
@@ -49,14 +49,14 @@ class Picture:
 
 
 _FROM_TRAINING = (
-    Picture(TRAINING, "Samples while training", "The same noise, and conditions, again and again."),
-    Picture(
+    Plot(TRAINING, "Samples while training", "The same noise, and conditions, again and again."),
+    Plot(
         BETWEEN,
         "Between noise and noise",
         "Each row: samples on the way from one noise to another; then the mean and the standard "
         "deviation of many samples, at the condition of the row where there is one.",
     ),
-    Picture(
+    Plot(
         ALONG,
         "Along the latent vector",
         "Each row: one entry of the latent vector from -2.5 to 2.5, all other noise being 0; these "
@@ -67,7 +67,7 @@ _FROM_TRAINING = (
 
 def draw(
     comparison: Comparison, scorecard: Scorecard, folder: Path, *, journal: Path | None = None
-) -> list[Picture]:
+) -> list[Plot]:
     """Draw all that there is to be seen into `folder`, with an index for the report.
 
     Args:
@@ -77,20 +77,20 @@ def draw(
     import mplhep
 
     folder.mkdir(parents=True, exist_ok=True)
-    pictures: list[Picture] = []
+    pictures: list[Plot] = []
     style = {**mplhep.style.ATLAS, **STYLE}
     with mpl.rc_context({key: value for key, value in style.items() if key in mpl.rcParams}):
         for figure, title, caption in _figures(comparison, scorecard, journal):
             name = f"{len(pictures) + 1:02d}-{_word(title).lower().replace(' ', '-')}.png"
             figure.savefig(folder / name, dpi=110, metadata={"Software": "physgen"})
-            pictures.append(Picture(name, title, caption))
+            pictures.append(Plot(name, title, caption))
     pictures += from_training(folder)
     index = json.dumps([asdict(picture) for picture in pictures], indent=1)
     (folder / INDEX).write_text(index, encoding="utf-8")
     return pictures
 
 
-def from_training(folder: Path) -> list[Picture]:
+def from_training(folder: Path) -> list[Plot]:
     """Return what a training left in `folder`."""
     return [picture for picture in _FROM_TRAINING if (folder / picture.file).exists()]
 

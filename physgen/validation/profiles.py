@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from physgen.validation.comparison import Comparison, Measured, Role
 from physgen.validation.estimates import (
     NOT_CONVERGED,
-    doubts,
+    caveats,
+    degrees_of_freedom,
     estimate,
-    freedom,
     paired_error,
     paired_note,
     pull,
@@ -57,7 +57,8 @@ def profile_row(
     values = {role: np.array([one.value for one in bins]) for role, bins in profiles.items()}
     truth, bias = values["truth"], values["generated"] - values["truth"]
     sigma = _deviation(comparison, "generated", name, profiles)
-    known = [freedom(*both) for both in zip(profiles["generated"], profiles["truth"], strict=True)]
+    pairs = zip(profiles["generated"], profiles["truth"], strict=True)
+    known = [degrees_of_freedom(*pair) for pair in pairs]
     pulls = [pull(*one) for one in zip(bias.tolist(), sigma.tolist(), known, strict=True)]
     compared = [i for i in range(len(truth)) if not math.isnan(truth[i])]
     if not compared:
@@ -84,7 +85,7 @@ def profile_row(
     if verdict == "pass" and not converged:
         verdict, content["warning"] = "info", NOT_CONVERGED
     notes = ["the bin that is farthest off" if limit is None else "the bin nearest to the limit"]
-    notes += doubts(comparison.measured["generated"], least_mixed(profiles["generated"]))
+    notes += caveats(comparison.measured["generated"], least_mixed(profiles["generated"]))
     if "generated" in comparison.paired:
         notes.append(paired_note(sigma[worst]))
     return Row(

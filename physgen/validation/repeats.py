@@ -122,7 +122,7 @@ def _impossible(x: Floats, known: Floats, grid: Grid | None, off: float) -> NDAr
     if grid is None:
         return np.asarray(unknown & (x > known[0]) & (x < known[-1]))
     # A file of single precision may stand beside a truth of double precision.
-    rounding = np.maximum(ROUNDED * resolution(x), max(off, BESIDE * grid.pitch))
+    rounding = np.maximum(ROUNDED * resolution(x), max(off, BESIDE * grid.spacing))
     return np.asarray(unknown & (np.abs(x - grid.nearest(x)) > rounding))
 
 

@@ -16,7 +16,7 @@ from physgen.errors import FormatError
 from physgen.io import manifest
 from physgen.io.documents import LARGEST_JSON, LARGEST_YAML, read_json, read_text
 from physgen.validation.page import write_page
-from physgen.validation.plots import INDEX, Picture
+from physgen.validation.plots import INDEX, Plot
 from physgen.validation.scorecard import Row, Scorecard
 from physgen.validation.table import row_cells
 
@@ -133,7 +133,7 @@ def _line(row: Row) -> dict[str, Any]:
 def _pictures(folder: Path) -> list[dict[str, str]]:
     index = folder / INDEX
     try:
-        listed = [Picture(**entry) for entry in read_json(index)]
+        listed = [Plot(**entry) for entry in read_json(index)]
         # Only names: an index cannot make the page embed a file from elsewhere.
         data = [(folder / Path(picture.file).name).read_bytes() for picture in listed]
     except (OSError, ValueError, TypeError) as error:

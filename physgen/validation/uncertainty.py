@@ -37,9 +37,9 @@ from physgen.sampling.autocorrelation import (
     autocovariance,
     automatic_window,
     by_chain,
-    forgotten,
+    decorrelated,
+    has_slow_mode,
     in_pieces,
-    wander,
 )
 
 Function = Callable[[NDArray[float64]], float]
@@ -169,15 +169,15 @@ def _windowed(
     error_of_error = error * float(np.sqrt((window + 0.5) / n))
     tau_error = 2 * tau * float(np.sqrt(max(window + 0.5 - tau, 0.0) / n))
     p_value = agreement(table, lengths)
-    wandering = wander(table, lengths)
+    slow_mode = has_slow_mode(table, lengths)
     if is_cut:
         # A slow mode is known as well as it comes and goes often.
-        span = max(tau, window) if cut.hidden else tau
-        converged = n >= ENOUGH * span and not p_value < DISAGREEMENT and not wandering
+        span = max(tau, window) if cut.slow_mode else tau
+        converged = n >= ENOUGH * span and not p_value < DISAGREEMENT and not slow_mode
     else:
-        converged = n_chains >= MANY_REPLICAS and forgotten(table, lengths)
-    if not (is_cut and converged) and (n_chains > 1 or wandering):
-        parts_of, sizes = in_pieces(table, lengths) if wandering else (table, lengths)
+        converged = n_chains >= MANY_REPLICAS and decorrelated(table, lengths)
+    if not (is_cut and converged) and (n_chains > 1 or slow_mode):
+        parts_of, sizes = in_pieces(table, lengths) if slow_mode else (table, lengths)
         spread = _spread_of_means(parts_of.sum(1), sizes)
         if spread > error or n_chains >= MANY_REPLICAS:
             error, error_of_error = spread, spread / float(np.sqrt(2 * (len(sizes) - 1)))

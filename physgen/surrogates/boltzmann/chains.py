@@ -33,7 +33,7 @@ class MarkovSurrogate(Surrogate):
 
     chains: Tensor
 
-    at_once = None  # One long walk of all chains, not many short ones.
+    at_once = None  # One long run of all chains, not many short ones.
 
     def __init__(
         self, schema: Schema, transform: Transform | None, start: Tensor, burn_in: int, thin: int
@@ -65,7 +65,7 @@ class MarkovSurrogate(Surrogate):
         """Return chains (C, ...) after `n` moves."""
         raise NotImplementedError
 
-    def walk(self, x: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
+    def thinned_states(self, x: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
         """Yield the positions of chains (C, ...) that are far enough apart to be draws."""
         x = self.move(x, self.burn_in, generator)
         while True:
@@ -85,8 +85,8 @@ class MarkovSurrogate(Surrogate):
         n_chains = min(n, len(self.chains))
         draws = -(-n // n_chains)
         order = torch.randperm(len(self.chains), generator=generator, device=self.device)
-        walk = self.walk(self.unpack(self.chains[order[:n_chains]]), generator)
-        packed = torch.stack([self.pack(x) for x in islice(walk, draws)])
+        states = self.thinned_states(self.unpack(self.chains[order[:n_chains]]), generator)
+        packed = torch.stack([self.pack(x) for x in islice(states, draws)])
         positions = self.unpack(packed.flatten(0, 1)[:n])
         finite = positions.isfinite().flatten(1).all(1)
         if not bool(finite.all()):

@@ -176,7 +176,7 @@ class EnergyModel(MarkovSurrogate):
             generator: the only source of randomness.
         """
         rows = slice(min(n_chains, len(self.chains)))
-        last = next(self.walk(self.unpack(self.chains[rows]), generator))
+        last = next(self.thinned_states(self.unpack(self.chains[rows]), generator))
         first = torch.empty_like(last).normal_(generator=generator)
         bracket = annealing.bracket(
             first,

@@ -184,10 +184,10 @@ class BoltzmannMachine(MarkovSurrogate):
         """Return chains after `n` block Gibbs sweeps."""
         return self.gibbs(x, n, generator)
 
-    def walk(self, x: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
+    def thinned_states(self, x: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
         """Yield draws of chains; of the coldest replicas, where there are several."""
         if self.replicas == 1:
-            yield from super().walk(x, generator)
+            yield from super().thinned_states(x, generator)
             return
         path = Path(self, self.independent())
         betas = [i / (self.replicas - 1) for i in range(self.replicas)]
@@ -215,7 +215,7 @@ class BoltzmannMachine(MarkovSurrogate):
         independent = self.independent()
         path = Path(self, independent)
         rows = slice(min(n_chains, len(self.chains)))
-        last = next(self.walk(self.unpack(self.chains[rows]), generator))
+        last = next(self.thinned_states(self.unpack(self.chains[rows]), generator))
         field = independent.field.expand(n_chains, *last.shape[1:]).clone()
         first = self.draw_visible(field, independent.precision, generator)
         bracket = annealing.bracket(

@@ -166,7 +166,7 @@ class DiffusionFlow(Diffusion):
         )
         return 2 * bits - 1
 
-    def _walk(
+    def _sample_from(
         self, start: Tensor, condition: Tensor | None, noise: Callable[[int], Tensor]
     ) -> Tensor:
         """Integrate without the divergence."""

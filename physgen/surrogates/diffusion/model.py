@@ -153,8 +153,8 @@ class Diffusion(Surrogate):
     def from_noise(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, *noise_shape) noise and (B, C) physical conditions to (B, *shape) samples."""
         if self._noisy:
-            return self._walk(noise[:, 0], condition, lambda i: noise[:, i])
-        return self._walk(noise, condition, lambda i: noise)
+            return self._sample_from(noise[:, 0], condition, lambda i: noise[:, i])
+        return self._sample_from(noise, condition, lambda i: noise)
 
     def draw(self, n: int, condition: Tensor | None, generator: torch.Generator) -> Batch:
         """Draw `n` samples; the noise of all steps at once may not fit into memory."""
@@ -163,13 +163,13 @@ class Diffusion(Surrogate):
             shape = n, self.features
             return torch.randn(shape, generator=generator, device=self.device, dtype=self.dtype)
 
-        return Batch(self._walk(noise(0), condition, noise), condition)
+        return Batch(self._sample_from(noise(0), condition, noise), condition)
 
     @property
     def _noisy(self) -> bool:
         return self.sampler.kind == "ancestral"
 
-    def _walk(
+    def _sample_from(
         self, start: Tensor, condition: Tensor | None, noise: Callable[[int], Tensor]
     ) -> Tensor:
         """Sample from normal numbers (B, D), in physical units."""

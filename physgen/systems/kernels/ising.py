@@ -16,9 +16,9 @@ Three kernels leave it invariant:
 Lattices of even lengths are swept in checkerboard order, each colour in an array of its own, so
 that the sites of a row and their neighbours are contiguous and the loops become vector code. Flips
 that cost nothing are certain, and at high temperatures nearly all are, so that stripes of one site,
-or the whole lattice, would turn round for ever. Therefore `metropolis` leaves one row, drawn at
-random, alone in every half sweep, and `metropolis_64` leaves out half of the flips in some sweeps,
-drawn for every spin of every replica.
+or the whole lattice, would flip back and forth for ever. Therefore `metropolis` leaves one row,
+drawn at random, alone in every half sweep, and `metropolis_64` leaves out half of the flips in some
+sweeps, drawn for every spin of every replica.
 
 Random numbers are SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): the state is a counter, one draw
 does not wait for the one before. It is an array of one uint64 that the kernels advance in place:
