@@ -1,8 +1,8 @@
 """A foreign file is tried in a child process first: damaged bytes can crash a C library, or loop.
 
 The child is a fork, which takes some milliseconds: it does what is asked of it under limits of
-memory and processor time, and ends. Should it die, the file is refused, and the caller lives. What
-it did not touch is not tried: damage deep inside large data may still crash whoever reads them.
+memory and processor time, and ends. If it crashes, the file is refused, and the caller goes on.
+What it did not read is not tried: damage deep inside large data may still crash the reader.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MEMORY = 2**29
 """Bytes beyond those of the caller."""
 
 _tried: dict[tuple[str, int, int, int], str] = {}
-"""What came out for each file: how the child died, or nothing."""
+"""The result for each file: how the child crashed, or nothing."""
 
 
 def probe(path: Path, work: Callable[[], object], seconds: int = SECONDS) -> None:
@@ -40,13 +40,13 @@ def probe(path: Path, work: Callable[[], object], seconds: int = SECONDS) -> Non
     facts = path.stat()
     key = (str(path.resolve()), facts.st_ino, facts.st_size, facts.st_mtime_ns)
     if key not in _tried and hasattr(os, "fork"):
-        _tried[key] = _death_of(work, seconds)
+        _tried[key] = _crash_of(work, seconds)
     if _tried.get(key):
         raise FormatError(f"{path} {_tried[key]}: it is damaged, or made to; copy or make it again")
 
 
-def _death_of(work: Callable[[], object], seconds: int) -> str:
-    """Return how a child died that did the work, nothing if it lived."""
+def _crash_of(work: Callable[[], object], seconds: int) -> str:
+    """Return how a child that did the work crashed, nothing if it did not."""
     limit = _memory_in_use() + MEMORY
     with warnings.catch_warnings():
         # Python warns of forks beside threads; the child asks nothing of them.

@@ -140,9 +140,9 @@ def in_pieces(
 
 
 def has_slow_mode(table: NDArray[float64], lengths: NDArray[np.int64]) -> bool:
-    """Return whether the means of pieces of chains scatter by more than the pieces know of.
+    """Return whether the means of pieces of chains scatter by more than their errors allow.
 
-    So does a mode that is slower than pieces are long, however small it is beside the noise.
+    A mode that is slower than pieces are long makes them, however small it is beside the noise.
     """
     return _scatter_of_means(*in_pieces(table, lengths)) < DISAGREEMENT
 

@@ -163,7 +163,7 @@ class Ising:
 
         In the disordered phase without a field by 64 bit-packed Metropolis chains, 10 + 20 xi^2
         sweeps apart (xi the exact correlation length), some of which leave out half of the flips,
-        so that the chains forget themselves at any temperature. Else by cluster updates, each
+        so that they decorrelate at any temperature. Else by cluster updates, each
         configuration about 10 N sites after the last (and, in a field, which rejects clusters, 100
         Metropolis sweeps), and turned round at random where there is no field: between neighbours
         |m| and E then correlate by about 0.01 on 16x16 at Tc.

@@ -55,7 +55,7 @@ class ClassifierTest:
         folds: from 3 on, cross-validation: every row is tested once, by one that never saw it.
         calibrate: also report the Jensen-Shannon divergence of the calibrated classifier.
         maximum: limit on AUC + 2 sigma; fewer than `FEWEST_TESTED` rows of each class in the test
-            bear no verdict.
+            allow no verdict.
 
     >>> truth, shifted = np.random.default_rng(0).normal([[[0.0]], [[1.0]]], size=(2, 400, 1))
     >>> score = ClassifierTest(model="boosted").test(Sample(truth), Sample(shifted), seed=1)

@@ -60,7 +60,7 @@ class Comparison:
 
     Attributes:
         system: measures the samples, and may know exact or published values.
-        generated: what is judged. With `chain`, errors know of autocorrelation; with `log_weight`
+        generated: what is judged. With `chain`, errors include autocorrelation; with `log_weight`
             and without `chain`, in a corrected comparison, means are importance-weighted.
         truth: independent samples of what it should be; `None` where nobody can make them.
         floor: a second, independent truth sample of the same size.

@@ -87,7 +87,7 @@ def _rows(metric: Metric, comparison: Comparison) -> list[Row]:
 
 
 def _with_power(row: Row, n: int) -> Row:
-    """Return the row without a verdict that so few rows cannot bear, and say so."""
+    """Return the row without a verdict for which its rows are too few, and say so."""
     if row.verdict == "pass" and n < FEWEST:
         warning = f"{n} rows are too few for a verdict: give at least {FEWEST}"
     elif row.verdict == "info" and row.tolerance is not None and not row.warning:

@@ -1,4 +1,4 @@
-"""Nearest neighbours of features: can truth and generated be told apart by who stands next to whom?
+"""Nearest neighbours of features: do those of a sample tend to belong to the same sample?
 
 The two-sample accuracy of a nearest-neighbour classifier, leaving out the row itself (Lopez-Paz &
 Oquab, arXiv 1610.06545), is

@@ -1,4 +1,4 @@
-"""Layer energies divided among voxels, one shower after the other: the compiled twin of a loop.
+"""Layer energies divided among voxels, one shower after the other, compiled.
 
 `ShowerFlow.from_noise` goes through the splits in order, each a few operations on all showers at
 once. For few showers the operations cost less than calling them: there this does the same, shower
