@@ -1,14 +1,6 @@
 """Electromagnetic showers in a calorimeter of cylindrical voxels: energies in MeV.
 
-Observables of a shower with voxel energies v in layer i, E_i = sum v:
-
-    E_tot/E_inc, E_i, E_i/E_tot, occupied_i = share of the layer's voxels with energy,
-    <c>_i = sum v c / E_i and sigma_c,i = sqrt(<c^2>_i - <c>_i^2) for c = eta, phi in layers with
-    sectors, and for c = r in the others, in mm,
-    the spectrum: the share of all voxels in each bin of log10(v/MeV).
-
-What depends on a layer's energy is not defined (NaN) where the layer is empty. CaloChallenge
-(arXiv:2410.21611) calls the mean of `occupied` the sparsity.
+What is measured of them is in `physgen.systems.shower_observables`.
 """
 
 from __future__ import annotations
@@ -33,6 +25,7 @@ from physgen.io.calochallenge import CaloChallengeSource, calochallenge_writer, 
 from physgen.io.shipped import shipped, shipped_or_own
 from physgen.io.source import Source
 from physgen.io.writer import Append, sha256
+from physgen.systems import shower_observables
 from physgen.systems.base import Derived, System
 from physgen.systems.geometry import Geometry, read_geometry, voxels_of
 from physgen.systems.kernels.parameters import Beam, Detector, Medium, Readout
@@ -178,28 +171,9 @@ class Calorimeter:
         return tuple(self.observables(Batch(x=empty, condition=torch.ones((1, 1)))))
 
     def observables(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the observables of the module's description, by name.
-
-        Names end in the layer's id: "E_layer_12", "centre_eta_1", "width_r_12", "occupied_2".
-        "spectrum" is (B, 40), the bins being those of `spectrum_edges`; all others are (B,).
-        """
-        x = batch.x.double()
-        energy = self._incident(batch).double()
-        layers = self.layer_energies(x)
-        total = layers.sum(1)
-        values = {"E_tot/E_inc": total / energy, "(E_tot/E_inc)^2": (total / energy) ** 2}
-        occupied = self.layer_energies((x > 0).double())
-        moments = {name: self._moments(x, layers, name) for name in ("eta", "phi", "r")}
-        for i, layer in enumerate(self.geometry.layers):
-            values[f"E_layer_{layer.id}"] = layers[:, i]
-            values[f"fraction_{layer.id}"] = layers[:, i] / total
-            values[f"occupied_{layer.id}"] = occupied[:, i] / layer.n_voxels
-            for name, (centre, width) in moments.items():
-                if (name == "r") == (layer.n_alpha == 1):
-                    values[f"centre_{name}_{layer.id}"] = centre[:, i]
-                    values[f"width_{name}_{layer.id}"] = width[:, i]
-        values["spectrum"] = self._spectrum(x)
-        return values
+        """Return what `shower_observables` measures; the spectrum in bins of `spectrum_edges`."""
+        energy = self._incident(batch)
+        return shower_observables.observables(batch.x, energy, self.geometry, self.spectrum_edges)
 
     def features(self, batch: Batch, level: Literal["low", "high"]) -> Tensor:
         """Return what a classifier looks at, float32.
@@ -222,36 +196,12 @@ class Calorimeter:
                 columns.append(value.nan_to_num(0.0) / 100)
         return torch.stack(columns, 1).float()
 
-    def layer_energies(self, x: Tensor) -> Tensor:
-        """Sum (B, n_voxels) over each layer: (B, n_layers)."""
-        return torch.stack([part.sum(1) for part in torch.split(x, self._sizes, 1)], 1)
-
-    @property
-    def _sizes(self) -> list[int]:
-        return [layer.n_voxels for layer in self.geometry.layers]
-
     @property
     def spectrum_edges(self) -> NDArray[np.float64]:
         """(41,) edges of the voxel spectrum in MeV; the outermost bins are open."""
         low = math.log10(self.cut_mev) if self.cut_mev > 0 else -3.0
         high = math.log10(max(self.energies_mev))
         return np.logspace(min(low, high - 1), high, SPECTRUM_BINS + 1)
-
-    def _spectrum(self, x: Tensor) -> Tensor:
-        edges = torch.from_numpy(self.spectrum_edges[1:-1]).to(x.device)
-        bins = torch.bucketize(x.contiguous(), edges, right=True)
-        counts = torch.zeros((len(x), SPECTRUM_BINS), dtype=x.dtype, device=x.device)
-        counts.scatter_add_(1, bins, (x > 0).to(x.dtype))
-        return counts / x.shape[1]
-
-    def _moments(
-        self, x: Tensor, layers: Tensor, name: Literal["eta", "phi", "r"]
-    ) -> tuple[Tensor, Tensor]:
-        """Return (centre, width), (B, n_layers) each, NaN where a layer is empty."""
-        position = torch.from_numpy(self.geometry.coordinate(name)).to(x)
-        centre = self.layer_energies(x * position) / layers
-        square = self.layer_energies(x * position**2) / layers
-        return centre, (square - centre**2).clamp(min=0).sqrt()
 
     def _incident(self, batch: Batch) -> Tensor:
         if batch.condition is None:

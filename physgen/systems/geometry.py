@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 from xml.etree import ElementTree
 from xml.parsers import expat
 
@@ -30,6 +30,11 @@ from physgen.io.writer import atomic
 from physgen.systems.kernels.parameters import Voxels
 
 _LARGEST_FILE = 16 * 2**20
+
+
+Coordinate = Literal["eta", "phi", "r"]
+COORDINATES: tuple[Coordinate, ...] = get_args(Coordinate)
+"""In the plane of a layer: r cos(alpha), r sin(alpha) and r, in mm."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,7 @@ class Geometry:
             ]
         )
 
-    def coordinate(self, name: Literal["eta", "phi", "r"]) -> NDArray[np.float64]:
+    def coordinate(self, name: Coordinate) -> NDArray[np.float64]:
         """Return where the voxels are, (n_voxels,) in mm: r cos(alpha), r sin(alpha) or r."""
         if name == "r":
             return self.radius
