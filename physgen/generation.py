@@ -19,17 +19,15 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from physgen.arguments import Whole, user_path, whole
 from physgen.batch import Batch, Schema
+from physgen.conditions import Condition, conditions
 from physgen.engine.random import keyed_seed
-from physgen.errors import DomainError, InputError, TrainingError, suggest
+from physgen.errors import InputError, TrainingError, suggest
 from physgen.io.writer import Append, hdf5_writer, npz_writer, refuse_existing, root_writer
 from physgen.isolation import isolated
 from physgen.surrogates.base import FromNoise, Surrogate
@@ -41,9 +39,6 @@ BLOCK = 4096
 """Samples of a block; part of the definition of the output, so not an option."""
 PIECES = (0, 1, 16, 256, BLOCK)
 """Where the pieces of a block begin that is pushed from noise: few samples take a short time."""
-
-Condition = ArrayLike | Tensor | Mapping[str, ArrayLike | Tensor]
-"""Conditions in physical units: numbers in the order of the schema, or by name."""
 
 Source = Surrogate | Corrected
 """What is drawn from."""
@@ -69,6 +64,7 @@ class Sampler:
         surrogate: the torch module, on the device to compute on.
         corrected: what makes its samples exact, if anything does.
         open_system: returns the system, which decides the formats of files.
+        read_conditions: reads them from a file.
         facts: of the run, written into files.
 
     >>> from physgen.batch import Schema, Variable
@@ -83,6 +79,7 @@ class Sampler:
     surrogate: Surrogate
     corrected: Corrected | None = None
     open_system: Callable[[], System] | None = None
+    read_conditions: Callable[[Path], Batch] | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -106,6 +103,21 @@ class Sampler:
         return self.corrected or self.surrogate
 
     @isolated()
+    def conditions_in(self, file: str | PathLike[str]) -> Batch:
+        """Return the rows of a file as conditions of samples, with their event weights.
+
+        Of a surrogate that was trained on pairs, or makes samples from others, these are files as
+        those were (`data.fast`, `data.source`); else files of samples like the generated ones.
+
+        Raises:
+            FormatError: the file is absent or unfit.
+            InputError: the surrogate has no conditions, or does not come from a run.
+        """
+        if self.read_conditions is None or not self.schema.condition:
+            raise InputError("these samples have no conditions that could be read from a file")
+        return self.read_conditions(user_path(file))
+
+    @isolated()
     def sample(self, n: Whole, seed: Whole = 1, condition: Condition | None = None) -> Batch:
         """Return `n` samples in physical units, on the CPU.
 
@@ -114,7 +126,8 @@ class Sampler:
             seed: decides all of them.
             condition: in physical units: by name, a number or `n` of them each; or (n, C) numbers
                 in the order of the schema, (C,) for all samples, and for a single condition (n,) or
-                a number. `None` draws from the conditions of the training data.
+                a number; or rows of a file, see `conditions_in`. `None` draws from the conditions
+                of the training data.
 
         Raises:
             DomainError: a condition is unknown, missing, or outside the trained domain.
@@ -206,7 +219,7 @@ def generate_blocks(
     n = whole("n", n)
     if n < 1:
         raise InputError(f"n = {n}: ask for one sample or more")
-    given = conditions(surrogate, condition, n)
+    given = conditions(surrogate.conditions.variables, condition, n)
     if given is not None:
         surrogate.conditions.check(given.to(surrogate.conditions.low))
     if isinstance(surrogate, Surrogate):
@@ -234,90 +247,13 @@ def generate_blocks(
                 pieces.append(surrogate.sample(high - low, rows, generator=generator))
         batch = Batch.concatenate(pieces)
         batch = batch[: stop - start].to("cpu")
+        if isinstance(condition, Batch) and condition.weight is not None:
+            own = 1.0 if batch.weight is None else batch.weight
+            batch = batch.replace(weight=condition.weight[start:stop] * own)
         if isinstance(surrogate, Corrected) and batch.chain is not None:
             batch = batch.replace(chain=batch.chain + block)
         _check_finite(batch, start)
         yield batch
-
-
-def conditions(surrogate: Source, given: Condition | None, n: int) -> Tensor | None:
-    """Return what a user gave as (n, C) conditions in the surrogate's order; `None` as it is.
-
-    Args:
-        surrogate: whose conditions they are.
-        given: by name, a number or `n` of them each; or (n, C) numbers, (C,) for all samples, for
-            one condition also (n,) or a number.
-        n: how many samples.
-
-    Raises:
-        DomainError: a name is unknown or missing, or there are not as many as samples.
-        InputError: there are things other than numbers.
-    """
-    if given is None:
-        return None
-    names = [variable.name for variable in surrogate.conditions.variables]
-    if not names:
-        raise DomainError("this surrogate was trained without conditions: leave `condition` out")
-    fields = _fields(given)
-    if fields is not None:
-        for name in fields:
-            if name not in names:
-                raise DomainError(f"no condition is called {name!r}{suggest(str(name), names)}")
-        missing = [name for name in names if name not in fields]
-        if missing:
-            raise DomainError(f"the condition {missing[0]!r} is missing: give {', '.join(names)}")
-        columns = [_column(name, fields[name], n) for name in names]
-        return torch.stack(columns, 1)
-    values = _numbers("condition", given)
-    if values.ndim == 0 or (values.ndim == 1 and len(names) == 1):
-        if values.ndim == 0 and len(names) > 1:
-            raise DomainError(f"one number for {len(names)} conditions: give {', '.join(names)}")
-        return _column(names[0], values, n)[:, None]
-    if values.ndim == 1:
-        values = values.expand(n, -1)
-    if values.ndim != 2 or values.shape[1] != len(names):
-        raise DomainError(
-            f"condition of shape {tuple(values.shape)}: expected (n, {len(names)}), the columns "
-            f"being {', '.join(names)}"
-        )
-    if len(values) != n:
-        raise DomainError(f"{len(values)} conditions for {n} samples: give one for each")
-    return values
-
-
-def _fields(given: Any) -> Mapping[str, Any] | None:
-    """Return conditions by name: those of a mapping, a data frame or a structured array."""
-    if isinstance(given, Mapping):
-        return given
-    names = getattr(given, "columns", None)
-    if names is None:
-        names = getattr(getattr(given, "dtype", None), "names", None)
-    return None if names is None else {name: given[name] for name in names}
-
-
-def _column(name: str, given: Any, n: int) -> Tensor:
-    """Return (n,) numbers of one condition: those given, or the one given for all."""
-    values = _numbers(f"condition {name!r}", given)
-    if values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]
-    if values.ndim > 1:
-        raise DomainError(f"condition {name!r} of shape {tuple(values.shape)}: expected (n,)")
-    if values.numel() not in (1, n):
-        raise DomainError(f"{values.numel()} conditions for {n} samples: give one for each")
-    return values.expand(n)
-
-
-def _numbers(name: str, given: Any) -> Tensor:
-    """Return numbers in double precision, on the CPU."""
-    if isinstance(given, Tensor):
-        given = given.detach().cpu()
-    try:
-        values = np.asarray(given)
-        if values.dtype.kind not in "fiub":
-            raise TypeError(f"they are of type {values.dtype}")
-        return torch.from_numpy(values.astype(np.float64))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name}: not numbers ({error}); give numbers or arrays") from error
 
 
 def _whole_piece(condition: Tensor, n: int) -> Tensor:

@@ -12,11 +12,12 @@ from typing import Any
 
 from physgen.arguments import Whole, user_path
 from physgen.batch import Batch
+from physgen.conditions import Condition
 from physgen.engine import journal
 from physgen.engine.device import DeviceName, choose_device
 from physgen.engine.distributed import connect
 from physgen.errors import InputError
-from physgen.generation import Condition, Sampler
+from physgen.generation import Sampler
 from physgen.io.shipped import shipped_recipes
 from physgen.io.writer import atomic, hdf5_writer
 from physgen.isolation import isolated
@@ -210,7 +211,7 @@ def load(
     }
     if opened.sampling:
         facts["sampling"] = json.dumps(dict(opened.sampling))
-    return Sampler(surrogate, corrected, lambda: opened.system, facts)
+    return Sampler(surrogate, corrected, lambda: opened.system, opened.conditions_in, facts)
 
 
 @isolated()

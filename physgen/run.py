@@ -19,6 +19,7 @@ from physgen.engine.device import describe_machine, describe_revision
 from physgen.errors import CheckpointError, RecipeError, printable
 from physgen.io import consent, manifest
 from physgen.io.documents import read_json
+from physgen.io.source import blocks
 from physgen.io.writer import atomic
 from physgen.isolation import global_generators
 from physgen.recipe import Recipe, read
@@ -26,7 +27,7 @@ from physgen.registry import asks_for
 from physgen.run_data import SIMULATED, RunData, inputs_of
 from physgen.surrogates.base import Surrogate
 from physgen.surrogates.correction import Corrected
-from physgen.systems.base import HasAction, HasOwnFiles, System
+from physgen.systems.base import HasAction, HasFiles, HasOwnFiles, System, open_files
 from physgen.tables import html_table
 from physgen.validation.scorecard import Scorecard
 from physgen.version import __version__
@@ -219,6 +220,32 @@ class Run:
                 f"data.{name}; leave the conditions out, or pair the two"
             )
         return replace(schema, condition=as_conditions(name, self.origin.system.schema))
+
+    def conditions_in(self, path: Path) -> Batch:
+        """Return the rows of a file as conditions, (N, 0) samples, with their event weights.
+
+        Of pairs, and of samples that are made from others, the file is one of those.
+
+        Raises:
+            FormatError: it is absent or unfit.
+            RecipeError: the system reads no files, or some conditions are in none.
+        """
+        data = self.data
+        other = self.origin or (None if data is None else data.partner)
+        system = self.system if other is None else other.system
+        if not isinstance(system, HasFiles):
+            raise RecipeError(f"system {self.recipe.system.kind!r} has no files to read")
+        source = open_files(system, path)
+        given, weights = [], []
+        for batch in blocks(source):
+            columns = batch.condition if other is None else batch.x.flatten(1)
+            if columns is None or columns.shape[1] != len(self.schema.condition):
+                names = ", ".join(variable.name for variable in self.schema.condition)
+                raise RecipeError(f"{path} does not hold all conditions: {names}")
+            given.append(columns)
+            weights += [] if batch.weight is None else [batch.weight]
+        weight = torch.cat(weights) if weights else None
+        return Batch(torch.empty(len(source), 0), torch.cat(given), weight=weight)
 
     def identity(self) -> dict[str, str]:
         """Return hashes of all that the training depends on: recipe, data, files of the system."""

@@ -181,12 +181,18 @@ def report(
 @app.command()
 def generate(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
-    n: Annotated[str, typer.Option("-n", help="How many samples; 1e6 is understood.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="HDF5 or ROOT file to write.")],
+    n: Annotated[
+        str | None, typer.Option("-n", help="How many samples; 1e6 is understood.")
+    ] = None,
     seed: int = 1,
     condition: Annotated[
         list[str] | None,
         typer.Option(help="One condition for all samples, name=value in the card's units."),
+    ] = None,
+    condition_from: Annotated[
+        Path | None,
+        typer.Option(help="File of whose rows (the first n) the samples have the conditions."),
     ] = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")
@@ -209,10 +215,21 @@ def generate(
     from physgen import pipeline
     from physgen.overrides import parse_overrides
 
-    count, given = whole("n", n), _numbers(condition or []) or None
+    if n is None and condition_from is None:
+        raise InputError("-n is missing: how many samples?")
+    if condition and condition_from is not None:
+        raise InputError("--condition and --condition-from both state conditions; leave one out")
+    count = 0 if n is None else whole("n", n)
     changes = _of_sampling(parse_overrides(overrides or []))
     with bars(as_json) as progress:
         sampler = pipeline.load(run, device, sampling=changes, uncorrected=uncorrected, trust=trust)
+        given: Any = _numbers(condition or []) or None
+        if condition_from is not None:
+            given = sampler.conditions_in(condition_from)
+            count = count or len(given)
+            if count > len(given):
+                raise InputError(f"-n {count}: {condition_from} has only {len(given)} rows")
+            given = given[:count]
 
         def report_progress(done: int) -> None:
             if progress is not None:

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 import physgen
+from physgen import cli
 from physgen.errors import CheckpointError, FormatError, RecipeError
 from physgen.recipe import check
 
@@ -216,3 +217,63 @@ def test_a_recipe_with_sections_is_written_and_read_again(folder):
     recipe = physgen.recipe.read(folder / "pairs.yaml")
     assert check(yaml.safe_load(recipe.to_yaml())) == recipe
     assert recipe.sections["fast"].path == str(folder / "fast.npz")
+
+
+def test_a_file_of_fast_events_becomes_full_ones(folder, pairs):
+    sampler = physgen.load(pairs.path)
+    rows = sampler.conditions_in(folder / "fast.npz")
+    assert len(rows) == N
+    made = sampler.sample(200, seed=1, condition=rows[:200])
+    with np.load(folder / "fast.npz") as file:
+        fast = file["E"][:200]
+    np.testing.assert_array_equal(made.condition[:, 0], fast)
+    assert np.corrcoef(made.x[:, 0], fast)[0, 1] > 0.9
+
+
+def test_weights_of_a_file_are_those_of_what_is_made_from_it(folder, reweighted, tmp_path):
+    """Event weights times density ratios: neither is lost."""
+    with np.load(folder / "fast.npz") as file:
+        arrays = dict(file)
+    arrays["w"] = np.where(arrays["E"] > 50, 3.0, -1.0)
+    np.savez(tmp_path / "fast.npz", **arrays)
+    changes = {"data.source.weight": "w", "data.source.path": str(tmp_path / "fast.npz")}
+    with pytest.raises(physgen.errors.InputError, match=r"is negative, and method\.kind"):
+        train(folder, "reweighted", changes, score=False)
+    arrays["w"] = np.abs(arrays["w"])
+    np.savez(tmp_path / "fast.npz", **arrays)
+    run = train(folder, "reweighted", changes | {"engine.steps": 20}, score=False)
+    sampler = physgen.load(run.path)
+    rows = sampler.conditions_in(tmp_path / "fast.npz")
+    np.testing.assert_array_equal(rows.weight, arrays["w"])
+    made = sampler.sample(N, seed=1, condition=rows)
+    ratio = run.load().log_ratio(made.x).exp().detach()
+    np.testing.assert_allclose(made.weight, arrays["w"] * ratio.numpy(), rtol=1e-5)
+
+
+def test_files_without_the_conditions_are_refused(folder, pairs, tmp_path):
+    np.savez(tmp_path / "other.npz", E=np.ones(3))
+    with pytest.raises(FormatError, match="eta"):
+        physgen.load(pairs.path).conditions_in(tmp_path / "other.npz")
+    with pytest.raises(FormatError, match=r"absent\.npz"):
+        physgen.load(pairs.path).conditions_in(tmp_path / "absent.npz")
+
+
+def test_the_command_refines_a_file(folder, pairs, tmp_path, capsys, monkeypatch):
+    def generate(*words):
+        command = ["physgen", "generate", str(pairs.path), "-o", str(tmp_path / "full.h5"), *words]
+        monkeypatch.setattr("sys.argv", command)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code or 0, capsys.readouterr().err
+
+    fast = str(folder / "fast.npz")
+    code, said = generate("--condition-from", fast, "--condition", "fast_E=50")
+    assert (code, "leave one out" in said) == (2, True)
+    code, said = generate("--condition-from", fast, "-n", "1e6")
+    assert (code, f"has only {N} rows" in said) == (2, True)
+    code, said = generate()
+    assert (code, "-n is missing" in said) == (2, True)
+    assert not list(tmp_path.iterdir())
+    assert generate("--condition-from", fast)[0] == 0
+    with h5py.File(tmp_path / "full.h5") as file, np.load(fast) as given:
+        np.testing.assert_array_equal(file["fast_E"], given["E"])
