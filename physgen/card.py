@@ -15,6 +15,7 @@ from physgen.errors import CheckpointError, InputError, suggest
 from physgen.io.documents import read_json
 from physgen.io.tensors import read_tensors, write_tensors
 from physgen.io.writer import atomic, sha256
+from physgen.version import FORMAT, __version__
 
 if TYPE_CHECKING:
     from physgen.surrogates.base import Surrogate
@@ -70,6 +71,12 @@ def read_card(directory: Path) -> dict[str, Any]:
     card = read_json(path, CheckpointError)
     if not isinstance(card, dict):
         raise CheckpointError(f"{path} is not the card of a surrogate")
+    if card.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} was written by physgen {card.get('physgen', 'of unknown version')} (format "
+            f"{card.get('format', 1)} of cards), and this is {__version__} (format {FORMAT}): "
+            "train again, or use the version that wrote it"
+        )
     for key in ("schema", "dtype", "condition_domain", "weights_sha256"):
         if key not in card:
             raise CheckpointError(f"{path} is not the card of a surrogate: it has no {key!r}")

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from physgen.batch import Batch, Variable
-from physgen.errors import DomainError, InputError, suggest
+from physgen.errors import DomainError, FormatError, InputError, suggest
+from physgen.io.source import Source, blocks
 
 Condition = ArrayLike | Tensor | Mapping[str, ArrayLike | Tensor] | Batch
 """Conditions in physical units: numbers in the order of the schema, or by name; or rows of a file,
@@ -65,6 +66,29 @@ def conditions(variables: Sequence[Variable], given: Condition | None, n: int) -
     if len(values) != n:
         raise DomainError(f"{len(values)} conditions for {n} samples: give one for each")
     return values
+
+
+def rows_as_conditions(source: Source, variables: Sequence[Variable], *, of_samples: bool) -> Batch:
+    """Return the rows of a file as conditions, (N, 0) samples, with their event weights.
+
+    Args:
+        source: of the rows.
+        variables: the conditions that are wanted.
+        of_samples: whether the samples of the file are the conditions, and not its conditions.
+
+    Raises:
+        FormatError: it does not hold them all.
+    """
+    given, weights = [], []
+    for batch in blocks(source):
+        columns = batch.x.flatten(1) if of_samples else batch.condition
+        if columns is None or columns.shape[1] != len(variables):
+            names = ", ".join(variable.name for variable in variables)
+            raise FormatError(f"{source.name} does not hold all conditions: {names}")
+        given.append(columns)
+        weights += [] if batch.weight is None else [batch.weight]
+    weight = torch.cat(weights) if weights else None
+    return Batch(torch.empty(len(source), 0), torch.cat(given), weight=weight)
 
 
 def _fields(given: Any) -> Mapping[str, Any] | None:

@@ -63,7 +63,7 @@ def _has_names(section: Any) -> Literal["one", "several"]:
     """Return whether a data section holds named ones."""
     if not isinstance(section, dict) or not section or set(section) & set(Data.model_fields):
         return "one"
-    return "several" if all(isinstance(one, dict | Data) for one in section.values()) else "one"
+    return "several" if all(isinstance(v, dict | Data | None) for v in section.values()) else "one"
 
 
 Inputs = Annotated[
@@ -127,6 +127,12 @@ def _check_pairs(sections: Mapping[str, Data]) -> None:
             raise RecipeError(
                 f"data.{name}.paired_with = {other!r} is no other section{suggest(other, others)}"
             )
+        for key in ("seed", "split", "fit_rows", "weight"):
+            if getattr(sections[other], key) != Data.model_fields[key].default:
+                raise RecipeError(
+                    f"data.{other}.{key} has no effect, since data.{name} is paired with it: rows, "
+                    f"split and weights are those of data.{name}; leave it out, or set it there"
+                )
         if sections[other].paired_with is not None:
             raise RecipeError(f"data.{other}.paired_with: data.{name} is paired with it")
 
@@ -135,17 +141,27 @@ def _check_taken(sections: Mapping[str, Data], method: str, taken: Sequence[str]
     partners = {section.paired_with for section in sections.values()}
     left = [name for name in sections if name not in partners]
     if len(left) > 1 and set(left) != set(taken):
+        remedy = "name the sections so" if len(taken) == len(left) else "leave one out"
         raise RecipeError(
             f"method {method} learns from {_listed(taken)}, and the recipe has "
-            f"{_listed([f'data.{name}' for name in left])}; name the sections so, or pair one with "
-            "the other by `paired_with`"
+            f"{_listed([f'data.{name}' for name in left])}; pair one with the other by "
+            f"`paired_with`, or {remedy}"
         )
     if len(left) == 1 and len(taken) > 1:
+        missing = [f"data.{name}" for name in taken if name not in sections]
+        remedy = f"name {_listed(missing)}" if missing else "leave out `paired_with`"
         raise RecipeError(
-            f"method {method} learns from {_listed(taken)}, unpaired: leave out "
-            f"data.{left[0]}.paired_with and name the sections so"
+            f"method {method} learns from {_listed(taken)}, which are not paired: {remedy}"
         )
-    target = inputs_of(sections, method)[-1]
+    first, target = inputs_of(sections, method)[0], inputs_of(sections, method)[-1]
+    if (sections[first].split, sections[first].seed) != (
+        sections[target].split,
+        sections[target].seed,
+    ) and sections[first].path == sections[target].path:
+        raise RecipeError(
+            f"data.{first} and data.{target} are the same file with another split or seed: rows "
+            "that one trains on would test the other; take the same for both"
+        )
     for name, section in sections.items():
         if section.path is None and (name != target or section.paired_with):
             raise RecipeError(

@@ -195,6 +195,12 @@ def load(
         CheckpointError: there is no finished surrogate, or a file of it was changed.
         InputError: nothing corrects these samples, and they are asked for `uncorrected`.
     """
+    for key in sampling or {}:
+        if key.partition(".")[0] in ("n", "seed"):
+            raise InputError(
+                f"sampling.{key} is of what is validated; how many samples to generate, from which "
+                "seed, are arguments of their own (-n, --seed)"
+            )
     opened = Run(user_path(run), trust, sampling or {})
     opened.check()
     surrogate = opened.load().to(choose_device(device))

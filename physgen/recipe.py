@@ -30,7 +30,7 @@ from physgen.io.shipped import shipped_recipes
 from physgen.overrides import located, put
 from physgen.registry import Component, Group, Section, lookup, options_model
 from physgen.surrogates.sampler_options import SamplerOptions
-from physgen.version import __version__
+from physgen.version import FORMAT, __version__
 
 MAIN = ("ising-rbm", "phi4-flow", "calo-flow", "events-flow")
 """The shipped recipes to begin with, one a field."""
@@ -102,6 +102,14 @@ class Recipe(Section):
         """The data section whose samples are modelled."""
         return self.sections[self.inputs[-1]] if self.data else None
 
+    @field_validator("data", mode="before")
+    @classmethod
+    def _removed(cls, data: Any) -> Any:
+        # `data.source=null` takes a section away, as null does everywhere in recipes.
+        if not isinstance(data, dict):
+            return data
+        return {key: value for key, value in data.items() if value is not None}
+
     def components(self) -> list[tuple[str, Group, Component]]:
         """Return (place in the recipe, group, component) of all classes it names."""
         named: list[tuple[str, Group, Component]] = [("system", "systems", self.system)]
@@ -125,7 +133,7 @@ class Recipe(Section):
 
     def digest(self) -> str:
         """Return 10 hexadecimal digits that change with anything in the recipe."""
-        text = f"{__version__}\n{self.to_yaml()}"
+        text = f"{__version__}, format {FORMAT}\n{self.to_yaml()}"
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 

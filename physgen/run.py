@@ -15,11 +15,11 @@ from physgen import card as cards
 from physgen.arguments import user_path
 from physgen.batch import Batch, Schema
 from physgen.components import as_conditions, choose_sampler, surrogate_of, system_of
+from physgen.conditions import rows_as_conditions
 from physgen.engine.device import describe_machine, describe_revision
 from physgen.errors import CheckpointError, RecipeError, printable
 from physgen.io import consent, manifest
 from physgen.io.documents import read_json
-from physgen.io.source import blocks
 from physgen.io.writer import atomic
 from physgen.isolation import global_generators
 from physgen.recipe import Recipe, read
@@ -30,7 +30,7 @@ from physgen.surrogates.correction import Corrected
 from physgen.systems.base import HasAction, HasFiles, HasOwnFiles, System, open_files
 from physgen.tables import html_table
 from physgen.validation.scorecard import Scorecard
-from physgen.version import __version__
+from physgen.version import FORMAT, __version__
 
 SCORECARD = "scorecard.json"
 TRAINED = ("recipe.yaml", "provenance.json", "journal.jsonl", SIMULATED, "surrogate/")
@@ -112,7 +112,19 @@ class Run:
             )
             raise RecipeError(f"{self.path} is not a run directory (no recipe.yaml); {remedy}")
         self._check("recipe.yaml")
+        self._check_format()
         return read(path, {f"sampling.{key}": value for key, value in self.sampling.items()})
+
+    def _check_format(self) -> None:
+        """Raise `CheckpointError` if another version of physgen wrote this run."""
+        path = self.path / "provenance.json"
+        found = read_json(path, CheckpointError) if path.exists() else {}
+        if isinstance(found, dict) and found and found.get("format") != FORMAT:
+            raise CheckpointError(
+                f"{self.path} was written by physgen {found.get('physgen', 'of unknown version')} "
+                f"(format {found.get('format', 1)} of runs), and this is {__version__} (format "
+                f"{FORMAT}): train again, or use the version that wrote it"
+            )
 
     def check_code(self) -> None:
         """Raise `InputError` if the recipe names code that the user has not agreed to run."""
@@ -236,16 +248,7 @@ class Run:
         if not isinstance(system, HasFiles):
             raise RecipeError(f"system {self.recipe.system.kind!r} has no files to read")
         source = open_files(system, path)
-        given, weights = [], []
-        for batch in blocks(source):
-            columns = batch.condition if other is None else batch.x.flatten(1)
-            if columns is None or columns.shape[1] != len(self.schema.condition):
-                names = ", ".join(variable.name for variable in self.schema.condition)
-                raise RecipeError(f"{path} does not hold all conditions: {names}")
-            given.append(columns)
-            weights += [] if batch.weight is None else [batch.weight]
-        weight = torch.cat(weights) if weights else None
-        return Batch(torch.empty(len(source), 0), torch.cat(given), weight=weight)
+        return rows_as_conditions(source, self.schema.condition, of_samples=other is not None)
 
     def identity(self) -> dict[str, str]:
         """Return hashes of all that the training depends on: recipe, data, files of the system."""
@@ -326,6 +329,7 @@ class Run:
         """Store what this run was made with, beside its recipe."""
         content = {
             "physgen": __version__,
+            "format": FORMAT,
             "git": describe_revision(),
             "machine": describe_machine(),
             **extra,

@@ -21,12 +21,11 @@ from physgen.held_out import held_out
 from physgen.io.inspect import inspect
 from physgen.io.joined import expand
 from physgen.io.source import Source, blocks
-from physgen.io.stream import Stream
 from physgen.isolation import global_generators
+from physgen.made_from import rows_made_from, shared_events
 from physgen.recipe import Recipe, read
 from physgen.registry import Component, build
 from physgen.run import Run
-from physgen.run_data import RunData
 from physgen.surrogates.base import Surrogate
 from physgen.surrogates.correction import BURN_IN
 from physgen.systems.base import HasFiles, Simulates, System, open_files
@@ -35,7 +34,7 @@ from physgen.validation.comparison import Comparison, HeldOut, Role
 from physgen.validation.ensemble import analyse
 from physgen.validation.judging import Metric, judge
 from physgen.validation.likelihood import Likelihood
-from physgen.validation.scorecard import Scorecard
+from physgen.validation.scorecard import Row, Scorecard
 from physgen.validation.sources import SEED, measure_whole, side_by_side, two_samples
 
 RECIPES = {
@@ -77,12 +76,14 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
     )
     corrected = run.corrected(surrogate)
     if run.origin is not None and truth is not None:
-        made_from = _made_from(run.origin, len(truth))
+        made_from, groups = rows_made_from(run.origin, len(truth))
         given = made_from.x.flatten(1).to(device=device, dtype=surrogate.dtype)
         generated = surrogate.sample(n, given, generator=generator).to("cpu")
         weights = [one.weight for one in (generated, made_from) if one.weight is not None]
         weight = torch.stack([w.double() for w in weights]).prod(0) if weights else None
-        return replace(comparison, generated=generated.replace(weight=weight, condition=None))
+        generated = generated.replace(weight=weight, chain=made_from.chain, condition=None)
+        groups = {**comparison.groups, **groups}
+        return replace(comparison, generated=generated, groups=groups)
     if corrected is None:
         if condition is None or truth is None:
             generated = surrogate.sample(n, generator=generator).to("cpu")
@@ -104,6 +105,22 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
     return replace(
         comparison, generated=chain.batch, proposals=proposals, truth=truth, corrected=True
     )
+
+
+def check_scoring(run: Run, surrogate: Surrogate) -> None:
+    """Raise `RecipeError` if an untrained surrogate could not be scored as the recipe says."""
+    recipe = run.recipe
+    corrected = run.corrected(surrogate)
+    kinds = [part.kind for part in recipe.validation.metrics]
+    if corrected is None and "importance" in kinds:
+        raise RecipeError(
+            f"validation.metrics.{kinds.index('importance')}: importance looks at log-weights, "
+            "which sampling.correction=none has not; set sampling.correction, or leave it out"
+        )
+    metrics_of(recipe)
+    if recipe.baseline is not None:
+        with global_generators(recipe.engine.seed):
+            surrogate_of(recipe, recipe.baseline, run.system.schema, run.system)
 
 
 def metrics_of(recipe: Recipe) -> list[Metric]:
@@ -143,8 +160,12 @@ def score_run(
         **({"sampling": dict(run.sampling)} if run.sampling else {}),
         **run.provenance,
     }
-    metrics = metrics_of(run.recipe)
-    return comparison, judge(comparison, metrics, provenance=provenance, progress=progress)
+    card = judge(comparison, metrics_of(run.recipe), provenance=provenance, progress=progress)
+    shared = shared_events(run)
+    if shared:
+        row = Row(name="independence of the samples", metric="alarms", value=None, warning=shared)
+        card = card.model_copy(update={"rows": (*card.rows, row)})
+    return comparison, card
 
 
 def score_files(
@@ -290,11 +311,6 @@ def truth_of(run: Run) -> Truth:
     floor = system.simulate(n, seed + 1, truth.condition)
     # Rows of a chain are no pairs: they owe more to their neighbours than to the condition.
     return Truth(truth, floor, paired=frozenset({"floor"} if truth.chain is None else ()))
-
-
-def _made_from(origin: RunData, n: int) -> Batch:
-    """Return `n` rows that generated samples are made from, which training never saw."""
-    return Stream(origin.source, origin.parts.test, batch_size=1, seed=SEED).sample(n)
 
 
 def _baseline(run: Run, n: int, condition: torch.Tensor | None) -> Batch | None:

@@ -8,7 +8,6 @@ import signal
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 
 from physgen import card as cards
@@ -25,17 +24,20 @@ from physgen.engine.distributed import World
 from physgen.engine.loop import FitResult, fit
 from physgen.engine.options import Engine
 from physgen.errors import InputError, Stopped
+from physgen.io.source import blocks
 from physgen.io.stream import Stream
 from physgen.io.weights import WeightSums
 from physgen.isolation import global_generators
+from physgen.made_from import shared_events
 from physgen.registry import build
 from physgen.run import Run
 from physgen.run_data import RunData
+from physgen.scoring import check_scoring
 from physgen.surrogates.base import Method, Surrogate, bound_of, density_of
 from physgen.surrogates.conditions import LARGEST
 from physgen.surrogates.decoding import DecodedNoise
 from physgen.validation.plots import ALONG, BETWEEN, TRAINING
-from physgen.version import __version__
+from physgen.version import FORMAT, __version__
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 """Called with (what is being done, steps done, steps in all, figures worth showing)."""
@@ -119,6 +121,7 @@ def train_run(run: Run, world: World, report_progress: Progress, *, force: bool 
         run.path / "surrogate",
         {
             "physgen": __version__,
+            "format": FORMAT,
             "recipe": name,
             "system": recipe.system.model_dump(),
             "surrogate": recipe.surrogate.model_dump(),
@@ -154,6 +157,13 @@ def _build(run: Run, streams: Mapping[str, Stream]) -> tuple[Surrogate, Method]:
             conditions = streams["data"].conditions(LARGEST)
             if conditions is not None:
                 surrogate.conditions.fit(*conditions)
+        source = next(iter(run.inputs.values())) if run.inputs else None
+        if surrogate.schema.condition and source is not None and source.section.path is not None:
+            for batch in blocks(source.source):
+                given = batch.condition if len(streams) == 1 else batch.x.flatten(1)
+                if given is not None:
+                    surrogate.conditions.cover(given)
+        check_scoring(run, surrogate)
         context = {"surrogate": surrogate, "system": run.system, "steps": recipe.engine.steps}
         method: Method = build("methods", recipe.method, context)
     for stream in streams.values():
@@ -235,22 +245,9 @@ def _prepare_data(run: Run, report_progress: Progress) -> None:
             for note in data.notes:
                 LOG.warning(note)
         report_progress(stage, rows, rows, {})
-    common = _events_in_common(run)
-    if common:
-        LOG.warning(
-            "data.%s and data.%s have %d events in common, by their `group` columns: scores take "
-            "the two for independent, and look better than they are; pair them by `paired_with`, "
-            "or take different events",
-            *run.recipe.inputs,
-            common,
-        )
-
-
-def _events_in_common(run: Run) -> int:
-    """Return how many events are in both of two inputs that are not paired, if they have keys."""
-    keys = [data.source.keys() for data in run.inputs.values()]
-    known = [key for key in keys if key is not None]
-    return len(np.intersect1d(known[0], known[1])) if len(known) == 2 else 0
+    shared = shared_events(run)
+    if shared:
+        LOG.warning(shared)
 
 
 def _training_stream(data: RunData, engine: Engine) -> Stream:

@@ -66,7 +66,8 @@ class ConditionPrior(nn.Module):
         Args:
             condition: of the training rows.
             weight: (N,), event weights. A negative one takes its share from the conditions that
-                follow in the order of the columns, so that their distribution function rises.
+                follow, so that their distribution function rises; of several columns, which have
+                no order, nothing can be drawn then.
             as_they_are: draw rows as they are, not between them: they are events, whose columns
                 belong together.
 
@@ -89,7 +90,8 @@ class ConditionPrior(nn.Module):
         halfway = torch.zeros_like(values)
         for j in range(0 if as_they_are else len(self.variables)):
             halfway[:, j] = self._halfway(j, condition[:, j], values[:, j])
-        positive = shares > 0
+        drawable = weight is None or len(self.variables) == 1 or bool((weight >= 0).all())
+        positive = (shares > 0) & drawable
         self.values, self.shares, self.halfway = (
             column[positive].to(self.low) for column in (values, shares, halfway)
         )
@@ -107,6 +109,16 @@ class ConditionPrior(nn.Module):
                     )
                 self.labels[column, label] = True
 
+    def cover(self, condition: Tensor) -> None:
+        """Let the domain reach (N, C) conditions that are not drawn from.
+
+        They are of the rows kept for validation and test: what a surrogate is judged on it must
+        accept, and which rows these are is chance.
+        """
+        if len(condition):
+            self.low.copy_(torch.minimum(self.low, condition.amin(0).to(self.low)))
+            self.high.copy_(torch.maximum(self.high, condition.amax(0).to(self.high)))
+
     def draw(self, n: int, generator: torch.Generator) -> Tensor | None:
         """Return (n, C) conditions, as the training rows have them; `None` if there are none.
 
@@ -118,7 +130,9 @@ class ConditionPrior(nn.Module):
             return None
         if not len(self.values):
             raise DomainError(
-                "this surrogate has not seen any conditions: pass `condition`, or train it first"
+                "this surrogate has no conditions to draw from: it has seen none, or several at "
+                "once with negative event weights, whose distribution nobody can draw from; pass "
+                "`condition`, or the rows of a file"
             )
         device = generator.device
         upto = self.shares.to(device, torch.float64).cumsum(0)

@@ -19,7 +19,7 @@ from physgen.io.source import Source, blocks
 from physgen.sampling.manifold import wrapped
 from physgen.systems.presence import parsed
 
-_AZIMUTH = re.compile(r"(.*[_.\d])?(d|delta_?)?phi\d*", re.IGNORECASE)
+_AZIMUTH = re.compile(r"(.*[_.\d])?(d|delta_?)?(phi|azimuth)(_?\d+)?", re.IGNORECASE)
 """Names of columns that may be azimuths, such as phi, jet1_phi, dphi."""
 _ROUNDING = 1e-5
 """By how much an angle in single precision may lie beyond its end."""

@@ -189,7 +189,7 @@ class Chain(Transform):
         batch = self._widened(batch)
         for transform in reversed(self._parts()):
             batch = transform.inverse(batch)
-        if self._schema is not None and len(self.transforms) and (self.leaks or not self.exact):
+        if self._schema is not None and (self.leaks or not self.exact):
             batch = batch.replace(x=to_domain(batch.x, self._schema.items))
         if not self._widens:
             return batch

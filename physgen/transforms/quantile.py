@@ -246,17 +246,9 @@ class Gaussianise(Transform):
             spacing = self.grids[1] / self.grids[2]
             x = torch.where(self.jittered & apart, x + (noise[0] - 0.5) * spacing, x)
         first, last = self.knots_x[:, 0], self.knots_x[:, -1]
-        # Beyond an atom at the end there is nothing: what was never seen is taken for that atom.
-        x = torch.where(self.knots_z[:, 0] <= -FAR, torch.maximum(x, first), x)
-        x = torch.where(self.knots_z[:, -1] >= FAR, torch.minimum(x, last), x)
-
-        if not self.exact:
-            # Nor is there anything where the data have ended.
-            for side, inside in ((0, torch.maximum), (1, torch.minimum)):
-                gap, free = self._gap(side)
-                free = free | (self.knots_z[:, -side].abs() >= FAR)
-                end = torch.where(free, (2 * side - 1) * torch.inf, self.limits[side] + 0.01 * gap)
-                x = inside(x, end)
+        # Nothing lies beyond an atom at the end, nor where the data have ended.
+        stated, x = x, x.maximum(self._end(0)).minimum(self._end(1))
+        moved = x != stated
 
         below, upto = count(self.knots_x, x, strict=True), count(self.knots_x, x, strict=False)
         i = (upto - 1).clamp(0, self._n_knots - 2)
@@ -275,6 +267,9 @@ class Gaussianise(Transform):
         drawn, log_mass = draw(start, stop, noise[1])
         atom = upto - below >= 2
         z, log_slope = torch.where(atom, drawn, z), torch.where(atom, log_mass, log_slope)
+
+        # Taken for another value to be mapped, but as improbable as what lies in a gap.
+        log_slope = torch.where(moved, math.log(UNSEEN), log_slope)
 
         free = torch.special.ndtri(noise[1].clamp(1e-12, 1 - 1e-12)).to(z)
         z = torch.where(present, z, free)
@@ -300,6 +295,12 @@ class Gaussianise(Transform):
             if rule is not None:
                 columns[j] = torch.where(rule(columns), columns[j], self.absent[j])
         return batch.replace(x=torch.stack(columns, -1))
+
+    def _end(self, side: int) -> Tensor:
+        """Return (D,) where columns end below (0) or above (1); far away if they go on."""
+        gap, free = self._gap(side)
+        end = torch.where(free | self.exact, side * 2e300 - 1e300, self.limits[side] + 0.01 * gap)
+        return torch.where(self.knots_z[:, -side].abs() >= FAR, self.knots_x[:, -side], end)
 
     def _fit_absent(self, j: int, absent: Tensor) -> None:
         """Remember what a column holds where it is absent, which must be one value."""
@@ -341,8 +342,7 @@ class Gaussianise(Transform):
 
     def _gap(self, side: int) -> tuple[Tensor, Tensor]:
         """Signed distance of the last knot from the column's bound, and where there is none."""
-        limit = self.limits[side]
-        sign = 1 - 2 * side
+        limit, sign = self.limits[side], 1 - 2 * side
         distance = sign * (self.knots_x[:, -side] - limit)
         # Of a bound that is far away nothing is felt but the rounding.
         free = limit.isinf() | (distance > 1e6 * self.stretch[side])

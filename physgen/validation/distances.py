@@ -6,7 +6,8 @@ With cumulative distributions F, G and histograms p, q of unit sum:
     KS  = max_x |F(x) - G(x)|                      (Kolmogorov-Smirnov)
     S   = 1/2 sum_bins (p - q)^2 / (p + q)         (separation power; CaloChallenge, 2410.21611)
 
-Weights are normalised to a mean of one within each sample and may be negative. How large they are
+Weights are normalised to a mean of one within each sample and may be negative; of S, bins with a
+negative sum are joined to their neighbours. How large they are
 by chance is said by `physgen.validation.resampling`.
 """
 
@@ -103,7 +104,7 @@ class _Pool:
         theirs = np.cumsum(self.weights) - ours
         ours, theirs = ours / ours[-1], theirs / theirs[-1]
         difference = np.abs(ours - theirs)
-        p, q = self._histogram(ours), self._histogram(theirs)
+        p, q = _without_negative(self._histogram(ours), self._histogram(theirs))
         filled = p + q != 0
         squares = np.where(filled, (p - q) ** 2 / np.where(filled, np.abs(p + q), 1.0), 0.0)
         return Distances(
@@ -115,6 +116,25 @@ class _Pool:
     def _histogram(self, cumulative: Array) -> Array:
         padded = np.concatenate([[0.0], cumulative])
         return np.diff(padded[np.concatenate([[0], self.cuts, [len(padded) - 1]])])
+
+
+def _without_negative(p: Array, q: Array) -> tuple[Array, Array]:
+    """Join neighbouring bins until none has a negative sum of weights, so that S is at most 1."""
+    if min(p.min(), q.min()) >= 0:
+        return p, q
+    joined: list[tuple[float, float]] = []
+    left, right = 0.0, 0.0
+    for a, b in zip(p.tolist(), q.tolist(), strict=True):
+        left, right = left + a, right + b
+        if left >= 0 and right >= 0:
+            joined.append((left, right))
+            left, right = 0.0, 0.0
+    # What remains goes to the bins before it, as many as it takes.
+    while joined and (left < 0 or right < 0):
+        a, b = joined.pop()
+        left, right = left + a, right + b
+    table = np.array([*joined, (left, right)])
+    return table[:, 0], table[:, 1]
 
 
 def bin_edges(truth: ArrayLike, weight: ArrayLike | None = None, n_bins: int = 50) -> Array:

@@ -75,6 +75,8 @@ def judge(
     rows = refuse_unreliable(rows)
     fewest = min(len(batch) for batch in (comparison.generated, comparison.truth) if batch)
     rows = [_with_power(row, fewest) for row in rows]
+    if "generated" in comparison.paired and comparison.floor and "floor" not in comparison.paired:
+        rows = [_with_unpaired_floor(row) for row in rows]
     return Scorecard(rows=tuple(rows), provenance=dict(provenance or {}))
 
 
@@ -84,6 +86,14 @@ def _rows(metric: Metric, comparison: Comparison) -> list[Row]:
     except NotMeasurable as error:
         name = type(metric).__name__
         return [Row(name=name, metric=name, value=None, warning=str(error))]
+
+
+def _with_unpaired_floor(row: Row) -> Row:
+    """Return the row with a word on its floor, of two samples at different conditions."""
+    if row.floor is None:
+        return row
+    word = "floor of samples at other conditions: a perfect one at those of the truth is closer"
+    return row.model_copy(update={"note": f"{row.note}; {word}" if row.note else word})
 
 
 def _with_power(row: Row, n: int) -> Row:

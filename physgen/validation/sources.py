@@ -30,6 +30,10 @@ Rows = NDArray[np.int64]
 SEED = 1_000_003
 """Of what is drawn; far from the seeds that users give to training data."""
 
+NEAR = 0.01
+"""Standard deviations of a condition that two samples at the same conditions may differ by: half of
+the rows at least, as far as it goes for what depends on them."""
+
 LEAST = 0.1
 """A sum of the autocorrelations below it changes errors by less than a tenth."""
 
@@ -92,6 +96,8 @@ def two_samples(
     generator = np.random.default_rng(SEED)
     first, second = (np.sort(generator.choice(rows, n, replace=False)) for rows in (truth, floor))
     keys = source.keys()
+    if keys is not None and len(np.unique(keys)) == len(keys):
+        keys = None  # Rows that stand alone.
     sample = _read(source, first)
     chained = chain is not None or sample.chain is not None
     if matched and keys is None and sample.weight is None and sample.condition is not None:
@@ -100,7 +106,8 @@ def two_samples(
         if not chained:
             order = np.argsort(second)
             other = _read(source, second[order])[torch.from_numpy(np.argsort(order))]
-            return Samples(sample, other, first, paired=frozenset({"floor"}))
+            near = _are_near(sample, other)
+            return Samples(sample, other, first, paired=frozenset({"floor"} if near else ()))
         second = np.sort(second)  # The order of a chain is its time.
     groups: dict[Role, Rows] = {}
     if keys is not None:
@@ -250,6 +257,16 @@ def _halves_of_chains(source: Source, labels: Rows, limit: int) -> Samples:
     rows = [part[evenly_spaced(len(part), n)] for part in parts]
     truth, floor = (_labelled(_read(source, chosen), labels[chosen]) for chosen in rows)
     return Samples(truth, floor, rows[0])
+
+
+def _are_near(sample: Batch, other: Batch) -> bool:
+    """Return whether conditions are the same, row by row, but for `NEAR` standard deviations."""
+    if sample.condition is None or other.condition is None:
+        return False
+    wanted, found = sample.condition.double(), other.condition.double()
+    width = wanted.std(0)
+    distance = ((wanted - found).abs() / torch.where(width > 0, width, 1.0)).amax(1)
+    return bool(distance.median() <= NEAR)
 
 
 def _labelled(batch: Batch, labels: Rows) -> Batch:

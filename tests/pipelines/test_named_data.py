@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 import physgen
+from physgen import card as cards
 from physgen import cli
 from physgen.errors import CheckpointError, FormatError, RecipeError
 from physgen.recipe import check
@@ -177,7 +178,7 @@ def test_another_source_file_is_another_training(folder, reweighted, tmp_path):
         ({"data.full.fit_rows": 0}, "data.full.fit_rows = 0"),
         ({"data.path": "x.npz"}, "unknown key 'data.fast'"),
         ({"data.other": {"path": "x"}}, "data.fast and data.other|data.full and data.other"),
-        ({"method": {"kind": "density-ratio"}}, "learns from source and target, unpaired"),
+        ({"method": {"kind": "density-ratio"}}, "not paired: name data.source and data.target"),
         ({"data": {"path": "x", "paired_with": "y"}}, "pairs a section with another; name them"),
         (
             {"data": {"path": "x"}, "method": {"kind": "density-ratio"}},
@@ -277,3 +278,111 @@ def test_the_command_refines_a_file(folder, pairs, tmp_path, capsys, monkeypatch
     assert generate("--condition-from", fast)[0] == 0
     with h5py.File(tmp_path / "full.h5") as file, np.load(fast) as given:
         np.testing.assert_array_equal(file["fast_E"], given["E"])
+
+
+def sample_rows(folder, name, **columns):
+    np.savez(folder / f"{name}.npz", **{k: np.asarray(v) for k, v in columns.items()})
+    return str(folder / f"{name}.npz")
+
+
+@pytest.mark.parametrize("dependent", ["group", "chain"])
+def test_dependent_rows_of_the_source_widen_its_errors(folder, tmp_path, dependent):
+    """Eight rows of an event share E, or neighbours in a chain do: eight times fewer count."""
+    rng = np.random.default_rng(3)
+    energy = np.repeat(rng.normal(50, 5, N // 8), 8) + 0.1 * rng.normal(size=N)
+    event = np.arange(N) // 8
+    path = sample_rows(
+        tmp_path, "source", E=energy.astype("f4"), eta=rng.normal(size=N).astype("f4"), event=event
+    )
+    changes = {"data.source.path": path, "engine.steps": 2}
+    if dependent == "group":
+        changes["data.source.group"] = ["event"]
+    run = train(folder, "reweighted", changes)
+    row = next(row for row in run.scorecard.rows if row.name == "E")
+    assert row.error > 2 * 5 / np.sqrt(800)
+
+
+def test_the_same_events_on_both_sides_are_a_warning_on_the_card(folder, tmp_path):
+    keys = {"data.source.group": ["event"], "data.target.group": ["event"], "engine.steps": 2}
+    run = train(folder, "reweighted", keys)
+    assert any("3900 events in common" in warning for warning in run.scorecard.warnings)
+    same = {"data.source.path": str(folder / "full.npz"), "engine.steps": 2}
+    run = train(folder, "reweighted", same)
+    assert any("are the same file" in warning for warning in run.scorecard.warnings)
+    with pytest.raises(RecipeError, match="same file with another split or seed"):
+        train(folder, "reweighted", same | {"data.source.seed": 2})
+    with np.load(folder / "fast.npz") as file:
+        path = sample_rows(tmp_path, "as_many", E=file["E"][:3900], eta=file["eta"][:3900])
+    run = train(folder, "reweighted", {"data.source.path": path, "engine.steps": 2})
+    assert any("have as many rows, 3900" in warning for warning in run.scorecard.warnings)
+
+
+def test_weights_of_source_rows_count_in_the_scores(folder, tmp_path):
+    """Events of positive eta weigh three times as much: <eta> = .4 before any reweighting."""
+    with np.load(folder / "fast.npz") as file:
+        weight = np.where(file["eta"] > 0, 3.0, 1.0)
+        path = sample_rows(tmp_path, "w", E=file["E"], eta=file["eta"], w=weight)
+    changes = {"data.source.path": path, "data.source.weight": "w", "engine.steps": 1}
+    changes["method.learning_rate"] = 1e-9
+    run = train(folder, "reweighted", changes)
+    model, row = run.load(), next(row for row in run.scorecard.rows if row.name == "eta")
+    rows = run.origin.source.read(0, N)
+    w = rows.weight.double() * model.log_ratio(rows.x).exp().detach()
+    assert row.value == pytest.approx(float((w * rows.x[:, 1]).sum() / w.sum()), abs=0.15)
+    assert row.value > 0.25
+
+
+@pytest.mark.parametrize("name", ["pairs", "reweighted"])
+def test_test_rows_beyond_those_of_training_are_scored(folder, tmp_path, name):
+    """The largest of a steep spectrum is kept for the test: which row that is, is chance."""
+    rng = np.random.default_rng(4)
+    energy = rng.pareto(1.5, 300)
+    files = {}
+    for kind in ("fast", "full"):
+        files[kind] = sample_rows(
+            tmp_path, kind, E=energy.astype("f4"), eta=rng.normal(size=300), event=np.arange(300)
+        )
+    first, second = ("fast", "full") if name == "pairs" else ("source", "target")
+    changes = {f"data.{first}.path": files["fast"], f"data.{second}.path": files["full"]}
+    changes |= {"engine.steps": 1, "validation.metrics": [{"kind": "means"}]}
+    for seed in range(3):
+        seeds = {"data.full.seed": seed}
+        if name == "reweighted":
+            seeds = {"data.source.seed": seed, "data.target.seed": seed}
+        train(folder, name, changes | seeds)
+
+
+def test_a_correction_that_is_impossible_is_refused_before_the_training(folder):
+    wrong = {"sampling.correction": "independence-metropolis"}
+    with pytest.raises(RecipeError, match="needs an action"):
+        train(folder, "pairs", wrong)
+    importance = {"validation.metrics": [{"kind": "importance"}]}
+    with pytest.raises(RecipeError, match=r"validation\.metrics\.0: importance"):
+        train(folder, "pairs", importance)
+
+
+@pytest.mark.parametrize("key", ["weight", "split", "seed", "fit_rows"])
+def test_what_a_partner_would_ignore_is_refused(folder, key):
+    value = {"weight": "E", "split": [0.5, 0.2, 0.3], "seed": 2, "fit_rows": 10}[key]
+    with pytest.raises(RecipeError, match=rf"data\.fast\.{key} has no effect"):
+        physgen.recipe.read(folder / "pairs.yaml", {f"data.fast.{key}": value})
+
+
+def test_how_many_to_generate_is_no_setting_of_the_run(pairs):
+    for key in ("n", "seed"):
+        with pytest.raises(physgen.errors.InputError, match=rf"sampling\.{key} is of what is"):
+            physgen.load(pairs.path, sampling={key: 5})
+
+
+def test_a_run_of_another_format_names_its_version(folder, tmp_path):
+    run = train(folder, "reweighted", {"engine.steps": 1}, score=False)
+    card = run.path / "surrogate/card.json"
+    card.write_text(card.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(
+        CheckpointError, match=r"physgen 0\.1\.0 \(format 1 of cards\).*train again"
+    ):
+        cards.read_card(card.parent)
+    provenance = run.path / "provenance.json"
+    provenance.write_text('{"physgen": "0.0.1"}')
+    with pytest.raises(CheckpointError, match=r"written by physgen 0\.0\.1 \(format 1 of runs\)"):
+        _ = physgen.run.Run(run.path).recipe

@@ -155,3 +155,25 @@ def test_a_surrogate_remembers_conditions_of_all_rows_in_double_precision_too():
     found = one().double()
     found.fit(energies(100).double())
     assert found.draw(10, torch.Generator().manual_seed(1)).dtype == torch.float64
+
+
+def test_negative_weights_of_several_columns_leave_nothing_to_draw_from():
+    """Conditions in several columns have no order in which one could cancel another."""
+    prior = ConditionPrior(Schema((1,), (Variable("x"),), (Variable("a"), Variable("b"))))
+    rows = torch.randn(200, 2, generator=torch.Generator().manual_seed(1))
+    prior.fit(rows, torch.where(rows[:, 1] > 1, -1.0, 1.0))
+    with pytest.raises(DomainError, match="several at once with negative event weights"):
+        prior.draw(5, torch.Generator())
+    prior.check(rows)
+    prior.fit(rows, torch.rand(200) + 0.1)
+    assert prior.draw(5, torch.Generator()).shape == (5, 2)
+
+
+def test_the_domain_covers_rows_that_nothing_is_drawn_from():
+    prior = ConditionPrior(Schema((1,), (Variable("x"),), (Variable("a"),)))
+    prior.fit(torch.linspace(0, 1, 50)[:, None])
+    with pytest.raises(DomainError, match="outside the trained domain"):
+        prior.check(torch.tensor([[3.0]]))
+    prior.cover(torch.tensor([[3.0], [0.5]]))
+    prior.check(torch.tensor([[3.0]]))
+    assert prior.draw(1000, torch.Generator().manual_seed(0)).max() <= 1.05

@@ -95,3 +95,13 @@ def test_whatever_a_network_draws_is_brought_into_the_ranges(drawn):
 def test_what_is_in_range_is_left_alone():
     x = torch.tensor([[255.0, 0.0, math.pi, 3.25, -1.0, 0.0]], dtype=torch.float64)
     assert torch.equal(to_domain(x, MIXED), x)
+
+
+def test_without_a_transform_values_stay_in_their_domain_too():
+    angle = Variable("phi", "rad", "angle")
+    x = Chain([], Schema((2,), (angle,))).inverse(Batch(torch.tensor([[4.0, -7.0]]))).x
+    torch.testing.assert_close(x, torch.tensor([[4.0 - 2 * math.pi, -7.0 + 2 * math.pi]]))
+    links = Schema((1, 2, 2, 2), (Variable("U", domain="special-unitary"),))
+    raw = torch.randn(5, 1, 2, 2, 2, generator=torch.Generator().manual_seed(1))
+    u = torch.view_as_complex(Chain([], links).inverse(Batch(raw)).x.contiguous())
+    torch.testing.assert_close(u @ u.mH, torch.eye(2, dtype=u.dtype).expand_as(u))

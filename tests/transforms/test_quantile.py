@@ -425,3 +425,16 @@ def test_faults_say_what_is_wrong():
         fitted(EVENTS, x)
     with pytest.raises(DomainError, match="constant"):
         fitted(table(Variable("x")), torch.ones(50, 1), atoms=0)
+
+
+def test_what_lies_beyond_an_atom_at_the_end_is_improbable():
+    """A column of exact zeros and a continuum above .2: nothing is below 0."""
+    generator = torch.Generator().manual_seed(1)
+    x = 0.2 + torch.rand(2000, 1, generator=generator)
+    x[:600] = 0
+    table = Gaussianise(Schema((1,), (Variable("E"),)))
+    table.fit(Batch(x))
+    places = torch.tensor([[0.0], [-1e-3], [-1.0]])
+    log_slope = table.bound(Batch(places), torch.Generator().manual_seed(2))[1]
+    assert log_slope[0] > -5
+    assert (log_slope[1:] < -60).all()

@@ -113,3 +113,12 @@ def test_bins_of_discrete_values_hold_equally_many(power):
     assert len(set(counts[:-1].tolist())) == 1
     assert 0 < counts[-1] <= counts[0]
     assert len(counts) <= 20
+
+
+def test_the_separation_power_stays_below_one_with_negative_weights():
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        a, b = rng.normal(size=(2, 120))
+        weights = np.where(rng.random((2, 120)) < 0.3, -1.0, 1.0)
+        s = separation_power(a, b, *weights)
+        assert 0 <= s <= 1

@@ -155,8 +155,9 @@ def test_pulls_of_chains_without_labels():
     assert rms == pytest.approx(1.0, abs=0.4)
 
 
-def test_files_at_the_same_conditions_are_paired():
-    n = 400
+@pytest.mark.parametrize(("n", "near"), [(400, set()), (40_000, {"floor"})])
+def test_files_at_the_same_conditions_are_paired(n, near):
+    """Their second half too, where there are enough rows for the conditions to be near."""
     generator = torch.Generator().manual_seed(0)
     energy = torch.rand(n, 1, generator=generator, dtype=torch.float64)
     true, made = (
@@ -164,7 +165,7 @@ def test_files_at_the_same_conditions_are_paired():
         for noise in (0.0, 0.1)
     )
     generated, samples = side_by_side(SYSTEM, true, made, n)
-    assert samples.paired == {"generated", "floor"}
+    assert samples.paired == {"generated"} | near
     torch.testing.assert_close(generated.condition, samples.truth.condition)
     torch.testing.assert_close(generated.x - 0.1, samples.truth.x)
     gap = (samples.floor.condition - samples.truth.condition).abs().mean()
@@ -242,3 +243,19 @@ def test_of_rows_that_are_not_alone_as_many_of_both_are_measured(what):
     whole = measure_whole(SYSTEM, *sources, 1000, paired=False)
     assert [whole[role].n for role in ("truth", "generated")] == [30, 30]
     assert (whole["truth"].group is None) == (what == "weights")
+
+
+def test_a_floor_is_paired_only_where_conditions_are_near():
+    """Of one column the nearest rows are near; of three columns 2000 rows are far apart."""
+    rng = np.random.default_rng(2)
+    for columns, near in ((1, True), (3, False)):
+        condition = torch.from_numpy(rng.normal(size=(4000, columns)))
+        names = tuple(Variable(f"c{i}") for i in range(columns))
+        batch = Batch(condition[:, :1].clone(), condition)
+        rows = np.arange(4000)
+        keys = rng.permutation(4000)  # Every row an event of its own.
+        for key in (None, keys):
+            source = ArraySource(batch, Schema((1,), (Variable("x"),), names), keys=key)
+            samples = two_samples(source, rows[:500], rows[500:], 500, matched=True)
+            assert ("floor" in samples.paired) == near
+            assert samples.groups == {}
