@@ -38,6 +38,6 @@ def __getattr__(name: str) -> Any:
     # Torch is imported by the first use of a name, so that `import physgen` is cheap.
     if name not in __all__:
         raise AttributeError(f"module 'physgen' has no attribute {name!r}")
-    found = getattr(import_module(_PLACES.get(name, "physgen.pipeline")), name)
-    globals()[name] = found
-    return found
+    result = getattr(import_module(_PLACES.get(name, "physgen.pipeline")), name)
+    globals()[name] = result
+    return result

@@ -66,9 +66,9 @@ def user_path(path: str | os.PathLike[str], folder: Path | None = None) -> Path:
     """
     try:
         expanded = Path(path).expanduser()
-        found = Path(os.path.normpath((folder or Path.cwd()) / expanded))
-        found.is_file()  # Asks the system, which raises for what it could never have.
+        result = Path(os.path.normpath((folder or Path.cwd()) / expanded))
+        result.is_file()  # Asks the system, which raises for what it could never have.
     except (OSError, ValueError, RuntimeError) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{str(path)[:200]!r}: cannot be looked at ({said})") from error
-    return found
+        stated = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{str(path)[:200]!r}: cannot be looked at ({stated})") from error
+    return result

@@ -103,7 +103,7 @@ class Schema:
     >>> schema = Schema((1,), (Variable("energy", "GeV", "non-negative", low=0.0),))
     >>> schema.check(torch.tensor([[1.5], [-2.0]]))
     Traceback (most recent call last):
-    physgen.errors.DomainError: energy is said to have low = 0, and the data hold -2; ...
+    physgen.errors.DomainError: energy is declared to have low = 0, and the data hold -2; ...
     """
 
     shape: tuple[int, ...]
@@ -156,8 +156,8 @@ class Schema:
                 slack = 1e-6 * max(abs(bound), abs(worst))
                 if worst < bound - slack if side == "low" else worst > bound + slack:
                     raise DomainError(
-                        f"{variable.name} is said to have {side} = {bound:g}, and the data hold "
-                        f"{worst:g}; correct what is said (data.fields of tables), or the data"
+                        f"{variable.name} is declared to have {side} = {bound:g}, and the data "
+                        f"hold {worst:g}; correct the range (data.fields of tables), or the data"
                     )
 
     def to_dict(self) -> dict[str, Any]:

@@ -34,7 +34,7 @@ _ASCII = {"└": "`", "├": "|", "│": "|", "─": "-", "…": "...", "±": "+
 _ASCII |= {"→": "->", "⟨": "<", "⟩": ">", "\u00d7": "x", "\u2212": "-", "\u2013": "-", "·": "."}
 
 
-def speak_plainly() -> None:
+def configure_messages() -> None:
     """Let terminals that know no Unicode get ASCII for what they cannot show."""
 
     def plainly(error: UnicodeError) -> tuple[str, int]:

@@ -88,14 +88,14 @@ def number(x: Numbers, offset: Any, step: Any, divisor: Any) -> Numbers:
         x: (..., D) numbers.
         offset, step, divisor: of one `Grid`, or (D,) of one a column.
     """
-    found: Numbers = (x * divisor - offset) / step
-    return found
+    result: Numbers = (x * divisor - offset) / step
+    return result
 
 
 def nearest(x: Numbers, offset: Any, step: Any, divisor: Any) -> Numbers:
     """Return the points of grids that are nearest to x (..., D); arguments as of `number`."""
-    found: Numbers = (number(x, offset, step, divisor).round() * step + offset) / divisor
-    return found
+    result: Numbers = (number(x, offset, step, divisor).round() * step + offset) / divisor
+    return result
 
 
 def grid_of(values: Floats, counts: NDArray[np.int64]) -> Grid | None:

@@ -66,6 +66,13 @@ def train(
         TrainingError: the loss is not finite, or memory ran out.
         Stopped: SIGTERM came; what was done is saved.
         KeyboardInterrupt: SIGINT came; what was done is saved.
+
+    >>> import tempfile
+    >>> small = {"system.shape": [4, 4], "engine.steps": 2, "engine.batch_size": 8}
+    >>> with tempfile.TemporaryDirectory() as runs:
+    ...     run = train("phi4-coupling", small, runs=runs, score=False, track=False)
+    ...     generate(run.path, 3, seed=1).x.shape
+    torch.Size([3, 4, 4])
     """
     no_runs = not user_path(runs).exists()
     run, is_new = _open_run(recipe, overrides, preset, user_path(runs), sections, trust)

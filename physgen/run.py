@@ -106,7 +106,7 @@ class Run:
         """The resolved recipe; `RecipeError` if this is not a run directory."""
         path = self.path / "recipe.yaml"
         if not path.exists():
-            inside = sorted(found.parent.name for found in self.path.glob("*/recipe.yaml"))
+            inside = sorted(result.parent.name for result in self.path.glob("*/recipe.yaml"))
             remedy = (
                 f"take one in it: {', '.join(inside)}" if inside else "`physgen train` makes one"
             )
@@ -118,11 +118,11 @@ class Run:
     def _check_format(self) -> None:
         """Raise `CheckpointError` if another version of physgen wrote this run."""
         path = self.path / "provenance.json"
-        found = read_json(path, CheckpointError) if path.exists() else {}
-        if isinstance(found, dict) and found and found.get("format") != FORMAT:
+        result = read_json(path, CheckpointError) if path.exists() else {}
+        if isinstance(result, dict) and result and result.get("format") != FORMAT:
             raise CheckpointError(
-                f"{self.path} was written by physgen {found.get('physgen', 'of unknown version')} "
-                f"(format {found.get('format', 1)} of runs), and this is {__version__} (format "
+                f"{self.path} was written by physgen {result.get('physgen', 'of unknown version')} "
+                f"(format {result.get('format', 1)} of runs), and this is {__version__} (format "
                 f"{FORMAT}): train again, or use the version that wrote it"
             )
 

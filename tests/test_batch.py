@@ -24,7 +24,9 @@ def test_ranges_follow_from_domain_type_and_what_is_said():
 def test_data_beyond_what_is_said_of_them_are_refused_before_training(low, high):
     schema = Schema((2,), (Variable("b"), Variable("a", low=low, high=high)))
     x = torch.arange(20.0).reshape(10, 2) % 11
-    with pytest.raises(DomainError, match=r"a is said to have .*, and the data hold .* correct"):
+    with pytest.raises(
+        DomainError, match=r"a is declared to have .*, and the data hold .* correct"
+    ):
         Flow(schema, Chain()).initialise(Batch(x))
 
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from physgen.console import bars, print_mapping, print_scorecards, speak_plainly
+from physgen.console import bars, configure_messages, print_mapping, print_scorecards
 from physgen.validation.scorecard import Row, Scorecard
 
 
@@ -91,7 +91,7 @@ def test_a_terminal_without_unicode_is_told_all_in_ascii(encoding, monkeypatch):
     out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
-    speak_plainly()
+    configure_messages()
     row = Row(
         name="χ²/ndf of the ⟨φ⟩ \N{EN DASH} \N{SNOWMAN}", metric="means", value=1.5, error=0.25
     )

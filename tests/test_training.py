@@ -56,3 +56,9 @@ def test_what_is_no_image_is_not_animated(tmp_path):
         "events-flow", changes, preset="quickstart", runs=tmp_path, track=False, score=False
     )
     assert not (run.path / "pictures").exists()
+
+
+def test_what_is_fitted_once_sees_as_many_rows_as_are_asked_for(tmp_path):
+    changes = {"data.n": 500, "data.fit_rows": 100, "engine.steps": 1, "system.shape": [4, 4]}
+    run = physgen.train("ising-rbm", changes, runs=tmp_path, score=False, track=False)
+    assert len(run.training_sample()) == 100

@@ -9,7 +9,7 @@ import typer
 
 from physgen.cli import catalogue, files, work
 from physgen.cli.app import app, tracking
-from physgen.console import speak_plainly
+from physgen.console import configure_messages
 from physgen.errors import InputError, PhysgenError, printable
 
 __all__ = ["app", "catalogue", "files", "main", "work"]
@@ -23,7 +23,7 @@ def main() -> None:
     # next operation is often nearer than sleep is long, so they spin first, for some 10 us.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    speak_plainly()
+    configure_messages()
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:

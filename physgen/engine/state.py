@@ -93,10 +93,10 @@ class RunState:
         Raises:
             CheckpointError: it belongs to another recipe, data set or number of processes.
         """
-        found = self._store.newest()
-        if found is None:
+        result = self._store.newest()
+        if result is None:
             return 0
-        step, path = found
+        step, path = result
         cursor = read_json(path / "cursor.json", CheckpointError)
         if not isinstance(cursor, dict) or not isinstance(cursor.get("identity"), dict):
             raise CheckpointError(f"{path / 'cursor.json'} is not the cursor of a checkpoint")

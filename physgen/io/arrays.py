@@ -152,26 +152,26 @@ def stated(path: Path, names: Collection[str], x: str) -> dict[str, NDArray[Any]
     over.
     """
     wanted = {name.lower() for name in names}
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     if _format(path) == "npz":
         for name in array_names(path):
             if name.lower() in wanted:
-                found[name] = read_arrays(path, [name])[name]
+                result[name] = read_arrays(path, [name])[name]
     else:
         with hdf5.open_hdf5(path) as file:
             for node in (file, *_readable(file, x)):
                 with library(str(path)):
                     attributes = [name for name in node.attrs if name.lower() in wanted]
-                found |= {name: attribute(node, name) for name in attributes}
+                result |= {name: attribute(node, name) for name in attributes}
             named = [name for name in hdf5.dataset_names(file) if name.lower() in wanted]
             for name in named:
                 for node in _readable(file, name):
                     if node.ndim == 0:
                         with library(f"{path}: dataset {name!r}"):
-                            found[name] = node[()]
+                            result[name] = node[()]
                     elif node.ndim == 1:
-                        found[name] = hdf5.read_rows(node, 0, len(node), finite=False)
-    arrays = {name: np.asarray(value) for name, value in found.items() if value is not None}
+                        result[name] = hdf5.read_rows(node, 0, len(node), finite=False)
+    arrays = {name: np.asarray(value) for name, value in result.items() if value is not None}
     numbers = {name: a.reshape(-1) for name, a in arrays.items() if a.dtype.kind in "biuf"}
     return {n: np.unique(a) for n, a in numbers.items() if a.size and np.isfinite(a).all()}
 

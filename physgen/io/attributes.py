@@ -63,8 +63,8 @@ def packing(node: h5py.Dataset) -> Packing | None:
     Raises:
         FormatError: `scale_factor` or `add_offset` is no number.
     """
-    said = {name: attribute(node, name) for name in ("scale_factor", "add_offset")}
-    given = {name: value for name, value in said.items() if value is not None}
+    stated = {name: attribute(node, name) for name in ("scale_factor", "add_offset")}
+    given = {name: value for name, value in stated.items() if value is not None}
     for name, value in given.items():
         if isinstance(value, str) or np.ndim(value) or not np.isfinite(value):
             raise FormatError(

@@ -81,14 +81,14 @@ class CaloChallengeSource:
         Raises:
             FormatError: a value is not finite or negative, or the rows cannot be decoded.
         """
-        found = self._source.arrays(start, stop)
+        result = self._source.arrays(start, stop)
         for key, name in (("x", SHOWERS), ("condition", ENERGIES)):
-            values = found[key].reshape(len(found[key]), -1)
+            values = result[key].reshape(len(result[key]), -1)
             if self._factors[key] != 1:
                 values = values * self._factors[key]
-            found[key] = np.ascontiguousarray(values, np.float32)
-            self._check_values(name, found[key], start, positive=key == "condition")
-        return found
+            result[key] = np.ascontiguousarray(values, np.float32)
+            self._check_values(name, result[key], start, positive=key == "condition")
+        return result
 
     def read(self, start: int, stop: int) -> Batch:
         """Return rows [start, stop), see `arrays`."""
@@ -119,20 +119,20 @@ class CaloChallengeSource:
         if len(self) == 0:
             raise FormatError(f"{self.path} holds no showers: its datasets are empty")
         axes = tuple(extent for extent in stored.shape if extent > 1) or (1,)
-        said = f"{SHOWERS!r} has shape {(len(self), *stored.shape)}"
+        stated = f"{SHOWERS!r} has shape {(len(self), *stored.shape)}"
         if len(stored.condition) != 1:
             raise FormatError(
                 f"{self.path}: {ENERGIES!r} has {len(stored.condition)} columns, expected (N, 1)"
             )
         if n_voxels is not None and math.prod(axes) != n_voxels:
             raise FormatError(
-                f"{self.path}: {said}, showers of {math.prod(axes)} voxels, but the binning has "
+                f"{self.path}: {stated}, showers of {math.prod(axes)} voxels, but the binning has "
                 f"{n_voxels}; give the binning file that belongs to this data"
             )
         if len(axes) > 1 and axes != tuple(extent for extent in grid or () if extent > 1):
             wanted = "" if grid is None else f" or (N, {', '.join(map(str, grid))})"
             raise FormatError(
-                f"{self.path}: {said}, of which it is not known which axis is which; expected "
+                f"{self.path}: {stated}, of which it is not known which axis is which; expected "
                 f"(N, n_voxels){wanted}, layer by layer, sectors before rings"
             )
 

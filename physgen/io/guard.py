@@ -36,8 +36,8 @@ def regular(path: Path, error: type[InputError] = FormatError) -> Path:
     except (OSError, ValueError) as reason:
         if isinstance(reason, FileNotFoundError | NotADirectoryError):
             raise error(f"{path}: no such file{suggest(path.name, _companions(path))}") from reason
-        said = reason.strerror if isinstance(reason, OSError) else reason
-        raise error(f"{path}: cannot be read ({said})") from reason
+        stated = reason.strerror if isinstance(reason, OSError) else reason
+        raise error(f"{path}: cannot be read ({stated})") from reason
     if stat.S_ISDIR(mode):
         raise error(f"{path} is a directory; name a file")
     if not stat.S_ISREG(mode):
@@ -58,9 +58,9 @@ def library(where: str) -> Iterator[None]:
     except PhysgenError:
         raise
     except Exception as error:
-        said = " ".join(str(error).split())[:150] or type(error).__name__
+        stated = " ".join(str(error).split())[:150] or type(error).__name__
         raise FormatError(
-            f"{where} is cut short, damaged, or of an unsupported kind ({said}); copy or make it "
+            f"{where} is cut short, damaged, or of an unsupported kind ({stated}); copy or make it "
             "again"
         ) from error
 
@@ -78,7 +78,7 @@ def refuse_bomb(where: str, unpacked: int, packed: int) -> None:
 
 def _companions(path: Path) -> list[str]:
     try:
-        found = itertools.islice(path.parent.iterdir(), _NEIGHBOURS)
-        return [other.name for other in found if other.is_file()]
+        result = itertools.islice(path.parent.iterdir(), _NEIGHBOURS)
+        return [other.name for other in result if other.is_file()]
     except (OSError, ValueError):
         return []

@@ -38,55 +38,55 @@ def inspect(path: Path) -> dict[str, Any]:
         FormatError: there is no such file.
     """
     path = regular(Path(path))
-    found: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size}
-    found |= {"format": "", "reader": "yes", "contents": {}, "problem": None, "hints": []}
+    report: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size}
+    report |= {"format": "", "reader": "yes", "contents": {}, "problem": None, "hints": []}
     with path.open("rb") as file:
         head = file.read(4096)
     try:
-        _look(path, head, found)
+        _look(path, head, report)
     except FormatError as error:
-        reader = "refused" if found["reader"] == "refused" else "no"
-        found |= {"reader": reader, "problem": str(error)}
-    return found
+        reader = "refused" if report["reader"] == "refused" else "no"
+        report |= {"reader": reader, "problem": str(error)}
+    return report
 
 
-def _look(path: Path, head: bytes, found: dict[str, Any]) -> None:
+def _look(path: Path, head: bytes, report: dict[str, Any]) -> None:
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
-        from physgen.io.inspect_hdf5 import look_at_hdf5
+        from physgen.io.inspect_hdf5 import inspect_hdf5
 
-        found["format"] = "HDF5"
-        look_at_hdf5(path, found)
+        report["format"] = "HDF5"
+        inspect_hdf5(path, report)
     elif head.startswith(b"root"):
-        from physgen.io.inspect_root import look_at_root
+        from physgen.io.inspect_root import inspect_root
 
-        found["format"] = "ROOT"
-        look_at_root(path, found)
+        report["format"] = "ROOT"
+        inspect_root(path, report)
     elif head.startswith(b"PK\x03\x04"):
-        _look_at_zip(path, found)
+        _inspect_zip(path, report)
     elif head.startswith(b"\x93NUMPY"):
-        found |= {"format": "NumPy array", "reader": "no"}
-        found["hints"].append("save it in an archive: numpy.savez(FILE, x=array)")
+        report |= {"format": "NumPy array", "reader": "no"}
+        report["hints"].append("save it in an archive: numpy.savez(FILE, x=array)")
     elif head[:1] == b"\x80" and head[1:2] and head[1] in _PICKLE_PROTOCOLS:
-        _refuse_pickle(path, found, "pickle")
-    elif not _look_at_lattice(path, head, found):
-        _look_at_rest(path, head, found)
+        _refuse_pickle(path, report, "pickle")
+    elif not _inspect_lattice(path, head, report):
+        _inspect_rest(path, head, report)
 
 
-def _look_at_zip(path: Path, found: dict[str, Any]) -> None:
-    found |= {"format": "zip archive", "reader": "no"}
+def _inspect_zip(path: Path, report: dict[str, Any]) -> None:
+    report |= {"format": "zip archive", "reader": "no"}
     with library(str(path)), zipfile.ZipFile(path) as archive:
         check_archive(path, archive)
         names = archive.namelist()
     if any(name.endswith((".pkl", ".pickle")) for name in names):
-        _refuse_pickle(path, found, "torch or other archive with a pickle in it")
+        _refuse_pickle(path, report, "torch or other archive with a pickle in it")
     elif names and all(name.endswith(".npy") for name in names):
-        found |= {"format": "npz", "reader": "yes"}
-        _look_at_npz(path, found)
+        report |= {"format": "npz", "reader": "yes"}
+        _inspect_npz(path, report)
     else:
-        found["hints"].append(f"holds {len(names)} files; unpack it and inspect what you need")
+        report["hints"].append(f"holds {len(names)} files; unpack it and inspect what you need")
 
 
-def _look_at_npz(path: Path, found: dict[str, Any]) -> None:
+def _inspect_npz(path: Path, report: dict[str, Any]) -> None:
     with library(str(path)), zipfile.ZipFile(path) as archive:
         members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
         for name, member in members.items():
@@ -94,23 +94,23 @@ def _look_at_npz(path: Path, found: dict[str, Any]) -> None:
             try:
                 array = read_member(path, archive, member)
             except FormatError as error:
-                found["contents"][name] = {"not read": str(error).removeprefix(f"{where} ")}
-                _problem(found, str(error))
+                report["contents"][name] = {"not read": str(error).removeprefix(f"{where} ")}
+                _problem(report, str(error))
                 continue
-            found["contents"][name], problem = describe_array(where, array)
-            found["problem"] = found["problem"] or problem
-    if all("not read" in entry for entry in found["contents"].values()):
-        found["reader"] = "no"
+            report["contents"][name], problem = describe_array(where, array)
+            report["problem"] = report["problem"] or problem
+    if all("not read" in entry for entry in report["contents"].values()):
+        report["reader"] = "no"
     if "x" not in members and "samples" not in members:
         shown = ", ".join(list(members)[:8])
-        found["hints"].append(f"samples are looked for under 'x'; here are {shown}")
+        report["hints"].append(f"samples are looked for under 'x'; here are {shown}")
 
 
-def _look_at_lattice(path: Path, head: bytes, found: dict[str, Any]) -> bool:
+def _inspect_lattice(path: Path, head: bytes, report: dict[str, Any]) -> bool:
     """Recognise gauge configurations by their magic numbers."""
     about = dict(_lattice_facts(path, head))
     if about:
-        found |= {"format": about.pop("format"), "reader": "not yet", "contents": about}
+        report |= {"format": about.pop("format"), "reader": "not yet", "contents": about}
     return bool(about)
 
 
@@ -138,36 +138,38 @@ def _lattice_facts(path: Path, head: bytes) -> Iterator[tuple[str, Any]]:
             yield "plaquette (real trace)", struct.unpack_from("<d", head, 16)[0]
 
 
-def _look_at_rest(path: Path, head: bytes, found: dict[str, Any]) -> None:
-    found["reader"] = "no"
+def _inspect_rest(path: Path, head: bytes, report: dict[str, Any]) -> None:
+    report["reader"] = "no"
     if not head:
-        found["format"] = "empty"
+        report["format"] = "empty"
         raise FormatError(f"{path}: the file is empty; its writer may have been killed")
     length = int.from_bytes(head[:8], "little")
     if head[8:9] == b"{" and length >= 2:
-        found["format"] = "safetensors"
-        if length + 8 > found["bytes"]:
-            found["reader"] = "refused"
+        report["format"] = "safetensors"
+        if length + 8 > report["bytes"]:
+            report["reader"] = "refused"
             raise FormatError(
-                f"{path}: declares a header of {length} bytes in a file of {found['bytes']}: "
+                f"{path}: declares a header of {length} bytes in a file of {report['bytes']}: "
                 "damaged, or made to exhaust memory"
             )
-        found["hints"].append("weights of a model, not samples")
+        report["hints"].append("weights of a model, not samples")
     elif head.startswith(b"\x1f\x8b"):
-        found["format"] = "gzip"
-        found["hints"].append("unpack it with gunzip and inspect what comes out")
+        report["format"] = "gzip"
+        report["hints"].append("unpack it with gunzip and inspect what comes out")
     elif b"\0" not in head and path.suffix not in _BINARY:
         if head.lstrip().startswith(b"<"):
-            found["format"] = "XML"
-            found["hints"].append("binning of showers? it goes with them, data.binning=FILE")
+            report["format"] = "XML"
+            report["hints"].append("binning of showers? it goes with them, data.binning=FILE")
             return
-        found["format"] = "JSON" if _is_json(path, found["bytes"]) else "text"
-        found["hints"].append("tables of text are read by: numpy.savez(FILE, x=numpy.loadtxt(...))")
+        report["format"] = "JSON" if _is_json(path, report["bytes"]) else "text"
+        report["hints"].append(
+            "tables of text are read by: numpy.savez(FILE, x=numpy.loadtxt(...))"
+        )
     else:
-        found["format"] = "unknown"
+        report["format"] = "unknown"
         named = f", though it is named {path.suffix}: cut short, or damaged"
-        said = f"{path}: not a format that physgen knows (HDF5, ROOT, npz)"
-        raise FormatError(said + named * (path.suffix in _BINARY))
+        stated = f"{path}: not a format that physgen knows (HDF5, ROOT, npz)"
+        raise FormatError(stated + named * (path.suffix in _BINARY))
 
 
 def _is_json(path: Path, size: int) -> bool:
@@ -180,13 +182,13 @@ def _is_json(path: Path, size: int) -> bool:
     return True
 
 
-def _refuse_pickle(path: Path, found: dict[str, Any], kind: str) -> None:
-    found |= {"format": kind, "reader": "refused"}
+def _refuse_pickle(path: Path, report: dict[str, Any], kind: str) -> None:
+    report |= {"format": kind, "reader": "refused"}
     raise FormatError(
         f"{path}: a {kind}; reading one can run anything, so physgen never does. Where it was "
         "made, save the arrays with numpy.savez or h5py instead"
     )
 
 
-def _problem(found: dict[str, Any], text: str) -> None:
-    found["problem"] = found["problem"] or text
+def _problem(report: dict[str, Any], text: str) -> None:
+    report["problem"] = report["problem"] or text

@@ -39,27 +39,27 @@ _SLOW_CHUNK = 2**14
 _PUBLIC_BINNINGS = {368: "1, photons", 533: "1, pions", 6480: "2, electrons", 40500: "3, electrons"}
 
 
-def look_at_hdf5(path: Path, found: dict[str, Any]) -> None:
+def inspect_hdf5(path: Path, report: dict[str, Any]) -> None:
     """Fill in format, contents, the first problem and hints."""
     with open_hdf5(path) as file:
         names = dataset_names(file)
         if len(names) == MOST_DATASETS:
-            found["hints"].append(f"only the first {MOST_DATASETS} datasets are listed")
+            report["hints"].append(f"only the first {MOST_DATASETS} datasets are listed")
         if not names:
             raise FormatError(
                 f"{path}: there is no dataset in this file, or none within {DEEPEST} levels of "
                 "groups; links are not followed"
             )
-        faults = {name: _look_at_dataset(path, file, name, found) for name in names}
-        _recognise(path, file, set(names), found)
-    readable = [name for name, entry in found["contents"].items() if "not read" not in entry]
+        faults = {name: _inspect_dataset(path, file, name, report) for name in names}
+        _recognise(path, file, set(names), report)
+    readable = [name for name, entry in report["contents"].items() if "not read" not in entry]
     if not readable:
-        found["reader"] = "no"
+        report["reader"] = "no"
         reason = next((text for text in faults.values() if text), str(path))
-        found["problem"] = found["problem"] or f"{reason}; no dataset here can be read"
+        report["problem"] = report["problem"] or f"{reason}; no dataset here can be read"
 
 
-def _look_at_dataset(path: Path, file: h5py.File, name: str, found: dict[str, Any]) -> str | None:
+def _inspect_dataset(path: Path, file: h5py.File, name: str, report: dict[str, Any]) -> str | None:
     """Describe a dataset; return why it cannot be read, if so."""
     where = f"{path}: dataset {name!r}"
     try:
@@ -67,19 +67,19 @@ def _look_at_dataset(path: Path, file: h5py.File, name: str, found: dict[str, An
         entry, problem = describe_array(where, Values(node))
     except FormatError as error:
         fault, companions = str(error), False
-        # A damaged type is found again by whoever asks for it.
+        # A damaged type is report again by whoever asks for it.
         with suppress(FormatError), library(where):
-            companions = _is_beside(file[name])
-        found["contents"][name] = {"not read": fault.removeprefix(f"{where} ")}
+            companions = _is_next_to(file[name])
+        report["contents"][name] = {"not read": fault.removeprefix(f"{where} ")}
         if not companions:
-            found["problem"] = found["problem"] or fault
+            report["problem"] = report["problem"] or fault
         return fault
-    found["contents"][name] = entry | _storage(node)
-    found["problem"] = found["problem"] or problem
+    report["contents"][name] = entry | _storage(node)
+    report["problem"] = report["problem"] or problem
     return None
 
 
-def _is_beside(node: h5py.Dataset) -> bool:
+def _is_next_to(node: h5py.Dataset) -> bool:
     """Names and types written beside the numbers, tables and what is empty are no problem."""
     # The shape of a virtual dataset may be that of another file, which must not be opened.
     return node.dtype.kind in "OSUV" or (not node.is_virtual and node.shape is None)
@@ -98,27 +98,27 @@ def _storage(node: h5py.Dataset) -> dict[str, Any]:
     }
 
 
-def _recognise(path: Path, file: h5py.File, names: set[str], found: dict[str, Any]) -> None:
-    contents, hints = found["contents"], found["hints"]
+def _recognise(path: Path, file: h5py.File, names: set[str], report: dict[str, Any]) -> None:
+    contents, hints = report["contents"], report["hints"]
     if {"incident_energies", "showers"} <= names:
-        found["format"] = "CaloChallenge HDF5"
-        _look_at_showers(path, contents, found)
+        report["format"] = "CaloChallenge HDF5"
+        _inspect_showers(path, contents, report)
     elif "samples" in names:
-        found["format"] = "spin configurations in HDF5 (rbms style)"
-        _look_at_spins(path, contents["samples"], found)
+        report["format"] = "spin configurations in HDF5 (rbms style)"
+        _inspect_spins(path, contents["samples"], report)
     elif {"particle_features", "jet_features"} <= names:
-        found |= {"format": "JetNet HDF5", "reader": "not yet"}
+        report |= {"format": "JetNet HDF5", "reader": "not yet"}
         hints.append("particle_features are etarel, phirel, ptrel, mask; jet_features pt, eta, ...")
     elif (schema := stored_schema(file)) is not None:
-        found["format"] = "HDF5 written by physgen"
-        found["variables"] = {variable.name: variable.unit for variable in schema.variables}
-        found["conditions"] = {variable.name: variable.unit for variable in schema.condition}
+        report["format"] = "HDF5 written by physgen"
+        report["variables"] = {variable.name: variable.unit for variable in schema.variables}
+        report["conditions"] = {variable.name: variable.unit for variable in schema.condition}
     else:
-        found["format"] = "HDF5"
+        report["format"] = "HDF5"
         tables = [n for n, c in contents.items() if len(c.get("shape", [])) >= 1]
         if tables:
             hints.append("datasets are named by their paths, such as " + repr(tables[0]))
-        hints += _look_at_columns(path, contents)
+        hints += _inspect_columns(path, contents)
     for name, entry in contents.items():
         chunks, shape = entry.get("chunks"), entry.get("shape")
         if not chunks or not entry.get("compression") or len(chunks) < 2:
@@ -131,7 +131,7 @@ def _recognise(path: Path, file: h5py.File, names: set[str], found: dict[str, An
             )
 
 
-def _look_at_columns(path: Path, contents: Mapping[str, Any]) -> list[str]:
+def _inspect_columns(path: Path, contents: Mapping[str, Any]) -> list[str]:
     """Propose to train on the columns of a table: datasets of one number a row, equally long."""
     flat = {name: entry for name, entry in contents.items() if len(entry.get("shape", ())) == 1}
     longest = max((entry["shape"][0] for entry in flat.values()), default=0)
@@ -142,41 +142,41 @@ def _look_at_columns(path: Path, contents: Mapping[str, Any]) -> list[str]:
         return []
     for name in fields:
         HDF5Source(path, x=name).arrays(0, 1)
-    said = [train_on(path, fields)]
-    return said + ([f"event weights? {quote(f'data.weight={weights[0]}')}"] if weights else [])
+    stated = [train_on(path, fields)]
+    return stated + ([f"event weights? {quote(f'data.weight={weights[0]}')}"] if weights else [])
 
 
-def _look_at_showers(path: Path, contents: dict[str, Any], found: dict[str, Any]) -> None:
+def _inspect_showers(path: Path, contents: dict[str, Any], report: dict[str, Any]) -> None:
     energies, showers = contents["incident_energies"], contents["showers"]
     if "shape" not in energies or "shape" not in showers:
         return
     for entry in (energies, showers):
         entry.setdefault("unit", "MeV")
         if "negative" in entry or entry.get("low", 0) < 0:
-            found["problem"] = found["problem"] or f"{path}: there are negative energies"
+            report["problem"] = report["problem"] or f"{path}: there are negative energies"
     n_voxels = math.prod(showers.get("shape", [0])[1:])
     known, binning = _PUBLIC_BINNINGS.get(n_voxels), f"calo-{n_voxels}.xml"
-    said = f"{n_voxels} voxels" + (
+    stated = f"{n_voxels} voxels" + (
         f", as many as public CaloChallenge set {known}" if known else ""
     )
     try:
         CaloChallengeSource(path).arrays(0, 1)
         shipped("datasets", binning)
-        found["hints"].append(
-            f"{said}, and as {binning}; if they lie as there: physgen train calo-flow "
+        report["hints"].append(
+            f"{stated}, and as {binning}; if they lie as there: physgen train calo-flow "
             f"{quote(f'data.path={path}')} data.binning={binning}"
         )
     except FormatError as error:
-        found["problem"] = found["problem"] or str(error)
+        report["problem"] = report["problem"] or str(error)
         return
     except InputError:
-        found["hints"].append(f"{said}; name the file of their geometry with data.binning=")
+        report["hints"].append(f"{stated}; name the file of their geometry with data.binning=")
     if energies["unit"] == "MeV" and energies.get("high", math.inf) < 1000:
-        found["hints"].append("incident energies below 1000: are they GeV? MeV are expected")
+        report["hints"].append("incident energies below 1000: are they GeV? MeV are expected")
 
 
-def _look_at_spins(path: Path, samples: dict[str, Any], found: dict[str, Any]) -> None:
-    hints = found["hints"]
+def _inspect_spins(path: Path, samples: dict[str, Any], report: dict[str, Any]) -> None:
+    hints = report["hints"]
     if "shape" not in samples:
         return
     values = set(samples.get("values", ()))
@@ -188,7 +188,7 @@ def _look_at_spins(path: Path, samples: dict[str, Any], found: dict[str, Any]) -
         hints.append("values other than 0/1 or -1/+1: not Ising spins")
         if values and values <= {-1, 0, 1}:
             hints.pop()
-            found["problem"] = found["problem"] or str(error)
+            report["problem"] = report["problem"] or str(error)
         return
     if values <= {0, 1} and 0 in values:
         hints.append("spins are 0/1; they are read as -1/+1")

@@ -14,7 +14,7 @@ from physgen.io.root import RootSource
 from physgen.io.statistics import Statistics
 from physgen.io.trees import Tree, open_root, open_tree, tree_names
 
-LOOK_BYTES = 2**27
+BYTES_READ = 2**27
 """So much of a tree is read; of what is larger, evenly spaced blocks, and this is said."""
 _BLOCKS = 16
 """So many blocks are read of a tree that is larger."""
@@ -24,7 +24,7 @@ _ITEMS = 4
 _SENTINELS = {-999.0, -9999.0, -99.0, -1000.0, 999.0, 9999.0, 99999.0, -1e30}
 
 
-def look_at_root(path: Path, found: dict[str, Any]) -> None:
+def inspect_root(path: Path, report: dict[str, Any]) -> None:
     """Fill in format, contents, the first problem and hints.
 
     Raises:
@@ -37,7 +37,7 @@ def look_at_root(path: Path, found: dict[str, Any]) -> None:
         objects = ", ".join(sorted(set(classes.values()))) or "nothing"
         raise FormatError(f"{path}: there is no tree in this file, only {objects}")
     kinds = {"RNTuple" if "RNTuple" in classes[name] else "TTree" for name in names}
-    found["format"] = "ROOT " + " and ".join(sorted(kinds))
+    report["format"] = "ROOT " + " and ".join(sorted(kinds))
     for name in names:
         tree = open_tree(path, name)
         entry: dict[str, Any] = {"entries": len(tree)}
@@ -45,50 +45,50 @@ def look_at_root(path: Path, found: dict[str, Any]) -> None:
         if ranges != [(0, len(tree))]:
             looked = sum(stop - start for start, stop in ranges)
             entry["looked at"] = f"{looked} of {len(tree)} entries, in {len(ranges)} blocks"
-        branches = _look_at_branches(tree, ranges, found)
-        found["contents"][name] = entry | {"branches": branches}
+        branches = _inspect_branches(tree, ranges, report)
+        report["contents"][name] = entry | {"branches": branches}
         if len(tree) == 0:
-            found["problem"] = found["problem"] or f"{path}: tree {name!r} is empty"
+            report["problem"] = report["problem"] or f"{path}: tree {name!r} is empty"
         else:
-            found["hints"] += _advise(path, name, branches, tree.event_keys(), len(tree))
+            report["hints"] += _advise(path, name, branches, tree.event_keys(), len(tree))
 
 
 def _ranges(tree: Tree) -> list[tuple[int, int]]:
     """Return which entries to look at: all of them, or blocks from the first to the last."""
     entries, size = len(tree), sum(tree.bytes_of(name) for name in tree.names)
-    if size <= LOOK_BYTES:
+    if size <= BYTES_READ:
         return [(0, entries)]
-    step = max(1, int(entries * LOOK_BYTES / size) // _BLOCKS)
+    step = max(1, int(entries * BYTES_READ / size) // _BLOCKS)
     starts = np.linspace(0, entries - step, _BLOCKS).astype(int).tolist()
     return [(start, start + step) for start in starts]
 
 
-def _look_at_branches(
-    tree: Tree, ranges: list[tuple[int, int]], found: dict[str, Any]
+def _inspect_branches(
+    tree: Tree, ranges: list[tuple[int, int]], report: dict[str, Any]
 ) -> dict[str, Any]:
     """Return a description of each branch."""
     keys = set(tree.event_keys())
     described: dict[str, Any] = {}
     for branch in tree.names:
         try:
-            described[branch], bad_row = _look_at_branch(tree, branch, ranges)
+            described[branch], bad_row = _inspect_branch(tree, branch, ranges)
         except FormatError as error:
             # Text and objects are no fault of the file; what cannot be decoded may be.
             described[branch] = {"not read": str(error).removeprefix(f"{tree.where}: ")}
             continue
         if bad_row is not None:
             problem = f"{tree.where}: branch {branch!r} row {bad_row} holds NaN or infinity"
-            found["problem"] = found["problem"] or problem
+            report["problem"] = report["problem"] or problem
         entry = described[branch]
         extremes = {entry.get("low"), entry.get("high")} & _SENTINELS
         if extremes and branch not in keys:
-            found["hints"].append(
+            report["hints"].append(
                 f"branch {branch!r} reaches exactly {extremes.pop():g}: a sentinel for 'absent'?"
             )
     return described
 
 
-def _look_at_branch(
+def _inspect_branch(
     tree: Tree, branch: str, ranges: list[tuple[int, int]]
 ) -> tuple[dict[str, Any], int | None]:
     """Return type, range and oddities of a branch, and the first row that is not finite."""
@@ -127,6 +127,13 @@ def _advise(
         further = [f"data.tree={tree}"] + ([f"system.max_items={_ITEMS}"] if many else [])
         RootSource(path, tree, fields, max_items=_ITEMS if many else None).arrays(0, 1)
         hints.append(train_on(path, fields, *further))
+    jagged = [name for name, entry in numbers.items() if entry.get("jagged") == "lists"]
+    if jagged:
+        items = shlex.quote(f"data.fields={listed(jagged[:3])}")
+        hints.append(
+            f"jagged branches are learned as columns of a table (events-flow {items}), or as sets "
+            "of items with a mask (system.kind=item-sets surrogate.kind=independent-items)"
+        )
     if weights:
         hints.append(f"event weights? {shlex.quote(f'data.weight={weights[0]}')}")
     keys = [key for key in keys if key in flat]

@@ -27,19 +27,19 @@ def expand(path: str | Path | Iterable[str | Path]) -> list[Path]:
         FormatError: no file matches a pattern, or a file stands there twice.
     """
     given = [path] if isinstance(path, str | Path) else list(path)
-    found: list[Path] = []
+    result: list[Path] = []
     for one in map(str, given):
         if Path(one).exists() or not glob.has_magic(one):
-            found.append(Path(one))
+            result.append(Path(one))
             continue
         matches = sorted(glob.glob(one))  # noqa: PTH207 (patterns may be absolute)
         if not matches:
             raise FormatError(f"{one}: no file matches this pattern")
-        found += map(Path, matches)
-    twice = {str(file) for file in found if found.count(file) > 1}
+        result += map(Path, matches)
+    twice = {str(file) for file in result if result.count(file) > 1}
     if twice:
         raise FormatError(f"{min(twice)} is named twice; its rows would count twice")
-    return found
+    return result
 
 
 def joined(sources: Sequence[Source]) -> Source:
@@ -99,7 +99,7 @@ class Joined:
 
     def notes(self) -> list[str]:
         """Return what the readers of the files have to say."""
-        return [said for s in self._sources if isinstance(s, HasNotes) for said in s.notes()]
+        return [stated for s in self._sources if isinstance(s, HasNotes) for stated in s.notes()]
 
 
 def _same(first: Source, other: Source) -> None:

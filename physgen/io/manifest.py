@@ -31,16 +31,16 @@ def digest(content: bytes) -> str:
 
 def sums_of(folder: Path, names: Iterable[str]) -> Sums:
     """Return the sums of files as they are now; those below a name that is a folder, too."""
-    found: Sums = {}
+    result: Sums = {}
     for name in names:
         root = folder / name
         files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
-        found |= {
+        result |= {
             file.relative_to(folder).as_posix(): {sha256(file)}
             for file in files
             if file.suffix != ".part"
         }
-    return found
+    return result
 
 
 def write(folder: Path, sums: Mapping[str, Iterable[str]]) -> None:
@@ -62,10 +62,10 @@ def read(folder: Path) -> Sums:
     matches = [_LINE.fullmatch(line) for line in lines.split("\n")[:-1]]
     if own != f"# {digest(lines.encode())}" or None in matches:
         raise CheckpointError(f"{folder / NAME} is damaged; restore it from a copy")
-    found: Sums = {}
+    result: Sums = {}
     for match in filter(None, matches):
-        found.setdefault(match[2], set()).add(match[1])
-    return found
+        result.setdefault(match[2], set()).add(match[1])
+    return result
 
 
 def check(folder: Path, wanted: Callable[[str], bool] = lambda name: True) -> Sums:

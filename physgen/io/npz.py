@@ -47,13 +47,13 @@ def read_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, N
             damaged, or made of Python objects.
     """
     known = array_names(path)
-    found = {}
+    result = {}
     with _opened(path) as archive:
         for name in known if names is None else names:
             if name not in known:
                 raise FormatError(f"{path}: no array {name!r}{suggest(name, known)}")
-            found[name] = read_member(path, archive, archive.getinfo(f"{name}.npy"))
-    return found
+            result[name] = read_member(path, archive, archive.getinfo(f"{name}.npy"))
+    return result
 
 
 @contextmanager

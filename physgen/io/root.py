@@ -155,21 +155,21 @@ class RootSource:
 
     def notes(self) -> list[str]:
         """Return what was truncated, and which branches should keep rows of an event together."""
-        said = []
+        stated = []
         if self.truncated_rows:
-            said.append(
+            stated.append(
                 f"{self.name}: {self.truncated_rows} of {len(self)} events have more than "
                 f"{self.max_items} items; {self.truncated_items} items are left out (of at most "
                 f"{self.longest} an event); raise system.max_items to keep them"
             )
         suspects = self.suspected_group()
         if suspects:
-            said.append(
+            stated.append(
                 f"{self.name}: several rows share one ({', '.join(suspects)}); set "
                 f"data.group=[{', '.join(suspects)}] so that the rows of one event do not stand on "
                 "both sides of the split"
             )
-        return said
+        return stated
 
     def _keys_of(self, names: Sequence[str]) -> NDArray[np.int64]:
         parts = []
@@ -185,20 +185,20 @@ class RootSource:
         return np.concatenate(parts)
 
     def _read(self, index: int, start: int, stop: int) -> dict[str, NDArray[Any]]:
-        found = {}
+        result = {}
         if self.jagged:
-            found["x"], found["mask"] = self._padded(index, self.fields, start, stop)
+            result["x"], result["mask"] = self._padded(index, self.fields, start, stop)
         else:
-            found["x"] = self._columns(index, self.fields, self._x_dtype, start, stop)
+            result["x"] = self._columns(index, self.fields, self._x_dtype, start, stop)
         if self.condition:
             names, dtype = self.condition, self._condition_dtype
-            found["condition"] = self._columns(index, names, dtype, start, stop)
+            result["condition"] = self._columns(index, names, dtype, start, stop)
         if self.weight is not None:
             weight = self._numbers(index, self.weight, start, stop)
-            found["weight"] = weight if weight.dtype.kind == "f" else weight.astype(np.float64)
+            result["weight"] = weight if weight.dtype.kind == "f" else weight.astype(np.float64)
         for name in self._companions:
-            found[name] = self._numbers(index, name, start, stop)
-        return found
+            result[name] = self._numbers(index, name, start, stop)
+        return result
 
     def _columns(
         self, index: int, names: Sequence[str], dtype: np.dtype[Any], start: int, stop: int

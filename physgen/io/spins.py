@@ -92,8 +92,8 @@ class SpinSource:
         Raises:
             FormatError: naming a row that holds no spins.
         """
-        found = self._inner.arrays(start, stop)
-        values = signed(found["x"]).reshape(-1, *self.schema.shape)
+        result = self._inner.arrays(start, stop)
+        values = signed(result["x"]).reshape(-1, *self.schema.shape)
         up = values == 1
         wrong = ~(up | (values == self._low))
         if wrong.any():
@@ -103,7 +103,7 @@ class SpinSource:
                 f"{self._where}: row {start + row} holds {value:g} where spins are {self._low} "
                 f"or 1{self._remedy(value)}"
             )
-        return found | {"x": np.where(up, np.int8(1), np.int8(-1))}
+        return result | {"x": np.where(up, np.int8(1), np.int8(-1))}
 
     def read(self, start: int, stop: int) -> Batch:
         """Return rows [start, stop), see `arrays`."""
@@ -169,17 +169,17 @@ def spin_writer(
         FormatError: a value is neither -1 nor +1.
         InputError: the file exists or cannot be written.
     """
-    said = {"shape": shape, **(facts or {})}
+    stated = {"shape": shape, **(facts or {})}
 
     def layout(batch: Batch) -> dict[str, NDArray[np.generic]]:
         return named_conditions(_columns(batch), conditions)
 
     if path.suffix == ".npz":
-        with npz_writer(path, layout, attributes={"variable_type": "ising", **said}) as append:
+        with npz_writer(path, layout, attributes={"variable_type": "ising", **stated}) as append:
             yield append
         return
     with atomic(path) as part:
-        with hdf5_writer(part, layout, attributes=said) as append:
+        with hdf5_writer(part, layout, attributes=stated) as append:
             yield append
         with h5py.File(part, "r+") as file:
             file["variable_type"] = "ising"
@@ -198,17 +198,17 @@ def _columns(batch: Batch) -> dict[str, NDArray[np.generic]]:
 
 def _facts(path: Path) -> dict[str, Any]:
     """Return what a file says in `variable_type` and `shape`, as far as it can be understood."""
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     if format_of(path) == "npz":
         known = {"variable_type", "shape"} & set(names_in(path))
-        found = read_arrays(path, known)
+        result = read_arrays(path, known)
     else:
         with hdf5.open_hdf5(path) as file:
-            found["shape"] = attribute(file, "shape")
+            result["shape"] = attribute(file, "shape")
             if hdf5.has(file, "variable_type"):
-                found["variable_type"] = hdf5.text_of(file, "variable_type")
+                result["variable_type"] = hdf5.text_of(file, "variable_type")
     facts: dict[str, Any] = {}
-    shape, kind = (np.ravel(np.asarray(found.get(name))) for name in ("shape", "variable_type"))
+    shape, kind = (np.ravel(np.asarray(result.get(name))) for name in ("shape", "variable_type"))
     if shape.dtype.kind in "iu" and (shape > 0).all():
         facts["shape"] = tuple(int(extent) for extent in shape)
     if kind.size == 1 and isinstance(kind[0], bytes | str):
@@ -222,14 +222,14 @@ def _shape(
     stored: tuple[int, ...],
     rows: int,
     wanted: tuple[int, ...] | None,
-    said: tuple[int, ...] | None,
+    stated: tuple[int, ...] | None,
     where: str,
 ) -> tuple[int, ...]:
     """Return the lattice of a configuration: as wanted, as the file says, or as it lies there."""
     sites = math.prod(stored)
     side = math.isqrt(sites)
-    if wanted is None and said is not None and math.prod(said) == sites:
-        return said
+    if wanted is None and stated is not None and math.prod(stated) == sites:
+        return stated
     if wanted is None:
         return (side, side) if len(stored) == 1 and side * side == sites else stored
     if math.prod(wanted) == sites and stored in (wanted, (sites,)):

@@ -169,7 +169,7 @@ def hash_columns(columns: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
 
 
 _REAL = ("real", "non-negative", "angle")
-_LOOK = 512
+_ROWS_SEARCHED = 512
 """Rows in which the commonest value of each column is looked for."""
 _COMMON = 0.01
 """Share of the rows above which a value of a real column is no chance."""
@@ -206,7 +206,7 @@ def _row_hashes(source: Source, limit: int) -> list[tuple[Bits, NDArray[np.bool_
     for batch in chosen:
         flat = batch.x.numpy().reshape(len(batch), -1)
         if common is None:
-            common = _commonest(flat[:_LOOK].astype(np.float64))
+            common = _commonest(flat[:_ROWS_SEARCHED].astype(np.float64))
         varies = np.resize(real, flat.shape[1])
         telling = ((flat != common) & varies).any(1) & (batch.chain is None)
         state = np.zeros(len(batch), dtype=np.uint64)
@@ -236,16 +236,16 @@ def _mix(bits: Bits) -> Bits:
 def notes_of(source: Source) -> list[str]:
     """Return what the user should know of the data: repeated keys and rows, what was left out."""
     notes = source.notes() if isinstance(source, HasNotes) else []
-    found = repeats(source)
-    if found.groups is not None and found.groups < found.rows:
+    result = repeats(source)
+    if result.groups is not None and result.groups < result.rows:
         notes.append(
-            f"{source.name}: {found.rows} rows share {found.groups} group keys (up to "
-            f"{found.largest_group} rows each); rows of one key stay in one part of the split"
+            f"{source.name}: {result.rows} rows share {result.groups} group keys (up to "
+            f"{result.largest_group} rows each); rows of one key stay in one part of the split"
         )
-    if found.repeated_rows:
-        compared = "" if found.complete else f" of {found.rows_compared} compared"
+    if result.repeated_rows:
+        compared = "" if result.complete else f" of {result.rows_compared} compared"
         notes.append(
-            f"{source.name}: {found.repeated_rows} rows{compared} repeat an earlier one exactly; "
+            f"{source.name}: {result.repeated_rows} rows{compared} repeat an earlier one exactly; "
             "unless they are meant to, remove them: they make every test too good"
         )
     return notes

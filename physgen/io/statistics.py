@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-LOOK_BYTES = 2**28
+BYTES_READ = 2**28
 """So much of an array is read; of what is larger, evenly spaced blocks."""
 FEW = 8
 """So many different values are listed."""
@@ -72,22 +72,22 @@ class Statistics:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; what is absent (NaN, zeros) is left out."""
-        found: dict[str, Any] = {}
+        result: dict[str, Any] = {}
         if self.low <= self.high:
             low, high = _plain(self.low), _plain(self.high)
             if low == high and self.low < self.high:  # Times of a few seconds since 1970.
                 low, high = np.asarray(self.low).item(), np.asarray(self.high).item()
-            found |= {"low": low, "high": high}
-        found |= {
+            result |= {"low": low, "high": high}
+        result |= {
             name: count
             for name in ("nan", "inf", "negative")
             if (count := getattr(self, name)) and (name != "negative" or self.low < 0 < self.high)
         }
         if self.zeros:
-            found["zeros"] = round(self.zeros / self.count, 4)
+            result["zeros"] = round(self.zeros / self.count, 4)
         if self.distinct:
-            found["values"] = sorted(self.distinct)
-        return found
+            result["values"] = sorted(self.distinct)
+        return result
 
 
 class Rows(Protocol):
@@ -118,7 +118,7 @@ def describe_array(where: str, array: Rows) -> tuple[dict[str, Any], str | None]
     statistics, n = Statistics(), array.shape[0]
     row_bytes = array.dtype.itemsize * math.prod(array.shape[1:])
     step = max(1, 2**24 // max(1, row_bytes))
-    stride = step * max(1, math.ceil(n * row_bytes / LOOK_BYTES))
+    stride = step * max(1, math.ceil(n * row_bytes / BYTES_READ))
     for start in range(0, n, stride):
         statistics.update(np.asarray(array[start : start + step]), start)
     if stride > step:

@@ -136,9 +136,9 @@ class Stream:
             if batch.weight is not None:
                 w = batch.weight.double().numpy()
                 sums[:, block] = np.abs(w).sum(), w.sum(), np.square(w).sum()
-        found = WeightSums(len(self), sums[0], float(sums[1].sum()), float(sums[2].sum()))
-        found.check(self.source.name)
-        return found
+        result = WeightSums(len(self), sums[0], float(sums[1].sum()), float(sums[2].sum()))
+        result.check(self.source.name)
+        return result
 
     def state_dict(self) -> dict[str, Any]:
         """Return the cursor, a JSON-able dictionary: the position, and what gives it a meaning."""

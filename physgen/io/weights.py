@@ -88,8 +88,8 @@ def sampled(weight: NDArray[float64], start: float, n: int, per_weight: float) -
     rows = np.searchsorted(ends, start + np.arange(n), side="right")
     # The sums over blocks and over rows round differently: the last point may lie beyond the line.
     last = int(np.flatnonzero(weight)[-1]) if n else 0
-    found: NDArray[np.int64] = np.minimum(rows, last)
-    return found
+    result: NDArray[np.int64] = np.minimum(rows, last)
+    return result
 
 
 def positive_weight(batch: Batch) -> Tensor:

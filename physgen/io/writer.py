@@ -288,8 +288,8 @@ def root_writer(
                 file[tree].extend(columns)
 
         yield append
-        said = {**(attributes or {}), "physgen_schema": json.dumps(schema.to_dict())}
-        for name, value in said.items():
+        stated = {**(attributes or {}), "physgen_schema": json.dumps(schema.to_dict())}
+        for name, value in stated.items():
             file[name] = str(value)
 
 

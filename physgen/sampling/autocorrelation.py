@@ -197,5 +197,5 @@ def _rank_correlation(table: NDArray[float64], lengths: NDArray[np.int64]) -> tu
         return float("nan"), float("nan")
     from scipy.stats import spearmanr  # It takes a second to import.
 
-    found = spearmanr(first, last, alternative="greater")
-    return float(found.pvalue), float(found.statistic)
+    result = spearmanr(first, last, alternative="greater")
+    return float(result.pvalue), float(result.statistic)

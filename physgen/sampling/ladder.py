@@ -148,8 +148,8 @@ def init(x: Tensor, action: hmc.Action, *, step_size: float, generator: torch.Ge
     for round_ in range(_ROUNDS):
         failing = torch.zeros(len(ladder.betas) - 1, dtype=x.dtype)
         for trial in range(50):
-            found = ladder.sweep(adapt=1 / (1 + 0.2 * trial))
-            failing += found / 40 * (trial >= 10)
+            result = ladder.sweep(adapt=1 / (1 + 0.2 * trial))
+            failing += result / 40 * (trial >= 10)
         if round_ < _ROUNDS - 1:
             ladder.replace_levels(failing)
     return ladder

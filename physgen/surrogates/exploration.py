@@ -112,8 +112,8 @@ def widest(
     entries = range(surrogate.n_latent)
     ends = traverse(surrogate, entries, span=span, steps=2, condition=condition)
     distance = (ends[:, 1] - ends[:, 0]).flatten(1).square().sum(1)
-    found: list[int] = distance.argsort(descending=True)[:n].tolist()
-    return found
+    result: list[int] = distance.argsort(descending=True)[:n].tolist()
+    return result
 
 
 @torch.no_grad()

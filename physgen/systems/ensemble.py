@@ -90,8 +90,8 @@ class Ensemble:
         spins = _holds_spins(plain, field, declared="variable_type" in names)
         if spins and self.shape is None:
             # The file itself may say the shape of flat rows; they are then as many as the sites.
-            said = SpinSource(path, dataset=field, chain=self.chain, axes=self.axes).schema.shape
-            wanted = said if said != stored else _as_stored(path, field, len(plain), stored)
+            stated = SpinSource(path, dataset=field, chain=self.chain, axes=self.axes).schema.shape
+            wanted = stated if stated != stored else _as_stored(path, field, len(plain), stored)
         else:
             wanted = self.shape or _as_stored(path, field, len(plain), stored)
         if math.prod(wanted) != math.prod(stored):
@@ -173,10 +173,10 @@ def _as_stored(path: Path, field: str, rows: int, shape: tuple[int, ...]) -> tup
     if chains or (len(shape) == 1 and rows < shape[0]):
         lattice = "x".join(map(str, shape))
         chain = "x".join(map(str, shape[1:])) or "one number"
-        said = ",".join(map(str, shape))
+        stated = ",".join(map(str, shape))
         raise FormatError(
             f"{path}: {field!r} has shape {(rows, *shape)}: {rows} lattices of {lattice}, several "
-            f"chains of {chain}, or transposed? Say --set system.shape=[{said}], or --set "
+            f"chains of {chain}, or transposed? Say --set system.shape=[{stated}], or --set "
             f"{AXES_REMEDY}, or write it with configurations as rows"
         )
     return shape

@@ -49,7 +49,9 @@ def checked(fields: Sequence[str | Mapping[str, Any]], where: str) -> dict[str, 
             fault = _fault(key, value)
             if fault is not None:
                 raise RecipeError(f"{where}: {name} has {key} = {shown(value)}{fault}")
-        bounds = {side: float(options[side]) for side in ("low", "high") if _is_said(options, side)}
+        bounds = {
+            side: float(options[side]) for side in ("low", "high") if _is_stated(options, side)
+        }
         columns[name] = options | bounds
     return columns
 
@@ -155,7 +157,7 @@ def comparisons(variables: Sequence[Variable], columns: Sequence[Tensor]) -> lis
     return pairs
 
 
-def _is_said(options: Mapping[str, Any], key: str) -> bool:
+def _is_stated(options: Mapping[str, Any], key: str) -> bool:
     return options.get(key) is not None
 
 

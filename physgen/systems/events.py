@@ -177,10 +177,10 @@ class EventTable:
 
     def _check_units(self, source: Source) -> None:
         described = self._columns | self._conditions
-        said = {name: options.get("unit") for name, options in described.items()}
-        said |= {variable.name: variable.unit for variable in self.paired}
+        stated = {name: options.get("unit") for name, options in described.items()}
+        stated |= {variable.name: variable.unit for variable in self.paired}
         for variable in (*source.schema.variables, *source.schema.condition):
-            unit = said.get(variable.name)
+            unit = stated.get(variable.name)
             if unit is not None and variable.unit not in ("1", unit):
                 key = "fields" if variable.name in self._columns else "condition"
                 raise FormatError(
@@ -205,9 +205,9 @@ class EventTable:
             tree = card["tree"] or "events"
             opened = root_writer(path, written, tree=tree, weight=weight, attributes=facts)
         elif path.suffix in (".h5", ".hdf5"):
-            said = {**(facts or {}), **({"weights": _WEIGHTS} if card["weight"] else {})}
+            stated = {**(facts or {}), **({"weights": _WEIGHTS} if card["weight"] else {})}
             opened = hdf5_writer(
-                path, self._layout, schema=schema, attributes=said, units=self.units
+                path, self._layout, schema=schema, attributes=stated, units=self.units
             )
         elif path.suffix == ".npz":
             opened = npz_writer(path, self._layout, schema=schema, attributes=facts)

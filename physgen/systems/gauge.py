@@ -44,7 +44,7 @@ from physgen.systems.gauge_exact import torus
 LOG = logging.getLogger("physgen")
 
 _CHAINS = 64
-_LOOKED_AT = 64
+ROWS_CHECKED = 64
 """Configurations of a file whose matrices are looked at before any is used."""
 _UNITARY = 1e-5
 """Distance from the group that single precision explains."""
@@ -221,7 +221,7 @@ class Gauge(lattice_files.EnsembleFiles):
         """
         source = super().open(path)
         if self.n > 1:
-            off = manifold.not_unitary(source.read(0, _LOOKED_AT).x.double())
+            off = manifold.not_unitary(source.read(0, ROWS_CHECKED).x.double())
             if off.numel() and not off.max() < _UNITARY:
                 raise FormatError(
                     f"{path}: matrices of row {int(off.flatten(1).amax(1).argmax())} are "

@@ -147,9 +147,9 @@ def read_geometry(path: Path, particle: str | None = None) -> Geometry:
     bins = _bins(Path(path))
     if particle is None and len(bins) == 1:
         return bins[0]
-    found = [x for x in bins if particle in (x.name, str(x.pid))]
-    if len(found) == 1:
-        return found[0]
+    result = [x for x in bins if particle in (x.name, str(x.pid))]
+    if len(result) == 1:
+        return result[0]
     known = ", ".join(f"{x.name} ({x.pid})" for x in bins)
     asked = "several particles" if particle is None else f"no single binning for {particle!r}"
     raise InputError(

@@ -146,13 +146,13 @@ def _located(path: str) -> Path:
     if not path.startswith(FETCHED):
         return Path(path)
     name = path.removeprefix(FETCHED)
-    found = data_folder() / name
-    if not found.is_file():
+    result = data_folder() / name
+    if not result.is_file():
         raise FormatError(
-            f"{found} is not there: `physgen fetch {Path(name).stem}` gets it, or set data.path to "
-            "an IDX or npz file of your own"
+            f"{result} is not there: `physgen fetch {Path(name).stem}` gets it, or set data.path "
+            "to an IDX or npz file of your own"
         )
-    return found
+    return result
 
 
 def _arrays(path: Path, array: str | None) -> tuple[NDArray[Any], NDArray[Any] | None, str | None]:

@@ -299,9 +299,9 @@ def _topology(images: Tensor) -> dict[str, Tensor]:
     regions, n_regions = ndimage.label(black, alone)
     region_of = np.zeros(n_regions, np.int64)
     region_of[regions[black] - 1] = np.nonzero(black)[0]
-    found = {
+    result = {
         "pieces": np.bincount(image_of, minlength=n),
         "largest piece": share,
         "holes": np.bincount(region_of, minlength=n) - 1,
     }
-    return {name: torch.from_numpy(value).to(images) for name, value in found.items()}
+    return {name: torch.from_numpy(value).to(images) for name, value in result.items()}

@@ -178,9 +178,9 @@ class Ising:
         """Return F/N, E/N, C/N and ln Z of this finite lattice, and <m> = 0, where h = 0."""
         if self.field != 0:
             return {}
-        found = kaufman(self.shape[0], self.shape[1], self.temperature)
-        log_z = -found["F/N"] * self.n_sites / self.temperature
-        return {**found, "ln Z": log_z, "m": 0.0}
+        result = kaufman(self.shape[0], self.shape[1], self.temperature)
+        log_z = -result["F/N"] * self.n_sites / self.temperature
+        return {**result, "ln Z": log_z, "m": 0.0}
 
     def reference(self) -> dict[str, tuple[float, float]]:
         """Return Monte Carlo values with their errors, where they are tabulated."""

@@ -158,13 +158,13 @@ class LatticeAction(RealField):
             ) from error
         wanted = "a torch.float64 tensor of shape (3,) for three float64 fields"
         if not isinstance(value, Tensor) or value.shape != (3,) or value.dtype != x.dtype:
-            found = (
+            result = (
                 f"a {value.dtype} tensor of shape {tuple(value.shape)}"
                 if isinstance(value, Tensor)
                 else f"a {type(value).__name__}"
             )
             raise DomainError(
-                f"{self.source}: returns {found}, expected {wanted}: sum over the sites, not over "
+                f"{self.source}: returns {result}, expected {wanted}: sum over the sites, not over "
                 "the batch, and keep the precision of the field"
             )
         if not torch.isfinite(value).all():
@@ -212,11 +212,11 @@ def load_function(name: str) -> Callable[[Tensor], Tensor]:
         spec.loader.exec_module(module)
     except Exception as error:
         raise InputError(f"action {name!r}: {path} fails{_where(error)}") from error
-    found = getattr(module, function, None)
-    if not callable(found):
+    result = getattr(module, function, None)
+    if not callable(result):
         choices = [key for key, value in vars(module).items() if callable(value)]
         raise InputError(f"{path} has no function {function!r}{suggest(function, choices)}")
-    return found  # type: ignore[no-any-return]
+    return result  # type: ignore[no-any-return]
 
 
 def _where(error: Exception) -> str:

@@ -49,10 +49,10 @@ def parsed(text: str) -> tuple[str, str, float] | None:
 def _rule(text: str | None, names: tuple[str, ...]) -> Rule | None:
     if text is None:
         return None
-    found = parsed(text)
-    if found is None:
+    result = parsed(text)
+    if result is None:
         raise RecipeError(f"present: {text!r} is not of the form 'column >= number'")
-    name, sign, value = found
+    name, sign, value = result
     if name not in names:
         raise RecipeError(f"present: {text!r} names no column of the table{suggest(name, names)}")
     column, holds = names.index(name), _COMPARISONS[sign]

@@ -76,11 +76,11 @@ def wells(action: Action, shape: tuple[int, ...]) -> list[float]:
     """Return the values of uniform fields at which the action has a local minimum, lowest first."""
     size = torch.logspace(-2, 2, 81, dtype=torch.float64)
     values = torch.cat([-size.flip(0), torch.zeros(1, dtype=torch.float64), size])
-    found = _at(action, values.reshape(-1, *[1] * len(shape)).expand(-1, *shape))
-    found = found.nan_to_num(nan=math.inf)
-    lowest = (found[1:-1] < found[:-2]) & (found[1:-1] <= found[2:])
+    result = _at(action, values.reshape(-1, *[1] * len(shape)).expand(-1, *shape))
+    result = result.nan_to_num(nan=math.inf)
+    lowest = (result[1:-1] < result[:-2]) & (result[1:-1] <= result[2:])
     minima = [i + 1 for i in lowest.nonzero().flatten().tolist()]
-    return [float(values[i]) for i in sorted(minima, key=lambda i: float(found[i]))]
+    return [float(values[i]) for i in sorted(minima, key=lambda i: float(result[i]))]
 
 
 def _bounds(action: Action, radius: float, rays: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,5 +147,5 @@ def _softest(action: Action, shape: tuple[int, ...], generator: torch.Generator)
 
     with torch.enable_grad():
         optimiser.step(closure)  # type: ignore[no-untyped-call]
-    found = on_the_sphere().detach()
-    return torch.where(found.flatten(1).isfinite().all(1).reshape(each), found, start)
+    result = on_the_sphere().detach()
+    return torch.where(result.flatten(1).isfinite().all(1).reshape(each), result, start)

@@ -35,17 +35,17 @@ def sync_apart(directory: Path, uri: str | None = None) -> Synced:
     done = subprocess.run([*_command(), *arguments], capture_output=True, check=False)
     lines = done.stdout.decode(errors="replace").splitlines()
     try:
-        found = json.loads(lines[-1])
+        result = json.loads(lines[-1])
     except (IndexError, ValueError):
         last = done.stderr.decode(errors="replace").splitlines()[-1:]
         raise PhysgenError(
             f"the process that sends {directory} to MLflow ended with exit code "
             f"{done.returncode}: {' '.join(last)}"
         ) from None
-    if "error" in found:
-        kind = InputError if found["exit_code"] == InputError.exit_code else PhysgenError
-        raise kind(found["error"])
-    return Synced(**found)
+    if "error" in result:
+        kind = InputError if result["exit_code"] == InputError.exit_code else PhysgenError
+        raise kind(result["error"])
+    return Synced(**result)
 
 
 def _command() -> list[str]:
@@ -108,8 +108,8 @@ class Tracker:
     def _reason(self) -> str:
         """Say why not all was sent."""
         path = self.directory / LOG
-        said = path.read_bytes()[self._begun :].decode(errors="replace") if path.exists() else ""
-        lines = [line for line in said.splitlines() if "MLflow" in line]
+        stated = path.read_bytes()[self._begun :].decode(errors="replace") if path.exists() else ""
+        lines = [line for line in stated.splitlines() if "MLflow" in line]
         remedy = f"run `physgen track sync {self.directory}`"
         return lines[-1] if lines else f"MLflow has not been sent all of this run in time; {remedy}"
 

@@ -46,8 +46,8 @@ class Mirror:
         """Return the run of this recipe and data, in whatever experiment it is by now."""
         query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in self.tags().items())
         experiments = [one.experiment_id for one in self.client.search_experiments()]
-        found = self.client.search_runs(experiments, query, max_results=1) if experiments else []
-        return str(found[0].info.run_id) if found else None
+        result = self.client.search_runs(experiments, query, max_results=1) if experiments else []
+        return str(result[0].info.run_id) if result else None
 
     def tags(self) -> dict[str, str]:
         """Return what tells this run from all others: the recipe, and the data."""
@@ -88,16 +88,16 @@ class Mirror:
     def experiment(self) -> str:
         """Return the experiment of the recipe's name, made if there is none; raises `Deleted`."""
         name = self.directory.parent.name
-        found = self.client.get_experiment_by_name(name)
-        if found is not None and found.lifecycle_stage == "deleted":
+        result = self.client.get_experiment_by_name(name)
+        if result is not None and result.lifecycle_stage == "deleted":
             raise Deleted(
                 f"MLflow at {shown(self.uri)}: the experiment {name!r} was deleted, and nothing "
                 "can be sent to it; restore it with `mlflow experiments restore --experiment-id "
-                f"{found.experiment_id}`, or remove it for good with `mlflow gc`, then run "
+                f"{result.experiment_id}`, or remove it for good with `mlflow gc`, then run "
                 f"`physgen track sync {self.directory}`"
             )
-        if found is not None:
-            return str(found.experiment_id)
+        if result is not None:
+            return str(result.experiment_id)
         # A database has no place for files of its own; MLflow would take the working directory.
         artifacts = None
         if self.uri.startswith("sqlite"):
@@ -109,8 +109,8 @@ class Mirror:
 
     def _provenance(self) -> dict[str, Any]:
         path = self.directory / "provenance.json"
-        found = read_json(path, InputError) if path.exists() else {}
-        return found if isinstance(found, dict) else {}
+        result = read_json(path, InputError) if path.exists() else {}
+        return result if isinstance(result, dict) else {}
 
     def _dataset(self, run_id: str, data: Mapping[str, Any]) -> None:
         if not data.get("sha256"):

@@ -76,8 +76,8 @@ class Results:
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-            found = self.client.search_model_versions(f"run_id = '{self.run_id}'")
-            version = str(found[0].version if found else self._create(run.info.artifact_uri))
+            result = self.client.search_model_versions(f"run_id = '{self.run_id}'")
+            version = str(result[0].version if result else self._create(run.info.artifact_uri))
         for tag in (VERDICT, WARNINGS):
             if tag in run.data.tags:
                 self.client.set_model_version_tag(self.name, version, tag, run.data.tags[tag])

@@ -211,8 +211,8 @@ class _Sender:
             root = self.directory / name
             if not root.exists():
                 continue
-            found = [p for p in (root.rglob("*") if root.is_dir() else [root]) if p.is_file()]
-            for path in sorted(found):
+            result = [p for p in (root.rglob("*") if root.is_dir() else [root]) if p.is_file()]
+            for path in sorted(result):
                 key = path.relative_to(self.directory).as_posix()
                 digest = sha256(path)
                 if path.suffix == ".part" or self.cursor.files.get(key) == digest:
@@ -256,5 +256,5 @@ def _read_cursors(path: Path) -> dict[str, Cursor]:
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
-    found = read_json(path)
-    return found if isinstance(found, dict) else {}
+    result = read_json(path)
+    return result if isinstance(result, dict) else {}

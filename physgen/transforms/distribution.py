@@ -92,7 +92,7 @@ def knots(
         forced = np.flatnonzero((after | before)[smooth])
         chosen = np.unique(np.concatenate([thin, forced, [0, len(smooth) - 1]]))
         n_free = n_knots - 2 * len(points)
-        smooth = smooth[_refined(values[smooth], z, p, chosen, n_free)]
+        smooth = smooth[_with_knots_added(values[smooth], z, p, chosen, n_free)]
     x = np.concatenate([values[smooth], values[points], values[points]])
     p = np.concatenate([level[smooth], (upto - mass)[points], upto[points]])
     order = np.lexsort((p, x))
@@ -102,7 +102,7 @@ def knots(
     return _fill(x[order], z, n_knots)
 
 
-def _refined(
+def _with_knots_added(
     x: Floats, z: Floats, p: Floats, chosen: NDArray[np.int64], n_free: int
 ) -> NDArray[np.int64]:
     """Add knots, up to `n_free`, where p between those chosen is off by more than noise."""

@@ -189,10 +189,10 @@ class Gaussianise(Transform):
             if self._atoms and (likes or len(values) == 1):
                 return every, None
             apart = repeated(counts, self._atoms)
-            found = grid_of(values[~apart], counts[~apart]) if self._atoms else None
-            if found is None:
+            result = grid_of(values[~apart], counts[~apart]) if self._atoms else None
+            if result is None:
                 return apart, None
-            grid = found
+            grid = result
         if few:
             return every, None
         atoms = commonest(counts, REPEATED, self._atoms)

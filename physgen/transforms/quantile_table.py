@@ -68,7 +68,7 @@ class QuantileTable(torch.nn.Module):
         if not self.bounded:
             top = torch.zeros(len(self.top), dtype=y.dtype, device=y.device)
             top.scatter_reduce_(0, column[inner], values[inner], "amax")
-            # Room above the largest, for what other samples bring.
+            # Space above the largest, for what other samples bring.
             self.top.copy_(torch.where(top > 0, 1.05 * top, 1.0))
         # Cell 0 holds the zeros, cells 1..n the continuous part, cell n + 1 the wholes.
         cell = (values.nan_to_num(0, 0, 0) / self.top[column] * self.n_bins).floor()

@@ -21,7 +21,7 @@ from physgen.validation.scorecard import Curve, Row, Scorecard
 _POINTS = 200
 
 
-KEPT = 2**24
+MOST_VALUES = 2**24
 """Numbers of a chain that are kept to be drawn; of the rest there are the observables."""
 
 
@@ -40,7 +40,7 @@ def analyse(
 
     Args:
         system: measures the samples.
-        parts: the samples in their order; no more than one part is held, and `KEPT`.
+        parts: the samples in their order; no more than one part is held, and `MOST_VALUES`.
         n: how many samples they are in all.
         provenance: where they come from.
 
@@ -78,7 +78,7 @@ def _ask_for_parameters(system: System, rows: list[Row]) -> list[Row]:
 
 def _labelled(parts: Iterable[Batch], first_batches: list[Batch]) -> Iterator[Batch]:
     """Yield the parts, in one chain if they have no labels; `kept` gets the first samples."""
-    budget = KEPT
+    budget = MOST_VALUES
     for part in parts:
         if part.chain is None:
             part = part.replace(chain=torch.zeros(len(part), dtype=torch.long))

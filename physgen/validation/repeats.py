@@ -28,7 +28,7 @@ APART = 128
 """So many values that repeat far more often than others (zeros, sentinels) may be off the grid."""
 MOSTLY = 0.9
 """Where at least this share of rows have the value of another row, it may be one of a set."""
-BESIDE = 0.01
+OFF_GRID = 0.01
 """How far beside a grid a value is off it, in steps."""
 SHOWN = 3
 """So many columns are named."""
@@ -122,7 +122,7 @@ def _impossible(x: Floats, known: Floats, grid: Grid | None, off: float) -> NDAr
     if grid is None:
         return np.asarray(unknown & (x > known[0]) & (x < known[-1]))
     # A file of single precision may stand beside a truth of double precision.
-    rounding = np.maximum(ROUNDED * resolution(x), max(off, BESIDE * grid.spacing))
+    rounding = np.maximum(ROUNDED * resolution(x), max(off, OFF_GRID * grid.spacing))
     return np.asarray(unknown & (np.abs(x - grid.nearest(x)) > rounding))
 
 

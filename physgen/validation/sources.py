@@ -40,7 +40,7 @@ LEAST = 0.1
 SIGMAS = 5.0
 """Standard deviations of that sum over t lags, (t / n)^1/2, by which it must differ from 0."""
 
-LOOKED_AT = 20_000
+ROWS_CHECKED = 20_000
 """Rows of a file that are looked at, from its middle."""
 
 
@@ -209,8 +209,8 @@ def chain_labels(system: System, source: Source) -> Rows | None:
         return None
     if isinstance(source, HasClasses) and source.has_labels():
         return None
-    start = max(0, (len(source) - LOOKED_AT) // 2)
-    part = source.read(start, min(start + LOOKED_AT, len(source)))
+    start = max(0, (len(source) - ROWS_CHECKED) // 2)
+    part = source.read(start, min(start + ROWS_CHECKED, len(source)))
     for values in measure(system, part).scalars.values():
         finite = values[np.isfinite(values)]
         stride = _stride(finite) if len(finite) > 2 else 0
@@ -263,9 +263,9 @@ def _are_near(sample: Batch, other: Batch) -> bool:
     """Return whether conditions are the same, row by row, but for `NEAR` standard deviations."""
     if sample.condition is None or other.condition is None:
         return False
-    wanted, found = sample.condition.double(), other.condition.double()
+    wanted, result = sample.condition.double(), other.condition.double()
     width = wanted.std(0)
-    distance = ((wanted - found).abs() / torch.where(width > 0, width, 1.0)).amax(1)
+    distance = ((wanted - result).abs() / torch.where(width > 0, width, 1.0)).amax(1)
     return bool(distance.median() <= NEAR)
 
 

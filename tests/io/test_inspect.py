@@ -384,7 +384,7 @@ def test_all_rows_of_a_long_tree_are_looked_at(tmp_path):
 
 
 def test_of_a_tree_too_large_to_read_it_is_said_what_was_looked_at(tmp_path, monkeypatch):
-    monkeypatch.setattr(inspect_root, "LOOK_BYTES", 48_000)
+    monkeypatch.setattr(inspect_root, "BYTES_READ", 48_000)
     events = look(long_tree(tmp_path / "long.root"))["contents"]["events"]
     assert events["looked at"].endswith("of 60000 entries, in 16 blocks")
     assert events["branches"]["x"]["high"] == 1000

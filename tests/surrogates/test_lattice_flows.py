@@ -69,7 +69,7 @@ def noise(shape, n=3, seed=5):
 
 @pytest.mark.parametrize(("name", "shape"), CASES)
 def test_density_is_that_of_the_map(name, shape):
-    """log q(push(z)) = log N(z) - log |det d push / dz|, with the Jacobian by autograd."""
+    """log q(f(z)) = log N(z) - log |det df / dz|, with the Jacobian by autograd."""
     flow, z = FLOWS[name](shape), noise(shape, n=1)
     jacobian = torch.autograd.functional.jacobian(lambda y: flow.from_noise(y)[0], z)
     volume = math.prod(shape)

@@ -256,9 +256,9 @@ def trajectories(
     before, after = np.empty(LANES), np.empty(LANES)
     members = np.empty(n_sites, np.int32)
     accepted = 0.0
-    for kept in range(out.shape[0]):
+    for row in range(out.shape[0]):
         for skipped in range(n_skip):
-            if (kept * n_skip + skipped) % _CLUSTERS == 0:
+            if (row * n_skip + skipped) % _CLUSTERS == 0:
                 for lane in range(LANES):
                     turn_cluster(phi, lane, table, members, states[lane])
             start[:] = phi
@@ -283,6 +283,6 @@ def trajectories(
                         phi[site, lane] = start[site, lane]
         for lane in range(LANES):
             for site in range(n_sites):
-                out[kept, lane, site] = phi[site, lane]
+                out[row, lane, site] = phi[site, lane]
     rate: float = accepted / (out.shape[0] * n_skip * LANES)
     return rate

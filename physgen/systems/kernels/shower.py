@@ -291,8 +291,8 @@ def in_blocks(
 
     def block(i: int) -> NDArray[np.float32]:
         rows = energies_mev[i * BLOCK : (i + 1) * BLOCK]
-        found: NDArray[np.float32] = showers(rows, detector, seeds[i])[0]
-        return found
+        result: NDArray[np.float32] = showers(rows, detector, seeds[i])[0]
+        return result
 
     n_blocks = -(-len(energies_mev) // BLOCK)
     with ThreadPoolExecutor(n_threads) as pool:
