@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -250,6 +251,17 @@ class Family:
                 f"being {', '.join(self._names)}"
             )
         return condition.detach().to("cpu", torch.float64)
+
+
+def refuse_lists(system: Any) -> None:
+    """Raise `DomainError` if a coupling of a system at one point is a list of several."""
+    for variable in type(system).couplings:
+        if not isinstance(getattr(system, variable.name), Real):
+            name = type(system).__name__
+            raise DomainError(
+                f"{variable.name} of {name} is one number; several make a family, "
+                f"physgen.systems.family.family({name}, {{'{variable.name}': [...], ...}})"
+            )
 
 
 def refuse_condition(condition: Tensor | None, system: object) -> None:

@@ -38,7 +38,7 @@ from physgen.sampling.autocorrelation import mixed
 from physgen.sampling.thinning import spacing
 from physgen.systems import lattice_files
 from physgen.systems.base import Derived, Moves
-from physgen.systems.family import refuse_condition
+from physgen.systems.family import refuse_condition, refuse_lists
 from physgen.systems.gauge_exact import torus
 
 LOG = logging.getLogger("physgen")
@@ -78,6 +78,7 @@ class Gauge(lattice_files.EnsembleFiles):
     )
 
     def __post_init__(self) -> None:
+        refuse_lists(self)
         if not 2 <= len(self.shape) <= 4 or min(self.shape) < 2:
             raise DomainError(
                 f"gauge theory of shape {list(self.shape)}: give two to four extents of at least "

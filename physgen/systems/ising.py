@@ -32,7 +32,7 @@ from physgen.io.arrays import Axes
 from physgen.io.spins import SpinSource, spin_writer
 from physgen.io.writer import Append
 from physgen.systems.base import Derived
-from physgen.systems.family import refuse_condition
+from physgen.systems.family import refuse_condition, refuse_lists
 from physgen.systems.kaufman import kaufman
 from physgen.systems.lattice_files import check_parameters
 
@@ -73,6 +73,7 @@ class Ising:
     )
 
     def __post_init__(self) -> None:
+        refuse_lists(self)
         if len(self.shape) != 2 or min(self.shape) < 2:
             raise DomainError(
                 f"ising of shape {list(self.shape)}: a lattice has rows and columns, at least 2 of "

@@ -28,7 +28,7 @@ from physgen.io.arrays import Axes
 from physgen.io.source import Source
 from physgen.sampling.thinning import spacing
 from physgen.systems import lattice_files
-from physgen.systems.family import refuse_condition
+from physgen.systems.family import refuse_condition, refuse_lists
 from physgen.systems.real_field import RealField, check_shape, moments
 
 _REFERENCE_NAMES = ("chi2", "|m|", "phi^2", "U4", "xi2")
@@ -72,6 +72,7 @@ class Phi4(RealField):
     )
 
     def __post_init__(self) -> None:
+        refuse_lists(self)
         check_shape(self.shape)
         if self.lam < 0 or (self.lam == 0 and self.m2 <= 0):
             raise DomainError(

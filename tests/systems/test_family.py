@@ -11,6 +11,7 @@ from physgen.errors import DomainError, FormatError, RecipeError
 from physgen.io.source import blocks
 from physgen.registry import Component, build
 from physgen.scoring import score_files
+from physgen.systems.gauge import Gauge
 from physgen.systems.ising import Ising
 from physgen.systems.scalar import Phi4
 from physgen.validation.comparison import measure
@@ -239,3 +240,12 @@ def test_reverse_kl_learns_one_target(tmp_path):
     }
     with pytest.raises(RecipeError, match="one target, and this one depends on lam"):
         pipeline.train("phi4-coupling", changes, runs=tmp_path, track=False)
+
+
+@pytest.mark.parametrize(
+    ("system", "options"),
+    [(Ising, {"temperature": [2.0, 2.5]}), (Phi4, {"lam": (6.0, 8.0)}), (Gauge, {"beta": [1.0]})],
+)
+def test_lists_make_families_and_are_refused_of_one_theory(system, options):
+    with pytest.raises(DomainError, match=r"is one number; several make a family"):
+        system(**options)
