@@ -34,6 +34,8 @@ def save(surrogate: Surrogate, directory: Path, description: dict[str, Any]) -> 
     conditions = surrogate.conditions
     card = {
         **description,
+        "physgen": __version__,
+        "format": FORMAT,
         "schema": surrogate.schema.to_dict(),
         "dtype": str(surrogate.dtype).removeprefix("torch."),
         "parameters": sum(p.numel() for p in surrogate.parameters()),

@@ -37,7 +37,6 @@ from physgen.surrogates.base import Method, Surrogate, bound_of, density_of
 from physgen.surrogates.conditions import LARGEST
 from physgen.surrogates.decoding import DecodedNoise
 from physgen.validation.plots import ALONG, BETWEEN, TRAINING
-from physgen.version import FORMAT, __version__
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 """Called with (what is being done, steps done, steps in all, figures worth showing)."""
@@ -120,8 +119,6 @@ def train_run(run: Run, world: World, report_progress: Progress, *, force: bool 
         surrogate,
         run.path / "surrogate",
         {
-            "physgen": __version__,
-            "format": FORMAT,
             "recipe": name,
             "system": recipe.system.model_dump(),
             "surrogate": recipe.surrogate.model_dump(),

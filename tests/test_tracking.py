@@ -38,7 +38,9 @@ def run_directory(runs, name="abc"):
     recipe = "name: toy\nengine: {steps: 30, clip: 1.0}\nvalidation: {metrics: [{kind: means}]}\n"
     (directory / "recipe.yaml").write_text(recipe)
     data = {"name": "/data/y.h5", "sha256": "a" * 64, "rows": 5}
-    (directory / "provenance.json").write_text(json.dumps({"physgen": "0.1", "data": data}))
+    (directory / "provenance.json").write_text(
+        json.dumps({"physgen": "0.1", "format": 2, "data": data})
+    )
     (directory / "plots").mkdir()
     (directory / "plots" / "energy.png").write_bytes(b"png")
     return directory

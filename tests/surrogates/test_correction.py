@@ -131,6 +131,7 @@ def test_cards_say_which_samples_were_judged(tmp_path, correction, said):
 
 def test_what_is_not_corrected_has_no_proposals(tmp_path):
     changes = {"system.shape": [4, 4], "engine.steps": 2, "sampling.correction": "none"}
+    changes["validation.metrics"] = [{"kind": "means"}]
     run = physgen.train("phi4-flow", changes, runs=tmp_path, track=False, score=False)
     with pytest.raises(InputError, match="nothing corrects these samples"):
         physgen.load(run, uncorrected=True)
