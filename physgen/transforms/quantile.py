@@ -233,22 +233,19 @@ class Gaussianise(Transform):
 
     def bound(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Batch, Tensor]:
         """Map as `forward`; return also log slopes, and -log r(z | x) where noise was drawn."""
-        x = batch.x.double()  # Atoms are found by equality.
+        stated = x = batch.x.double()  # Atoms are found by equality.
         present = self._present(x)
         if self.exact:
             noise = torch.full((2, *x.shape), 0.5, device=x.device, dtype=torch.float64)
         else:
-            noise = torch.rand(
-                2, *x.shape, generator=generator, device=x.device, dtype=torch.float64
-            )
+            noise = torch.rand((2, *x.shape), generator=generator, device=x.device, dtype=x.dtype)
         if self.jittered.any():
             apart = count(self.knots_x, x, strict=False) - count(self.knots_x, x, strict=True) < 2
             spacing = self.grids[1] / self.grids[2]
             x = torch.where(self.jittered & apart, x + (noise[0] - 0.5) * spacing, x)
         first, last = self.knots_x[:, 0], self.knots_x[:, -1]
         # Nothing lies beyond an atom at the end, nor where the data have ended.
-        stated, x = x, x.maximum(self._end(0)).minimum(self._end(1))
-        moved = x != stated
+        x = x.maximum(low := self._end(0)).minimum(high := self._end(1))
 
         below, upto = count(self.knots_x, x, strict=True), count(self.knots_x, x, strict=False)
         i = (upto - 1).clamp(0, self._n_knots - 2)
@@ -269,7 +266,9 @@ class Gaussianise(Transform):
         z, log_slope = torch.where(atom, drawn, z), torch.where(atom, log_mass, log_slope)
 
         # Taken for another value to be mapped, but as improbable as what lies in a gap.
-        log_slope = torch.where(moved, math.log(UNSEEN), log_slope)
+        half = torch.where(self.jittered, self.grids[1] / self.grids[2] / 2, 0.0)
+        beyond = (stated < low - half) | (stated > high + half)
+        log_slope = torch.where(beyond, math.log(UNSEEN), log_slope)
 
         free = torch.special.ndtri(noise[1].clamp(1e-12, 1 - 1e-12)).to(z)
         z = torch.where(present, z, free)

@@ -438,3 +438,16 @@ def test_what_lies_beyond_an_atom_at_the_end_is_improbable():
     log_slope = table.bound(Batch(places), torch.Generator().manual_seed(2))[1]
     assert log_slope[0] > -5
     assert (log_slope[1:] < -60).all()
+
+
+def test_multiples_at_the_end_of_a_column_are_as_probable_as_they_are():
+    """Their noise reaches beyond the end, and they do not."""
+    generator = torch.Generator().manual_seed(3)
+    x = (torch.rand(4000, 1, generator=generator, dtype=torch.float64) * 1000).round() / 10
+    table = Gaussianise(Schema((1,), (Variable("E", dtype="float64", low=0.0, high=100.0),)))
+    table.fit(Batch(x))
+    ends = torch.stack([x.amin(0), x.amax(0)]).repeat(200, 1)
+    log_slope = table.bound(Batch(ends), torch.Generator().manual_seed(4))[1]
+    assert (log_slope > -20).all()
+    seen = table.bound(Batch(x), torch.Generator().manual_seed(5))[1]
+    assert (seen > -20).all()
