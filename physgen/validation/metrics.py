@@ -7,6 +7,7 @@ from physgen.validation.classifier import ClassifierTest
 from physgen.validation.constraints import Constraints
 from physgen.validation.correlations import Correlations
 from physgen.validation.coverage import Coverage
+from physgen.validation.equivalent import EquivalentEvents
 from physgen.validation.frechet import Frechet
 from physgen.validation.importance import Importance
 from physgen.validation.likelihood import Likelihood
@@ -21,6 +22,7 @@ __all__ = [
     "Constraints",
     "Correlations",
     "Coverage",
+    "EquivalentEvents",
     "Frechet",
     "Histograms",
     "Importance",

@@ -1,0 +1,293 @@
+r"""What a generated sample is worth: how many true events describe the truth as badly.
+
+Let phi be features of an event, P the truth and Q the generator. The squared distance of the mean
+features of a sample from those of the truth is on average
+
+    V_P / n                for n true events,       V_P = tr Cov_P phi,
+    b^2 + V_Q / m          for m generated ones,    b^2 = |<phi>_Q - <phi>_P|^2,
+
+so that m generated events are worth N(m) = V_P / (b^2 + V_Q / m) true ones, at most
+N(\infty) = V_P / b^2 however many are generated, 90% of which are reached at
+m = 9 N(\infty) V_Q / V_P.
+
+The features of an observable say in which of K bins of equal probability an event lies, times
+1/sqrt(p_k) (the metric of chi^2, V_P = K - 1). Those of all observables together have N with
+1/N the mean of their 1/N. The joint features are random Fourier features of the whitened
+observables (Rahimi & Recht, NIPS 2007), which see what no single observable does.
+
+With d the difference of the mean features and S its covariance, b^2 is |d|^2 - tr S without bias,
+and |d|^2 / g is noncentral chi^2 of nu degrees of freedom, g = tr S^2 / tr S and nu = (tr S)^2 /
+tr S^2 (Satterthwaite, Biometrics Bull. 2 (1946) 110), from which the interval of b^2 follows. N
+depends on the question: a bias of one mean counts less the more bins it is divided among. Say K.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy import float64
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.optimize import brentq
+from scipy.stats import ncx2
+
+from physgen.validation.comparison import Comparison, Role
+from physgen.validation.event_features import FREQUENCIES, Features, binned, fourier
+from physgen.validation.independence import Selection, select
+from physgen.validation.scorecard import Row, row_by_role
+from physgen.validation.uncertainty import Estimate
+
+Array = NDArray[float64]
+Rows = NDArray[np.int64]
+
+CONFIDENCE = 0.95
+TOO_GOOD = 1e-4
+"""Independent samples agree so well with no more than this probability."""
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What m generated events are worth in true ones.
+
+    Attributes:
+        truth: V_P, the sum of the variances of the features of a true event.
+        generated: V_Q / m, that of the mean of the generated ones.
+        distance: |d|^2, between the means of the generated sample and the reference.
+        trace, square: tr S and tr S^2 of the covariance S of d.
+    """
+
+    truth: float
+    generated: float
+    distance: float
+    trace: float
+    square: float
+
+    @property
+    def bias(self) -> float:
+        """b^2, of the generator, without bias; negative by chance where it is small."""
+        return self.distance - self.trace
+
+    @property
+    def number(self) -> float:
+        """N(m)."""
+        return self.truth / (max(self.bias, 0.0) + self.generated)
+
+    @cached_property
+    def biases(self) -> tuple[float, float]:
+        """Ends of the interval of b^2; the lower one is 0 where no bias is resolved."""
+        g, nu = self.square / self.trace, self.trace**2 / self.square
+        ratio = self.distance / g
+        ends = []
+        for share in ((1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2):
+            above = 4.0 * (ratio + nu + 30.0)
+
+            def excess(nc: float, share: float = share) -> float:
+                return float(ncx2.cdf(ratio, nu, nc)) - share
+
+            # A noncentral chi^2 moves to the right with its parameter.
+            resolved = excess(0.0) > 0
+            ends.append(g * float(brentq(excess, 0.0, above)) if resolved else 0.0)
+        return ends[0], ends[1]
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Ends of the interval of N(m)."""
+        low, high = self.biases
+        return self.truth / (high + self.generated), self.truth / (low + self.generated)
+
+    @property
+    def limit(self) -> tuple[float, float]:
+        """Ends of the interval of N(infinity); the upper one is infinite if no bias is resolved."""
+        low, high = self.biases
+        below = self.truth / high if high > 0 else math.inf
+        return below, self.truth / low if low > 0 else math.inf
+
+    def enough(self, m: int) -> float:
+        """Return how many generated events give 90% of N(infinity), seen from `m`; or infinity."""
+        if self.biases[0] <= 0:
+            return math.inf
+        return 9 * m * self.generated / max(self.bias, self.biases[0])
+
+    @property
+    def too_good(self) -> bool:
+        """Whether the samples agree better than independent ones can."""
+        g, nu = self.square / self.trace, self.trace**2 / self.square
+        return bool(ncx2.cdf(self.distance / g, nu, 0.0) < TOO_GOOD)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EquivalentEvents:
+    """N_equiv: how many true events the generated sample is worth, per observable and jointly.
+
+    Attributes:
+        bins: K of every observable; fewer where it has fewer values.
+
+    >>> import torch
+    >>> from physgen.batch import Batch
+    >>> from physgen.systems.scalar import Phi4
+    >>> x = torch.randn(2, 4000, 4, generator=torch.Generator().manual_seed(0))
+    >>> comparison = Comparison(Phi4(shape=(4,)), Batch(x[0] + 0.1), Batch(x[1]))
+    >>> rows = {row.name: row for row in EquivalentEvents().rows(comparison)}
+    >>> rows["N_equiv m"].value < 1500  # of 4000: <m> moved by a fifth of its deviation
+    True
+    """
+
+    bins: int = 20
+
+    def rows(self, comparison: Comparison) -> list[Row]:
+        """Return a row for all observables jointly, one for their mean, and one for each.
+
+        Raises:
+            InputError: there is no truth.
+            NotMeasurable: too few rows are independent, or weights leave too few.
+        """
+        comparison.measured_truth  # noqa: B018 (raises if there is none)
+        selected = comparison.once(select)
+        bins, columns = binned(comparison, selected, self.bins)
+        joint = fourier(comparison, selected)
+        worths: dict[str, dict[Role, Worth]] = {}
+        for role in selected:
+            if role == "truth":
+                continue
+            jointly = _difference(comparison, selected, role, joint)
+            singly = _difference(comparison, selected, role, bins)
+            whole = slice(None)
+            worths.setdefault("N_equiv", {})[role] = jointly.worth(whole)
+            worths.setdefault("N_equiv, mean of observables", {})[role] = singly.worth(whole)
+            for name, part in columns.items():
+                worths.setdefault(f"N_equiv {name}", {})[role] = singly.worth(part)
+        m = len(selected["generated"].rows)
+        return [_row(name, worth, m, self.bins) for name, worth in worths.items()]
+
+
+def _row(name: str, worth: Mapping[Role, Worth], m: int, bins: int) -> Row:
+    ours = worth["generated"]
+    low, high = ours.interval
+    least, most = ours.limit
+    if math.isfinite(most):
+        many = f"{least:.3g} to {most:.3g}, of which 90% at {ours.enough(m):.2g}"
+    else:
+        many = f"above {least:.3g}: no bias is resolved"
+    jointly = name == "N_equiv"
+    what = f"{FREQUENCIES} random frequencies of all observables" if jointly else f"{bins} bins"
+    return row_by_role(
+        name,
+        "equivalent-events",
+        {role: _estimate(one) for role, one in worth.items()},
+        unit="true events",
+        note=f"{m} generated events are worth {low:.3g} to {high:.3g} (95%), any number of them "
+        f"{many}; {what}",
+        warning=_TOO_GOOD if ours.too_good else "",
+    )
+
+
+_TOO_GOOD = (
+    "the generated sample agrees better with the truth than independent samples can: the truth may "
+    "hold events that it was made from, or that were trained on"
+)
+
+
+def _estimate(worth: Worth) -> Estimate:
+    low, high = worth.interval
+    return Estimate(worth.number, (high - low) / 3.92)
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """Mean features of a sample and of the truth.
+
+    Attributes:
+        truth: (F,) variances of the features of a true event.
+        generated: (F,) variances of the mean features of the sample.
+        d: (F,), the difference of the means.
+        covariance: (F, F) of it.
+    """
+
+    truth: Array
+    generated: Array
+    d: Array
+    covariance: Array
+
+    def worth(self, part: slice) -> Worth:
+        """Return what the sample is worth in the light of some of the features."""
+        covariance = self.covariance[part, part]
+        return Worth(
+            truth=float(self.truth[part].sum()),
+            generated=float(self.generated[part].sum()),
+            distance=float(np.square(self.d[part]).sum()),
+            trace=float(np.trace(covariance)),
+            square=float(np.square(covariance).sum()),
+        )
+
+
+def _difference(
+    comparison: Comparison,
+    selected: Mapping[Role, Selection],
+    role: Role,
+    features: Mapping[Role, Features],
+) -> _Difference:
+    """Set the sample of a role beside the truth. Rows of one unit vary together."""
+    units = np.unique(np.concatenate([selected[role].unit, selected["truth"].unit]))
+    ours = _Sums.of(comparison, selected, role, features[role], units)
+    truth = _Sums.of(comparison, selected, "truth", features["truth"], units)
+    minus = replace(truth, sums=-truth.sums, shares=-truth.shares)
+    own = _gram(ours.sums, [ours])
+    return _Difference(
+        truth=truth.square - truth.mean**2,
+        generated=np.diagonal(own).copy(),
+        d=ours.mean - truth.mean,
+        covariance=_gram(ours.sums + minus.sums, [ours, minus]),
+    )
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Features of a sample, added up.
+
+    Attributes:
+        mean, square: (F,) of the features, and of their squares.
+        sums: (units, F), what the rows of a unit add to the mean.
+        shares: (units,) of their weights.
+    """
+
+    mean: Array
+    square: Array
+    sums: Features
+    shares: Array
+
+    @classmethod
+    def of(
+        cls,
+        comparison: Comparison,
+        selected: Mapping[Role, Selection],
+        role: Role,
+        phi: Features,
+        units: Rows,
+    ) -> _Sums:
+        chosen, measured = selected[role], comparison.measured[role]
+        n = len(chosen.rows)
+        weight = np.ones(n) if measured.weight is None else measured.weight[chosen.rows]
+        share = weight / weight.sum()
+        place = np.searchsorted(units, chosen.unit)
+        members = sparse.csr_matrix((share, (place, np.arange(n))), shape=(len(units), n))
+        squares = phi.multiply(phi) if sparse.issparse(phi) else phi**2
+        return cls(
+            np.asarray(phi.T @ share).ravel(),
+            np.asarray(squares.T @ share).ravel(),
+            members @ phi,
+            np.asarray(members.sum(1)).ravel(),
+        )
+
+
+def _gram(sums: Features, samples: Sequence[_Sums]) -> Array:
+    """Return (F, F), A^T A of A = sums - the shares of each unit times the means, summed."""
+    shares = np.stack([sample.shares for sample in samples], 1)
+    means = np.stack([sample.mean for sample in samples], 1)
+    products = sums.T @ sums
+    dense = products.toarray() if sparse.issparse(products) else products
+    mixed = np.asarray(sums.T @ shares) @ means.T
+    return np.asarray(dense - mixed - mixed.T + means @ (shares.T @ shares) @ means.T)

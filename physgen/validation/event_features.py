@@ -1,0 +1,93 @@
+"""Features of events by which `physgen.validation.equivalent` asks what samples are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy import float64
+from numpy.typing import NDArray
+from scipy import sparse
+
+from physgen.validation.comparison import Comparison, Role, varies
+from physgen.validation.independence import Selection
+
+Array = NDArray[float64]
+Rows = NDArray[np.int64]
+Features = Any
+"""(n, F): an array, or a sparse matrix, of which SciPy states no types."""
+
+FREQUENCIES = 256
+FLOORED = 1e-6
+"""Eigenvalues of a covariance, of the largest, below which whitening does not amplify."""
+
+
+def binned(
+    comparison: Comparison, selected: Mapping[Role, Selection], bins: int
+) -> tuple[dict[Role, Features], dict[str, slice]]:
+    """Return one-hot bins of every observable, over sqrt(p), by role; and the columns of each.
+
+    An observable that is not defined for some events has a bin of these.
+    """
+    truth = comparison.measured["truth"]
+    weight = np.ones(truth.n) if truth.weight is None else truth.weight
+    weight = weight[selected["truth"].rows]
+    blocks: dict[Role, list[Features]] = {role: [] for role in selected}
+    columns: dict[str, slice] = {}
+    begin = 0
+    for name, values in truth.scalars.items():
+        reference = values[selected["truth"].rows]
+        if not varies(reference):
+            continue
+        edges = _edges(reference, bins)
+        share = np.bincount(_bin_of(reference, edges), weight, len(edges) + 2) / weight.sum()
+        filled = share > 0
+        scale = np.where(filled, 1 / np.sqrt(np.where(filled, share, 1.0)), 0.0)
+        for role, chosen in selected.items():
+            place = _bin_of(comparison.measured[role].values[name][chosen.rows], edges)
+            n = len(place)
+            blocks[role].append(
+                sparse.csr_matrix((scale[place], (np.arange(n), place)), shape=(n, len(scale)))
+            )
+        columns[name] = slice(begin, begin := begin + len(scale))
+    return {role: sparse.hstack(parts, format="csr") for role, parts in blocks.items()}, columns
+
+
+def _edges(values: Array, bins: int) -> Array:
+    """Return the inner edges of bins of equal probability; fewer of discrete values."""
+    finite = values[np.isfinite(values)]
+    edges = np.unique(np.quantile(finite, np.arange(1, bins) / bins))
+    return np.asarray(edges[edges > finite.min()])
+
+
+def _bin_of(values: Array, edges: Array) -> Rows:
+    """Return (n,) numbers of bins; what is not finite has the last one."""
+    place = np.searchsorted(edges, values, side="right")
+    return np.where(np.isfinite(values), place, len(edges) + 1)
+
+
+def fourier(comparison: Comparison, selected: Mapping[Role, Selection]) -> dict[Role, Features]:
+    """Return random Fourier features of the whitened observables, by role, (n, FREQUENCIES)."""
+    names = [name for name, v in comparison.measured["truth"].scalars.items() if varies(v)]
+    rows = {
+        role: np.stack([comparison.measured[role].values[n][chosen.rows] for n in names], 1)
+        for role, chosen in selected.items()
+    }
+    truth = rows["truth"]
+    finite = np.where(np.isfinite(truth), truth, np.nan)
+    centre, width = np.nanmean(finite, 0), np.nanstd(finite, 0)
+    z = {
+        role: np.nan_to_num((x - centre) / width, posinf=0.0, neginf=0.0)
+        for role, x in rows.items()
+    }
+    values, vectors = np.linalg.eigh(np.cov(z["truth"].T).reshape(len(names), -1))
+    root = vectors / np.sqrt(np.maximum(values, FLOORED * values[-1]))
+    generator = np.random.default_rng(comparison.seed)
+    some = z["truth"][generator.integers(len(truth), size=(2, 2000))] @ root
+    scale = float(np.median(np.sqrt(np.square(some[0] - some[1]).sum(1)))) or 1.0
+    frequency = generator.standard_normal((len(names), FREQUENCIES)) / scale
+    # Half of them look at half that distance.
+    frequency[:, ::2] *= 2
+    phase = generator.uniform(0, 2 * np.pi, FREQUENCIES)
+    return {role: np.cos(x @ root @ frequency + phase) for role, x in z.items()}

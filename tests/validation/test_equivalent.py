@@ -1,0 +1,129 @@
+"""What a generated sample is worth in true events, where the answer is known."""
+
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+
+from physgen.batch import Batch, Schema, Variable
+from physgen.validation.comparison import Comparison
+from physgen.validation.equivalent import EquivalentEvents, Worth, _difference
+from physgen.validation.event_features import binned
+from physgen.validation.independence import select
+
+BINS = 10
+
+
+class Columns:
+    """Two columns, which are the observables."""
+
+    schema = Schema((2,), (Variable("x"), Variable("y")))
+    derived: ClassVar = {}
+
+    def observables(self, batch):
+        return dict(zip("xy", batch.x.unbind(1), strict=True))
+
+
+def sample(n, seed, shift=0.0, **batch):
+    x = np.random.default_rng(seed).normal(size=(n, 2)) + np.array([shift, 0.0])
+    return Batch(torch.from_numpy(x), **batch)
+
+
+def limit_of_a_shift(shift):
+    """V_P / b^2 in the metric of chi^2."""
+    p = np.full(BINS, 1 / BINS)
+    edges = norm.ppf(np.arange(1, BINS) / BINS)
+    q = np.diff(np.concatenate([[0], norm.cdf(edges - shift), [1]]))
+    return (BINS - 1) / np.sum((q - p) ** 2 / p)
+
+
+def worth(generated, truth):
+    comparison = Comparison(Columns(), generated, truth)
+    selected = select(comparison)
+    features, columns = binned(comparison, selected, BINS)
+    return _difference(comparison, selected, "generated", features).worth(columns["x"])
+
+
+def test_intervals_cover_what_a_shifted_normal_is_worth():
+    wanted, n = limit_of_a_shift(0.1), 20_000
+    found = [worth(sample(n, 2 * i, 0.1), sample(n, 2 * i + 1)) for i in range(60)]
+    inside = [one.limit[0] <= wanted <= one.limit[1] for one in found]
+    # A share of .95 of 60 is .95 +- .03.
+    assert np.mean(inside) > 0.86
+    mean = 1 / np.mean([one.bias / one.truth for one in found])
+    assert mean == pytest.approx(wanted, rel=0.1)
+    number = 1 / (1 / wanted + 1 / n)
+    assert np.median([one.number for one in found]) == pytest.approx(number, rel=0.1)
+    assert not any(one.too_good for one in found)
+
+
+def test_a_few_rows_again_and_again_are_worth_those_rows():
+    """20,000 events drawn from 500: N(infinity) is 500 on harmonic average."""
+    inverse = []
+    for i in range(20):
+        few = sample(500, 10 * i).x
+        rows = np.random.default_rng(i).integers(500, size=20_000)
+        one = worth(Batch(few[rows]), sample(20_000, 10 * i + 1))
+        inverse.append(one.bias / one.truth)
+    # 9 directions: the mean of 20 is known to sqrt(2 / 9 / 20) = 11%.
+    assert 1 / np.mean(inverse) == pytest.approx(500, rel=0.3)
+
+
+def test_perfect_events_are_worth_as_many_and_no_bias_is_resolved():
+    ones = [worth(sample(5000, 2 * i), sample(5000, 2 * i + 1)) for i in range(20)]
+    numbers = np.array([one.number for one in ones])
+    assert np.median(numbers) > 3500
+    assert numbers.max() < 5500
+    unresolved = [np.isinf(one.limit[1]) for one in ones]
+    assert np.mean(unresolved) > 0.75
+
+
+def test_weights_count_as_they_should():
+    """Events at half the rate with weights of 2 or 0.5: n_eff = W^2 / sum w^2."""
+    n = 20_000
+    weight = torch.from_numpy(np.random.default_rng(5).choice([0.25, 2.5], n))
+    one = worth(sample(n, 1, weight=weight), sample(n, 2))
+    effective = float(weight.sum() ** 2 / weight.square().sum())
+    assert one.truth / one.generated == pytest.approx(effective, rel=0.02)
+
+
+def test_correlated_rows_are_worth_fewer():
+    n = 8000
+    steps = np.random.default_rng(3).normal(size=(n, 2))
+    x = np.empty((n, 2))
+    x[0] = steps[0]
+    for t in range(1, n):
+        x[t] = 0.9 * x[t - 1] + np.sqrt(1 - 0.81) * steps[t]
+    chain = torch.zeros(n, dtype=torch.long)
+    one = worth(Batch(torch.from_numpy(x), chain=chain), sample(n, 4))
+    assert one.truth / one.generated < 0.25 * n
+    assert one.limit[1] == np.inf
+
+
+def test_a_truth_that_was_copied_is_noticed():
+    truth = sample(3000, 1)
+    order = torch.randperm(3000, generator=torch.Generator().manual_seed(1))
+    rows = EquivalentEvents().rows(Comparison(Columns(), Batch(truth.x[order]), truth))
+    assert "agrees better with the truth than independent samples can" in rows[0].warning
+
+
+def test_a_joint_fault_is_seen_by_the_joint_number_alone():
+    truth, made = sample(6000, 1), sample(6000, 2)
+    turned = torch.stack([made.x[:, 0], 0.3 * made.x[:, 0] + 0.954 * made.x[:, 1]], 1)
+    comparison = Comparison(Columns(), Batch(turned), truth, floor=sample(6000, 3))
+    rows = {row.name: row for row in EquivalentEvents().rows(comparison)}
+    assert list(rows) == ["N_equiv", "N_equiv, mean of observables", "N_equiv x", "N_equiv y"]
+    assert rows["N_equiv"].value < 1500
+    assert rows["N_equiv y"].value > 3000
+    assert rows["N_equiv"].floor > 3000
+
+
+def test_ends_of_the_interval_are_those_of_the_noncentral_law():
+    one = Worth(truth=9.0, generated=0.01, distance=0.05, trace=0.02, square=4e-5)
+    low, high = one.biases
+    assert low < one.bias < high
+    assert one.limit == (9.0 / high, 9.0 / low)
+    assert one.interval[0] < one.number < one.interval[1]
+    assert one.enough(900) == pytest.approx(9 * 900 * 0.01 / one.bias)
