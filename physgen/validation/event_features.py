@@ -28,7 +28,8 @@ def binned(
 ) -> tuple[dict[Role, Features], dict[str, slice]]:
     """Return one-hot bins of every observable, over sqrt(p), by role; and the columns of each.
 
-    An observable that is not defined for some events has a bin of these.
+    An observable that is not defined for some events has a bin of these: where the truth has none,
+    it counts as if half an event of it were there.
     """
     truth = comparison.measured["truth"]
     weight = np.ones(truth.n) if truth.weight is None else truth.weight
@@ -42,8 +43,7 @@ def binned(
             continue
         edges = _edges(reference, bins)
         share = np.bincount(_bin_of(reference, edges), weight, len(edges) + 2) / weight.sum()
-        filled = share > 0
-        scale = np.where(filled, 1 / np.sqrt(np.where(filled, share, 1.0)), 0.0)
+        scale = 1 / np.sqrt(np.maximum(share, 0.5 / len(reference)))
         for role, chosen in selected.items():
             place = _bin_of(comparison.measured[role].values[name][chosen.rows], edges)
             n = len(place)
@@ -69,25 +69,28 @@ def _bin_of(values: Array, edges: Array) -> Rows:
 
 def fourier(comparison: Comparison, selected: Mapping[Role, Selection]) -> dict[Role, Features]:
     """Return random Fourier features of the whitened observables, by role, (n, FREQUENCIES)."""
-    names = [name for name, v in comparison.measured["truth"].scalars.items() if varies(v)]
+    scalars, chosen = comparison.measured["truth"].scalars, selected["truth"].rows
+    names = [name for name, values in scalars.items() if varies(values[chosen])]
     rows = {
-        role: np.stack([comparison.measured[role].values[n][chosen.rows] for n in names], 1)
-        for role, chosen in selected.items()
+        role: np.stack([comparison.measured[role].values[n][one.rows] for n in names], 1)
+        for role, one in selected.items()
     }
-    truth = rows["truth"]
-    finite = np.where(np.isfinite(truth), truth, np.nan)
-    centre, width = np.nanmean(finite, 0), np.nanstd(finite, 0)
-    z = {
-        role: np.nan_to_num((x - centre) / width, posinf=0.0, neginf=0.0)
-        for role, x in rows.items()
-    }
-    values, vectors = np.linalg.eigh(np.cov(z["truth"].T).reshape(len(names), -1))
+    truth = np.where(np.isfinite(rows["truth"]), rows["truth"], np.nan)
+    centre, width = np.nanmean(truth, 0), np.nanstd(truth, 0)
+    z = {role: _with_undefined((x - centre) / width) for role, x in rows.items()}
+    values, vectors = np.linalg.eigh(np.cov(z["truth"].T))
     root = vectors / np.sqrt(np.maximum(values, FLOORED * values[-1]))
     generator = np.random.default_rng(comparison.seed)
     some = z["truth"][generator.integers(len(truth), size=(2, 2000))] @ root
     scale = float(np.median(np.sqrt(np.square(some[0] - some[1]).sum(1)))) or 1.0
-    frequency = generator.standard_normal((len(names), FREQUENCIES)) / scale
+    frequency = generator.standard_normal((len(values), FREQUENCIES)) / scale
     # Half of them look at half that distance.
     frequency[:, ::2] *= 2
     phase = generator.uniform(0, 2 * np.pi, FREQUENCIES)
     return {role: np.cos(x @ root @ frequency + phase) for role, x in z.items()}
+
+
+def _with_undefined(z: Array) -> Array:
+    """Return (n, 2 F), what is not finite as 0, and a column of which values these were."""
+    finite = np.isfinite(z)
+    return np.concatenate([np.where(finite, z, 0.0), ~finite], 1)

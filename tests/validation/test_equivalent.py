@@ -127,3 +127,13 @@ def test_ends_of_the_interval_are_those_of_the_noncentral_law():
     assert one.limit == (9.0 / high, 9.0 / low)
     assert one.interval[0] < one.number < one.interval[1]
     assert one.enough(900) == pytest.approx(9 * 900 * 0.01 / one.bias)
+
+
+def test_events_that_are_not_defined_where_true_ones_are_count():
+    """A tenth of the generated events without y, which stand for the mean of y elsewhere."""
+    truth, made = sample(6000, 1), sample(6000, 2)
+    made.x[:600, 1] = torch.nan
+    rows = {row.name: row for row in EquivalentEvents().rows(Comparison(Columns(), made, truth))}
+    assert rows["N_equiv y"].value < 10
+    assert rows["N_equiv"].value < 1000
+    assert rows["N_equiv x"].value > 3000
