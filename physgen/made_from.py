@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from physgen.batch import Batch
+from physgen.io.source import Source
 from physgen.io.stream import Stream
 from physgen.run import Run
 from physgen.run_data import RunData
-from physgen.validation.comparison import Role
+from physgen.validation.comparison import Role, varies
+from physgen.validation.scorecard import ALARM
 from physgen.validation.sources import SEED
+
+COMPARED = 20_000
+"""Rows of two files that are compared with each other, one by one."""
+FEWEST = 50
 
 
 def rows_made_from(origin: RunData, n: int) -> tuple[Batch, dict[Role, NDArray[np.int64]]]:
@@ -48,9 +57,27 @@ def shared_events(run: Run) -> str:
         return f"{names} have {common} events in common, by their `group` columns: {remedy}"
     if run.origin.section.path == run.data.section.path:
         return f"{names} are the same file: {remedy}"
-    if len(known) < 2 and len(run.origin.source) == len(run.data.source):
+    if _go_together(run.origin.source, run.data.source):
         return (
-            f"{names} have as many rows, {len(run.data.source)}: if these are the same events, "
-            f"{remedy}; if not, name their `group` columns"
+            f"rows of {names} go together, one by one: if they are the same events, {remedy}; if "
+            "they are only sorted alike, shuffle one"
         )
     return ""
+
+
+def _go_together(source: Source, target: Source) -> bool:
+    """Return whether a column of two sources is correlated row by row, beyond chance."""
+    n = min(len(source), len(target), COMPARED)
+    if n < FEWEST or source.schema.shape != target.schema.shape:
+        return False
+    from scipy.stats import spearmanr  # It takes a second to import.
+
+    def correlated(a: Tensor, b: Tensor) -> bool:
+        both = torch.isfinite(a) & torch.isfinite(b)
+        values = [column[both].double().numpy() for column in (a, b)]
+        if len(values[0]) < FEWEST or not all(map(varies, values)):
+            return False
+        return bool(spearmanr(*values).pvalue < ALARM / source.schema.shape[-1])
+
+    columns = [one.read(0, n).x.flatten(1).unbind(1) for one in (source, target)]
+    return any(itertools.starmap(correlated, zip(*columns, strict=True)))

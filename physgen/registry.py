@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import typing
 import warnings
 from collections.abc import Mapping
@@ -82,7 +83,11 @@ def options_model(cls: type[Any]) -> type[BaseModel]:
     """Return the pydantic model of what a recipe may set of `cls`: its keyword-only parameters."""
     # What a system is told of a file stands in the data section.
     provided = CONTEXT | getattr(cls, "file_keys", frozenset())
-    hints = typing.get_type_hints(cls.__init__, include_extras=True)
+    # A dataclass repeats the annotations of its parents, whose names are those of their modules.
+    names = {
+        k: v for c in reversed(cls.__mro__) for k, v in vars(sys.modules[c.__module__]).items()
+    }
+    hints = typing.get_type_hints(cls.__init__, globalns=names, include_extras=True)
     # A list of couplings makes them conditions, see `physgen.systems.family`.
     couplings = {variable.name for variable in getattr(cls, "couplings", ())}
     fields: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from physgen.batch import Batch, Schema, Variable  # noqa: F401 (a type of the constructor)
+from physgen.batch import Batch, Schema
 from physgen.errors import DomainError, FormatError
 from physgen.io.formats import format_of
 from physgen.io.hdf5_source import HDF5Source

@@ -311,10 +311,15 @@ def test_the_same_events_on_both_sides_are_a_warning_on_the_card(folder, tmp_pat
     assert any("are the same file" in warning for warning in run.scorecard.warnings)
     with pytest.raises(RecipeError, match="same file with another split or seed"):
         train(folder, "reweighted", same | {"data.source.seed": 2})
-    with np.load(folder / "fast.npz") as file:
-        path = sample_rows(tmp_path, "as_many", E=file["E"][:3900], eta=file["eta"][:3900])
+    with np.load(folder / "full.npz") as file:
+        smeared = file["E"] + np.random.default_rng(1).normal(size=len(file["E"]))
+        path = sample_rows(tmp_path, "again", E=smeared.astype("f4"), eta=file["eta"])
     run = train(folder, "reweighted", {"data.source.path": path, "engine.steps": 2})
-    assert any("have as many rows, 3900" in warning for warning in run.scorecard.warnings)
+    assert any("go together, one by one" in warning for warning in run.scorecard.warnings)
+
+
+def test_other_events_are_no_warning(reweighted):
+    assert not any("independence" in warning for warning in reweighted.scorecard.warnings)
 
 
 def test_weights_of_source_rows_count_in_the_scores(folder, tmp_path):
