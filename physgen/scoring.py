@@ -39,6 +39,7 @@ from physgen.validation.sources import SEED, measure_whole, side_by_side, two_sa
 
 RECIPES = {
     "CaloChallenge HDF5": "calo-flow",
+    "JetNet HDF5": "jets-items",
     "spin configurations in HDF5 (rbms style)": "ising-rbm",
 }
 """Whose samples a file of some format holds, where nobody says it."""

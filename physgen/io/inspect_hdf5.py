@@ -29,6 +29,7 @@ from physgen.io.hdf5 import (
     stored_schema,
 )
 from physgen.io.hdf5_source import HDF5Source
+from physgen.io.jetnet import JetNetSource
 from physgen.io.proposals import FEWEST, columns_to_learn, train_on
 from physgen.io.shipped import shipped
 from physgen.io.spins import SpinSource
@@ -106,9 +107,9 @@ def _recognise(path: Path, file: h5py.File, names: set[str], report: dict[str, A
     elif "samples" in names:
         report["format"] = "spin configurations in HDF5 (rbms style)"
         _inspect_spins(path, contents["samples"], report)
-    elif {"particle_features", "jet_features"} <= names:
-        report |= {"format": "JetNet HDF5", "reader": "not yet"}
-        hints.append("particle_features are etarel, phirel, ptrel, mask; jet_features pt, eta, ...")
+    elif "particle_features" in names:
+        report["format"] = "JetNet HDF5"
+        _inspect_jets(path, contents, report)
     elif (schema := stored_schema(file)) is not None:
         report["format"] = "HDF5 written by physgen"
         report["variables"] = {variable.name: variable.unit for variable in schema.variables}
@@ -173,6 +174,24 @@ def _inspect_showers(path: Path, contents: dict[str, Any], report: dict[str, Any
         report["hints"].append(f"{stated}; name the file of their geometry with data.binning=")
     if energies["unit"] == "MeV" and energies.get("high", math.inf) < 1000:
         report["hints"].append("incident energies below 1000: are they GeV? MeV are expected")
+
+
+def _inspect_jets(path: Path, contents: dict[str, Any], report: dict[str, Any]) -> None:
+    if "shape" not in contents["particle_features"]:
+        return
+    try:
+        source = JetNetSource(path)
+        for start in range(0, len(source), source.block):
+            source.arrays(start, start + source.block)
+    except FormatError as error:
+        report["problem"] = report["problem"] or str(error)
+        return
+    report["hints"].append(
+        f"jets of up to {source.schema.shape[0]} particles (etarel, phirel, ptrel, mask): physgen "
+        f"train jets-items {quote(f'data.path={path}')}; physgen validate GENERATED --against "
+        f"{quote(str(path))}"
+    )
+    report["hints"] += source.notes()
 
 
 def _inspect_spins(path: Path, samples: dict[str, Any], report: dict[str, Any]) -> None:

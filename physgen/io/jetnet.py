@@ -1,0 +1,161 @@
+"""Jets in JetNet files (Kansal et al., arXiv:2106.11535).
+
+An HDF5 file with `particle_features` (N, particles, 4), of which the last axis is eta, phi and pT
+relative to the jet (etarel, phirel, ptrel = pT / jet pT) and the mask, 1 where there is a particle;
+and `jet_features` (N, 4): pt (GeV), eta, mass (GeV) and num_particles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from physgen.batch import Batch, Schema, Variable
+from physgen.errors import FormatError, suggest
+from physgen.io.hdf5_source import HDF5Source
+from physgen.io.source import as_batch, blocks, digest_of
+
+PARTICLES, JETS = "particle_features", "jet_features"
+PARTICLE = (
+    Variable("etarel"),
+    Variable("phirel", "rad"),
+    Variable("ptrel", domain="non-negative"),
+)
+"""The columns of a particle."""
+JET = (
+    Variable("pt", "GeV", "non-negative"),
+    Variable("eta"),
+    Variable("mass", "GeV", "non-negative"),
+    Variable("num_particles", domain="non-negative"),
+)
+"""The columns of a jet, which may be conditions."""
+
+
+class JetNetSource:
+    """Jets of a JetNet file: particles (N, particles, 3) with a mask, as float32.
+
+    Args:
+        path: of the file.
+        condition: which jet features are conditions.
+
+    Attributes:
+        negative: how many particles have a negative pT, of the blocks read so far.
+
+    Raises:
+        FormatError: datasets are absent or of other shapes.
+    """
+
+    def __init__(self, path: Path | str, condition: Sequence[str] = ()) -> None:
+        self.path, self.name = Path(path), str(path)
+        self._columns = [_column(name, path) for name in condition]
+        self._source = HDF5Source(path, x=PARTICLES, condition=JETS if condition else None)
+        shape = self._source.schema.shape
+        if len(shape) != 2 or shape[1] != 4:
+            raise FormatError(
+                f"{path}: {PARTICLES!r} has rows of shape {shape}; expected (particles, 4), which "
+                "are etarel, phirel, ptrel and the mask (1 where there is a particle, else 0)"
+            )
+        if condition and len(self._source.schema.condition) != len(JET):
+            raise FormatError(
+                f"{path}: {JETS!r} has {len(self._source.schema.condition)} columns; expected "
+                f"{len(JET)}: {', '.join(v.name for v in JET)}; leave data.condition out to read "
+                "particles alone"
+            )
+        given = tuple(JET[column] for column in self._columns)
+        self.schema = Schema((shape[0], len(PARTICLE)), PARTICLE, given, masked=True)
+        self.block = self._source.block
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(self, start: int, stop: int) -> Batch:
+        """Return rows [start, stop).
+
+        Raises:
+            FormatError: a value is not finite, or the mask is neither 0 nor 1 or contradicts the
+                features; the row is named.
+        """
+        return as_batch(self.arrays(start, stop))
+
+    def arrays(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
+        """Return rows [start, stop) by their name in `Batch`, see `read`."""
+        found = self._source.arrays(start, stop)
+        where = f"{self.path}: dataset {PARTICLES!r}"
+        x, mask = np.split(found["x"].astype(np.float32, copy=False), [3], axis=2)
+        present = mask[..., 0] == 1
+        _refuse((mask[..., 0] != 0) & ~present, start, where, "has a mask that is not 0 or 1")
+        _refuse(
+            ~present & (x != 0).any(2),
+            start,
+            where,
+            "has features where its mask (the last column) is 0",
+        )
+        _refuse(
+            present & (x == 0).all(2),
+            start,
+            where,
+            "has only zeros where its mask (the last column) is 1",
+        )
+        result = {"x": x, "mask": present}
+        if self._columns:
+            result["condition"] = found["condition"][:, self._columns].astype(np.float32)
+        return result
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the samples."""
+        return digest_of(blocks(self))
+
+    def keys(self) -> None:
+        """Return nothing: jets stand alone."""
+
+    def notes(self) -> list[str]:
+        """Return how many particles have a negative pT."""
+        negative = sum(int((batch.x[..., 2] < 0).sum()) for batch in blocks(self))
+        if not negative:
+            return []
+        return [
+            f"{self.path}: {negative} particles have a negative ptrel; set their features and mask "
+            "to 0 if they are padding"
+        ]
+
+
+def _column(name: str, path: Path | str) -> int:
+    names = [variable.name for variable in JET]
+    if name not in names:
+        raise FormatError(f"{path}: {JETS!r} has no column {name!r}{suggest(name, names)}")
+    return names.index(name)
+
+
+def _refuse(bad: NDArray[np.bool_], start: int, where: str, fault: str) -> None:
+    """Raise `FormatError` naming the first particle of which `bad` (rows, particles) is true."""
+    if bad.any():
+        row, particle = np.argwhere(bad)[0]
+        raise FormatError(
+            f"{where}: row {start + row}, particle {particle} {fault}; write 1 for particles and 0 "
+            "with all features 0 for padding"
+        )
+
+
+def jetnet_layout(
+    batch: Batch, mass: NDArray[np.float64], given: Sequence[str]
+) -> dict[str, NDArray[np.float32]]:
+    """Lay jets out as the datasets of a JetNet file.
+
+    Args:
+        batch: particles (B, particles, 3) with a mask.
+        mass: (B,) of the jets relative to their pT.
+        given: names of the conditions; without pt and eta there are no `jet_features`.
+    """
+    if batch.mask is None:
+        raise FormatError("jets without a mask: pass Batch(x, mask=...)")
+    x, mask = batch.x.detach().cpu().numpy(), batch.mask.cpu().numpy()[..., None]
+    columns = {PARTICLES: np.concatenate([np.where(mask, x, 0.0), mask], 2)}
+    if {"pt", "eta"} <= set(given) and batch.condition is not None:
+        known = dict(zip(given, batch.condition.detach().cpu().double().numpy().T, strict=True))
+        features = {**known, "mass": mass * known["pt"], "num_particles": mask.sum((1, 2))}
+        columns[JETS] = np.stack([features[variable.name] for variable in JET], 1)
+    return {name: value.astype(np.float32) for name, value in columns.items()}

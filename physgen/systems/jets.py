@@ -1,0 +1,178 @@
+"""Jets as sets of particles: eta, phi and pT relative to the jet, and a mask.
+
+What is measured of them is in `physgen.systems.jet_observables`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from physgen.batch import Batch, Schema
+from physgen.errors import DomainError, FormatError, RecipeError, suggest
+from physgen.io.jetnet import JET, PARTICLE, JetNetSource, jetnet_layout
+from physgen.io.joined import expand
+from physgen.io.source import Source
+from physgen.io.writer import Append, hdf5_writer
+from physgen.systems import jet_observables
+from physgen.systems.base import Derived
+
+N_PARTICLES = 30
+"""Particles a jet of the usual JetNet file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jets:
+    """Jets of JetNet files: particles of which `ptrel` is relative to the jet's pT, and a mask.
+
+    Args:
+        path: of a JetNet file, a pattern, or a list of them.
+        condition: features of the jet that it is generated for, of pt, eta, mass, num_particles.
+        particles: how many a jet has at most; `None` is as many as in the files at `path`, or 30.
+
+    Raises:
+        RecipeError: a condition is no jet feature.
+
+    >>> x = torch.tensor([[[0.0, 0.1, 0.5], [0.0, -0.1, 0.5], [0.0, 0.0, 0.0]]])
+    >>> values = Jets(particles=3).observables(Batch(x, mask=x[..., 2] > 0))
+    >>> int(values["number of particles"]), round(float(values["relative mass"]), 4)
+    (2, 0.0998)
+    """
+
+    file_keys: ClassVar[frozenset[str]] = frozenset({"path", "condition"})
+
+    path: str | tuple[str, ...] | None = None
+    condition: tuple[str | dict[str, Any], ...] = ()
+    particles: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no feature of a jet."""
+        known = [variable.name for variable in JET]
+        for name in self.condition:
+            if name not in known:
+                raise RecipeError(
+                    f"data.condition: {name!r} is no feature of a jet in JetNet files"
+                    f"{suggest(str(name), known)}"
+                )
+        if self.particles is not None and self.particles < 1:
+            raise RecipeError(f"system.particles must be 1 or more, not {self.particles}")
+
+    @cached_property
+    def schema(self) -> Schema:
+        """(particles, 3), masked: etarel, phirel, ptrel."""
+        by_name = {variable.name: variable for variable in JET}
+        given = tuple(by_name[name] for name in self._names)
+        return Schema((self._n_particles, len(PARTICLE)), PARTICLE, given, masked=True)
+
+    @property
+    def _n_particles(self) -> int:
+        if self.particles is not None:
+            return self.particles
+        if self.path is None:
+            return N_PARTICLES
+        return JetNetSource(expand(self.path)[0], self._names).schema.shape[0]
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(str(name) for name in self.condition)
+
+    @property
+    def derived(self) -> Mapping[str, Derived]:
+        """Nothing: all is measured jet by jet."""
+        return {}
+
+    @property
+    def plausible(self) -> Mapping[str, tuple[float, float]]:
+        """The particles of a jet carry its pT, but for those that were cut."""
+        return {"relative pT sum": (0.1, 3.0)}
+
+    def observables(self, batch: Batch) -> dict[str, Tensor]:
+        """Return (B,) each: number, pT sum, mass, tau_21, tau_32 and energy-flow polynomials.
+
+        The polynomials are the 20 connected ones of 1 to 4 edges.
+        """
+        mask = _mask_of(batch)
+        x = batch.x
+        tau_21, tau_32 = jet_observables.subjettiness_ratios(x, mask)
+        efps = jet_observables.connected_polynomials(x, mask)
+        values = {
+            "number of particles": mask.sum(1).double(),
+            "relative pT sum": efps.pop(""),
+            "relative mass": jet_observables.relative_mass(x, mask),
+            "tau_21": tau_21,
+            "tau_32": tau_32,
+        }
+        return values | {f"EFP {graph}": efp for graph, efp in efps.items()}
+
+    def features(self, batch: Batch, level: Literal["low", "high"]) -> Tensor:
+        """Return what a classifier looks at, (B, F) float32.
+
+        Args:
+            batch: jets.
+            level: "low" are conditions, the number of particles and all of them, 0 where there is
+                none; "high" are conditions and observables, of the energy-flow polynomials of d
+                edges the d-th root, and 0 for what is not defined.
+        """
+        mask = _mask_of(batch)
+        if level == "low":
+            particles = torch.where(mask[..., None], batch.x, 0.0).flatten(1)
+            columns = torch.cat([mask.sum(1, keepdim=True).to(particles), particles], 1)
+        else:
+            values = {name: _compressed(name, v) for name, v in self.observables(batch).items()}
+            columns = torch.stack(list(values.values()), 1).nan_to_num(0.0)
+        given = [] if batch.condition is None else [batch.condition.to(columns)]
+        return torch.cat([*given, columns], 1).float()
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of the files that `writer` makes."""
+        return (".h5", ".hdf5")
+
+    def open(self, path: Path) -> Source:
+        """Open a JetNet file; `FormatError` if it is none, or of another number of particles."""
+        source = JetNetSource(path, self._names)
+        n_particles = source.schema.shape[0]
+        if self.particles not in (None, n_particles):
+            raise FormatError(
+                f"{path}: {n_particles} particles a jet, not {self.particles}; set "
+                f"system.particles={n_particles}"
+            )
+        return source
+
+    def writer(
+        self, path: Path, n: int, facts: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[Append]:
+        """Write jets as a JetNet HDF5 file piece by piece.
+
+        It has `jet_features` if pt and eta of the jets are known as conditions.
+        """
+
+        def layout(batch: Batch) -> dict[str, Any]:
+            mass = jet_observables.relative_mass(batch.x, _mask_of(batch))
+            given: Sequence[str] = self._names
+            if batch.schema is not None:
+                given = [variable.name for variable in batch.schema.condition]
+            return jetnet_layout(batch, mass.cpu().numpy(), given)
+
+        return hdf5_writer(path, layout, attributes=facts, compression="gzip")
+
+
+def _compressed(name: str, value: Tensor) -> Tensor:
+    """Return the d-th root of a polynomial of d edges, and other observables as they are."""
+    kind, _, graph = name.partition(" ")
+    if kind != "EFP":
+        return value
+    return value.abs() ** (1 / jet_observables.DEGREES[graph]) * value.sign()
+
+
+def _mask_of(batch: Batch) -> Tensor:
+    if batch.mask is None:
+        raise DomainError("jets are sets of particles, and their mask is missing")
+    return batch.mask
