@@ -40,6 +40,7 @@ from physgen.validation.sources import SEED, measure_whole, side_by_side, two_sa
 RECIPES = {
     "CaloChallenge HDF5": "calo-flow",
     "JetNet HDF5": "jets-items",
+    "showerdata HDF5": "calo-points",
     "spin configurations in HDF5 (rbms style)": "ising-rbm",
 }
 """Whose samples a file of some format holds, where nobody says it."""
@@ -261,7 +262,8 @@ def _recipe_for(path: Path, name: str | None, overrides: Mapping[str, Any]) -> R
             f"{path} is {file_format}: say whose samples these are, with --system RECIPE (and "
             "--set)"
         )
-    return read(RECIPES[file_format], overrides)
+    # Of sets of points, the file says how many there are, and in how many layers.
+    return read(RECIPES[file_format], {"data.path": str(path), **overrides})
 
 
 def _open(system: System, path: Path) -> Source:

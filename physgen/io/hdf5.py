@@ -88,6 +88,28 @@ def dataset(file: h5py.File, name: str, rank: int | Sequence[int] | None = None)
             outside the file, behind an unknown filter, or larger than the file can hold.
     """
     where = f"{file.filename}: dataset {name!r}"
+    node = located(file, name)
+    with library(where):
+        if (fault := _no_numbers(where, node)) is not None:
+            raise FormatError(fault)
+        check_storage(node, where)
+    ranks = (rank,) if isinstance(rank, int) else rank
+    if ranks is not None and node.ndim not in ranks:
+        wanted = " or ".join(str(r) for r in ranks)
+        raise FormatError(
+            f"{where} has shape {node.shape}, {node.ndim} dimension(s); expected {wanted}, the "
+            "first being the samples"
+        )
+    return node
+
+
+def located(file: h5py.File, name: str) -> h5py.Dataset:
+    """Return a dataset of a file, whatever it holds.
+
+    Raises:
+        FormatError: it is absent (near misses are named), a group, empty, or lies outside the file.
+    """
+    where = f"{file.filename}: dataset {name!r}"
     node = file
     for step in name.strip("/").split("/"):
         with library(where):
@@ -107,15 +129,6 @@ def dataset(file: h5py.File, name: str, rank: int | Sequence[int] | None = None)
         _check_place(node, where)
     if node.shape is None:
         raise FormatError(f"{where} holds nothing (a null dataspace); choose another")
-    with library(where):
-        _check_storage(node, where)
-    ranks = (rank,) if isinstance(rank, int) else rank
-    if ranks is not None and node.ndim not in ranks:
-        wanted = " or ".join(str(r) for r in ranks)
-        raise FormatError(
-            f"{where} has shape {node.shape}, {node.ndim} dimension(s); expected {wanted}, the "
-            "first being the samples"
-        )
     return node
 
 
@@ -235,8 +248,8 @@ def _leads_out(node: h5py.Dataset) -> bool:
     return int(properties.get_external_count()) > 0
 
 
-def _table(where: str, node: h5py.Dataset) -> str | None:
-    """Say what a table of records or lists of unequal length is, and how to make columns of it."""
+def _no_numbers(where: str, node: h5py.Dataset) -> str | None:
+    """Say what a dataset holds that is no array of numbers, and what to do about it."""
     if node.dtype.names:
         columns = ", ".join(node.dtype.names)
         return (
@@ -249,17 +262,16 @@ def _table(where: str, node: h5py.Dataset) -> str | None:
             f"{where} holds lists of unequal length, for which there is no reader in HDF5; write "
             "them as a ROOT tree, or as columns for a fixed number of items"
         )
-    return None
-
-
-def _check_storage(node: h5py.Dataset, where: str) -> None:
-    if (fault := _table(where, node)) is not None:
-        raise FormatError(fault)
     if node.dtype.kind not in "biuf":
-        raise FormatError(
+        return (
             f"{where} holds {node.dtype} (kind {node.dtype.kind!r}), not numbers; choose a dataset "
             "of numbers"
         )
+    return None
+
+
+def check_storage(node: h5py.Dataset, where: str) -> None:
+    """Raise `FormatError` if a filter is unknown, or there is more data than the file can hold."""
     properties = node.id.get_create_plist()
     for index in range(properties.get_nfilters()):
         code, _, _, label = properties.get_filter(index)

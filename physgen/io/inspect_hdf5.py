@@ -29,7 +29,9 @@ from physgen.io.hdf5 import (
     stored_schema,
 )
 from physgen.io.hdf5_source import HDF5Source
+from physgen.io.inspect_showers import inspect_showers
 from physgen.io.jetnet import JetNetSource
+from physgen.io.layouts import layout_of
 from physgen.io.proposals import FEWEST, columns_to_learn, train_on
 from physgen.io.shipped import shipped
 from physgen.io.spins import SpinSource
@@ -51,8 +53,15 @@ def inspect_hdf5(path: Path, report: dict[str, Any]) -> None:
                 f"{path}: there is no dataset in this file, or none within {DEEPEST} levels of "
                 "groups; links are not followed"
             )
-        faults = {name: _inspect_dataset(path, file, name, report) for name in names}
-        _recognise(path, file, set(names), report)
+        layout = layout_of(set(names))
+        own = frozenset() if layout is None else layout.of
+        faults = {name: _inspect_dataset(path, file, name, report, own) for name in names}
+        if layout is None:
+            _recognise(path, file, set(names), report)
+    if layout is not None:
+        report["format"] = layout.name
+        inspect_showers(layout.open(path, 1), report)
+        return
     readable = [name for name, entry in report["contents"].items() if "not read" not in entry]
     if not readable:
         report["reader"] = "no"
@@ -60,9 +69,13 @@ def inspect_hdf5(path: Path, report: dict[str, Any]) -> None:
         report["problem"] = report["problem"] or f"{reason}; no dataset here can be read"
 
 
-def _inspect_dataset(path: Path, file: h5py.File, name: str, report: dict[str, Any]) -> str | None:
-    """Describe a dataset; return why it cannot be read, if so."""
+def _inspect_dataset(
+    path: Path, file: h5py.File, name: str, report: dict[str, Any], own: frozenset[str]
+) -> str | None:
+    """Describe a dataset; return why it cannot be read, if so; not of those of the layout's own."""
     where = f"{path}: dataset {name!r}"
+    if name in own:
+        return None
     try:
         node = dataset(file, name)
         entry, problem = describe_array(where, Values(node))

@@ -142,12 +142,7 @@ class Calorimeter:
     @property
     def derived(self) -> Mapping[str, Derived]:
         """Relative width of the response, sigma(E_tot)/<E_tot>, at the energies of the sample."""
-        return {
-            "resolution": Derived(
-                ("E_tot/E_inc", "(E_tot/E_inc)^2"),
-                lambda means: float(math.sqrt(max(means[1] - means[0] ** 2, 0.0)) / means[0]),
-            )
-        }
+        return shower_observables.RESOLUTION
 
     @property
     def units(self) -> Mapping[str, str]:
@@ -163,7 +158,7 @@ class Calorimeter:
     @property
     def plausible(self) -> Mapping[str, tuple[float, float]]:
         """Showers deposit between a sampling fraction of 1/200 and a few times their energy."""
-        return {"E_tot/E_inc": (0.005, 5.0)}
+        return shower_observables.PLAUSIBLE
 
     @cached_property
     def _names(self) -> tuple[str, ...]:

@@ -13,12 +13,27 @@ What depends on a layer's energy is not defined (NaN) where the layer is empty. 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from physgen.io.showers import SHARES
+from physgen.systems.base import Derived
 from physgen.systems.geometry import COORDINATES, Coordinate, Geometry
+
+RESOLUTION = {
+    "resolution": Derived(
+        ("E_tot/E_inc", "(E_tot/E_inc)^2"),
+        lambda means: float(math.sqrt(max(means[1] - means[0] ** 2, 0.0)) / means[0]),
+    )
+}
+"""Relative width of the response, sigma(E_tot)/<E_tot>, at the energies of the sample."""
+
+PLAUSIBLE = {"E_tot/E_inc": SHARES}
+"""Where the median of a sample lies if units are not mixed up."""
 
 
 def observables(

@@ -1,0 +1,112 @@
+"""What readers of calorimeter showers have in common, whatever their layout.
+
+Inside physgen energies are MeV, lengths mm, times ns. A shower is a row of voxel energies, or a set
+of points: x, y, the depth, energy, and possibly time. The depth of a point is the number of its
+layer where all of a file are whole numbers ("layer"), else a length ("z").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from physgen.batch import Batch, Schema, Variable
+from physgen.errors import FormatError, suggest
+
+MEV = {"1": 1.0, "eV": 1e-6, "keV": 1e-3, "MeV": 1.0, "GeV": 1e3, "TeV": 1e6}
+"""MeV in a unit; no unit is MeV, as in public files."""
+
+Depth = Literal["layer", "z"]
+
+DIRECTION = ("direction_x", "direction_y", "direction_z")
+"""Cosines of the incoming particle's direction, conditions of showers of points."""
+
+INCIDENT = "incident_energies"
+
+SHARES = (0.005, 5.0)
+"""Of the energy of its particle a shower deposits so much, as the median of a sample: between a
+sampling fraction of 1/200 and a few times the energy, where units are not mixed up."""
+
+ENERGY = 3
+"""Column of a point's energy, after those of its place."""
+
+
+def mev(where: str, unit: str) -> float:
+    """Return the MeV in a unit; `FormatError` in the name of `where` if it is none of energy."""
+    if unit not in MEV:
+        raise FormatError(
+            f"{where} is in {unit!r}; energies are read in {', '.join(list(MEV)[1:])}"
+            f"{suggest(unit, MEV)}"
+        )
+    return MEV[unit]
+
+
+def point_schema(n_points: int, depth: Depth, n_columns: int, directions: bool = True) -> Schema:
+    """Return what a shower of at most `n_points` points is.
+
+    Args:
+        n_points: of the shower that has the most.
+        depth: whether points know their layer or a length.
+        n_columns: 4, or 5 with times.
+        directions: whether the direction of the incoming particle is known.
+
+    >>> schema = point_schema(100, "layer", 4)
+    >>> schema.names, [variable.unit for variable in schema.variables]
+    (('x', 'y', 'layer', 'energy'), ['mm', 'mm', '1', 'MeV'])
+    """
+    columns = (
+        Variable("x", "mm"),
+        Variable("y", "mm"),
+        Variable("layer", domain="integer", low=0) if depth == "layer" else Variable("z", "mm"),
+        Variable("energy", "MeV", "non-negative", low=0.0),
+        Variable("time", "ns"),
+    )
+    incident = Variable(INCIDENT, "MeV", "non-negative")
+    cosines = [Variable(name, low=-1.0, high=1.0) for name in DIRECTION * directions]
+    return Schema((n_points, n_columns), columns[:n_columns], (incident, *cosines), masked=True)
+
+
+def check_energies(
+    where: str, values: NDArray[np.floating], start: int, *, positive: bool = False
+) -> None:
+    """Raise `FormatError` for the first row of (rows, ...) energies that is no energy.
+
+    Args:
+        where: names file and dataset.
+        values: in the file's unit.
+        start: the number of their first row.
+        positive: whether 0 is none.
+    """
+    good = (values > 0) if positive else (values >= 0)
+    if not good.all():
+        row, *place = np.argwhere(~good)[0]
+        wish = "positive" if positive else "not negative"
+        raise FormatError(
+            f"{where} row {start + row}{f', column {place[0]}' if place else ''} is "
+            f"{values[(row, *place)]:g}; energies must be finite and {wish} (MeV)"
+        )
+
+
+def deposited(batch: Batch) -> NDArray[np.float64]:
+    """Return (B,) the energy of showers of voxels or points."""
+    energy = batch.x if batch.mask is None else batch.x[..., ENERGY] * batch.mask
+    return np.asarray(energy.double().flatten(1).sum(1).numpy())
+
+
+def packed(
+    columns: NDArray[np.float32], counts: NDArray[np.int64], width: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return rows of points (n, F), one shower after the other, as (B, width, F) and their mask."""
+    mask = np.arange(width) < counts[:, None]
+    x = np.zeros((len(counts), width, columns.shape[1]), np.float32)
+    x[mask] = columns
+    return x, mask
+
+
+def depth_of(samples: Sequence[NDArray[np.floating]]) -> Depth:
+    """Return what depths are: numbers of layers if all are whole and none is negative."""
+    whole = all((column >= 0).all() and (column == np.rint(column)).all() for column in samples)
+    return "layer" if whole else "z"

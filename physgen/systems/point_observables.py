@@ -1,0 +1,148 @@
+"""Observables of showers of points.
+
+With energies e of the points of a shower, E_tot = sum e, d their depths (layers, or z in mm) and
+r^2 = x^2 + y^2, they are
+
+    E_tot, E_tot/E_inc, the number of points,
+    E_layer_i and points_layer_i (of slices in z where there are no layers: E_slice_i, ...),
+    centre_c = sum e c / E_tot for c = x, y and the depth, mm or layers,
+    width_r = sqrt(sum e r^2 / E_tot), and the same of the depth about its centre,
+    the radial profile: the share of the energy in each ring,
+    the spectrum: the share of the points in each bin of their energy,
+    mean_time = sum e t / E_tot where times are known, ns.
+
+What depends on the energy is not defined (NaN) of showers without any.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from physgen.batch import Batch
+from physgen.io.showers import ENERGY, Depth
+from physgen.io.source import Source
+
+N_BINS = 10
+"""Rings, and slices where there are no layers; each has the same share of a file's energy."""
+SPECTRUM_BINS = 20
+_CELLS = 2**22
+"""Points of a file that bins are chosen by."""
+
+
+@dataclass(frozen=True)
+class Bins:
+    """In what the energy of a shower is summed.
+
+    Attributes:
+        depth: what depths are.
+        slices: (n + 1,) edges of layers (i - 1/2, ...) or of slices in mm.
+        rings: (n + 1,) edges in mm.
+        spectrum: (n + 1,) edges in MeV. The outermost bins of all three are open.
+    """
+
+    depth: Depth
+    slices: NDArray[np.float64]
+    rings: NDArray[np.float64]
+    spectrum: NDArray[np.float64]
+
+
+def bins_of(source: Source) -> Bins:
+    """Return bins that suit the showers of a file, evenly spaced blocks of which are read."""
+    schema = source.schema
+    cells = len(source) * schema.shape[0]
+    stride = max(1, round(cells / _CELLS))
+    parts = []
+    for number, start in enumerate(range(0, len(source), source.block)):
+        if number % stride == 0:
+            batch = source.read(start, min(start + source.block, len(source)))
+            parts.append(batch.x[batch.mask].double().numpy())
+    points = np.concatenate(parts)
+    depth: Depth = "layer" if schema.names[2] == "layer" else "z"
+    x, y, z, energy = points[:, : ENERGY + 1].T if len(points) else np.zeros((4, 1))
+    slices = np.arange(z.max() + 2) - 0.5 if depth == "layer" else _shares(z, energy)
+    rings = _shares(np.hypot(x, y), energy)
+    rings[0] = 0.0
+    low, high = np.log10(np.quantile(energy[energy > 0], (0.001, 1.0))) if energy.any() else (0, 1)
+    spectrum = np.logspace(low, max(high, low + 0.1), SPECTRUM_BINS + 1)
+    return Bins(depth, slices, rings, spectrum)
+
+
+def _shares(values: NDArray[np.float64], energy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (n + 1,) ascending edges between which equal shares of the energy lie."""
+    order = np.argsort(values)
+    below = np.cumsum(energy[order])
+    places = np.searchsorted(below, np.linspace(0, 1, N_BINS + 1) * below[-1])
+    edges = np.unique(values[order][np.minimum(places, len(values) - 1)])
+    return edges if len(edges) > 1 else np.array([edges[0], edges[0] + 1.0])
+
+
+def observables(batch: Batch, bins: Bins) -> dict[str, Tensor]:
+    """Return the observables of the module's description, by name.
+
+    "radial profile" and "spectrum" are (B, bins); all others are (B,).
+
+    Args:
+        batch: masked samples (B, n, 4 or 5) and conditions, of which the first is E_inc in MeV.
+        bins: see `bins_of`.
+
+    >>> x = torch.tensor([[[3.0, 4.0, 0.0, 60.0], [0.0, 1.0, 1.0, 20.0]]])
+    >>> batch = Batch(x, condition=torch.tensor([[100.0]]), mask=torch.ones(1, 2, dtype=torch.bool))
+    >>> bins = Bins("layer", np.array([-0.5, 0.5, 1.5]), np.array([0, 2, 9]), np.array([1, 30, 90]))
+    >>> values = observables(batch, bins)
+    >>> [values[name].item() for name in ("E_tot/E_inc", "E_layer_1", "centre_x", "centre_layer")]
+    [0.8, 20.0, 2.25, 0.25]
+    >>> values["radial profile"].tolist()
+    [[0.25, 0.75]]
+    """
+    if batch.mask is None or batch.condition is None:
+        raise ValueError("showers of points need a mask and the energies of their particles")
+    mask, incident = batch.mask, batch.condition[:, 0].double()
+    points = batch.x.double() * mask[..., None]
+    x, y, depth, energy = points[..., : ENERGY + 1].unbind(-1)
+    radius = torch.hypot(x, y)
+    total = energy.sum(1)
+    share = energy / total[:, None]
+
+    def mean(values: Tensor) -> Tensor:
+        return (share * values).sum(1)
+
+    layer, kind = _bin(depth, bins.slices), "layer" if bins.depth == "layer" else "slice"
+    n_slices = len(bins.slices) - 1
+    sums, counts = _sum(energy, layer, n_slices), _sum(mask.double(), layer, n_slices)
+    centre = mean(depth)
+    values = {
+        "E_tot/E_inc": total / incident,
+        "(E_tot/E_inc)^2": (total / incident) ** 2,
+        "E_tot": total,
+        "number of points": mask.sum(1).double(),
+        "centre_x": mean(x),
+        "centre_y": mean(y),
+        f"centre_{bins.depth}": centre,
+        "width_r": mean(radius**2).sqrt(),
+        f"width_{bins.depth}": mean((depth - centre[:, None]) ** 2).sqrt(),
+    }
+    if points.shape[-1] > ENERGY + 1:
+        values["mean_time"] = mean(points[..., ENERGY + 1])
+    for i in range(n_slices):
+        values[f"E_{kind}_{i}"] = sums[:, i]
+        values[f"points_{kind}_{i}"] = counts[:, i]
+    values["radial profile"] = _sum(share, _bin(radius, bins.rings), len(bins.rings) - 1)
+    of_points = mask.double() / mask.sum(1, keepdim=True)
+    values["spectrum"] = _sum(of_points, _bin(energy, bins.spectrum), len(bins.spectrum) - 1)
+    return values
+
+
+def _bin(values: Tensor, edges: NDArray[np.float64]) -> Tensor:
+    inner = torch.from_numpy(np.asarray(edges[1:-1], np.float64)).to(values.device)
+    return torch.bucketize(values.contiguous(), inner, right=True)
+
+
+def _sum(values: Tensor, bins: Tensor, n: int) -> Tensor:
+    """Sum (B, points) in bins: (B, n)."""
+    result = values.new_zeros(len(values), n)
+    return result.scatter_add_(1, bins, values)
