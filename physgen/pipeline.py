@@ -10,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from physgen.against import score_files
 from physgen.arguments import Whole, user_path
 from physgen.batch import Batch
 from physgen.conditions import Condition
@@ -23,7 +24,7 @@ from physgen.io.writer import atomic, hdf5_writer
 from physgen.isolation import isolated
 from physgen.recipe import read
 from physgen.run import Run
-from physgen.scoring import Count, score_ensemble, score_files, score_run
+from physgen.scoring import Count, score_ensemble, score_run
 from physgen.tracking import Tracker, sync_apart
 from physgen.training import Progress, silent, train_run
 from physgen.validation.comparison import Comparison

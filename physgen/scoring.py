@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from physgen.validation.ensemble import analyse
 from physgen.validation.judging import Metric, judge
 from physgen.validation.likelihood import Likelihood
 from physgen.validation.scorecard import Row, Scorecard
-from physgen.validation.sources import SEED, measure_whole, side_by_side, two_samples
+from physgen.validation.sources import SEED, two_samples
 
 RECIPES = {
     "CaloChallenge HDF5": "calo-flow",
@@ -170,63 +169,6 @@ def score_run(
     return comparison, card
 
 
-def score_files(
-    generated: Path,
-    truth: Path,
-    name: str | None,
-    overrides: Mapping[str, Any],
-    progress: Count | None = None,
-) -> tuple[Comparison, Scorecard]:
-    """Set the samples of one file beside those of another; no surrogate is needed.
-
-    The truth is cut in two halves, the second of which gives the floor; as many generated samples
-    are used. Rows that follow one another are Markov chains; files at the same conditions, row by
-    row, are paired (`physgen.validation.sources`). The metrics are those of the recipe `name`,
-    without the limits that it sets to its own surrogate, and the hypothesis of one distribution is
-    tested; unless `overrides` state metrics with limits, which decide then.
-    """
-    recipe = _recipe_for(truth, name, overrides)
-    system = system_of(recipe)
-    truth_source, generated_source = _open(system, truth), _open(system, generated)
-    sample, samples = side_by_side(system, truth_source, generated_source, recipe.sampling.n)
-    comparison = Comparison(
-        system=system,
-        generated=sample,
-        truth=samples.truth,
-        floor=samples.floor,
-        groups=samples.groups,
-        paired=samples.paired,
-        seed=recipe.sampling.seed,
-    )
-    used = len(comparison.generated)
-    if samples.truth.chain is None and sample.chain is None:
-        paired = "generated" in samples.paired
-        whole = partial(
-            measure_whole,
-            system,
-            truth_source,
-            generated_source,
-            2 * recipe.sampling.n,
-            paired=paired,
-        )
-        comparison = replace(comparison, whole=whole)
-    provenance: dict[str, Any] = {
-        "truth": {"file": str(truth), "sha256": truth_source.digest(), "used": 2 * used},
-        "generated": {"file": str(generated), "sha256": generated_source.digest(), "used": used},
-        "paired": sorted(samples.paired),
-    }
-    for role, batch in (("truth", samples.truth), ("generated", sample)):
-        if batch.chain is not None:
-            provenance[role]["chains"] = len(set(batch.chain.tolist()))
-    stated = "validation.metrics" in overrides
-    metrics = metrics_of(recipe) if stated else metrics_for_files(recipe)
-    options = [part.options for part in recipe.validation.metrics] if stated else []
-    tested = not any(key.startswith(LIMITS) for option in options for key in option)
-    return comparison, judge(
-        comparison, metrics, tested=tested, provenance=provenance, progress=progress
-    )
-
-
 def score_ensemble(
     file: Path, name: str | None, overrides: Mapping[str, Any]
 ) -> tuple[Comparison, Scorecard]:
@@ -242,12 +184,12 @@ def score_ensemble(
         return analyse(
             ensemble, ensemble.parts(), len(ensemble.source), provenance={"file": str(file)}
         )
-    system = system_of(_recipe_for(file, name, overrides))
-    source = _open(system, file)
+    system = system_of(recipe_for(file, name, overrides))
+    source = open_samples(system, file)
     return analyse(system, blocks(source), len(source), provenance={"file": str(file)})
 
 
-def _recipe_for(path: Path, name: str | None, overrides: Mapping[str, Any]) -> Recipe:
+def recipe_for(path: Path, name: str | None, overrides: Mapping[str, Any]) -> Recipe:
     """Return the recipe whose system reads a file: the one of a name, or by the file's format.
 
     Columns that are named without a file are those of this one, not of the recipe's own data.
@@ -266,7 +208,8 @@ def _recipe_for(path: Path, name: str | None, overrides: Mapping[str, Any]) -> R
     return read(RECIPES[file_format], {"data.path": str(path), **overrides})
 
 
-def _open(system: System, path: Path) -> Source:
+def open_samples(system: System, path: Path) -> Source:
+    """Open a file of samples; `RecipeError` for a system that has none."""
     if not isinstance(system, HasFiles):
         raise RecipeError(f"{type(system).__name__} has no files to read")
     return open_files(system, path)

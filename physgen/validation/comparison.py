@@ -77,6 +77,8 @@ class Comparison:
         whole: measures more rows of the files that `generated` and `truth` are parts of, all of
             them where there are not too many, row by row if these are paired. They are not held:
             the samples fill the memory.
+        given: observables of samples that were measured before, by role: of a truth that several
+            samples are set beside.
         seed: of all resampling and of the classifiers.
 
     >>> from physgen.systems.scalar import Phi4
@@ -98,6 +100,7 @@ class Comparison:
     paired: frozenset[Role] = frozenset()
     series: Measured | None = None
     whole: Callable[[], dict[Role, Measured]] | None = None
+    given: Mapping[Role, Measured] = field(default_factory=dict)
     seed: int = 0
 
     def batch(self, role: Role) -> Batch | None:
@@ -121,7 +124,9 @@ class Comparison:
         if self.series is not None:
             return {"generated": self.series}
         return {
-            role: measure(
+            role: self.given[role]
+            if role in self.given
+            else measure(
                 self.system,
                 batch,
                 importance=role == "generated" and self.corrected,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -50,6 +51,7 @@ class Samples:
 
     Attributes:
         rows: of the file that the truth was drawn from.
+        measured: observables of both samples of truth, where they are known.
     """
 
     truth: Batch
@@ -57,6 +59,7 @@ class Samples:
     rows: Rows
     groups: Mapping[Role, Rows] = field(default_factory=dict)
     paired: frozenset[Role] = frozenset()
+    measured: Mapping[Role, Measured] = field(default_factory=dict)
 
 
 def two_samples(
@@ -118,76 +121,102 @@ def two_samples(
     return Samples(sample, other, first, groups)
 
 
-def side_by_side(
-    system: System, truth: Source, generated: Source, limit: int
-) -> tuple[Batch, Samples]:
-    """Return the generated sample of one file, and the two samples of truth of another.
+class TrueFile:
+    """A file of true samples that others are set beside, one after the other.
 
-    Paired samples without weights count as often as the true ones at the same conditions. Rows of
-    a Markov chain are no pairs: they owe more to their neighbours than to the condition.
+    What is drawn from it, and its observables, are kept: samples of one size are set beside the
+    same true ones, which are measured once.
 
     Args:
-        system: whose observables tell whether the rows of a file follow one another.
-        truth: of which each sample gets a half; rows of one group share one.
-        generated: of which as many rows are taken.
-        limit: rows of each sample at most.
-
-    Raises:
-        InputError: there are too few rows.
+        system: whose observables are measured, and tell whether rows follow one another.
+        source: the file.
     """
-    limit = min(len(generated), limit)
-    labels, others = chain_labels(system, truth), chain_labels(system, generated)
-    paired = labels is None and others is None and _same_conditions(truth, generated)
-    if labels is not None:
-        samples = _halves_of_chains(truth, labels, limit)
-    else:
-        parts = split(
-            len(truth),
-            keys=truth.keys(),
-            fractions=(0.5, 0.5, 0.0),
-            seed=SEED,
-            name=truth.name,
-        )
-        samples = two_samples(truth, parts.train, parts.validation, limit, matched=paired)
-    n = len(samples.truth)
-    if paired:
-        pairs = replace(samples, paired=samples.paired | {"generated"})
-        return _read(generated, samples.rows).replace(weight=samples.truth.weight), pairs
-    if others is not None:
-        rows = evenly_spaced(len(generated), n)
-        return _labelled(_read(generated, rows), others[rows]), samples
-    keys = generated.keys()
-    if keys is None:
-        return Stream(generated, batch_size=1).sample(n), samples
-    rows = np.sort(np.random.default_rng(SEED).choice(len(generated), n, replace=False))
-    groups: dict[Role, Rows] = {**samples.groups, "generated": keys[rows]}
-    return _read(generated, rows), replace(samples, groups=groups)
 
+    def __init__(self, system: System, source: Source) -> None:
+        self.system, self.source = system, source
+        self._drawn: dict[tuple[int, bool], Samples] = {}
+        self._whole: dict[int, Measured] = {}
 
-def measure_whole(
-    system: System, truth: Source, generated: Source, limit: int, *, paired: bool
-) -> dict[Role, Measured]:
-    """Return the observables of two files without chains, of at most `limit` rows each.
+    @cached_property
+    def chain(self) -> Rows | None:
+        """(N,), the Markov chain of each row; `None` if rows are independent."""
+        return chain_labels(self.system, self.source)
 
-    Those are drawn at random, the same ones of both files if these are `paired`, which then count
-    as often as the true ones. Of rows with weights or groups there are as many of both: unequal
-    samples are skew, which random signs are not.
-    """
-    if not all(_alone(source) for source in (truth, generated)):
-        limit = min(limit, len(truth), len(generated))
-    measured: dict[Role, Measured] = {}
-    sides: tuple[tuple[Role, Source], ...] = (("truth", truth), ("generated", generated))
-    for role, source in sides:
+    def beside(self, generated: Source, limit: int) -> tuple[Batch, Samples]:
+        """Return the sample of a file, and the two samples of truth with their observables.
+
+        Of the truth each sample gets a half; rows of one group share one. Paired samples without
+        weights count as often as the true ones at the same conditions. Rows of a Markov chain are
+        no pairs: they owe more to their neighbours than to the condition.
+
+        Args:
+            generated: of which as many rows are taken as of the truth.
+            limit: rows of each sample at most.
+
+        Raises:
+            InputError: there are too few rows.
+        """
+        limit = min(len(generated), limit)
+        others = chain_labels(self.system, generated)
+        paired = self.chain is None and others is None and _same_conditions(self.source, generated)
+        samples = self._samples(limit, matched=paired)
+        n = len(samples.truth)
+        if paired:
+            pairs = replace(samples, paired=samples.paired | {"generated"})
+            batch = _read(generated, samples.rows).replace(weight=samples.truth.weight)
+            return batch, pairs
+        if others is not None:
+            rows = evenly_spaced(len(generated), n)
+            return _labelled(_read(generated, rows), others[rows]), samples
+        keys = generated.keys()
+        if keys is None:
+            return Stream(generated, batch_size=1).sample(n), samples
+        rows = np.sort(np.random.default_rng(SEED).choice(len(generated), n, replace=False))
+        groups: dict[Role, Rows] = {**samples.groups, "generated": keys[rows]}
+        return _read(generated, rows), replace(samples, groups=groups)
+
+    def _samples(self, limit: int, *, matched: bool) -> Samples:
+        if (limit, matched) not in self._drawn:
+            samples = self._draw(limit, matched=matched)
+            sides: dict[Role, Batch] = {"truth": samples.truth, "floor": samples.floor}
+            measured: dict[Role, Measured] = {
+                role: measure(self.system, batch, group=samples.groups.get(role))
+                for role, batch in sides.items()
+            }
+            # One at a time, for the memory.
+            self._drawn = {(limit, matched): replace(samples, measured=measured)}
+        return self._drawn[limit, matched]
+
+    def _draw(self, limit: int, *, matched: bool) -> Samples:
+        truth = self.source
+        if self.chain is not None:
+            return _halves_of_chains(truth, self.chain, limit)
+        halves = (0.5, 0.5, 0.0)
+        parts = split(len(truth), keys=truth.keys(), fractions=halves, seed=SEED, name=truth.name)
+        return two_samples(truth, parts.train, parts.validation, limit, matched=matched)
+
+    def whole(self, generated: Source, limit: int, *, paired: bool) -> dict[Role, Measured]:
+        """Return the observables of both files, without chains, of at most `limit` rows each.
+
+        Those are drawn at random, the same ones of both files if these are `paired`, which then
+        count as often as the true ones. Of rows with weights or groups there are as many of both:
+        unequal samples are skew, which random signs are not.
+        """
+        if not (_alone(self.source) and _alone(generated)):
+            limit = min(limit, len(self.source), len(generated))
+        if limit not in self._whole:
+            self._whole = {limit: self._measured(self.source, limit)}
+        truth, ours = self._whole[limit], self._measured(generated, limit)
+        return {"truth": truth, "generated": replace(ours, weight=truth.weight) if paired else ours}
+
+    def _measured(self, source: Source, limit: int) -> Measured:
         rows = np.arange(len(source))
         if limit < len(rows):
             rows = np.sort(np.random.default_rng(SEED).choice(rows, limit, replace=False))
         parts = Stream(source, rows, batch_size=source.block).in_order()
         keys = source.keys()
         group = None if keys is None else keys[rows]
-        measured[role] = replace(measure_parts(system, parts, len(rows)), group=group)
-    if paired:
-        measured["generated"] = replace(measured["generated"], weight=measured["truth"].weight)
-    return measured
+        return replace(measure_parts(self.system, parts, len(rows)), group=group)
 
 
 def _alone(source: Source) -> bool:

@@ -11,11 +11,12 @@ import uproot
 
 import physgen
 from physgen import recipe
+from physgen.against import score_files
 from physgen.errors import CheckpointError, InputError
 from physgen.io.inspect import inspect
 from physgen.overrides import parse_overrides
 from physgen.run import Run
-from physgen.scoring import score_ensemble, score_files
+from physgen.scoring import score_ensemble
 
 SMALL = {"engine.steps": 4, "engine.batch_size": 64, "validation.metrics": [{"kind": "means"}]}
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from physgen import pipeline
+from physgen.against import score_files
 from physgen.errors import DomainError, FormatError, RecipeError
 from physgen.io.source import blocks
 from physgen.registry import Component, build
-from physgen.scoring import score_files
 from physgen.systems.gauge import Gauge
 from physgen.systems.ising import Ising
 from physgen.systems.scalar import Phi4

@@ -6,8 +6,8 @@ import torch
 from scipy import stats
 from toy import Normal, compare, draw
 
+from physgen.against import score_files
 from physgen.batch import Batch, Schema, Variable
-from physgen.scoring import score_files
 from physgen.systems.calorimeter import Calorimeter
 from physgen.validation.comparison import Comparison
 from physgen.validation.metrics import Response

@@ -1,0 +1,116 @@
+"""Files of samples, and runs, against one file of true samples; no surrogate is needed for files.
+
+The truth is cut in two halves, the second of which gives the floor; as many generated samples are
+used. Rows that follow one another are Markov chains; files at the same conditions, row by row, are
+paired (`physgen.validation.sources`). The metrics are those of a recipe, without the limits that it
+sets to its own surrogate, and the hypothesis of one distribution is tested; unless the user states
+metrics with limits, which decide then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from physgen.components import system_of
+from physgen.scoring import (
+    LIMITS,
+    Count,
+    metrics_for_files,
+    metrics_of,
+    open_samples,
+    recipe_for,
+)
+from physgen.validation.comparison import Comparison, Role
+from physgen.validation.judging import judge
+from physgen.validation.scorecard import Scorecard
+from physgen.validation.sources import TrueFile
+
+
+class Against:
+    """A file of true samples, read and measured once, that samples are judged by.
+
+    Args:
+        truth: the file.
+        name: of the recipe whose system the samples belong to; found from the format if absent.
+        overrides: changes to that recipe.
+    """
+
+    def __init__(self, truth: Path, name: str | None, overrides: Mapping[str, Any]) -> None:
+        self.path = truth
+        self.recipe = recipe_for(truth, name, overrides)
+        self.system = system_of(self.recipe)
+        self.file = TrueFile(self.system, open_samples(self.system, truth))
+        stated = "validation.metrics" in overrides
+        self.metrics = metrics_of(self.recipe) if stated else metrics_for_files(self.recipe)
+        options = [part.options for part in self.recipe.validation.metrics] if stated else []
+        self._tested = not any(key.startswith(LIMITS) for option in options for key in option)
+
+    def __len__(self) -> int:
+        return len(self.file.source)
+
+    def count(self, generated: Path) -> int:
+        """Return how many samples are in a file."""
+        return len(open_samples(self.system, generated))
+
+    def score(
+        self, generated: Path, progress: Count | None = None, *, limit: int | None = None
+    ) -> tuple[Comparison, Scorecard]:
+        """Judge the samples of a file.
+
+        Args:
+            generated: the file.
+            progress: called after each metric, see `judge`.
+            limit: rows that are used at most; `sampling.n` of the recipe if absent.
+        """
+        n = self.recipe.sampling.n if limit is None else min(limit, self.recipe.sampling.n)
+        source = open_samples(self.system, generated)
+        sample, samples = self.file.beside(source, n)
+        comparison = Comparison(
+            system=self.system,
+            generated=sample,
+            truth=samples.truth,
+            floor=samples.floor,
+            groups=samples.groups,
+            paired=samples.paired,
+            given=samples.measured,
+            seed=self.recipe.sampling.seed,
+        )
+        used = len(sample)
+        if samples.truth.chain is None and sample.chain is None:
+            paired = "generated" in samples.paired
+            most = 2 * self.recipe.sampling.n
+            whole = partial(self.file.whole, source, most, paired=paired)
+            comparison = replace(comparison, whole=whole)
+        true = self.file.source.digest()
+        provenance: dict[str, Any] = {
+            "truth": {"file": str(self.path), "sha256": true, "used": 2 * used},
+            "generated": {"file": str(generated), "sha256": source.digest(), "used": used},
+            "paired": sorted(samples.paired),
+        }
+        sides: dict[Role, Any] = {"truth": samples.truth, "generated": sample}
+        for role, batch in sides.items():
+            if batch.chain is not None:
+                provenance[role]["chains"] = len(set(batch.chain.tolist()))
+        card = judge(
+            comparison,
+            self.metrics,
+            tested=self._tested,
+            provenance=provenance,
+            progress=progress,
+        )
+        return comparison, card
+
+
+def score_files(
+    generated: Path,
+    truth: Path,
+    name: str | None,
+    overrides: Mapping[str, Any],
+    progress: Count | None = None,
+) -> tuple[Comparison, Scorecard]:
+    """Set the samples of one file beside those of another."""
+    return Against(truth, name, overrides).score(generated, progress)
