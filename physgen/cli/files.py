@@ -42,6 +42,33 @@ def inspect(files: list[Path], as_json: Json = False) -> None:
 
 
 @app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="File of showers, of any known layout.")],
+    output: Annotated[Path, typer.Argument(help="File to write.")],
+    to: Annotated[
+        str | None, typer.Option(help="Its layout, where the ending does not tell.")
+    ] = None,
+    binning: Annotated[
+        str | None,
+        typer.Option(help="Binning XML, path or name, by which voxels and points are converted."),
+    ] = None,
+    particle: Annotated[
+        str | None, typer.Option(help="Which particle's binning, where there are several.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write showers in another layout, voxels as points and points as voxels; say what is lost.
+
+    Example: `physgen convert showers.hdf5 points.h5 --to showerdata --binning geometry.xml`
+    """
+    from physgen.conversion import convert as run
+
+    report = run(source, output, to=to, binning=binning, particle=particle, overwrite=overwrite)
+    print_mapping(report, as_json)
+
+
+@app.command()
 def fetch(
     name: Annotated[Literal["mnist"], typer.Argument(help="Which data set.")],
     as_json: Json = False,

@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from physgen.batch import Batch, Schema, Variable
-from physgen.errors import FormatError, InputError, suggest
+from physgen.errors import FormatError, InputError
 from physgen.io.hdf5_source import HDF5Source
+from physgen.io.showers import check_energies, mev
 from physgen.io.source import as_batch, digest_of
 from physgen.io.writer import Append, hdf5_writer
 
+NAME = "CaloChallenge HDF5"
 ENERGIES, SHOWERS = "incident_energies", "showers"
-_MEV = {"1": 1.0, "eV": 1e-6, "keV": 1e-3, "MeV": 1.0, "GeV": 1e3, "TeV": 1e6}
-"""MeV in a unit; no unit is MeV, as in public files."""
 _COMPANIONS = {name: name for name in ("weight", "chain", "log_weight")}
 
 
@@ -41,6 +41,11 @@ def shower_schema(n_voxels: int, low: float | None = None, high: float | None = 
         variables=(Variable(SHOWERS, "MeV", "non-negative", low=0.0),),
         condition=(Variable(ENERGIES, "MeV", "non-negative", low=low, high=high),),
     )
+
+
+def is_calochallenge(names: set[str]) -> bool:
+    """Return whether these are the datasets of such a file."""
+    return names >= {ENERGIES, SHOWERS}
 
 
 class CaloChallengeSource:
@@ -68,8 +73,8 @@ class CaloChallengeSource:
         self._check_shapes(stored, n_voxels, grid)
         self.schema = shower_schema(math.prod(stored.shape))
         self._factors = {
-            "x": self._mev(SHOWERS, stored.variables[0].unit),
-            "condition": self._mev(ENERGIES, stored.condition[0].unit),
+            "x": mev(f"{path}: {SHOWERS!r}", stored.variables[0].unit),
+            "condition": mev(f"{path}: {ENERGIES!r}", stored.condition[0].unit),
         }
 
     def __len__(self) -> int:
@@ -87,7 +92,8 @@ class CaloChallengeSource:
             if self._factors[key] != 1:
                 values = values * self._factors[key]
             result[key] = np.ascontiguousarray(values, np.float32)
-            self._check_values(name, result[key], start, positive=key == "condition")
+            where = f"{self.path}: {name!r}"
+            check_energies(where, result[key], start, positive=key == "condition")
         return result
 
     def read(self, start: int, stop: int) -> Batch:
@@ -104,14 +110,6 @@ class CaloChallengeSource:
     def keys(self) -> NDArray[np.int64] | None:
         """Return `None`: showers stand alone."""
         return None
-
-    def _mev(self, name: str, unit: str) -> float:
-        if unit not in _MEV:
-            raise FormatError(
-                f"{self.path}: {name!r} is in {unit!r}; energies are read in "
-                f"{', '.join(list(_MEV)[1:])}{suggest(unit, _MEV)}"
-            )
-        return _MEV[unit]
 
     def _check_shapes(
         self, stored: Schema, n_voxels: int | None, grid: tuple[int, int, int] | None
@@ -134,18 +132,6 @@ class CaloChallengeSource:
             raise FormatError(
                 f"{self.path}: {stated}, of which it is not known which axis is which; expected "
                 f"(N, n_voxels){wanted}, layer by layer, sectors before rings"
-            )
-
-    def _check_values(
-        self, name: str, values: NDArray[np.float32], start: int, positive: bool
-    ) -> None:
-        good = (values > 0) if positive else (values >= 0)
-        if not good.all():
-            row, column = np.argwhere(~good)[0]
-            wish = "positive" if positive else "not negative"
-            raise FormatError(
-                f"{self.path}: {name!r} row {start + row}, column {column} is "
-                f"{values[row, column]:g}; energies must be finite and {wish} (MeV)"
             )
 
 

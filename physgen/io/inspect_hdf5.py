@@ -31,7 +31,7 @@ from physgen.io.hdf5 import (
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.inspect_showers import inspect_showers
 from physgen.io.jetnet import JetNetSource
-from physgen.io.layouts import layout_of
+from physgen.io.layouts import recognised
 from physgen.io.proposals import FEWEST, columns_to_learn, train_on
 from physgen.io.shipped import shipped
 from physgen.io.spins import SpinSource
@@ -53,11 +53,12 @@ def inspect_hdf5(path: Path, report: dict[str, Any]) -> None:
                 f"{path}: there is no dataset in this file, or none within {DEEPEST} levels of "
                 "groups; links are not followed"
             )
-        layout = layout_of(set(names))
-        own = frozenset() if layout is None else layout.of
+        layout = recognised(set(names))
+        own = frozenset() if layout is None else layout.own
         faults = {name: _inspect_dataset(path, file, name, report, own) for name in names}
-        if layout is None:
+        if layout is None or layout.key == "calochallenge":
             _recognise(path, file, set(names), report)
+            layout = None
     if layout is not None:
         report["format"] = layout.name
         inspect_showers(layout.open(path, 1), report)

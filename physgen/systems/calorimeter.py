@@ -277,10 +277,7 @@ class Calorimeter:
 
     def open(self, path: Path) -> Source:
         """Open a CaloChallenge HDF5 file that fits the binning; raises `FormatError` otherwise."""
-        layers = self.geometry.layers
-        one = {(layer.n_alpha, layer.n_voxels // layer.n_alpha) for layer in layers}
-        grid = (len(layers), *one.pop()) if len(one) == 1 else None
-        return CaloChallengeSource(path, self.geometry.n_voxels, grid)
+        return CaloChallengeSource(path, self.geometry.n_voxels, self.geometry.grid)
 
     def writer(
         self, path: Path, n: int, facts: Mapping[str, Any] | None = None

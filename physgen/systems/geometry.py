@@ -95,6 +95,12 @@ class Geometry:
         """How many voxels."""
         return int(self.offsets[-1])
 
+    @property
+    def grid(self) -> tuple[int, int, int] | None:
+        """(layers, sectors, rings) where all layers have as many, else `None`."""
+        one = {(layer.n_alpha, layer.n_r) for layer in self.layers}
+        return (len(self.layers), *one.pop()) if len(one) == 1 else None
+
     @cached_property
     def layer(self) -> NDArray[np.int64]:
         """(n_voxels,) position in `layers` of each voxel's layer."""

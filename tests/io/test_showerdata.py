@@ -114,7 +114,7 @@ def test_particles_without_energy_are_refused_on_reading(tmp_path, energy, messa
 def test_a_file_of_another_layout_is_refused(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["x"] = np.ones(3)
-    with pytest.raises(FormatError, match=r"holds no showers of points.*showerdata HDF5"):
+    with pytest.raises(FormatError, match=r"holds no showers in a layout.*showerdata HDF5"):
         open_points(tmp_path / "a.h5")
 
 

@@ -1,0 +1,161 @@
+"""Showers from one layout to another: what comes back, what is lost, and what is refused."""
+
+import json
+import math
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from physgen.batch import Batch
+from physgen.conversion import convert
+from physgen.errors import FormatError, InputError
+from physgen.io.calochallenge import CaloChallengeSource, calochallenge_writer
+from physgen.io.showerdata import ShowerdataSource
+from physgen.systems.calorimeter import Calorimeter
+from physgen.systems.geometry import Geometry, Layer, write_geometry
+from physgen.systems.pointcloud import PointCloud
+from tests.io.test_showerdata import write as write_points
+
+LAYERS = (Layer(0, (0.0, 10.0, 30.0), 1), Layer(2, (0.0, 5.0), 4), Layer(7, (0.0, 20.0), 2))
+
+
+@pytest.fixture
+def binning(tmp_path):
+    write_geometry(tmp_path / "binning.xml", Geometry(LAYERS, 11, "electron"))
+    return tmp_path / "binning.xml"
+
+
+def write_voxels(path, n=40, n_voxels=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(n, n_voxels, generator=generator)
+    x = 100 * x * (x > 0.5)
+    x[3] = 0
+    batch = Batch(x, condition=500 * (1 + torch.rand(n, 1, generator=generator)))
+    with calochallenge_writer(path) as append:
+        append(batch)
+    return batch
+
+
+def test_voxels_become_points_and_the_same_voxels_again(tmp_path, binning):
+    batch = write_voxels(tmp_path / "a.hdf5")
+    points = convert(tmp_path / "a.hdf5", tmp_path / "p.h5", to="showerdata", binning=binning)
+    assert points["lost"] == []
+    assert (points["showers"], points["energy"]) == (40, pytest.approx(1, abs=1e-6))
+    back = convert(tmp_path / "p.h5", tmp_path / "b.hdf5", to="calochallenge", binning=binning)
+    assert back["lost"] == [
+        "directions of the particles",
+        "places of points within their voxels",
+    ]
+    read = CaloChallengeSource(tmp_path / "b.hdf5", 8).read(0, 40)
+    torch.testing.assert_close(read.x, batch.x, rtol=1e-6, atol=0)
+    torch.testing.assert_close(read.condition, batch.condition, rtol=1e-6, atol=0)
+    with h5py.File(tmp_path / "b.hdf5") as file:
+        assert file.attrs["converted_from"] == "p.h5, showerdata HDF5"
+        assert len(file.attrs["source_sha256"]) == 64
+
+
+def test_points_of_voxels_lie_in_their_middle_and_know_particle_and_layer(tmp_path, binning):
+    batch = write_voxels(tmp_path / "a.hdf5")
+    convert(tmp_path / "a.hdf5", tmp_path / "p.h5", to="showerdata", binning=binning)
+    source = ShowerdataSource(tmp_path / "p.h5")
+    read = source.read(0, 40)
+    assert source.pdg == 11
+    assert not read.mask[3].any()
+    row = int((batch.x[:, 2] > 0).int().argmax())  # The first sector of layer 2.
+    x, y, layer, energy = read.x[row, int((batch.x[row, :2] > 0).sum())].tolist()
+    assert (x, y, layer) == pytest.approx((2.5 * math.cos(-0.75 * math.pi),) * 2 + (2,))
+    assert energy == pytest.approx(batch.x[row, 2].item())
+    rings = read.x[read.mask & (read.x[..., 2] == 0)]
+    radius = rings[:, :2].norm(dim=1)
+    assert sorted(set(radius.round(decimals=3).tolist())) == [5, 20]
+    assert (rings[:, :2] / radius[:, None]).mean(0).abs().max() < 0.15, "all at one angle"
+
+
+def test_what_is_measured_of_voxels_and_of_their_points_is_the_same(tmp_path, binning):
+    write_voxels(tmp_path / "a.hdf5")
+    convert(tmp_path / "a.hdf5", tmp_path / "p.h5", to="showerdata", binning=binning)
+    voxels = Calorimeter(binning=binning, energies_mev=(1.0, 1e4))
+    points = PointCloud(path=str(tmp_path / "p.h5"))
+    ours = points.observables(points.source.read(0, 40))
+    theirs = voxels.observables(voxels.open(tmp_path / "a.hdf5").read(0, 40))
+    for name in ("E_tot/E_inc", "E_layer_0", "E_layer_2", "E_layer_7"):
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-5)
+    assert ours["E_layer_5"].abs().max() == 0
+    hit = voxels.open(tmp_path / "a.hdf5").read(0, 40).x > 0
+    assert torch.equal(ours["points_layer_2"], hit[:, 2:6].sum(1).double())
+
+
+def test_what_no_voxel_takes_is_said_in_shares_of_the_energy(tmp_path, binning):
+    rows = [
+        [[1, 1, 0, 2.0, 9], [-3, 2, 0, 1.0, 9], [0, 29.9, 0, 1.0, 9]],
+        [[0, 31, 0, 1.0, 9], [1, 0, 1, 2.0, 9], [1, 0, 5, 1.0, 9]],
+    ]
+    write_points(tmp_path / "p.h5", rows)
+    report = convert(tmp_path / "p.h5", tmp_path / "v.h5", to="calochallenge", binning=binning)
+    json.dumps(report)
+    assert report["energy"] == 0.5
+    assert report["lost"] == [
+        "energy: 0.125 beyond the outermost rings and 0.375 in layers without voxels (1, 5), of 1",
+        "points: 3 of 6 lie in no voxel, 1 were added to others of their voxel",
+        "directions of the particles",
+        "places of points within their voxels",
+        "times",
+    ]
+    read = CaloChallengeSource(tmp_path / "v.h5").read(0, 2)
+    assert read.x.tolist() == [[3000, 1000, 0, 0, 0, 0, 0, 0], [0] * 8]
+    assert read.condition.tolist() == [[1000], [2000]]
+
+
+def test_sectors_and_rings_begin_where_they_are_said_to(tmp_path, binning):
+    """Sector 0 of 4 begins at -pi, which is pi too; a ring holds its inner edge."""
+    places = [(-1, -1e-6), (-1, 0), (0, -1), (1, 0), (0, 1), (0, 0), (5, 0)]
+    write_points(tmp_path / "p.h5", [[[x, y, 2, 0.001]] for x, y in places])
+    convert(tmp_path / "p.h5", tmp_path / "v.h5", to="calochallenge", binning=binning)
+    x = CaloChallengeSource(tmp_path / "v.h5").read(0, 7).x
+    sectors = [row.nonzero().flatten().tolist() for row in x[:, 2:6]]
+    assert sectors == [[0], [0], [1], [2], [3], [2], []]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, r"does not tell the layout; say --to, one of calochallenge, showerdata"),
+        ({"to": "showerdta"}, "is called 'showerdta'; did you mean 'showerdata'"),
+        ({"to": "showerdata"}, r"holds voxels, and showerdata points: .*with --binning"),
+        ({"to": "showerdata", "binning": "calo-368.xml"}, "8 voxels, but the binning has 368"),
+        ({"to": "showerdata", "binning": "no.xml"}, "no binning file no.xml"),
+    ],
+)
+def test_what_is_missing_is_said_and_nothing_is_written(tmp_path, options, message):
+    write_voxels(tmp_path / "a.hdf5")
+    with pytest.raises(InputError, match=message):
+        convert(tmp_path / "a.hdf5", tmp_path / "b.h5", **options)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.hdf5"]
+
+
+def test_lengths_are_no_layers(tmp_path, binning):
+    write_points(tmp_path / "p.h5", [[[1, 1, 0.5, 2.0]]])
+    with pytest.raises(InputError, match="depths of its points are lengths"):
+        convert(tmp_path / "p.h5", tmp_path / "v.h5", to="calochallenge", binning=binning)
+
+
+def test_a_bad_row_leaves_nothing_behind_and_old_files_stay(tmp_path, binning):
+    write_points(tmp_path / "p.h5", energies=np.array([[1], [1], [0], [1]]))
+    with pytest.raises(FormatError, match="'energies' row 2"):
+        convert(tmp_path / "p.h5", tmp_path / "v.h5", to="calochallenge", binning=binning)
+    assert {file.name for file in tmp_path.iterdir()} == {"p.h5", "binning.xml"}
+    (tmp_path / "v.h5").write_text("mine")
+    with pytest.raises(InputError, match="exists"):
+        convert(tmp_path / "p.h5", tmp_path / "v.h5", to="calochallenge", binning=binning)
+    assert (tmp_path / "v.h5").read_text() == "mine"
+    with pytest.raises(InputError, match="is the file to convert"):
+        convert(tmp_path / "p.h5", tmp_path / "p.h5", to="showerdata", overwrite=True)
+
+
+def test_a_file_that_holds_no_showers_is_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = np.ones((3, 3))
+    with pytest.raises(FormatError, match="holds no showers in a layout that is known"):
+        convert(tmp_path / "a.h5", tmp_path / "b.h5", to="showerdata")
