@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from physgen.against import score_files
 from physgen.batch import Batch
 from physgen.errors import DomainError, FormatError, RecipeError
-from physgen.scoring import score_files
 from physgen.systems.base import HasFeatures, HasFiles, HasPlausible, HasUnits, System
 from physgen.systems.pointcloud import PointCloud
 from tests.io.test_showerdata import write
