@@ -7,7 +7,10 @@ from typing import Literal
 
 from physgen.io.guard import regular
 
-Format = Literal["HDF5", "ROOT", "npz", "gzip", "other"]
+Format = Literal["HDF5", "ROOT", "npz", "gzip", "Parquet", "Arrow", "other"]
+
+TABLES: tuple[Format, ...] = ("Parquet", "Arrow")
+"""Formats that pyarrow reads, one table a file."""
 
 _MAGIC: dict[bytes, Format] = {
     b"\x89HDF\r\n\x1a\n": "HDF5",
@@ -15,6 +18,8 @@ _MAGIC: dict[bytes, Format] = {
     b"PK\x03\x04": "npz",
     b"PK\x05\x06": "npz",
     b"\x1f\x8b": "gzip",
+    b"PAR1": "Parquet",
+    b"ARROW1": "Arrow",
 }
 _USER_BLOCKS = (512, 1024, 2048, 4096)
 """Where an HDF5 file may begin behind what a user has put before it."""

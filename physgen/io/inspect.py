@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from physgen.errors import FormatError
+from physgen.io.formats import format_of
 from physgen.io.guard import library, regular
 from physgen.io.npz import check_archive, read_member
 from physgen.io.statistics import describe_array
@@ -22,7 +23,7 @@ from physgen.io.statistics import describe_array
 _LIME = bytes.fromhex("456789ab")
 _MILC = 20103
 _PICKLE_PROTOCOLS = range(2, 6)
-_BINARY = (".h5", ".hdf5", ".root", ".npz", ".npy")
+_BINARY = (".h5", ".hdf5", ".root", ".npz", ".npy", ".parquet", ".arrow", ".feather")
 """Suffixes of what is no text, whatever is left of it."""
 
 
@@ -57,10 +58,15 @@ def _look(path: Path, head: bytes, report: dict[str, Any]) -> None:
         report["format"] = "HDF5"
         inspect_hdf5(path, report)
     elif head.startswith(b"root"):
-        from physgen.io.inspect_root import inspect_root
+        from physgen.io.inspect_branches import inspect_root
 
         report["format"] = "ROOT"
         inspect_root(path, report)
+    elif head.startswith((b"PAR1", b"ARROW1")):
+        from physgen.io.inspect_branches import inspect_table
+
+        report["format"] = format_of(path)
+        inspect_table(path, report)
     elif head.startswith(b"PK\x03\x04"):
         _inspect_zip(path, report)
     elif head.startswith(b"\x93NUMPY"):
@@ -168,7 +174,7 @@ def _inspect_rest(path: Path, head: bytes, report: dict[str, Any]) -> None:
     else:
         report["format"] = "unknown"
         named = f", though it is named {path.suffix}: cut short, or damaged"
-        stated = f"{path}: not a format that physgen knows (HDF5, ROOT, npz)"
+        stated = f"{path}: not a format that physgen knows (HDF5, ROOT, Parquet, Arrow, npz)"
         raise FormatError(stated + named * (path.suffix in _BINARY))
 
 

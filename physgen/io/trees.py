@@ -25,6 +25,11 @@ _EVENT_KEYS = {
 }
 
 
+def is_event_key(name: str) -> bool:
+    """Return whether a column is called like a run, block or event number."""
+    return name.lower() in _EVENT_KEYS
+
+
 def open_root(path: Path) -> Any:
     """Open a ROOT file for reading.
 
@@ -98,7 +103,10 @@ class Tree:
         where: file and tree, for messages.
         names: of all branches or fields; those inside objects with their paths.
         written: the schema that physgen wrote beside the tree, in JSON; `None` if it wrote none.
+        group_rows: rows that are cheap to read together only, 0 for any number.
     """
+
+    group_rows = 0
 
     def __init__(self, handle: Any, where: str, written: str | None = None) -> None:
         self._handle, self.where, self.written = handle, where, written
@@ -163,7 +171,7 @@ class Tree:
 
         Text ("2012B"), lists and objects of such names are no numbers of events.
         """
-        return [name for name in self.names if name.lower() in _EVENT_KEYS and self._is_flat(name)]
+        return [name for name in self.names if is_event_key(name) and self._is_flat(name)]
 
     def _is_flat(self, name: str) -> bool:
         try:

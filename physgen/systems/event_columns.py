@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from physgen.batch import Domain, Variable
@@ -93,7 +92,7 @@ def all_described(
 
 
 def with_azimuths(
-    items: Sequence[Variable], undecided: Container[str], source: Source
+    items: Sequence[Variable], undecided: Container[str], source: Source, n_flat: int = 0
 ) -> list[Variable]:
     """Return columns, of which those of the undecided that are called and lie like azimuths are so.
 
@@ -101,6 +100,7 @@ def with_azimuths(
         items: the columns.
         undecided: names of those of which nobody said what values they take.
         source: of the values, which are read if there are such columns.
+        n_flat: how many items are its first conditions.
     """
     asked = [
         column
@@ -109,16 +109,19 @@ def with_azimuths(
     ]
     if not asked:
         return list(items)
-    least = torch.full((len(asked),), math.inf, dtype=torch.float64)
-    greatest = -least
+    least, greatest = [math.inf] * len(asked), [-math.inf] * len(asked)
     for batch in blocks(source):
         x = batch.x if batch.mask is None else batch.x[batch.mask]
-        if len(x):
-            values = x[:, asked].double()
-            least = torch.minimum(least, values.amin(0))
-            greatest = torch.maximum(greatest, values.amax(0))
+        for i, column in enumerate(asked):
+            if column >= n_flat:
+                values = x[:, column - n_flat]
+            elif batch.condition is not None:
+                values = batch.condition[:, column]
+            if len(values):
+                least[i] = min(least[i], float(values.amin()))
+                greatest[i] = max(greatest[i], float(values.amax()))
     result = list(items)
-    for column, low, high in zip(asked, least.tolist(), greatest.tolist(), strict=True):
+    for column, low, high in zip(asked, least, greatest, strict=True):
         result[column] = as_azimuth(result[column], low, high)
     return result
 

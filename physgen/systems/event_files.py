@@ -1,4 +1,4 @@
-"""Files of event tables: where they are, how their columns are read, and jagged events as rows.
+"""Files of event tables: where they are, how their columns are read, and branches written.
 
 Columns of HDF5 and npz files are datasets of their own, or those of the table that physgen wrote.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib.util
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +19,17 @@ from numpy.typing import NDArray
 from physgen.batch import Batch, Schema, Variable, fit_single
 from physgen.errors import FormatError, suggest
 from physgen.io.arrays import names_in, stored_schema
+from physgen.io.branches import BranchSource, open_branches
 from physgen.io.cards import Card, Columns, Names
-from physgen.io.formats import Format, format_of
+from physgen.io.formats import TABLES, Format, format_of
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.joined import joined
 from physgen.io.npz import NpzSource
-from physgen.io.root import RootSource
-from physgen.io.source import HasNotes, Source, blocks, digest_of
-from physgen.io.trees import Tree, open_tree
+from physgen.io.parquet import Table
+from physgen.io.parquet_writer import parquet_writer
+from physgen.io.source import Source, blocks, digest_of
+from physgen.io.trees import Tree
+from physgen.io.writer import Append, root_writer
 
 PACKAGED = "skhep-testdata:"
 """Begins paths of files inside the package scikit-hep-testdata."""
@@ -77,18 +82,22 @@ def open_columns(
     group: tuple[str, ...],
     max_items: int | None,
 ) -> Source:
-    """Open named columns of ROOT, HDF5 or npz files of one layout, in the shape they have there.
+    """Open named columns of files of one layout, in the shape they have there.
+
+    Those of ROOT, Parquet and Arrow files may be mixed, and those of HDF5 and npz files. Flat
+    columns that are named beside jagged ones come as the first conditions.
 
     Raises:
         FormatError: the file, or what is named, is absent or unfit.
     """
     kinds = {path: format_of(path) for path in paths}
-    if set(kinds.values()) == {"ROOT"}:
-        return RootSource(
+    if set(kinds.values()) <= {"ROOT", *TABLES}:
+        flat = _flat_beside_jagged(paths[0], tree, names)
+        return BranchSource(
             paths,
             tree,
-            names,
-            condition=condition,
+            [name for name in names if name not in flat],
+            condition=(*flat, *condition),
             weight=weight,
             group=group,
             max_items=max_items,
@@ -101,11 +110,18 @@ def open_columns(
     return joined([opened(path, kind) for path, kind in kinds.items()])
 
 
+def _flat_beside_jagged(path: Path, tree: str | None, names: Sequence[str]) -> list[str]:
+    """Return those of some columns that are flat if others are jagged, else none."""
+    opened = open_branches(path, tree)
+    flat = [name for name in names if opened.kind(name)[1] == 0]
+    return flat if len(flat) < len(names) else []
+
+
 def _open_array_of(path: Path, kind: Format, group: tuple[str, ...]) -> Callable[[str], Source]:
     if kind not in ("HDF5", "npz"):
         raise FormatError(
-            f"{path}: event tables are read from ROOT, HDF5 or npz files (ROOT not together with "
-            f"others); `physgen inspect {path}` says what it is"
+            f"{path}: event tables are read from ROOT, Parquet, Arrow, HDF5 or npz files (the last "
+            f"two not together with others); `physgen inspect {path}` says what it is"
         )
     opened = NpzSource if kind == "npz" else HDF5Source
     return lambda name: opened(path, x=name, group=group)
@@ -119,8 +135,8 @@ def columns_to_choose(path: Path, tree: str | None) -> str:
     """
     if not path.is_file():
         return ""
-    if format_of(path) == "ROOT":
-        opened = open_tree(path, tree)
+    if format_of(path) in ("ROOT", *TABLES):
+        opened = open_branches(path, tree)
         names = opened.names
         example = list(itertools.islice(_flat_branches(opened), 2))
     else:
@@ -129,7 +145,7 @@ def columns_to_choose(path: Path, tree: str | None) -> str:
     return f"{suggest('', names)}; such as 'data.fields=[{','.join(example or names[:1])}]'"
 
 
-def _flat_branches(tree: Tree) -> Iterator[str]:
+def _flat_branches(tree: Tree | Table) -> Iterator[str]:
     """Yield the branches of one number a row, but for those that say which event it is."""
     keys = tree.event_keys()
     for name in tree.names:
@@ -141,67 +157,18 @@ def _flat_branches(tree: Tree) -> Iterator[str]:
             yield name
 
 
-class Unrolled:
-    """A source of jagged events (items, columns), seen as a flat table.
-
-    Attributes:
-        masked: the source itself.
-        schema: made by `unrolled`.
-    """
-
-    def __init__(self, source: Source) -> None:
-        self.masked = source
-        self.name, self.block = source.name, source.block
-        self.schema = unrolled(
-            source.schema.variables, source.schema.shape[0], source.schema.condition
-        )
-
-    def __len__(self) -> int:
-        return len(self.masked)
-
-    def read(self, start: int, stop: int) -> Batch:
-        """Return rows [start, stop)."""
-        batch = self.masked.read(start, stop)
-        if batch.mask is None:
-            raise FormatError(f"{self.name}: events of shape {tuple(batch.x.shape)} have no mask")
-        counts = batch.mask.sum(1, keepdim=True).to(batch.x.dtype)
-        return batch.replace(x=torch.cat([counts, batch.x.flatten(1)], 1), mask=None)
-
-    def digest(self) -> str:
-        """Return the SHA-256 of the samples."""
-        return digest_of(blocks(self))
-
-    def keys(self) -> NDArray[np.int64] | None:
-        """Return the group keys of the file."""
-        return self.masked.keys()
-
-    def notes(self) -> list[str]:
-        """Return what the file's reader has to say."""
-        return self.masked.notes() if isinstance(self.masked, HasNotes) else []
-
-
-def unrolled(items: Sequence[Variable], most: int, condition: tuple[Variable, ...] = ()) -> Schema:
-    """Return the flat table of up to `most` items: their number, then the columns of each."""
-    prefixes = {item.name.partition("_")[0] for item in items}
-    count = f"n{prefixes.pop()}" if len(prefixes) == 1 else "n_items"
-    variables = [Variable(count, domain="integer", dtype="int32", low=0, high=most)]
-    for k in range(most):
-        for item in items:
-            name, rule = f"{item.name}[{k}]", f"{count} > {k}"
-            variables.append(Variable(**{**vars(item), "name": name, "present": rule}))
-    return Schema((len(variables),), tuple(variables), condition)
-
-
-def rolled_schema(table: Schema, items: Sequence[Variable]) -> Schema:
-    """Return the masked events (items, columns) that an unrolled table was made of."""
-    shape = (table.shape[0] - 1) // len(items), len(items)
-    return Schema(shape, tuple(items), table.condition, masked=True)
-
-
-def rolled(batch: Batch, n_columns: int) -> Batch:
-    """Turn rows of an unrolled table back into masked events of `n_columns` columns an item."""
-    x = batch.x[:, 1:].reshape(len(batch), -1, n_columns)
-    return batch.replace(x=x, mask=torch.arange(x.shape[1], device=x.device) < batch.x[:, :1])
+def branch_writer(
+    path: Path,
+    schema: Schema,
+    tree: str | None,
+    weight: str | None,
+    facts: Mapping[str, Any] | None,
+) -> AbstractContextManager[Append]:
+    """Write events as branches of a ROOT tree, or columns of a Parquet table, by the suffix."""
+    weight = weight or "weight"
+    if path.suffix == ".parquet":
+        return parquet_writer(path, schema, weight=weight, attributes=facts)
+    return root_writer(path, schema, tree=tree or "events", weight=weight, attributes=facts)
 
 
 class _Table:
@@ -274,8 +241,9 @@ def _columns(
     companions = {} if weight is None else {"weight": open_one(weight)}
     if stored is not None:
         # Jagged events that were written as a table are read as one.
-        flat = tuple(name for name in stored.names if name.partition("[")[0] in names)
-        if flat and not set(names) & set(stored.names):
+        if not set(names) <= set(stored.names) and set(names) <= {
+            name.partition("[")[0] for name in stored.names
+        }:
             names = stored.names
         usual = {key: key for key in ("weight", "log_weight", "chain") if key in known}
         companions = {key: open_one(n) for key, n in usual.items() if n not in names} | companions

@@ -30,28 +30,26 @@ from physgen.errors import FormatError, RecipeError
 from physgen.io.cards import read_card
 from physgen.io.joined import expand
 from physgen.io.source import Source, blocks
-from physgen.io.writer import Append, hdf5_writer, npz_writer, root_writer
+from physgen.io.writer import Append, hdf5_writer, npz_writer
 from physgen.systems import event_columns
 from physgen.systems.base import Derived
 from physgen.systems.event_files import (
     CARD_KEYS,
     EventCard,
-    Unrolled,
+    branch_writer,
     columns_to_choose,
     located,
     open_columns,
-    rolled,
-    rolled_schema,
-    unrolled,
 )
 from physgen.systems.presence import presence_rules
+from physgen.systems.unrolled import Unrolled, rolled, rolled_schema, unrolled
 
 _WEIGHTS = "generated events weigh sum(w) / n each, so that the sum of weights is the data's"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EventTable:
-    """Events of a ROOT, HDF5 or npz file.
+    """Events of a ROOT, Parquet, Arrow, HDF5 or npz file.
 
     Args:
         path: of the file, a pattern (part_*.root), or a list of files of one layout; or of a data
@@ -60,9 +58,10 @@ class EventTable:
             the package scikit-hep-testdata.
         tree: of a ROOT file; `None` takes the only one.
         fields: columns, each a name or a mapping {name, unit, domain, dtype, low, high, present},
-            of which all but the name may be left out (see `Variable`). All flat or all jagged. A
-            column that is called like an azimuth (phi, jet1_phi) and lies in [-pi, pi] or [0, 2 pi]
-            is an angle, unless its domain or range is said.
+            of which all but the name may be left out (see `Variable`). Flat ones that stand beside
+            jagged ones (the missing momentum of an event and its jets) come first. A column that is
+            called like an azimuth (phi, jet1_phi) and lies in [-pi, pi] or [0, 2 pi] is an angle,
+            unless its domain or range is said.
         condition: flat columns that events are generated for, described as fields are.
         weight: column of event weights.
         group: columns that together identify an event; rows of one stay together in a split.
@@ -101,10 +100,14 @@ class EventTable:
         # Described in full, flat columns need no file: the surrogate can be used without it.
         if self._is_described:
             return Schema((len(items),), tuple(items), given)
-        shape = self.source.schema.shape
+        shape, n_flat = self.source.schema.shape, self._n_flat(self.source)
         if len(shape) == 2:
-            return unrolled(items, shape[0], given)
+            return unrolled(items[n_flat:], shape[0], given, items[:n_flat])
         return Schema(shape, tuple(items), given)
+
+    def _n_flat(self, source: Source) -> int:
+        """How many of the columns are flat beside jagged ones."""
+        return sum(name not in source.schema.names for name in self._columns)
 
     @property
     def derived(self) -> Mapping[str, Derived]:
@@ -151,7 +154,7 @@ class EventTable:
     @property
     def suffixes(self) -> tuple[str, ...]:
         """Suffixes of the files that `writer` makes."""
-        return (".root", ".h5", ".hdf5", ".npz")
+        return (".root", ".parquet", ".h5", ".hdf5", ".npz")
 
     def open(self, path: Path) -> Source:
         """Open a file with the columns of this table."""
@@ -165,7 +168,7 @@ class EventTable:
             names = tuple(variable.name for variable in self.paired)
             source = self._open([file], group, self._most, names)
         self._check_units(source)
-        return Unrolled(source) if len(source.schema.shape) == 2 else source
+        return Unrolled(source, self._n_flat(source)) if source.schema.masked else source
 
     @property
     def _most(self) -> int | None:
@@ -192,18 +195,21 @@ class EventTable:
     def writer(
         self, path: Path, n: int, facts: Mapping[str, Any] | None = None
     ) -> Iterator[Append]:
-        """Write `n` events with the names and types they were read with (.root, .h5 or .npz).
+        """Write `n` events with the names and types they were read with: see `suffixes`.
 
-        HDF5 and npz have an array a column, whose unit HDF5 keeps. Events without weights get equal
-        ones, see `weigh`, if the table has a weight column.
+        Jagged events are jagged again in ROOT and Parquet. HDF5 and npz have an array a column,
+        whose unit HDF5 keeps. Events without weights get equal ones, see `weigh`, if the table has
+        a weight column.
         """
         schema, card = self.schema, self._card
-        weight = card["weight"] or "weight"
-        jagged = path.suffix == ".root" and schema.names != tuple(self._columns)
-        if path.suffix == ".root":
-            written = rolled_schema(schema, self.items) if jagged else schema
-            tree = card["tree"] or "events"
-            opened = root_writer(path, written, tree=tree, weight=weight, attributes=facts)
+        n_jagged, n_flat = 0, 0
+        if path.suffix in (".root", ".parquet"):
+            if schema.names != tuple(self._columns):
+                n_flat = self._n_flat(self.source)
+                n_jagged = len(self.items) - n_flat
+            items = self.items[n_flat:]
+            written = rolled_schema(schema, items, n_flat) if n_jagged else schema
+            opened = branch_writer(path, written, card["tree"], card["weight"], facts)
         elif path.suffix in (".h5", ".hdf5"):
             stated = {**(facts or {}), **({"weights": _WEIGHTS} if card["weight"] else {})}
             opened = hdf5_writer(
@@ -212,12 +218,12 @@ class EventTable:
         elif path.suffix == ".npz":
             opened = npz_writer(path, self._layout, schema=schema, attributes=facts)
         else:
-            raise FormatError(f"{path}: event tables are written as .root, .h5 or .npz")
+            raise FormatError(f"{path}: event tables are written as {', '.join(self.suffixes)}")
         with opened as put:
 
             def append(batch: Batch) -> None:
                 batch = self.weigh(batch, n)
-                put(rolled(batch, len(self.items)) if jagged else batch)
+                put(rolled(batch, n_jagged, n_flat) if n_jagged else batch)
 
             yield append
 
@@ -287,14 +293,21 @@ class EventTable:
 
     @cached_property
     def items(self) -> list[Variable]:
-        """The columns of the file, or of an item: what is said of them here, else by the file."""
+        """The columns of the file, or of an item: what is said of them here, else by the file.
+
+        Flat ones beside jagged ones come first.
+        """
         if self._is_described:
             return event_columns.all_described(self._columns, (), self._where("fields"))
-        known = self.source.schema.variables
-        items = event_columns.all_described(self._columns, known, self._where("fields"))
+        known = (*self.source.schema.condition, *self.source.schema.variables)
+        n_flat = self._n_flat(self.source)
+        columns = dict(
+            sorted(self._columns.items(), key=lambda c: c[0] in self.source.schema.names)
+        )
+        items = event_columns.all_described(columns, known, self._where("fields"))
         own = {"domain", "low", "high", "present"}
         undecided = {name for name, options in self._columns.items() if not own & set(options)}
-        return event_columns.with_azimuths(items, undecided, self.source)
+        return event_columns.with_azimuths(items, undecided, self.source, n_flat)
 
     @cached_property
     def given(self) -> list[Variable]:

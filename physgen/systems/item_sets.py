@@ -25,14 +25,15 @@ from physgen.io.hdf5_source import HDF5Source
 from physgen.io.joined import joined
 from physgen.io.npz import NpzSource
 from physgen.io.source import Source
-from physgen.io.writer import Append, hdf5_writer, npz_writer, root_writer
-from physgen.systems.event_files import Unrolled
+from physgen.io.writer import Append, hdf5_writer, npz_writer
+from physgen.systems.event_files import branch_writer
 from physgen.systems.events import EventTable
+from physgen.systems.unrolled import Unrolled
 
 
 @dataclass(frozen=True, kw_only=True)
 class ItemSets(EventTable):
-    """Events of jagged branches of ROOT files, or of masked arrays that physgen wrote.
+    """Events of jagged branches of ROOT or Parquet files, or of masked arrays that physgen wrote.
 
     Args:
         path, tree, fields, condition, weight, group, max_items: see `EventTable`.
@@ -94,14 +95,13 @@ class ItemSets(EventTable):
     def writer(
         self, path: Path, n: int, facts: Mapping[str, Any] | None = None
     ) -> Iterator[Append]:
-        """Write `n` events as jagged branches (.root), or as `x` and `mask` (.h5, .npz).
+        """Write `n` events as jagged branches (.root, .parquet), or as `x` and `mask` (.h5, .npz).
 
         Events without weights get equal ones, as those of tables do.
         """
         card = self._card
-        if path.suffix == ".root":
-            tree, weight = card["tree"] or "events", card["weight"] or "weight"
-            opened = root_writer(path, self.schema, tree=tree, weight=weight, attributes=facts)
+        if path.suffix in (".root", ".parquet"):
+            opened = branch_writer(path, self.schema, card["tree"], card["weight"], facts)
         else:
             write = npz_writer if path.suffix == ".npz" else hdf5_writer
             opened = write(path, schema=self.schema, attributes=facts)
@@ -118,7 +118,14 @@ class ItemSets(EventTable):
         """Open files with the columns of these items, and further conditions."""
         kinds = {format_of(path) for path in paths}
         if not kinds <= {"HDF5", "npz"}:
-            return super()._open(paths, group, most, paired)
+            source = super()._open(paths, group, most, paired)
+            flat = [name for name in self._columns if name not in source.schema.names]
+            if flat:
+                raise FormatError(
+                    f"{source.name}: data.fields mixes flat branches ({', '.join(flat)}) with "
+                    "jagged ones; name the flat ones in data.condition, or take the system events"
+                )
+            return source
         return joined([self._arrays(path, most, paired) for path in paths])
 
     def _arrays(self, path: Path, most: int | None, paired: tuple[str, ...]) -> Source:

@@ -20,12 +20,12 @@ from physgen.components import system_of
 from physgen.engine import journal
 from physgen.io import manifest
 from physgen.io.arrays import names_in, stated
+from physgen.io.branches import BranchSource
 from physgen.io.calochallenge import CaloChallengeSource
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.idx import read_idx
 from physgen.io.inspect import inspect
 from physgen.io.npz import NpzSource
-from physgen.io.root import RootSource
 from physgen.io.spins import SpinSource
 from physgen.io.tensors import read_tensors, write_tensors
 from physgen.overrides import parse_overrides
@@ -209,8 +209,8 @@ def facts(path):
 
 
 TREE = (
-    lambda p: read(RootSource(p, "events", ["x", "n"])),
-    lambda p: read(RootSource(p, None, ["jets"])),
+    lambda p: read(BranchSource(p, "events", ["x", "n"])),
+    lambda p: read(BranchSource(p, None, ["jets"])),
     inspect,
     columns,
 )

@@ -14,13 +14,13 @@ import pytest
 from physgen.batch import Schema, Variable
 from physgen.errors import FormatError, InputError
 from physgen.io import probe as trial
+from physgen.io.branches import BranchSource
 from physgen.io.calochallenge import CaloChallengeSource
 from physgen.io.hdf5 import MOST_DATASETS, dataset_names, open_hdf5
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.idx import read_idx
 from physgen.io.inspect import inspect
 from physgen.io.npz import NpzSource, read_arrays
-from physgen.io.root import RootSource
 from physgen.io.spins import SpinSource
 from physgen.systems.ensemble import Ensemble
 from physgen.systems.event_files import open_columns
@@ -34,7 +34,7 @@ READERS = {
     "showers": CaloChallengeSource,
     "npz": NpzSource,
     "idx": read_idx,
-    "root": lambda path: RootSource(path, "events", ["x"]),
+    "root": lambda path: BranchSource(path, "events", ["x"]),
     "images": lambda path: read_images(image_card(str(path))),
     "ensemble": lambda path: list(Ensemble(path=str(path)).parts()),
     "inspect": inspect,

@@ -16,7 +16,7 @@ import yaml
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError
-from physgen.io import inspect_root
+from physgen.io import inspect_branches
 from physgen.io.inspect import inspect
 from physgen.io.statistics import Statistics
 from physgen.io.writer import hdf5_writer
@@ -384,7 +384,7 @@ def test_all_rows_of_a_long_tree_are_looked_at(tmp_path):
 
 
 def test_of_a_tree_too_large_to_read_it_is_said_what_was_looked_at(tmp_path, monkeypatch):
-    monkeypatch.setattr(inspect_root, "BYTES_READ", 48_000)
+    monkeypatch.setattr(inspect_branches, "BYTES_READ", 48_000)
     events = look(long_tree(tmp_path / "long.root"))["contents"]["events"]
     assert events["looked at"].endswith("of 60000 entries, in 16 blocks")
     assert events["branches"]["x"]["high"] == 1000

@@ -8,7 +8,7 @@ import uproot
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError
-from physgen.io.root import RootSource
+from physgen.io.branches import BranchSource
 from physgen.io.source import blocks
 from physgen.io.split import repeats, split
 from physgen.io.trees import Tree
@@ -40,7 +40,7 @@ def make(path, jagged=((1.0, 2.0), (), (3.0,)), other=None, kind="f4"):
 
 def test_flat_branches_become_columns_with_their_types():
     fields = ("met", "njets", "pT_lep1")
-    source = RootSource(
+    source = BranchSource(
         data("uproot-issue63.root"), "WtLoop_nominal", fields, weight="weight_nominal"
     )
     with uproot.open(data("uproot-issue63.root")) as file:
@@ -56,7 +56,7 @@ def test_flat_branches_become_columns_with_their_types():
 
 @pytest.mark.parametrize("name", ["uproot-HZZ.root", "uproot-HZZ-lz4.root"])
 def test_jagged_branches_are_padded_and_masked(name):
-    source = RootSource(data(name), fields=MUONS)
+    source = BranchSource(data(name), fields=MUONS)
     batch = source.read(0, len(source))
     with uproot.open(data(name)) as file:
         px = file["events"]["Muon_Px"].array()
@@ -69,7 +69,7 @@ def test_jagged_branches_are_padded_and_masked(name):
 
 
 def test_what_is_truncated_is_counted():
-    source = RootSource(data("uproot-HZZ.root"), "events", MUONS, max_items=2)
+    source = BranchSource(data("uproot-HZZ.root"), "events", MUONS, max_items=2)
     with uproot.open(data("uproot-HZZ.root")) as file:
         counts = ak.num(file["events"]["Muon_Px"].array()).to_numpy()
     assert source.truncated_rows == (counts > 2).sum() > 0
@@ -81,8 +81,8 @@ def test_what_is_truncated_is_counted():
 
 @pytest.mark.parametrize("fields", [MUONS, ("NMuon", "NJet")])
 def test_any_cut_into_ranges_gives_the_same_rows(fields):
-    whole = RootSource(data("uproot-HZZ.root"), "events", fields)
-    cut = RootSource(data("uproot-HZZ.root"), "events", fields, step_size=10_000)
+    whole = BranchSource(data("uproot-HZZ.root"), "events", fields)
+    cut = BranchSource(data("uproot-HZZ.root"), "events", fields, step_size=10_000)
     assert cut.block < 1000
     assert torch.equal(Batch.concatenate(list(blocks(cut))).x, whole.read(0, len(whole)).x)
     assert whole.digest() == cut.digest()
@@ -90,14 +90,16 @@ def test_any_cut_into_ranges_gives_the_same_rows(fields):
 
 
 def test_rows_of_one_event_share_a_key_and_stay_together():
-    source = RootSource(data("uproot-Zmumu.root"), "events", ("pt1", "pt2"), group=("Run", "Event"))
+    source = BranchSource(
+        data("uproot-Zmumu.root"), "events", ("pt1", "pt2"), group=("Run", "Event")
+    )
     keys = source.keys()
     found = repeats(source)
     assert (len(keys), found.groups) == (2304, 500)
     assert found.complete
     parts = split(len(source), keys=keys, seed=3)
     assert not set(keys[parts.train]) & set(keys[parts.test])
-    alone = RootSource(data("uproot-Zmumu.root"), "events", ("pt1", "pt2"))
+    alone = BranchSource(data("uproot-Zmumu.root"), "events", ("pt1", "pt2"))
     assert alone.keys() is None
     assert alone.suspected_group() == ("Run", "Event")
     assert source.suspected_group() == ()
@@ -108,36 +110,36 @@ def test_rntuple_reads_like_a_tree(tmp_path):
     hits = ak.values_astype(ak.Array([[1.0, 2.0], [], [3.0]]), "float32")
     with uproot.recreate(path) as file:
         file.mkrntuple("events", {"n": np.arange(3, dtype="i4"), "hits": hits})
-    source = RootSource(path, fields=("hits",))
+    source = BranchSource(path, fields=("hits",))
     assert source.read(0, 3).x[..., 0].tolist() == [[1, 2], [0, 0], [3, 0]]
-    assert RootSource(path, fields=("n",)).schema.variables[0].dtype == "int32"
+    assert BranchSource(path, fields=("n",)).schema.variables[0].dtype == "int32"
 
 
 def test_files_follow_each_other_and_must_agree(tmp_path):
     first = make(tmp_path / "a.root")
     second = make(tmp_path / "b.root", jagged=((7.0, 8.0, 9.0),))
-    source = RootSource([first, second], fields=("hits",), group=("event",), weight="weight")
+    source = BranchSource([first, second], fields=("hits",), group=("event",), weight="weight")
     assert len(source) == 4
     batch = source.read(2, 4)
     assert batch.x[..., 0].tolist() == [[3, 0, 0], [7, 8, 9]]
     assert len(source.keys()) == 4
     with pytest.raises(FormatError, match=r"'energy' is int16, in .*a\.root it is float32"):
-        RootSource([first, make(tmp_path / "c.root", kind="i2")], fields=("energy",))
+        BranchSource([first, make(tmp_path / "c.root", kind="i2")], fields=("energy",))
 
 
 def test_members_of_objects_are_reached_by_dots():
     path = data("uproot-issue96.root")
-    source = RootSource(path, "tree", ("jet1P4.fE", "jet1P4.fP.fX"))
+    source = BranchSource(path, "tree", ("jet1P4.fE", "jet1P4.fP.fX"))
     assert source.schema.names == ("jet1P4.fE", "jet1P4.fP.fX")
     assert (source.read(0, 10).x[:, 0] > 0).all()
     with pytest.raises(FormatError, match=r"'jet1P4' holds objects; name a member; .*'jet1P4\.fE'"):
-        RootSource(path, "tree", ("jet1P4",))
+        BranchSource(path, "tree", ("jet1P4",))
     with pytest.raises(FormatError, match="no member 'fQ'"):
-        RootSource(path, "tree", ("jet1P4.fQ",))
+        BranchSource(path, "tree", ("jet1P4.fQ",))
 
 
 def test_empty_trees_have_no_rows_but_a_schema():
-    source = RootSource(data("uproot-empty.root"), fields=("x", "y"))
+    source = BranchSource(data("uproot-empty.root"), fields=("x", "y"))
     assert len(source) == 0
     assert [v.dtype for v in source.schema.variables] == ["int32", "float64"]
     assert source.read(0, 0).x.shape == (0, 2)
@@ -156,7 +158,7 @@ def test_files_that_physgen_wrote_come_back_as_they_were(tmp_path):
     x = torch.tensor([[0.1, 3, 1], [2e300, 255, 0]], dtype=torch.float64)
     with root_writer(tmp_path / "t.root", schema) as append:
         append(Batch(x, weight=torch.tensor([-1.0, 0.0])))
-    source = RootSource(
+    source = BranchSource(
         tmp_path / "t.root", fields=schema.names, weight="weight", units={"pt": "GeV"}
     )
     assert source.schema == schema
@@ -182,7 +184,7 @@ def test_files_that_physgen_wrote_come_back_as_they_were(tmp_path):
 def test_wrong_names_are_said_with_near_misses(tmp_path, options, message):
     path = make(tmp_path / "a.root")
     with pytest.raises(FormatError, match=message):
-        RootSource(path, **options)
+        BranchSource(path, **options)
 
 
 def test_wrong_files_are_said(tmp_path):
@@ -191,30 +193,30 @@ def test_wrong_files_are_said(tmp_path):
     with uproot.recreate(tmp_path / "none.root") as file:
         file["name"] = "a string"
     with pytest.raises(FormatError, match=r"no such file; did you mean 'data\.root'"):
-        RootSource(tmp_path / "date.root", fields=("energy",))
+        BranchSource(tmp_path / "date.root", fields=("energy",))
     with pytest.raises(FormatError, match="not a ROOT file"):
-        RootSource(tmp_path / "text.root", fields=("energy",))
+        BranchSource(tmp_path / "text.root", fields=("energy",))
     with pytest.raises(FormatError, match="no tree in this file; there is 'name;1'"):
-        RootSource(tmp_path / "none.root", fields=("energy",))
+        BranchSource(tmp_path / "none.root", fields=("energy",))
     with pytest.raises(FormatError, match=r"which tree.*'WtLoop_Fake_nominal'.*set data.tree"):
-        RootSource(data("uproot-issue63.root"), fields=("met",))
+        BranchSource(data("uproot-issue63.root"), fields=("met",))
     with pytest.raises(FormatError, match="'Type' holds text"):
-        RootSource(data("uproot-Zmumu.root"), fields=("Type",))
+        BranchSource(data("uproot-Zmumu.root"), fields=("Type",))
     with pytest.raises(FormatError, match="jagged 2 times over"):
-        RootSource(data("uproot-vectorVectorDouble.root"), fields=("x",))
+        BranchSource(data("uproot-vectorVectorDouble.root"), fields=("x",))
 
 
 def test_bad_values_are_named_with_branch_and_row(tmp_path):
     path = make(tmp_path / "nan.root", jagged=((1.0,), (2.0, float("nan")), (float("inf"),)))
     with pytest.raises(FormatError, match=r"branch 'hits': row 1 holds nan"):
-        RootSource(path, fields=("hits",)).read(0, 3)
+        BranchSource(path, fields=("hits",)).read(0, 3)
     path = make(tmp_path / "uneven.root", other=[[1.0, 2.0], [5.0], [3.0]])
     with pytest.raises(FormatError, match="row 1 has 0 items of 'hits' but 1 of 'times'"):
-        RootSource(path, fields=("hits", "times")).read(0, 3)
+        BranchSource(path, fields=("hits", "times")).read(0, 3)
     with uproot.recreate(tmp_path / "big.root") as file:
         file.mktree("t", {"id": "i8"}).extend({"id": np.array([1, 2**53 + 1])})
     with pytest.raises(FormatError, match=r"row 1 holds 9007199254740993.*data\.group"):
-        RootSource(tmp_path / "big.root", fields=("id",)).read(0, 2)
+        BranchSource(tmp_path / "big.root", fields=("id",)).read(0, 2)
 
 
 @pytest.mark.parametrize("size", [10, 1000, 60_000, 200_000])
@@ -222,7 +224,7 @@ def test_truncated_files_are_refused(tmp_path, size):
     whole = Path(data("uproot-HZZ.root")).read_bytes()
     (tmp_path / "cut.root").write_bytes(whole[:size])
     with pytest.raises(FormatError, match=r"cut\.root.*(damaged|not a ROOT file)"):
-        RootSource(tmp_path / "cut.root", fields=MUONS).digest()
+        BranchSource(tmp_path / "cut.root", fields=MUONS).digest()
 
 
 def test_a_flipped_bit_is_noticed(tmp_path):
@@ -232,7 +234,7 @@ def test_a_flipped_bit_is_noticed(tmp_path):
     content[int(key) + 150] ^= 1
     (tmp_path / "flip.root").write_bytes(content)
     with pytest.raises(FormatError, match=r"flip\.root.*'Muon_Px' cannot be decoded"):
-        RootSource(tmp_path / "flip.root", fields=MUONS).digest()
+        BranchSource(tmp_path / "flip.root", fields=MUONS).digest()
 
 
 @pytest.mark.parametrize("name", ["run", "Event"])
@@ -243,7 +245,7 @@ def test_branches_called_like_event_numbers_that_are_none_refuse_nothing(tmp_pat
     types = {"px": "f4", "py": "f4", name: "string" if name == "run" else "var * float64"}
     with uproot.recreate(tmp_path / "a.root") as file:
         file.mktree("t", types).extend(columns)
-    source = RootSource(tmp_path / "a.root", fields=("px", "py"))
+    source = BranchSource(tmp_path / "a.root", fields=("px", "py"))
     assert source.notes() == []
     assert source.suspected_group() == ()
 

@@ -187,7 +187,7 @@ def test_faults_are_named(tmp_path):
     with pytest.raises(RecipeError, match=r"data\.path"):
         _ = EventTable(fields=("pt",)).schema
     (tmp_path / "x.csv").write_text("pt,eta\n1,2\n")
-    with pytest.raises(FormatError, match=r"event tables are read from ROOT, HDF5 or npz files"):
+    with pytest.raises(FormatError, match="event tables are read from ROOT, Parquet, Arrow"):
         _ = EventTable(path=str(tmp_path / "x.csv"), fields=("pt",)).schema
     with pytest.raises(InputError, match="wt-loop"):
         _ = EventTable(path="wt-lop.yaml").schema

@@ -1,4 +1,7 @@
-"""What `physgen inspect` says of ROOT files: their trees, branches, and how to train on them."""
+"""What `physgen inspect` says of trees of ROOT files, and of tables of Parquet and Arrow files.
+
+That is what their branches or columns hold, and how to train on them.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,16 @@ from typing import Any
 import numpy as np
 
 from physgen.errors import FormatError
+from physgen.io.branches import BranchSource
+from physgen.io.parquet import Table, open_table
 from physgen.io.proposals import FEWEST, columns_to_learn, listed, train_on
-from physgen.io.root import RootSource
 from physgen.io.statistics import Statistics
 from physgen.io.trees import Tree, open_root, open_tree, tree_names
 
 BYTES_READ = 2**27
 """So much of a tree is read; of what is larger, evenly spaced blocks, and this is said."""
+LARGEST_GROUP = 2**18
+"""Rows of a row group that are decoded in vain without being noticed."""
 _BLOCKS = 16
 """So many blocks are read of a tree that is larger."""
 
@@ -39,21 +45,41 @@ def inspect_root(path: Path, report: dict[str, Any]) -> None:
     kinds = {"RNTuple" if "RNTuple" in classes[name] else "TTree" for name in names}
     report["format"] = "ROOT " + " and ".join(sorted(kinds))
     for name in names:
-        tree = open_tree(path, name)
-        entry: dict[str, Any] = {"entries": len(tree)}
-        ranges = _ranges(tree)
-        if ranges != [(0, len(tree))]:
-            looked = sum(stop - start for start, stop in ranges)
-            entry["looked at"] = f"{looked} of {len(tree)} entries, in {len(ranges)} blocks"
-        branches = _inspect_branches(tree, ranges, report)
-        report["contents"][name] = entry | {"branches": branches}
-        if len(tree) == 0:
-            report["problem"] = report["problem"] or f"{path}: tree {name!r} is empty"
-        else:
-            report["hints"] += _advise(path, name, branches, tree.event_keys(), len(tree))
+        _inspect_tree(path, name, open_tree(path, name), report)
 
 
-def _ranges(tree: Tree) -> list[tuple[int, int]]:
+def inspect_table(path: Path, report: dict[str, Any]) -> None:
+    """Fill in contents, the first problem and hints of a Parquet or Arrow file.
+
+    Raises:
+        FormatError: it is damaged.
+    """
+    table = open_table(path)
+    _inspect_tree(path, None, table, report)
+    report["contents"]["table"]["rows of the largest group"] = table.group_rows
+    if table.group_rows > LARGEST_GROUP:
+        report["hints"].append(
+            f"row groups of {table.group_rows} rows are slow to read in any order; rewrite it with "
+            f"smaller ones: pyarrow.parquet.write_table(table, FILE, row_group_size=16384)"
+        )
+
+
+def _inspect_tree(path: Path, name: str | None, tree: Tree | Table, report: dict[str, Any]) -> None:
+    """Describe a tree by its name, or the one table of a file."""
+    entry: dict[str, Any] = {"entries": len(tree)}
+    ranges = _ranges(tree)
+    if ranges != [(0, len(tree))]:
+        looked = sum(stop - start for start, stop in ranges)
+        entry["looked at"] = f"{looked} of {len(tree)} entries, in {len(ranges)} blocks"
+    branches = _inspect_branches(tree, ranges, report)
+    report["contents"]["table" if name is None else name] = entry | {"branches": branches}
+    if len(tree) == 0:
+        report["problem"] = report["problem"] or f"{tree.where} is empty"
+    else:
+        report["hints"] += _advise(path, name, branches, tree.event_keys(), len(tree))
+
+
+def _ranges(tree: Tree | Table) -> list[tuple[int, int]]:
     """Return which entries to look at: all of them, or blocks from the first to the last."""
     entries, size = len(tree), sum(tree.bytes_of(name) for name in tree.names)
     if size <= BYTES_READ:
@@ -64,7 +90,7 @@ def _ranges(tree: Tree) -> list[tuple[int, int]]:
 
 
 def _inspect_branches(
-    tree: Tree, ranges: list[tuple[int, int]], report: dict[str, Any]
+    tree: Tree | Table, ranges: list[tuple[int, int]], report: dict[str, Any]
 ) -> dict[str, Any]:
     """Return a description of each branch."""
     keys = set(tree.event_keys())
@@ -89,7 +115,7 @@ def _inspect_branches(
 
 
 def _inspect_branch(
-    tree: Tree, branch: str, ranges: list[tuple[int, int]]
+    tree: Tree | Table, branch: str, ranges: list[tuple[int, int]]
 ) -> tuple[dict[str, Any], int | None]:
     """Return type, range and oddities of a branch, and the first row that is not finite."""
     import awkward as ak
@@ -112,20 +138,23 @@ def _inspect_branch(
 
 
 def _advise(
-    path: Path, tree: str, branches: dict[str, Any], keys: list[str], entries: int
+    path: Path, tree: str | None, branches: dict[str, Any], keys: list[str], entries: int
 ) -> list[str]:
     """Say how to train on a tree, what may be its weights, and whether its rows belong together."""
+    named = "the table" if tree is None else f"tree {tree!r}"
     numbers = {name: entry for name, entry in branches.items() if "dtype" in entry}
     flat = [name for name, entry in numbers.items() if "jagged" not in entry]
     if not numbers:
-        return [f"tree {tree!r} has no branches of numbers"]
+        return [f"{named} has no columns of numbers"]
     hints = []
     weights = [branch for branch in flat if "weight" in branch.lower()]
     fields = columns_to_learn(numbers, {*keys, *weights})
     if fields and entries >= FEWEST:
         many = max(numbers[name].get("most items", 0) for name in fields) > _ITEMS
-        further = [f"data.tree={tree}"] + ([f"system.max_items={_ITEMS}"] if many else [])
-        RootSource(path, tree, fields, max_items=_ITEMS if many else None).arrays(0, 1)
+        further = [f"data.tree={tree}"] * (tree is not None) + (
+            [f"system.max_items={_ITEMS}"] if many else []
+        )
+        BranchSource(path, tree, fields, max_items=_ITEMS if many else None).arrays(0, 1)
         hints.append(train_on(path, fields, *further))
     jagged = [name for name, entry in numbers.items() if entry.get("jagged") == "lists"]
     if jagged:
@@ -138,12 +167,12 @@ def _advise(
         hints.append(f"event weights? {shlex.quote(f'data.weight={weights[0]}')}")
     keys = [key for key in keys if key in flat]
     if keys:
-        source = RootSource(path, tree, [keys[0]], group=keys)
+        source = BranchSource(path, tree, [keys[0]], group=keys)
         hashes = source.keys()
         groups = 0 if hashes is None else len(np.unique(hashes))
         if groups < len(source):
             hints.append(
-                f"tree {tree!r} has {len(source)} rows of {groups} events: keep the rows of one "
+                f"{named} has {len(source)} rows of {groups} events: keep the rows of one "
                 f"event on one side of the split with {shlex.quote(f'data.group={listed(keys)}')}"
             )
     return hints

@@ -1,4 +1,4 @@
-"""Events of ROOT files as samples: flat branches as columns, jagged ones padded and masked.
+"""Events of ROOT, Parquet and Arrow files: flat branches as columns, jagged ones padded and masked.
 
 Flat fields f_1..f_F make x (N, F). Jagged fields, which must have the same number of items in each
 event, make x (N, items, F) and a mask (N, items); items beyond `max_items` are dropped, in the
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch, Domain, Schema, Variable, fit_single
 from physgen.errors import FormatError
+from physgen.io.formats import TABLES, format_of
+from physgen.io.parquet import Table, open_table
 from physgen.io.source import as_batch, blocks, check_finite, digest_of, written_schema
 from physgen.io.split import hash_columns
 from physgen.io.trees import Tree, describe_branch, open_tree
@@ -29,12 +31,12 @@ LARGEST_EXACT = 2**53
 """Integers beyond it have neighbours that double precision does not tell from them."""
 
 
-class RootSource:
-    """Branches of a tree, in one file or several of the same structure.
+class BranchSource:
+    """Branches of a tree of ROOT, or columns of Parquet or Arrow, in one file or several alike.
 
     Args:
         path: of the file, or the files in order. Opened at the first use in each process.
-        tree: its name; `None` takes the only one.
+        tree: its name in ROOT files; `None` takes the only one.
         fields: branches that make a sample, all flat or all jagged. "a.b" is member b of objects a.
         condition: flat branches that make the condition.
         weight: flat branch of event weights (negative and zero ones are kept).
@@ -74,7 +76,7 @@ class RootSource:
         self.name = str(paths[0]) + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
         self.fields, self.condition = tuple(fields), tuple(condition)
         self.weight, self.group = weight, tuple(group)
-        self._tree_name, self._open = tree, (os.getpid(), dict[int, Tree]())
+        self._tree_name, self._open = tree, (os.getpid(), dict[int, Tree | Table]())
         first = self._tree(0)
         others = () if first.written is None else _COMPANIONS
         self._companions = [n for n in others if n in first.names and n not in self.fields]
@@ -112,6 +114,9 @@ class RootSource:
         self.schema = Schema(shape, columns, given, masked=self.jagged)
         row = max(items, self.max_items) * len(columns) + len(self.condition) + 1
         self.block = int(max(1, step_size // (row * self._x_dtype.itemsize)))
+        together = max(self._tree(index).group_rows for index in range(len(self.paths)))
+        if 0 < together < self.block:
+            self.block -= self.block % together
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -308,15 +313,28 @@ class RootSource:
             )
         return types
 
-    def _tree(self, index: int) -> Tree:
+    def _tree(self, index: int) -> Tree | Table:
         # File handles do not survive a fork, and there may be more files than handles.
         process, trees = self._open
         if process != os.getpid() or len(trees) > _OPEN_FILES:
             trees = {}
             self._open = (os.getpid(), trees)
         if index not in trees:
-            trees[index] = open_tree(self.paths[index], self._tree_name)
+            trees[index] = open_branches(self.paths[index], self._tree_name)
         return trees[index]
+
+
+def open_branches(path: Path, tree: str | None = None) -> Tree | Table:
+    """Open a tree of a ROOT file, or the table of a Parquet or Arrow file.
+
+    Raises:
+        FormatError: as `open_tree` and `open_table`; or a table is asked for a tree.
+    """
+    if format_of(path) not in TABLES:
+        return open_tree(path, tree)
+    if tree is not None:
+        raise FormatError(f"{path}: there are no trees in such files; leave data.tree out")
+    return open_table(path)
 
 
 def _shown(kind: tuple[str, int]) -> str:
