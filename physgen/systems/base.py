@@ -144,6 +144,21 @@ class HasFeatures(Protocol):
 
 
 @runtime_checkable
+class HasReferenceFeatures(Protocol):
+    """Knows the features that the reference evaluation of its field compares, to the letter."""
+
+    def reference_features(
+        self, batch: Batch, level: Literal["low", "normalised", "high", "voxels"]
+    ) -> Tensor:
+        """Return (B, F), float64.
+
+        "high" goes into distances and a classifier, "low" and "normalised" into classifiers,
+        "voxels" into precision, recall, density and coverage.
+        """
+        ...
+
+
+@runtime_checkable
 class HasLabels(Protocol):
     """Has samples of known classes, such as images of digits."""
 

@@ -25,7 +25,7 @@ from physgen.io.calochallenge import CaloChallengeSource, calochallenge_writer, 
 from physgen.io.shipped import shipped, shipped_or_own
 from physgen.io.source import Source
 from physgen.io.writer import Append, sha256
-from physgen.systems import shower_observables
+from physgen.systems import shower_observables, shower_reference
 from physgen.systems.base import Derived, System
 from physgen.systems.geometry import Geometry, read_geometry, voxels_of
 from physgen.systems.kernels.parameters import Beam, Detector, Medium, Readout
@@ -190,6 +190,15 @@ class Calorimeter:
             elif name.split("_")[0] in ("centre", "width"):
                 columns.append(value.nan_to_num(0.0) / 100)
         return torch.stack(columns, 1).float()
+
+    def reference_features(
+        self, batch: Batch, level: Literal["low", "normalised", "high", "voxels"]
+    ) -> Tensor:
+        """Return the features of `shower_reference`; voxels below `cut_mev` are taken for 0."""
+        x = shower_reference.thresholded(batch.x, self.cut_mev)
+        if level == "voxels":
+            return shower_reference.log_voxels(x)
+        return shower_reference.features(x, self._incident(batch), self.geometry, level)
 
     @property
     def spectrum_edges(self) -> NDArray[np.float64]:

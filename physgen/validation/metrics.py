@@ -14,6 +14,7 @@ from physgen.validation.likelihood import Likelihood
 from physgen.validation.means import Means
 from physgen.validation.mmd import MaximumMeanDiscrepancy
 from physgen.validation.neighbours import NearestNeighbour
+from physgen.validation.physics_distances import PhysicsDistances
 from physgen.validation.response import Response
 from physgen.validation.shapes import Histograms
 
@@ -31,5 +32,6 @@ __all__ = [
     "MaximumMeanDiscrepancy",
     "Means",
     "NearestNeighbour",
+    "PhysicsDistances",
     "Response",
 ]

@@ -1,0 +1,91 @@
+"""The features of the reference evaluation of a field, of the rows that count.
+
+Those of the system (`HasReferenceFeatures`); of a system that knows none, its own of high level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy import float64
+from numpy.typing import NDArray
+
+from physgen.batch import Batch
+from physgen.errors import InputError
+from physgen.systems.base import HasReferenceFeatures
+from physgen.validation.comparison import Comparison, Role, in_blocks
+from physgen.validation.features import FEWEST
+from physgen.validation.independence import select
+
+Array = NDArray[float64]
+
+Level = Literal["low", "normalised", "high", "voxels"]
+
+
+@dataclass(frozen=True)
+class ReferenceFeatures:
+    """Features of all samples that are there.
+
+    Attributes:
+        values: (n, F) by role, each with as many rows as count.
+        unit: (n,) by role; rows that share a number are not independent.
+        note: what the features are.
+    """
+
+    values: Mapping[Role, Array]
+    unit: Mapping[Role, NDArray[np.int64]]
+    note: str
+
+
+def reference_features(
+    comparison: Comparison, level: Level, at_most: int | None = None
+) -> ReferenceFeatures:
+    """Return the features of the rows that count, at most so many of each sample.
+
+    Raises:
+        InputError: there is no truth, samples carry weights, or too few are independent.
+    """
+    if comparison.truth is None:
+        raise InputError(
+            "this metric needs a sample of the truth, which this system cannot make: give a data "
+            "set, or leave the metric out"
+        )
+    for role, measured in comparison.measured.items():
+        if measured.weight is not None:
+            raise InputError(
+                f"the {role} sample is weighted, and the reference evaluation knows no weights: "
+                "leave the metric out, or unweight the sample"
+            )
+    values: dict[Role, Array] = {}
+    unit: dict[Role, NDArray[np.int64]] = {}
+    for role, selected in comparison.once(select).items():
+        n = len(selected.rows)
+        if n < FEWEST:
+            raise InputError(
+                f"{n} independent samples are too few for a score of features: give at least "
+                f"{FEWEST}"
+            )
+        if at_most is not None and n > at_most:
+            # The same rows of samples of one length, so that pairs stay pairs.
+            order = np.random.default_rng(comparison.seed).permutation(n)
+            selected = selected[np.sort(order[:at_most])]
+        batch = comparison.samples[role][torch.from_numpy(selected.rows)]
+        values[role] = features_of(comparison, batch, level)
+        unit[role] = selected.unit
+    of = "the reference's" if isinstance(comparison.system, HasReferenceFeatures) else "own"
+    return ReferenceFeatures(values, unit, f"{values['truth'].shape[1]} features, {of}")
+
+
+def features_of(comparison: Comparison, batch: Batch, level: Level) -> Array:
+    """Return (N, F) features of a batch, in float64."""
+    system = comparison.system
+    if not isinstance(system, HasReferenceFeatures):
+        own = comparison.features(batch, "high" if level == "high" else "low")
+        return own.astype(float64)
+    with torch.no_grad():
+        parts = [system.reference_features(part, level).cpu() for part in in_blocks(batch)]
+    return np.asarray(torch.cat(parts).double().numpy())
