@@ -47,6 +47,9 @@ RECIPES = {
 LIMITS = ("tolerance", "maximum", "minimum")
 """How the options of metrics begin that state limits."""
 
+ALWAYS = ("response", "combined-test", "equivalent-events")
+"""Metrics of every comparison of files, whatever the recipe asks of its own surrogate."""
+
 Count = Callable[[int, int], None]
 """Called with how many metrics are done, and how many there are."""
 
@@ -132,12 +135,12 @@ def metrics_of(recipe: Recipe) -> list[Metric]:
 def metrics_for_files(recipe: Recipe) -> list[Metric]:
     """Construct those metrics of a recipe that need no surrogate, without their limits.
 
-    The response to conditions, where there are any, is always among them.
+    Always among them are those of `ALWAYS`.
     """
     models = ("importance", "likelihood")
     parts = [part for part in recipe.validation.metrics if part.kind not in models]
-    if not any(part.kind == "response" for part in parts):
-        parts.append(Component(kind="response"))
+    kinds = {part.kind for part in parts}
+    parts += [Component(kind=kind) for kind in ALWAYS if kind not in kinds]
     free = [{k: v for k, v in part.options.items() if not k.startswith(LIMITS)} for part in parts]
     pairs = zip(parts, free, strict=True)
     return [build("metrics", Component(kind=part.kind, **o), {}) for part, o in pairs]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from physgen.validation.classes import InceptionScore
 from physgen.validation.classifier import ClassifierTest
+from physgen.validation.combined import CombinedTest
 from physgen.validation.constraints import Constraints
 from physgen.validation.correlations import Correlations
 from physgen.validation.coverage import Coverage
@@ -20,6 +21,7 @@ from physgen.validation.shapes import Histograms
 
 __all__ = [
     "ClassifierTest",
+    "CombinedTest",
     "Constraints",
     "Correlations",
     "Coverage",

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy import float64
@@ -128,7 +129,7 @@ class Relabelling:
         self._dealt = csr_array((w, (block, np.arange(n))), shape=(len(self._first), n))
         self._weights = np.asarray(self._dealt.sum(1)).ravel()
 
-    def sums(self, features: Array) -> Array:
+    def sums(self, features: NDArray[np.floating[Any]]) -> Array:
         """Return (M, k), the weighted sums of (N, k) features of the pooled rows by block."""
         return np.asarray(self._dealt @ features)
 
@@ -164,9 +165,16 @@ class Relabelling:
         """Return (s,) p-values of the statistics of the features whose sums by block are given."""
         ours, theirs = self.means(sums)
         observed = statistic((ours - theirs)[None, :])[0]
-        permuted = self.exact and not self._paired
-        draw = self._exchange(sums) if permuted else self._multiply(sums)
+        draw = self.draw(sums)
         return sequential(observed, lambda index: statistic(draw(index)))
+
+    def draw(self, sums: Array) -> Callable[[int], Array]:
+        """Return what draws (n, k) differences D of relabelled rows, given a number.
+
+        The same number is the same relabelling, of whatever features.
+        """
+        permuted = self.exact and not self._paired
+        return self._exchange(sums) if permuted else self._multiply(sums)
 
     def deviations(self, sums: Array) -> Array:
         """Return (k,), the standard deviations of D under random signs."""
@@ -229,18 +237,19 @@ class Relabelling:
         return result[:n] - result[n:] if self._paired else result
 
 
-def sequential(observed: Array, draw: Callable[[int], Array]) -> Array:
+def sequential(observed: Array, draw: Callable[[int], Array], *, most: int = MOST) -> Array:
     """Return (s,) p-values of (s,) observed statistics, large ones being improbable.
 
     Args:
         observed: (s,).
         draw: returns (n, s) statistics of relabelled rows; called with 0, 1, ... until all p-values
             are known.
+        most: draws at most.
     """
     reached = np.zeros(len(observed), dtype=np.int64)
     p_values = np.full(len(observed), np.nan)
     drawn, index = 0, 0
-    while drawn < MOST and np.isnan(p_values).any():
+    while drawn < most and np.isnan(p_values).any():
         null = draw(index)
         # Equal up to rounding counts as reached: ties are frequent in discrete samples.
         count = reached + np.cumsum(null >= observed - 1e-6 * np.abs(observed), axis=0)

@@ -1,0 +1,110 @@
+"""One calibrated p-value for the question whether two samples are of one distribution.
+
+No single test sees everything: a shift, a lost mode, a broken correlation, a cut, a change in one
+bin of the condition. Here those of `physgen.validation.two_sample` are combined to one p-value that
+is right whatever their dependence (`two_sample.combination`), and the tests that see a difference
+are named, with what they see. Rows with weights, negative ones too, and rows of one unit are
+relabelled as `physgen.validation.permutation` does; p is then asymptotic, and said to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy import float64
+from numpy.typing import NDArray
+
+from physgen.errors import NotMeasurable
+from physgen.validation.comparison import Comparison
+from physgen.validation.scorecard import Row
+from physgen.validation.two_sample import conditional, kernels, moments, thresholds
+from physgen.validation.two_sample.combination import Combined, Finding, combine, either
+from physgen.validation.two_sample.learned import of_classifier
+from physgen.validation.two_sample.pool import Family, Pool
+
+Array = NDArray[float64]
+
+NAMED = 4
+"""Causes that a note names at most."""
+
+SEEN = 0.01
+"""Tests whose adjusted p-value is below are named."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CombinedTest:
+    """The p-value of all two-sample tests of the observables together.
+
+    >>> import torch
+    >>> from physgen.batch import Batch
+    >>> from physgen.systems.scalar import Phi4
+    >>> x = torch.randn(2, 1000, 4, generator=torch.Generator().manual_seed(0))
+    >>> same, moved = (Comparison(Phi4(shape=(4,)), Batch(x[0] + a), Batch(x[1])) for a in (0, 0.1))
+    >>> CombinedTest().rows(same)[0].p_value > 0.01, CombinedTest().rows(moved)[0].p_value < 0.01
+    (True, True)
+    """
+
+    def rows(self, comparison: Comparison) -> list[Row]:
+        """Return one row.
+
+        Raises:
+            InputError: there is no truth.
+            NotMeasurable: too few rows are independent, or no observable varies.
+        """
+        pool = Pool.of(comparison)
+        if not pool.relabelling.usable:
+            raise NotMeasurable("too few groups of rows for a test: give more of them")
+        if not pool.names:
+            raise NotMeasurable("no observable varies: there is nothing to be tested")
+        residuals = conditional.residuals(pool)
+        z, names = pool.columns(residuals)
+        result = combine(list(_families(pool, residuals, z, names)), pool.relabelling)
+        learned = of_classifier(pool, z)
+        if learned is not None:
+            result = either(result, combine([learned[0]], learned[1]))
+        return [_row(result, pool)]
+
+
+def _families(pool: Pool, residuals: Array, z: Array, names: tuple[str, ...]) -> Iterator[Family]:
+    """Yield the families of tests that need no training."""
+    generator = np.random.default_rng([pool.seed, 4])
+    for family in (
+        thresholds.of_observables(pool, residuals),
+        conditional.of_bins(pool, residuals),
+        moments.of_moments(pool, names, z),
+    ):
+        if family is not None:
+            yield family
+    for name, rows in (("standardised", z), ("whitened", moments.whitened(z))):
+        yield thresholds.of_projections(name, rows, pool, generator)
+        yield from kernels.of_kernels(name, rows, pool, generator)
+
+
+def _row(combined: Combined, pool: Pool) -> Row:
+    n, m = pool.sizes
+    notes = [
+        f"{len(combined.findings)} tests of {len(pool.names)} observables, {n} rows against {m}"
+    ]
+    if combined.extrapolated < combined.p_value:
+        notes.append(f"extrapolated p {combined.extrapolated:.1g}")
+    if not pool.relabelling.exact:
+        notes.append("p is asymptotic")
+    notes += _causes(combined.findings)
+    return Row(
+        name="combined test",
+        metric="combined-test",
+        value=combined.p_value,
+        p_value=combined.p_value,
+        note="; ".join(notes),
+    )
+
+
+def _causes(findings: tuple[Finding, ...]) -> list[str]:
+    """Return what the tests saw, a cause once, with the adjusted p-value of its test."""
+    seen: dict[str, Finding] = {}
+    for finding in findings:
+        if finding.p_value < SEEN:
+            seen.setdefault(finding.cause, finding)
+    return [f"{cause} ({f.test}, p {f.p_value:.1g})" for cause, f in seen.items()][:NAMED]

@@ -1,0 +1,174 @@
+"""The rows of the truth and of the generated sample together, from which features are made.
+
+Whatever shapes a feature (means, widths, thresholds, whitening, regression on the condition) comes
+from the pooled rows, without looking at labels: a relabelling then needs nothing to be made anew,
+and p-values stay exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy import float64
+from numpy.typing import NDArray
+
+from physgen.validation.comparison import Comparison, Role, varies
+from physgen.validation.independence import select
+from physgen.validation.permutation import Relabelling
+
+Array = NDArray[float64]
+Rows = NDArray[np.int64]
+
+MOST_BINS = 32
+"""Bins of an observable that count as columns of their own; of more, such as images, none do."""
+
+FLOORED = 1e-6
+"""Eigenvalues of a covariance, of the largest, below which whitening does not amplify."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Statistics of one kind.
+
+    Attributes:
+        names: of the k statistics.
+        sums: (M, F), of the features by block: `Relabelling.sums`.
+        statistics: maps (n, F) differences of mean features to (n, k) statistics. They are on a
+            quadratic scale (KS^2, chi^2, MMD^2), where tails are exponential.
+        causes: maps the (F,) mean features of the truth and of the generated sample to what
+            differs most, for each of the k.
+    """
+
+    names: tuple[str, ...]
+    sums: Array
+    statistics: Callable[[Array], Array]
+    causes: Callable[[Array, Array], list[str]]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Pooled rows, those of the truth first.
+
+    Attributes:
+        names: of the observables that vary.
+        values: (N, d) of them, NaN where one is not defined.
+        condition_names: of the conditions.
+        conditions: (N, C).
+        labels: (N,), whether a row is a true one.
+        weights: (N,).
+        units: (N,) numbers from 0 of what the rows hang together in; of a row that stands alone,
+            its own.
+        alone: whether all rows stand alone.
+        paired: whether row i of both samples was drawn at one condition.
+        seed: of everything that is drawn.
+    """
+
+    names: tuple[str, ...]
+    values: Array
+    condition_names: tuple[str, ...]
+    conditions: Array
+    labels: NDArray[np.bool_]
+    weights: Array
+    units: Rows
+    alone: bool = True
+    paired: bool = False
+    seed: int = 0
+
+    @classmethod
+    def of(cls, comparison: Comparison) -> Pool:
+        """Pool the rows that count (`physgen.validation.independence`), of files as many as can be.
+
+        Raises:
+            InputError: there is no truth.
+            NotMeasurable: too few rows are independent, or weights leave too few.
+        """
+        comparison.measured_truth  # noqa: B018 (raises if there is none)
+        both: tuple[Role, Role] = ("truth", "generated")
+        if comparison.whole is None:
+            samples, selected = comparison.measured, comparison.once(select)
+        else:
+            samples = comparison.whole()
+            selected = select(comparison, {role: samples[role] for role in both})
+        measured, chosen = [samples[role] for role in both], [selected[role] for role in both]
+
+        def pooled(parts: Iterable[NDArray[Any]]) -> NDArray[Any]:
+            return np.concatenate([p[c.rows] for p, c in zip(parts, chosen, strict=True)])
+
+        columns = [one.columns(MOST_BINS) for one in measured]
+        values = {name: pooled(part[name] for part in columns) for name in columns[0]}
+        values = {name: value for name, value in values.items() if _differs(value)}
+        n = sum(len(part.rows) for part in chosen)
+        given = [one.condition for one in measured if one.condition is not None]
+        conditions = pooled(given) if len(given) == len(both) else np.empty((n, 0))
+        known = [variable.name for variable in comparison.system.schema.condition]
+        n_given = conditions.shape[1]
+        known = known if len(known) == n_given else [f"condition {i + 1}" for i in range(n_given)]
+        units = np.concatenate([part.unit for part in chosen])
+        return cls(
+            tuple(values),
+            np.stack(list(values.values()), 1) if values else np.empty((n, 0)),
+            tuple(known),
+            conditions,
+            np.repeat([True, False], [len(part.rows) for part in chosen]),
+            pooled(np.ones(one.n) if one.weight is None else one.weight for one in measured),
+            np.unique(units, return_inverse=True)[1],
+            all(part.alone for part in chosen),
+            "generated" in comparison.paired,
+            comparison.seed,
+        )
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Rows of the truth, and of the generated sample."""
+        n = int(self.labels.sum())
+        return n, len(self.labels) - n
+
+    @cached_property
+    def relabelling(self) -> Relabelling:
+        """Of all rows."""
+        return self.relabelling_of(np.arange(len(self.labels)))
+
+    def relabelling_of(self, rows: Rows) -> Relabelling:
+        """Return that of some of the rows, given in order."""
+        truth, ours = rows[self.labels[rows]], rows[~self.labels[rows]]
+        grouped = self.paired or not self.alone
+        return Relabelling(
+            len(truth),
+            len(ours),
+            weights=(self.weights[truth], self.weights[ours]),
+            groups=(self.units[truth], self.units[ours]) if grouped else (None, None),
+            seed=self.seed,
+        )
+
+    def columns(self, residuals: Array) -> tuple[Array, tuple[str, ...]]:
+        """Return (N, D) columns of mean 0 and variance 1, and their names.
+
+        They are the observables (their (N, d) residuals, where there are conditions), which of them
+        are defined where some are not, and the conditions.
+        """
+        given = residuals.shape[1] > 0
+        parts = [residuals if given else self.values]
+        defined = np.isfinite(self.values)
+        # Observables that lack a value together, such as those of an empty layer, count once.
+        lacking = np.unique(defined, axis=1, return_index=True)[1]
+        lacking = np.sort(lacking[~defined[:, lacking].all(0)])
+        parts += [defined[:, lacking], self.conditions]
+        stacked = np.concatenate(parts, 1, dtype=float64)
+        names = (
+            *self.names,
+            *(f"whether {self.names[i]} is defined" for i in lacking),
+            *self.condition_names,
+        )
+        width = np.nanstd(stacked, 0)
+        z = np.nan_to_num((stacked - np.nanmean(stacked, 0)) / np.where(width > 0, width, 1.0))
+        kept = np.flatnonzero(width > 0)
+        return z[:, kept], tuple(names[i] for i in kept)
+
+
+def _differs(values: Array) -> bool:
+    """Return whether values differ, or only some of them are defined."""
+    return varies(values) or 0 < int(np.isfinite(values).sum()) < len(values)

@@ -1,0 +1,172 @@
+"""The statistics of two-sample tests, against closed forms and other libraries."""
+
+import numpy as np
+import pytest
+from scipy import linalg, stats
+
+from physgen.validation.two_sample import conditional, kernels, moments, thresholds
+from physgen.validation.two_sample.pool import Pool
+
+
+def pool_of(first, second, conditions=None):
+    """Pool two samples of (n, d) rows."""
+    values = np.concatenate([first, second])
+    n = len(values)
+    given = np.empty((n, 0)) if conditions is None else conditions
+    return Pool(
+        tuple(f"x{i}" for i in range(values.shape[1])),
+        values,
+        tuple(f"t{i}" for i in range(given.shape[1])),
+        given,
+        np.arange(n) < len(first),
+        np.ones(n),
+        np.arange(n),
+    )
+
+
+def observed(pool, family):
+    """Return the statistics by name."""
+    truth, ours = pool.relabelling.means(family.sums)
+    values = family.statistics((truth - ours)[None])[0]
+    return dict(zip(family.names, values, strict=True))
+
+
+def nothing(pool):
+    return np.empty((len(pool.values), 0))
+
+
+@pytest.fixture
+def counts():
+    generator = np.random.default_rng(0)
+    return generator.poisson(4.0, (500, 1)).clip(1, 8), generator.poisson(4.3, (700, 1)).clip(1, 8)
+
+
+def test_distribution_functions_are_those_of_scipy(counts):
+    a, b = counts
+    pool = pool_of(a, b)
+    found = observed(pool, thresholds.of_observables(pool, nothing(pool)))
+    assert found["KS"] == pytest.approx(stats.ks_2samp(a[:, 0], b[:, 0]).statistic ** 2)
+    levels = np.arange(1, 8)
+    below = [(part <= levels).mean(0) for part in (a, b, np.concatenate([a, b]))]
+    squares = (below[0] - below[1]) ** 2 / (below[2] * (1 - below[2]))
+    assert found["scan"] == pytest.approx(squares.max())
+    assert found["Anderson-Darling"] == pytest.approx(squares.mean())
+
+
+def test_sliced_distances_of_one_column_are_those_of_the_column(counts):
+    a, b = counts
+    pool = pool_of(a, b)
+    z, _ = pool.columns(nothing(pool))
+    generator = np.random.default_rng(1)
+    found = observed(pool, thresholds.of_projections("s", z, pool, generator))
+    distance = stats.wasserstein_distance(a[:, 0], b[:, 0]) / np.concatenate([a, b]).std()
+    assert found["sliced W, s"] == pytest.approx(distance**2)
+    assert found["sliced KS, s"] == pytest.approx(stats.ks_2samp(a[:, 0], b[:, 0]).statistic ** 2)
+
+
+def test_what_is_not_defined_lies_above_all_thresholds():
+    x = np.random.default_rng(0).normal(size=(2, 400, 1))
+    x[1, :40] = np.nan
+    pool = pool_of(*x)
+    family = thresholds.of_observables(pool, nothing(pool))
+    truth, ours = pool.relabelling.means(family.sums)
+    assert "x0 above" in family.causes(truth, ours)[2]
+    # The highest threshold has all that is defined below it.
+    assert (truth[-1], ours[-1]) == pytest.approx((1.0, 0.9))
+
+
+def test_a_threshold_needs_rows_on_both_sides():
+    pool = pool_of(np.zeros((300, 1)), np.r_[np.ones(7), np.zeros(293)][:, None])
+    assert thresholds.of_observables(pool, nothing(pool)) is None
+
+
+@pytest.fixture
+def normals():
+    generator = np.random.default_rng(3)
+    root = np.array([[1.0, 0.0, 0.0], [0.9, 0.3, 0.0], [-0.2, 0.4, 2.0]])
+    a = generator.normal(size=(40_000, 3)) @ root.T
+    b = generator.normal(size=(40_000, 3)) @ root.T * np.array([1.0, 1.01, 0.99]) + 0.01
+    return a, b
+
+
+def test_moments_are_those_of_the_closed_forms(normals):
+    pool = pool_of(*normals)
+    z, names = pool.columns(nothing(pool))
+    found = observed(pool, moments.of_moments(pool, names, z))
+    first, second = z[: len(normals[0])], z[len(normals[0]) :]
+    d = first.mean(0) - second.mean(0)
+    assert found["whitened means"] == pytest.approx(d @ np.linalg.solve(np.cov(z.T), d))
+    a, b = np.cov(first.T), np.cov(second.T)
+    frechet = d @ d + np.trace(a + b - 2 * np.real(linalg.sqrtm(a @ b)))
+    assert found["Frechet"] == pytest.approx(frechet, rel=0.05)
+    whitened = np.linalg.solve(np.cov(z.T), a - b)
+    assert found["whitened covariance"] == pytest.approx(np.trace(whitened @ whitened), rel=0.05)
+
+
+def test_a_moment_that_differs_is_named():
+    generator = np.random.default_rng(4)
+    a, b = generator.normal(size=(2, 4000, 3))
+    for change, expected in (
+        (lambda x: x + np.array([0, 0.2, 0]), "mean of x1: +"),
+        (widen, "variance of x2: +"),
+    ):
+        pool = pool_of(a, change(b))
+        z, names = pool.columns(nothing(pool))
+        family = moments.of_moments(pool, names, z)
+        causes = family.causes(*pool.relabelling.means(family.sums))
+        assert causes[0].startswith(expected)
+    b[:, 0] = 0.9 * b[:, 1] + 0.4 * b[:, 0]
+    pool = pool_of(a, b)
+    z, names = pool.columns(nothing(pool))
+    family = moments.of_moments(pool, names, z)
+    causes = family.causes(*pool.relabelling.means(family.sums))
+    assert causes[2].startswith("correlation of x0 and x1: +")
+
+
+def widen(x):
+    return x * np.array([1.0, 1.0, 1.3])
+
+
+def test_kernels_are_those_of_all_pairs():
+    generator = np.random.default_rng(5)
+    a, b = generator.normal(size=(2, 600, 2))
+    b = b + 0.5
+    pool = pool_of(a, b)
+    z, _ = pool.columns(nothing(pool))
+    families = kernels.of_kernels("s", z, pool, np.random.default_rng(6))
+    some = np.random.default_rng(6).choice(len(z), 600, replace=False)
+    width = np.median(np.linalg.norm(z[some[:300]] - z[some[300:]], axis=1))
+    squares = ((z[:, None] - z[None]) ** 2).sum(-1)
+    sign = np.where(pool.labels, 1 / 600, -1 / 600)
+    for family, times in zip(families, kernels.WIDTHS, strict=True):
+        found = observed(pool, family)
+        exact = sign @ np.exp(-squares / (2 * (times * width) ** 2)) @ sign
+        # A kernel of F frequencies is known to 1/sqrt(F).
+        assert found[family.names[0]] / kernels.FREQUENCIES == pytest.approx(exact, rel=0.3)
+
+
+def test_the_score_is_that_of_a_linear_model():
+    a, b = np.random.default_rng(7).normal(size=(2, 800, 2))
+    pool = pool_of(a, b * 1.2)
+    z, _ = pool.columns(nothing(pool))
+    phase = (z @ np.random.default_rng(8).normal(size=(2, 5))).astype(np.float32)
+    found = observed(pool, kernels._of_width("s", phase, pool))
+    features = np.concatenate([np.cos(phase), np.sin(phase)], 1).astype(float)
+    d = features[:800].mean(0) - features[800:].mean(0)
+    covariance = np.cov(features.T, bias=True)
+    largest = np.linalg.eigvalsh(covariance)[-1]
+    for ridge in kernels.RIDGES:
+        wanted = d @ np.linalg.solve(covariance + ridge * largest * np.eye(10), d)
+        assert found[f"kernel score {ridge:g}, s"] == pytest.approx(wanted, rel=1e-3)
+
+
+def test_residuals_have_neither_trend_nor_width():
+    generator = np.random.default_rng(9)
+    t = np.exp(generator.uniform(0, 5, 8000))
+    y = t + np.sqrt(t) * generator.normal(size=8000)
+    pool = pool_of(y[:4000, None], y[4000:, None], t[:, None])
+    r = conditional.residuals(pool)[:, 0]
+    for low in (1.0, 10.0, 50.0):
+        part = r[(t >= low) & (t < 2 * low)]
+        assert abs(part.mean()) < 4 / np.sqrt(len(part))
+        assert part.std() == pytest.approx(1.0, abs=3 / np.sqrt(len(part)))
