@@ -39,6 +39,7 @@ from physgen.validation.sources import SEED, two_samples
 RECIPES = {
     "CaloChallenge HDF5": "calo-flow",
     "JetNet HDF5": "jets-items",
+    "jets as in JetClass": "jets-items",
     "showerdata HDF5": "calo-points",
     "spin configurations in HDF5 (rbms style)": "ising-rbm",
 }

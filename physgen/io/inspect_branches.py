@@ -13,6 +13,7 @@ import numpy as np
 
 from physgen.errors import FormatError
 from physgen.io.branches import BranchSource
+from physgen.io.jetclass import COLUMNS as JETCLASS
 from physgen.io.parquet import Table, open_table
 from physgen.io.proposals import FEWEST, columns_to_learn, listed, train_on
 from physgen.io.statistics import Statistics
@@ -73,6 +74,8 @@ def _inspect_tree(path: Path, name: str | None, tree: Tree | Table, report: dict
         entry["looked at"] = f"{looked} of {len(tree)} entries, in {len(ranges)} blocks"
     branches = _inspect_branches(tree, ranges, report)
     report["contents"]["table" if name is None else name] = entry | {"branches": branches}
+    if set(JETCLASS) <= branches.keys():
+        report["format"] = "jets as in JetClass"
     if len(tree) == 0:
         report["problem"] = report["problem"] or f"{tree.where} is empty"
     else:
@@ -143,6 +146,8 @@ def _advise(
     """Say how to train on a tree, what may be its weights, and whether its rows belong together."""
     named = "the table" if tree is None else f"tree {tree!r}"
     numbers = {name: entry for name, entry in branches.items() if "dtype" in entry}
+    if set(JETCLASS) <= numbers.keys():
+        return [f"jets as in JetClass: physgen train jets-items {shlex.quote(f'data.path={path}')}"]
     flat = [name for name, entry in numbers.items() if "jagged" not in entry]
     if not numbers:
         return [f"{named} has no columns of numbers"]

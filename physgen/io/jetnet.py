@@ -51,7 +51,8 @@ class JetNetSource:
 
     def __init__(self, path: Path | str, condition: Sequence[str] = ()) -> None:
         self.path, self.name = Path(path), str(path)
-        self._columns = [_column(name, path) for name in condition]
+        given = jet_variables(condition, path)
+        self._columns = [JET.index(variable) for variable in given]
         self._source = HDF5Source(path, x=PARTICLES, condition=JETS if condition else None)
         shape = self._source.schema.shape
         if len(shape) != 2 or shape[1] != 4:
@@ -65,7 +66,6 @@ class JetNetSource:
                 f"{len(JET)}: {', '.join(v.name for v in JET)}; leave data.condition out to read "
                 "particles alone"
             )
-        given = tuple(JET[column] for column in self._columns)
         self.schema = Schema((shape[0], len(PARTICLE)), PARTICLE, given, masked=True)
         self.block = self._source.block
 
@@ -123,11 +123,13 @@ class JetNetSource:
         ]
 
 
-def _column(name: str, path: Path | str) -> int:
-    names = [variable.name for variable in JET]
-    if name not in names:
-        raise FormatError(f"{path}: {JETS!r} has no column {name!r}{suggest(name, names)}")
-    return names.index(name)
+def jet_variables(names: Sequence[str], path: Path | str) -> tuple[Variable, ...]:
+    """Return jet features by name; `FormatError` for one that is not in `JET`."""
+    known = {variable.name: variable for variable in JET}
+    for name in names:
+        if name not in known:
+            raise FormatError(f"{path}: jets have no feature {name!r}{suggest(name, known)}")
+    return tuple(known[name] for name in names)
 
 
 def _refuse(bad: NDArray[np.bool_], start: int, where: str, fault: str) -> None:

@@ -1,5 +1,7 @@
 """Jets as sets of particles: eta, phi and pT relative to the jet, and a mask.
 
+They are read from JetNet HDF5 files, and from ROOT or Parquet files with the columns of JetClass.
+
 What is measured of them is in `physgen.systems.jet_observables`.
 """
 
@@ -17,6 +19,8 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import DomainError, FormatError, RecipeError, suggest
+from physgen.io.formats import TABLES, format_of
+from physgen.io.jetclass import MOST, JetClassSource
 from physgen.io.jetnet import JET, PARTICLE, JetNetSource, jetnet_layout
 from physgen.io.joined import expand
 from physgen.io.source import Source
@@ -30,12 +34,13 @@ N_PARTICLES = 30
 
 @dataclass(frozen=True, kw_only=True)
 class Jets:
-    """Jets of JetNet files: particles of which `ptrel` is relative to the jet's pT, and a mask.
+    """Jets: particles of which `ptrel` is relative to the jet's pT, and a mask.
 
     Args:
-        path: of a JetNet file, a pattern, or a list of them.
+        path: of a file, a pattern, or a list of them.
         condition: features of the jet that it is generated for, of pt, eta, mass, num_particles.
-        particles: how many a jet has at most; `None` is as many as in the files at `path`, or 30.
+        particles: how many a jet has at most; `None` is as many as in the files at `path` (of
+            JetClass 128), or 30.
 
     Raises:
         RecipeError: a condition is no jet feature.
@@ -77,7 +82,7 @@ class Jets:
             return self.particles
         if self.path is None:
             return N_PARTICLES
-        return JetNetSource(expand(self.path)[0], self._names).schema.shape[0]
+        return self.open(expand(self.path)[0]).schema.shape[0]
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -136,7 +141,13 @@ class Jets:
         return (".h5", ".hdf5")
 
     def open(self, path: Path) -> Source:
-        """Open a JetNet file; `FormatError` if it is none, or of another number of particles."""
+        """Open a JetNet or JetClass-like file.
+
+        Raises:
+            FormatError: it is neither, or a JetNet file of another number of particles.
+        """
+        if format_of(path) in ("ROOT", *TABLES):
+            return JetClassSource(path, self._names, self.particles or MOST)
         source = JetNetSource(path, self._names)
         n_particles = source.schema.shape[0]
         if self.particles not in (None, n_particles):
