@@ -8,9 +8,11 @@ from physgen.validation.combined import CombinedTest
 from physgen.validation.constraints import Constraints
 from physgen.validation.correlations import Correlations
 from physgen.validation.coverage import Coverage
+from physgen.validation.energy_mover import EnergyMover
 from physgen.validation.equivalent import EquivalentEvents
 from physgen.validation.frechet import Frechet
 from physgen.validation.importance import Importance
+from physgen.validation.jet_wasserstein import JetWasserstein
 from physgen.validation.likelihood import Likelihood
 from physgen.validation.means import Means
 from physgen.validation.mmd import MaximumMeanDiscrepancy
@@ -25,11 +27,13 @@ __all__ = [
     "Constraints",
     "Correlations",
     "Coverage",
+    "EnergyMover",
     "EquivalentEvents",
     "Frechet",
     "Histograms",
     "Importance",
     "InceptionScore",
+    "JetWasserstein",
     "Likelihood",
     "MaximumMeanDiscrepancy",
     "Means",

@@ -70,7 +70,7 @@ def _distance(a: Array, b: Array, radius: float) -> float:
         for j in range(len(b)):
             square = (a[i, 0] - b[j, 0]) ** 2 + (a[i, 1] - b[j, 1]) ** 2
             cost[i, j] = np.sqrt(square) / radius
-    return _transport(supply, demand, cost)
+    return float(_transport(supply, demand, cost))
 
 
 @njit(cache=CACHE, nogil=True)
