@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,20 @@ from typing import Any
 from physgen.arguments import user_path
 from physgen.batch import Batch, Schema
 from physgen.errors import InputError
-from physgen.io.calochallenge import shower_schema
-from physgen.io.layouts import LAYOUTS, Layout, Written, layout_called, layout_of
+from physgen.io.layouts import LAYOUTS, Kind, Layout, Written, layout_called, layout_of
 from physgen.io.shipped import shipped_or_own
-from physgen.io.showers import deposited, point_schema
+from physgen.io.showers import deposited, point_schema, voxel_schema
 from physgen.io.source import Source, blocks
 from physgen.io.writer import refuse_existing, sha256
 from physgen.isolation import isolated
 from physgen.systems.geometry import Geometry, read_geometry
-from physgen.systems.voxelisation import Losses, to_points, to_voxels
+from physgen.systems.voxelisation import Cells, Losses, to_cells, to_points, to_voxels
 from physgen.version import __version__
 
 SUFFIXES = {".npz": "npz"}
 """Layouts that the ending of a file tells; HDF5 is many."""
+
+Step = Callable[[Batch], Batch]
 
 
 @isolated()
@@ -34,6 +36,7 @@ def convert(
     to: str | None = None,
     binning: str | PathLike[str] | None = None,
     particle: str | None = None,
+    cells: Cells | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write the showers of a file in another layout; the output is whole, or absent.
@@ -43,8 +46,9 @@ def convert(
         output: file to write.
         to: layout of it; `None` takes what its ending says.
         binning: CaloChallenge XML, or the name of a shipped one, where voxels become points, or
-            points voxels.
+            points voxels, or layers of voxels must be known.
         particle: name or code in it, where it holds several.
+        cells: the grid, where points become rectangular cells.
         overwrite: replace an existing file.
 
     Returns:
@@ -61,12 +65,16 @@ def convert(
         raise InputError(f"{output} is the file to convert; choose another path")
     opened = old.open(path, 1)
     geometry = None if binning is None else _geometry(Path(binning), particle)
-    losses = Losses()
-    schema = _schema(opened, old, new, geometry)
+    _check(opened, old, new, geometry, cells)
+    schema = _schema(opened.schema, new, geometry)
+    losses = Losses(), Losses()
+    steps = list(_steps(old.holds, new.takes or new.holds, geometry, cells, losses))
     written = Written(
         output,
         schema,
         grid=None if geometry is None else geometry.grid,
+        layer_sizes=() if geometry is None else [layer.n_voxels for layer in geometry.layers],
+        cell_mm=0.0 if cells is None else cells.mm,
         pdg=getattr(opened, "pdg", None) or (0 if geometry is None else geometry.pid),
         facts={
             "converted_from": f"{path.name}, {old.name}",
@@ -75,21 +83,22 @@ def convert(
         },
         overwrite=overwrite,
     )
-    write, before, after = layout_called(new.key).write, 0.0, 0.0
-    assert write is not None  # `layout_called` gives those that are written.
-    with write(written) as append:
+    before = after = 0.0
+    with new.writer(written) as append:
         for batch in blocks(opened):
             before += float(deposited(batch).sum())
-            made = _converted(batch, old, new, geometry, losses)
-            after += float(deposited(made).sum())
-            append(_fitting(made, schema))
+            for step in steps:
+                batch = step(batch)
+            after += float(deposited(batch).sum())
+            append(_fitting(batch, schema))
+    lost = [sentence for part in losses for sentence in part.sentences()]
     return {
         "file": str(output),
         "from": old.name,
         "to": new.name,
         "showers": len(opened),
         "energy": float(f"{after / before:.9g}") if before else 1.0,
-        "lost": [*losses.sentences(), *_dropped(opened.schema, schema)],
+        "lost": [*lost, *_dropped(opened.schema, schema, new)],
     }
 
 
@@ -106,45 +115,54 @@ def _geometry(path: Path, particle: str | None) -> Geometry:
     return read_geometry(shipped_or_own("datasets", path), particle)
 
 
-def _schema(source: Source, old: Layout, new: Layout, geometry: Geometry | None) -> Schema:
-    """Return what the converted showers are."""
-    given = source.schema.condition[: None if new.directed else 1]
-    if new.holds == old.holds:
-        if old.holds == "voxels":
-            _check_voxels(source, geometry)
-        return replace(source.schema, condition=given)
-    if geometry is None:
+def _check(
+    source: Source, old: Layout, new: Layout, geometry: Geometry | None, cells: Cells | None
+) -> None:
+    """Raise `InputError` if what is needed to get from one layout to the other is missing."""
+    takes = new.takes or new.holds
+    if "voxels" in (old.holds, takes) and old.holds != takes and geometry is None:
         raise InputError(
-            f"{source.name} holds {old.holds}, and {new.key} {new.holds}: say by which geometry "
-            "one becomes the other, with --binning (a CaloChallenge XML)"
+            f"{source.name} holds {old.holds}, and {new.key} {takes}: say by which geometry one "
+            "becomes the other, with --binning (a CaloChallenge XML)"
         )
-    if new.holds == "points":
-        _check_voxels(source, geometry)
-        return point_schema(1, "layer", 4, len(given) > 1)
-    if "layer" not in source.schema.names:
-        raise InputError(
-            f"{source.name}: depths of its points are lengths, and a binning knows no depth of its "
-            "layers; write the number of the layer as the third column"
-        )
-    return replace(shower_schema(geometry.n_voxels), condition=given)
-
-
-def _check_voxels(source: Source, geometry: Geometry | None) -> None:
+    if takes == "cells" and (cells is None or cells.mm <= 0):
+        raise InputError(f"{new.key}: say the grid, as in --cells 30,30,30 --cell-mm 5")
     n_voxels = source.schema.shape[0]
-    if geometry is not None and geometry.n_voxels != n_voxels:
+    if old.holds == "voxels" and geometry is not None and geometry.n_voxels != n_voxels:
         raise InputError(
             f"{source.name}: showers of {n_voxels} voxels, but the binning has "
             f"{geometry.n_voxels}; give the one that belongs to this data"
         )
+    if old.holds == "points" != takes and "layer" not in source.schema.names:
+        raise InputError(
+            f"{source.name}: depths of its points are lengths, and neither a binning nor a grid "
+            "knows how deep its layers lie; write the number of the layer as the third column"
+        )
 
 
-def _converted(
-    batch: Batch, old: Layout, new: Layout, geometry: Geometry | None, losses: Losses
-) -> Batch:
-    if geometry is None or old.holds == new.holds:
-        return batch
-    convert = to_points if new.holds == "points" else to_voxels
-    return convert(batch, geometry, losses)
+def _schema(old: Schema, new: Layout, geometry: Geometry | None) -> Schema:
+    """Return what the converted showers are; those in cells, before they are."""
+    given = old.condition[: None if new.directed else 1]
+    if (new.holds == "points") == old.masked:
+        return replace(old, condition=given)
+    if old.masked and geometry is not None:
+        return replace(voxel_schema(geometry.n_voxels), condition=given)
+    return point_schema(1, "layer", 4, len(given) > 1)
+
+
+def _steps(
+    old: Kind,
+    takes: Kind,
+    geometry: Geometry | None,
+    cells: Cells | None,
+    losses: tuple[Losses, Losses],
+) -> Iterator[Step]:
+    """Yield what makes showers of one kind those of another."""
+    if old != takes and geometry is not None and "voxels" in (old, takes):
+        step = to_points if old == "voxels" else to_voxels
+        yield partial(step, geometry=geometry, losses=losses[0])
+    if takes == "cells" and cells is not None:
+        yield partial(to_cells, cells=cells, losses=losses[1])
 
 
 def _fitting(batch: Batch, schema: Schema) -> Batch:
@@ -154,12 +172,11 @@ def _fitting(batch: Batch, schema: Schema) -> Batch:
     return batch.replace(condition=batch.condition[:, : len(schema.condition)])
 
 
-def _dropped(old: Schema, new: Schema) -> Iterator[str]:
+def _dropped(old: Schema, new: Schema, layout: Layout) -> Iterator[str]:
     """Yield what the new layout has no place for."""
-    directions = {variable.name for variable in old.condition}
-    if directions - {variable.name for variable in new.condition}:
+    if len(new.condition) < len(old.condition):
         yield "directions of the particles"
-    if old.masked and not new.masked:
-        yield "places of points within their voxels"
+    if old.masked and (layout.takes or layout.holds) != "points":
+        yield f"places of points within their {layout.takes or layout.holds}"
         if "time" in old.names:
             yield "times"

@@ -19,6 +19,7 @@ from physgen.errors import InputError, RecipeError
 from physgen.held_out import held_out
 from physgen.io.inspect import inspect
 from physgen.io.joined import expand
+from physgen.io.layouts import LAYOUTS
 from physgen.io.source import Source, blocks
 from physgen.isolation import global_generators
 from physgen.made_from import rows_made_from, shared_events
@@ -36,11 +37,10 @@ from physgen.validation.likelihood import Likelihood
 from physgen.validation.scorecard import Row, Scorecard
 from physgen.validation.sources import SEED, two_samples
 
-RECIPES = {
-    "CaloChallenge HDF5": "calo-flow",
+_SHOWERS = {"voxels": "calo-flow", "points": "calo-points"}
+RECIPES = {layout.name: _SHOWERS[layout.holds] for layout in LAYOUTS} | {
     "JetNet HDF5": "jets-items",
     "jets as in JetClass": "jets-items",
-    "showerdata HDF5": "calo-points",
     "spin configurations in HDF5 (rbms style)": "ising-rbm",
 }
 """Whose samples a file of some format holds, where nobody says it."""

@@ -97,7 +97,7 @@ def test_what_no_voxel_takes_is_said_in_shares_of_the_energy(tmp_path, binning):
     json.dumps(report)
     assert report["energy"] == 0.5
     assert report["lost"] == [
-        "energy: 0.125 beyond the outermost rings and 0.375 in layers without voxels (1, 5), of 1",
+        "energy: 0.125 beyond the outermost voxels and 0.375 in layers without voxels (1, 5), of 1",
         "points: 3 of 6 lie in no voxel, 1 were added to others of their voxel",
         "directions of the particles",
         "places of points within their voxels",

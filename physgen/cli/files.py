@@ -10,6 +10,7 @@ import typer
 from physgen.arguments import user_path
 from physgen.cli.app import Json, app
 from physgen.console import print_mapping
+from physgen.errors import InputError
 
 
 @app.command()
@@ -55,6 +56,10 @@ def convert(
     particle: Annotated[
         str | None, typer.Option(help="Which particle's binning, where there are several.")
     ] = None,
+    cells: Annotated[
+        str | None, typer.Option(help="Grid of cells to write: layers, in x, in y; 30,30,30.")
+    ] = None,
+    cell_mm: Annotated[float, typer.Option(help="How large these cells are.")] = 5.0,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -63,9 +68,28 @@ def convert(
     Example: `physgen convert showers.hdf5 points.h5 --to showerdata --binning geometry.xml`
     """
     from physgen.conversion import convert as run
+    from physgen.systems.voxelisation import Cells
 
-    report = run(source, output, to=to, binning=binning, particle=particle, overwrite=overwrite)
+    grid = None if cells is None else Cells(*_three(cells), cell_mm)
+    report = run(
+        source,
+        output,
+        to=to,
+        binning=binning,
+        particle=particle,
+        cells=grid,
+        overwrite=overwrite,
+    )
     print_mapping(report, as_json)
+
+
+def _three(text: str) -> tuple[int, int, int]:
+    """Return three positive numbers out of a text."""
+    words = text.split(",")
+    if len(words) == 3 and all(word.strip().isdigit() and int(word) > 0 for word in words):
+        layers, x, y = map(int, words)
+        return layers, x, y
+    raise InputError(f"--cells {text}: three numbers are wanted, layers, in x, in y: 30,30,30")
 
 
 @app.command()

@@ -17,30 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from physgen.batch import Batch, Schema, Variable
+from physgen.batch import Batch, Schema
 from physgen.errors import FormatError, InputError
 from physgen.io.hdf5_source import HDF5Source
-from physgen.io.showers import check_energies, mev
+from physgen.io.showers import check_energies, mev, voxel_schema
 from physgen.io.source import as_batch, digest_of
 from physgen.io.writer import Append, hdf5_writer
 
 NAME = "CaloChallenge HDF5"
 ENERGIES, SHOWERS = "incident_energies", "showers"
 _COMPANIONS = {name: name for name in ("weight", "chain", "log_weight")}
-
-
-def shower_schema(n_voxels: int, low: float | None = None, high: float | None = None) -> Schema:
-    """Return what one shower is: voxel energies, under the energy of the incoming particle.
-
-    >>> schema = shower_schema(368, low=1e3, high=256e3)
-    >>> schema.shape, schema.condition[0].name, schema.condition[0].unit
-    ((368,), 'incident_energies', 'MeV')
-    """
-    return Schema(
-        shape=(n_voxels,),
-        variables=(Variable(SHOWERS, "MeV", "non-negative", low=0.0),),
-        condition=(Variable(ENERGIES, "MeV", "non-negative", low=low, high=high),),
-    )
 
 
 def is_calochallenge(names: set[str]) -> bool:
@@ -71,7 +57,7 @@ class CaloChallengeSource:
         stored = self._source.schema
         self.block = self._source.block
         self._check_shapes(stored, n_voxels, grid)
-        self.schema = shower_schema(math.prod(stored.shape))
+        self.schema = voxel_schema(math.prod(stored.shape))
         self._factors = {
             "x": mev(f"{path}: {SHOWERS!r}", stored.variables[0].unit),
             "condition": mev(f"{path}: {ENERGIES!r}", stored.condition[0].unit),

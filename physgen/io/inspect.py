@@ -17,6 +17,8 @@ from typing import Any
 from physgen.errors import FormatError
 from physgen.io.formats import format_of
 from physgen.io.guard import library, regular
+from physgen.io.inspect_showers import inspect_showers
+from physgen.io.layouts import recognised
 from physgen.io.npz import check_archive, read_member
 from physgen.io.statistics import describe_array
 
@@ -107,7 +109,11 @@ def _inspect_npz(path: Path, report: dict[str, Any]) -> None:
             report["problem"] = report["problem"] or problem
     if all("not read" in entry for entry in report["contents"].values()):
         report["reader"] = "no"
-    if "x" not in members and "samples" not in members:
+    layout = recognised(set(members))
+    if layout is not None:
+        report["format"] = layout.name
+        inspect_showers(layout.open(path, 1), report)
+    elif "x" not in members and "samples" not in members:
         shown = ", ".join(list(members)[:8])
         report["hints"].append(f"samples are looked for under 'x'; here are {shown}")
 

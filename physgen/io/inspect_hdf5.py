@@ -31,7 +31,7 @@ from physgen.io.hdf5 import (
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.inspect_showers import inspect_showers
 from physgen.io.jetnet import JetNetSource
-from physgen.io.layouts import recognised
+from physgen.io.layouts import arrays_of, recognised
 from physgen.io.proposals import FEWEST, columns_to_learn, train_on
 from physgen.io.shipped import shipped
 from physgen.io.spins import SpinSource
@@ -53,7 +53,7 @@ def inspect_hdf5(path: Path, report: dict[str, Any]) -> None:
                 f"{path}: there is no dataset in this file, or none within {DEEPEST} levels of "
                 "groups; links are not followed"
             )
-        layout = recognised(set(names))
+        layout = recognised(arrays_of(file))
         own = frozenset() if layout is None else layout.own
         faults = {name: _inspect_dataset(path, file, name, report, own) for name in names}
         if layout is None or layout.key == "calochallenge":

@@ -26,9 +26,9 @@ DIRECTION = ("direction_x", "direction_y", "direction_z")
 
 INCIDENT = "incident_energies"
 
-SHARES = (0.005, 5.0)
+SHARES = (0.002, 5.0)
 """Of the energy of its particle a shower deposits so much, as the median of a sample: between a
-sampling fraction of 1/200 and a few times the energy, where units are not mixed up."""
+sampling fraction of 1/500 and a few times the energy, where units are not mixed up."""
 
 ENERGY = 3
 """Column of a point's energy, after those of its place."""
@@ -64,9 +64,34 @@ def point_schema(n_points: int, depth: Depth, n_columns: int, directions: bool =
         Variable("energy", "MeV", "non-negative", low=0.0),
         Variable("time", "ns"),
     )
-    incident = Variable(INCIDENT, "MeV", "non-negative")
-    cosines = [Variable(name, low=-1.0, high=1.0) for name in DIRECTION * directions]
-    return Schema((n_points, n_columns), columns[:n_columns], (incident, *cosines), masked=True)
+    return Schema((n_points, n_columns), columns[:n_columns], _given(directions), masked=True)
+
+
+def voxel_schema(
+    n_voxels: int, low: float | None = None, high: float | None = None, *, directions: bool = False
+) -> Schema:
+    """Return what a shower of voxels is: their energies, under that of the incoming particle.
+
+    >>> schema = voxel_schema(368, low=1e3, high=256e3)
+    >>> schema.shape, schema.condition[0].name, schema.condition[0].unit
+    ((368,), 'incident_energies', 'MeV')
+    """
+    voxels = Variable("showers", "MeV", "non-negative", low=0.0)
+    return Schema((n_voxels,), (voxels,), _given(directions, low, high))
+
+
+def _given(
+    directions: bool, low: float | None = None, high: float | None = None
+) -> tuple[Variable, ...]:
+    """Return the conditions: the energy of the particle, and possibly its direction."""
+    incident = Variable(INCIDENT, "MeV", "non-negative", low=low, high=high)
+    return (incident, *(Variable(name, low=-1.0, high=1.0) for name in DIRECTION * directions))
+
+
+def cosines(theta: NDArray[np.floating], phi: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return (n, 3) directions of polar and azimuthal angles in radian."""
+    across = np.sin(theta)
+    return np.stack([across * np.cos(phi), across * np.sin(phi), np.cos(theta)], 1).astype(float)
 
 
 def check_energies(

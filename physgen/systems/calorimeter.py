@@ -21,8 +21,10 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import DomainError, RecipeError
-from physgen.io.calochallenge import CaloChallengeSource, calochallenge_writer, shower_schema
+from physgen.io.calochallenge import calochallenge_writer
+from physgen.io.layouts import open_voxels
 from physgen.io.shipped import shipped, shipped_or_own
+from physgen.io.showers import voxel_schema
 from physgen.io.source import Source
 from physgen.io.writer import Append, sha256
 from physgen.systems import shower_observables, shower_reference
@@ -137,7 +139,7 @@ class Calorimeter:
     @cached_property
     def schema(self) -> Schema:
         """Voxel energies in MeV, under the energy of the incoming particle in MeV."""
-        return shower_schema(self.geometry.n_voxels, min(self.energies_mev), max(self.energies_mev))
+        return voxel_schema(self.geometry.n_voxels, min(self.energies_mev), max(self.energies_mev))
 
     @property
     def derived(self) -> Mapping[str, Derived]:
@@ -157,7 +159,7 @@ class Calorimeter:
 
     @property
     def plausible(self) -> Mapping[str, tuple[float, float]]:
-        """Showers deposit between a sampling fraction of 1/200 and a few times their energy."""
+        """Showers deposit between a sampling fraction of 1/500 and a few times their energy."""
         return shower_observables.PLAUSIBLE
 
     @cached_property
@@ -285,8 +287,8 @@ class Calorimeter:
         return (".h5", ".hdf5")
 
     def open(self, path: Path) -> Source:
-        """Open a CaloChallenge HDF5 file that fits the binning; raises `FormatError` otherwise."""
-        return CaloChallengeSource(path, self.geometry.n_voxels, self.geometry.grid)
+        """Open a file of voxels that fits the binning; raises `FormatError` otherwise."""
+        return open_voxels(path, self.geometry.n_voxels, self.geometry.grid)
 
     def writer(
         self, path: Path, n: int, facts: Mapping[str, Any] | None = None

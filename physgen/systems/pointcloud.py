@@ -97,7 +97,7 @@ class PointCloud:
 
     @property
     def plausible(self) -> Mapping[str, tuple[float, float]]:
-        """Showers deposit between a sampling fraction of 1/200 and a few times their energy."""
+        """Showers deposit between a sampling fraction of 1/500 and a few times their energy."""
         return PLAUSIBLE
 
     def observables(self, batch: Batch) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ one voxel are added up, and those in none are lost.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ class Losses:
         result = []
         missing = sum(self.by_layer.values())
         if missing + self.beyond > 0:
-            parts = [f"{self.beyond / self.energy:.3g} beyond the outermost rings"] * bool(
+            parts = [f"{self.beyond / self.energy:.3g} beyond the outermost voxels"] * bool(
                 self.beyond
             )
             if missing:
@@ -110,30 +111,90 @@ def to_voxels(batch: Batch, geometry: Geometry, losses: Losses) -> Batch:
     >>> to_voxels(Batch(x, mask=torch.ones(1, 3, dtype=torch.bool)), geometry, losses).x.tolist()
     [[0.0, 7.0]]
     >>> losses.sentences()[0]
-    'energy: 0.125 beyond the outermost rings, of 1'
+    'energy: 0.125 beyond the outermost voxels, of 1'
     """
+    rows, points = _points(batch)
+    place = voxel_of(points, geometry)
+    x = _summed(batch, rows, points, place, geometry.n_voxels, losses)
+    return batch.replace(x=torch.from_numpy(x), mask=None)
+
+
+class Cells(NamedTuple):
+    """A grid of square cells around the axis.
+
+    Attributes:
+        layers, x, y: how many.
+        mm: how large they are.
+    """
+
+    layers: int
+    x: int
+    y: int
+    mm: float
+
+
+def to_cells(batch: Batch, cells: Cells, losses: Losses) -> Batch:
+    """Return showers of points in rectangular cells (B, layers, n_x, n_y), in MeV.
+
+    The cell (l, i, j) holds layer l, and x from (i - n_x // 2) cells on, y likewise with j.
+
+    Args:
+        batch: masked, with columns x, y in mm, layer, energy in MeV.
+        cells: the grid.
+        losses: is told of these showers.
+
+    >>> x = torch.tensor([[[-0.1, 4.0, 1.0, 5.0], [0.0, 99.0, 1.0, 2.0]]])
+    >>> batch = Batch(x, mask=torch.ones(1, 2, dtype=torch.bool))
+    >>> to_cells(batch, Cells(2, 2, 2, 5.0), losses := Losses()).x.tolist()
+    [[[[0.0, 0.0], [0.0, 0.0]], [[0.0, 5.0], [0.0, 0.0]]]]
+    >>> losses.outside
+    1
+    """
+    n_layers, n_x, n_y, size = cells
+    rows, points = _points(batch)
+    x, y, number = points[:, :3].T
+    i, j = (np.floor(c / size).astype(np.int64) + n // 2 for c, n in ((x, n_x), (y, n_y)))
+    layer = number.astype(np.int64)
+    within = (i >= 0) & (i < n_x) & (j >= 0) & (j < n_y)
+    cell = (layer * n_x + i) * n_y + j
+    place = np.where(layer < n_layers, np.where(within, cell, _BEYOND), _NO_LAYER)
+    sums = _summed(batch, rows, points, place, n_layers * n_x * n_y, losses)
+    return batch.replace(x=torch.from_numpy(sums.reshape(-1, n_layers, n_x, n_y)), mask=None)
+
+
+_BEYOND, _NO_LAYER = -1, -2
+
+
+def _points(batch: Batch) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the points (n, F) of all showers, and the number (n,) of the shower of each."""
     mask = batch.mask.numpy() if batch.mask is not None else np.zeros(batch.x.shape[:2], bool)
-    rows, points = np.nonzero(mask)[0], batch.x.numpy()[mask].astype(np.float64)
-    energy = points[:, ENERGY]
-    voxel = voxel_of(points, geometry)
-    inside = voxel >= 0
-    n = len(batch) * geometry.n_voxels
-    place = rows[inside] * geometry.n_voxels + voxel[inside]
-    x = np.bincount(place, energy[inside], n).reshape(len(batch), -1).astype(np.float32)
+    return np.nonzero(mask)[0], batch.x.numpy()[mask].astype(np.float64)
+
+
+def _summed(
+    batch: Batch,
+    rows: NDArray[np.int64],
+    points: NDArray[np.float64],
+    place: NDArray[np.int64],
+    n_places: int,
+    losses: Losses,
+) -> NDArray[np.float32]:
+    """Add up the energies of points in the places (n,) of their shower: (B, n_places)."""
+    energy, inside = points[:, ENERGY], place >= 0
+    where = rows[inside] * n_places + place[inside]
+    sums = np.bincount(where, energy[inside], len(batch) * n_places)
+    x = sums.reshape(len(batch), -1).astype(np.float32)
     losses.showers += len(batch)
     losses.points += len(points)
     losses.places += int(np.count_nonzero(x))
     losses.energy += float(energy.sum())
     losses.outside += int((~inside).sum())
-    losses.beyond += float(energy[voxel == _BEYOND].sum())
-    for number in np.unique(points[voxel == _NO_LAYER, 2]):
-        here = (voxel == _NO_LAYER) & (points[:, 2] == number)
+    losses.beyond += float(energy[place == _BEYOND].sum())
+    for number in np.unique(points[place == _NO_LAYER, 2]):
+        here = (place == _NO_LAYER) & (points[:, 2] == number)
         missing = losses.by_layer.get(int(number), 0.0)
         losses.by_layer[int(number)] = missing + float(energy[here].sum())
-    return batch.replace(x=torch.from_numpy(x), mask=None)
-
-
-_BEYOND, _NO_LAYER = -1, -2
+    return x
 
 
 def voxel_of(points: NDArray[np.float64], geometry: Geometry) -> NDArray[np.int64]:
