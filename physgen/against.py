@@ -53,11 +53,17 @@ class Against:
         return len(self.file.source)
 
     def count(self, generated: Path) -> int:
-        """Return how many samples are in a file."""
-        return len(open_samples(self.system, generated))
+        """Return how many samples of a file are used, beside half of the true ones at most."""
+        n = len(open_samples(self.system, generated))
+        return min(n, self.recipe.sampling.n)
 
     def score(
-        self, generated: Path, progress: Count | None = None, *, limit: int | None = None
+        self,
+        generated: Path,
+        progress: Count | None = None,
+        *,
+        limit: int | None = None,
+        shown: Path | None = None,
     ) -> tuple[Comparison, Scorecard]:
         """Judge the samples of a file.
 
@@ -65,6 +71,7 @@ class Against:
             generated: the file.
             progress: called after each metric, see `judge`.
             limit: rows that are used at most; `sampling.n` of the recipe if absent.
+            shown: where they come from; the file if absent.
         """
         n = self.recipe.sampling.n if limit is None else min(limit, self.recipe.sampling.n)
         source = open_samples(self.system, generated)
@@ -88,7 +95,7 @@ class Against:
         true = self.file.source.digest()
         provenance: dict[str, Any] = {
             "truth": {"file": str(self.path), "sha256": true, "used": 2 * used},
-            "generated": {"file": str(generated), "sha256": source.digest(), "used": used},
+            "generated": {"file": str(shown or generated), "sha256": source.digest(), "used": used},
             "paired": sorted(samples.paired),
         }
         sides: dict[Role, Any] = {"truth": samples.truth, "generated": sample}
@@ -103,14 +110,3 @@ class Against:
             progress=progress,
         )
         return comparison, card
-
-
-def score_files(
-    generated: Path,
-    truth: Path,
-    name: str | None,
-    overrides: Mapping[str, Any],
-    progress: Count | None = None,
-) -> tuple[Comparison, Scorecard]:
-    """Set the samples of one file beside those of another."""
-    return Against(truth, name, overrides).score(generated, progress)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from physgen.training import Progress
+    from physgen.validation.ranking import Ranking
     from physgen.validation.scorecard import Scorecard, Verdict
 
 REMINDER_S = 55.0
@@ -203,6 +204,18 @@ def print_scorecards(cards: Mapping[str, Scorecard], as_json: bool) -> None:
         console.width = 110
     console.print(_summary(cards))
     for name, card in cards.items():
+        for warning in card.warnings:
+            typer.secho(printable(f"{name}: {warning}"), err=True, fg=typer.colors.YELLOW)
+
+
+def print_ranking(ranking: Ranking, as_json: bool) -> None:
+    """Print the order of several samples and their scores as tables, or as JSON."""
+    if as_json:
+        typer.echo(json.dumps(json.loads(ranking.to_json())))
+        return
+    # Not by `echo`, which sends UTF-8 to terminals that say they know ASCII only.
+    print(ranking)
+    for name, card in ranking.cards.items():
         for warning in card.warnings:
             typer.secho(printable(f"{name}: {warning}"), err=True, fg=typer.colors.YELLOW)
 

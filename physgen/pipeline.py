@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from physgen.against import score_files
+from physgen.against import Against
 from physgen.arguments import Whole, user_path
 from physgen.batch import Batch
 from physgen.conditions import Condition
@@ -129,7 +130,7 @@ def validate(
     opened = Run(user_path(run), trust, sampling or {})
     if output is not None and not opened.sampling:
         raise InputError("the scores of a run go into it: leave `output` out, or change `sampling`")
-    with _scoring(progress, f"{opened.recipe.name}: validate") as count:
+    with scoring(progress, f"{opened.recipe.name}: validate") as count:
         opened.check_trained()
         comparison, card = score_run(opened, opened.load(), count)
         if not opened.sampling:
@@ -137,7 +138,7 @@ def validate(
             _write_scores(opened.path, comparison, card)
             opened.seal_scores(card)
         elif output is not None:
-            _write_scores_to(user_path(output), comparison, card)
+            write_scores_to(user_path(output), comparison, card)
     return card
 
 
@@ -149,29 +150,34 @@ def validate_files(
     recipe: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     output: str | PathLike[str] | None = None,
+    trust: bool = False,
     progress: Progress | None = None,
 ) -> Scorecard:
     """Score files of samples; no surrogate is needed.
 
     Args:
-        file: generated samples, or a Markov chain to be analysed by itself.
+        file: generated samples, or a Markov chain to be analysed by itself; or a run, of which
+            samples are drawn at the conditions of the true ones, if these have any.
         against: true samples to judge them by.
         recipe: name of a recipe whose system the files belong to; found from the format if absent.
         overrides: changes to that recipe; `data.fields` names columns of `against` (of `file` where
             there is none) unless `data.path` names another file, `data.binning` the geometry of
             CaloChallenge files.
         output: folder for `scorecard.json` and `report.html`.
+        trust: run the code that the recipe of a run names; see `validate`.
         progress: called while it goes.
     """
     file = user_path(file)
     changes = overrides or {}
-    with _scoring(progress, f"{file.name}: validate") as count:
+    with scoring(progress, f"{file.name}: validate") as count:
         if against is None:
             comparison, card = score_ensemble(file, recipe, changes)
         else:
-            comparison, card = score_files(file, user_path(against), recipe, changes, count)
+            truth = against_file(file, user_path(against), recipe, changes)
+            with samples_of(file, truth, trust=trust) as samples:
+                comparison, card = truth.score(samples, count, shown=file)
         if output is not None:
-            _write_scores_to(user_path(output), comparison, card)
+            write_scores_to(user_path(output), comparison, card)
     return card
 
 
@@ -252,8 +258,35 @@ def track(run: str | PathLike[str], uri: str | None = None) -> dict[str, Any]:
     return vars(sync_apart(user_path(run), uri))
 
 
+def against_file(
+    first: Path, truth: Path, recipe: str | None, overrides: Mapping[str, Any]
+) -> Against:
+    """Open a file of true samples; its system is that of the first sample, where this is a run."""
+    if recipe is None and first.is_dir():
+        recipe = str(Run(first).path / "recipe.yaml")
+    return Against(truth, recipe, overrides)
+
+
 @contextmanager
-def _scoring(progress: Progress | None, stage: str) -> Iterator[Count]:
+def samples_of(target: Path, truth: Against, *, trust: bool = False) -> Iterator[Path]:
+    """Yield a file of samples; those of a run are drawn into one that is removed afterwards.
+
+    At the conditions of the true samples, row by row, if these have any.
+    """
+    if not target.is_dir():
+        yield target
+        return
+    sampler = load(target, trust=trust)
+    given = sampler.conditions_in(truth.path) if sampler.schema.condition else None
+    n = min(len(truth), truth.recipe.sampling.n) if given is None else len(given)
+    with TemporaryDirectory(prefix="physgen-") as folder:
+        file = Path(folder) / "samples.hdf5"
+        sampler.write(file, n, condition=given)
+        yield file
+
+
+@contextmanager
+def scoring(progress: Progress | None, stage: str) -> Iterator[Count]:
     """Report a scoring: each metric counts as one, and so does what is written at the end."""
     report_progress, total = progress or silent, 1
 
@@ -267,7 +300,8 @@ def _scoring(progress: Progress | None, stage: str) -> Iterator[Count]:
     report_progress(stage, total, total, {})
 
 
-def _write_scores_to(folder: Path, comparison: Comparison, card: Scorecard) -> None:
+def write_scores_to(folder: Path, comparison: Comparison, card: Scorecard) -> None:
+    """Write scorecard, samples, plots and `report.html` of a comparison into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     _write_scores(folder, comparison, card)
 

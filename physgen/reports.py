@@ -9,27 +9,115 @@ from multiprocessing import get_context
 from os import PathLike
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import torch
 
 from physgen.arguments import user_path
 from physgen.comparing import check_comparable, families, preset_for, read_plan
 from physgen.engine.device import choose_device
-from physgen.errors import TrainingError
+from physgen.errors import InputError, TrainingError
 from physgen.io.writer import atomic
 from physgen.isolation import isolated
-from physgen.pipeline import train
+from physgen.memory import release
+from physgen.pipeline import against_file, samples_of, scoring, train, write_scores_to
 from physgen.recipe import MAIN, read
 from physgen.run import Run
 from physgen.training import Progress, silent
 from physgen.validation.families import markdown, page
+from physgen.validation.ranking import Ranking
 from physgen.validation.report import report as write_report
+from physgen.validation.scorecard import Scorecard
+from physgen.validation.several import Sketches
+from physgen.validation.several import page as several_page
 
 
 @isolated()
 def report(runs: Sequence[str | PathLike[str]], output: str | PathLike[str]) -> Path:
     """Write one offline HTML page for scored runs; return its path."""
     return write_report([user_path(run) for run in runs], user_path(output))
+
+
+@isolated()
+def side_by_side(
+    samples: Sequence[str | PathLike[str]],
+    against: str | PathLike[str],
+    *,
+    recipe: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    output: str | PathLike[str] | None = None,
+    trust: bool = False,
+    progress: Progress | None = None,
+) -> Ranking:
+    """Judge several samples by one truth, each as `validate_files` does, and rank them.
+
+    As many rows of each are used as of the smallest one; the truth is measured once.
+
+    Args:
+        samples: files, or runs, of which samples are drawn at the conditions of the true ones.
+        against: file of true samples.
+        recipe, overrides: see `validate_files`; of a run's samples, the recipe is that of the run.
+        output: an HTML page; or a folder for it (`report.html`), for `ranking.json`, and for the
+            scorecard and the page of each sample in a folder of its own.
+        trust: run the code that the recipes of runs name; see `validate`.
+        progress: called while it goes.
+
+    Raises:
+        InputError: a sample is given twice.
+    """
+    paths, truth_path = [user_path(one) for one in samples], user_path(against)
+    names = _names(paths)
+    runs = [path for path in paths if path.is_dir()]
+    truth = against_file((runs or paths)[0], truth_path, recipe, overrides or {})
+    limit = min((truth.count(path) for path in paths if path not in runs), default=None)
+    to = None if output is None else user_path(output)
+    is_page = to is not None and to.suffix == ".html"
+    cards: dict[str, Scorecard] = {}
+    sketches: Sketches | None = None
+    for name, path in zip(names, paths, strict=True):
+        with (
+            scoring(progress, f"{name}: validate") as count,
+            samples_of(path, truth, trust=trust) as file,
+        ):
+            comparison, cards[name] = truth.score(file, count, limit=limit, shown=path)
+            if to is None:
+                continue
+            if not is_page:
+                write_scores_to(to / _folder(name), comparison, cards[name])
+            sketches = sketches or Sketches.beside(comparison)
+            sketches.add(name, comparison)
+        release()
+    ranking = Ranking(cards)
+    if to is not None and sketches is not None:
+        links = {} if is_page else {n: f"{quote(_folder(n))}/report.html" for n in names}
+        title = f"{len(names)} samples against {truth_path.name}"
+        target = to if is_page else to / "report.html"
+        several_page(ranking, sketches, target, title=title, reports=links)
+        if not is_page:
+            with atomic(to / "ranking.json", overwrite=True) as part:
+                part.write_text(ranking.to_json() + "\n", encoding="utf-8")
+    return ranking
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Return what samples are called: the last parts of their paths, as many as tell them apart."""
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise InputError(f"{twice} is given twice: give each sample once")
+    lengths = [2 if path.is_dir() else 1 for path in paths]  # Runs are called by recipe and hash.
+    extra = 0
+
+    def names() -> list[str]:
+        pairs = zip(paths, lengths, strict=True)
+        return ["/".join(path.parts[-(n + extra) :]) for path, n in pairs]
+
+    while len(set(names())) < len(paths):
+        extra += 1
+    return names()
+
+
+def _folder(name: str) -> str:
+    return name.replace("/", "-")
 
 
 @isolated()

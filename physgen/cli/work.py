@@ -10,7 +10,7 @@ import typer
 
 from physgen.arguments import user_path, whole
 from physgen.cli.app import Json, Overrides, Preset, RecipeName, Runs, Set, Trust, app, tracking
-from physgen.console import bars, print_mapping, print_scorecards
+from physgen.console import bars, print_mapping, print_ranking, print_scorecards
 from physgen.errors import InputError
 
 
@@ -96,11 +96,15 @@ def train(
 
 @app.command()
 def validate(
-    target: Annotated[
-        Path, typer.Argument(help="A run directory, a file of generated samples, or an ensemble.")
+    targets: Annotated[
+        list[Path],
+        typer.Argument(
+            help="A run directory, a file of generated samples, or an ensemble; several with "
+            "--against."
+        ),
     ],
     against: Annotated[
-        Path | None, typer.Option(help="File of true samples to judge the first one by.")
+        Path | None, typer.Option(help="File of true samples to judge the others by.")
     ] = None,
     binning: Annotated[
         str | None, typer.Option(help="Binning XML of CaloChallenge files, path or name.")
@@ -110,7 +114,12 @@ def validate(
     ] = None,
     overrides: Set = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder for scorecard and report.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Folder for scorecard and report; of several samples, a page (.html) as well.",
+        ),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 unless the verdict is pass.")
@@ -118,18 +127,44 @@ def validate(
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Score a run, any two files of samples against each other, or a Markov chain.
+    """Score a run, files of samples against a file of true ones, or a Markov chain.
 
     Examples: `physgen validate runs/ising-rbm/0123456789`,
     `physgen validate --against truth.hdf5 generated.hdf5 --binning geometry.xml`,
+    `physgen validate a.hdf5 b.hdf5 runs/calo-flow/0123456789 --against truth.hdf5 -o page.html`,
     `physgen validate ensemble.h5`
     """
-    from physgen import pipeline
+    from physgen import pipeline, reports
     from physgen.overrides import parse_overrides
 
+    changes = parse_overrides(overrides or [])
+    changes |= {} if binning is None else {"data.binning": binning}
+    if len(targets) > 1:
+        if against is None:
+            raise InputError(
+                f"{len(targets)} samples, and no truth to judge them by: add --against FILE, or "
+                "validate one after the other"
+            )
+        with bars(as_json) as progress:
+            ranking = reports.side_by_side(
+                targets,
+                against,
+                recipe=system,
+                overrides=changes,
+                output=output,
+                trust=trust,
+                progress=progress,
+            )
+        print_ranking(ranking, as_json)
+        if output is not None and not as_json:
+            page = output if output.suffix == ".html" else output / "report.html"
+            typer.echo(f"report: {page}")
+        if strict and ranking.verdict != "pass":
+            raise typer.Exit(1)
+        return
+    target = targets[0]
     with bars(as_json) as progress:
-        changes = parse_overrides(overrides or [])
-        if user_path(target).is_dir():
+        if user_path(target).is_dir() and against is None:
             sampling = _of_sampling(changes)
             card = pipeline.validate(
                 target, sampling=sampling, output=output, trust=trust, progress=progress
@@ -140,8 +175,9 @@ def validate(
                 target,
                 against,
                 recipe=system,
-                overrides=changes if binning is None else {**changes, "data.binning": binning},
+                overrides=changes,
                 output=output,
+                trust=trust,
                 progress=progress,
             )
     print_scorecards({target.name: card}, as_json)

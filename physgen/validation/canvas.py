@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 COLOURS = {"truth": "black", "generated": "#d1495b", "baseline": "#7a8b99", "floor": "#00798c"}
+
+PALETTE = ("#d1495b", "#00798c", "#edae49", "#66418f", "#4f9d4f", "#7a8b99", "#a6611a", "#30638e")
+"""Colours of samples side by side; more of them begin anew."""
 
 STYLE: dict[str, Any] = {
     "font.size": 11,
@@ -44,3 +51,21 @@ def new_figure(width: float, height: float, *, placed: bool = True) -> Any:
     figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw in this style meanwhile; the host's settings come back."""
+    import matplotlib as mpl
+    import mplhep
+
+    style = {**mplhep.style.ATLAS, **STYLE}
+    with mpl.rc_context({key: value for key, value in style.items() if key in mpl.rcParams}):
+        yield
+
+
+def data_uri(figure: Any, dpi: int = 100) -> str:
+    """Return a PNG picture of a figure that can be embedded in a page."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=dpi, metadata={"Software": "physgen"})
+    return "data:image/png;base64," + base64.b64encode(picture.getvalue()).decode("ascii")

@@ -5,8 +5,6 @@ Beside each score stands the floor, the same statistic between two samples of tr
 
 from __future__ import annotations
 
-import base64
-import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from physgen.systems.base import System
-from physgen.validation.canvas import new_figure
+from physgen.validation.canvas import data_uri, new_figure
 from physgen.validation.galleries import sheet
 from physgen.validation.page import write_page
 from physgen.validation.scorecard import Row, Scorecard
@@ -154,6 +152,4 @@ def _picture(system: System, samples: Tensor) -> str:
     """Return a data URI of a picture of the first samples."""
     figure = new_figure(4.2, 2.1)
     sheet(figure, system, samples)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=100, metadata={"Software": "physgen"})
-    return "data:image/png;base64," + base64.b64encode(picture.getvalue()).decode("ascii")
+    return data_uri(figure)

@@ -1,8 +1,7 @@
 """Pictures of a validation: PNG files, and an index of what they show for the report.
 
 Everything is drawn on figures of their own (no global pyplot state), truth in black, generated
-samples in colour, the baseline dashed; histograms in the bins of `distances.bin_edges`, with bands
-of their statistical errors sqrt(sum w^2) and the ratio to the truth below.
+samples in colour, the baseline dashed.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ import numpy as np
 from numpy import float64
 from numpy.typing import NDArray
 
-from physgen.validation import curves, galleries
-from physgen.validation.canvas import COLOURS, STYLE, new_figure
+from physgen.validation import curves, galleries, panels
+from physgen.validation.canvas import COLOURS, new_figure, styled
 from physgen.validation.comparison import Comparison, Measured, varies
 from physgen.validation.correlations import tabulated, varying
 from physgen.validation.distances import bin_edges
+from physgen.validation.panels import Drawn
 from physgen.validation.profiles import profile
 from physgen.validation.scorecard import Scorecard
 
@@ -32,7 +32,8 @@ TRAINING, BETWEEN, ALONG = "training.gif", "between.png", "along.png"
 """What training leaves beside the plots of a run."""
 MOST_HISTOGRAMS = 24
 """Observables whose histograms are drawn; a calorimeter of 45 layers has more than 300."""
-_PANELS = 6
+PANELS = 6
+"""Observables to a picture."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,9 @@ def draw(
     Args:
         journal: the run's `journal.jsonl`, for its loss curves.
     """
-    import matplotlib as mpl
-    import mplhep
-
     folder.mkdir(parents=True, exist_ok=True)
     pictures: list[Plot] = []
-    style = {**mplhep.style.ATLAS, **STYLE}
-    with mpl.rc_context({key: value for key, value in style.items() if key in mpl.rcParams}):
+    with styled():
         for figure, title, caption in _figures(comparison, scorecard, journal):
             name = f"{len(pictures) + 1:02d}-{_word(title).lower().replace(' ', '-')}.png"
             figure.savefig(folder / name, dpi=110, metadata={"Software": "physgen"})
@@ -109,7 +106,8 @@ def _figures(
         yield from curves.losses(journal)
 
 
-def _label(comparison: Comparison, name: str) -> str:
+def label_of(comparison: Comparison, name: str) -> str:
+    """Return an observable with its unit, for an axis."""
     unit = comparison.unit(name)
     return name if unit == "1" else f"{name} [{unit}]"
 
@@ -134,9 +132,9 @@ def _histograms(comparison: Comparison, scorecard: Scorecard) -> Iterator[tuple[
             f" Of {len(names)} observables these are the {MOST_HISTOGRAMS} that failed, are "
             "judged, or differ most; the table has them all."
         )
-        names = _most_telling(names, scorecard)
-    for page, start in enumerate(range(0, len(names), _PANELS)):
-        part = names[start : start + _PANELS]
+        names = most_telling(names, scorecard)
+    for page, start in enumerate(range(0, len(names), PANELS)):
+        part = names[start : start + PANELS]
         n_columns = min(3, len(part))
         n_rows = -(-len(part) // n_columns)
         figure = new_figure(3.9 * n_columns, 3.5 * n_rows, placed=False)
@@ -156,7 +154,7 @@ def _histograms(comparison: Comparison, scorecard: Scorecard) -> Iterator[tuple[
         )
 
 
-def _most_telling(names: list[str], scorecard: Scorecard) -> list[str]:
+def most_telling(names: list[str], scorecard: Scorecard) -> list[str]:
     """Return those of the observables that a reader should see, in their order."""
     weights: dict[str, tuple[float, ...]] = {}
     for row in scorecard.rows:
@@ -173,86 +171,13 @@ def _most_telling(names: list[str], scorecard: Scorecard) -> list[str]:
 
 
 def _histogram(comparison: Comparison, shown: Mapping[str, Measured], name: str, cell: Any) -> None:
-    import mplhep
-
     reference = shown.get("truth", shown["generated"])
     edges = bin_edges(reference.values[name], reference.weight)
-    two = "truth" in shown
-    axes = cell.subplots(
-        2 if two else 1,
-        1,
-        sharex=True,
-        squeeze=False,
-        gridspec_kw={"height_ratios": [3, 1], "hspace": 0.13} if two else {},
-    )[:, 0]
-    cell.subplots_adjust(left=0.17, right=0.97, bottom=0.16, top=0.94)
-    heights = {role: _density(m, name, edges) for role, m in shown.items()}
-    for role, (height, error) in heights.items():
-        mplhep.histplot(
-            height,
-            edges,
-            yerr=error if role == "generated" else None,
-            ax=axes[0],
-            label=role,
-            color=COLOURS[role],
-            linestyle="--" if role == "baseline" else "-",
-            linewidth=1.3,
-        )
-        axes[0].stairs(
-            height + error,
-            edges,
-            baseline=height - error,
-            fill=True,
-            color=COLOURS[role],
-            alpha=0.2,
-            linewidth=0,
-        )
-    axes[0].set_ylabel("density")
-    positive = heights["generated"][0][heights["generated"][0] > 0]
-    if len(positive) and positive.max() > 300 * np.median(positive):
-        axes[0].set_yscale("log")
-    else:
-        axes[0].set_ylim(bottom=0)
-    axes[0].margins(x=0)
-    axes[0].legend(loc="best")
-    axes[-1].set_xlabel(_label(comparison, name))
-    if two:
-        _ratios(axes[1], heights, edges)
-        cell.align_ylabels(axes)
-
-
-def _ratios(axis: Any, heights: Mapping[str, tuple[Array, Array]], edges: Array) -> None:
-    truth, error = heights["truth"]
-    safe = np.where(truth > 0, truth, np.nan)
-    axis.stairs(1 + error / safe, edges, baseline=1 - error / safe, fill=True, color="0.8")
-    axis.axhline(1, color="black", linewidth=0.8)
-    centres = (edges[1:] + edges[:-1]) / 2
-    for role, (height, own) in heights.items():
-        if role != "truth":
-            axis.errorbar(
-                centres,
-                height / safe,
-                own / safe,
-                fmt="o" if role == "generated" else "_",
-                color=COLOURS[role],
-                markersize=2.5,
-                linewidth=0.8,
-            )
-    axis.set_ylim(0.5, 1.5)
-    axis.set_ylabel("ratio")
-    axis.margins(x=0)
-
-
-def _density(measured: Measured, name: str, edges: Array) -> tuple[Array, Array]:
-    """Return (bins,) densities and errors; what lies outside the edges is in the outer bins."""
-    values = measured.values[name]
-    keep = np.isfinite(values)
-    weight = np.ones(len(values)) if measured.weight is None else measured.weight
-    inside = np.clip(values[keep], edges[0], np.nextafter(edges[-1], -np.inf))
-    counts, _ = np.histogram(inside, edges, weights=weight[keep])
-    squares, _ = np.histogram(inside, edges, weights=weight[keep] ** 2)
-    norm = weight[keep].sum() * np.diff(edges)
-    return counts / norm, np.sqrt(squares) / norm
+    drawn = [
+        Drawn(role, panels.density(m, name, edges), COLOURS[role], role == "baseline")
+        for role, m in shown.items()
+    ]
+    panels.histogram(cell, drawn, edges, label_of(comparison, name))
 
 
 def _profiles(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
@@ -260,29 +185,11 @@ def _profiles(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
     names = [name for name, value in shown["generated"].values.items() if value.ndim > 1]
     for name in names[:4]:
         figure = new_figure(6.0, 4.2)
-        axes = figure.subplots(
-            2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1], "hspace": 0.13}
-        )
-        bins = np.arange(1, shown["generated"].values[name].shape[1] + 1)
-        means = {
-            role: np.array([(one.value, one.error) for one in profile(comparison, m, name)]).T
+        drawn = [
+            Drawn(role, panels.means(profile(comparison, m, name)), COLOURS[role])
             for role, m in shown.items()
-        }
-        reference = means.get("truth", means["generated"])[0]
-        safe = np.where(reference != 0, reference, np.nan)
-        for role, (mean, error) in means.items():
-            style = {"fmt": "o-" if role == "truth" else "s--", "color": COLOURS[role]}
-            axes[0].errorbar(bins, mean, error, label=role, linewidth=1, **style)
-            axes[1].errorbar(bins, mean / safe, error / np.abs(safe), linewidth=1, **style)
-        axes[0].set_ylabel(f"mean of {_label(comparison, name)}")
-        if np.nanmin(reference) > 0 and np.nanmax(reference) > 100 * np.nanmin(reference):
-            axes[0].set_yscale("log")
-        elif np.nanmin(reference) >= 0:
-            axes[0].set_ylim(bottom=0)
-        axes[0].legend()
-        axes[1].set_ylim(0.8, 1.2)
-        axes[1].set_xlabel("bin")
-        axes[1].set_ylabel("ratio")
+        ]
+        panels.profile(figure, drawn, label_of(comparison, name))
         yield (
             figure,
             f"Profile of {name}",
@@ -309,11 +216,5 @@ def _correlations(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
     limit = max(0.05, float(np.abs(ours - truth).max()))
     pairs = ((truth, 1.0, "truth"), (ours - truth, limit, "generated - truth"))
     for axis, (matrix, bound, title) in zip(figure.subplots(1, 2), pairs, strict=True):
-        image = axis.imshow(matrix, cmap="RdBu_r", vmin=-bound, vmax=bound)
-        axis.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
-        axis.set_yticks(range(len(names)), names, fontsize=8)
-        axis.minorticks_off()
-        axis.tick_params(length=0, top=False, right=False)
-        axis.set_title(title)
-        figure.colorbar(image, ax=axis, label="correlation", shrink=0.8)
+        panels.matrix(figure, axis, matrix, bound, names, title)
     yield figure, "Correlations", "Pearson correlations of the observables, and their difference."

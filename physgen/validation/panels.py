@@ -1,0 +1,177 @@
+"""Panels of distributions and profiles: curves with errors above, their ratios to the first below.
+
+Histograms are in the bins of `distances.bin_edges`, with bands of their statistical errors
+sqrt(sum w^2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy import float64
+from numpy.typing import NDArray
+
+from physgen.validation.comparison import Measured
+from physgen.validation.uncertainty import Estimate
+
+Array = NDArray[float64]
+Bars = tuple[Array, Array]
+"""(bins,) values and their errors."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A histogram or a profile of one sample.
+
+    Attributes:
+        label: of the sample.
+        bars: (bins,) values and errors.
+        colour: as matplotlib knows it.
+        dashed: drawn so, without error bars.
+    """
+
+    label: str
+    bars: Bars
+    colour: str
+    dashed: bool = False
+
+    @property
+    def values(self) -> Array:
+        """(bins,)."""
+        return self.bars[0]
+
+    @property
+    def errors(self) -> Array:
+        """(bins,)."""
+        return self.bars[1]
+
+
+def density(measured: Measured, name: str, edges: Array) -> Bars:
+    """Return (bins,) densities and errors; what lies outside the edges is in the outer bins."""
+    values = measured.values[name]
+    keep = np.isfinite(values)
+    weight = np.ones(len(values)) if measured.weight is None else measured.weight
+    inside = np.clip(values[keep], edges[0], np.nextafter(edges[-1], -np.inf))
+    counts, _ = np.histogram(inside, edges, weights=weight[keep])
+    squares, _ = np.histogram(inside, edges, weights=weight[keep] ** 2)
+    norm = weight[keep].sum() * np.diff(edges)
+    return counts / norm, np.sqrt(squares) / norm
+
+
+def means(bins: Sequence[Estimate]) -> Bars:
+    """Return the means of a profile and their errors."""
+    return np.array([one.value for one in bins]), np.array([one.error for one in bins])
+
+
+def histogram(cell: Any, drawn: Sequence[Drawn], edges: Array, label: str) -> None:
+    """Draw histograms into a subfigure, and the ratios of all others to the first below.
+
+    Args:
+        cell: the subfigure.
+        drawn: samples, the truth first; a lone one has no ratio.
+        edges: (bins + 1,).
+        label: of the horizontal axis.
+    """
+    import mplhep
+
+    two = len(drawn) > 1
+    axes = cell.subplots(
+        2 if two else 1,
+        1,
+        sharex=True,
+        squeeze=False,
+        gridspec_kw={"height_ratios": [3, 1], "hspace": 0.13} if two else {},
+    )[:, 0]
+    cell.subplots_adjust(left=0.17, right=0.97, bottom=0.16, top=0.94)
+    for i, one in enumerate(drawn):
+        mplhep.histplot(
+            one.values,
+            edges,
+            yerr=None if one.dashed or (two and i == 0) else one.errors,
+            ax=axes[0],
+            label=one.label,
+            color=one.colour,
+            linestyle="--" if one.dashed else "-",
+            linewidth=1.3,
+        )
+        axes[0].stairs(
+            one.values + one.errors,
+            edges,
+            baseline=one.values - one.errors,
+            fill=True,
+            color=one.colour,
+            alpha=0.2,
+            linewidth=0,
+        )
+    axes[0].set_ylabel("density")
+    last = drawn[-1].values
+    positive = last[last > 0]
+    if len(positive) and positive.max() > 300 * np.median(positive):
+        axes[0].set_yscale("log")
+    else:
+        axes[0].set_ylim(bottom=0)
+    axes[0].margins(x=0)
+    axes[0].legend(loc="best")
+    axes[-1].set_xlabel(label)
+    if two:
+        _ratios(axes[1], drawn, edges)
+        cell.align_ylabels(axes)
+
+
+def _ratios(axis: Any, drawn: Sequence[Drawn], edges: Array) -> None:
+    truth = drawn[0]
+    safe = np.where(truth.values > 0, truth.values, np.nan)
+    band = truth.errors / safe
+    axis.stairs(1 + band, edges, baseline=1 - band, fill=True, color="0.8")
+    axis.axhline(1, color="black", linewidth=0.8)
+    centres = (edges[1:] + edges[:-1]) / 2
+    for one in drawn[1:]:
+        axis.errorbar(
+            centres,
+            one.values / safe,
+            one.errors / safe,
+            fmt="_" if one.dashed else "o",
+            color=one.colour,
+            markersize=2.5,
+            linewidth=0.8,
+        )
+    axis.set_ylim(0.5, 1.5)
+    axis.set_ylabel("ratio")
+    axis.margins(x=0)
+
+
+def profile(figure: Any, drawn: Sequence[Drawn], label: str) -> None:
+    """Draw means bin by bin, the truth first, and their ratios to it below."""
+    axes = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1], "hspace": 0.13})
+    reference = drawn[0].values
+    bins = np.arange(1, len(reference) + 1)
+    safe = np.where(reference != 0, reference, np.nan)
+    for i, one in enumerate(drawn):
+        style = {"fmt": "o-" if i == 0 else "s--", "color": one.colour, "linewidth": 1}
+        axes[0].errorbar(bins, one.values, one.errors, label=one.label, **style)
+        axes[1].errorbar(bins, one.values / safe, one.errors / np.abs(safe), **style)
+    axes[0].set_ylabel(f"mean of {label}")
+    if np.nanmin(reference) > 0 and np.nanmax(reference) > 100 * np.nanmin(reference):
+        axes[0].set_yscale("log")
+    elif np.nanmin(reference) >= 0:
+        axes[0].set_ylim(bottom=0)
+    axes[0].legend()
+    axes[1].set_ylim(0.8, 1.2)
+    axes[1].set_xlabel("bin")
+    axes[1].set_ylabel("ratio")
+
+
+def matrix(
+    figure: Any, axis: Any, values: Array, bound: float, names: Sequence[str], title: str
+) -> None:
+    """Draw a (F, F) matrix of correlations, or of differences of them, on -bound to bound."""
+    image = axis.imshow(values, cmap="RdBu_r", vmin=-bound, vmax=bound)
+    axis.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+    axis.set_yticks(range(len(names)), names, fontsize=8)
+    axis.minorticks_off()
+    axis.tick_params(length=0, top=False, right=False)
+    axis.set_title(title)
+    figure.colorbar(image, ax=axis, label="correlation", shrink=0.8)

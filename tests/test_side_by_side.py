@@ -1,0 +1,125 @@
+"""`physgen validate A B C --against TRUTH`: every sample gets its own scorecard, and a rank."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import h5py
+import pytest
+from test_cli import call
+
+from physgen import pipeline, reports
+from physgen.errors import InputError
+from physgen.systems.calorimeter import Calorimeter
+
+METRICS = "validation.metrics=[{kind: means}, {kind: histograms}]"
+
+
+class Sources(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found += [v for k, v in attributes if k in ("src", "href")]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Showers of the simulation: the truth, as good a sample, and one that is 10% off."""
+    folder = tmp_path_factory.mktemp("showers")
+    system = Calorimeter(binning="calo-368.xml")
+    for name, seed, scale in (("truth", 1, 1.0), ("good", 2, 1.0), ("off", 3, 1.1)):
+        batch = system.simulate(800 if name == "truth" else 400, seed)
+        with h5py.File(folder / f"{name}.hdf5", "w") as file:
+            file["showers"] = scale * batch.x.numpy()
+            file["incident_energies"] = batch.condition.numpy()
+    return folder
+
+
+def test_each_sample_has_its_own_scorecard_and_the_page_shows_all(
+    monkeypatch, capsys, files, tmp_path
+):
+    good, off, truth = (files / f"{name}.hdf5" for name in ("good", "off", "truth"))
+    options = ["--against", truth, "--binning", "calo-368.xml", "--set", METRICS]
+    page = tmp_path / "page.html"
+    code, out, err = call(
+        monkeypatch, capsys, "validate", off, good, *options, "--json", "-o", page
+    )
+    assert code == 0, err
+    content = json.loads(out)
+    assert [place["name"] for place in content["order"]] == ["good.hdf5", "off.hdf5"]
+    assert [place["rank"] for place in content["order"]] == [1, 2]
+    assert (content["verdict"], content["scorecards"]["good.hdf5"]["verdict"]) == ("fail", "pass")
+    scores = {score["name"]: score["samples"] for score in content["scores"]}
+    energy = scores["W1 E_tot/E_inc"]
+    assert (energy["good.hdf5"]["rank"], energy["off.hdf5"]["rank"]) == (1, 2)
+    assert energy["off.hdf5"]["value"] == pytest.approx(0.1, abs=0.02)
+    assert energy["good.hdf5"]["floor"] == energy["off.hdf5"]["floor"]
+    # The code path of one sample.
+    for path in (good, off):
+        code, out, _ = call(monkeypatch, capsys, "validate", path, *options, "--json")
+        assert json.loads(out) == content["scorecards"][path.name]
+    assert [one.name for one in tmp_path.iterdir()] == ["page.html"]
+    text = page.read_text()
+    assert not re.search(r"url\(|@import|https?://|<script", text)
+    found = Sources(text).found
+    assert all(one.startswith(("data:image/png;base64,", "#sample")) for one in found)
+    for what in ("Histograms", "Profile of spectrum", "Correlations", "W1 E_tot/E_inc", "off.hdf5"):
+        assert what in text
+    # The exit code is that of the worst verdict.
+    assert call(monkeypatch, capsys, "validate", off, good, *options, "--strict")[0] == 1
+    code, out, _ = call(monkeypatch, capsys, "validate", good, files / "good.hdf5", *options)
+    assert code == 2
+
+
+def test_a_folder_holds_all_pages(files, tmp_path):
+    changes = {"data.binning": "calo-368.xml", "validation.metrics": [{"kind": "means"}]}
+    samples = [files / "off.hdf5", files / "good.hdf5"]
+    ranking = reports.side_by_side(
+        samples, files / "truth.hdf5", overrides=changes, output=tmp_path / "all"
+    )
+    assert [place.name for place in ranking.order] == ["good.hdf5", "off.hdf5"]
+    saved = json.loads((tmp_path / "all/ranking.json").read_text())
+    assert saved == json.loads(ranking.to_json())
+    for name, card in ranking.cards.items():
+        assert (tmp_path / "all" / name / "scorecard.json").read_text() == card.to_json() + "\n"
+        assert f'href="{name}/report.html"' in (tmp_path / "all/report.html").read_text()
+
+
+def test_a_run_stands_beside_a_file_at_the_conditions_of_the_truth(files, tmp_path):
+    run = pipeline.train("calo-flow", preset="smoke", runs=tmp_path, track=False, score=False)
+    options = {"overrides": {"validation.metrics": [{"kind": "means"}]}}
+    ranking = reports.side_by_side([run.path, files / "good.hdf5"], files / "truth.hdf5", **options)
+    name = f"calo-flow/{run.path.name}"
+    assert list(ranking.cards) == [name, "good.hdf5"]
+    assert "generated" in ranking.cards[name].provenance["paired"]
+    assert ranking.cards[name].provenance["generated"]["file"] == str(run.path)
+    assert not (run.path / "scorecard.json").exists()
+    alone = pipeline.validate_files(run.path, files / "truth.hdf5", **options)
+    assert alone.rows == ranking.cards[name].rows
+
+
+def test_names_tell_samples_apart():
+    paths = [reports.user_path(p) for p in ("/a/x/g.h5", "/a/y/g.h5", "/a/h.h5")]
+    assert reports._names(paths) == ["x/g.h5", "y/g.h5", "a/h.h5"]
+    assert reports._names(paths[1:]) == ["g.h5", "h.h5"]
+    with pytest.raises(InputError, match=r"g\.h5 is given twice"):
+        reports._names([*paths, paths[0]])
+
+
+def test_several_samples_need_a_truth(monkeypatch, capsys, files):
+    code, _, err = call(monkeypatch, capsys, "validate", files / "good.hdf5", files / "off.hdf5")
+    assert code == 2
+    assert "add --against FILE" in err
+    arguments = [
+        "validate",
+        files / "good.hdf5",
+        files / "no.hdf5",
+        "--against",
+        files / "truth.hdf5",
+    ]
+    code, _, err = call(monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert "no.hdf5" in err
