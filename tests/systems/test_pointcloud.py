@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from physgen.against import score_files
+from physgen.against import Against
 from physgen.batch import Batch
 from physgen.errors import DomainError, FormatError, RecipeError
 from physgen.systems.base import HasFeatures, HasFiles, HasPlausible, HasUnits, System
@@ -143,7 +143,7 @@ def test_two_files_of_points_are_judged_and_a_scale_is_seen(tmp_path):
         write(tmp_path / f"{name}.h5", rows, **given)
     only = {"validation.metrics": [{"kind": "means"}]}
     cards = {
-        name: score_files(tmp_path / f"{name}.h5", tmp_path / "truth.h5", None, only)[1]
+        name: Against(tmp_path / "truth.h5", None, only).score(tmp_path / f"{name}.h5")[1]
         for name in ("good", "scaled")
     }
     assert cards["good"].verdict == "pass"
@@ -160,7 +160,7 @@ def test_energies_a_thousand_times_too_large_are_an_alarm(tmp_path):
         energies=sample(200, 2)[1]["energies"],
     )
     only = {"validation.metrics": [{"kind": "means"}]}
-    _, card = score_files(tmp_path / "mev.h5", tmp_path / "truth.h5", None, only)
+    _, card = Against(tmp_path / "truth.h5", None, only).score(tmp_path / "mev.h5")
     warnings = " ".join(row.warning for row in card.rows)
     assert "about 1e+03 times those of the truth" in warnings
     assert "the median of E_tot/E_inc is" in warnings
