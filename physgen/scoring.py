@@ -39,8 +39,8 @@ from physgen.validation.sources import SEED, two_samples
 
 _SHOWERS = {"voxels": "calo-flow", "points": "calo-points"}
 RECIPES = {layout.name: _SHOWERS[layout.holds] for layout in LAYOUTS} | {
-    "JetNet HDF5": "jets-items",
-    "jets as in JetClass": "jets-items",
+    "JetNet HDF5": "jets",
+    "jets as in JetClass": "jets",
     "spin configurations in HDF5 (rbms style)": "ising-rbm",
 }
 """Whose samples a file of some format holds, where nobody says it."""

@@ -11,7 +11,7 @@ from physgen.errors import InputError
 from physgen.io.writer import refuse_existing
 from physgen.isolation import isolated
 from physgen.recipe import Recipe
-from physgen.systems.base import HasFiles, Simulates
+from physgen.systems.base import HasFiles, HasMoreConditions, Simulates
 
 
 @isolated()
@@ -30,6 +30,8 @@ def simulate(
     """
     output, n, seed = user_path(output), whole("n", n), whole("seed", seed)
     system = system_of(recipe)
+    if isinstance(system, HasMoreConditions):
+        system = system.with_all_conditions()
     if not isinstance(system, Simulates) or not isinstance(system, HasFiles):
         raise InputError(f"system {recipe.system.kind!r} has no built-in simulation")
     if n < 1:

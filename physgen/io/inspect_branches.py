@@ -147,7 +147,7 @@ def _advise(
     named = "the table" if tree is None else f"tree {tree!r}"
     numbers = {name: entry for name, entry in branches.items() if "dtype" in entry}
     if set(JETCLASS) <= numbers.keys():
-        return [f"jets as in JetClass: physgen train jets-items {shlex.quote(f'data.path={path}')}"]
+        return [f"jets as in JetClass: physgen train jets {shlex.quote(f'data.path={path}')}"]
     flat = [name for name, entry in numbers.items() if "jagged" not in entry]
     if not numbers:
         return [f"{named} has no columns of numbers"]

@@ -202,7 +202,7 @@ def _inspect_jets(path: Path, contents: dict[str, Any], report: dict[str, Any]) 
         return
     report["hints"].append(
         f"jets of up to {source.schema.shape[0]} particles (etarel, phirel, ptrel, mask): physgen "
-        f"train jets-items {quote(f'data.path={path}')}; physgen validate GENERATED --against "
+        f"train jets {quote(f'data.path={path}')}; physgen validate GENERATED --against "
         f"{quote(str(path))}"
     )
     report["hints"] += source.notes()

@@ -150,14 +150,20 @@ def jetnet_layout(
     Args:
         batch: particles (B, particles, 3) with a mask.
         mass: (B,) of the jets relative to their pT.
-        given: names of the conditions; without pt and eta there are no `jet_features`.
+        given: names of the conditions, which are written as they are. What else jets have is
+            measured; where pT and eta are not known, 1 and 0 stand for them.
     """
     if batch.mask is None:
         raise FormatError("jets without a mask: pass Batch(x, mask=...)")
     x, mask = batch.x.detach().cpu().numpy(), batch.mask.cpu().numpy()[..., None]
-    columns = {PARTICLES: np.concatenate([np.where(mask, x, 0.0), mask], 2)}
-    if {"pt", "eta"} <= set(given) and batch.condition is not None:
-        known = dict(zip(given, batch.condition.detach().cpu().double().numpy().T, strict=True))
-        features = {**known, "mass": mass * known["pt"], "num_particles": mask.sum((1, 2))}
-        columns[JETS] = np.stack([features[variable.name] for variable in JET], 1)
-    return {name: value.astype(np.float32) for name, value in columns.items()}
+    known: dict[str, NDArray[Any]] = {}
+    if batch.condition is not None:
+        columns = batch.condition.detach().cpu().double().numpy().T
+        known = dict(zip(given, columns, strict=True))
+    pt = known.get("pt", np.ones(len(x)))
+    measured = {"pt": pt, "eta": 0 * pt, "mass": mass * pt, "num_particles": mask.sum((1, 2))}
+    features = measured | known
+    return {
+        PARTICLES: np.concatenate([np.where(mask, x, 0.0), mask], 2).astype(np.float32),
+        JETS: np.stack([features[v.name] for v in JET], 1).astype(np.float32),
+    }

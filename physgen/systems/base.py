@@ -117,6 +117,15 @@ class Simulates(Protocol):
 
 
 @runtime_checkable
+class HasMoreConditions(Protocol):
+    """Simulates samples of which more is known than their conditions."""
+
+    def with_all_conditions(self) -> Any:
+        """Return the same system, with all that is known as conditions, to be kept in files."""
+        ...
+
+
+@runtime_checkable
 class HasExact(Protocol):
     """Knows some results exactly, at finite size."""
 

@@ -1,13 +1,15 @@
 """Jets as sets of particles: eta, phi and pT relative to the jet, and a mask.
 
-They are read from JetNet HDF5 files, and from ROOT or Parquet files with the columns of JetClass.
+They are read from JetNet HDF5 files, and from ROOT or Parquet files with the columns of JetClass,
+or simulated by `physgen.systems.jet_simulation`.
 
 What is measured of them is in `physgen.systems.jet_observables`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,6 +43,7 @@ class Jets:
         condition: features of the jet that it is generated for, of pt, eta, mass, num_particles.
         particles: how many a jet has at most; `None` is as many as in the files at `path` (of
             JetClass 128), or 30.
+        process: what is simulated.
 
     Raises:
         RecipeError: a condition is no jet feature.
@@ -56,6 +59,7 @@ class Jets:
     path: str | tuple[str, ...] | None = None
     condition: tuple[str | dict[str, Any], ...] = ()
     particles: int | None = None
+    process: Literal["gluon", "light-quark", "top", "w"] = "gluon"
 
     def __post_init__(self) -> None:
         """Refuse what is no feature of a jet."""
@@ -162,17 +166,52 @@ class Jets:
     ) -> AbstractContextManager[Append]:
         """Write jets as a JetNet HDF5 file piece by piece.
 
-        It has `jet_features` if pt and eta of the jets are known as conditions.
+        Where pT and eta of the jets are no conditions, `jet_features` are relative to a pT of 1,
+        and an attribute of the file says so.
         """
 
         def layout(batch: Batch) -> dict[str, Any]:
             mass = jet_observables.relative_mass(batch.x, _mask_of(batch))
-            given: Sequence[str] = self._names
-            if batch.schema is not None:
-                given = [variable.name for variable in batch.schema.condition]
-            return jetnet_layout(batch, mass.cpu().numpy(), given)
+            return jetnet_layout(batch, mass.cpu().numpy(), self._names)
 
-        return hdf5_writer(path, layout, attributes=facts, compression="gzip")
+        stated = dict(facts or {})
+        if "pt" not in self._names:
+            stated["jet_features"] = "pT is not known: 1 stands for it, and mass is relative to it"
+        return hdf5_writer(path, layout, attributes=stated, compression="gzip")
+
+    def simulate(self, n: int, seed: int, condition: Tensor | None = None) -> Batch:
+        """Simulate `n` jets with Pythia 8, in blocks with a seed each, on all cores.
+
+        See `physgen.systems.jet_simulation`; about 60 jets a second and core.
+
+        Raises:
+            InputError: Pythia or FastJet are not installed.
+            DomainError: a condition is given: jets are as they come.
+        """
+        if condition is not None:
+            raise DomainError("jets are not simulated at given conditions; leave them out")
+        from physgen.systems import jet_simulation
+
+        made = jet_simulation.simulate(
+            self.process, n, seed, self._n_particles, torch.get_num_threads()
+        )
+        batch = Batch(torch.from_numpy(made["x"]), mask=torch.from_numpy(made["mask"]))
+        columns = [[variable.name for variable in JET].index(name) for name in self._names]
+        given = torch.from_numpy(made["jet"])[:, columns]
+        return batch.replace(condition=given) if columns else batch
+
+    def with_all_conditions(self) -> Jets:
+        """Return the same jets, of which all features are conditions."""
+        return dataclasses.replace(self, condition=tuple(variable.name for variable in JET))
+
+    def reference_features(
+        self, batch: Batch, level: Literal["low", "normalised", "high", "voxels"]
+    ) -> Tensor:
+        """Return what JetNet compares, (B, F): the 36 polynomials ("high"), else the particles."""
+        if level != "high":
+            return self.features(batch.replace(condition=None), "low").double()
+        connected = jet_observables.connected_polynomials(batch.x, _mask_of(batch))
+        return torch.stack(list(jet_observables.all_polynomials(connected).values()), 1)
 
 
 def _compressed(name: str, value: Tensor) -> Tensor:

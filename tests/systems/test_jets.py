@@ -266,10 +266,34 @@ def test_two_files_are_judged_by_the_command_line(tmp_path):
     assert rows["KS number of particles"]["verdict"] == "pass"
 
 
+def test_the_reference_compares_all_polynomials():
+    x, mask = map(torch.from_numpy, some_jets(10))
+    system = Jets()
+    features = system.reference_features(Batch(x, mask=mask), "high")
+    assert features.shape == (10, 36)
+    assert features[:, 0].numpy() == pytest.approx(np.ones(10), abs=1e-6)  # the sum of pT
+    assert features[:, 1].numpy() == pytest.approx(
+        [brute_force(jet[here], "01") for jet, here in zip(x.numpy(), mask.numpy(), strict=True)]
+    )
+
+
+def test_jets_of_unknown_momentum_are_written_relative_to_it(tmp_path):
+    path = write_jetnet(tmp_path / "in.hdf5")
+    batch = Jets().open(path).read(0, 300)
+    with Jets().writer(tmp_path / "out.hdf5", 300, {"recipe": "mine"}) as append:
+        append(batch)
+    mass = Jets().observables(batch)["relative mass"].numpy()
+    with h5py.File(tmp_path / "out.hdf5") as file:
+        assert (file["jet_features"][:, 0] == 1).all()
+        assert file["jet_features"][:, 2] == pytest.approx(mass, rel=1e-6)
+        assert "pT is not known" in file.attrs["jet_features"]
+        assert file.attrs["recipe"] == "mine"
+
+
 def test_a_baseline_is_trained_and_writes_jets(tmp_path):
     path = write_jetnet(tmp_path / "jets.hdf5", n=600)
     run = physgen.train(
-        "jets-items",
+        "jets",
         {"data.path": str(path), "engine.steps": 20, "data.condition": ["pt", "eta"]},
         preset="smoke",
         runs=tmp_path / "runs",
