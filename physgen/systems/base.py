@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from numpy import float64
@@ -163,6 +163,46 @@ class HasReferenceFeatures(Protocol):
 
         "high" goes into distances and a classifier, "low" and "normalised" into classifiers,
         "voxels" into precision, recall, density and coverage.
+        """
+        ...
+
+
+class Bins(NamedTuple):
+    """Bins of a histogram.
+
+    Attributes:
+        edges: (bins + 1,), the last one is in the last bin.
+        logarithmic: whether widths are those of log10.
+        unit: of the widths.
+    """
+
+    edges: NDArray[float64]
+    logarithmic: bool
+    unit: str
+
+
+@runtime_checkable
+class HasReferenceHistograms(Protocol):
+    """Knows the histograms of the reference evaluation of its field, to the letter."""
+
+    def reference_quantities(
+        self, batch: Batch, empty: Literal["zero", "excluded"]
+    ) -> dict[str, Tensor]:
+        """Return (B,) by name, the response first; NaN is not counted.
+
+        `empty` says what stands for a moment of nothing.
+        """
+        ...
+
+    def reference_spectra(self, batch: Batch) -> dict[str, Tensor]:
+        """Return (B, k) by name, k values of each sample that are in one histogram."""
+        ...
+
+    def reference_bins(self, name: str, truth: NDArray[float64]) -> Bins:
+        """Return the bins of a histogram of either.
+
+        `truth` holds true values, the largest among them. The response at one value of a condition
+        is called "NAME at VALUE UNIT".
         """
         ...
 

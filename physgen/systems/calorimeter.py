@@ -28,7 +28,7 @@ from physgen.io.showers import voxel_schema
 from physgen.io.source import Source
 from physgen.io.writer import Append, sha256
 from physgen.systems import shower_observables, shower_reference
-from physgen.systems.base import Derived, System
+from physgen.systems.base import Bins, Derived, System
 from physgen.systems.geometry import Geometry, read_geometry, voxels_of
 from physgen.systems.kernels.parameters import Beam, Detector, Medium, Readout
 from physgen.systems.media import homogeneous, material, sampling
@@ -201,6 +201,25 @@ class Calorimeter:
         if level == "voxels":
             return shower_reference.log_voxels(x)
         return shower_reference.features(x, self._incident(batch), self.geometry, level)
+
+    def reference_quantities(
+        self, batch: Batch, empty: Literal["zero", "excluded"]
+    ) -> dict[str, Tensor]:
+        """Return `shower_reference.quantities`; voxels below `cut_mev` are taken for 0."""
+        return shower_reference.quantities(
+            shower_reference.thresholded(batch.x, self.cut_mev),
+            self._incident(batch),
+            self.geometry,
+            empty=0.0 if empty == "zero" else math.nan,
+        )
+
+    def reference_spectra(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the voxels, of all layers and layer by layer."""
+        return shower_reference.spectra(batch.x, self.geometry)
+
+    def reference_bins(self, name: str, truth: NDArray[np.float64]) -> Bins:
+        """Return `shower_reference.bins`."""
+        return shower_reference.bins(name, self.geometry, self.cut_mev, truth)
 
     @property
     def spectrum_edges(self) -> NDArray[np.float64]:

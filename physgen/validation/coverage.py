@@ -1,20 +1,25 @@
-"""Density and coverage: do the generated samples lie where the truth lies, and everywhere there?
+"""Precision, recall, density and coverage: do samples lie where the truth lies, and everywhere?
 
 With balls around the N true rows x_i that reach to their k-th nearest true neighbour (Naeem et al.,
 arXiv 2002.09797), and M generated rows y_j,
 
     density  = 1 / (k M) sum_j #{i : y_j in ball i}          (1 where the distributions agree),
     coverage = 1 / N #{i : some y_j in ball i}                (at most 1 - 2^-k for N = M large),
+    precision = 1 / M #{j : y_j in some ball i},
+    recall = 1 / N #{i : x_i in the ball of some y_j to its k-th generated neighbour}
 
 the ceiling being the probability that of the rows of both kinds around x_i, those nearest are not k
 true ones in a row: 0.97 for k = 5, as the floor shows. Forgotten modes lower coverage; samples
-off the truth lower density, and in many dimensions, samples huddled in its middle raise it. Where
-there are classes, their shares say which mode is missing.
+off the truth lower density, and in many dimensions, samples huddled in its middle raise it.
+Precision and recall (Kynkaanniemi et al., 1904.06991) fall with the number of dimensions, of true
+samples too: read them beside their floor. Where there are classes, their shares say which mode is
+missing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy import float64
@@ -25,6 +30,7 @@ from physgen.validation.comparison import Comparison, Role
 from physgen.validation.features import Embedded, embed
 from physgen.validation.half_sampling import HalfSampled, apart, half_sampling
 from physgen.validation.neighbours import CHUNK, squared_distances
+from physgen.validation.reference import reference_features
 from physgen.validation.scorecard import Row, at_least, row_by_role
 
 Array = NDArray[float64]
@@ -36,30 +42,33 @@ COLLAPSED = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """Density, coverage and class shares on features.
+    """Coverage, density, precision, recall and class shares.
 
     Attributes:
+        level: "own", features as in `physgen.validation.features`; or "voxels", what the reference
+            evaluation of CaloChallenge takes: log10 of the voxels in MeV, -1 where they are 0.
         k: neighbours that a ball reaches to.
         n: at most so many rows of each sample; the cost grows as n^2.
         minimum: fail below this coverage.
         minimum_share: fail where a class has less than this share of the samples.
     """
 
+    level: Literal["own", "voxels"] = "own"
     k: int = 5
     n: int = 5000
     minimum: float | None = None
     minimum_share: float | None = None
 
     def rows(self, comparison: Comparison) -> list[Row]:
-        """Return coverage and density, and where there are classes, their shares.
+        """Return coverage, density, precision, recall, and where there are classes, their shares.
 
         Raises:
             InputError: as `physgen.validation.features.embed` says.
         """
-        embedded = comparison.once(embed).first(self.n)
+        embedded = self._embedded(comparison)
         both = {role: self._scores(embedded, role, comparison.seed) for role in embedded.others}
-        covered, density = (
-            {role: scores.estimate(i) for role, scores in both.items()} for i in range(2)
+        covered, density, precision, recall = (
+            {role: scores.estimate(i) for role, scores in both.items()} for i in range(4)
         )
         share, ceiling = covered["generated"].value, 1 - 0.5**self.k
         note = f"{embedded.note}; {self.k} neighbours, ceiling {ceiling:.2f}"
@@ -71,9 +80,10 @@ class Coverage:
                 f"samples leave {1 - share / ceiling:.0%} of the truth uncovered: modes are "
                 f"missing or samples lie elsewhere (see density); {ADVICE}"
             )
+        of = "" if self.level == "own" else " of voxels"
         rows = [
             row_by_role(
-                "coverage",
+                f"coverage{of}",
                 "coverage",
                 covered,
                 tolerance=self.minimum,
@@ -82,15 +92,26 @@ class Coverage:
                 warning=warning,
             ),
             row_by_role(
-                "density",
+                f"density{of}",
                 "coverage",
                 density,
                 note="1 where samples agree, less off the truth, more in its middle",
             ),
+            row_by_role(
+                f"precision{of}", "coverage", precision, note="beside the floor, which is not 1"
+            ),
+            row_by_role(f"recall{of}", "coverage", recall, note="beside the floor, which is not 1"),
         ]
         if embedded.probabilities is not None:
             rows += share_rows(comparison.once(embed), self.minimum_share)
         return rows
+
+    def _embedded(self, comparison: Comparison) -> Embedded:
+        if self.level == "own":
+            return comparison.once(embed).first(self.n)
+        given = reference_features(comparison, "voxels", self.n)
+        note = f"log10 of {given.values['truth'].shape[1]} voxels, {self.n} rows of each at most"
+        return Embedded(given.values, given.unit, None, comparison.paired, False, note)
 
     def _scores(self, embedded: Embedded, role: Role, seed: int) -> HalfSampled:
         truth, ours = embedded.values["truth"], embedded.values[role]
@@ -104,24 +125,49 @@ class Coverage:
         )
 
 
+class Scores(NamedTuple):
+    """What `coverage` finds; see the module."""
+
+    coverage: float
+    density: float
+    precision: float
+    recall: float
+
+
 def coverage(
     truth: Array, generated: Array, k: int, units: tuple[Rows, Rows] | None = None
-) -> tuple[float, float]:
-    """Return coverage and density of (M, F) rows in the balls of (N, F) true ones, k < N.
+) -> Scores:
+    """Return the scores of (M, F) rows and (N, F) true ones, k < N and k < M.
 
     Rows that share a number of `units`, (N,) and (M,), are not compared.
 
     >>> x = np.arange(10.0)[:, None]
-    >>> coverage(x, x[:5], k=1)[0]  # half of the truth, and one more ball that reaches there
-    0.6
+    >>> coverage(x, x[:5], k=1)  # half of the truth, and one more ball that reaches there
+    Scores(coverage=0.6, density=2.8, precision=1.0, recall=0.6)
     """
     unit, others = units or apart(len(truth), len(generated))
-    covered, inside = 0, 0
+    radii, reach = _radii(truth, unit, k), _radii(generated, others, k)
+    covered, inside, recalled = 0, 0, 0
+    precise = np.zeros(len(generated), dtype=bool)
     for start in range(0, len(truth), CHUNK):
-        centres, mine = truth[start : start + CHUNK], unit[start : start + CHUNK, None]
-        squares = np.where(mine == unit, np.inf, squared_distances(centres, truth))
-        radii = np.partition(squares, k - 1, axis=1)[:, k - 1 : k]
-        within = (squared_distances(centres, generated) <= radii) & (mine != others)
+        chunk = slice(start, start + CHUNK)
+        squares = squared_distances(truth[chunk], generated)
+        apart_from = unit[chunk, None] != others
+        within = (squares <= radii[chunk, None]) & apart_from
         covered += int(within.any(1).sum())
         inside += int(within.sum())
-    return covered / len(truth), inside / (k * len(generated))
+        precise |= within.any(0)
+        recalled += int(((squares <= reach) & apart_from).any(1).sum())
+    n, m = len(truth), len(generated)
+    return Scores(covered / n, inside / (k * m), float(precise.mean()), recalled / n)
+
+
+def _radii(rows: Array, unit: Rows, k: int) -> Array:
+    """Return (N,) squared distances to the k-th nearest row of another unit."""
+    radii = np.empty(len(rows))
+    for start in range(0, len(rows), CHUNK):
+        chunk = slice(start, start + CHUNK)
+        squares = squared_distances(rows[chunk], rows)
+        squares[unit[chunk, None] == unit] = np.inf
+        radii[chunk] = np.partition(squares, k - 1, axis=1)[:, k - 1]
+    return radii

@@ -18,6 +18,7 @@ from physgen.validation.means import Means
 from physgen.validation.mmd import MaximumMeanDiscrepancy
 from physgen.validation.neighbours import NearestNeighbour
 from physgen.validation.physics_distances import PhysicsDistances
+from physgen.validation.reference_histograms import ReferenceHistograms
 from physgen.validation.response import Response
 from physgen.validation.shapes import Histograms
 
@@ -39,5 +40,6 @@ __all__ = [
     "Means",
     "NearestNeighbour",
     "PhysicsDistances",
+    "ReferenceHistograms",
     "Response",
 ]

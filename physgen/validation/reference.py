@@ -49,6 +49,28 @@ def reference_features(
     Raises:
         InputError: there is no truth, samples carry weights, or too few are independent.
     """
+    check_reference(comparison)
+    values: dict[Role, Array] = {}
+    unit: dict[Role, NDArray[np.int64]] = {}
+    for role, selected in comparison.once(select).items():
+        n = len(selected.rows)
+        if at_most is not None and n > at_most:
+            # The same rows of samples of one length, so that pairs stay pairs.
+            order = np.random.default_rng(comparison.seed).permutation(n)
+            selected = selected[np.sort(order[:at_most])]
+        batch = comparison.samples[role][torch.from_numpy(selected.rows)]
+        values[role] = features_of(comparison, batch, level)
+        unit[role] = selected.unit
+    of = "the reference's" if isinstance(comparison.system, HasReferenceFeatures) else "own"
+    return ReferenceFeatures(values, unit, f"{values['truth'].shape[1]} features, {of}")
+
+
+def check_reference(comparison: Comparison) -> None:
+    """Refuse what the reference evaluation of a field knows nothing of.
+
+    Raises:
+        InputError: there is no truth, samples carry weights, or too few are independent.
+    """
     if comparison.truth is None:
         raise InputError(
             "this metric needs a sample of the truth, which this system cannot make: give a data "
@@ -60,24 +82,11 @@ def reference_features(
                 f"the {role} sample is weighted, and the reference evaluation knows no weights: "
                 "leave the metric out, or unweight the sample"
             )
-    values: dict[Role, Array] = {}
-    unit: dict[Role, NDArray[np.int64]] = {}
-    for role, selected in comparison.once(select).items():
-        n = len(selected.rows)
-        if n < FEWEST:
-            raise InputError(
-                f"{n} independent samples are too few for a score of features: give at least "
-                f"{FEWEST}"
-            )
-        if at_most is not None and n > at_most:
-            # The same rows of samples of one length, so that pairs stay pairs.
-            order = np.random.default_rng(comparison.seed).permutation(n)
-            selected = selected[np.sort(order[:at_most])]
-        batch = comparison.samples[role][torch.from_numpy(selected.rows)]
-        values[role] = features_of(comparison, batch, level)
-        unit[role] = selected.unit
-    of = "the reference's" if isinstance(comparison.system, HasReferenceFeatures) else "own"
-    return ReferenceFeatures(values, unit, f"{values['truth'].shape[1]} features, {of}")
+    n = min(len(selected.rows) for selected in comparison.once(select).values())
+    if n < FEWEST:
+        raise InputError(
+            f"{n} independent samples are too few for a score of features: give at least {FEWEST}"
+        )
 
 
 def features_of(comparison: Comparison, batch: Batch, level: Level) -> Array:

@@ -1,4 +1,4 @@
-"""Coverage and density by brute force, their ceilings, and modes that are missing."""
+"""Scores of balls by brute force, their ceilings, and modes that are missing."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,10 @@ def test_agrees_with_its_definition_whatever_the_chunks(monkeypatch):
     truth, generated = generator.normal(size=(80, 3)), generator.normal(0.5, 1.2, (70, 3))
     balls = np.sort(cdist(truth, truth), axis=1)[:, 5]  # the row itself is the nearest
     inside = cdist(truth, generated) <= balls[:, None]
-    expected = inside.any(1).mean(), inside.sum() / (5 * 70)
+    reach = np.sort(cdist(generated, generated), axis=1)[:, 5]
+    recalled = (cdist(truth, generated) <= reach).any(1)
+    found = inside.any(1).mean(), inside.sum() / (5 * 70)
+    expected = *found, inside.any(0).mean(), recalled.mean()
     assert coverage(truth, generated, 5) == pytest.approx(expected)
     monkeypatch.setattr("physgen.validation.coverage.CHUNK", 9)
     assert coverage(truth, generated, 5) == pytest.approx(expected)
@@ -38,22 +41,30 @@ def clusters_pair(seed):
 
 def test_a_missing_mode_halves_coverage_and_leaves_density():
     truth, generated = clusters(600, 1, [0, 1]), clusters(600, 2, [0])
-    covered, density = coverage(truth, generated, 5)
+    covered, density, *_ = coverage(truth, generated, 5)
     assert covered == pytest.approx(0.5, abs=0.06)
     assert density == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_missing_mode_lowers_recall_and_samples_off_the_truth_precision():
+    missing = coverage(clusters(600, 1, [0, 1]), clusters(600, 2, [0]), 5)
+    off = coverage(clusters(600, 1, [0]), clusters(600, 2, [0, 1]), 5)
+    assert missing.recall == pytest.approx(0.5, abs=0.06)
+    assert off.precision == pytest.approx(0.5, abs=0.06)
+    assert min(missing.precision, off.recall) > 0.95
 
 
 def test_poor_samples_lower_density_and_central_ones_raise_it():
     generator = np.random.default_rng(3)
     truth, other = generator.normal(size=(2, 400, 10))
     assert coverage(truth, 2 * other, 5)[1] < 0.1
-    covered, density = coverage(truth, 0.3 * other, 5)
+    covered, density, *_ = coverage(truth, 0.3 * other, 5)
     assert density > 2
     assert covered < 0.9
 
 
 def test_rows_beside_their_floor_say_what_is_wrong():
-    covered, density = Coverage(minimum=0.8).rows(compare(draw(500, 9)))
+    covered, density, *_ = Coverage(minimum=0.8).rows(compare(draw(500, 9)))
     assert covered.floor == pytest.approx(0.97, abs=4 * covered.floor_error)
     assert density.floor == pytest.approx(1.0, abs=4 * density.floor_error)
     assert covered.verdict == "pass"
