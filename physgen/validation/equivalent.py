@@ -12,8 +12,10 @@ m = 9 N(\infty) V_Q / V_P.
 
 The features of an observable say in which of K bins of equal probability an event lies, times
 1/sqrt(p_k) (the metric of chi^2, V_P = K - 1). Those of all observables together have N with
-1/N the mean of their 1/N. The joint features are random Fourier features of the whitened
-observables (Rahimi & Recht, NIPS 2007), which see what no single observable does.
+1/N the mean of their 1/N; their outermost bins alone are those of the tails, the bins of a region
+those of this. Events of the whole sample are counted all the same. The joint features are random
+Fourier features of the whitened observables (Rahimi & Recht, NIPS 2007), which see what no single
+observable does.
 
 With d the difference of the mean features and S its covariance, b^2 is |d|^2 - tr S without bias,
 and |d|^2 / g is noncentral chi^2 of nu degrees of freedom, g = tr S^2 / tr S and nu = (tr S)^2 /
@@ -25,7 +27,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -36,8 +38,9 @@ from scipy.optimize import brentq
 from scipy.stats import ncx2
 
 from physgen.validation.comparison import Comparison, Role
-from physgen.validation.event_features import FREQUENCIES, Features, binned, fourier
+from physgen.validation.event_features import FREQUENCIES, Features, binned, fourier, in_region
 from physgen.validation.independence import Selection, select
+from physgen.validation.means import refuse_unknown
 from physgen.validation.scorecard import Row, row_by_role
 from physgen.validation.uncertainty import Estimate
 
@@ -124,7 +127,8 @@ class EquivalentEvents:
     """N_equiv: how many true events the generated sample is worth, per observable and jointly.
 
     Attributes:
-        bins: K of every observable; fewer where it has fewer values.
+        bins: K of every observable, and of a region; fewer where it has fewer values.
+        regions: from where to where an observable is looked at, by its name.
 
     >>> import torch
     >>> from physgen.batch import Batch
@@ -137,18 +141,27 @@ class EquivalentEvents:
     """
 
     bins: int = 20
+    regions: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def rows(self, comparison: Comparison) -> list[Row]:
-        """Return a row for all observables jointly, one for their mean, and one for each.
+        """Return a row for all observables jointly, their mean, their tails, and for each.
 
         Raises:
             InputError: there is no truth.
+            RecipeError: a region is of an observable that there is not.
             NotMeasurable: too few rows are independent, or weights leave too few.
         """
-        comparison.measured_truth  # noqa: B018 (raises if there is none)
+        truth = comparison.measured_truth
+        refuse_unknown(self.regions, truth.scalars, "region")
         selected = comparison.once(select)
         bins, columns = binned(comparison, selected, self.bins)
         joint = fourier(comparison, selected)
+        # Of each observable, the last bin is of events in which it is not defined.
+        ends = [end for part in columns.values() for end in (part.start, part.stop - 2)]
+        regions = {
+            name: in_region(comparison, selected, name, region, self.bins)
+            for name, region in self.regions.items()
+        }
         worths: dict[str, dict[Role, Worth]] = {}
         for role in selected:
             if role == "truth":
@@ -158,8 +171,14 @@ class EquivalentEvents:
             whole = slice(None)
             worths.setdefault("N_equiv", {})[role] = jointly.worth(whole)
             worths.setdefault("N_equiv, mean of observables", {})[role] = singly.worth(whole)
+            worths.setdefault("N_equiv, tails of observables", {})[role] = singly.worth(ends)
             for name, part in columns.items():
                 worths.setdefault(f"N_equiv {name}", {})[role] = singly.worth(part)
+            for name, phi in regions.items():
+                low, high = self.regions[name]
+                label = f"N_equiv {name} from {low:g} to {high:g}"
+                inside = _difference(comparison, selected, role, phi)
+                worths.setdefault(label, {})[role] = inside.worth(whole)
         m = len(selected["generated"].rows)
         return [_row(name, worth, m, self.bins) for name, worth in worths.items()]
 
@@ -212,9 +231,9 @@ class _Difference:
     d: Array
     covariance: Array
 
-    def worth(self, part: slice) -> Worth:
+    def worth(self, part: slice | list[int]) -> Worth:
         """Return what the sample is worth in the light of some of the features."""
-        covariance = self.covariance[part, part]
+        covariance = self.covariance[part][:, part]
         return Worth(
             truth=float(self.truth[part].sum()),
             generated=float(self.generated[part].sum()),

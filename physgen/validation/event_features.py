@@ -10,6 +10,7 @@ from numpy import float64
 from numpy.typing import NDArray
 from scipy import sparse
 
+from physgen.errors import NotMeasurable
 from physgen.validation.comparison import Comparison, Role, varies
 from physgen.validation.independence import Selection
 
@@ -19,6 +20,9 @@ Features = Any
 """(n, F): an array, or a sparse matrix, of which SciPy states no types."""
 
 FREQUENCIES = 256
+FEWEST = 50
+"""True events in a region without which nothing can be said of it."""
+
 FLOORED = 1e-6
 """Eigenvalues of a covariance, of the largest, below which whitening does not amplify."""
 
@@ -52,6 +56,41 @@ def binned(
             )
         columns[name] = slice(begin, begin := begin + len(scale))
     return {role: sparse.hstack(parts, format="csr") for role, parts in blocks.items()}, columns
+
+
+def in_region(
+    comparison: Comparison,
+    selected: Mapping[Role, Selection],
+    name: str,
+    region: tuple[float, float],
+    bins: int,
+) -> dict[Role, Features]:
+    """Return one-hot bins of an observable between two values, over sqrt(p), by role.
+
+    Raises:
+        NotMeasurable: fewer than `FEWEST` true events are there.
+    """
+    truth = comparison.measured["truth"]
+    reference = truth.values[name][selected["truth"].rows]
+    inside = reference[(reference >= region[0]) & (reference < region[1])]
+    if len(inside) < FEWEST:
+        raise NotMeasurable(
+            f"{len(inside)} true events have {name} from {region[0]:g} to {region[1]:g}, and "
+            f"{FEWEST} are the fewest"
+        )
+    edges = np.concatenate([region[:1], _edges(inside, bins), region[1:]])
+    weight = np.ones(truth.n) if truth.weight is None else truth.weight
+    weight = weight[selected["truth"].rows]
+    share = np.bincount(_bin_of(reference, edges), weight, len(edges) + 2)[1 : len(edges)]
+    scale = np.sqrt(weight.sum() / np.maximum(share, 0.5))
+    result: dict[Role, Features] = {}
+    for role, chosen in selected.items():
+        place = _bin_of(comparison.measured[role].values[name][chosen.rows], edges) - 1
+        rows = np.flatnonzero((place >= 0) & (place < len(scale)))
+        result[role] = sparse.csr_matrix(
+            (scale[place[rows]], (rows, place[rows])), shape=(len(place), len(scale))
+        )
+    return result
 
 
 def _edges(values: Array, bins: int) -> Array:

@@ -109,13 +109,13 @@ class Means:
         return [*rows, *mixing(comparison, estimates)]
 
 
-def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise `RecipeError` for the first tolerance that belongs to no row."""
+def refuse_unknown(given: Iterable[str], known: Iterable[str], what: str = "tolerance") -> None:
+    """Raise `RecipeError` for the first tolerance, or whatever it is, that belongs to no row."""
     names = list(known)
     for name in given:
         if name not in names:
             raise RecipeError(
-                f"a tolerance is stated for {name!r}, which is not measured" + suggest(name, names)
+                f"a {what} is stated for {name!r}, which is not measured" + suggest(name, names)
             )
 
 

@@ -8,9 +8,10 @@ import torch
 from scipy.stats import norm
 
 from physgen.batch import Batch, Schema, Variable
+from physgen.errors import NotMeasurable, RecipeError
 from physgen.validation.comparison import Comparison
 from physgen.validation.equivalent import EquivalentEvents, Worth, _difference
-from physgen.validation.event_features import binned
+from physgen.validation.event_features import binned, in_region
 from physgen.validation.independence import select
 
 BINS = 10
@@ -114,7 +115,8 @@ def test_a_joint_fault_is_seen_by_the_joint_number_alone():
     turned = torch.stack([made.x[:, 0], 0.3 * made.x[:, 0] + 0.954 * made.x[:, 1]], 1)
     comparison = Comparison(Columns(), Batch(turned), truth, floor=sample(6000, 3))
     rows = {row.name: row for row in EquivalentEvents().rows(comparison)}
-    assert list(rows) == ["N_equiv", "N_equiv, mean of observables", "N_equiv x", "N_equiv y"]
+    together = ["N_equiv", "N_equiv, mean of observables", "N_equiv, tails of observables"]
+    assert list(rows) == [*together, "N_equiv x", "N_equiv y"]
     assert rows["N_equiv"].value < 1500
     assert rows["N_equiv y"].value > 3000
     assert rows["N_equiv"].floor > 3000
@@ -137,3 +139,44 @@ def test_events_that_are_not_defined_where_true_ones_are_count():
     assert rows["N_equiv y"].value < 10
     assert rows["N_equiv"].value < 1000
     assert rows["N_equiv x"].value > 3000
+
+
+def test_a_depleted_tail_is_seen_in_its_region():
+    """Of a tail of 5% a share of .3 is gone: V_P = 1 - .05 and b^2 = (.3 x .05)^2 / .05."""
+    edge, n = norm.ppf(0.95), 20_000
+    numbers = {"x": [], "y": []}
+    for i in range(20):
+        x = sample(n, 3 * i).x
+        generator = np.random.default_rng(3 * i + 2)
+        lost = torch.from_numpy(generator.random(n) < 0.3) & (x[:, 0] > edge)
+        x[lost, 0] = torch.from_numpy(norm.ppf(generator.uniform(0, 0.95, int(lost.sum()))))
+        comparison = Comparison(Columns(), Batch(x), sample(n, 3 * i + 1))
+        selected = select(comparison)
+        for name, low in (("x", edge), ("y", -1.0)):
+            features = in_region(comparison, selected, name, (low, 10.0), 1)
+            one = _difference(comparison, selected, "generated", features).worth(slice(None))
+            numbers[name].append(1 / (one.bias / one.truth))
+    wanted = (1 - 0.05) * 0.05 / (0.3 * 0.05) ** 2
+    assert 1 / np.mean(1 / np.array(numbers["x"])) == pytest.approx(wanted, rel=0.15)
+    assert abs(1 / np.mean(1 / np.array(numbers["y"]))) > 10_000
+
+
+def test_tails_are_the_outermost_bins():
+    truth, x = sample(20_000, 2), sample(20_000, 1).x
+    for low, high, tails, all_of_x in ((0.0, 0.5, 2000, 50), (1.6, 9.0, 0, 150)):
+        moved = x.clone()
+        within = (moved[:, 0].abs() > low) & (moved[:, 0].abs() < high)
+        moved[within, 0] = low * moved[within, 0].sign()
+        rows = EquivalentEvents().rows(Comparison(Columns(), Batch(moved), truth))
+        found = {row.name: row.value for row in rows}
+        assert found["N_equiv x"] < all_of_x
+        assert tails < found["N_equiv, tails of observables"]
+        assert (found["N_equiv, tails of observables"] < 50) == (tails == 0)
+
+
+def test_regions_that_are_not_there_are_refused():
+    comparison = Comparison(Columns(), sample(500, 1), sample(500, 2))
+    with pytest.raises(RecipeError, match="z"):
+        EquivalentEvents(regions={"z": (0.0, 1.0)}).rows(comparison)
+    with pytest.raises(NotMeasurable, match="0 true events have x from 50 to 60"):
+        EquivalentEvents(regions={"x": (50.0, 60.0)}).rows(comparison)
