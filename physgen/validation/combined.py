@@ -9,12 +9,9 @@ relabelled as `physgen.validation.permutation` does; p is then asymptotic, and s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy import float64
-from numpy.typing import NDArray
 
 from physgen.errors import NotMeasurable
 from physgen.validation.comparison import Comparison
@@ -23,8 +20,6 @@ from physgen.validation.two_sample import conditional, kernels, moments, thresho
 from physgen.validation.two_sample.combination import Combined, Finding, combine, either
 from physgen.validation.two_sample.learned import of_classifier
 from physgen.validation.two_sample.pool import Family, Pool
-
-Array = NDArray[float64]
 
 NAMED = 4
 """Causes that a note names at most."""
@@ -58,28 +53,25 @@ class CombinedTest:
             raise NotMeasurable("too few groups of rows for a test: give more of them")
         if not pool.names:
             raise NotMeasurable("no observable varies: there is nothing to be tested")
-        residuals = conditional.residuals(pool)
-        z, names = pool.columns(residuals)
-        result = combine(list(_families(pool, residuals, z, names)), pool.relabelling)
-        learned = of_classifier(pool, z)
+        result = combine(families(pool), pool.relabelling)
+        learned = of_classifier(pool)
         if learned is not None:
             result = either(result, combine([learned[0]], learned[1]))
         return [_row(result, pool)]
 
 
-def _families(pool: Pool, residuals: Array, z: Array, names: tuple[str, ...]) -> Iterator[Family]:
-    """Yield the families of tests that need no training."""
+def families(pool: Pool) -> list[Family]:
+    """Return the families of tests that need no training."""
     generator = np.random.default_rng([pool.seed, 4])
-    for family in (
-        thresholds.of_observables(pool, residuals),
-        conditional.of_bins(pool, residuals),
-        moments.of_moments(pool, names, z),
-    ):
-        if family is not None:
-            yield family
-    for name, rows in (("standardised", z), ("whitened", moments.whitened(z))):
-        yield thresholds.of_projections(name, rows, pool, generator)
-        yield from kernels.of_kernels(name, rows, pool, generator)
+    result = [
+        thresholds.of_observables(pool),
+        conditional.of_bins(pool),
+        moments.of_moments(pool),
+    ]
+    for name, columns in (("standardised", pool.standardised), ("whitened", pool.whitened)):
+        result.append(thresholds.of_projections(name, columns.rows, pool, generator))
+        result += kernels.of_kernels(name, columns.rows, pool, generator)
+    return [family for family in result if family is not None]
 
 
 def _row(combined: Combined, pool: Pool) -> Row:

@@ -43,7 +43,7 @@ class Response:
         if any(batch.condition is None or batch.chain is not None for batch in pair):
             return []
         pool = Pool.of(comparison)
-        family = conditional.of_bins(pool, conditional.residuals(pool))
+        family = conditional.of_bins(pool)
         if family is None or not pool.relabelling.usable:
             return []
         truth, ours = pool.relabelling.means(family.sums)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import linalg, stats
 
-from physgen.validation.two_sample import conditional, kernels, moments, thresholds
+from physgen.validation.two_sample import kernels, moments, thresholds
 from physgen.validation.two_sample.pool import Pool
 
 
@@ -31,10 +31,6 @@ def observed(pool, family):
     return dict(zip(family.names, values, strict=True))
 
 
-def nothing(pool):
-    return np.empty((len(pool.values), 0))
-
-
 @pytest.fixture
 def counts():
     generator = np.random.default_rng(0)
@@ -44,7 +40,7 @@ def counts():
 def test_distribution_functions_are_those_of_scipy(counts):
     a, b = counts
     pool = pool_of(a, b)
-    found = observed(pool, thresholds.of_observables(pool, nothing(pool)))
+    found = observed(pool, thresholds.of_observables(pool))
     assert found["KS"] == pytest.approx(stats.ks_2samp(a[:, 0], b[:, 0]).statistic ** 2)
     levels = np.arange(1, 8)
     below = [(part <= levels).mean(0) for part in (a, b, np.concatenate([a, b]))]
@@ -56,7 +52,7 @@ def test_distribution_functions_are_those_of_scipy(counts):
 def test_sliced_distances_of_one_column_are_those_of_the_column(counts):
     a, b = counts
     pool = pool_of(a, b)
-    z, _ = pool.columns(nothing(pool))
+    z = pool.standardised.rows
     generator = np.random.default_rng(1)
     found = observed(pool, thresholds.of_projections("s", z, pool, generator))
     distance = stats.wasserstein_distance(a[:, 0], b[:, 0]) / np.concatenate([a, b]).std()
@@ -68,7 +64,7 @@ def test_what_is_not_defined_lies_above_all_thresholds():
     x = np.random.default_rng(0).normal(size=(2, 400, 1))
     x[1, :40] = np.nan
     pool = pool_of(*x)
-    family = thresholds.of_observables(pool, nothing(pool))
+    family = thresholds.of_observables(pool)
     truth, ours = pool.relabelling.means(family.sums)
     assert "x0 above" in family.causes(truth, ours)[2]
     # The highest threshold has all that is defined below it.
@@ -77,7 +73,7 @@ def test_what_is_not_defined_lies_above_all_thresholds():
 
 def test_a_threshold_needs_rows_on_both_sides():
     pool = pool_of(np.zeros((300, 1)), np.r_[np.ones(7), np.zeros(293)][:, None])
-    assert thresholds.of_observables(pool, nothing(pool)) is None
+    assert thresholds.of_observables(pool) is None
 
 
 @pytest.fixture
@@ -91,8 +87,8 @@ def normals():
 
 def test_moments_are_those_of_the_closed_forms(normals):
     pool = pool_of(*normals)
-    z, names = pool.columns(nothing(pool))
-    found = observed(pool, moments.of_moments(pool, names, z))
+    z = pool.standardised.rows
+    found = observed(pool, moments.of_moments(pool))
     first, second = z[: len(normals[0])], z[len(normals[0]) :]
     d = first.mean(0) - second.mean(0)
     assert found["whitened means"] == pytest.approx(d @ np.linalg.solve(np.cov(z.T), d))
@@ -111,14 +107,13 @@ def test_a_moment_that_differs_is_named():
         (widen, "variance of x2: +"),
     ):
         pool = pool_of(a, change(b))
-        z, names = pool.columns(nothing(pool))
-        family = moments.of_moments(pool, names, z)
+        z = pool.standardised.rows
+        family = moments.of_moments(pool)
         causes = family.causes(*pool.relabelling.means(family.sums))
         assert causes[0].startswith(expected)
     b[:, 0] = 0.9 * b[:, 1] + 0.4 * b[:, 0]
     pool = pool_of(a, b)
-    z, names = pool.columns(nothing(pool))
-    family = moments.of_moments(pool, names, z)
+    family = moments.of_moments(pool)
     causes = family.causes(*pool.relabelling.means(family.sums))
     assert causes[2].startswith("correlation of x0 and x1: +")
 
@@ -132,7 +127,7 @@ def test_kernels_are_those_of_all_pairs():
     a, b = generator.normal(size=(2, 600, 2))
     b = b + 0.5
     pool = pool_of(a, b)
-    z, _ = pool.columns(nothing(pool))
+    z = pool.standardised.rows
     families = kernels.of_kernels("s", z, pool, np.random.default_rng(6))
     some = np.random.default_rng(6).choice(len(z), 600, replace=False)
     width = np.median(np.linalg.norm(z[some[:300]] - z[some[300:]], axis=1))
@@ -148,7 +143,7 @@ def test_kernels_are_those_of_all_pairs():
 def test_the_score_is_that_of_a_linear_model():
     a, b = np.random.default_rng(7).normal(size=(2, 800, 2))
     pool = pool_of(a, b * 1.2)
-    z, _ = pool.columns(nothing(pool))
+    z = pool.standardised.rows
     phase = (z @ np.random.default_rng(8).normal(size=(2, 5))).astype(np.float32)
     found = observed(pool, kernels._of_width("s", phase, pool))
     features = np.concatenate([np.cos(phase), np.sin(phase)], 1).astype(float)
@@ -165,7 +160,7 @@ def test_residuals_have_neither_trend_nor_width():
     t = np.exp(generator.uniform(0, 5, 8000))
     y = t + np.sqrt(t) * generator.normal(size=8000)
     pool = pool_of(y[:4000, None], y[4000:, None], t[:, None])
-    r = conditional.residuals(pool)[:, 0]
+    r = pool.residuals[:, 0]
     for low in (1.0, 10.0, 50.0):
         part = r[(t >= low) & (t < 2 * low)]
         assert abs(part.mean()) < 4 / np.sqrt(len(part))

@@ -1,11 +1,4 @@
-"""Residuals of observables given the conditions, and their mean and width in bins of these.
-
-A scale that is .3% off is lost in a histogram over three decades of energy, and seen in residuals
-
-    r = (y - mu(t)) / sigma(t),     mu of degree 5, log sigma of degree 3, in t or log t
-
-(by value of t where there are few), clipped at 6; of several conditions the terms are added.
-"""
+"""Mean and width of residuals of observables, given the conditions, in bins of these."""
 
 from __future__ import annotations
 
@@ -16,74 +9,28 @@ import numpy as np
 from numpy import float64
 from numpy.typing import NDArray
 
-from physgen.validation.comparison import varies
 from physgen.validation.two_sample.pool import Family, Pool
+from physgen.validation.two_sample.residuals import FEW_VALUES, usable
 
 Array = NDArray[float64]
 
 N_BINS = 5
 """Bins of a condition with many values."""
 
-FEW_VALUES = 12
-"""A condition with at most so many values has a bin for each."""
-
-_CLIP = 6.0
 _ROUNDING = 1e-12
 """Differences of features, whose variance is 1, are rounding below."""
 
 
-def residuals(pool: Pool) -> Array:
-    """Return (N, d), 0 where an observable is not defined; (N, 0) if no condition varies."""
-    varying = [t for t in pool.conditions.T if _usable(t)]
-    if not varying:
-        return np.empty((len(pool.values), 0))
-    designs = [_design(t) for t in varying]
-    mean = np.concatenate([design[0] for design in designs], 1)
-    width = np.concatenate([design[1] for design in designs], 1)
-    return np.stack([_residual(y, mean, width) for y in pool.values.T], 1)
-
-
-def _usable(t: Array) -> bool:
-    return varies(t) and bool(np.isfinite(t).all())
-
-
-def _design(t: Array) -> tuple[Array, Array]:
-    """Return (N, p) regressors of mean and log width."""
-    kinds, number = np.unique(t, return_inverse=True)
-    if len(kinds) <= FEW_VALUES:
-        indicators = np.eye(len(kinds))[number]
-        return indicators, indicators
-    u = np.log(t) if t.min() > 0 and t.max() > 10 * t.min() else t
-    u = 2 * (u - u.min()) / (u.max() - u.min()) - 1
-    mean = np.polynomial.legendre.legvander(u, 5)
-    return mean, mean[:, :4]
-
-
-def _residual(y: Array, mean: Array, width: Array) -> Array:
-    keep = np.isfinite(y)
-    result = np.zeros(len(y))
-    if not varies(y):
-        return result
-    known, mean, width = y[keep], mean[keep], width[keep]
-    r = known - mean @ np.linalg.lstsq(mean, known, rcond=None)[0]
-    least = 1e-12 * float((r**2).mean()) + 1e-300
-    r = r * np.exp(-0.5 * (width @ np.linalg.lstsq(width, np.log(r**2 + least), rcond=None)[0]))
-    result[keep] = np.clip(r / max(float(r.std()), 1e-300), -_CLIP, _CLIP)
-    return result
-
-
-def of_bins(pool: Pool, r: Array) -> Family | None:
+def of_bins(pool: Pool) -> Family | None:
     """Return the largest and the summed squared deviation of mean and width in bins, in sigma.
 
-    Args:
-        pool: of the rows.
-        r: (N, d) residuals.
+    There are none where no condition varies.
     """
     sums, labels = [], []
     for about, t in zip(pool.condition_names, pool.conditions.T, strict=True):
-        if not _usable(t):
+        if not usable(t):
             continue
-        for name, column in zip(pool.names, r.T, strict=False):
+        for name, column in zip(pool.names, pool.residuals.T, strict=False):
             for feature, what in _features(column, t):
                 sums.append(pool.relabelling.sums(feature[:, None]))
                 labels.append(f"{what[0]} of {name}" + what[1].format(about))

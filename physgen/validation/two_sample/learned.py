@@ -28,12 +28,10 @@ END = 0.01
 _CLIP = 6.0
 
 
-def of_classifier(pool: Pool, z: Array) -> tuple[Family, Relabelling] | None:
+def of_classifier(pool: Pool) -> tuple[Family, Relabelling] | None:
     """Return statistics of the score of held-out rows, and how these are relabelled.
 
-    Args:
-        pool: of the rows.
-        z: (N, D), what the classifier sees.
+    What the classifier sees are the standardised columns. Of few rows there are none.
     """
     if pool.units.max() < PARTS * FEWEST:
         return None
@@ -42,7 +40,7 @@ def of_classifier(pool: Pool, z: Array) -> tuple[Family, Relabelling] | None:
     if min(pool.labels[tested].sum(), (~pool.labels[tested]).sum()) < FEWEST:
         return None
     task = Task(
-        z.__getitem__,
+        pool.standardised.rows.__getitem__,
         pool.labels.astype(float64),
         pool.weights,
         np.flatnonzero(part == 0),

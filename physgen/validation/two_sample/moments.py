@@ -19,8 +19,9 @@ MOST = 100
 """Principal directions whose covariance is tested, those of the largest spread."""
 
 
-def of_moments(pool: Pool, names: tuple[str, ...], z: Array) -> Family:
-    """Return statistics of the moments of (N, D) standardised columns."""
+def of_moments(pool: Pool) -> Family:
+    """Return statistics of the moments of the standardised columns."""
+    names, z = pool.standardised.names, pool.standardised.rows
     values, vectors = np.linalg.eigh(np.cov(z.T).reshape(z.shape[1], -1))
     values, vectors = values[::-1][:MOST], vectors[:, ::-1][:, :MOST]
     spread = np.maximum(values, FLOORED * values[0])
@@ -51,7 +52,7 @@ def of_moments(pool: Pool, names: tuple[str, ...], z: Array) -> Family:
         a, b = np.unravel_index(int(np.abs(covariance).argmax()), covariance.shape)
         by_mean = f"mean of {names[shifted]}: {mean[shifted]:+.3g} standard deviations"
         by_covariance = (
-            f"variance of {names[a]}: {covariance[a, a]:+.2%}"
+            f"variance of {names[a]}: {covariance[a, a]:+.3g} of the pooled one"
             if a == b
             else f"correlation of {names[a]} and {names[b]}: {covariance[a, b]:+.3g}"
         )
@@ -64,9 +65,3 @@ def of_moments(pool: Pool, names: tuple[str, ...], z: Array) -> Family:
         statistics,
         causes,
     )
-
-
-def whitened(z: Array) -> Array:
-    """Return (N, D) rows of unit covariance; directions of hardly any spread stay small."""
-    values, vectors = np.linalg.eigh(np.cov(z.T).reshape(z.shape[1], -1))
-    return np.asarray(z @ vectors / np.sqrt(np.maximum(values, FLOORED * values[-1])))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from physgen.validation.comparison import Comparison, Role, varies
 from physgen.validation.independence import select
 from physgen.validation.permutation import Relabelling
+from physgen.validation.two_sample.residuals import residuals
 
 Array = NDArray[float64]
 Rows = NDArray[np.int64]
@@ -47,6 +48,14 @@ class Family:
     sums: Array
     statistics: Callable[[Array], Array]
     causes: Callable[[Array, Array], list[str]]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """(N, D) rows, and the names of their columns."""
+
+    names: tuple[str, ...]
+    rows: Array
 
 
 @dataclass(frozen=True)
@@ -144,14 +153,19 @@ class Pool:
             seed=self.seed,
         )
 
-    def columns(self, residuals: Array) -> tuple[Array, tuple[str, ...]]:
-        """Return (N, D) columns of mean 0 and variance 1, and their names.
+    @cached_property
+    def residuals(self) -> Array:
+        """(N, d), of the observables given the conditions; (N, 0) where none of these varies."""
+        return residuals(self.values, self.conditions)
 
-        They are the observables (their (N, d) residuals, where there are conditions), which of them
-        are defined where some are not, and the conditions.
+    @cached_property
+    def standardised(self) -> Columns:
+        """Columns of mean 0 and variance 1.
+
+        They are the observables (their residuals, where there are conditions), which of them are
+        defined where some are not, and the conditions.
         """
-        given = residuals.shape[1] > 0
-        parts = [residuals if given else self.values]
+        parts = [self.residuals if self.residuals.shape[1] else self.values]
         defined = np.isfinite(self.values)
         # Observables that lack a value together, such as those of an empty layer, count once.
         lacking = np.unique(defined, axis=1, return_index=True)[1]
@@ -166,7 +180,18 @@ class Pool:
         width = np.nanstd(stacked, 0)
         z = np.nan_to_num((stacked - np.nanmean(stacked, 0)) / np.where(width > 0, width, 1.0))
         kept = np.flatnonzero(width > 0)
-        return z[:, kept], tuple(names[i] for i in kept)
+        return Columns(tuple(names[i] for i in kept), z[:, kept])
+
+    @cached_property
+    def whitened(self) -> Columns:
+        """The standardised columns, rotated to unit covariance.
+
+        Directions of hardly any spread stay small.
+        """
+        z = self.standardised.rows
+        values, vectors = np.linalg.eigh(np.cov(z.T).reshape(z.shape[1], -1))
+        root = vectors / np.sqrt(np.maximum(values, FLOORED * values[-1]))
+        return Columns(tuple(f"direction {i + 1}" for i in range(len(values))), z @ root)
 
 
 def _differs(values: Array) -> bool:

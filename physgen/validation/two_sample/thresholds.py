@@ -108,16 +108,11 @@ def _edges(x: Array, n_bins: int, *, tails: bool) -> tuple[Array, Array, Array]:
     return at, below / n, np.diff(at, append=end)
 
 
-def of_observables(pool: Pool, residuals: Array) -> Family | None:
-    """Return KS, Anderson-Darling and scans of observables, conditions and residuals.
-
-    Args:
-        pool: of the rows.
-        residuals: (N, d), of the observables given the conditions; (N, 0) where there are none.
-    """
+def of_observables(pool: Pool) -> Family | None:
+    """Return KS, Anderson-Darling and scans of observables, conditions and residuals."""
     names = [*pool.names, *pool.condition_names]
-    columns = [*pool.values.T, *pool.conditions.T, *residuals.T]
-    if residuals.shape[1]:
+    columns = [*pool.values.T, *pool.conditions.T, *pool.residuals.T]
+    if pool.residuals.shape[1]:
         about = " and ".join(pool.condition_names)
         names += [f"{name} given {about}" for name in pool.names]
     cut = _cut(columns, pool.relabelling, N_BINS, tails=True)
