@@ -107,7 +107,6 @@ def test_a_moment_that_differs_is_named():
         (widen, "variance of x2: +"),
     ):
         pool = pool_of(a, change(b))
-        z = pool.standardised.rows
         family = moments.of_moments(pool)
         causes = family.causes(*pool.relabelling.means(family.sums))
         assert causes[0].startswith(expected)
