@@ -12,6 +12,7 @@ from typing import Any
 from physgen.arguments import user_path
 from physgen.batch import Batch, Schema
 from physgen.errors import InputError
+from physgen.io.calochallenge import CaloChallengeSource
 from physgen.io.layouts import LAYOUTS, Kind, Layout, Written, layout_called, layout_of
 from physgen.io.shipped import shipped_or_own
 from physgen.io.showers import deposited, point_schema, voxel_schema
@@ -63,8 +64,8 @@ def convert(
     refuse_existing(output, overwrite)
     if output.exists() and output.samefile(path):
         raise InputError(f"{output} is the file to convert; choose another path")
-    opened = old.open(path, 1)
     geometry = None if binning is None else _geometry(Path(binning), particle)
+    opened = _open(path, old, geometry)
     _check(opened, old, new, geometry, cells)
     schema = _schema(opened.schema, new, geometry)
     losses = Losses(), Losses()
@@ -100,6 +101,12 @@ def convert(
         "energy": float(f"{after / before:.9g}") if before else 1.0,
         "lost": [*lost, *_dropped(opened.schema, schema, new)],
     }
+
+
+def _open(path: Path, layout: Layout, geometry: Geometry | None) -> Source:
+    if geometry is not None and layout.key == "calochallenge":
+        return CaloChallengeSource(path, geometry.n_voxels, geometry.grid)
+    return layout.open(path, 1)
 
 
 def _target(output: Path, to: str | None) -> Layout:

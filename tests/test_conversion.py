@@ -121,7 +121,7 @@ def test_sectors_and_rings_begin_where_they_are_said_to(tmp_path, binning):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, r"does not tell the layout; say --to, one of calochallenge, showerdata"),
+        ({}, r"does not tell the layout; say --to, one of showerdata, lemurs, ddml"),
         ({"to": "showerdta"}, "is called 'showerdta'; did you mean 'showerdata'"),
         ({"to": "showerdata"}, r"holds voxels, and showerdata points: .*with --binning"),
         ({"to": "showerdata", "binning": "calo-368.xml"}, "8 voxels, but the binning has 368"),
@@ -159,3 +159,16 @@ def test_a_file_that_holds_no_showers_is_refused(tmp_path):
         file["x"] = np.ones((3, 3))
     with pytest.raises(FormatError, match="holds no showers in a layout that is known"):
         convert(tmp_path / "a.h5", tmp_path / "b.h5", to="showerdata")
+
+
+def test_a_regular_grid_with_axes_is_converted_by_its_binning(tmp_path):
+    layers = tuple(Layer(i, (0.0, 5.0, 10.0), 3) for i in range(2))
+    write_geometry(tmp_path / "grid.xml", Geometry(layers))
+    x = np.arange(12.0).reshape(1, 2, 3, 2)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["incident_energies"], file["showers"] = np.full((1, 1), 99.0), x
+    binning = tmp_path / "grid.xml"
+    convert(tmp_path / "a.h5", tmp_path / "p.h5", to="showerdata", binning=binning)
+    convert(tmp_path / "p.h5", tmp_path / "b.h5", to="calochallenge", binning=binning)
+    back = CaloChallengeSource(tmp_path / "b.h5").read(0, 1).x[0]
+    torch.testing.assert_close(back, torch.arange(12.0))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError, InputError
+from physgen.io.hdf5 import dataset_names, open_hdf5
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.showers import check_energies, mev, voxel_schema
 from physgen.io.source import as_batch, digest_of
@@ -29,9 +30,32 @@ ENERGIES, SHOWERS = "incident_energies", "showers"
 _COMPANIONS = {name: name for name in ("weight", "chain", "log_weight")}
 
 
+OTHER_NAMES = ("incident_energy", "incident_E", "energies", "energy", "E_inc")
+"""What some call the energies of the particles."""
+
+
 def is_calochallenge(names: set[str]) -> bool:
-    """Return whether these are the datasets of such a file."""
-    return names >= {ENERGIES, SHOWERS}
+    """Return whether these are the datasets of such a file, or nearly: see `energies_of`."""
+    return SHOWERS in names and not names.isdisjoint((ENERGIES, *OTHER_NAMES))
+
+
+def energies_of(path: Path) -> str:
+    """Return the dataset that holds the energies of the particles: by its name, or a near one.
+
+    Raises:
+        FormatError: several may be meant.
+    """
+    with open_hdf5(path) as file:
+        names = set(dataset_names(file))
+    near = [name for name in OTHER_NAMES if name in names]
+    if ENERGIES in names or not near:
+        return ENERGIES
+    if len(near) > 1:
+        raise FormatError(
+            f"{path}: {' and '.join(map(repr, near))} may each be the energies of the particles; "
+            f"call the right one {ENERGIES!r}: h5py.File(FILE, 'a').move('{near[0]}', '{ENERGIES}')"
+        )
+    return near[0]
 
 
 class CaloChallengeSource:
@@ -44,6 +68,9 @@ class CaloChallengeSource:
         n_voxels: of the binning it must fit; `None` accepts any number.
         grid: (layers, sectors, rings) of a regular binning, whose axes showers may have.
 
+    Attributes:
+        energies: the dataset of the energies of the particles.
+
     Raises:
         FormatError: there is no such file, or it is not such a file; the dataset, and for values
             the row, are named.
@@ -53,14 +80,15 @@ class CaloChallengeSource:
         self, path: Path, n_voxels: int | None = None, grid: tuple[int, int, int] | None = None
     ) -> None:
         self.path, self.name = Path(path), str(path)
-        self._source = HDF5Source(path, x=SHOWERS, condition=ENERGIES, companions=_COMPANIONS)
+        self.energies = energies_of(self.path)
+        self._source = HDF5Source(path, x=SHOWERS, condition=self.energies, companions=_COMPANIONS)
         stored = self._source.schema
         self.block = self._source.block
         self._check_shapes(stored, n_voxels, grid)
         self.schema = voxel_schema(math.prod(stored.shape))
         self._factors = {
             "x": mev(f"{path}: {SHOWERS!r}", stored.variables[0].unit),
-            "condition": mev(f"{path}: {ENERGIES!r}", stored.condition[0].unit),
+            "condition": mev(f"{path}: {self.energies!r}", stored.condition[0].unit),
         }
 
     def __len__(self) -> int:
@@ -73,7 +101,7 @@ class CaloChallengeSource:
             FormatError: a value is not finite or negative, or the rows cannot be decoded.
         """
         result = self._source.arrays(start, stop)
-        for key, name in (("x", SHOWERS), ("condition", ENERGIES)):
+        for key, name in (("x", SHOWERS), ("condition", self.energies)):
             values = result[key].reshape(len(result[key]), -1)
             if self._factors[key] != 1:
                 values = values * self._factors[key]
@@ -106,7 +134,8 @@ class CaloChallengeSource:
         stated = f"{SHOWERS!r} has shape {(len(self), *stored.shape)}"
         if len(stored.condition) != 1:
             raise FormatError(
-                f"{self.path}: {ENERGIES!r} has {len(stored.condition)} columns, expected (N, 1)"
+                f"{self.path}: {self.energies!r} has {len(stored.condition)} columns, expected "
+                "(N, 1)"
             )
         if n_voxels is not None and math.prod(axes) != n_voxels:
             raise FormatError(

@@ -17,7 +17,7 @@ import h5py
 from physgen.errors import FormatError, InputError
 from physgen.io.arrays import stated
 from physgen.io.attributes import unit_of
-from physgen.io.calochallenge import CaloChallengeSource
+from physgen.io.calochallenge import SHOWERS, CaloChallengeSource
 from physgen.io.guard import library
 from physgen.io.hdf5 import (
     DEEPEST,
@@ -56,12 +56,15 @@ def inspect_hdf5(path: Path, report: dict[str, Any]) -> None:
         layout = recognised(arrays_of(file))
         own = frozenset() if layout is None else layout.own
         faults = {name: _inspect_dataset(path, file, name, report, own) for name in names}
-        if layout is None or layout.key == "calochallenge":
+        if layout is None:
             _recognise(path, file, set(names), report)
-            layout = None
+        _advise_on_chunks(file, report)
     if layout is not None:
         report["format"] = layout.name
-        inspect_showers(layout.open(path, 1), report)
+        if layout.key == "calochallenge":
+            _inspect_calochallenge(path, report)
+        else:
+            inspect_showers(layout.open(path, 1), report)
         return
     readable = [name for name, entry in report["contents"].items() if "not read" not in entry]
     if not readable:
@@ -115,10 +118,7 @@ def _storage(node: h5py.Dataset) -> dict[str, Any]:
 
 def _recognise(path: Path, file: h5py.File, names: set[str], report: dict[str, Any]) -> None:
     contents, hints = report["contents"], report["hints"]
-    if {"incident_energies", "showers"} <= names:
-        report["format"] = "CaloChallenge HDF5"
-        _inspect_showers(path, contents, report)
-    elif "samples" in names:
+    if "samples" in names:
         report["format"] = "spin configurations in HDF5 (rbms style)"
         _inspect_spins(path, contents["samples"], report)
     elif "particle_features" in names:
@@ -134,6 +134,10 @@ def _recognise(path: Path, file: h5py.File, names: set[str], report: dict[str, A
         if tables:
             hints.append("datasets are named by their paths, such as " + repr(tables[0]))
         hints += _inspect_columns(path, contents)
+
+
+def _advise_on_chunks(file: h5py.File, report: dict[str, Any]) -> None:
+    contents, hints = report["contents"], report["hints"]
     for name, entry in contents.items():
         chunks, shape = entry.get("chunks"), entry.get("shape")
         if not chunks or not entry.get("compression") or len(chunks) < 2:
@@ -161,33 +165,32 @@ def _inspect_columns(path: Path, contents: Mapping[str, Any]) -> list[str]:
     return stated + ([f"event weights? {quote(f'data.weight={weights[0]}')}"] if weights else [])
 
 
-def _inspect_showers(path: Path, contents: dict[str, Any], report: dict[str, Any]) -> None:
-    energies, showers = contents["incident_energies"], contents["showers"]
-    if "shape" not in energies or "shape" not in showers:
+def _inspect_calochallenge(path: Path, report: dict[str, Any]) -> None:
+    contents, hints = report["contents"], report["hints"]
+    try:
+        source = CaloChallengeSource(path)
+    except FormatError as error:
+        report["problem"] = report["problem"] or str(error)
         return
-    for entry in (energies, showers):
+    energies = contents[source.energies]
+    for entry in (energies, contents[SHOWERS]):
         entry.setdefault("unit", "MeV")
-        if "negative" in entry or entry.get("low", 0) < 0:
-            report["problem"] = report["problem"] or f"{path}: there are negative energies"
-    n_voxels = math.prod(showers.get("shape", [0])[1:])
+    inspect_showers(source, report)
+    n_voxels = source.schema.shape[0]
     known, binning = _PUBLIC_BINNINGS.get(n_voxels), f"calo-{n_voxels}.xml"
     stated = f"{n_voxels} voxels" + (
         f", as many as public CaloChallenge set {known}" if known else ""
     )
     try:
-        CaloChallengeSource(path).arrays(0, 1)
         shipped("datasets", binning)
-        report["hints"].append(
+        hints.append(
             f"{stated}, and as {binning}; if they lie as there: physgen train calo-flow "
             f"{quote(f'data.path={path}')} data.binning={binning}"
         )
-    except FormatError as error:
-        report["problem"] = report["problem"] or str(error)
-        return
     except InputError:
-        report["hints"].append(f"{stated}; name the file of their geometry with data.binning=")
+        hints.append(f"{stated}; name the file of their geometry with data.binning=")
     if energies["unit"] == "MeV" and energies.get("high", math.inf) < 1000:
-        report["hints"].append("incident energies below 1000: are they GeV? MeV are expected")
+        hints.append("incident energies below 1000: are they GeV? MeV are expected")
 
 
 def _inspect_jets(path: Path, contents: dict[str, Any], report: dict[str, Any]) -> None:

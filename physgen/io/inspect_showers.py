@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ def inspect_showers(source: Source, report: dict[str, Any]) -> None:
     """
     schema, names = source.schema, source.schema.names
     columns = {name: Statistics() for name in names}
-    counts, given, shares, empty = Statistics(), Statistics(), [], 0
+    counts, given, shares, empty = Statistics(), Statistics(), [], []
     bytes_of_block = 4 * source.block * int(np.prod(schema.shape))
     n_blocks = -(-len(source) // source.block)
     stride = max(1, round(n_blocks * bytes_of_block / BYTES_READ))
@@ -41,7 +40,7 @@ def inspect_showers(source: Source, report: dict[str, Any]) -> None:
             energy = batch.condition[:, 0].double().numpy()
             given.update(energy)
             total = deposited(batch)
-            empty += int((total == 0).sum())
+            empty += (start + np.flatnonzero(total == 0)).tolist()
             shares.append(total / energy)
     described = report["showers"]
     if stride > 1:
@@ -58,10 +57,13 @@ def inspect_showers(source: Source, report: dict[str, Any]) -> None:
         _advise(source, share, empty, given.count, report)
 
 
-def _advise(source: Source, share: float, empty: int, n: int, report: dict[str, Any]) -> None:
-    hints = report["hints"]
+def _advise(source: Source, share: float, empty: list[int], n: int, report: dict[str, Any]) -> None:
     if empty:
-        hints.append(f"{empty} of {n} showers have no energy at all")
+        stated = f"{len(empty)} of {n} showers have no energy at all, the first in row {empty[0]}"
+        if len(empty) == n:
+            report["problem"] = report["problem"] or f"{source.name}: {stated}"
+        else:
+            report["hints"].append(stated)
     if share > 0 and (wrong := unit_fault(share)):
         report["problem"] = report["problem"] or f"{source.name}: {wrong}"
 
@@ -87,8 +89,3 @@ def unit_fault(share: float) -> str:
             "attribute `unit`"
         )
     return ""
-
-
-def propose(source: Source) -> str:
-    """Return how to judge samples by a file."""
-    return f"physgen validate GENERATED --against {quote(source.name)}"

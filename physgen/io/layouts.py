@@ -111,15 +111,6 @@ def _write_triple(to: Written) -> AbstractContextManager[Append]:
 
 LAYOUTS = (
     Layout(
-        "calochallenge",
-        calochallenge.NAME,
-        "voxels",
-        calochallenge.is_calochallenge,
-        lambda path, _: calochallenge.CaloChallengeSource(path),
-        _write_calochallenge,
-        directed=False,
-    ),
-    Layout(
         "showerdata",
         showerdata.NAME,
         "points",
@@ -146,6 +137,15 @@ LAYOUTS = (
         calohadronic.open_calohadronic,
     ),
     Layout("ddml", ddml.NAME, "points", ddml.is_ddml, ddml.open_ddml, _write_ddml, takes="cells"),
+    Layout(
+        "calochallenge",
+        calochallenge.NAME,
+        "voxels",
+        calochallenge.is_calochallenge,
+        lambda path, _: calochallenge.CaloChallengeSource(path),
+        _write_calochallenge,
+        directed=False,
+    ),
     Layout(
         "npz",
         triples.NAME,

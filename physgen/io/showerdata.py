@@ -42,7 +42,7 @@ from physgen.io.source import Stamp, as_batch, blocks, digest_of
 from physgen.io.writer import Append, atomic
 
 NAME = "showerdata HDF5"
-DATASETS = frozenset({"showers", "energies", "num_points", "shape"})
+DATASETS = frozenset({"showers", "num_points", "shape"})
 """By which a file is recognised."""
 VERSION = "0.7.0"
 """Of the library whose layout is written."""

@@ -160,7 +160,7 @@ def read_geometry(path: Path, particle: str | None = None) -> Geometry:
     asked = "several particles" if particle is None else f"no single binning for {particle!r}"
     raise InputError(
         f"{path} holds {asked}: there is {known}; set system.particle={bins[0].name} (validate: "
-        f"--set system.particle={bins[0].name})"
+        f"--set system.particle={bins[0].name}, convert: --particle {bins[0].name})"
     )
 
 

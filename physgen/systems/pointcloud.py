@@ -29,6 +29,9 @@ from physgen.systems.base import Derived
 from physgen.systems.point_observables import Bins
 from physgen.systems.shower_observables import PLAUSIBLE, RESOLUTION
 
+DEEPER = 0.01
+"""Of the energy of showers, the share in deeper layers that is no chance."""
+
 N_SEEN = 64
 """Points of a shower, those with the most energy, that a classifier sees one by one."""
 
@@ -149,7 +152,22 @@ class PointCloud:
                     f"{path} holds {what} {', '.join(theirs)}, and {self.source.name} {what} "
                     f"{', '.join(ours)}; the two are not of one geometry, or not written alike"
                 )
+        deeper = self._share_deeper(source.read(0, source.block))
+        if deeper > DEEPER:
+            raise FormatError(
+                f"{path}: {deeper:.2g} of the energy lies in layers beyond the {self._n} of "
+                f"{self.source.name}; the two are not of one geometry"
+            )
         return source
+
+    def _share_deeper(self, batch: Batch) -> float:
+        """Return the share of the energy in layers that the files described have not."""
+        mask, _ = _check(batch)
+        if self.bins.depth != "layer" or not mask.any():
+            return 0.0
+        points = batch.x[mask].double()
+        energy = points[:, ENERGY]
+        return float((energy * (points[:, 2] > self.bins.slices[-1])).sum() / energy.sum())
 
     def writer(
         self, path: Path, n: int, facts: Mapping[str, Any] | None = None

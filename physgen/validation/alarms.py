@@ -135,12 +135,13 @@ def _units(comparison: Comparison) -> list[Row]:
         for role, measured in (("true", truth), ("generated", ours)):
             middle = float(np.nanmedian(measured.values[name]))
             if not low <= middle <= high:
+                why = "its quantities are in different units" if middle else "most rows are empty"
                 rows.append(
                     _unit_row(
                         name,
                         measured,
                         f"the median of {name} is {middle:.3g} in the {role} sample, and cannot be "
-                        f"outside of {low:g} to {high:g}: its quantities are in different units",
+                        f"outside of {low:g} to {high:g}: {why}",
                     )
                 )
     return rows

@@ -6,6 +6,7 @@ import torch
 from physgen.batch import Batch
 from physgen.errors import FormatError, InputError
 from physgen.io.calochallenge import CaloChallengeSource, calochallenge_writer
+from physgen.io.inspect import inspect
 
 
 def showers(n=10, n_voxels=6):
@@ -191,3 +192,28 @@ def test_what_showers_carry_is_written_and_read(tmp_path):
     assert read.log_weight.tolist() == [0, -1, -2]
     with h5py.File(tmp_path / "a.hdf5") as file:
         assert (file["showers"].attrs["unit"], file.attrs["run"]) == ("MeV", "ab")
+
+
+def test_energies_may_have_a_near_name_but_not_two(tmp_path):
+    path = write(tmp_path / "a.hdf5", energies=7 * ENERGIES, showers=VOXELS)
+    source = CaloChallengeSource(path)
+    assert source.read(0, 4).condition.tolist() == [[7]] * 4
+    assert source.schema.condition[0].name == "incident_energies"
+    both = write(tmp_path / "b.hdf5", incident_energies=ENERGIES, energy=VOXELS, showers=VOXELS)
+    assert CaloChallengeSource(both).energies == "incident_energies"
+    two = write(tmp_path / "c.hdf5", energies=ENERGIES, incident_energy=ENERGIES, showers=VOXELS)
+    with pytest.raises(FormatError, match=r"'incident_energy' and 'energies' may each be.*move\("):
+        CaloChallengeSource(two)
+
+
+def test_inspect_compares_energies_and_counts_empty_showers(tmp_path):
+    voxels = VOXELS * (np.arange(4) != 1)[:, None]
+    path = write(tmp_path / "a.hdf5", incident_energies=10 * ENERGIES, showers=voxels)
+    report = inspect(path)
+    assert report["problem"] is None
+    assert report["showers"]["median of E_tot/E_inc"] == 0.6
+    assert "1 of 4 showers have no energy at all, the first in row 1" in report["hints"]
+    mixed = write(tmp_path / "b.hdf5", incident_energies=ENERGIES / 100, showers=VOXELS)
+    assert "deposit 600 times the energy of their particle" in inspect(mixed)["problem"]
+    hollow = write(tmp_path / "c.hdf5", incident_energies=ENERGIES, showers=0 * VOXELS)
+    assert "4 of 4 showers have no energy at all" in inspect(hollow)["problem"]

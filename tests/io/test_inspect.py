@@ -52,7 +52,7 @@ def test_calochallenge_files(tmp_path):
         file["showers"][3, 5] = -1
         file["incident_energies"][:] = 65.5
     found = look(tmp_path / "a.hdf5")
-    assert "negative energies" in found["problem"]
+    assert "row 3, column 5 is -1; energies must be finite and not negative" in found["problem"]
     assert "are they GeV?" in hints(found)
 
 

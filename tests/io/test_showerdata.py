@@ -111,6 +111,13 @@ def test_particles_without_energy_are_refused_on_reading(tmp_path, energy, messa
         source.read(1, 4)
 
 
+def test_a_file_without_the_energies_of_particles_is_known_and_refused(tmp_path):
+    path = write(tmp_path / "a.h5", energies=None)
+    with pytest.raises(FormatError, match="'energies' does not exist"):
+        open_points(path)
+    assert "'energies' does not exist" in inspect(path)["problem"]
+
+
 def test_a_file_of_another_layout_is_refused(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["x"] = np.ones(3)
@@ -183,7 +190,9 @@ def test_inspect_describes_points_and_compares_energies(tmp_path):
         "MeV",
     )
     assert shown["median of E_tot/E_inc"] == pytest.approx((0.0625 + 0.75) / 2, rel=1e-3)
-    assert report["hints"] == ["1 of 4 showers have no energy at all"]
+    assert report["hints"] == ["1 of 4 showers have no energy at all, the first in row 2"]
+    hollow = inspect(write(tmp_path / "d.h5", [[], []]))
+    assert "2 of 2 showers have no energy at all, the first in row 0" in hollow["problem"]
     mixed = inspect(write(tmp_path / "b.h5", energies=np.full((4, 1), 2e-3)))
     assert "deposit 219 times the energy of their particle" in mixed["problem"]
     mixed = inspect(write(tmp_path / "c.h5", energies=np.full((4, 1), 2000.0)))

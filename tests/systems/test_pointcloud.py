@@ -104,6 +104,11 @@ def test_files_of_another_geometry_are_refused(tmp_path):
         system.open(depths)
     with pytest.raises(FormatError, match=r"no.h5 holds showers at incident_energies, and "):
         system.open(no_direction)
+    deeper = write(tmp_path / "deeper.h5", [[[1, 2, 0, 0.9], [1, 2, 7, 0.1]]])
+    with pytest.raises(FormatError, match=r"deeper.h5: 0.1 of the energy lies in layers beyond"):
+        system.open(deeper)
+    chance = write(tmp_path / "chance.h5", [[[1, 2, 0, 0.995], [1, 2, 7, 0.005]]])
+    assert len(system.open(chance)) == 1
 
 
 def test_a_system_without_a_file_or_places_says_so(tmp_path):
