@@ -19,6 +19,7 @@ from physgen.validation.mmd import MaximumMeanDiscrepancy
 from physgen.validation.neighbours import NearestNeighbour
 from physgen.validation.physics_distances import PhysicsDistances
 from physgen.validation.reference_histograms import ReferenceHistograms
+from physgen.validation.regions import Regions
 from physgen.validation.response import Response
 from physgen.validation.shapes import Histograms
 
@@ -41,5 +42,6 @@ __all__ = [
     "NearestNeighbour",
     "PhysicsDistances",
     "ReferenceHistograms",
+    "Regions",
     "Response",
 ]
