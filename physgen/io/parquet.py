@@ -7,6 +7,7 @@ than what is asked for pass through memory in pieces, so that no more than these
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,7 +58,9 @@ def needs_pyarrow(path: Path) -> None:
 def _try(path: Path) -> None:
     table = Table(path)
     for name in table.names:
-        table.read(name, 0, min(1, len(table)))
+        table.bytes_of(name)
+        with suppress(FormatError):  # Not all columns are of numbers.
+            table.read(name, 0, min(1, len(table)))
 
 
 class Table:
@@ -277,6 +280,7 @@ class _ArrowFile:
         self.schema = self._file.schema
         batches = map(self._file.get_batch, range(self._file.num_record_batches))
         self.starts: NDArray[np.int64] = np.cumsum([0, *(batch.num_rows for batch in batches)])
+        self._valid: set[tuple[int, str]] = set()
 
     def bytes_of(self, leaf: _Leaf) -> int:
         """Return the bytes of a column and of what lies beside it in a structure."""
@@ -288,4 +292,9 @@ class _ArrowFile:
         for number, (low, high) in enumerate(pairwise(self.starts.tolist())):
             a, b = max(start, low), min(stop, high)
             if a < b:
-                yield self._file.get_batch(number).column(leaf.top)[a - low : b - low]
+                column = self._file.get_batch(number).column(leaf.top)
+                # Nothing has looked at lengths and offsets of what is only mapped into memory.
+                if (number, leaf.top) not in self._valid:
+                    column.validate(full=True)
+                    self._valid.add((number, leaf.top))
+                yield column[a - low : b - low]

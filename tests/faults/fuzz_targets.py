@@ -9,6 +9,8 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 import yaml
 
@@ -25,6 +27,7 @@ from physgen.io.calochallenge import CaloChallengeSource
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.idx import read_idx
 from physgen.io.inspect import inspect
+from physgen.io.jetnet import JetNetSource
 from physgen.io.npz import NpzSource
 from physgen.io.spins import SpinSource
 from physgen.io.tensors import read_tensors, write_tensors
@@ -50,6 +53,30 @@ def hdf5(path):
         file["weight"] = np.ones(20)
         file["group/chain"] = np.repeat(np.arange(4), 5)
         file["x"].attrs["unit"] = "GeV"
+
+
+def jets(path):
+    x = np.abs(np.random.default_rng(1).normal(0, 0.1, (12, 5, 4))).astype("f4")
+    x[..., 3] = np.arange(5) < np.arange(12)[:, None] % 6
+    with h5py.File(path, "w") as file:
+        file["particle_features"] = x * x[..., 3:]
+        file["jet_features"] = np.ones((12, 4), "f4")
+
+
+def table():
+    """Return flat columns, lists, and lists of structures."""
+    lists = [[float(i)] * (i % 4) for i in range(20)]
+    pairs = [[{"a": i, "b": True}] * (i % 3) for i in range(20)]
+    return pa.table({"x": np.arange(20.0), "n": np.arange(20), "jets": lists, "pairs": pairs})
+
+
+def parquet(path):
+    pq.write_table(table(), path, row_group_size=8, write_page_checksum=False)
+
+
+def arrow(path):
+    with pa.ipc.new_file(path, table().schema) as file:
+        file.write_table(table(), max_chunksize=8)
 
 
 def spins(path):
@@ -214,10 +241,19 @@ TREE = (
     inspect,
     columns,
 )
+TABLE = (
+    lambda p: read(BranchSource(p, None, ["x", "n"])),
+    lambda p: read(BranchSource(p, None, ["jets"])),
+    lambda p: read(BranchSource(p, None, ["pairs.a", "pairs.b"], group=["n"])),
+    inspect,
+)
 TARGETS = {
     "hdf5": (hdf5, ".h5", (lambda p: read(HDF5Source(p)), inspect, columns, facts)),
     "spins": (spins, ".h5", (lambda p: read(SpinSource(p)), inspect)),
     "showers": (showers, ".hdf5", (lambda p: read(CaloChallengeSource(p)), inspect)),
+    "jetnet": (jets, ".h5", (lambda p: read(JetNetSource(p, ["pt"])), inspect)),
+    "parquet": (parquet, ".parquet", TABLE),
+    "arrow": (arrow, ".arrow", TABLE),
     "ensemble": (spins, ".h5", (lambda p: list(Ensemble(path=str(p)).parts()),)),
     "npz": (npz, ".npz", (lambda p: read(NpzSource(p)), inspect, columns, facts)),
     "idx": (pixels, "", (read_idx, lambda p: read_images(image_card(str(p))), inspect)),
