@@ -13,10 +13,11 @@ import sys
 import typing
 import warnings
 from collections.abc import Mapping
+from dataclasses import MISSING
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from physgen.errors import RecipeError, suggest
 from physgen.systems.family import family
@@ -91,9 +92,13 @@ def options_model(cls: type[Any]) -> type[BaseModel]:
     # A list of couplings makes them conditions, see `physgen.systems.family`.
     couplings = {variable.name for variable in getattr(cls, "couplings", ())}
     fields: dict[str, Any] = {}
+    # The signature of a dataclass holds a mark in the place of a default that is made anew.
+    made = {f.name: f.default_factory for f in getattr(cls, "__dataclass_fields__", {}).values()}
     for name, parameter in inspect.signature(cls).parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY and name not in provided:
             default = ... if parameter.default is parameter.empty else parameter.default
+            if made.get(name, MISSING) is not MISSING:
+                default = Field(default_factory=made[name])
             varies = name in couplings
             fields[name] = (float | tuple[float, ...] if varies else hints.get(name, Any), default)
     config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)

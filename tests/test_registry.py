@@ -59,3 +59,8 @@ def test_options_may_be_called_like_keys_of_files():
     assert system_of(check(tree | {"data": {"path": "x", "axes": ["time", "chain"]}})).axes
     with pytest.raises(RecipeError, match=r"data.group: files of system 'gauge' are read without"):
         system_of(check(tree | {"data": {"path": "x", "group": ["event"]}}))
+
+
+def test_a_default_that_is_made_anew_is_shown_as_it_is():
+    model = registry.options_model(registry.lookup("metrics", "equivalent-events"))
+    assert model().model_dump() == {"bins": 20, "regions": {}}
