@@ -44,6 +44,8 @@ class Data(Files):
         n, seed: how many samples to simulate, from which seed.
         split: fractions of training, validation and test rows of a file.
         fit_rows: how many training rows the transforms are fitted on.
+        left_out: range [low, high] of the first condition whose rows are not learned from, so that
+            the metric `condition-bins` may tell how well a surrogate interpolates.
         paired_with: the section whose rows are the conditions of these: the rows of the same
             `group` columns if both sections name some, else row by row.
     """
@@ -52,6 +54,7 @@ class Data(Files):
     seed: int = 1
     split: tuple[float, float, float] = (0.7, 0.1, 0.2)
     fit_rows: int = Field(default=200_000, gt=0)
+    left_out: tuple[float, float] | None = None
     paired_with: str | None = None
 
     def files(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from physgen.io.split import Split, notes_of, pieces_of_chains, split
 from physgen.io.stream import Stream
 from physgen.recipe import Recipe
 from physgen.systems.base import HasFiles, Simulates, System, open_files
-from physgen.validation.sources import chain_labels
+from physgen.validation.sources import chain_labels, conditions_of
 
 SIMULATED = "data.h5"
 """What is simulated for a run, in its directory."""
@@ -93,7 +93,34 @@ class RunData:
         """Rows of training, validation and test; of a Markov chain, stretches of its time.
 
         What is simulated is tested against fresh simulations, so it needs no test rows.
+
+        Raises:
+            RecipeError: rows are left out by a condition that they do not have, or nothing is left.
         """
+        parts = self._split
+        if self.section.left_out is None:
+            return parts
+        known = ~np.isin(np.arange(len(self.source)), self.left_out)
+        train, validation = (rows[known[rows]] for rows in (parts.train, parts.validation))
+        if not len(train):
+            low, high = self.section.left_out
+            raise RecipeError(f"data.left_out: no training row is outside of {low:g} to {high:g}")
+        return Split(train, validation, parts.test)
+
+    @cached_property
+    def left_out(self) -> NDArray[np.int64]:
+        """Rows that would train or validate but for `data.left_out`."""
+        if self.section.left_out is None:
+            return np.empty(0, dtype=np.int64)
+        if not self.source.schema.condition:
+            raise RecipeError("data.left_out: these samples have no condition to leave out by")
+        low, high = self.section.left_out
+        values = conditions_of(self.source)[:, 0]
+        rows = np.union1d(self._split.train, self._split.validation)
+        return rows[(values[rows] >= low) & (values[rows] < high)]
+
+    @cached_property
+    def _split(self) -> Split:
         section, source = self.section, self.source
         fractions, keys = section.split, source.keys()
         if section.path is None:

@@ -246,7 +246,7 @@ def truth_of(run: Run) -> Truth:
         samples = two_samples(
             data.source,
             data.parts.test,
-            data.parts.train,
+            np.union1d(data.parts.train, data.left_out),
             limit,
             matched=True,
             chain=None if labelled else data.chain,

@@ -82,22 +82,7 @@ class ClassifierTest:
         Raises:
             InputError: there is no truth, or too little of it to train a classifier.
         """
-        if comparison.truth is None:
-            raise InputError(
-                "a classifier test needs a sample of the truth, which this system cannot make: "
-                "give a data set, or leave the metric out"
-            )
-        truth = _Features.of(comparison, "truth", self.level)
-        scores: dict[Role, ClassifierScore] = {
-            role: self._score(
-                truth,
-                _Features.of(comparison, role, self.level),
-                paired=role in comparison.paired,
-                seed=comparison.seed,
-            )
-            for role in comparison.samples
-            if role != "truth"
-        }
+        scores = self.scores(comparison)
         ours = scores["generated"]
         name = f"{self.model} classifier, {self.level} level"
         note = f"trained on {ours.n_train} + {ours.n_train} rows, tested on {ours.n_test}"
@@ -121,6 +106,29 @@ class ClassifierTest:
             jsd = {role: score.jsd for role, score in scores.items()}
             rows.append(row_by_role(f"JSD, {name}", "classifier", jsd, unit="bit", note=note))
         return rows
+
+    def scores(self, comparison: Comparison) -> dict[Role, ClassifierScore]:
+        """Return what a classifier finds between the truth and each of the other samples.
+
+        Raises:
+            InputError: there is no truth, or too little of it to train a classifier.
+        """
+        if comparison.truth is None:
+            raise InputError(
+                "a classifier test needs a sample of the truth, which this system cannot make: "
+                "give a data set, or leave the metric out"
+            )
+        truth = _Features.of(comparison, "truth", self.level)
+        return {
+            role: self._score(
+                truth,
+                _Features.of(comparison, role, self.level),
+                paired=role in comparison.paired,
+                seed=comparison.seed,
+            )
+            for role in comparison.samples
+            if role != "truth"
+        }
 
     def _verdict(self, score: ClassifierScore) -> Verdict:
         if self.maximum is None or score.n_test < FEWEST_TESTED:
@@ -191,8 +199,9 @@ class ClassifierTest:
             if not np.isfinite(scores[test]).all():
                 raise InputError("the classifier's scores are not finite: it learned nothing")
             certain = _calibrated(task, scores, test)
-            tested.append((scores[test], y[test], w[test], certain, keys[test]))
-        scores, y, w, calibrated, keys = (np.concatenate(c) for c in zip(*tested, strict=True))
+            rows = np.concatenate(chosen)[test]
+            tested.append((scores[test], y[test], w[test], certain, keys[test], rows))
+        scores, y, w, calibrated, keys, rows = map(np.concatenate, zip(*tested, strict=True))
         return ClassifierScore(
             auc=auc(scores, y, w, keys),
             chance=chance(scores, y, w, keys),
@@ -201,6 +210,11 @@ class ClassifierTest:
             n_train=n_train,
             n_test=len(scores) // 2,
             not_finite=int(features.holes.sum()),
+            scores=scores,
+            labels=y,
+            weights=w,
+            unit=keys,
+            rows=rows,
         )
 
 
@@ -280,6 +294,8 @@ class ClassifierScore:
         n_train, n_test: rows of each class that trained, and that were tested; the mean of both
             classes, where groups make them differ.
         not_finite: how many feature values were NaN or infinite.
+        scores, labels, weights, unit: (k,) of the rows that were tested; labels are 1 of the truth.
+        rows: (k,), their numbers among the rows of their sample that count.
     """
 
     auc: Estimate
@@ -289,6 +305,11 @@ class ClassifierScore:
     n_train: int
     n_test: int
     not_finite: int
+    scores: Array
+    labels: Array
+    weights: Array
+    unit: Rows
+    rows: Rows
 
 
 def _calibrated(task: Task, scores: Array, test: Rows) -> Array:

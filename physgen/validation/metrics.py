@@ -5,6 +5,7 @@ from __future__ import annotations
 from physgen.validation.classes import InceptionScore
 from physgen.validation.classifier import ClassifierTest
 from physgen.validation.combined import CombinedTest
+from physgen.validation.condition_bins import ConditionBins
 from physgen.validation.constraints import Constraints
 from physgen.validation.correlations import Correlations
 from physgen.validation.coverage import Coverage
@@ -26,6 +27,7 @@ from physgen.validation.shapes import Histograms
 __all__ = [
     "ClassifierTest",
     "CombinedTest",
+    "ConditionBins",
     "Constraints",
     "Correlations",
     "Coverage",

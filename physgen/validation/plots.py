@@ -17,7 +17,7 @@ import numpy as np
 from numpy import float64
 from numpy.typing import NDArray
 
-from physgen.validation import curves, galleries, panels
+from physgen.validation import curves, galleries, linearity, panels
 from physgen.validation.canvas import COLOURS, new_figure, styled
 from physgen.validation.comparison import Comparison, Measured, varies
 from physgen.validation.correlations import tabulated, varying
@@ -101,6 +101,7 @@ def _figures(
     yield from galleries.voxels(comparison)
     yield from _correlations(comparison)
     yield from curves.scores(scorecard)
+    yield from linearity.drawn(scorecard)
     yield from curves.chains(comparison)
     if journal is not None and journal.exists():
         yield from curves.losses(journal)

@@ -104,7 +104,7 @@ def two_samples(
     sample = _read(source, first)
     chained = chain is not None or sample.chain is not None
     if matched and keys is None and sample.weight is None and sample.condition is not None:
-        pool = _conditions(source)[floor]
+        pool = conditions_of(source)[floor]
         second = floor[nearest_rows(pool, sample.condition.double().numpy(), seed=SEED)]
         if not chained:
             order = np.argsort(second)
@@ -272,7 +272,7 @@ def _halves_of_chains(source: Source, labels: Rows, limit: int) -> Samples:
     names, starts, number = np.unique(labels, return_index=True, return_inverse=True)
     made_at = np.zeros(len(names), np.int64)
     if source.schema.condition:
-        made_at = np.unique(_conditions(source)[starts], axis=0, return_inverse=True)[1].ravel()
+        made_at = np.unique(conditions_of(source)[starts], axis=0, return_inverse=True)[1].ravel()
     first = np.zeros(len(labels), bool)
     for condition in np.unique(made_at):
         chains = np.flatnonzero(made_at == condition)
@@ -311,7 +311,7 @@ def _same_conditions(truth: Source, generated: Source) -> bool:
     """Return whether the rows of both files have the same conditions, and weights, one by one."""
     if len(truth) != len(generated) or not (truth.schema.condition and generated.schema.condition):
         return False
-    columns = [(_conditions(truth), _conditions(generated))]
+    columns = [(conditions_of(truth), conditions_of(generated))]
     if generated.read(0, 1).weight is not None:
         columns.append((_weights(truth), _weights(generated)))
     return all(a.shape == b.shape and np.allclose(a, b, rtol=1e-6, atol=0.0) for a, b in columns)
@@ -323,7 +323,7 @@ def _weights(source: Source) -> NDArray[np.float64]:
     return np.concatenate(weights).astype(np.float64)
 
 
-def _conditions(source: Source) -> NDArray[np.float64]:
+def conditions_of(source: Source) -> NDArray[np.float64]:
     """Return (N, C), those of all rows of a source that has conditions."""
     conditions = [b.condition.double().numpy() for b in blocks(source) if b.condition is not None]
     return np.concatenate([*conditions, np.empty((0, conditions[0].shape[1]))])
