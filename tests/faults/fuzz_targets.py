@@ -16,7 +16,7 @@ import yaml
 
 from physgen import card as cards
 from physgen import recipe
-from physgen.batch import Schema, Variable
+from physgen.batch import Batch, Schema, Variable
 from physgen.comparing import read_plan
 from physgen.components import system_of
 from physgen.engine import journal
@@ -28,7 +28,9 @@ from physgen.io.hdf5_source import HDF5Source
 from physgen.io.idx import read_idx
 from physgen.io.inspect import inspect
 from physgen.io.jetnet import JetNetSource
+from physgen.io.layouts import open_points, open_voxels
 from physgen.io.npz import NpzSource
+from physgen.io.showerdata import showerdata_writer
 from physgen.io.spins import SpinSource
 from physgen.io.tensors import read_tensors, write_tensors
 from physgen.overrides import parse_overrides
@@ -91,6 +93,26 @@ def showers(path):
     with h5py.File(path, "w") as file:
         file.create_dataset("incident_energies", data=np.full((9, 1), 1000.0), compression="gzip")
         file.create_dataset("showers", data=np.ones((9, 6)), compression="gzip")
+
+
+def points(path):
+    """Lists of unequal length, as the library `showerdata` keeps them."""
+    batch = Batch(
+        torch.rand(9, 4, 4),
+        condition=torch.ones(9, 4),
+        mask=torch.arange(4) < torch.arange(9)[:, None] % 5,
+    )
+    path.unlink(missing_ok=True)
+    with showerdata_writer(path, 4) as append:
+        append(batch)
+
+
+def records(path):
+    """A table of showers, as LEMURS keeps them."""
+    fields = [("showers", "f4", (3, 4, 2))]
+    fields += [(f"incident_{name}", "f4") for name in ("energy", "theta", "phi")]
+    with h5py.File(path, "w") as file:
+        file["events"] = np.ones(9, fields)
 
 
 def npz(path):
@@ -254,6 +276,8 @@ TARGETS = {
     "jetnet": (jets, ".h5", (lambda p: read(JetNetSource(p, ["pt"])), inspect)),
     "parquet": (parquet, ".parquet", TABLE),
     "arrow": (arrow, ".arrow", TABLE),
+    "points": (points, ".h5", (lambda p: read(open_points(p)), inspect)),
+    "records": (records, ".h5", (lambda p: read(open_voxels(p)), inspect)),
     "ensemble": (spins, ".h5", (lambda p: list(Ensemble(path=str(p)).parts()),)),
     "npz": (npz, ".npz", (lambda p: read(NpzSource(p)), inspect, columns, facts)),
     "idx": (pixels, "", (read_idx, lambda p: read_images(image_card(str(p))), inspect)),

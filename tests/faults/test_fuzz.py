@@ -18,6 +18,8 @@ TARGETS = (
         "jetnet",
         "parquet",
         "arrow",
+        "points",
+        "records",
         "ensemble",
         "npz",
         "idx",
