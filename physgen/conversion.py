@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from os import PathLike
@@ -11,10 +12,12 @@ from typing import Any
 
 from physgen.arguments import user_path
 from physgen.batch import Batch, Schema
-from physgen.errors import InputError
+from physgen.errors import FormatError, InputError
 from physgen.io.calochallenge import CaloChallengeSource
+from physgen.io.joined import expand
 from physgen.io.layouts import LAYOUTS, Kind, Layout, Written, layout_called, layout_of
 from physgen.io.shipped import shipped_or_own
+from physgen.io.showerdata import ShowerdataSource
 from physgen.io.showers import deposited, point_schema, voxel_schema
 from physgen.io.source import Source, blocks
 from physgen.io.writer import refuse_existing, sha256
@@ -31,7 +34,7 @@ Step = Callable[[Batch], Batch]
 
 @isolated()
 def convert(
-    source: str | PathLike[str],
+    source: str | PathLike[str] | Sequence[str],
     output: str | PathLike[str],
     *,
     to: str | None = None,
@@ -43,7 +46,8 @@ def convert(
     """Write the showers of a file in another layout; the output is whole, or absent.
 
     Args:
-        source: of any layout that `physgen.io.layouts` knows, recognised by its content.
+        source: of any layout that `physgen.io.layouts` knows, recognised by its content; a
+            pattern (part_*.h5), or a list of files of one layout, whose showers follow one another.
         output: file to write.
         to: layout of it; `None` takes what its ending says.
         binning: CaloChallenge XML, or the name of a shipped one, where voxels become points, or
@@ -59,15 +63,20 @@ def convert(
         InputError: a layout, or the geometry, is missing or does not fit.
         FormatError: the source cannot be read; the row is named.
     """
-    path, output = user_path(source), user_path(output)
-    old, new = layout_of(path), _target(output, to)
+    given = [source] if isinstance(source, str | PathLike) else source
+    paths = expand([str(user_path(one)) for one in given])
+    output = user_path(output)
+    old, new = _layout(paths), _target(output, to)
     refuse_existing(output, overwrite)
-    if output.exists() and output.samefile(path):
+    if output.exists() and any(output.samefile(path) for path in paths):
         raise InputError(f"{output} is the file to convert; choose another path")
     geometry = None if binning is None else _geometry(Path(binning), particle)
-    opened = _open(path, old, geometry)
-    _check(opened, old, new, geometry, cells)
-    schema = _schema(opened.schema, new, geometry)
+    sources = [_open(path, old, geometry) for path in paths]
+    first = sources[0]
+    for other in sources:
+        _check(other, old, new, geometry, cells)
+        _check_alike(first, other)
+    schema = _schema(first.schema, new, geometry)
     losses = Losses(), Losses()
     steps = list(_steps(old.holds, new.takes or new.holds, geometry, cells, losses))
     written = Written(
@@ -76,17 +85,17 @@ def convert(
         grid=None if geometry is None else geometry.grid,
         layer_sizes=() if geometry is None else [layer.n_voxels for layer in geometry.layers],
         cell_mm=0.0 if cells is None else cells.mm,
-        pdg=getattr(opened, "pdg", None) or (0 if geometry is None else geometry.pid),
+        pdg=_pdg(sources) or (0 if geometry is None else geometry.pid),
         facts={
-            "converted_from": f"{path.name}, {old.name}",
-            "source_sha256": sha256(path),
+            "converted_from": f"{', '.join(path.name for path in paths)}, {old.name}",
+            "source_sha256": ", ".join(map(sha256, paths)),
             "physgen_version": __version__,
         },
         overwrite=overwrite,
     )
     before = after = 0.0
     with new.writer(written) as append:
-        for batch in blocks(opened):
+        for batch in itertools.chain.from_iterable(map(blocks, sources)):
             before += float(deposited(batch).sum())
             for step in steps:
                 batch = step(batch)
@@ -97,10 +106,43 @@ def convert(
         "file": str(output),
         "from": old.name,
         "to": new.name,
-        "showers": len(opened),
+        "showers": sum(map(len, sources)),
         "energy": float(f"{after / before:.9g}") if before else 1.0,
-        "lost": [*lost, *_dropped(opened.schema, schema, new)],
+        "lost": [*lost, *_dropped(sources, schema, new)],
     }
+
+
+def _layout(paths: Sequence[Path]) -> Layout:
+    """Return the layout of all files; `FormatError` if they differ."""
+    layout = layout_of(paths[0])
+    for path in paths[1:]:
+        if layout_of(path) is not layout:
+            raise FormatError(
+                f"{path} is {layout_of(path).name}, and {paths[0]} {layout.name}; convert files of "
+                "different layouts separately"
+            )
+    return layout
+
+
+def _check_alike(first: Source, other: Source) -> None:
+    """Raise `FormatError` if the showers of two files are not of the same columns."""
+
+    def columns(source: Source) -> tuple[object, ...]:
+        schema = source.schema
+        n_voxels = None if schema.masked else schema.shape[0]
+        return n_voxels, schema.names, len(schema.condition), set(source.read(0, 1).fields())
+
+    if columns(first) != columns(other):
+        raise FormatError(
+            f"{other.name} and {first.name} hold showers of different columns, or of different "
+            "numbers of voxels; convert them separately"
+        )
+
+
+def _pdg(sources: Sequence[Source]) -> int | None:
+    """Return the code of the particles, `None` if it is not known, or there are several."""
+    codes = {getattr(source, "pdg", None) for source in sources}
+    return codes.pop() if len(codes) == 1 else None
 
 
 def _open(path: Path, layout: Layout, geometry: Geometry | None) -> Source:
@@ -179,11 +221,17 @@ def _fitting(batch: Batch, schema: Schema) -> Batch:
     return batch.replace(condition=batch.condition[:, : len(schema.condition)])
 
 
-def _dropped(old: Schema, new: Schema, layout: Layout) -> Iterator[str]:
+def _dropped(sources: Sequence[Source], new: Schema, layout: Layout) -> Iterator[str]:
     """Yield what the new layout has no place for."""
+    old = sources[0].schema
     if len(new.condition) < len(old.condition):
         yield "directions of the particles"
     if old.masked and (layout.takes or layout.holds) != "points":
         yield f"places of points within their {layout.takes or layout.holds}"
         if "time" in old.names:
             yield "times"
+    if layout.key != "calochallenge":
+        others = set(sources[0].read(0, 1).fields()) - {"x", "condition", "mask"}
+        yield from (f"the dataset {name!r}" for name in sorted(others))
+    if any(isinstance(source, ShowerdataSource) for source in sources) and not _pdg(sources):
+        yield "codes of the particles, of which there are several"

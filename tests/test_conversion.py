@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from physgen.batch import Batch
+from physgen.cli import main
 from physgen.conversion import convert
 from physgen.errors import FormatError, InputError
 from physgen.io.calochallenge import CaloChallengeSource, calochallenge_writer
@@ -172,3 +173,54 @@ def test_a_regular_grid_with_axes_is_converted_by_its_binning(tmp_path):
     convert(tmp_path / "p.h5", tmp_path / "b.h5", to="calochallenge", binning=binning)
     back = CaloChallengeSource(tmp_path / "b.h5").read(0, 1).x[0]
     torch.testing.assert_close(back, torch.arange(12.0))
+
+
+def test_files_of_a_pattern_follow_one_another_and_must_be_alike(tmp_path, binning):
+    first, second = (write_voxels(tmp_path / f"part_{i}.hdf5", n=9, seed=i) for i in (0, 1))
+    report = convert(tmp_path / "part_*.hdf5", tmp_path / "p.h5", to="showerdata", binning=binning)
+    assert report["showers"] == 18
+    convert(tmp_path / "p.h5", tmp_path / "b.hdf5", to="calochallenge", binning=binning)
+    read = CaloChallengeSource(tmp_path / "b.hdf5").read(0, 18)
+    torch.testing.assert_close(read.x, torch.cat([first.x, second.x]), rtol=1e-6, atol=0)
+    with h5py.File(tmp_path / "p.h5") as file:
+        assert file.attrs["converted_from"] == "part_0.hdf5, part_1.hdf5, CaloChallenge HDF5"
+        assert file["shower_ids"][-1] == 17
+    write_voxels(tmp_path / "part_2.hdf5", n_voxels=9)
+    with pytest.raises(FormatError, match=r"part_2.hdf5.*different"):
+        convert(tmp_path / "part_*.hdf5", tmp_path / "c.hdf5", to="calochallenge")
+    files = [str(tmp_path / name) for name in ("part_0.hdf5", "p.h5")]
+    with pytest.raises(FormatError, match=r"p.h5 is showerdata HDF5, and .*CaloChallenge HDF5"):
+        convert(files, tmp_path / "c.hdf5", to="calochallenge")
+
+
+def test_weights_and_particles_that_have_no_place_are_said(tmp_path, binning):
+    batch = write_voxels(tmp_path / "a.hdf5").replace(weight=torch.ones(40))
+    with calochallenge_writer(tmp_path / "w.hdf5") as append:
+        append(batch)
+    report = convert(tmp_path / "w.hdf5", tmp_path / "p.h5", to="showerdata", binning=binning)
+    assert report["lost"] == ["the dataset 'weight'"]
+    kept = convert(tmp_path / "w.hdf5", tmp_path / "v.hdf5", to="calochallenge")
+    assert kept["lost"] == []
+    assert CaloChallengeSource(tmp_path / "v.hdf5").read(0, 2).weight.tolist() == [1, 1]
+    write_points(tmp_path / "q.h5", pdg=np.array([22, 11, 22, 11]))
+    several = convert(tmp_path / "q.h5", tmp_path / "r.h5", to="showerdata")
+    assert several["lost"] == ["codes of the particles, of which there are several"]
+
+
+def test_the_verb_says_what_is_lost_and_ends_with_2_where_it_cannot(tmp_path, capsys, monkeypatch):
+    write_points(tmp_path / "p.h5", [[[1, 1, 0, 0.75], [1, 1, 5, 0.25]]])
+
+    def call(*words):
+        monkeypatch.setattr("sys.argv", ["physgen", "convert", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code, capsys.readouterr()
+
+    words = (tmp_path / "p.h5", tmp_path / "c.h5", "--to", "ddml", "--cells")
+    code, said = call(*words, "2,4,4", "--json")
+    assert code in (0, None)
+    assert json.loads(said.out)["lost"][0] == "energy: 0.25 in layers without voxels (5), of 1"
+    code, said = call(*words, "2,4", "--overwrite")
+    assert (code, "three numbers are wanted" in said.err) == (2, True)
+    code, said = call(tmp_path / "p.h5", tmp_path / "x.h5", "--to", "calochallenge")
+    assert (code, "say by which geometry" in said.err) == (2, True)

@@ -44,7 +44,7 @@ def inspect(files: list[Path], as_json: Json = False) -> None:
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="File of showers, of any known layout.")],
+    source: Annotated[Path, typer.Argument(help="File of showers, of any layout, or a pattern.")],
     output: Annotated[Path, typer.Argument(help="File to write.")],
     to: Annotated[
         str | None, typer.Option(help="Its layout, where the ending does not tell.")
