@@ -23,7 +23,7 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.validation.scorecard import Curve
-from physgen.validation.uncertainty import Estimate
+from physgen.validation.uncertainty import Estimate, summed_error
 
 Array = NDArray[float64]
 Rows = NDArray[np.int64]
@@ -42,7 +42,7 @@ def auc(scores: Array, labels: Array, weights: Array, unit: Rows | None = None) 
     terms = np.empty(len(scores))
     terms[positive] = w * (above - value) / w.sum()
     terms[negative] = v * (below - value) / v.sum()
-    return Estimate(value, _error(terms, unit))
+    return Estimate(value, summed_error(terms, unit))
 
 
 def chance(scores: Array, labels: Array, weights: Array, unit: Rows | None = None) -> float:
@@ -57,13 +57,7 @@ def chance(scores: Array, labels: Array, weights: Array, unit: Rows | None = Non
     for of, sign in zip(classes, (1, -1), strict=True):
         terms[of] = sign * (weights * rank)[of] / weights[of].sum()
     n = len(scores) if unit is None else len(np.unique(unit))
-    return _error(terms, unit) * math.sqrt((n + 1) / n)
-
-
-def _error(terms: Array, unit: Rows | None) -> float:
-    """Return the error of the sum of (N,) terms of mean zero; those of one unit move together."""
-    sums = terms if unit is None else np.bincount(unit, weights=terms)
-    return math.sqrt(float(np.sum(sums**2)))
+    return summed_error(terms, unit) * math.sqrt((n + 1) / n)
 
 
 def _share_below(points: Array, others: Array, weights: Array) -> Array:
@@ -100,4 +94,4 @@ def jensen_shannon(
         mean = float(w @ t / w.sum())
         value += mean / 2
         parts[of] = w * (t - mean) / w.sum() / 2
-    return Estimate(value, _error(parts, unit))
+    return Estimate(value, summed_error(parts, unit))

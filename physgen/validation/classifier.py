@@ -30,6 +30,7 @@ from physgen.validation.estimates import pull
 from physgen.validation.independence import partition, select
 from physgen.validation.sample import Sample
 from physgen.validation.scorecard import Curve, Row, Verdict, row_by_role, verdict_within
+from physgen.validation.tails import Tails, rows_of
 from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
@@ -77,7 +78,7 @@ class ClassifierTest:
             raise RecipeError(f"folds is {self.folds}: give 1 (no cross-validation), or at least 3")
 
     def rows(self, comparison: Comparison) -> list[Row]:
-        """Return the AUC, and the JSD if asked for.
+        """Return the AUC, the JSD if asked for, and the tails of the weights p / (1 - p).
 
         Raises:
             InputError: there is no truth, or too little of it to train a classifier.
@@ -105,7 +106,7 @@ class ClassifierTest:
         if self.calibrate:
             jsd = {role: score.jsd for role, score in scores.items()}
             rows.append(row_by_role(f"JSD, {name}", "classifier", jsd, unit="bit", note=note))
-        return rows
+        return rows + rows_of({role: score.tails for role, score in scores.items()}, name)
 
     def scores(self, comparison: Comparison) -> dict[Role, ClassifierScore]:
         """Return what a classifier finds between the truth and each of the other samples.
@@ -207,6 +208,7 @@ class ClassifierTest:
             chance=chance(scores, y, w, keys),
             jsd=jensen_shannon(calibrated, y, w, keys),
             roc=roc(scores, y, w),
+            tails=Tails.of(calibrated, y, w, keys),
             n_train=n_train,
             n_test=len(scores) // 2,
             not_finite=int(features.holes.sum()),
@@ -291,6 +293,7 @@ class ClassifierScore:
         auc, jsd: with errors; the JSD in bits.
         chance: the standard deviation of the AUC of samples that agree.
         roc: (false positive rate, true positive rate).
+        tails: of the weights p / (1 - p).
         n_train, n_test: rows of each class that trained, and that were tested; the mean of both
             classes, where groups make them differ.
         not_finite: how many feature values were NaN or infinite.
@@ -302,6 +305,7 @@ class ClassifierScore:
     chance: float
     jsd: Estimate
     roc: Curve
+    tails: Tails
     n_train: int
     n_test: int
     not_finite: int

@@ -12,7 +12,7 @@ import numpy as np
 
 from physgen.validation.canvas import COLOURS, new_figure
 from physgen.validation.comparison import Comparison
-from physgen.validation.scorecard import Scorecard
+from physgen.validation.scorecard import Row, Scorecard
 from physgen.validation.uncertainty import autocorrelation
 
 
@@ -46,6 +46,20 @@ def scores(scorecard: Scorecard) -> Iterator[tuple[Any, str, str]]:
             "Classifiers",
             "ROC curves of the classifiers; the floor is that of two samples of truth.",
         )
+    judged = [row for row in scorecard.rows if "w of generated rows" in row.curves]
+    if judged:
+        figure = new_figure(3.9 * len(judged), 3.6)
+        for axis, row in zip(
+            figure.subplots(1, len(judged), squeeze=False)[0], judged, strict=True
+        ):
+            _classifier_weights(axis, row)
+        yield (
+            figure,
+            "Weights of the classifiers",
+            "Ratio of densities w = p / (1 - p), true over generated, of rows that the calibrated "
+            "classifier never saw. Generated rows on the left are too many, true rows on the right "
+            "are missing. Dashed: two samples of truth. The outer bins hold the overflow.",
+        )
     for row in scorecard.rows:
         if "log weights" in row.curves:
             edges, counts = row.curves["log weights"]
@@ -68,6 +82,27 @@ def scores(scorecard: Scorecard) -> Iterator[tuple[Any, str, str]]:
                 "Classes",
                 "Shares of the classes, as a classifier of labelled samples sees them.",
             )
+
+
+def _classifier_weights(axis: Any, row: Row) -> None:
+    """Draw the histograms of the weights of one classifier."""
+    for name, (edges, heights) in row.curves.items():
+        whose = "generated" if "generated" in name else "truth"
+        is_floor = name.startswith("floor")
+        axis.stairs(
+            heights,
+            edges,
+            color=COLOURS[whose],
+            linestyle="--" if is_floor else "-",
+            alpha=0.6 if is_floor else 1.0,
+            label=None if is_floor else name.removeprefix("w of "),
+        )
+    axis.set_yscale("log")
+    axis.axvline(0, color="0.7", linewidth=0.8)
+    axis.set_xlabel("log10 w")
+    axis.set_ylabel("share of the rows")
+    axis.set_title(row.name.partition(", ")[2], fontsize=10)
+    axis.legend()
 
 
 def _bars(shares: Mapping[str, Sequence[float]]) -> Any:

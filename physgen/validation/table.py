@@ -19,6 +19,18 @@ FEWEST_ROWS = 5
 """Rows shown in a terminal at least, if so many have a pull."""
 
 
+_MANY = (
+    "means",
+    "histograms",
+    "correlations",
+    "response",
+    "copies",
+    "values",
+    "classifier-weights",
+)
+"""Metrics whose rows are shown in a terminal only if something is to be said of them."""
+
+
 def rows_in_short(card: Scorecard) -> list[Row]:
     """Return what failed, what a limit decided, what has a warning, and the largest departures.
 
@@ -37,11 +49,10 @@ def rows_in_short(card: Scorecard) -> list[Row]:
 
 
 def _prominent(row: Row) -> bool:
-    many = row.metric in ("means", "histograms", "correlations", "response", "copies", "values")
     if row.verdict == "fail" or row.warning or row.tolerance is not None:
         return True
     return (
-        not many
+        row.metric not in _MANY
         or row.exact_source in ("exact", "reference")
         or (row.metric == "means" and row.exact_source is None)
     )

@@ -314,3 +314,13 @@ def _checked(chain: ArrayLike, n: int) -> NDArray[Any]:
             f"{n} samples but chain labels of shape {labels.shape}: one label a sample"
         )
     return labels
+
+
+def summed_error(terms: NDArray[float64], unit: NDArray[np.int64] | None = None) -> float:
+    """Return the error of the sum of (N,) terms of mean zero; those of one unit move together.
+
+    >>> summed_error(np.array([3.0, 4.0])), summed_error(np.array([3.0, 4.0]), np.array([0, 0]))
+    (5.0, 7.0)
+    """
+    sums = terms if unit is None else np.bincount(unit, weights=terms)
+    return float(np.sqrt(np.sum(sums**2)))

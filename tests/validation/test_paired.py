@@ -20,6 +20,7 @@ from physgen.validation.metrics import (
 )
 from physgen.validation.resampling import resample
 from physgen.validation.sample import Sample
+from physgen.validation.tails import Tails
 from physgen.validation.uncertainty import Estimate
 
 PAIRED = frozenset({"generated", "floor"})
@@ -155,8 +156,16 @@ def test_p_values_of_pairs_are_calibrated():
 
 def test_samples_cannot_be_told_from_themselves(monkeypatch):
     same = compared(1)
+    tails = Tails.of(np.full(4, 0.5), np.array([0, 0, 1, 1]), np.ones(4))
     rounding = ClassifierScore(
-        Estimate(0.5 + 1e-16, 3e-18), 3e-18, Estimate(0.0, 0.0), ((0.0,), (0.0,)), 500, 500, 0
+        Estimate(0.5 + 1e-16, 3e-18),
+        3e-18,
+        Estimate(0.0, 0.0),
+        ((0.0,), (0.0,)),
+        tails,
+        500,
+        500,
+        0,
     )
     monkeypatch.setattr(ClassifierTest, "test", lambda *args, **kwargs: rounding)
     row = ClassifierTest(model="boosted").rows(replace(same, generated=same.truth))[0]

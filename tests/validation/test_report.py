@@ -52,7 +52,14 @@ def run(tmp_path_factory):
 def test_pictures_and_index(run):
     index = json.loads((run / "plots" / INDEX).read_text())
     titles = [entry["title"] for entry in index]
-    assert titles == ["Histograms", "Profile of both", "Correlations", "Classifiers", "Training"]
+    assert titles == [
+        "Histograms",
+        "Profile of both",
+        "Correlations",
+        "Classifiers",
+        "Weights of the classifiers",
+        "Training",
+    ]
     for entry in index:
         assert (run / "plots" / entry["file"]).read_bytes().startswith(b"\x89PNG")
         assert entry["caption"]
@@ -99,7 +106,7 @@ def test_the_page_is_offline_and_puts_the_verdict_first(run, tmp_path):
     assert text.index('class="badge pass"') < text.index("<td") < text.index("<figure")
     assert "name: toy" in text
     assert "versions.torch" in text
-    assert page.tags.count("img") == 5
+    assert page.tags.count("img") == 6
 
 
 def test_the_badge_counts_the_warnings_and_lists_them(tmp_path):
