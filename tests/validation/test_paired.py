@@ -156,17 +156,22 @@ def test_p_values_of_pairs_are_calibrated():
 
 def test_samples_cannot_be_told_from_themselves(monkeypatch):
     same = compared(1)
-    tails = Tails.of(np.full(4, 0.5), np.array([0, 0, 1, 1]), np.ones(4))
+    labels, nothing = np.array([0, 0, 1, 1]), np.zeros(4)
     rounding = ClassifierScore(
-        Estimate(0.5 + 1e-16, 3e-18),
-        3e-18,
-        Estimate(0.0, 0.0),
-        ((0.0,), (0.0,)),
-        tails,
-        500,
-        500,
-        0,
+        auc=Estimate(0.5 + 1e-16, 3e-18),
+        chance=3e-18,
+        jsd=Estimate(0.0, 0.0),
+        roc=((0.0,), (0.0,)),
+        tails=Tails.of(nothing + 0.5, labels, nothing + 1),
+        n_train=500,
+        n_test=500,
+        not_finite=0,
+        scores=nothing,
+        labels=labels,
+        weights=nothing + 1,
+        unit=np.arange(4),
+        rows=np.arange(4),
     )
-    monkeypatch.setattr(ClassifierTest, "test", lambda *args, **kwargs: rounding)
+    monkeypatch.setattr(ClassifierTest, "_score", lambda *args, **kwargs: rounding)
     row = ClassifierTest(model="boosted").rows(replace(same, generated=same.truth))[0]
     assert row.p_value == 1
