@@ -94,8 +94,18 @@ class Against:
             comparison = replace(comparison, whole=whole)
         true = self.file.source.digest()
         provenance: dict[str, Any] = {
-            "truth": {"file": str(self.path), "sha256": true, "used": 2 * used},
-            "generated": {"file": str(shown or generated), "sha256": source.digest(), "used": used},
+            "truth": {
+                "file": str(self.path),
+                "sha256": true,
+                "rows": len(self.file.source),
+                "used": 2 * used,
+            },
+            "generated": {
+                "file": str(shown or generated),
+                "sha256": source.digest(),
+                "rows": len(source),
+                "used": used,
+            },
             "paired": sorted(samples.paired),
         }
         sides: dict[Role, Any] = {"truth": samples.truth, "generated": sample}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from physgen.batch import Batch
+from physgen.batch import Batch, Schema
 from physgen.errors import FormatError
 from physgen.io.source import HasNotes, Source, blocks, digest_of
 
@@ -66,7 +67,9 @@ class Joined:
         for source in sources[1:]:
             _same(first, source)
         self._sources = tuple(sources)
-        self.schema = first.schema
+        # Masked samples have as many places as the largest one of all files needs.
+        widest = max(source.schema.shape for source in sources)
+        self.schema = replace(first.schema, shape=widest)
         self.name = f"{first.name} and {len(sources) - 1} more"
         self.block = min(source.block for source in sources)
         self._starts = np.cumsum([0, *map(len, sources)])
@@ -81,7 +84,7 @@ class Joined:
             low = int(self._starts[number])
             a, b = max(start - low, 0), min(stop - low, len(source))
             if a < b or (number == 0 and start >= stop):
-                batch = source.read(a, max(a, b))
+                batch = _padded(source.read(a, max(a, b)), self.schema)
                 if batch.chain is not None:
                     batch = batch.replace(chain=batch.chain.long() + number * _CHAINS)
                 pieces.append(batch)
@@ -102,10 +105,25 @@ class Joined:
         return [stated for s in self._sources if isinstance(s, HasNotes) for stated in s.notes()]
 
 
+def _padded(batch: Batch, schema: Schema) -> Batch:
+    """Return masked samples with as many places as the schema says; others as they are."""
+    if batch.mask is None or batch.mask.shape[1] == schema.shape[0]:
+        return batch
+    more = schema.shape[0] - batch.mask.shape[1]
+    empty = batch.x.new_zeros(len(batch), more, *batch.x.shape[2:])
+    absent = batch.mask.new_zeros(len(batch), more)
+    # Schemas are read without torch, which takes long to import.
+    import torch
+
+    return batch.replace(x=torch.cat([batch.x, empty], 1), mask=torch.cat([batch.mask, absent], 1))
+
+
 def _same(first: Source, other: Source) -> None:
     def layout(source: Source) -> tuple[object, ...]:
-        every = (*source.schema.variables, *source.schema.condition)
-        return (source.schema.shape, *((v.name, v.unit, v.dtype) for v in every))
+        schema = source.schema
+        every = (*schema.variables, *schema.condition)
+        shape = schema.shape[1:] if schema.masked else schema.shape
+        return (shape, *((v.name, v.unit, v.dtype) for v in every))
 
     def carried(source: Source) -> set[str]:
         return set(source.read(0, 1).fields())

@@ -61,14 +61,14 @@ class PointCloud:
         if self.path is None:
             raise RecipeError("system point-cloud: say which file to read in data.path")
         files = [user_path(file) for file in expand(self.path)]
-        alone = [open_points(file, self.n_points or 1) for file in files]
-        most = max(source.schema.shape[0] for source in alone)
+        source = joined([open_points(file, self.n_points or 1) for file in files])
+        most = source.schema.shape[0]
         if self.n_points is not None and most > self.n_points:
             raise RecipeError(
                 f"system.n_points = {self.n_points}, and there are showers of {most} points in "
                 f"{self.path}; set system.n_points={most}, or leave it out"
             )
-        return joined([open_points(file, most) for file in files] if files[1:] else alone)
+        return source
 
     @cached_property
     def schema(self) -> Schema:

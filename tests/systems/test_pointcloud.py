@@ -7,7 +7,14 @@ import torch
 from physgen.against import Against
 from physgen.batch import Batch
 from physgen.errors import DomainError, FormatError, RecipeError
-from physgen.systems.base import HasFeatures, HasFiles, HasPlausible, HasUnits, System
+from physgen.systems.base import (
+    HasFeatures,
+    HasFiles,
+    HasPlausible,
+    HasUnits,
+    System,
+    open_files,
+)
 from physgen.systems.pointcloud import PointCloud
 from tests.io.test_showerdata import write
 
@@ -127,6 +134,12 @@ def test_several_files_are_one_of_the_widest(tmp_path):
     write(tmp_path / "b.h5", [[[1, 2, 1, 0.5]] * 5])
     system = PointCloud(path=(str(tmp_path / "a.h5"), str(tmp_path / "b.h5")))
     assert (len(system.source), system.schema.shape) == (2, (5, 4))
+    batch = system.source.read(0, 2)
+    assert batch.mask.sum(1).tolist() == [1, 5]
+    assert batch.x[0].tolist() == [[1, 2, 1, 500], *[[0] * 4] * 4]
+    write(tmp_path / "c.h5", [[[1, 2, 1, 0.5]] * 7])
+    generated = open_files(system, [str(tmp_path / "a.h5"), str(tmp_path / "c.h5")])
+    assert generated.read(0, 2).x.shape == (2, 7, 4)
 
 
 def test_what_is_written_is_read_by_the_same_system(tmp_path):
