@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 
 import h5py
 import numpy as np
@@ -224,3 +225,22 @@ def test_the_verb_says_what_is_lost_and_ends_with_2_where_it_cannot(tmp_path, ca
     assert (code, "three numbers are wanted" in said.err) == (2, True)
     code, said = call(tmp_path / "p.h5", tmp_path / "x.h5", "--to", "calochallenge")
     assert (code, "say by which geometry" in said.err) == (2, True)
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    """Blocks of 4 MiB are read and written, there and back."""
+    peaks = []
+    for n in (5_000, 12_000):
+        sparse = torch.rand(n, 368, generator=torch.Generator().manual_seed(0)).sub(0.98).clamp(0)
+        path, points = tmp_path / f"{n}.hdf5", tmp_path / f"{n}.h5"
+        with calochallenge_writer(path) as append:
+            append(Batch(100 * sparse, condition=torch.full((n, 1), 500.0)))
+        tracemalloc.start()
+        convert(path, points, to="showerdata", binning="calo-368.xml")
+        convert(
+            points, tmp_path / "b.hdf5", to="calochallenge", binning="calo-368.xml", overwrite=True
+        )
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[0] < 60 * 2**20
+    assert peaks[1] < 1.1 * peaks[0]

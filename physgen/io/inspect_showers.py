@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,10 @@ def inspect_showers(source: Source, report: dict[str, Any]) -> None:
         share = float(np.median(np.concatenate(shares)))
         described["median of E_tot/E_inc"] = float(f"{share:.4g}")
         _advise(source, share, empty, given.count, report)
+    how = "" if schema.masked else " --binning GEOMETRY.xml"
+    report["hints"].append(
+        f"to judge samples by it: physgen validate GENERATED --against {quote(source.name)}{how}"
+    )
 
 
 def _advise(source: Source, share: float, empty: list[int], n: int, report: dict[str, Any]) -> None:

@@ -190,7 +190,9 @@ def test_inspect_describes_points_and_compares_energies(tmp_path):
         "MeV",
     )
     assert shown["median of E_tot/E_inc"] == pytest.approx((0.0625 + 0.75) / 2, rel=1e-3)
-    assert report["hints"] == ["1 of 4 showers have no energy at all, the first in row 2"]
+    empty, judge = report["hints"]
+    assert empty == "1 of 4 showers have no energy at all, the first in row 2"
+    assert f"physgen validate GENERATED --against {tmp_path / 'a.h5'}" in judge
     hollow = inspect(write(tmp_path / "d.h5", [[], []]))
     assert "2 of 2 showers have no energy at all, the first in row 0" in hollow["problem"]
     mixed = inspect(write(tmp_path / "b.h5", energies=np.full((4, 1), 2e-3)))
