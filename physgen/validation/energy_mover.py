@@ -125,7 +125,8 @@ def coverage_and_distance(
     >>> coverage_and_distance(both, both), coverage_and_distance(both, one)
     ((1.0, 0.0), (0.5, 0.25))
     """
-    distances = energy_mover(*_arrays(generated), *_arrays(truth), radius)
+    threads = torch.get_num_threads()
+    distances = energy_mover(*_arrays(generated), *_arrays(truth), radius, threads)
     covered = len(np.unique(distances.argmin(1))) / distances.shape[1]
     return covered, float(distances.min(0).mean())
 

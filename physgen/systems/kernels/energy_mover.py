@@ -12,6 +12,8 @@ weights).
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -25,13 +27,16 @@ _ROUNDING = 1e-13
 """What is left of the pT of a jet, relative to it, when it is used up."""
 
 
-def energy_mover(x: Array, mask: Mask, y: Array, other: Mask, radius: float = 1.0) -> Array:
+def energy_mover(
+    x: Array, mask: Mask, y: Array, other: Mask, radius: float = 1.0, threads: int = 1
+) -> Array:
     """Return (N, M) distances of (N, P, 3) to (M, Q, 3) jets, eta, phi and pT, in units of pT.
 
     Args:
         x, y: particles; a negative pT counts as 0.
         mask, other: (N, P) and (M, Q), which of them are there.
         radius: R, how far pT is moved at the cost of making it.
+        threads: that share the N.
 
     Of two particles it is min(z, z') theta / R + |z - z'|:
 
@@ -42,7 +47,14 @@ def energy_mover(x: Array, mask: Mask, y: Array, other: Mask, radius: float = 1.
     """
     result = np.zeros((len(x), len(y)))
     a, b = (np.ascontiguousarray(points, np.float64) for points in (x, y))
-    _table(a, mask & (x[..., 2] > 0), b, other & (y[..., 2] > 0), radius, result)
+    mask, other = mask & (x[..., 2] > 0), other & (y[..., 2] > 0)
+
+    def part(first: int) -> None:
+        rows = slice(first, None, threads)
+        _table(a[rows], mask[rows], b, other, radius, result[rows])
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(part, range(threads)))
     return result
 
 
@@ -77,58 +89,77 @@ def _distance(a: Array, b: Array, radius: float) -> float:
 def _transport(supply: Array, demand: Array, cost: Array) -> float:
     """Return the least cost of moving a supply (n,) to a demand (m,) of the same sum."""
     n, m = cost.shape
-    flow = np.zeros((n, m))
+    flow = np.zeros((m, n))
     dual, other_dual = np.empty(n), np.zeros(m)
     for i in range(n):
         dual[i] = cost[i].min()
     nothing = _ROUNDING * supply.sum()
     length, sink_from = np.empty(m), np.empty(m, np.int64)
-    reached, done = np.empty(n), np.empty(m, np.bool_)
-    source_from, seen = np.empty(n, np.int64), np.empty(n, np.bool_)
+    reached, source_from = np.empty(n), np.empty(n, np.int64)
+    open_sinks, unseen = np.empty(m, np.int64), np.empty(n, np.int64)
     for start in range(n):
         while supply[start] > nothing:
             # The shortest path from here to a sink that is not full, over flow that may be undone.
-            seen[:], done[:] = False, False
-            seen[start], reached[start] = True, 0.0
-            length[:] = cost[start] - dual[start] - other_dual
-            sink_from[:] = start
-            while True:
-                end = -1
-                for j in range(m):
-                    if not done[j] and (end < 0 or length[j] < length[end]):
-                        end = j
-                if end < 0 or demand[end] > nothing:
-                    break
-                done[end] = True
-                for i in range(n):
-                    if not seen[i] and flow[i, end] > 0:
-                        seen[i], reached[i], source_from[i] = True, length[end], end
-                        for j in range(m):
-                            further = length[end] + cost[i, j] - dual[i] - other_dual[j]
-                            if not done[j] and further < length[j]:
-                                length[j], sink_from[j] = further, i
-            if end < 0:  # What is left is rounding.
-                break
-            for i in range(n):
-                if seen[i]:
-                    dual[i] += length[end] - reached[i]
+            # Open sinks, and sources not seen, come first in their lists.
+            n_open, n_unseen = m, n - 1
             for j in range(m):
-                if done[j]:
-                    other_dual[j] -= length[end] - length[j]
+                open_sinks[j], sink_from[j] = j, start
+                length[j] = cost[start, j] - dual[start] - other_dual[j]
+            for i in range(n):
+                unseen[i] = i
+            unseen[start], unseen[n - 1] = n - 1, start
+            reached[start] = 0.0
+            end = -1
+            while n_open > 0:
+                at = 0
+                for k in range(1, n_open):
+                    if length[open_sinks[k]] < length[open_sinks[at]]:
+                        at = k
+                end = open_sinks[at]
+                if demand[end] > nothing:
+                    break
+                n_open -= 1
+                open_sinks[at], open_sinks[n_open] = open_sinks[n_open], end
+                k = 0
+                while k < n_unseen:
+                    i = unseen[k]
+                    if flow[end, i] <= 0:
+                        k += 1
+                        continue
+                    reached[i], source_from[i] = length[end], end
+                    n_unseen -= 1
+                    unseen[k], unseen[n_unseen] = unseen[n_unseen], i
+                    base = length[end] - dual[i]
+                    for k_open in range(n_open):
+                        j = open_sinks[k_open]
+                        further = base + cost[i, j] - other_dual[j]
+                        if further < length[j]:
+                            length[j], sink_from[j] = further, i
+            if n_open == 0:  # What is left is rounding.
+                break
+            for k in range(n_unseen, n):
+                dual[unseen[k]] += length[end] - reached[unseen[k]]
+            for k in range(n_open, m):
+                j = open_sinks[k]
+                other_dual[j] -= length[end] - length[j]
             # As much as the whole path carries.
             amount, j = min(supply[start], demand[end]), end
             while sink_from[j] != start:
                 i = sink_from[j]
                 j = source_from[i]
-                amount = min(amount, flow[i, j])
+                amount = min(amount, flow[j, i])
             supply[start] -= amount
             demand[end] -= amount
             j = end
             while True:
                 i = sink_from[j]
-                flow[i, j] += amount
+                flow[j, i] += amount
                 if i == start:
                     break
                 j = source_from[i]
-                flow[i, j] -= amount
-    return float((flow * cost).sum())
+                flow[j, i] -= amount
+    total = 0.0
+    for i in range(n):
+        for j in range(m):
+            total += flow[j, i] * cost[i, j]
+    return total
