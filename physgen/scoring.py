@@ -38,7 +38,10 @@ from physgen.validation.scorecard import Row, Scorecard
 from physgen.validation.sources import SEED, two_samples
 
 _SHOWERS = {"voxels": "calo-flow", "points": "calo-points"}
-RECIPES = {layout.name: _SHOWERS[layout.holds] for layout in LAYOUTS} | {
+RECIPES = {
+    layout.name: _SHOWERS[layout.holds] if layout.binning is None else "calo-layers"
+    for layout in LAYOUTS
+} | {
     "JetNet HDF5": "jets",
     "jets as in JetClass": "jets",
     "spin configurations in HDF5 (rbms style)": "ising-rbm",
@@ -209,7 +212,11 @@ def recipe_for(path: Path, name: str | None, overrides: Mapping[str, Any]) -> Re
             "--set)"
         )
     # Of sets of points, the file says how many there are, and in how many layers.
-    return read(RECIPES[file_format], {"data.path": str(path), **overrides})
+    stated = {"data.path": str(path)}
+    for layout in LAYOUTS:
+        if layout.name == file_format and layout.binning is not None:
+            stated["data.binning"] = layout.binning(expand(path)[0])
+    return read(RECIPES[file_format], {**stated, **overrides})
 
 
 def open_samples(system: System, path: Path) -> Source:

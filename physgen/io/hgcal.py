@@ -30,6 +30,13 @@ def is_hgcal(names: set[str]) -> bool:
     return names >= {_SHOWERS, _GIVEN}
 
 
+def binning_of(path: Path) -> str:
+    """Return what the file says of its geometry: how many cells lie in how many layers."""
+    with open_hdf5(path) as file:
+        _, layers, cells = dataset(file, _SHOWERS, 3).shape
+    return f"layers:{layers}x{cells}"
+
+
 def open_hgcal(path: Path, _: int = 1) -> ShowerSource:
     """Open a file of showers, flat cells.
 

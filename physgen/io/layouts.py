@@ -67,6 +67,7 @@ class Layout:
         takes: what it is written from, where that is not what it is read as.
         own: names of the arrays that only its reader understands.
         directed: whether it has a place for the direction of the particle.
+        binning: what a file says of its own geometry, where it says something.
     """
 
     key: str
@@ -78,6 +79,7 @@ class Layout:
     takes: Kind | None = None
     own: frozenset[str] = frozenset()
     directed: bool = True
+    binning: Callable[[Path], str] | None = None
 
     @property
     def writer(self) -> Writer:
@@ -128,7 +130,14 @@ LAYOUTS = (
         _write_lemurs,
         own=frozenset({"events"}),
     ),
-    Layout("hgcal", hgcal.NAME, "voxels", hgcal.is_hgcal, hgcal.open_hgcal),
+    Layout(
+        "hgcal",
+        hgcal.NAME,
+        "voxels",
+        hgcal.is_hgcal,
+        hgcal.open_hgcal,
+        binning=hgcal.binning_of,
+    ),
     Layout(
         "calohadronic",
         calohadronic.NAME,

@@ -5,6 +5,7 @@ What is measured of them is in `physgen.systems.shower_observables`.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -29,7 +30,7 @@ from physgen.io.source import Source
 from physgen.io.writer import Append, sha256
 from physgen.systems import shower_observables, shower_reference
 from physgen.systems.base import Bins, Derived, System
-from physgen.systems.geometry import Geometry, read_geometry, voxels_of
+from physgen.systems.geometry import Geometry, cells_in_layers, read_geometry, voxels_of
 from physgen.systems.kernels.parameters import Beam, Detector, Medium, Readout
 from physgen.systems.media import homogeneous, material, sampling
 
@@ -44,7 +45,8 @@ class Calorimeter:
     It makes about 3,000 showers a second and core, at 1 to 256 GeV in the default medium.
 
     Attributes:
-        binning: path of a CaloChallenge binning XML, or the name of a shipped one.
+        binning: path of a CaloChallenge binning XML, or the name of a shipped one; or, where the
+            places of cells are not known, how many there are, as in "layers:47x2076".
         particle: name or PDG code in the binning file, `None` where it holds one only; photons
             convert at an exponential depth.
         medium: "sampling" (absorber and active layers) or "homogeneous" (active material only).
@@ -124,7 +126,8 @@ class Calorimeter:
     @cached_property
     def geometry(self) -> Geometry:
         """The voxels."""
-        return read_geometry(self._binning_file, self.particle)
+        cells = cells_in_layers(str(self.binning))
+        return read_geometry(self._binning_file, self.particle) if cells is None else cells
 
     @property
     def _binning_file(self) -> Path:
@@ -133,7 +136,9 @@ class Calorimeter:
         return path if path.exists() or path.parent != Path() else shipped("datasets", path.name)
 
     def digest(self) -> str:
-        """Return the SHA-256 of the binning file."""
+        """Return the SHA-256 of the binning file, or of what is said in its place."""
+        if cells_in_layers(str(self.binning)) is not None:
+            return hashlib.sha256(str(self.binning).encode()).hexdigest()
         return sha256(self._binning_file)
 
     @cached_property
@@ -251,6 +256,10 @@ class Calorimeter:
         >>> bool((batch.x >= 0).all()), batch.x.shape
         (True, torch.Size([100, 368]))
         """
+        if not self.geometry.placed:
+            raise RecipeError(
+                f"{self.binning}: showers cannot be simulated in cells without places"
+            )
         if abs(self.geometry.pid) not in (11, 22):
             raise RecipeError(
                 f"the built-in simulation makes electromagnetic showers (photons, electrons), and "

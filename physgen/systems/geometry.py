@@ -13,6 +13,7 @@ coordinates of a voxel are those of its middle, eta = r cos(alpha) and phi = r s
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,7 @@ from physgen.io.writer import atomic
 from physgen.systems.kernels.parameters import Voxels
 
 _LARGEST_FILE = 16 * 2**20
+_CELLS = re.compile(r"layers:([1-9]\d{0,3})x([1-9]\d{0,5})")
 
 
 Coordinate = Literal["eta", "phi", "r"]
@@ -72,6 +74,7 @@ class Geometry:
         name: of that particle.
         eta: (low, high) of the incoming direction, where the file says so.
         unused: ids of the layers without voxels, ascending.
+        placed: whether it is known where the voxels lie; if not, edges are numbers of cells.
 
     >>> from physgen.io.shipped import shipped
     >>> geometry = read_geometry(shipped("datasets", "calo-368.xml"))
@@ -84,6 +87,7 @@ class Geometry:
     name: str = "photon"
     eta: tuple[float, float] | None = None
     unused: tuple[int, ...] = ()
+    placed: bool = True
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
@@ -137,6 +141,21 @@ class Geometry:
         if name == "r":
             return self.radius
         return self.radius * (np.cos(self.alpha) if name == "eta" else np.sin(self.alpha))
+
+
+def cells_in_layers(text: str) -> Geometry | None:
+    """Return layers of cells whose places are not known, of a text such as "layers:47x2076".
+
+    >>> geometry = cells_in_layers("layers:47x2076")
+    >>> geometry.n_voxels, geometry.placed, cells_in_layers("calo-368.xml")
+    (97572, False, None)
+    """
+    stated = _CELLS.fullmatch(text)
+    if stated is None:
+        return None
+    edges = tuple(float(i) for i in range(int(stated[2]) + 1))
+    layers = tuple(Layer(i, edges, 1) for i in range(int(stated[1])))
+    return Geometry(layers, name="any particle", placed=False)
 
 
 def read_geometry(path: Path, particle: str | None = None) -> Geometry:

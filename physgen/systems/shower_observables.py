@@ -7,6 +7,8 @@ With voxel energies v in layer i, E_i = sum v, they are
     sectors, and for c = r in the others, in mm,
     the spectrum: the share of all voxels in each bin of log10(v/MeV).
 
+Centres and widths are measured where it is known where voxels lie.
+
 What depends on a layer's energy is not defined (NaN) where the layer is empty. CaloChallenge
 (arXiv:2410.21611) calls the mean of `occupied` the sparsity.
 """
@@ -63,7 +65,8 @@ def observables(
     total = layers.sum(1)
     values = {"E_tot/E_inc": total / energy, "(E_tot/E_inc)^2": (total / energy) ** 2}
     occupied = layer_energies((x > 0).double(), geometry)
-    moments = {name: _moments(x, layers, geometry, name) for name in COORDINATES}
+    known = COORDINATES if geometry.placed else ()
+    moments = {name: _moments(x, layers, geometry, name) for name in known}
     for i, layer in enumerate(geometry.layers):
         values[f"E_layer_{layer.id}"] = layers[:, i]
         values[f"fraction_{layer.id}"] = layers[:, i] / total

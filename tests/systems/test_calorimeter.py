@@ -1,11 +1,13 @@
 import math
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+from physgen.against import Against
 from physgen.batch import Batch
 from physgen.errors import DomainError, FormatError, InputError, RecipeError
 from physgen.systems.base import HasFeatures, HasFiles, HasUnits, Simulates, System
@@ -288,3 +290,36 @@ def test_names_are_suggested():
         Calorimeter(depths=(0.0, 1.0)).simulate(1, 1)
     with pytest.raises(DomainError, match="incident energies"):
         Calorimeter().observables(Batch(x=torch.zeros(1, 368)))
+
+
+def test_cells_whose_places_are_not_known_have_layers_and_no_centres(tmp_path):
+    system = Calorimeter(binning="layers:3x4", energies_mev=(1.0, 1e5))
+    x = torch.tensor([[1.0, 0, 3, 0, 0, 0, 0, 0, 2, 2, 2, 2]])
+    values = system.observables(Batch(x, condition=torch.tensor([[24.0]])))
+    assert values["E_tot/E_inc"].item() == 0.5
+    layers = [(values[f"E_layer_{i}"].item(), values[f"occupied_{i}"].item()) for i in range(3)]
+    assert layers == [(4, 0.5), (0, 0), (8, 1)]
+    assert not [name for name in values if name.startswith(("centre", "width"))]
+    assert system.digest() != Calorimeter(binning="layers:4x3").digest()
+    with pytest.raises(RecipeError, match="cells without places"):
+        system.simulate(3, seed=1)
+
+
+def test_hgcal_files_are_judged_by_what_they_say_of_their_cells(tmp_path):
+    generator = np.random.default_rng(0)
+
+    def write(name, n, scale):
+        energy = generator.uniform(10, 100, n)
+        shares = generator.dirichlet(np.full(20, 0.2), n) * energy[:, None]
+        showers = scale * shares * generator.normal(1, 0.1, (n, 1))
+        with h5py.File(tmp_path / name, "w") as file:
+            file["showers"] = np.where(showers > 0.01, showers, 0).reshape(n, 4, 5)
+            file["gen_info"] = np.stack([energy, np.full(n, 2.0), np.zeros(n)], 1)
+        return tmp_path / name
+
+    truth, good, bad = write("t.h5", 1500, 1), write("g.h5", 600, 1), write("b.h5", 600, 1.05)
+    only = {"validation.metrics": [{"kind": "means"}]}
+    against = Against(truth, None, only)
+    assert against.score(good)[1].verdict == "pass"
+    card = against.score(bad)[1]
+    assert "E_tot/E_inc" in [row.name for row in card.rows if row.verdict == "fail"]
