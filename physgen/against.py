@@ -37,11 +37,18 @@ class Against:
         truth: the file.
         name: of the recipe whose system the samples belong to; found from the format if absent.
         overrides: changes to that recipe.
+        preset: of that recipe.
     """
 
-    def __init__(self, truth: Path, name: str | None, overrides: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        truth: Path,
+        name: str | None,
+        overrides: Mapping[str, Any],
+        preset: str | None = None,
+    ) -> None:
         self.path = truth
-        self.recipe = recipe_for(truth, name, overrides)
+        self.recipe = recipe_for(truth, name, overrides, preset)
         self.system = system_of(self.recipe)
         self.file = TrueFile(self.system, open_samples(self.system, truth))
         stated = "validation.metrics" in overrides

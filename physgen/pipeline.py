@@ -149,6 +149,7 @@ def validate_files(
     *,
     recipe: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    preset: str | None = None,
     output: str | PathLike[str] | None = None,
     trust: bool = False,
     progress: Progress | None = None,
@@ -163,6 +164,7 @@ def validate_files(
         overrides: changes to that recipe; `data.fields` names columns of `against` (of `file` where
             there is none) unless `data.path` names another file, `data.binning` the geometry of
             CaloChallenge files.
+        preset: of that recipe; "reference" of calo-flow is the evaluation of CaloChallenge.
         output: folder for `scorecard.json` and `report.html`.
         trust: run the code that the recipe of a run names; see `validate`.
         progress: called while it goes.
@@ -173,7 +175,7 @@ def validate_files(
         if against is None:
             comparison, card = score_ensemble(file, recipe, changes)
         else:
-            truth = against_file(file, user_path(against), recipe, changes)
+            truth = against_file(file, user_path(against), recipe, changes, preset)
             with samples_of(file, truth, trust=trust) as samples:
                 comparison, card = truth.score(samples, count, shown=file)
         if output is not None:
@@ -259,12 +261,16 @@ def track(run: str | PathLike[str], uri: str | None = None) -> dict[str, Any]:
 
 
 def against_file(
-    first: Path, truth: Path, recipe: str | None, overrides: Mapping[str, Any]
+    first: Path,
+    truth: Path,
+    recipe: str | None,
+    overrides: Mapping[str, Any],
+    preset: str | None = None,
 ) -> Against:
     """Open a file of true samples; its system is that of the first sample, where this is a run."""
     if recipe is None and first.is_dir():
         recipe = str(Run(first).path / "recipe.yaml")
-    return Against(truth, recipe, overrides)
+    return Against(truth, recipe, overrides, preset)
 
 
 @contextmanager

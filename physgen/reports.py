@@ -45,6 +45,7 @@ def side_by_side(
     *,
     recipe: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    preset: str | None = None,
     output: str | PathLike[str] | None = None,
     trust: bool = False,
     progress: Progress | None = None,
@@ -56,7 +57,8 @@ def side_by_side(
     Args:
         samples: files, or runs, of which samples are drawn at the conditions of the true ones.
         against: file of true samples.
-        recipe, overrides: see `validate_files`; of a run's samples, the recipe is that of the run.
+        recipe, overrides, preset: see `validate_files`; of a run's samples, the recipe is that of
+            the run.
         output: an HTML page; or a folder for it (`report.html`), for `ranking.json`, and for the
             scorecard and the page of each sample in a folder of its own.
         trust: run the code that the recipes of runs name; see `validate`.
@@ -68,7 +70,7 @@ def side_by_side(
     paths, truth_path = [user_path(one) for one in samples], user_path(against)
     names = _names(paths)
     runs = [path for path in paths if path.is_dir()]
-    truth = against_file((runs or paths)[0], truth_path, recipe, overrides or {})
+    truth = against_file((runs or paths)[0], truth_path, recipe, overrides or {}, preset)
     limit = min((truth.count(path) for path in paths if path not in runs), default=None)
     to = None if output is None else user_path(output)
     is_page = to is not None and to.suffix == ".html"

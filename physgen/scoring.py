@@ -196,7 +196,9 @@ def score_ensemble(
     return analyse(system, blocks(source), len(source), provenance={"file": str(file)})
 
 
-def recipe_for(path: Path, name: str | None, overrides: Mapping[str, Any]) -> Recipe:
+def recipe_for(
+    path: Path, name: str | None, overrides: Mapping[str, Any], preset: str | None = None
+) -> Recipe:
     """Return the recipe whose system reads a file: the one of a name, or by the file's format.
 
     Columns that are named without a file are those of this one, not of the recipe's own data.
@@ -204,7 +206,7 @@ def recipe_for(path: Path, name: str | None, overrides: Mapping[str, Any]) -> Re
     if "data.fields" in overrides and "data.path" not in overrides:
         overrides = {**overrides, "data.path": str(path)}
     if name is not None:
-        return read(name, overrides)
+        return read(name, overrides, preset)
     file_format = inspect(expand(path)[0])["format"]
     if file_format not in RECIPES:
         raise InputError(
@@ -216,7 +218,7 @@ def recipe_for(path: Path, name: str | None, overrides: Mapping[str, Any]) -> Re
     for layout in LAYOUTS:
         if layout.name == file_format and layout.binning is not None:
             stated["data.binning"] = layout.binning(expand(path)[0])
-    return read(RECIPES[file_format], {**stated, **overrides})
+    return read(RECIPES[file_format], {**stated, **overrides}, preset)
 
 
 def open_samples(system: System, path: Path) -> Source:

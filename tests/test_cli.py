@@ -230,3 +230,34 @@ def test_columns_that_are_named_are_those_of_the_true_file(monkeypatch, capsys, 
     code, _, err = call(monkeypatch, capsys, *arguments, *options, *fields, *other)
     assert code == 2
     assert "no.h5: no such file" in err
+
+
+def test_the_reference_evaluation_is_a_preset_of_two_files(monkeypatch, capsys, tmp_path):
+    from physgen.systems.calorimeter import Calorimeter
+
+    monkeypatch.setattr("physgen.validation.classifier_networks.WIDTH", 16)
+    monkeypatch.setattr("physgen.validation.classifier_networks.EPOCHS", 2)
+    monkeypatch.setattr("physgen.validation.classifier.EPOCHS", 2)
+    system = Calorimeter(energies_mev=(500.0, 1000.0))
+    for name, n in (("generated", 150), ("truth", 300)):
+        with system.writer(tmp_path / f"{name}.hdf5", n) as append:
+            append(system.simulate(n, seed=n))
+    files = (tmp_path / "generated.hdf5", "--against", tmp_path / "truth.hdf5", "--json")
+    code, out, _ = call(monkeypatch, capsys, "validate", *files, "--preset", "reference")
+    assert code == 0
+    text = json.dumps(json.loads(out))
+    for name in (
+        "FPD",
+        "KPD, robust",
+        "separation E_tot/E_inc, reference bins",
+        "precision of voxels",
+        "AUC, neural classifier, normalised level, reference settings",
+        "balanced accuracy, neural classifier, high level, reference settings",
+    ):
+        assert f'"{name}"' in text, name
+    code, _, error = call(monkeypatch, capsys, "validate", *files, "--preset", "refrence")
+    assert code == 2
+    assert "reference" in error
+    code, _, error = call(monkeypatch, capsys, "validate", files[0], "--preset", "reference")
+    assert code == 2
+    assert "--against" in error

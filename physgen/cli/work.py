@@ -113,6 +113,10 @@ def validate(
         str | None, typer.Option(help="Recipe whose system the file belongs to.")
     ] = None,
     overrides: Set = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Preset of that recipe: reference is the evaluation of CaloChallenge."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -151,6 +155,7 @@ def validate(
                 against,
                 recipe=system,
                 overrides=changes,
+                preset=preset,
                 output=output,
                 trust=trust,
                 progress=progress,
@@ -164,6 +169,8 @@ def validate(
         return
     target = targets[0]
     with bars(as_json) as progress:
+        if preset is not None and against is None:
+            raise InputError("--preset chooses metrics of samples --against a file of true ones")
         if user_path(target).is_dir() and against is None:
             sampling = _of_sampling(changes)
             card = pipeline.validate(
@@ -176,6 +183,7 @@ def validate(
                 against,
                 recipe=system,
                 overrides=changes,
+                preset=preset,
                 output=output,
                 trust=trust,
                 progress=progress,

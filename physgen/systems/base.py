@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from numpy import float64
 from numpy.typing import NDArray
@@ -163,6 +164,19 @@ class HasReferenceFeatures(Protocol):
 
         "high" goes into distances and a classifier, "low" and "normalised" into classifiers,
         "voxels" into precision, recall, density and coverage.
+        """
+        ...
+
+
+@runtime_checkable
+class HasVoxelGrid(Protocol):
+    """Knows where its voxels lie around an axis; they are the last of its features of low level."""
+
+    @property
+    def voxel_grid(self) -> NDArray[np.int64]:
+        """(layers, sectors, rings) numbers of voxels, -1 where there is none.
+
+        A layer of few sectors repeats its voxels.
         """
         ...
 

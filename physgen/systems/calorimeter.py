@@ -198,6 +198,11 @@ class Calorimeter:
                 columns.append(value.nan_to_num(0.0) / 100)
         return torch.stack(columns, 1).float()
 
+    @property
+    def voxel_grid(self) -> NDArray[np.int64]:
+        """(layers, sectors, rings) numbers of the voxels, see `Geometry.voxel_grid`."""
+        return self.geometry.voxel_grid
+
     def reference_features(
         self, batch: Batch, level: Literal["low", "normalised", "high", "voxels"]
     ) -> Tensor:

@@ -136,6 +136,22 @@ class Geometry:
             ]
         )
 
+    @cached_property
+    def voxel_grid(self) -> NDArray[np.int64]:
+        """(layers, sectors, rings) numbers of voxels, -1 beyond the last ring of a layer.
+
+        Of a layer of fewer sectors each stands for those whose middle it holds.
+        """
+        sectors = max(layer.n_alpha for layer in self.layers)
+        rings = max(layer.n_r for layer in self.layers)
+        grid = np.full((len(self.layers), sectors, rings), -1, dtype=np.int64)
+        middles = (np.arange(sectors) + 0.5) / sectors
+        for number, (layer, offset) in enumerate(zip(self.layers, self.offsets, strict=False)):
+            alpha = (middles * layer.n_alpha).astype(np.int64)
+            numbers = offset + alpha[:, None] * layer.n_r + np.arange(layer.n_r)
+            grid[number, :, : layer.n_r] = numbers
+        return grid
+
     def coordinate(self, name: Coordinate) -> NDArray[np.float64]:
         """Return where the voxels are, (n_voxels,) in mm: r cos(alpha), r sin(alpha) or r."""
         if name == "r":

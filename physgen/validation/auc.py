@@ -45,6 +45,28 @@ def auc(scores: Array, labels: Array, weights: Array, unit: Rows | None = None) 
     return Estimate(value, summed_error(terms, unit))
 
 
+def balanced_accuracy(
+    scores: Array, labels: Array, weights: Array, unit: Rows | None = None
+) -> Estimate:
+    """Return the mean share of both classes on their side of 0, with its error; units as in `auc`.
+
+    The AUC of scores that were rounded to 0 and 1 is this number, not an AUC.
+
+    >>> scores, labels = np.array([2.0, -1.0, 3.0, -4.0]), np.array([1.0, 1.0, 0.0, 0.0])
+    >>> balanced_accuracy(scores, labels, np.ones(4)).value
+    0.5
+    """
+    right = np.where(scores == 0, 0.5, (scores > 0) == (labels == 1))
+    value, terms = 0.0, np.empty(len(scores))
+    for label in (0.0, 1.0):
+        of = labels == label
+        w = weights[of] / weights[of].sum()
+        share = float(w @ right[of])
+        value += share / 2
+        terms[of] = w * (right[of] - share) / 2
+    return Estimate(value, summed_error(terms, unit))
+
+
 def chance(scores: Array, labels: Array, weights: Array, unit: Rows | None = None) -> float:
     """Return the standard deviation of the AUC under the hypothesis of one distribution.
 

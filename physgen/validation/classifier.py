@@ -13,7 +13,6 @@ gives the Jensen-Shannon divergence.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,12 +21,18 @@ import torch
 from numpy import float64
 from numpy.typing import NDArray
 
-from physgen.errors import InputError, RecipeError
-from physgen.validation.auc import auc, chance, jensen_shannon, roc
+from physgen.batch import Batch
+from physgen.errors import InputError, NotMeasurable, RecipeError
+from physgen.isolation import global_generators
+from physgen.systems.base import HasVoxelGrid, System
+from physgen.validation.auc import auc, balanced_accuracy, chance, jensen_shannon, roc
+from physgen.validation.classifier_inputs import Inputs, Stacked
+from physgen.validation.classifier_networks import EPOCHS, Cylinder, as_reference
 from physgen.validation.classifiers import Task, boosted, most_rows, neural
-from physgen.validation.comparison import CELLS, Comparison, Floats, Role
+from physgen.validation.comparison import Comparison, Floats, Role
 from physgen.validation.estimates import pull
-from physgen.validation.independence import partition, select
+from physgen.validation.independence import partition
+from physgen.validation.reference import features_of
 from physgen.validation.sample import Sample
 from physgen.validation.scorecard import Curve, Row, Verdict, row_by_role, verdict_within
 from physgen.validation.tails import Tails, rows_of
@@ -35,6 +40,12 @@ from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
 Rows = NDArray[np.int64]
+
+FAST_EPOCHS = 12
+
+_FACTOR = 1e5
+"""Of the share of the energy in a voxel, which the convolutional classifier sees as log10(1 + x):
+below the thresholds of readouts."""
 
 FEWEST_TESTED = 200
 """Rows of each class that a verdict needs: fewer train no classifier, and leave an error of 3%."""
@@ -48,13 +59,18 @@ class ClassifierTest:
     rows train.
 
     Attributes:
-        model: "neural", an MLP of 3 x 256 (LeakyReLU, Adam, standardised inputs); or "boosted",
-            gradient-boosted trees, which see atoms and thresholds that networks smooth over.
-        level: which features (`HasFeatures`).
+        model: "neural", an MLP of 3 x 256 (LeakyReLU, Adam, standardised inputs); "boosted",
+            gradient-boosted trees, which see atoms and thresholds that networks smooth over; or
+            "convolutional", on the voxels of showers in cylindrical coordinates.
+        settings: "fast"; or "reference", networks and features of the reference evaluation of the
+            field, see `physgen.validation.classifier_networks`.
+        level: which features (`HasFeatures`); "normalised" ones only the reference has. The
+            convolutional classifier takes those of low level.
         n_train: at most so many training rows of each class.
-        epochs: of the neural classifier.
+        epochs: of a network; 12 by default, 50 as in the reference.
         folds: from 3 on, cross-validation: every row is tested once, by one that never saw it.
-        calibrate: also report the Jensen-Shannon divergence of the calibrated classifier.
+        calibrate: also report the balanced accuracy, which the HGCal challenge calls AUC, and the
+            Jensen-Shannon divergence of the calibrated classifier.
         maximum: limit on AUC + 2 sigma; fewer than `FEWEST_TESTED` rows of each class in the test
             allow no verdict.
 
@@ -64,18 +80,25 @@ class ClassifierTest:
     True
     """
 
-    model: Literal["neural", "boosted"] = "neural"
-    level: Literal["low", "high"] = "low"
+    model: Literal["neural", "boosted", "convolutional"] = "neural"
+    settings: Literal["fast", "reference"] = "fast"
+    level: Literal["low", "normalised", "high"] = "low"
     n_train: int = 20000
-    epochs: int = 12
+    epochs: int | None = None
     folds: int = 1
     calibrate: bool = False
     maximum: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse two folds: one trains, one chooses the epoch, one tests."""
+        """Refuse two folds: one trains, one chooses the epoch, one tests; and what is not there."""
         if self.folds < 1 or self.folds == 2:
             raise RecipeError(f"folds is {self.folds}: give 1 (no cross-validation), or at least 3")
+        if self.settings == "reference" and self.model == "boosted":
+            raise RecipeError("settings: the reference evaluation has no boosted trees")
+        if self.settings == "fast" and self.level == "normalised":
+            raise RecipeError("level: normalised features need settings: reference")
+        if self.model == "convolutional" and self.level != "low":
+            raise RecipeError("level: the convolutional classifier looks at voxels, level: low")
 
     def rows(self, comparison: Comparison) -> list[Row]:
         """Return the AUC, the JSD if asked for, and the tails of the weights p / (1 - p).
@@ -86,6 +109,7 @@ class ClassifierTest:
         scores = self.scores(comparison)
         ours = scores["generated"]
         name = f"{self.model} classifier, {self.level} level"
+        name += ", reference settings" if self.settings == "reference" else ""
         note = f"trained on {ours.n_train} + {ours.n_train} rows, tested on {ours.n_test}"
         if self.folds > 1:
             note += f", {self.folds}-fold"
@@ -104,6 +128,9 @@ class ClassifierTest:
             )
         ]
         if self.calibrate:
+            rounded = {role: score.balanced_accuracy for role, score in scores.items()}
+            said = "the AUC of rounded scores, which the HGCal challenge calls AUC"
+            rows.append(row_by_role(f"balanced accuracy, {name}", "classifier", rounded, note=said))
             jsd = {role: score.jsd for role, score in scores.items()}
             rows.append(row_by_role(f"JSD, {name}", "classifier", jsd, unit="bit", note=note))
         return rows + rows_of({role: score.tails for role, score in scores.items()}, name)
@@ -119,17 +146,54 @@ class ClassifierTest:
                 "a classifier test needs a sample of the truth, which this system cannot make: "
                 "give a data set, or leave the metric out"
             )
-        truth = _Features.of(comparison, "truth", self.level)
+        grid = _grid(comparison.system) if self.model == "convolutional" else None
+        if grid is not None and self.settings == "reference" and len(np.unique(grid)) < grid.size:
+            raise NotMeasurable(
+                "the convolutional classifier of the reference needs layers that are all alike: "
+                "take settings: fast"
+            )
+        truth = self._features(comparison, "truth")
         return {
             role: self._score(
                 truth,
-                _Features.of(comparison, role, self.level),
+                self._features(comparison, role),
                 paired=role in comparison.paired,
                 seed=comparison.seed,
+                grid=grid,
             )
             for role in comparison.samples
             if role != "truth"
         }
+
+    def _features(self, comparison: Comparison, role: Role) -> Inputs:
+        def take(batch: Batch) -> Floats:
+            if self.settings == "reference":
+                return features_of(comparison, batch, self.level)
+            level: Literal["low", "high"] = "high" if self.level == "high" else "low"
+            values = comparison.features(batch, level)
+            if self.model == "convolutional":
+                return np.asarray(np.log10(1 + np.maximum(_FACTOR * values, 0.0)))
+            return values
+
+        return Inputs.of(comparison, role, take)
+
+    def _trained(self, task: Task, seed: int, grid: NDArray[np.int64] | None) -> Array:
+        """Return the scores of rows that did not train."""
+        if self.model == "boosted":
+            return boosted(task, seed)
+        if self.settings == "reference":
+            shape = None if grid is None else grid.shape
+            return as_reference(task, seed, shape, self.epochs or EPOCHS)
+        if grid is None:
+            return neural(task, seed, self.epochs or FAST_EPOCHS)
+
+        first = task.features(task.train[:1]).shape[1] - int(grid.max()) - 1
+
+        def build(n_inputs: int, generator: torch.Generator) -> torch.nn.Module:
+            with global_generators(generator.initial_seed()):
+                return Cylinder(grid, first, n_inputs)
+
+        return neural(task, seed, self.epochs or FAST_EPOCHS, build=build)
 
     def _verdict(self, score: ClassifierScore) -> Verdict:
         if self.maximum is None or score.n_test < FEWEST_TESTED:
@@ -154,11 +218,17 @@ class ClassifierTest:
             paired: whether rows i of both are never apart either.
             seed: of the choice of rows, and of the training.
         """
-        features = map(_Features.given, (truth, generated))
+        features = map(Inputs.given, (truth, generated))
         return self._score(*features, paired=paired, seed=seed)
 
     def _score(
-        self, truth: _Features, generated: _Features, *, paired: bool, seed: int
+        self,
+        truth: Inputs,
+        generated: Inputs,
+        *,
+        paired: bool,
+        seed: int,
+        grid: NDArray[np.int64] | None = None,
     ) -> ClassifierScore:
         n = min(truth.n, generated.n, math.ceil(self.n_train * 5 / 3))
         if n < 20:
@@ -181,7 +251,7 @@ class ClassifierTest:
             weights.append(w / w.mean())
             identity.append(keys if paired or not identity else keys + identity[0].max() + 1)
             parts.append(part)
-        features = _Stacked((truth, generated), chosen)
+        features = Stacked((truth, generated), chosen)
         w = np.concatenate(weights)
         keys, part = np.concatenate(identity), np.concatenate(parts)
         y = np.repeat([1.0, 0.0], n)
@@ -194,9 +264,7 @@ class ClassifierTest:
             task = Task(features, y, w, train, choose)
             if self.model == "boosted":
                 n_train = min(n_train, most_rows(features.width) // 2)
-                scores = boosted(task, seed + fold)
-            else:
-                scores = neural(task, seed + fold, self.epochs)
+            scores = self._trained(task, seed + fold, grid)
             if not np.isfinite(scores[test]).all():
                 raise InputError("the classifier's scores are not finite: it learned nothing")
             certain = _calibrated(task, scores, test)
@@ -206,6 +274,7 @@ class ClassifierTest:
         return ClassifierScore(
             auc=auc(scores, y, w, keys),
             chance=chance(scores, y, w, keys),
+            balanced_accuracy=balanced_accuracy(scores, y, w, keys),
             jsd=jensen_shannon(calibrated, y, w, keys),
             roc=roc(scores, y, w),
             tails=Tails.of(calibrated, y, w, keys),
@@ -220,69 +289,12 @@ class ClassifierTest:
         )
 
 
-@dataclass(frozen=True)
-class _Features:
-    """Features of one of the two samples, computed when asked for.
-
-    Attributes:
-        n: how many rows count.
-        take: returns the (k, F) features of some of them.
-        weight: (n,).
-        unit: (n,), rows that share a number are not apart.
-    """
-
-    n: int
-    take: Callable[[Rows], Floats]
-    weight: Array | None
-    unit: Rows | None
-
-    @classmethod
-    def given(cls, sample: Sample) -> _Features:
-        """Those of an array."""
-        return cls(len(sample.values), sample.values.__getitem__, sample.weight, sample.unit)
-
-    @classmethod
-    def of(cls, comparison: Comparison, role: Role, level: Literal["low", "high"]) -> _Features:
-        """Features are computed where they are needed: of showers they fill the memory."""
-        selected, batch = comparison.once(select)[role], comparison.samples[role]
-        weight = comparison.measured[role].weight
-
-        def take(rows: Rows) -> Floats:
-            return comparison.features(batch[torch.from_numpy(selected.rows[rows])], level)
-
-        return cls(
-            len(selected.rows),
-            take,
-            None if weight is None else weight[selected.rows],
-            selected.unit,
+def _grid(system: System) -> NDArray[np.int64]:
+    if not isinstance(system, HasVoxelGrid):
+        raise NotMeasurable(
+            "the convolutional classifier is for showers in voxels around an axis: leave it out"
         )
-
-
-class _Stacked:
-    """Features of chosen rows of both samples, one below the other, computed when asked for.
-
-    Attributes:
-        width: how many columns there are.
-        holes: (N,), how many values of a row are not finite; 0 of what nobody asked for.
-    """
-
-    def __init__(self, samples: tuple[_Features, _Features], chosen: list[Rows]) -> None:
-        self._samples, self._chosen = samples, chosen
-        self._dtype, self.width = (first := samples[0].take(chosen[0][:1])).dtype, first.shape[1]
-        self.holes = np.zeros(sum(map(len, chosen)), dtype=np.int64)
-
-    def __call__(self, rows: Rows) -> Floats:
-        """Return (k, F) features of rows 0 to N - 1."""
-        x = np.empty((len(rows), self.width), self._dtype)
-        first = len(self._chosen[0])
-        step = max(1, CELLS // self.width)
-        for number, sample in enumerate(self._samples):
-            wanted = np.flatnonzero((rows >= first) == number)
-            for start in range(0, len(wanted), step):
-                at = wanted[start : start + step]
-                x[at] = sample.take(self._chosen[number][rows[at] - number * first])
-                self.holes[rows[at]] = (~np.isfinite(x[at])).sum(1)
-        return x
+    return system.voxel_grid
 
 
 @dataclass(frozen=True)
@@ -290,7 +302,7 @@ class ClassifierScore:
     """How well one classifier tells two samples apart.
 
     Attributes:
-        auc, jsd: with errors; the JSD in bits.
+        auc, balanced_accuracy, jsd: with errors; the JSD in bits.
         chance: the standard deviation of the AUC of samples that agree.
         roc: (false positive rate, true positive rate).
         tails: of the weights p / (1 - p).
@@ -303,6 +315,7 @@ class ClassifierScore:
 
     auc: Estimate
     chance: float
+    balanced_accuracy: Estimate
     jsd: Estimate
     roc: Curve
     tails: Tails

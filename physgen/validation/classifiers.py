@@ -140,10 +140,16 @@ def _binned(x: Floats, edges: list[Floats]) -> Array:
     return result
 
 
-def neural(task: Task, seed: int, epochs: int, batch_size: int = 500) -> Array:
+Build = Callable[[int, torch.Generator], nn.Module]
+"""Makes a network of so many inputs and one output."""
+
+
+def neural(
+    task: Task, seed: int, epochs: int, batch_size: int = 500, build: Build | None = None
+) -> Array:
     """Return (N,) scores by the network of the epoch with the least loss on `choose`.
 
-    Those of `train` are NaN.
+    Those of `train` are NaN. By default the network is a perceptron of 3 x 256.
     """
     every = np.arange(len(task.y))
     x = task.features(every)
@@ -156,7 +162,7 @@ def neural(task: Task, seed: int, epochs: int, batch_size: int = 500) -> Array:
     target = torch.from_numpy(task.y).float()
     weight = torch.from_numpy(np.abs(task.w)).float()
     generator = torch.Generator().manual_seed(seed)
-    network = _network(scale.width, generator)
+    network = (build or _network)(scale.width, generator)
 
     def scored(rows: Tensor) -> Tensor:
         parts = torch.split(rows, _AT_ONCE)
