@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError
 from physgen.io.branches import BranchSource
-from physgen.io.jetnet import PARTICLE, jet_variables
+from physgen.io.jetnet import PARTICLE, hardest, jet_variables
 from physgen.io.source import as_batch, blocks, digest_of
 
 COLUMNS = ("part_deta", "part_dphi", "part_px", "part_py")
@@ -70,15 +70,10 @@ class JetClassSource:
                 "rows: pT of particles is relative to that of their jet"
             )
         eta, phi, px, py = np.moveaxis(found["x"].astype(np.float64), 2, 0)
-        pt = np.where(found["mask"], np.hypot(px, py), -1.0)
-        order = np.argsort(-pt, axis=1, kind="stable")[:, : self._particles]
-        columns = [eta, phi, pt / jet["jet_pt"][:, None]]
-        kept = np.stack([np.take_along_axis(column, order, 1) for column in columns], 2)
-        present = np.take_along_axis(found["mask"], order, 1)
-        padding = self._particles - kept.shape[1]
-        x = np.pad(np.where(present[..., None], kept, 0.0), ((0, 0), (0, padding), (0, 0)))
-        mask = np.pad(present, ((0, 0), (0, padding)))
-        result = {"x": x.astype(np.float32), "mask": mask}
+        pt = np.hypot(px, py) / jet["jet_pt"][:, None]
+        every = np.stack([eta, phi, pt], 2).astype(np.float32)
+        x, mask = hardest(every, found["mask"], self._particles)
+        result = {"x": x, "mask": mask}
         if self._condition:
             energy, momentum = jet["jet_energy"], jet["jet_pt"] * np.cosh(jet["jet_eta"])
             features = {

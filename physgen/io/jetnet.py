@@ -33,6 +33,7 @@ JET = (
     Variable("num_particles", domain="non-negative"),
 )
 """The columns of a jet, which may be conditions."""
+_NUMBER = 3
 
 
 class JetNetSource:
@@ -41,15 +42,15 @@ class JetNetSource:
     Args:
         path: of the file.
         condition: which jet features are conditions.
-
-    Attributes:
-        negative: how many particles have a negative pT, of the blocks read so far.
+        particles: how many are kept of a jet, those of largest pT; `None` is as many as there are.
 
     Raises:
         FormatError: datasets are absent or of other shapes.
     """
 
-    def __init__(self, path: Path | str, condition: Sequence[str] = ()) -> None:
+    def __init__(
+        self, path: Path | str, condition: Sequence[str] = (), particles: int | None = None
+    ) -> None:
         self.path, self.name = Path(path), str(path)
         given = jet_variables(condition, path)
         self._columns = [JET.index(variable) for variable in given]
@@ -66,7 +67,8 @@ class JetNetSource:
                 f"{len(JET)}: {', '.join(v.name for v in JET)}; leave data.condition out to read "
                 "particles alone"
             )
-        self.schema = Schema((shape[0], len(PARTICLE)), PARTICLE, given, masked=True)
+        self._stored, self._particles = shape[0], particles or shape[0]
+        self.schema = Schema((self._particles, len(PARTICLE)), PARTICLE, given, masked=True)
         self.block = self._source.block
 
     def __len__(self) -> int:
@@ -100,9 +102,14 @@ class JetNetSource:
             where,
             "has only zeros where its mask (the last column) is 1",
         )
+        if self._particles != self._stored:
+            x, present = hardest(x, present, self._particles)
         result = {"x": x, "mask": present}
         if self._columns:
-            result["condition"] = found["condition"][:, self._columns].astype(np.float32)
+            jet = found["condition"].astype(np.float32)
+            if self._particles < self._stored:
+                jet[:, _NUMBER] = present.sum(1)
+            result["condition"] = jet[:, self._columns]
         return result
 
     def digest(self) -> str:
@@ -121,6 +128,23 @@ class JetNetSource:
             f"{self.path}: {negative} particles have a negative ptrel; set their features and mask "
             "to 0 if they are padding"
         ]
+
+
+def hardest(
+    x: NDArray[np.float32], mask: NDArray[np.bool_], most: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the `most` particles of largest pT of each jet, in that order, or padded to as many.
+
+    Args:
+        x: (N, particles, 3), pT last.
+        mask: (N, particles) which of them are there.
+        most: how many.
+    """
+    order = np.argsort(np.where(mask, -x[..., 2], np.inf), axis=1, kind="stable")[:, :most]
+    x, mask = np.take_along_axis(x, order[..., None], 1), np.take_along_axis(mask, order, 1)
+    padding = most - x.shape[1]
+    x = np.pad(np.where(mask[..., None], x, 0), ((0, 0), (0, padding), (0, 0)))
+    return x, np.pad(mask, ((0, 0), (0, padding)))
 
 
 def jet_variables(names: Sequence[str], path: Path | str) -> tuple[Variable, ...]:

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from physgen.batch import Batch, Schema
-from physgen.errors import DomainError, FormatError, RecipeError, suggest
+from physgen.errors import DomainError, RecipeError, suggest
 from physgen.io.formats import TABLES, format_of
 from physgen.io.jetclass import MOST, JetClassSource
-from physgen.io.jetnet import JET, PARTICLE, JetNetSource, jetnet_layout
+from physgen.io.jetnet import JET, PARTICLE, JetNetSource, hardest, jetnet_layout
 from physgen.io.joined import expand
 from physgen.io.source import Source
 from physgen.io.writer import Append, hdf5_writer
@@ -41,8 +41,8 @@ class Jets:
     Args:
         path: of a file, a pattern, or a list of them.
         condition: features of the jet that it is generated for, of pt, eta, mass, num_particles.
-        particles: how many a jet has at most; `None` is as many as in the files at `path` (of
-            JetClass 128), or 30.
+        particles: how many a jet has at most, of more those of largest pT; `None` is as many as in
+            the files at `path` (of JetClass 128), or 30.
         process: what is simulated.
 
     Raises:
@@ -125,13 +125,15 @@ class Jets:
 
         Args:
             batch: jets.
-            level: "low" are conditions, the number of particles and all of them, 0 where there is
-                none; "high" are conditions and observables, of the energy-flow polynomials of d
-                edges the d-th root, and 0 for what is not defined.
+            level: "low" are conditions, the number of particles and those of largest pT, as many as
+                the schema has, 0 where there is none; "high" are conditions and observables, of
+                the energy-flow polynomials of d edges the d-th root, and 0 for what is not defined.
         """
         mask = _mask_of(batch)
         if level == "low":
-            particles = torch.where(mask[..., None], batch.x, 0.0).flatten(1)
+            # As many of any sample, whatever it is padded to.
+            x, there = batch.x.cpu().numpy(), mask.cpu().numpy()
+            particles = torch.from_numpy(hardest(x, there, self._n_particles)[0]).flatten(1)
             columns = torch.cat([mask.sum(1, keepdim=True).to(particles), particles], 1)
         else:
             values = {name: _compressed(name, v) for name, v in self.observables(batch).items()}
@@ -148,18 +150,11 @@ class Jets:
         """Open a JetNet or JetClass-like file.
 
         Raises:
-            FormatError: it is neither, or a JetNet file of another number of particles.
+            FormatError: it is neither.
         """
         if format_of(path) in ("ROOT", *TABLES):
             return JetClassSource(path, self._names, self.particles or MOST)
-        source = JetNetSource(path, self._names)
-        n_particles = source.schema.shape[0]
-        if self.particles not in (None, n_particles):
-            raise FormatError(
-                f"{path}: {n_particles} particles a jet, not {self.particles}; set "
-                f"system.particles={n_particles}"
-            )
-        return source
+        return JetNetSource(path, self._names, self.particles)
 
     def writer(
         self, path: Path, n: int, facts: Mapping[str, Any] | None = None

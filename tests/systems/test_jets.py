@@ -12,6 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 import physgen
+import physgen.pipeline
 from physgen.batch import Batch
 from physgen.cli.app import app
 from physgen.errors import DomainError, FormatError, RecipeError
@@ -211,8 +212,6 @@ def test_files_that_are_no_jets_are_refused(tmp_path):
     good = write_jetnet(tmp_path / "good.hdf5", jet_features=np.ones((300, 2), "f4"))
     with pytest.raises(FormatError, match="has 2 columns; expected 4: pt, eta, mass"):
         JetNetSource(good, ["pt"])
-    with pytest.raises(FormatError, match=r"30 particles a jet, not 150; set system\.particles=30"):
-        Jets(particles=150).open(good)
     with pytest.raises(RecipeError, match="'ptt' is no feature of a jet"):
         Jets(condition=("ptt",))
     with pytest.raises(DomainError, match="their mask is missing"):
@@ -225,6 +224,23 @@ def test_negative_momenta_are_said(tmp_path):
     x = np.concatenate([x, mask[..., None]], 2).astype("f4")
     path = write_jetnet(tmp_path / "negative.hdf5", n=50, particle_features=x)
     assert any("1 particles have a negative ptrel" in hint for hint in inspect(path)["hints"])
+
+
+def test_jets_of_other_lengths_are_cut_or_padded_by_their_momenta(tmp_path):
+    """The 30 of 150 particles that a file of 30 would hold; both are judged side by side."""
+    long = write_jetnet(tmp_path / "long.hdf5", particles=150)
+    x, mask = some_jets(300, 150)
+    cut = Jets(particles=30, condition=("num_particles",)).open(long).read(0, 300)
+    assert (cut.x.numpy() == x[:, :30]).all()
+    assert (cut.mask.numpy() == mask[:, :30]).all()
+    assert cut.condition[:, 0].tolist() == mask[:, :30].sum(1).tolist()
+    short = write_jetnet(tmp_path / "short.hdf5", particles=30)
+    padded = Jets(particles=40).open(short).read(0, 300)
+    assert padded.x.shape == (300, 40, 3)
+    assert not padded.mask[:, 30:].any()
+    changes = {"validation.metrics": [{"kind": "classifier", "level": "low", "model": "boosted"}]}
+    card = physgen.pipeline.validate_files(long, short, overrides=changes)
+    assert card.rows[0].value > 0.7
 
 
 def test_what_is_written_is_read_again(tmp_path):
