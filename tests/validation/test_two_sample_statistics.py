@@ -5,7 +5,7 @@ import pytest
 from scipy import linalg, stats
 
 from physgen.validation.two_sample import kernels, moments, thresholds
-from physgen.validation.two_sample.pool import Pool
+from physgen.validation.two_sample.pool import Pool, without_rounding
 
 
 def pool_of(first, second, conditions=None):
@@ -74,6 +74,14 @@ def test_what_is_not_defined_lies_above_all_thresholds():
 def test_a_threshold_needs_rows_on_both_sides():
     pool = pool_of(np.zeros((300, 1)), np.r_[np.ones(7), np.zeros(293)][:, None])
     assert thresholds.of_observables(pool) is None
+
+
+def test_values_that_differ_by_rounding_are_one():
+    atoms = np.array([2.5, 2.4999999999999996, 2.5000001, 1e-14, 0.0, -1.5, np.nan, 2.50001])
+    found = without_rounding(atoms)
+    assert found[:6].tolist() == [2.5, 2.5, 2.5, 0.0, 0.0, -1.5]
+    assert np.isnan(found[6])
+    assert found[7] != 2.5
 
 
 @pytest.fixture

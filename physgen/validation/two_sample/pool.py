@@ -27,6 +27,9 @@ Rows = NDArray[np.int64]
 MOST_BINS = 32
 """Bins of an observable that count as columns of their own; of more, such as images, none do."""
 
+DIGITS = 20
+"""Binary digits of a value that count: one part in a million."""
+
 FLOORED = 1e-6
 """Eigenvalues of a covariance, of the largest, below which whitening does not amplify."""
 
@@ -108,7 +111,9 @@ class Pool:
             return np.concatenate([p[c.rows] for p, c in zip(parts, chosen, strict=True)])
 
         columns = [one.columns(MOST_BINS) for one in measured]
-        values = {name: pooled(part[name] for part in columns) for name in columns[0]}
+        values = {
+            name: without_rounding(pooled(part[name] for part in columns)) for name in columns[0]
+        }
         values = {name: value for name, value in values.items() if _differs(value)}
         n = sum(len(part.rows) for part in chosen)
         given = [one.condition for one in measured if one.condition is not None]
@@ -192,6 +197,20 @@ class Pool:
         values, vectors = np.linalg.eigh(np.cov(z.T).reshape(z.shape[1], -1))
         root = vectors / np.sqrt(np.maximum(values, FLOORED * values[-1]))
         return Columns(tuple(f"direction {i + 1}" for i in range(len(values))), z @ root)
+
+
+def without_rounding(values: Array) -> Array:
+    """Return values of which those that differ by rounding are equal.
+
+    A centre of gravity of one voxel is 2.5 in one sample, and 2.4999999 in another whose energies
+    have other digits: no threshold may come to lie between. Kept are `DIGITS` binary digits; what
+    is below 1e-9 of the largest is 0.
+    """
+    finite = np.where(np.isfinite(values), values, 0.0)
+    mantissa, exponent = np.frexp(finite)
+    rounded = np.ldexp(np.round(mantissa * 2.0**DIGITS) / 2.0**DIGITS, exponent)
+    rounded[np.abs(rounded) < 1e-9 * np.abs(finite).max(initial=0.0)] = 0.0
+    return np.where(np.isfinite(values), rounded, values)
 
 
 def _differs(values: Array) -> bool:
