@@ -73,8 +73,8 @@ def train(
     >>> small = {"system.shape": [4, 4], "engine.steps": 2, "engine.batch_size": 8}
     >>> with tempfile.TemporaryDirectory() as runs:
     ...     run = train("phi4-coupling", small, runs=runs, score=False, track=False)
-    ...     generate(run.path, 3, seed=1).x.shape
-    torch.Size([3, 4, 4])
+    >>> run.recipe.name
+    'phi4-coupling'
     """
     no_runs = not user_path(runs).exists()
     run, is_new = _open_run(recipe, overrides, preset, user_path(runs), sections, trust)
@@ -126,6 +126,15 @@ def validate(
     Raises:
         CheckpointError: training has not finished, or a file of it was changed.
         InputError: the recipe names code, and there is no `trust`.
+
+    >>> import tempfile
+    >>> small = {"system.shape": [4, 4], "engine.steps": 2, "engine.batch_size": 8}
+    >>> small |= {"sampling.n": 200}
+    >>> with tempfile.TemporaryDirectory() as runs:
+    ...     run = train("phi4-coupling", small, runs=runs, score=False, track=False)
+    ...     card = validate(run.path)
+    >>> card.verdict  # after two steps of training
+    'fail'
     """
     opened = Run(user_path(run), trust, sampling or {})
     if output is not None and not opened.sampling:
@@ -210,6 +219,16 @@ def load(
     Raises:
         CheckpointError: there is no finished surrogate, or a file of it was changed.
         InputError: nothing corrects these samples, and they are asked for `uncorrected`.
+
+    >>> import tempfile
+    >>> small = {"system.shape": [4, 4], "engine.steps": 2, "engine.batch_size": 8}
+    >>> with tempfile.TemporaryDirectory() as runs:
+    ...     run = train("phi4-coupling", small, runs=runs, score=False, track=False)
+    ...     sampler = load(run.path)
+    ...     written = sampler.write(f"{runs}/fields.h5", 5, seed=1)
+    ...     first, again = sampler.sample(3, seed=1), sampler.sample(3, seed=1)
+    >>> written.name, bool((first.x == again.x).all())
+    ('fields.h5', True)
     """
     for key in sampling or {}:
         if key.partition(".")[0] in ("n", "seed"):
@@ -250,6 +269,13 @@ def generate(
         CheckpointError: there is no finished surrogate, or a file of it was changed.
         DomainError: a condition is unknown, missing, or outside the trained domain.
         InputError: an argument cannot be understood.
+
+    >>> import tempfile
+    >>> small = {"system.shape": [4, 4], "engine.steps": 2, "engine.batch_size": 8}
+    >>> with tempfile.TemporaryDirectory() as runs:
+    ...     run = train("phi4-coupling", small, runs=runs, score=False, track=False)
+    ...     generate(run.path, 3, seed=1).x.shape
+    torch.Size([3, 4, 4])
     """
     return load(run, device).sample(n, seed, condition)
 

@@ -4,6 +4,7 @@ import html
 import inspect
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import physgen
@@ -42,6 +43,18 @@ def test_the_python_face():
 def test_docstrings_say_what_may_be_raised():
     for name in physgen.__all__[4:]:
         assert "Raises:" in getattr(pipeline, name).__doc__
+
+
+def test_what_users_call_or_name_in_recipes_has_an_example():
+    """`make test` runs them."""
+    public = [getattr(physgen, name) for name in physgen.__all__]
+    for kind in ("systems", "transforms", "surrogates", "methods", "metrics"):
+        for entry in entry_points(group=f"physgen.{kind}"):
+            if entry.value.startswith("physgen."):
+                public.append(entry.load())
+    without = [one.__name__ for one in public if ">>> " not in (inspect.getdoc(one) or "")]
+    assert len(public) > 60
+    assert without == []
 
 
 def test_importing_physgen_imports_none_of_the_heavy_packages():

@@ -67,6 +67,10 @@ class Calorimeter:
         cross_talk: share of a voxel's energy that its neighbours see, before the cut.
         max_spots: cap on the energy deposits of a shower, for speed; above it they grow instead,
             and fewer voxels are hit than should be. `None` is no cap.
+
+    >>> showers = Calorimeter().simulate(3, seed=1)
+    >>> showers.x.shape, showers.condition.shape  # voxels and incident energies in MeV
+    (torch.Size([3, 368]), torch.Size([3, 1]))
     """
 
     file_keys: ClassVar[frozenset[str]] = frozenset({"binning"})

@@ -37,6 +37,16 @@ class ItemSets(EventTable):
 
     Args:
         path, tree, fields, condition, weight, group, max_items: see `EventTable`.
+
+    >>> import tempfile
+    >>> import awkward, uproot
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with uproot.recreate(f"{folder}/jets.root") as file:
+    ...         file["events"] = {"pt": awkward.Array([[30.0], [50.0, 40.0]])}
+    ...     system = ItemSets(path=f"{folder}/jets.root", fields=("pt",), max_items=3)
+    ...     jets = system.source.read(0, 2)
+    >>> system.observables(jets)["number of items"].tolist()
+    [1.0, 2.0]
     """
 
     @cached_property

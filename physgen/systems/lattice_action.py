@@ -53,6 +53,14 @@ class LatticeAction(RealField):
         InputError: if the file or the function is missing, or fails.
         DomainError: if it is no action: of the wrong shape or type, not finite, not differentiable,
             not one number a field, or not normalisable, or if it changes the field it is given.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder) / "action.py"
+    ...     _ = file.write_text("def action(x):\\n    return (x**2 / 2).flatten(1).sum(1)\\n")
+    ...     system = LatticeAction(action=f"{file}:action", shape=(4,))
+    >>> system.schema.shape
+    (4,)
     """
 
     def __init__(

@@ -33,6 +33,14 @@ class GaussianShowers(ShowerTransform):
     Raises:
         RecipeError: the system is no calorimeter.
         DomainError: the samples are no showers of its geometry.
+
+    >>> from physgen.systems.calorimeter import Calorimeter
+    >>> system = Calorimeter()
+    >>> transform = GaussianShowers(system.schema, system=system)
+    >>> showers = system.simulate(200, seed=1)
+    >>> transform.fit(showers)
+    >>> transform(showers)[0].x.shape
+    torch.Size([200, 368])
     """
 
     def __init__(

@@ -114,6 +114,12 @@ class Dequantise(Transform):
     Raises:
         RecipeError: several variables, no range, or an unknown number of levels.
         DomainError: while fitting, for a value that is no level.
+
+    >>> from physgen.batch import Variable
+    >>> transform = Dequantise(Schema((2,), (Variable("spin", domain="spin"),)))
+    >>> levels = Batch(torch.tensor([[-1.0, 1.0]]))
+    >>> torch.equal(transform.inverse(transform(levels)[0]).x, levels.x)
+    True
     """
 
     exact = False
@@ -186,6 +192,12 @@ class Logit(Transform):
     Raises:
         RecipeError: alpha is not within (0, 1/2).
         DomainError: while fitting, for a value outside [0, 1].
+
+    >>> from physgen.batch import Variable
+    >>> transform = Logit(Schema((3,), (Variable("grey", low=0.0, high=1.0),)))
+    >>> grey = Batch(torch.tensor([[0.0, 0.5, 1.0]]))
+    >>> torch.allclose(transform.inverse(transform(grey)[0]).x, grey.x)
+    True
     """
 
     exact = False
@@ -230,6 +242,12 @@ class OneHot(Transform):
     Raises:
         RecipeError: there is no label, or one without a range.
         DomainError: while fitting, for a condition that is no label.
+
+    >>> from physgen.batch import Variable
+    >>> label = Variable("digit", low=0.0, high=2.0, domain="integer")
+    >>> transform = OneHot(Schema((1,), (Variable("x"),), (label,)))
+    >>> transform(Batch(torch.zeros(1, 1), condition=torch.tensor([[2.0]])))[0].condition.tolist()
+    [[0.0, 0.0, 1.0]]
     """
 
     def __init__(self, schema: Schema) -> None:

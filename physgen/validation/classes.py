@@ -44,6 +44,15 @@ class InceptionScore:
 
     Attributes:
         tolerance: limit on |bias| + 2 sigma, bias being the difference to the truth's score.
+
+    >>> import torch
+    >>> from physgen.batch import Batch
+    >>> from physgen.systems.scalar import Phi4
+    >>> x = torch.randn(3, 500, 4, generator=torch.Generator().manual_seed(0))
+    >>> samples = Comparison(Phi4(shape=(4,)), *map(Batch, x))
+    >>> InceptionScore().rows(samples)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    physgen.errors.NotMeasurable: inception-score needs classes, ...
     """
 
     tolerance: float | None = None

@@ -32,6 +32,14 @@ class Correlations:
     Attributes:
         tolerance: limit on value + 2 sigma of the largest difference.
         resamples: bootstrap resamplings for the errors.
+
+    >>> import torch
+    >>> from physgen.batch import Batch
+    >>> from physgen.systems.scalar import Phi4
+    >>> x = torch.randn(3, 500, 4, generator=torch.Generator().manual_seed(0))
+    >>> samples = Comparison(Phi4(shape=(4,)), *map(Batch, x))
+    >>> [row.name for row in Correlations().rows(samples)]
+    ['largest |d correlation|', 'mean |d correlation|']
     """
 
     tolerance: float | None = None

@@ -51,6 +51,14 @@ class Coverage:
         n: at most so many rows of each sample; the cost grows as n^2.
         minimum: fail below this coverage.
         minimum_share: fail where a class has less than this share of the samples.
+
+    >>> import torch
+    >>> from physgen.batch import Batch
+    >>> from physgen.systems.scalar import Phi4
+    >>> x = torch.randn(3, 500, 4, generator=torch.Generator().manual_seed(0))
+    >>> samples = Comparison(Phi4(shape=(4,)), *map(Batch, x))
+    >>> [row.name for row in Coverage().rows(samples)]
+    ['coverage', 'density', 'precision', 'recall']
     """
 
     level: Literal["own", "voxels"] = "own"

@@ -38,6 +38,15 @@ class Frechet:
 
     Attributes:
         tolerance: limit on value + 2 sigma.
+
+    >>> import torch
+    >>> from physgen.batch import Batch
+    >>> from physgen.systems.scalar import Phi4
+    >>> x = torch.randn(3, 500, 4, generator=torch.Generator().manual_seed(0))
+    >>> samples = Comparison(Phi4(shape=(4,)), *map(Batch, x))
+    >>> row = Frechet().rows(samples)[0]
+    >>> row.value < 2 * row.floor + 0.1
+    True
     """
 
     tolerance: float | None = None

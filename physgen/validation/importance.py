@@ -52,6 +52,15 @@ class Importance:
     Attributes:
         minimum_ess: fail below this effective sample size, a sample, of the model or of the truth.
         minimum_acceptance: fail below this acceptance of independence Metropolis.
+
+    >>> import torch
+    >>> from physgen.batch import Batch
+    >>> from physgen.systems.scalar import Phi4
+    >>> x = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
+    >>> proposals = Batch(x, log_weight=0.1 * x[:, 0])  # ln p - ln q
+    >>> rows = Importance().rows(Comparison(Phi4(shape=(4,)), proposals))
+    >>> [row.name for row in rows], rows[0].value > 0.9
+    (['ESS', 'acceptance', 'ln Z'], True)
     """
 
     minimum_ess: float | None = None

@@ -43,6 +43,14 @@ class MaximumMeanDiscrepancy:
         level: which features (`HasFeatures`).
         n: rows of each sample, evenly spaced; the cost grows as n^2.
         tolerance: limit on value + 2 sigma.
+
+    >>> import torch
+    >>> from physgen.batch import Batch
+    >>> from physgen.systems.scalar import Phi4
+    >>> x = torch.randn(3, 500, 4, generator=torch.Generator().manual_seed(0))
+    >>> samples = Comparison(Phi4(shape=(4,)), *map(Batch, x))
+    >>> abs(MaximumMeanDiscrepancy(n=200).rows(samples)[0].value) < 0.05
+    True
     """
 
     level: Literal["low", "high"] = "high"

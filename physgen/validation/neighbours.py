@@ -49,6 +49,14 @@ class NearestNeighbour:
     Attributes:
         n: at most so many rows of each sample; the cost grows as n^2.
         tolerance: limit on |accuracy - 1/2| + 2 sigma.
+
+    >>> import torch
+    >>> from physgen.batch import Batch
+    >>> from physgen.systems.scalar import Phi4
+    >>> x = torch.randn(3, 500, 4, generator=torch.Generator().manual_seed(0))
+    >>> samples = Comparison(Phi4(shape=(4,)), *map(Batch, x))
+    >>> abs(NearestNeighbour().rows(samples)[0].value - 0.5) < 0.1
+    True
     """
 
     n: int = 5000

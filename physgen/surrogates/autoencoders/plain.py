@@ -130,6 +130,11 @@ class Reconstruction(Method):
 
     Raises:
         RecipeError: the surrogate is another, or the corruption negative.
+
+    >>> from physgen.batch import Variable
+    >>> model = Autoencoder(Schema((4,), (Variable("x"),)), latent=2)
+    >>> sorted(Reconstruction(model, corruption=0.1).optimisers)
+    ['autoencoder']
     """
 
     def __init__(

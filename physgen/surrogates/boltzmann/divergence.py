@@ -150,6 +150,12 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
 
     Raises:
         RecipeError: the surrogate is no Boltzmann machine.
+
+    >>> from physgen.batch import Schema, Variable
+    >>> from physgen.surrogates.boltzmann.rbm import RBM
+    >>> model = RBM(Schema((4, 4), (Variable("spin", domain="spin"),)))
+    >>> PersistentContrastiveDivergence(model, k=5).k
+    5
     """
 
     def __init__(

@@ -217,6 +217,11 @@ class LangevinDivergence(Method):
 
     Raises:
         RecipeError: the surrogate is no energy model, or the buffer is smaller than a batch.
+
+    >>> from physgen.batch import Variable
+    >>> model = EnergyModel(Schema((2,), (Variable("x"),)))
+    >>> sorted(LangevinDivergence(model, k=5).optimisers)
+    ['energy']
     """
 
     def __init__(

@@ -199,6 +199,11 @@ class Denoising(Method):
 
     Raises:
         RecipeError: the surrogate is no `Diffusion`, or its schedule is to be learned.
+
+    >>> from physgen.batch import Variable
+    >>> method = Denoising(Diffusion(Schema((2,), (Variable("x"),))), levels="normal")
+    >>> sorted(method.optimisers)
+    ['denoiser']
     """
 
     negative_weights = True

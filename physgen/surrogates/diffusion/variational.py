@@ -132,6 +132,11 @@ class DiffusionBound(Method):
 
     Raises:
         RecipeError: the surrogate is another one, or hides conditions.
+
+    >>> from physgen.batch import Schema, Variable
+    >>> model = VariationalDiffusion(Schema((2,), (Variable("x"),)), schedule="learned")
+    >>> sorted(DiffusionBound(model).optimisers)
+    ['denoiser', 'shape']
     """
 
     negative_weights = True

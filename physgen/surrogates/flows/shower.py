@@ -69,6 +69,13 @@ class ShowerFlow(ShowerSurrogate):
 
     Raises:
         RecipeError: the recipe asks for a transform, or the system is no calorimeter.
+
+    >>> from physgen.systems.calorimeter import Calorimeter
+    >>> system = Calorimeter()
+    >>> flow = ShowerFlow(system.schema, system=system, hidden=16)
+    >>> flow.initialise(system.simulate(200, seed=1))
+    >>> flow.sample(2, torch.tensor([[2000.0], [50000.0]]), seed=1).x.shape
+    torch.Size([2, 368])
     """
 
     def __init__(
