@@ -42,7 +42,7 @@ where few configurations are asked for."""
 
 
 class LatticeAction(RealField):
-    """A real scalar field with the density exp(-action), the action being a user's.
+    r"""A real scalar field with the density exp(-action), the action being a user's.
 
     Args:
         action: FILE.py:FUNCTION.
@@ -57,7 +57,7 @@ class LatticeAction(RealField):
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = Path(folder) / "action.py"
-    ...     _ = file.write_text("def action(x):\\n    return (x**2 / 2).flatten(1).sum(1)\\n")
+    ...     _ = file.write_text("def action(x): return (x**2 / 2).flatten(1).sum(1)")
     ...     system = LatticeAction(action=f"{file}:action", shape=(4,))
     >>> system.schema.shape
     (4,)

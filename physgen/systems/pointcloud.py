@@ -48,6 +48,19 @@ class PointCloud:
 
     Raises:
         FormatError: a file is absent or unfit.
+
+    >>> import tempfile
+    >>> import h5py, numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with h5py.File(f"{folder}/a.h5", "w") as file:  # x, y, layer and energy of a point
+    ...         showers = file.create_dataset("showers", (1,), h5py.vlen_dtype("f4"))
+    ...         showers[0] = [3, 4, 0, 0.06, 0, 1, 2, 0.02]
+    ...         file["energies"], file["shape"] = [[0.1]], [1, 2, 4]
+    ...         file["num_points"], file["pdg"], file["directions"] = [2], [22], [[0, 0, 1]]
+    ...     system = PointCloud(path=f"{folder}/a.h5")
+    ...     values = system.observables(system.source.read(0, 1))
+    >>> int(values["number of points"]), round(float(values["E_tot"]))  # MeV
+    (2, 80)
     """
 
     file_keys: ClassVar[frozenset[str]] = frozenset({"path"})

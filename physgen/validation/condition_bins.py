@@ -53,6 +53,13 @@ class ConditionBins:
         bins: how many; a condition with at most so many values has a bin for each.
         left_out: the range of the condition that was left out of training (`data.left_out`).
         classify: whether to train the classifier.
+
+    >>> from physgen.systems.calorimeter import Calorimeter
+    >>> system = Calorimeter()
+    >>> samples = Comparison(system, *(system.simulate(400, seed=i) for i in range(3)))
+    >>> rows = ConditionBins(bins=2, classify=False).rows(samples)
+    >>> [row.name.partition(" at ")[0] for row in rows]
+    ['response', 'response', 'resolution', 'resolution']
     """
 
     observable: str | None = None

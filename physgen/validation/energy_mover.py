@@ -42,6 +42,15 @@ class EnergyMover:
         radius: R of the distance, in radian.
         minimum: fail below this COV.
         tolerance: limit on MMD + 2 sigma.
+
+    >>> import torch
+    >>> from physgen.batch import Batch
+    >>> from physgen.systems.jets import Jets
+    >>> x = 0.1 * torch.rand(3, 40, 5, 3, generator=torch.Generator().manual_seed(0))
+    >>> mask = torch.ones(40, 5, dtype=torch.bool)
+    >>> samples = Comparison(Jets(particles=5), *(Batch(one, mask=mask) for one in x))
+    >>> [row.name for row in EnergyMover(n=10, draws=2).rows(samples)]
+    ['COV, energy mover', 'MMD, energy mover']
     """
 
     n: int = 100

@@ -48,6 +48,15 @@ class JetWasserstein:
         samples: jets a batch, drawn with replacement; `None` takes all jets once.
         batches: how many batches.
         tolerance: limit on value + 2 sigma by name of the row.
+
+    >>> import torch
+    >>> from physgen.batch import Batch
+    >>> from physgen.systems.jets import Jets
+    >>> x = 0.1 * torch.rand(3, 40, 5, 3, generator=torch.Generator().manual_seed(0))
+    >>> mask = torch.ones(40, 5, dtype=torch.bool)
+    >>> samples = Comparison(Jets(particles=5), *(Batch(one, mask=mask) for one in x))
+    >>> [row.name for row in JetWasserstein().rows(samples)]
+    ['W1M', 'W1P', 'W1P etarel', 'W1P phirel', 'W1P ptrel', 'W1EFP']
     """
 
     samples: int | None = None

@@ -56,6 +56,12 @@ class PhysicsDistances:
     Attributes:
         smallest, largest: sizes of the draws of FPD; `jetnet` begins at 20,000.
         batch: rows of a batch of KPD; `jetnet` takes 5000.
+
+    >>> from physgen.systems.calorimeter import Calorimeter
+    >>> system = Calorimeter()
+    >>> samples = Comparison(system, *(system.simulate(400, seed=i) for i in range(3)))
+    >>> [row.name for row in PhysicsDistances().rows(samples)]
+    ['FPD', 'FPD, robust', 'KPD', 'KPD, robust']
     """
 
     smallest: int = 10_000
@@ -149,7 +155,7 @@ def fpd(
         DomainError: arrays of unlike width, or values that are not finite.
 
     >>> ones, zeros = np.ones((1000, 2)), np.zeros((1000, 2))
-    >>> round(fpd(2 * ones, zeros, sizes=(100, 1000)).value, 6)
+    >>> round(fpd(2 * ones, zeros, sizes=(100, 1000)).value, 3)
     8.0
     """
     _check(truth, generated)

@@ -50,6 +50,12 @@ class ReferenceHistograms:
     Attributes:
         empty: what stands for centre and width of an empty layer: "zero", as in the reference, or
             "excluded".
+
+    >>> from physgen.systems.calorimeter import Calorimeter
+    >>> system = Calorimeter()
+    >>> samples = Comparison(system, *(system.simulate(400, seed=i) for i in range(3)))
+    >>> len(ReferenceHistograms().rows(samples))  # three distances of each histogram
+    106
     """
 
     empty: Literal["zero", "excluded"] = "zero"
