@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from physgen.batch import Batch, Schema, Variable
-from physgen.errors import FormatError
+from physgen.errors import FormatError, RecipeError
 from physgen.io.source import HasNotes, Source, blocks, digest_of
 
 
@@ -65,9 +65,18 @@ def unrolled(
     condition: tuple[Variable, ...] = (),
     flat: Sequence[Variable] = (),
 ) -> Schema:
-    """Return the table of flat columns, the number of items (up to `most`), and those of each."""
+    """Return the table of flat columns, the number of items (up to `most`), and those of each.
+
+    Raises:
+        RecipeError: a flat column is that number, which the table has anyway.
+    """
     prefixes = {item.name.partition("_")[0] for item in items}
     count = f"n{prefixes.pop()}" if len(prefixes) == 1 else "n_items"
+    if count in {variable.name for variable in flat}:
+        raise RecipeError(
+            f"data.fields: {count} is the number of items of the jagged columns, and a column of "
+            "the table without being named; leave it out"
+        )
     variables = [*flat, Variable(count, domain="integer", dtype="int32", low=0, high=most)]
     for k in range(most):
         for item in items:

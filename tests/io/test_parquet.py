@@ -10,7 +10,7 @@ import pytest
 import uproot
 
 from physgen.batch import Batch
-from physgen.errors import FormatError
+from physgen.errors import FormatError, RecipeError
 from physgen.io.branches import BranchSource
 from physgen.io.inspect import inspect
 from physgen.io.source import blocks
@@ -168,6 +168,15 @@ def test_flat_columns_stand_beside_jagged_ones(tmp_path, suffix):
     again = table.open(tmp_path / f"out{suffix}").read(0, 1000)
     assert (again.x == batch.x).all()
     assert (again.condition == batch.condition).all()
+
+
+def test_a_counter_is_no_column_beside_what_it_counts(tmp_path):
+    pq.write_table(
+        pa.table({"jet_pt": [[1.0], [2.0, 3.0]], "njet": [1, 2]}), tmp_path / "a.parquet"
+    )
+    table = EventTable(path=str(tmp_path / "a.parquet"), fields=("njet", "jet_pt"))
+    with pytest.raises(RecipeError, match="njet is the number of items of the jagged columns"):
+        _ = table.schema
 
 
 def test_sets_of_items_refuse_flat_columns(tmp_path):

@@ -282,6 +282,16 @@ def test_two_files_are_judged_by_the_command_line(tmp_path):
     assert rows["KS number of particles"]["verdict"] == "pass"
 
 
+def test_momenta_in_gev_are_noticed(tmp_path):
+    """They are relative to the jet's: of files that are wrong alike, no distance would say it."""
+    x, mask = some_jets(300)
+    x = np.concatenate([x * np.array([1, 1, 1000], "f4"), mask[..., None]], 2).astype("f4")
+    path = write_jetnet(tmp_path / "gev.hdf5", particle_features=x)
+    changes = {"validation.metrics": [{"kind": "means"}]}
+    card = physgen.pipeline.validate_files(path, path, overrides=changes)
+    assert any("relative pT sum" in warning for warning in card.warnings)
+
+
 def test_the_reference_compares_all_polynomials():
     x, mask = map(torch.from_numpy, some_jets(10))
     system = Jets()
