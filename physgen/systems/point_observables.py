@@ -73,12 +73,15 @@ def bins_of(source: Source) -> Bins:
 
 
 def _shares(values: NDArray[np.float64], energy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (n + 1,) ascending edges between which equal shares of the energy lie."""
-    order = np.argsort(values)
-    below = np.cumsum(energy[order])
-    places = np.searchsorted(below, np.linspace(0, 1, N_BINS + 1) * below[-1])
-    edges = np.unique(values[order][np.minimum(places, len(values) - 1)])
-    return edges if len(edges) > 1 else np.array([edges[0], edges[0] + 1.0])
+    """Return (n + 1,) ascending edges between which equal shares of the energy lie.
+
+    They lie between values that differ by more than rounding: cells have the same ones.
+    """
+    known, number = np.unique(np.round(values, 3), return_inverse=True)
+    below = np.cumsum(np.bincount(number, energy))
+    places = np.searchsorted(below, np.arange(1, N_BINS) / N_BINS * below[-1])
+    inner = np.unique((known[places] + known[np.minimum(places + 1, len(known) - 1)]) / 2)
+    return np.array([known[0], *inner[(inner > known[0]) & (inner < known[-1])], known[-1] + 1e-3])
 
 
 def observables(batch: Batch, bins: Bins) -> dict[str, Tensor]:

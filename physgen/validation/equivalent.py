@@ -50,6 +50,8 @@ Rows = NDArray[np.int64]
 CONFIDENCE = 0.95
 TOO_GOOD = 1e-4
 """Independent samples agree so well with no more than this probability."""
+FEWEST_FREE = 8.0
+"""Degrees of freedom below which the counts of a few bins may be the very same by chance."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Worth:
         generated: V_Q / m, that of the mean of the generated ones.
         distance: |d|^2, between the means of the generated sample and the reference.
         trace, square: tr S and tr S^2 of the covariance S of d.
+        counted: whether features are counts in bins.
     """
 
     truth: float
@@ -68,6 +71,7 @@ class Worth:
     distance: float
     trace: float
     square: float
+    counted: bool = False
 
     @property
     def bias(self) -> float:
@@ -119,6 +123,8 @@ class Worth:
     def too_good(self) -> bool:
         """Whether the samples agree better than independent ones can."""
         g, nu = self.square / self.trace, self.trace**2 / self.square
+        if self.counted and nu < FEWEST_FREE:
+            return False
         return bool(ncx2.cdf(self.distance / g, nu, 0.0) < TOO_GOOD)
 
 
@@ -224,12 +230,14 @@ class _Difference:
         generated: (F,) variances of the mean features of the sample.
         d: (F,), the difference of the means.
         covariance: (F, F) of it.
+        counted: whether features are counts in bins.
     """
 
     truth: Array
     generated: Array
     d: Array
     covariance: Array
+    counted: bool
 
     def worth(self, part: slice | list[int]) -> Worth:
         """Return what the sample is worth in the light of some of the features."""
@@ -240,6 +248,7 @@ class _Difference:
             distance=float(np.square(self.d[part]).sum()),
             trace=float(np.trace(covariance)),
             square=float(np.square(covariance).sum()),
+            counted=self.counted,
         )
 
 
@@ -260,6 +269,7 @@ def _difference(
         generated=np.diagonal(own).copy(),
         d=ours.mean - truth.mean,
         covariance=_gram(ours.sums + minus.sums, [ours, minus]),
+        counted=bool(sparse.issparse(features[role])),
     )
 
 

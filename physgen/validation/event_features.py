@@ -94,10 +94,17 @@ def in_region(
 
 
 def _edges(values: Array, bins: int) -> Array:
-    """Return the inner edges of bins of equal probability; fewer of discrete values."""
+    """Return the inner edges of bins of equal probability; fewer of discrete values.
+
+    Nearly all values may be the least one, as of a layer that few showers reach: then the others
+    are the second bin.
+    """
     finite = values[np.isfinite(values)]
     edges = np.unique(np.quantile(finite, np.arange(1, bins) / bins))
-    return np.asarray(edges[edges > finite.min()])
+    above = edges[edges > finite.min()]
+    others = finite[finite > finite.min()]
+    rare = bins > 1 and not len(above) and len(others) > 0
+    return np.asarray([others.min()] if rare else above)
 
 
 def _bin_of(values: Array, edges: Array) -> Rows:

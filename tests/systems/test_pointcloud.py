@@ -182,3 +182,18 @@ def test_energies_a_thousand_times_too_large_are_an_alarm(tmp_path):
     warnings = " ".join(row.warning for row in card.rows)
     assert "about 1e+03 times those of the truth" in warnings
     assert "the median of E_tot/E_inc is" in warnings
+
+
+def test_rings_and_slices_end_between_cells_not_on_them(tmp_path):
+    """So that rounding of places moves no energy from one to the next."""
+    generator = np.random.default_rng(0)
+    places = generator.choice([1.0, 2.0, 3.5, 5.0, 8.0], (400, 9))
+    rows = [[[r, 0, r + 0.5, 0.1] for r in row] for row in places]
+    system = PointCloud(path=str(write(tmp_path / "a.h5", rows)))
+    batch = system.source.read(0, 400)
+    exact = system.observables(batch)
+    for factor in (1 + 1e-6, 1 - 1e-6):
+        moved = batch.replace(x=batch.x * torch.tensor([factor, 1, factor, 1]))
+        other = system.observables(moved)
+        for name in ("radial profile", "E_slice_0", "E_slice_2", "points_slice_1"):
+            torch.testing.assert_close(other[name], exact[name])

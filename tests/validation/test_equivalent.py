@@ -180,3 +180,19 @@ def test_regions_that_are_not_there_are_refused():
         EquivalentEvents(regions={"z": (0.0, 1.0)}).rows(comparison)
     with pytest.raises(NotMeasurable, match="0 true events have x from 50 to 60"):
         EquivalentEvents(regions={"x": (50.0, 60.0)}).rows(comparison)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_observable_that_is_nearly_always_its_least_value_is_no_alarm(sign):
+    """As the energy of a layer that few showers reach: its values lie in two bins, not in one."""
+
+    def rare(seed, share=0.02):
+        generator = np.random.default_rng(seed)
+        x = generator.normal(size=(2000, 2))
+        x[:, 0] = sign * generator.exponential(size=2000) * (generator.random(2000) < share)
+        return Batch(torch.from_numpy(x))
+
+    found = [worth(rare(2 * i), rare(2 * i + 1)) for i in range(20)]
+    assert not any(one.too_good for one in found)
+    assert 500 < np.median([one.number for one in found]) < 20_000
+    assert worth(rare(1, 0.06), rare(2)).limit[1] < 200
