@@ -30,12 +30,14 @@ from physgen.surrogates.base import Surrogate
 from physgen.surrogates.correction import BURN_IN
 from physgen.systems.base import HasFiles, Simulates, System, open_files
 from physgen.systems.ensemble import Ensemble
+from physgen.timing import milliseconds
 from physgen.validation.comparison import Comparison, HeldOut, Role
 from physgen.validation.ensemble import analyse
 from physgen.validation.judging import Metric, judge
 from physgen.validation.likelihood import Likelihood
 from physgen.validation.scorecard import Row, Scorecard
 from physgen.validation.sources import SEED, two_samples
+from physgen.validation.timing import Timing
 
 _SHOWERS = {"voxels": "calo-flow", "points": "calo-points"}
 RECIPES = {
@@ -82,6 +84,17 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
         paired=paired,
         seed=recipe.sampling.seed,
     )
+    timed = next((one for one in metrics_of(recipe) if isinstance(one, Timing)), None)
+    if timed is not None and run.origin is None:
+        taken = milliseconds(
+            surrogate,
+            condition,
+            batches=timed.batches,
+            repeats=timed.repeats,
+            seed=recipe.sampling.seed,
+        )
+        machine = "one thread" if device.type == "cpu" else torch.cuda.get_device_name(device)
+        comparison = replace(comparison, timing=taken, timed_on=machine)
     corrected = run.corrected(surrogate)
     if run.origin is not None and truth is not None:
         made_from, groups = rows_made_from(run.origin, len(truth))
@@ -141,7 +154,7 @@ def metrics_for_files(recipe: Recipe) -> list[Metric]:
 
     Always among them are those of `ALWAYS`.
     """
-    models = ("importance", "likelihood")
+    models = ("importance", "likelihood", "timing")
     parts = [part for part in recipe.validation.metrics if part.kind not in models]
     kinds = {part.kind for part in parts}
     parts += [Component(kind=kind) for kind in ALWAYS if kind not in kinds]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from physgen.batch import Batch, Schema
-from physgen.errors import DomainError, RecipeError
+from physgen.errors import DomainError, NotMeasurable, RecipeError
 from physgen.io.calochallenge import calochallenge_writer
 from physgen.io.layouts import open_voxels
 from physgen.io.shipped import shipped, shipped_or_own
@@ -204,7 +204,13 @@ class Calorimeter:
 
     @property
     def voxel_grid(self) -> NDArray[np.int64]:
-        """(layers, sectors, rings) numbers of the voxels, see `Geometry.voxel_grid`."""
+        """(layers, sectors, rings) numbers of the voxels, see `Geometry.voxel_grid`.
+
+        Raises:
+            NotMeasurable: it is not known where the voxels lie.
+        """
+        if not self.geometry.placed:
+            raise NotMeasurable(f"{self.binning}: it is not known where these voxels lie")
         return self.geometry.voxel_grid
 
     def reference_features(

@@ -9,7 +9,8 @@ Of voxel energies v in MeV, those below the readout threshold taken for 0, in la
     normalised  log10 E_inc; v / (E_i + 1e-16); log10(E_i + 1e-8)
 
 Sparsity is the share of voxels of a layer without energy. Centres and widths of an empty layer are
-0 here, and not defined in `physgen.systems.shower_observables`. Its histograms are
+0 here, and not defined in `physgen.systems.shower_observables`. Where it is not known where voxels
+lie, there are none. Its histograms are
 
     E_tot/E_inc     100 bins from 0.5 to 1.5; where there are few incident energies, of each also 20
                     from 0.4 to 1.4, of photons above 4 GeV from 0.9 to 1.1
@@ -80,10 +81,12 @@ def features(x: Tensor, energy: Tensor, geometry: Geometry, level: Level) -> Ten
         at = torch.from_numpy(geometry.layer).to(x.device)
         return torch.cat([*columns, x / (layers[:, at] + 1e-16), torch.log10(layers + _SMALL)], 1)
     sectors = [i for i, layer in enumerate(geometry.layers) if layer.n_alpha > 1]
-    eta, phi, r = (moments(x, layers, geometry, name) for name in ("eta", "phi", "r"))
     columns.append(torch.log10(layers + _SMALL))
-    columns += [one[which][:, sectors] / _MM for which in (0, 1) for one in (eta, phi)]
-    columns += [r[0] / _MM, r[1] / _MM, torch.log10(layers.sum(1) + _SMALL)[:, None]]
+    if geometry.placed:
+        eta, phi, r = (moments(x, layers, geometry, name) for name in ("eta", "phi", "r"))
+        columns += [one[which][:, sectors] / _MM for which in (0, 1) for one in (eta, phi)]
+        columns += [r[0] / _MM, r[1] / _MM]
+    columns.append(torch.log10(layers.sum(1) + _SMALL)[:, None])
     return torch.cat([*columns, sparsity(x, geometry)], 1)
 
 
@@ -124,7 +127,8 @@ def quantities(x: Tensor, energy: Tensor, geometry: Geometry, *, empty: float) -
     """
     x = x.double()
     layers = layer_energies(x, geometry)
-    found = {name: moments(x, layers, geometry, name) for name in COORDINATES}
+    known = COORDINATES if geometry.placed else ()
+    found = {name: moments(x, layers, geometry, name) for name in known}
     without = sparsity(x, geometry)
     values = {"E_tot/E_inc": layers.sum(1) / energy.double()}
     for i, layer in enumerate(geometry.layers):

@@ -69,6 +69,8 @@ class Comparison:
         corrected: whether `generated` was corrected to be exact.
         held_out: log-likelihoods of the true samples under the model, by what they are called, the
             closest first.
+        timing: milliseconds a sample of the surrogate, repeat by repeat, by batch size.
+        timed_on: what they were measured on.
         groups: (N,) group keys of the rows of a sample (candidates of one collision share one), by
             role; a sample that is not there has rows that stand alone. No two samples share a key.
         paired: the samples whose row i was drawn at the condition of row i of the truth.
@@ -96,6 +98,8 @@ class Comparison:
     proposals: Batch | None = None
     corrected: bool = False
     held_out: Mapping[str, HeldOut] = field(default_factory=dict)
+    timing: Mapping[int, NDArray[float64]] = field(default_factory=dict)
+    timed_on: str = ""
     groups: Mapping[Role, NDArray[np.int64]] = field(default_factory=dict)
     paired: frozenset[Role] = frozenset()
     series: Measured | None = None

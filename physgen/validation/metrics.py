@@ -23,6 +23,7 @@ from physgen.validation.reference_histograms import ReferenceHistograms
 from physgen.validation.regions import Regions
 from physgen.validation.response import Response
 from physgen.validation.shapes import Histograms
+from physgen.validation.timing import Timing
 
 __all__ = [
     "ClassifierTest",
@@ -46,4 +47,5 @@ __all__ = [
     "ReferenceHistograms",
     "Regions",
     "Response",
+    "Timing",
 ]

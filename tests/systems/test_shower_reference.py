@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from physgen.batch import Batch
+from physgen.errors import NotMeasurable
 from physgen.systems.calorimeter import Calorimeter
 
 
@@ -46,6 +47,16 @@ def test_low_level_features(showers):
     share = x[3, layer] / (x[3, layer].sum() + 1e-16)
     torch.testing.assert_close(normalised[3, 1:369][layer], share)
     assert normalised[0, 369:].tolist() == pytest.approx([-8.0] * 5)
+
+
+def test_cells_without_places_have_neither_centres_nor_widths():
+    system = Calorimeter(binning="layers:3x4")
+    batch = Batch(torch.full((2, 12), 5.0), condition=torch.full((2, 1), 100.0))
+    assert system.reference_features(batch, "high").shape == (2, 1 + 3 + 1 + 3)
+    names = system.reference_quantities(batch, "zero")
+    assert not [name for name in names if name.startswith(("centre", "width"))]
+    with pytest.raises(NotMeasurable, match="not known where these voxels lie"):
+        _ = system.voxel_grid
 
 
 def _features(x, energy, system):

@@ -1,0 +1,59 @@
+"""Milliseconds a sample, in the scorecard of a run and on one thread."""
+
+import numpy as np
+import pytest
+import torch
+
+import physgen
+from physgen.errors import NotMeasurable, RecipeError
+from physgen.timing import milliseconds
+from physgen.validation.comparison import Comparison
+from physgen.validation.timing import Timing
+
+SMALL = {"system.shape": [4, 4], "engine.steps": 2, "engine.batch_size": 16, "sampling.n": 60}
+
+
+class Counting:
+    """Counts what it is asked for."""
+
+    device, dtype = torch.device("cpu"), torch.float64
+
+    def __init__(self):
+        self.asked = []
+
+    def sample(self, n, condition=None, *, generator):
+        self.asked.append((n, None if condition is None else condition[:, 0].tolist()))
+        assert torch.get_num_threads() == 1
+
+
+def test_each_batch_is_drawn_once_more_than_it_is_timed_at_conditions_of_the_truth():
+    surrogate, threads = Counting(), torch.get_num_threads()
+    given = torch.arange(4.0)[:, None]
+    found = milliseconds(surrogate, given, batches=(1, 8), repeats=3, seed=0)
+    assert [n for n, _ in surrogate.asked] == [1] * 4 + [8] * 4
+    assert surrogate.asked[-1][1] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert {size: len(taken) for size, taken in found.items()} == {1: 3, 8: 3}
+    assert torch.get_num_threads() == threads
+
+
+def test_rows_are_mean_and_spread():
+    comparison = Comparison(
+        None, None, timing={1: np.array([1.0, 2.0, 3.0])}, timed_on="one thread"
+    )
+    (row,) = Timing().rows(comparison)
+    assert (row.name, row.value, row.error, row.unit) == ("ms a sample, batch 1", 2.0, 1.0, "ms")
+    assert row.note == "mean and spread of 3 repeats on one thread"
+    with pytest.raises(NotMeasurable, match="leave it out of files"):
+        Timing().rows(Comparison(None, None))
+    with pytest.raises(RecipeError, match="repeats at least 2"):
+        Timing(repeats=1)
+
+
+def test_a_run_is_timed_where_its_recipe_asks(tmp_path):
+    metrics = [{"kind": "timing", "batches": [1, 10], "repeats": 2}]
+    run = physgen.train(
+        "phi4-coupling", {**SMALL, "validation.metrics": metrics}, runs=tmp_path, track=False
+    )
+    names = [row.name for row in run.scorecard.rows if row.metric == "timing"]
+    assert names == ["ms a sample, batch 1", "ms a sample, batch 10"]
+    assert all(row.value > 0 for row in run.scorecard.rows if row.metric == "timing")
