@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from physgen.components import system_of
+from physgen.errors import FormatError
+from physgen.io.source import blocks
+from physgen.run import Run
 from physgen.scoring import (
     LIMITS,
     Count,
@@ -23,11 +26,13 @@ from physgen.scoring import (
     metrics_of,
     open_samples,
     recipe_for,
+    training_rows_of,
 )
 from physgen.validation.comparison import Comparison, Role
 from physgen.validation.judging import judge
 from physgen.validation.scorecard import Scorecard
 from physgen.validation.sources import TrueFile
+from physgen.validation.training_rows import TrainingRows
 
 
 class Against:
@@ -38,6 +43,7 @@ class Against:
         name: of the recipe whose system the samples belong to; found from the format if absent.
         overrides: changes to that recipe.
         preset: of that recipe.
+        training: file of the rows that generators were trained on; a run knows its own.
     """
 
     def __init__(
@@ -46,15 +52,29 @@ class Against:
         name: str | None,
         overrides: Mapping[str, Any],
         preset: str | None = None,
+        training: Path | None = None,
     ) -> None:
         self.path = truth
         self.recipe = recipe_for(truth, name, overrides, preset)
         self.system = system_of(self.recipe)
         self.file = TrueFile(self.system, open_samples(self.system, truth))
+        self._training = None if training is None else self._rows_of(training)
         stated = "validation.metrics" in overrides
         self.metrics = metrics_of(self.recipe) if stated else metrics_for_files(self.recipe)
         options = [part.options for part in self.recipe.validation.metrics] if stated else []
         self._tested = not any(key.startswith(LIMITS) for option in options for key in option)
+
+    def _rows_of(self, training: Path) -> TrainingRows:
+        source = open_samples(self.system, training)
+        return TrainingRows(lambda: blocks(source), len(source))
+
+    def _training_of(self, run: Run | None) -> TrainingRows | None:
+        if self._training is not None or run is None:
+            return self._training
+        try:
+            return training_rows_of(run)
+        except FormatError:  # It may be judged where its data are not.
+            return None
 
     def __len__(self) -> int:
         return len(self.file.source)
@@ -70,7 +90,7 @@ class Against:
         progress: Count | None = None,
         *,
         limit: int | None = None,
-        shown: Path | None = None,
+        run: Run | None = None,
     ) -> tuple[Comparison, Scorecard]:
         """Judge the samples of a file.
 
@@ -78,7 +98,7 @@ class Against:
             generated: the file.
             progress: called after each metric, see `judge`.
             limit: rows that are used at most; `sampling.n` of the recipe if absent.
-            shown: where they come from; the file if absent.
+            run: whose samples they are, if they are those of one.
         """
         n = self.recipe.sampling.n if limit is None else min(limit, self.recipe.sampling.n)
         source = open_samples(self.system, generated)
@@ -90,6 +110,7 @@ class Against:
             floor=samples.floor,
             groups=samples.groups,
             paired=samples.paired,
+            training=self._training_of(run),
             given=samples.measured,
             seed=self.recipe.sampling.seed,
         )
@@ -108,7 +129,7 @@ class Against:
                 "used": 2 * used,
             },
             "generated": {
-                "file": str(shown or generated),
+                "file": str(generated if run is None else run.path),
                 "sha256": source.digest(),
                 "rows": len(source),
                 "used": used,

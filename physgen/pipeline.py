@@ -159,6 +159,7 @@ def validate_files(
     recipe: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     preset: str | None = None,
+    training: str | PathLike[str] | None = None,
     output: str | PathLike[str] | None = None,
     trust: bool = False,
     progress: Progress | None = None,
@@ -174,6 +175,8 @@ def validate_files(
             there is none) unless `data.path` names another file, `data.binning` the geometry of
             CaloChallenge files.
         preset: of that recipe; "reference" of calo-flow is the evaluation of CaloChallenge.
+        training: file of the rows that the generator was trained on, to look for copies of them; a
+            run knows its own.
         output: folder for `scorecard.json` and `report.html`.
         trust: run the code that the recipe of a run names; see `validate`.
         progress: called while it goes.
@@ -184,9 +187,10 @@ def validate_files(
         if against is None:
             comparison, card = score_ensemble(file, recipe, changes)
         else:
-            truth = against_file(file, user_path(against), recipe, changes, preset)
-            with samples_of(file, truth, trust=trust) as samples:
-                comparison, card = truth.score(samples, count, shown=file)
+            known = None if training is None else user_path(training)
+            truth = against_file(file, user_path(against), recipe, changes, preset, known)
+            with samples_of(file, truth, trust=trust) as (samples, run):
+                comparison, card = truth.score(samples, count, run=run)
         if output is not None:
             write_scores_to(user_path(output), comparison, card)
     return card
@@ -292,21 +296,25 @@ def against_file(
     recipe: str | None,
     overrides: Mapping[str, Any],
     preset: str | None = None,
+    training: Path | None = None,
 ) -> Against:
     """Open a file of true samples; its system is that of the first sample, where this is a run."""
     if recipe is None and first.is_dir():
         recipe = str(Run(first).path / "recipe.yaml")
-    return Against(truth, recipe, overrides, preset)
+    return Against(truth, recipe, overrides, preset, training)
 
 
 @contextmanager
-def samples_of(target: Path, truth: Against, *, trust: bool = False) -> Iterator[Path]:
-    """Yield a file of samples; those of a run are drawn into one that is removed afterwards.
+def samples_of(
+    target: Path, truth: Against, *, trust: bool = False
+) -> Iterator[tuple[Path, Run | None]]:
+    """Yield a file of samples, and the run that they are of.
 
-    At the conditions of the true samples, row by row, if these have any.
+    Those of a run are drawn into a file that is removed afterwards, at the conditions of the true
+    samples, row by row, if these have any.
     """
     if not target.is_dir():
-        yield target
+        yield target, None
         return
     sampler = load(target, trust=trust)
     given = sampler.conditions_in(truth.path) if sampler.schema.condition else None
@@ -314,7 +322,7 @@ def samples_of(target: Path, truth: Against, *, trust: bool = False) -> Iterator
     with TemporaryDirectory(prefix="physgen-") as folder:
         file = Path(folder) / "samples.hdf5"
         sampler.write(file, n, condition=given)
-        yield file
+        yield file, Run(target, trust)
 
 
 @contextmanager

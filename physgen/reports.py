@@ -46,6 +46,7 @@ def side_by_side(
     recipe: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     preset: str | None = None,
+    training: str | PathLike[str] | None = None,
     output: str | PathLike[str] | None = None,
     trust: bool = False,
     progress: Progress | None = None,
@@ -57,8 +58,7 @@ def side_by_side(
     Args:
         samples: files, or runs, of which samples are drawn at the conditions of the true ones.
         against: file of true samples.
-        recipe, overrides, preset: see `validate_files`; of a run's samples, the recipe is that of
-            the run.
+        recipe, overrides, preset, training: see `validate_files`; the recipe of a run is its own.
         output: an HTML page; or a folder for it (`report.html`), for `ranking.json`, and for the
             scorecard and the page of each sample in a folder of its own.
         trust: run the code that the recipes of runs name; see `validate`.
@@ -68,9 +68,10 @@ def side_by_side(
         InputError: a sample is given twice.
     """
     paths, truth_path = [user_path(one) for one in samples], user_path(against)
+    known = None if training is None else user_path(training)
     names = _names(paths)
     runs = [path for path in paths if path.is_dir()]
-    truth = against_file((runs or paths)[0], truth_path, recipe, overrides or {}, preset)
+    truth = against_file((runs or paths)[0], truth_path, recipe, overrides or {}, preset, known)
     limit = min((truth.count(path) for path in paths if path not in runs), default=None)
     to = None if output is None else user_path(output)
     is_page = to is not None and to.suffix == ".html"
@@ -79,9 +80,9 @@ def side_by_side(
     for name, path in zip(names, paths, strict=True):
         with (
             scoring(progress, f"{name}: validate") as count,
-            samples_of(path, truth, trust=trust) as file,
+            samples_of(path, truth, trust=trust) as (file, run),
         ):
-            comparison, cards[name] = truth.score(file, count, limit=limit, shown=path)
+            comparison, cards[name] = truth.score(file, count, limit=limit, run=run)
             if to is None:
                 continue
             if not is_page:

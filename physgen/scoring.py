@@ -21,6 +21,7 @@ from physgen.io.inspect import inspect
 from physgen.io.joined import expand
 from physgen.io.layouts import LAYOUTS
 from physgen.io.source import Source, blocks
+from physgen.io.stream import Stream
 from physgen.isolation import global_generators
 from physgen.made_from import rows_made_from, shared_events
 from physgen.recipe import Recipe, read
@@ -38,6 +39,7 @@ from physgen.validation.likelihood import Likelihood
 from physgen.validation.scorecard import Row, Scorecard
 from physgen.validation.sources import SEED, two_samples
 from physgen.validation.timing import Timing
+from physgen.validation.training_rows import TrainingRows
 
 _SHOWERS = {"voxels": "calo-flow", "points": "calo-points"}
 RECIPES = {
@@ -53,7 +55,7 @@ RECIPES = {
 LIMITS = ("tolerance", "maximum", "minimum")
 """How the options of metrics begin that state limits."""
 
-ALWAYS = ("response", "combined-test", "equivalent-events")
+ALWAYS = ("response", "combined-test", "equivalent-events", "memorisation")
 """Metrics of every comparison of files, whatever the recipe asks of its own surrogate."""
 
 Count = Callable[[int, int], None]
@@ -82,6 +84,7 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
         held_out=_held_out(recipe, surrogate, truth, floor),
         groups=truths.groups,
         paired=paired,
+        training=training_rows_of(run),
         seed=recipe.sampling.seed,
     )
     timed = next((one for one in metrics_of(recipe) if isinstance(one, Timing)), None)
@@ -126,6 +129,15 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
     return replace(
         comparison, generated=chain.batch, proposals=proposals, truth=truth, corrected=True
     )
+
+
+def training_rows_of(run: Run) -> TrainingRows | None:
+    """Return the rows that a run was trained on, read anew from its data; `None` without data."""
+    data = run.data
+    if data is None:
+        return None
+    source, rows = data.source, data.parts.train
+    return TrainingRows(Stream(source, rows, batch_size=source.block).in_order, len(rows))
 
 
 def check_scoring(run: Run, surrogate: Surrogate) -> None:

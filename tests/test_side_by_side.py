@@ -5,6 +5,7 @@ import re
 from html.parser import HTMLParser
 
 import h5py
+import numpy as np
 import pytest
 from test_cli import call
 
@@ -27,7 +28,7 @@ class Sources(HTMLParser):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Showers of the simulation: the truth, as good a sample, and one that is 10% off."""
+    """Showers of the simulation: the truth, and two samples."""
     folder = tmp_path_factory.mktemp("showers")
     system = Calorimeter(binning="calo-368.xml")
     for name, seed, scale in (("truth", 1, 1.0), ("good", 2, 1.0), ("off", 3, 1.1)):
@@ -38,25 +39,40 @@ def files(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """Two columns: the truth, as good a sample, and one that is 20% too wide."""
+    folder = tmp_path_factory.mktemp("tables")
+    for name, seed, width in (("truth", 1, 1.0), ("good", 2, 1.0), ("off", 3, 1.2)):
+        n = 1600 if name == "truth" else 800
+        a, b = np.random.default_rng(seed).standard_normal((2, n))
+        with h5py.File(folder / f"{name}.h5", "w") as file:
+            file["a"], file["b"] = width * a, width * (a + b)
+    return folder
+
+
+COLUMNS = ["--system", "events-flow", "--set", "data.fields=[a,b]", "--set", METRICS]
+
+
 def test_each_sample_has_its_own_scorecard_and_the_page_shows_all(
-    monkeypatch, capsys, files, tmp_path
+    monkeypatch, capsys, tables, tmp_path
 ):
-    good, off, truth = (files / f"{name}.hdf5" for name in ("good", "off", "truth"))
-    options = ["--against", truth, "--binning", "calo-368.xml", "--set", METRICS]
+    good, off, truth = (tables / f"{name}.h5" for name in ("good", "off", "truth"))
+    options = ["--against", truth, *COLUMNS]
     page = tmp_path / "page.html"
-    code, out, err = call(
-        monkeypatch, capsys, "validate", off, good, *options, "--json", "-o", page
-    )
+    arguments = ["validate", off, good, *options]
+    code, out, err = call(monkeypatch, capsys, *arguments, "--json", "-o", page)
     assert code == 0, err
     content = json.loads(out)
-    assert [place["name"] for place in content["order"]] == ["good.hdf5", "off.hdf5"]
+    assert [place["name"] for place in content["order"]] == ["good.h5", "off.h5"]
     assert [place["rank"] for place in content["order"]] == [1, 2]
-    assert (content["verdict"], content["scorecards"]["good.hdf5"]["verdict"]) == ("fail", "pass")
+    assert (content["verdict"], content["scorecards"]["good.h5"]["verdict"]) == ("fail", "pass")
     scores = {score["name"]: score["samples"] for score in content["scores"]}
-    energy = scores["W1 E_tot/E_inc"]
-    assert (energy["good.hdf5"]["rank"], energy["off.hdf5"]["rank"]) == (1, 2)
-    assert energy["off.hdf5"]["value"] == pytest.approx(0.1, abs=0.02)
-    assert energy["good.hdf5"]["floor"] == energy["off.hdf5"]["floor"]
+    width = scores["W1 a"]
+    assert (width["good.h5"]["rank"], width["off.h5"]["rank"]) == (1, 2)
+    # W1 of normal distributions of mean 0 is the difference of the mean absolute values.
+    assert width["off.h5"]["value"] == pytest.approx(0.2 * np.sqrt(2 / np.pi), abs=0.06)
+    assert width["good.h5"]["floor"] == width["off.h5"]["floor"]
     # The code path of one sample.
     for path in (good, off):
         code, out, _ = call(monkeypatch, capsys, "validate", path, *options, "--json")
@@ -66,21 +82,25 @@ def test_each_sample_has_its_own_scorecard_and_the_page_shows_all(
     assert not re.search(r"url\(|@import|https?://|<script", text)
     found = Sources(text).found
     assert all(one.startswith(("data:image/png;base64,", "#sample")) for one in found)
-    for what in ("Histograms", "Profile of spectrum", "Correlations", "W1 E_tot/E_inc", "off.hdf5"):
+    for what in ("Histograms", "Correlations", "W1 a", "off.h5"):
         assert what in text
     # The exit code is that of the worst verdict.
-    assert call(monkeypatch, capsys, "validate", off, good, *options, "--strict")[0] == 1
-    code, out, _ = call(monkeypatch, capsys, "validate", good, files / "good.hdf5", *options)
+    assert call(monkeypatch, capsys, *arguments, "--strict")[0] == 1
+    code, _, err = call(monkeypatch, capsys, "validate", good, good, *options)
     assert code == 2
+    assert "given twice" in err
 
 
-def test_a_folder_holds_all_pages(files, tmp_path):
-    changes = {"data.binning": "calo-368.xml", "validation.metrics": [{"kind": "means"}]}
-    samples = [files / "off.hdf5", files / "good.hdf5"]
+def test_a_folder_holds_all_pages(tables, tmp_path):
+    changes = {"data.fields": ["a", "b"], "validation.metrics": [{"kind": "means"}]}
     ranking = reports.side_by_side(
-        samples, files / "truth.hdf5", overrides=changes, output=tmp_path / "all"
+        [tables / "off.h5", tables / "good.h5"],
+        tables / "truth.h5",
+        recipe="events-flow",
+        overrides=changes,
+        output=tmp_path / "all",
     )
-    assert [place.name for place in ranking.order] == ["good.hdf5", "off.hdf5"]
+    assert [place.name for place in ranking.order] == ["good.h5", "off.h5"]
     saved = json.loads((tmp_path / "all/ranking.json").read_text())
     assert saved == json.loads(ranking.to_json())
     for name, card in ranking.cards.items():
@@ -89,7 +109,9 @@ def test_a_folder_holds_all_pages(files, tmp_path):
 
 
 def test_a_run_stands_beside_a_file_at_the_conditions_of_the_truth(files, tmp_path):
-    run = pipeline.train("calo-flow", preset="smoke", runs=tmp_path, track=False, score=False)
+    few = {"engine.steps": 2, "engine.batch_size": 16, "data.n": 600}
+    where = {"preset": "smoke", "runs": tmp_path, "track": False, "score": False}
+    run = pipeline.train("calo-flow", few, **where)
     options = {"overrides": {"validation.metrics": [{"kind": "means"}]}}
     ranking = reports.side_by_side([run.path, files / "good.hdf5"], files / "truth.hdf5", **options)
     name = f"calo-flow/{run.path.name}"

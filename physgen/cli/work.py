@@ -112,6 +112,10 @@ def validate(
     system: Annotated[
         str | None, typer.Option(help="Recipe whose system the file belongs to.")
     ] = None,
+    training: Annotated[
+        Path | None,
+        typer.Option(help="File of the rows that generators of files were trained on."),
+    ] = None,
     overrides: Set = None,
     preset: Annotated[
         str | None,
@@ -156,6 +160,7 @@ def validate(
                 recipe=system,
                 overrides=changes,
                 preset=preset,
+                training=training,
                 output=output,
                 trust=trust,
                 progress=progress,
@@ -168,6 +173,8 @@ def validate(
             raise typer.Exit(1)
         return
     target = targets[0]
+    if training is not None and against is None:
+        raise InputError("--training needs --against FILE: true rows that were not trained on")
     with bars(as_json) as progress:
         if preset is not None and against is None:
             raise InputError("--preset chooses metrics of samples --against a file of true ones")
@@ -184,6 +191,7 @@ def validate(
                 recipe=system,
                 overrides=changes,
                 preset=preset,
+                training=training,
                 output=output,
                 trust=trust,
                 progress=progress,

@@ -10,20 +10,18 @@ object) they are no alarm. Rows that stand several times in the truth are not co
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import bdtrc
 
 from physgen.batch import Batch
 from physgen.systems.base import HasPlausible
-from physgen.validation.comparison import Comparison, Measured, Role, in_blocks
+from physgen.validation.comparison import Comparison, Measured, Role
+from physgen.validation.copies import keys_of, learned
 from physgen.validation.estimates import USABLE, effective_samples, usable
 from physgen.validation.repeats import repeats
 from physgen.validation.scorecard import ALARM, Row
 
 _NEAR = 0.15
 """How far, in powers of ten, a ratio of scales may be from one of 1000 to be taken for it."""
-
-Keys = NDArray[np.uint64]
 
 
 def alarms(comparison: Comparison) -> list[Row]:
@@ -36,6 +34,7 @@ def alarms(comparison: Comparison) -> list[Row]:
     rows = [*_weights(comparison), *_units(comparison), *repeats(comparison)]
     if comparison.generated.chain is None and comparison.truth.chain is None:
         rows += _copies(comparison.truth, comparison.generated, comparison.floor)
+        rows += _trained_on(comparison, comparison.truth)
     return rows
 
 
@@ -58,10 +57,10 @@ def _weights(comparison: Comparison) -> list[Row]:
 
 def _copies(truth: Batch, generated: Batch, floor: Batch | None) -> list[Row]:
     """Return how many generated rows are known ones, and how many repeat each other."""
-    first, counts = np.unique(_keys(truth), return_counts=True)
+    first, counts = np.unique(keys_of(truth), return_counts=True)
     natural = first[counts > 1]
-    second = first[:0] if floor is None else _keys(floor)
-    first, ours, theirs = (k[~np.isin(k, natural)] for k in (first, _keys(generated), second))
+    second = first[:0] if floor is None else keys_of(floor)
+    first, ours, theirs = (k[~np.isin(k, natural)] for k in (first, keys_of(generated), second))
     n, m = len(generated), len(second)
     shared = int((np.isin(ours, first) | np.isin(ours, theirs)).sum())
     usual = int(np.isin(theirs, first).sum())
@@ -86,6 +85,22 @@ def _copies(truth: Batch, generated: Batch, floor: Batch | None) -> list[Row]:
     ]
 
 
+def _trained_on(comparison: Comparison, truth: Batch) -> list[Row]:
+    """Return how many generated rows are training rows, beside how many true ones are."""
+    known = comparison.once(learned)
+    if known is None:
+        return []
+    n, m = len(comparison.generated), len(truth)
+    copied, usual = (
+        int(np.isin(keys_of(batch), known.keys).sum()) for batch in (comparison.generated, truth)
+    )
+    warning = (
+        f"{copied} of {n} rows ({copied / n:.2%}) are training rows, bit by bit: they were learned "
+        "by heart or copied; leave them out, and see why they are made"
+    )
+    return [_copies_row("rows that are training rows", (copied, usual), n / (n + m), warning)]
+
+
 def _copies_row(name: str, counts: tuple[int, int], share: float, warning: str) -> Row:
     p_value = float(bdtrc(counts[0] - 1, sum(counts), min(share, 0.9)))
     return Row(
@@ -96,17 +111,6 @@ def _copies_row(name: str, counts: tuple[int, int], share: float, warning: str) 
         p_value=p_value,
         warning=warning if p_value < ALARM else "",
     )
-
-
-def _keys(batch: Batch) -> Keys:
-    """Return (N,) keys that are equal where rows are, bit by bit in float32."""
-    keys = []
-    for part in in_blocks(batch):
-        bits = part.x.flatten(1).float().contiguous().cpu().numpy()
-        words = (bits + 0.0).view(np.uint32).astype(np.uint64)  # -0 is 0.
-        factors = np.random.default_rng(0).integers(0, 2**63, words.shape[1], dtype=np.uint64)
-        keys.append((words * (2 * factors + 1)).sum(1, dtype=np.uint64))
-    return np.concatenate(keys)
 
 
 def _units(comparison: Comparison) -> list[Row]:

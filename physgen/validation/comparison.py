@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from physgen.batch import Batch
 from physgen.errors import InputError
 from physgen.systems.base import HasExact, HasFeatures, HasReference, HasUnits, System
+from physgen.validation.training_rows import TrainingRows
 
 Value = TypeVar("Value")
 Floats = NDArray[np.floating[Any]]
@@ -79,6 +80,7 @@ class Comparison:
         whole: measures more rows of the files that `generated` and `truth` are parts of, all of
             them where there are not too many, row by row if these are paired. They are not held:
             the samples fill the memory.
+        training: the rows that the generator was trained on, where they are known.
         given: observables of samples that were measured before, by role: of a truth that several
             samples are set beside.
         seed: of all resampling and of the classifiers.
@@ -104,6 +106,7 @@ class Comparison:
     paired: frozenset[Role] = frozenset()
     series: Measured | None = None
     whole: Callable[[], dict[Role, Measured]] | None = None
+    training: TrainingRows | None = None
     given: Mapping[Role, Measured] = field(default_factory=dict)
     seed: int = 0
 

@@ -16,6 +16,7 @@ from physgen.validation.importance import Importance
 from physgen.validation.jet_wasserstein import JetWasserstein
 from physgen.validation.likelihood import Likelihood
 from physgen.validation.means import Means
+from physgen.validation.memorisation import Memorisation
 from physgen.validation.mmd import MaximumMeanDiscrepancy
 from physgen.validation.neighbours import NearestNeighbour
 from physgen.validation.physics_distances import PhysicsDistances
@@ -42,6 +43,7 @@ __all__ = [
     "Likelihood",
     "MaximumMeanDiscrepancy",
     "Means",
+    "Memorisation",
     "NearestNeighbour",
     "PhysicsDistances",
     "ReferenceHistograms",
