@@ -15,24 +15,19 @@ from physgen.against import Against
 from physgen.arguments import Whole, user_path
 from physgen.batch import Batch
 from physgen.conditions import Condition
-from physgen.engine import journal
 from physgen.engine.device import DeviceName, choose_device
 from physgen.engine.distributed import connect
 from physgen.errors import InputError
 from physgen.generation import Sampler
 from physgen.io.shipped import shipped_recipes
-from physgen.io.writer import atomic, hdf5_writer
 from physgen.isolation import isolated
 from physgen.recipe import read
 from physgen.run import Run
-from physgen.scoring import Count, score_ensemble, score_run
+from physgen.scoring import score_ensemble, score_run
 from physgen.tracking import Tracker, sync_apart
 from physgen.training import Progress, silent, train_run
-from physgen.validation.comparison import Comparison
-from physgen.validation.plots import draw
-from physgen.validation.report import report as write_report
-from physgen.validation.report import section_of
 from physgen.validation.scorecard import Scorecard
+from physgen.written_scores import scoring, write_scores, write_scores_to
 
 
 @isolated()
@@ -144,7 +139,7 @@ def validate(
         comparison, card = score_run(opened, opened.load(), count)
         if not opened.sampling:
             opened.unseal_scores()
-            _write_scores(opened.path, comparison, card)
+            write_scores(opened.path, comparison, card)
             opened.seal_scores(card)
         elif output is not None:
             write_scores_to(user_path(output), comparison, card)
@@ -323,38 +318,6 @@ def samples_of(
         file = Path(folder) / "samples.hdf5"
         sampler.write(file, n, condition=given)
         yield file, Run(target, trust)
-
-
-@contextmanager
-def scoring(progress: Progress | None, stage: str) -> Iterator[Count]:
-    """Report a scoring: each metric counts as one, and so does what is written at the end."""
-    report_progress, total = progress or silent, 1
-
-    def count(done: int, metrics: int) -> None:
-        nonlocal total
-        total = metrics + 1
-        report_progress(stage, done, total, {})
-
-    report_progress(stage, 0, total, {})
-    yield count
-    report_progress(stage, total, total, {})
-
-
-def write_scores_to(folder: Path, comparison: Comparison, card: Scorecard) -> None:
-    """Write scorecard, samples, plots and `report.html` of a comparison into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_scores(folder, comparison, card)
-
-
-def _write_scores(folder: Path, comparison: Comparison, card: Scorecard) -> None:
-    with atomic(folder / "scorecard.json", overwrite=True) as part:
-        part.write_text(card.to_json() + "\n", encoding="utf-8")
-    with hdf5_writer(
-        folder / "samples.h5", schema=comparison.system.schema, overwrite=True
-    ) as append:
-        append(comparison.generated)
-    draw(comparison, card, folder / "plots", journal=folder / journal.NAME)
-    write_report([section_of(folder)], folder / "report.html")
 
 
 def _open_run(

@@ -20,7 +20,7 @@ from physgen.errors import InputError, TrainingError
 from physgen.io.writer import atomic
 from physgen.isolation import isolated
 from physgen.memory import release
-from physgen.pipeline import against_file, samples_of, scoring, train, write_scores_to
+from physgen.pipeline import against_file, samples_of, train
 from physgen.recipe import MAIN, read
 from physgen.run import Run
 from physgen.training import Progress, silent
@@ -30,6 +30,7 @@ from physgen.validation.report import report as write_report
 from physgen.validation.scorecard import Scorecard
 from physgen.validation.several import Sketches
 from physgen.validation.several import page as several_page
+from physgen.written_scores import scoring, write_scores_to
 
 
 @isolated()

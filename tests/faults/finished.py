@@ -80,7 +80,7 @@ def looks(path, page):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    physgen.pipeline.draw = draw_nothing
+    physgen.written_scores.draw = draw_nothing
     base = Path(sys.argv[1])
     path = finish(base / "whole").path
     rows = Run(path).scorecard.rows

@@ -36,7 +36,7 @@ def draw_nothing(comparison, scorecard, folder, **others):
 @pytest.fixture(scope="module", autouse=True)
 def without_pictures():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("physgen.pipeline.draw", draw_nothing)
+        patch.setattr("physgen.written_scores.draw", draw_nothing)
         yield
 
 
