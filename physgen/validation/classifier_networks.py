@@ -26,6 +26,9 @@ PLANES = (32, 64, 64, 128)
 
 _AT_ONCE = 1000
 
+_HELD = 2**26
+"""Numbers that are held in memory; more are made batch by batch."""
+
 
 class Cylinder(nn.Module):
     """Convolutions of (B, F) features, among them voxels, on (layers, sectors, rings).
@@ -148,11 +151,14 @@ def as_reference(
     weight = torch.from_numpy(np.abs(task.w)).to(device)
     generator = torch.Generator().manual_seed(seed)
     others = np.setdiff1d(np.arange(len(task.y)), task.train)
-    # A hole is shown as 0, which the reference has for what is empty.
-    every = np.nan_to_num(task.features(np.arange(len(task.y))), posinf=0.0, neginf=0.0)
+    few = len(task.y) * width <= _HELD
+    held = task.features(np.arange(len(task.y))) if few else None
 
     def inputs(rows: Rows) -> Tensor:
-        return torch.from_numpy(every[rows]).to(device, torch.float64)
+        values = task.features(rows) if held is None else held[rows]
+        # A hole is shown as 0, which the reference has for what is empty.
+        finite = np.nan_to_num(values, posinf=0.0, neginf=0.0)
+        return torch.from_numpy(finite).to(device, torch.float64)
 
     def scored(rows: Rows) -> Array:
         network.eval()

@@ -100,7 +100,9 @@ def test_the_residual_network_learns_where_voxels_lie(monkeypatch):
     test = rows[220:]
     assert auc(scores[test], y[test], np.ones(80)).value > 0.9
     few = Task(x.__getitem__, y, np.ones(300), rows[:40], rows[200:220])
-    np.testing.assert_array_equal(*(as_reference(few, 0, (4, 6, 5), epochs=1) for _ in range(2)))
+    first = as_reference(few, 0, (4, 6, 5), epochs=1)
+    monkeypatch.setattr("physgen.validation.classifier_networks._HELD", 0)
+    np.testing.assert_array_equal(first, as_reference(few, 0, (4, 6, 5), epochs=1))
 
 
 def test_balanced_accuracy_is_the_auc_of_rounded_scores():
