@@ -107,6 +107,8 @@ class EventTable:
 
     def _n_flat(self, source: Source) -> int:
         """How many of the columns are flat beside jagged ones."""
+        if not source.schema.masked:
+            return 0
         return sum(name not in source.schema.names for name in self._columns)
 
     @property
