@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import physgen
 from physgen.against import Against
 from physgen.batch import Batch
 from physgen.errors import DomainError, FormatError, RecipeError
@@ -197,3 +198,17 @@ def test_rings_and_slices_end_between_cells_not_on_them(tmp_path):
         other = system.observables(moved)
         for name in ("radial profile", "E_slice_0", "E_slice_2", "points_slice_1"):
             torch.testing.assert_close(other[name], exact[name])
+
+
+def test_points_are_learned_and_generated_in_the_layout_they_came_in(tmp_path):
+    generator = np.random.default_rng(0)
+    rows = [generator.uniform(0.1, 1, (k, 4)).tolist() for k in generator.integers(1, 6, 100)]
+    path = write(tmp_path / "a.h5", rows, energies=generator.uniform(1, 3, (100, 1)))
+    changes = {"data.path": str(path), "engine.steps": 3, "engine.batch_size": 16}
+    run = physgen.train("calo-points", changes, runs=tmp_path, score=False, track=False)
+    physgen.load(run.path).write(tmp_path / "b.h5", 20, seed=1)
+    source = PointCloud(path=str(path)).open(tmp_path / "b.h5")
+    batch = source.read(0, 20)
+    assert (len(batch), source.pdg) == (20, 22)
+    assert (batch.x[batch.mask][:, 3] > 0).all()
+    assert ((batch.condition[:, 0] >= 1000) & (batch.condition[:, 0] <= 3000)).all()
