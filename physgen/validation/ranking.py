@@ -201,7 +201,14 @@ class Ranking:
         lines += ["", *text_table(cells, ("score", "floor", *map(printable, names)))]
         if len(shown) < len(self.lines):
             lines.append(f"and {len(self.lines) - len(shown)} more in the report")
-        return "\n".join(lines)
+        found = [f"{name}: {one}" for name in names for one in regions_of(self.cards[name])]
+        return "\n".join([*lines, *([""] if found else []), *map(printable, found)])
+
+
+def regions_of(card: Scorecard) -> list[str]:
+    """Return where a sample has too many rows, or too few, in words."""
+    rows = [row for row in card.rows if row.metric == "regions" and row.name != "regions"]
+    return [f"{row.name}: {row.note.partition(';')[0]}" for row in rows]
 
 
 def texts(line: Line, names: Sequence[str]) -> list[str]:

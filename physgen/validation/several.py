@@ -23,7 +23,7 @@ from physgen.validation.page import write_page
 from physgen.validation.panels import Bars, Drawn
 from physgen.validation.plots import MOST_HISTOGRAMS, PANELS, label_of, most_telling
 from physgen.validation.profiles import profile
-from physgen.validation.ranking import Ranking, texts
+from physgen.validation.ranking import Ranking, regions_of, texts
 from physgen.validation.scorecard import Scorecard
 
 Array = NDArray[float64]
@@ -137,7 +137,7 @@ def page(
         order=ranking.order,
         names=names,
         cards={name: ranking.cards[name] for name in names},
-        regions={name: _regions(ranking.cards[name]) for name in names},
+        regions={name: regions_of(ranking.cards[name]) for name in names},
         reports=reports or {},
         tables=[
             [(line, texts(line, names)) for line in lines]
@@ -145,10 +145,6 @@ def page(
         ],
         pictures=pictures,
     )
-
-
-def _regions(card: Scorecard) -> list[str]:
-    return [f"{row.name}: {row.note}" for row in card.rows if row.metric == "regions"]
 
 
 def _figures(ranking: Ranking, sketches: Sketches) -> Iterator[tuple[Any, str, str]]:

@@ -74,7 +74,8 @@ def cards():
         ]
         name = "AUC, boosted classifier"
         rows += [Row(name=name, metric="classifier", value=auc, error=0.01, verdict=verdict)]
-        rows += [Row(name="region: x above 2", metric="regions", value=x, error=0.1)]
+        note = "3x too many (2 to 4), 1% of the sample; found on one half"
+        rows += [Row(name="region: x above 2", metric="regions", value=x, note=note)]
         return Scorecard(rows=tuple(rows))
 
     return {
@@ -124,5 +125,9 @@ def test_json_and_text_say_the_same():
     assert texts(ranking.lines[-1], ["far", "nobody"]) == ["0.900(10) #3 fail", ""]
     lines = str(ranking).splitlines()
     assert lines[1].split() == ["1", "near", "1.50", "4", "of", "5", "0", "pass"]
+    assert lines[-3:] == [
+        f"{name}: region: x above 2: 3x too many (2 to 4), 1% of the sample"
+        for name in ("near", "mid", "far")
+    ]
     auc = next(line for line in lines if line.startswith("AUC"))
     assert auc.split()[3:] == ["0.600(10)", "#2", "0.500(10)", "#1", "0.900(10)", "#3", "fail"]
