@@ -42,7 +42,7 @@ from physgen.systems.event_files import (
     open_columns,
 )
 from physgen.systems.presence import presence_rules
-from physgen.systems.unrolled import Unrolled, rolled, rolled_schema, unrolled
+from physgen.systems.unrolled import Unrolled, n_beside, rolled, rolled_schema, unrolled
 
 _WEIGHTS = "generated events weigh sum(w) / n each, so that the sum of weights is the data's"
 
@@ -100,16 +100,12 @@ class EventTable:
         # Described in full, flat columns need no file: the surrogate can be used without it.
         if self._is_described:
             return Schema((len(items),), tuple(items), given)
-        shape, n_flat = self.source.schema.shape, self._n_flat(self.source)
+        shape, n_flat = self.source.schema.shape, n_beside(self.source, self._columns)
         if len(shape) == 2:
             return unrolled(items[n_flat:], shape[0], given, items[:n_flat])
+        if shape != (len(items),):  # Jagged events that were written as a table, and are one.
+            return dataclasses.replace(self.source.schema, condition=given)
         return Schema(shape, tuple(items), given)
-
-    def _n_flat(self, source: Source) -> int:
-        """How many of the columns are flat beside jagged ones."""
-        if not source.schema.masked:
-            return 0
-        return sum(name not in source.schema.names for name in self._columns)
 
     @property
     def derived(self) -> Mapping[str, Derived]:
@@ -170,7 +166,7 @@ class EventTable:
             names = tuple(variable.name for variable in self.paired)
             source = self._open([file], group, self._most, names)
         self._check_units(source)
-        return Unrolled(source, self._n_flat(source)) if source.schema.masked else source
+        return Unrolled(source, n_beside(source, self._columns)) if source.schema.masked else source
 
     @property
     def _most(self) -> int | None:
@@ -207,7 +203,7 @@ class EventTable:
         n_jagged, n_flat = 0, 0
         if path.suffix in (".root", ".parquet"):
             if schema.names != tuple(self._columns):
-                n_flat = self._n_flat(self.source)
+                n_flat = n_beside(self.source, self._columns)
                 n_jagged = len(self.items) - n_flat
             items = self.items[n_flat:]
             written = rolled_schema(schema, items, n_flat) if n_jagged else schema
@@ -302,7 +298,7 @@ class EventTable:
         if self._is_described:
             return event_columns.all_described(self._columns, (), self._where("fields"))
         known = (*self.source.schema.condition, *self.source.schema.variables)
-        n_flat = self._n_flat(self.source)
+        n_flat = n_beside(self.source, self._columns)
         columns = dict(
             sorted(self._columns.items(), key=lambda c: c[0] in self.source.schema.names)
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -57,6 +57,13 @@ class Unrolled:
     def notes(self) -> list[str]:
         """Return what the file's reader has to say."""
         return self.masked.notes() if isinstance(self.masked, HasNotes) else []
+
+
+def n_beside(source: Source, columns: Iterable[str]) -> int:
+    """Return how many of some columns are flat beside jagged ones: the first conditions."""
+    if not source.schema.masked:
+        return 0
+    return sum(name not in source.schema.names for name in columns)
 
 
 def unrolled(

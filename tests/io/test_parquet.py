@@ -167,6 +167,10 @@ def test_flat_columns_stand_beside_jagged_ones(tmp_path, suffix):
         append(batch[300:])
     again = table.open(tmp_path / f"out{suffix}").read(0, 1000)
     assert (again.x == batch.x).all()
+    fields = ("jet_pt", "met", "jet_eta")
+    alone = EventTable(path=str(tmp_path / f"out{suffix}"), fields=fields, max_items=2)
+    assert alone.schema.names == table.schema.names
+    assert (alone.open(tmp_path / f"out{suffix}").read(0, 1000).x == batch.x).all()
     assert (again.condition == batch.condition).all()
 
 
