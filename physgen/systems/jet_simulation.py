@@ -6,7 +6,7 @@ between 990 and 1010 GeV (as of the samples of Coleman et al., arXiv:1709.08705,
 of, which are of leading order by MadGraph). Jets are those of the anti-kT algorithm with R = 0.8,
 of all visible stable particles with |eta| < 5, which have 800 < pT/GeV < 1600 and whose axis is
 within 0.8 of one of the pair. Positions are relative to the axis of the jet, pT to its pT; the
-hardest particles are chosen_jets.
+hardest particles are taken.
 
 Jets are made in blocks with a seed each: the same jets for the same seed, whatever the number of
 processes.
@@ -58,13 +58,13 @@ def simulate(process: Process, n: int, seed: int, particles: int, workers: int) 
     """Return `n` jets: x (n, particles, 3), mask (n, particles), and jet (n, 4).
 
     Columns of x are eta and phi relative to the jet and pT over the jet's; of jet its pT (GeV),
-    eta, mass (GeV), and number of particles that are chosen_jets.
+    eta, mass (GeV), and number of particles that are taken.
 
     Args:
         process: what the jets come from.
         n: how many.
         seed: the same jets for the same seed.
-        particles: how many are kept of a jet.
+        particles: how many are taken of a jet.
         workers: processes that simulate.
 
     Raises:
@@ -176,11 +176,9 @@ def _jets(events: Any, process: Process, particles: int) -> Arrays:
     flat = [ak.flatten(column[order], axis=1) for column in columns]
     mask = np.arange(particles) < ak.num(flat[0]).to_numpy()[:, None]
     x = np.stack([_padded(column, particles) for column in flat], 2).astype(np.float32)
-    chosen_jets = jets[wanted]
+    selected = jets[wanted]
     mass = np.sqrt(
-        np.maximum(
-            chosen_jets.E**2 - chosen_jets.px**2 - chosen_jets.py**2 - chosen_jets.pz**2, 0.0
-        )
+        np.maximum(selected.E**2 - selected.px**2 - selected.py**2 - selected.pz**2, 0.0)
     )
     features = [ak.flatten(one).to_numpy() for one in (of_jet[0], of_jet[1], mass)]
     return {"x": x, "mask": mask, "jet": np.stack([*features, mask.sum(1)], 1).astype(np.float32)}
