@@ -52,7 +52,7 @@ def _prominent(row: Row) -> bool:
     if row.verdict == "fail" or row.warning or row.tolerance is not None:
         return True
     return (
-        row.metric not in _MANY
+        not (row.metric in _MANY or row.name.startswith("N_equiv "))
         or row.exact_source in ("exact", "reference")
         or (row.metric == "means" and row.exact_source is None)
     )

@@ -142,3 +142,12 @@ def test_a_card_without_limits_shows_its_largest_pulls():
     judged = [Row(name=f"limit {i}", metric="m", value=1.0, tolerance=1.0) for i in range(4)]
     shown = str(Scorecard(rows=rows + judged))
     assert [i for i in range(9) if f"row {i}" in shown] == [8]
+
+
+def test_of_what_a_sample_is_worth_the_terminal_shows_what_sums_it_up():
+    names = ("N_equiv", "N_equiv, mean of observables", "N_equiv E_1", "N_equiv E_2")
+    rows = [Row(name=name, metric="equivalent-events", value=9.0) for name in names]
+    text = str(Scorecard(rows=rows))
+    assert "N_equiv, mean of observables" in text
+    assert "E_1" not in text
+    assert "and 2 more in the report" in text
