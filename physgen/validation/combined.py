@@ -67,6 +67,7 @@ def families(pool: Pool) -> list[Family]:
         thresholds.of_observables(pool),
         conditional.of_bins(pool),
         moments.of_moments(pool),
+        moments.of_products(pool),
     ]
     for name, columns in (("standardised", pool.standardised), ("whitened", pool.whitened)):
         result.append(thresholds.of_projections(name, columns.rows, pool, generator))

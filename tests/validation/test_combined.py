@@ -70,7 +70,7 @@ def test_what_differs_is_found_and_named(fault):
 def test_what_does_not_differ_is_not_found():
     found = row(sample(1, 3000), sample(2, 2000))
     assert found.p_value > 0.01
-    assert found.note == "40 tests of 3 observables, 2000 rows against 3000"
+    assert found.note == "41 tests of 3 observables, 2000 rows against 3000"
 
 
 def test_rows_that_are_not_defined_are_found():

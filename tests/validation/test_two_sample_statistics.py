@@ -125,6 +125,19 @@ def test_a_moment_that_differs_is_named():
     assert causes[2].startswith("correlation of x0 and x1: +")
 
 
+def test_the_one_product_that_changed_is_the_largest():
+    """Of ten columns, a correlation of .1 at 2 x 8000 rows: .1 / sqrt(2 / 8000)."""
+    a, b = np.random.default_rng(6).normal(size=(2, 8000, 10))
+    b[:, 7] = 0.1 * b[:, 3] + np.sqrt(0.99) * b[:, 7]
+    pool = pool_of(a, b)
+    family = moments.of_products(pool)
+    truth, ours = pool.relabelling.means(family.sums)
+    wanted = (b[:, 3] * b[:, 7]).mean() - (a[:, 3] * a[:, 7]).mean()
+    found = observed(pool, family)["largest moment"]
+    assert np.sqrt(found) == pytest.approx(wanted / np.sqrt(2 / 8000), rel=0.05)
+    assert family.causes(truth, ours)[0].startswith("correlation of x3 and x7: +")
+
+
 def widen(x):
     return x * np.array([1.0, 1.0, 1.3])
 

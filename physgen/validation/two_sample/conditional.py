@@ -17,9 +17,6 @@ Array = NDArray[float64]
 N_BINS = 5
 """Bins of a condition with many values."""
 
-_ROUNDING = 1e-12
-"""Differences of features, whose variance is 1, are rounding below."""
-
 
 def of_bins(pool: Pool) -> Family | None:
     """Return the largest and the summed squared deviation of mean and width in bins, in sigma.
@@ -36,23 +33,14 @@ def of_bins(pool: Pool) -> Family | None:
                 labels.append(f"{what[0]} of {name}" + what[1].format(about))
     if not sums:
         return None
-    together = np.concatenate(sums, axis=1)
-    n, m = pool.sizes
-    spread = np.full(len(labels), np.sqrt(1 / n + 1 / m))
-    if pool.paired or not pool.relabelling.exact:
-        spread = pool.relabelling.deviations(together)
-    known = spread > _ROUNDING
-    together *= np.where(known, 1 / np.where(known, spread, 1.0), 0.0)
+    together = pool.in_deviations(np.concatenate(sums, axis=1))
 
     def statistics(difference: Array) -> Array:
         squares = difference**2
         return np.stack([squares.max(1), squares.sum(1)], 1)
 
     def causes(truth: Array, generated: Array) -> list[str]:
-        off = generated - truth
-        worst = int(np.abs(off).argmax())
-        largest = f"{off[worst]:+.1f} standard deviations, the largest of {len(labels)} deviations"
-        return [f"{labels[worst]}: {largest}"] * 2
+        return [pool.largest(truth, generated, labels)] * 2
 
     return Family(
         ("bins of the conditions", "sum over bins of the conditions"), together, statistics, causes

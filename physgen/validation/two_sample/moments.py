@@ -2,7 +2,8 @@
 
 Frechet is the distance of normals with these moments (Dowson & Landau, J. Multivar. Anal. 12 (1982)
 450) to second order in their differences; the whitened ones weigh every direction by its pooled
-deviation, so that a change along a direction of little spread is seen.
+deviation, so that a change along a direction of little spread is seen. Among hundreds of products
+of two observables a single one that changed is seen by the largest.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ from physgen.validation.two_sample.pool import FLOORED, Family, Pool
 Array = NDArray[float64]
 
 MOST = 100
-"""Principal directions whose covariance is tested, those of the largest spread."""
+"""Principal directions whose covariance is tested, those of the largest spread; also the columns
+beyond which their products are not tested one by one."""
+
+_CLIP = 6.0
+_ROUNDING = 1e-6
+"""Products that deviate by less do not vary."""
 
 
 def of_moments(pool: Pool) -> Family:
@@ -65,3 +71,27 @@ def of_moments(pool: Pool) -> Family:
         statistics,
         causes,
     )
+
+
+def of_products(pool: Pool) -> Family | None:
+    """Return the largest deviation of the mean of any column, or of the product of any two."""
+    names, z = pool.standardised.names, np.clip(pool.standardised.rows, -_CLIP, _CLIP)
+    d = z.shape[1]
+    if d > MOST:
+        return None
+    sums, labels = [], []
+    for k in range(d):
+        features = np.concatenate([z[:, [k]], z[:, k:] * z[:, [k]]], 1)
+        deviation = features.std(0)
+        kept = deviation > _ROUNDING
+        scaled = (features[:, kept] - features[:, kept].mean(0)) / deviation[kept]
+        sums.append(pool.relabelling.sums(scaled))
+        pairs = [f"correlation of {names[k]} and {name}" for name in names[k + 1 :]]
+        about = [f"mean of {names[k]}", f"width of {names[k]}", *pairs]
+        labels += [label for label, keep in zip(about, kept, strict=True) if keep]
+    together = pool.in_deviations(np.concatenate(sums, 1))
+
+    def causes(truth: Array, generated: Array) -> list[str]:
+        return [pool.largest(truth, generated, labels)]
+
+    return Family(("largest moment",), together, lambda d: (d**2).max(1, keepdims=True), causes)

@@ -7,7 +7,7 @@ and p-values stay exact.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -29,6 +29,9 @@ MOST_BINS = 32
 
 DIGITS = 20
 """Binary digits of a value that count: one part in a million."""
+
+_ROUNDING = 1e-12
+"""Differences of features, whose variance is 1, are rounding below."""
 
 FLOORED = 1e-6
 """Eigenvalues of a covariance, of the largest, below which whitening does not amplify."""
@@ -156,6 +159,25 @@ class Pool:
             weights=(self.weights[truth], self.weights[ours]),
             groups=(self.units[truth], self.units[ours]) if grouped else (None, None),
             seed=self.seed,
+        )
+
+    def in_deviations(self, sums: Array) -> Array:
+        """Return (M, F) sums of features of variance 1, with D in its standard deviations."""
+        n, m = self.sizes
+        spread = np.full(sums.shape[1], np.sqrt(1 / n + 1 / m))
+        if self.paired or not self.relabelling.exact:
+            spread = self.relabelling.deviations(sums)
+        known = spread > _ROUNDING
+        return np.asarray(sums * np.where(known, 1 / np.where(known, spread, 1.0), 0.0))
+
+    @staticmethod
+    def largest(truth: Array, generated: Array, labels: Sequence[str]) -> str:
+        """Say which of the mean features, in standard deviations of D, differs most."""
+        off = generated - truth
+        worst = int(np.abs(off).argmax())
+        return (
+            f"{labels[worst]}: {off[worst]:+.1f} standard deviations, the largest of "
+            f"{len(labels)} deviations"
         )
 
     @cached_property
