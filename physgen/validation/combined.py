@@ -88,7 +88,7 @@ def _row(combined: Combined, pool: Pool) -> Row:
     return Row(
         name="combined test",
         metric="combined-test",
-        value=combined.p_value,
+        value=float(f"{combined.p_value:.1g}"),
         p_value=combined.p_value,
         note="; ".join(notes),
     )

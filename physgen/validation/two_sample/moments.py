@@ -83,12 +83,12 @@ def of_products(pool: Pool) -> Family | None:
     for k in range(d):
         features = np.concatenate([z[:, [k]], z[:, k:] * z[:, [k]]], 1)
         deviation = features.std(0)
-        kept = deviation > _ROUNDING
-        scaled = (features[:, kept] - features[:, kept].mean(0)) / deviation[kept]
+        varies = deviation > _ROUNDING
+        scaled = (features[:, varies] - features[:, varies].mean(0)) / deviation[varies]
         sums.append(pool.relabelling.sums(scaled))
         pairs = [f"correlation of {names[k]} and {name}" for name in names[k + 1 :]]
         about = [f"mean of {names[k]}", f"width of {names[k]}", *pairs]
-        labels += [label for label, keep in zip(about, kept, strict=True) if keep]
+        labels += [label for label, keep in zip(about, varies, strict=True) if keep]
     together = pool.in_deviations(np.concatenate(sums, 1))
 
     def causes(truth: Array, generated: Array) -> list[str]:

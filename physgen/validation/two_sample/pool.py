@@ -206,8 +206,8 @@ class Pool:
         )
         width = np.nanstd(stacked, 0)
         z = np.nan_to_num((stacked - np.nanmean(stacked, 0)) / np.where(width > 0, width, 1.0))
-        kept = np.flatnonzero(width > 0)
-        return Columns(tuple(names[i] for i in kept), z[:, kept])
+        varying = np.flatnonzero(width > 0)
+        return Columns(tuple(names[i] for i in varying), z[:, varying])
 
     @cached_property
     def whitened(self) -> Columns:

@@ -101,8 +101,8 @@ def _edges(x: Array, n_bins: int, *, tails: bool) -> tuple[Array, Array, Array]:
     if 0 < len(finite) < n:
         at = np.unique(np.append(at, finite[-1]))
     below = np.searchsorted(ordered, at, side="right")
-    kept = np.isfinite(at) & (below >= FEWEST) & (n - below >= FEWEST)
-    at, below = at[kept], below[kept]
+    usable = np.isfinite(at) & (below >= FEWEST) & (n - below >= FEWEST)
+    at, below = at[usable], below[usable]
     # The last gap ends at the next value there is, of few values the next of them.
     end = finite[np.minimum(below[-1:], len(finite) - 1)]
     return at, below / n, np.diff(at, append=end)
