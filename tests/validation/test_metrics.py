@@ -278,12 +278,15 @@ def test_mmd_and_classifier_see_a_shift_and_nothing_else():
     assert mmd.rows(shifted)[0].p_value < 1e-4
     assert mmd.rows(same)[0].p_value > 1e-3
     test = ClassifierTest(model="boosted", maximum=0.6, calibrate=True)
-    auc, jsd = test.rows(compare(draw(1500, 9, shift=1.0), baseline=draw(1500, 10, shift=3.0)))
+    auc, accuracy, jsd, *_ = test.rows(
+        compare(draw(1500, 9, shift=1.0), baseline=draw(1500, 10, shift=3.0))
+    )
     assert auc.verdict == "fail"
     assert auc.baseline > auc.value > auc.floor
     assert "trained on 900 + 900" in auc.note
     assert "boosted classifier, low level" in auc.name
     assert set(auc.curves) == {"ROC generated", "ROC floor", "ROC baseline"}
+    assert 0.6 < accuracy.value < auc.value
     assert jsd.value > 0.1
     assert test.rows(same)[0].verdict == "pass"
 
