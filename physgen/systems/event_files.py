@@ -9,6 +9,7 @@ import importlib.util
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +73,25 @@ def located(path: str) -> Path:
     return folder / name
 
 
+@dataclass(frozen=True)
+class Named:
+    """What is read of a table.
+
+    Attributes:
+        columns: that make a sample.
+        condition: those of the conditions.
+        weight: that of the event weights.
+        group: those that together say which event a row is of.
+    """
+
+    columns: Sequence[str]
+    condition: tuple[str, ...] = ()
+    weight: str | None = None
+    group: tuple[str, ...] = ()
+
+
 def open_columns(
-    paths: Sequence[Path],
-    names: Sequence[str],
-    *,
-    condition: tuple[str, ...] = (),
-    tree: str | None,
-    weight: str | None,
-    group: tuple[str, ...],
-    max_items: int | None,
+    paths: Sequence[Path], named: Named, *, tree: str | None = None, max_items: int | None = None
 ) -> Source:
     """Open named columns of files of one layout, in the shape they have there.
 
@@ -92,20 +103,20 @@ def open_columns(
     """
     kinds = {path: format_of(path) for path in paths}
     if set(kinds.values()) <= {"ROOT", *TABLES}:
-        flat = _flat_beside_jagged(paths[0], tree, names)
+        flat = _flat_beside_jagged(paths[0], tree, named.columns)
         return BranchSource(
             paths,
             tree,
-            [name for name in names if name not in flat],
-            condition=(*flat, *condition),
-            weight=weight,
-            group=group,
+            [name for name in named.columns if name not in flat],
+            condition=(*flat, *named.condition),
+            weight=named.weight,
+            group=named.group,
             max_items=max_items,
         )
 
     def opened(path: Path, kind: Format) -> Source:
-        open_one = _open_array_of(path, kind, group)
-        return _columns(path, names, condition, weight, open_one)
+        open_one = _open_array_of(path, kind, named.group)
+        return _columns(path, named, open_one)
 
     return joined([opened(path, kind) for path, kind in kinds.items()])
 
@@ -229,14 +240,9 @@ class _Table:
         return self._parts[0][0].keys()
 
 
-def _columns(
-    path: Path,
-    names: Sequence[str],
-    condition: Sequence[str],
-    weight: str | None,
-    open_one: Callable[[str], Source],
-) -> Source:
+def _columns(path: Path, named: Named, open_one: Callable[[str], Source]) -> Source:
     """Open columns by name: arrays of their own, or those of one array that physgen wrote."""
+    names, condition, weight = named.columns, named.condition, named.weight
     stored, known = stored_schema(path), set(names_in(path))
     companions = {} if weight is None else {"weight": open_one(weight)}
     if stored is not None:

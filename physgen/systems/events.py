@@ -36,6 +36,7 @@ from physgen.systems.base import Derived
 from physgen.systems.event_files import (
     CARD_KEYS,
     EventCard,
+    Named,
     branch_writer,
     columns_to_choose,
     located,
@@ -332,15 +333,8 @@ class EventTable:
     ) -> Source:
         """Open files with the columns of this table, and further conditions."""
         card = self._card
-        return open_columns(
-            paths,
-            list(self._columns),
-            condition=(*self._conditions, *paired),
-            tree=card["tree"],
-            weight=card["weight"],
-            group=group,
-            max_items=most,
-        )
+        named = Named(tuple(self._columns), (*self._conditions, *paired), card["weight"], group)
+        return open_columns(paths, named, tree=card["tree"], max_items=most)
 
 
 def _files(path: str | Sequence[str]) -> list[Path]:

@@ -36,7 +36,7 @@ from physgen.io.tensors import read_tensors, write_tensors
 from physgen.overrides import parse_overrides
 from physgen.run import Run
 from physgen.systems.ensemble import Ensemble
-from physgen.systems.event_files import columns_to_choose, open_columns
+from physgen.systems.event_files import Named, columns_to_choose, open_columns
 from physgen.systems.geometry import Geometry, Layer, read_geometry, write_geometry
 from physgen.systems.image_files import image_card, read_images
 from physgen.validation.scorecard import Row, Scorecard
@@ -246,9 +246,9 @@ def change(path):
 def columns(path):
     columns_to_choose(path, None)
     read(
-        open_columns([path], ["x"], tree=None, weight="weight", group=(), max_items=None)
+        open_columns([path], Named(["x"], weight="weight"))
         if path.suffix != ".root"
-        else open_columns([path], ["x"], tree=None, weight=None, group=("n",), max_items=None)
+        else open_columns([path], Named(["x"], group=("n",)))
     )
 
 

@@ -23,7 +23,7 @@ from physgen.io.inspect import inspect
 from physgen.io.npz import NpzSource, read_arrays
 from physgen.io.spins import SpinSource
 from physgen.systems.ensemble import Ensemble
-from physgen.systems.event_files import open_columns
+from physgen.systems.event_files import Named, open_columns
 from physgen.systems.image_files import image_card, read_images
 from physgen.systems.lattice_files import open_ensemble
 
@@ -246,9 +246,7 @@ ROLES = {
     "ensemble": (READERS["ensemble"], ("samples", "chain")),
     "field": (lambda path: open_ensemble(path, FIELD), ("configurations", "chain")),
     "columns": (
-        lambda path: open_columns(
-            [path], ["phi"], tree=None, weight="weight", group=("chain",), max_items=None
-        ),
+        lambda path: open_columns([path], Named(["phi"], weight="weight", group=("chain",))),
         ("phi", "weight", "chain"),
     ),
     "inspect": (inspect, ("x", "samples", "showers", "variable_type")),
