@@ -10,11 +10,13 @@ metrics with limits, which decide then.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from physgen.arguments import user_path
 from physgen.components import system_of
 from physgen.errors import FormatError
 from physgen.io.source import blocks
@@ -35,30 +37,50 @@ from physgen.validation.sources import TrueFile
 from physgen.validation.training_rows import TrainingRows
 
 
+@dataclass(frozen=True, kw_only=True)
+class Criteria:
+    """How files of samples are judged.
+
+    Attributes:
+        recipe: name of a recipe whose system they belong to; found from the format if absent.
+        overrides: changes to that recipe; `data.fields` names columns of the true samples (of the
+            others where there are none) unless `data.path` names another file, `data.binning` the
+            geometry of CaloChallenge files.
+        preset: of that recipe; "reference" of calo-flow is the evaluation of CaloChallenge.
+        training: file of the rows that generators were trained on, to look for copies of them; a
+            run knows its own.
+
+    >>> Criteria(preset="reference").recipe is None
+    True
+    """
+
+    recipe: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    preset: str | None = None
+    training: str | PathLike[str] | None = None
+
+    def of(self, sample: Path) -> Criteria:
+        """Return these criteria for a sample: those of a run are those of its recipe."""
+        if self.recipe is not None or not sample.is_dir():
+            return self
+        return replace(self, recipe=str(Run(sample).path / "recipe.yaml"))
+
+
 class Against:
     """A file of true samples, read and measured once, that samples are judged by.
 
     Args:
         truth: the file.
-        name: of the recipe whose system the samples belong to; found from the format if absent.
-        overrides: changes to that recipe.
-        preset: of that recipe.
-        training: file of the rows that generators were trained on; a run knows its own.
+        criteria: how they are judged.
     """
 
-    def __init__(
-        self,
-        truth: Path,
-        name: str | None,
-        overrides: Mapping[str, Any],
-        preset: str | None = None,
-        training: Path | None = None,
-    ) -> None:
+    def __init__(self, truth: Path, criteria: Criteria) -> None:
         self.path = truth
-        self.recipe = recipe_for(truth, name, overrides, preset)
+        overrides, training = criteria.overrides, criteria.training
+        self.recipe = recipe_for(truth, criteria.recipe, overrides, criteria.preset)
         self.system = system_of(self.recipe)
         self.file = TrueFile(self.system, open_samples(self.system, truth))
-        self._training = None if training is None else self._rows_of(training)
+        self._training = None if training is None else self._rows_of(user_path(training))
         stated = "validation.metrics" in overrides
         self.metrics = metrics_of(self.recipe) if stated else metrics_for_files(self.recipe)
         options = [part.options for part in self.recipe.validation.metrics] if stated else []
@@ -102,7 +124,7 @@ class Against:
         """
         n = self.recipe.sampling.n if limit is None else min(limit, self.recipe.sampling.n)
         source = open_samples(self.system, generated)
-        sample, samples = self.file.beside(source, n)
+        sample, samples = self.file.compared(source, n)
         comparison = Comparison(
             system=self.system,
             generated=sample,

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from physgen.against import Against
+from physgen.against import Against, Criteria
 from physgen.arguments import Whole, user_path
 from physgen.batch import Batch
 from physgen.conditions import Condition
@@ -150,11 +150,8 @@ def validate(
 def validate_files(
     file: str | PathLike[str],
     against: str | PathLike[str] | None = None,
+    criteria: Criteria | None = None,
     *,
-    recipe: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    preset: str | None = None,
-    training: str | PathLike[str] | None = None,
     output: str | PathLike[str] | None = None,
     trust: bool = False,
     progress: Progress | None = None,
@@ -165,25 +162,17 @@ def validate_files(
         file: generated samples, or a Markov chain to be analysed by itself; or a run, of which
             samples are drawn at the conditions of the true ones, if these have any.
         against: true samples to judge them by.
-        recipe: name of a recipe whose system the files belong to; found from the format if absent.
-        overrides: changes to that recipe; `data.fields` names columns of `against` (of `file` where
-            there is none) unless `data.path` names another file, `data.binning` the geometry of
-            CaloChallenge files.
-        preset: of that recipe; "reference" of calo-flow is the evaluation of CaloChallenge.
-        training: file of the rows that the generator was trained on, to look for copies of them; a
-            run knows its own.
+        criteria: how they are judged.
         output: folder for `scorecard.json` and `report.html`.
         trust: run the code that the recipe of a run names; see `validate`.
         progress: called while it goes.
     """
-    file = user_path(file)
-    changes = overrides or {}
+    file, criteria = user_path(file), criteria or Criteria()
     with scoring(progress, f"{file.name}: validate") as count:
         if against is None:
-            comparison, card = score_ensemble(file, recipe, changes)
+            comparison, card = score_ensemble(file, criteria.recipe, criteria.overrides)
         else:
-            known = None if training is None else user_path(training)
-            truth = against_file(file, user_path(against), recipe, changes, preset, known)
+            truth = Against(user_path(against), criteria.of(file))
             with samples_of(file, truth, trust=trust) as (samples, run):
                 comparison, card = truth.score(samples, count, run=run)
         if output is not None:
@@ -283,20 +272,6 @@ def generate(
 def track(run: str | PathLike[str], uri: str | None = None) -> dict[str, Any]:
     """Bring MLflow up to date with a run; safe to repeat."""
     return vars(sync_apart(user_path(run), uri))
-
-
-def against_file(
-    first: Path,
-    truth: Path,
-    recipe: str | None,
-    overrides: Mapping[str, Any],
-    preset: str | None = None,
-    training: Path | None = None,
-) -> Against:
-    """Open a file of true samples; its system is that of the first sample, where this is a run."""
-    if recipe is None and first.is_dir():
-        recipe = str(Run(first).path / "recipe.yaml")
-    return Against(truth, recipe, overrides, preset, training)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import torch
 
+from physgen.against import Against, Criteria
 from physgen.arguments import user_path
 from physgen.comparing import check_comparable, families, preset_for, read_plan
 from physgen.engine.device import choose_device
@@ -20,7 +21,7 @@ from physgen.errors import InputError, TrainingError
 from physgen.io.writer import atomic
 from physgen.isolation import isolated
 from physgen.memory import release
-from physgen.pipeline import against_file, samples_of, train
+from physgen.pipeline import samples_of, train
 from physgen.recipe import MAIN, read
 from physgen.run import Run
 from physgen.training import Progress, silent
@@ -43,11 +44,8 @@ def report(runs: Sequence[str | PathLike[str]], output: str | PathLike[str]) -> 
 def side_by_side(
     samples: Sequence[str | PathLike[str]],
     against: str | PathLike[str],
+    criteria: Criteria | None = None,
     *,
-    recipe: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    preset: str | None = None,
-    training: str | PathLike[str] | None = None,
     output: str | PathLike[str] | None = None,
     trust: bool = False,
     progress: Progress | None = None,
@@ -59,7 +57,7 @@ def side_by_side(
     Args:
         samples: files, or runs, of which samples are drawn at the conditions of the true ones.
         against: file of true samples.
-        recipe, overrides, preset, training: see `validate_files`; the recipe of a run is its own.
+        criteria: how they are judged.
         output: an HTML page; or a folder for it (`report.html`), for `ranking.json`, and for the
             scorecard and the page of each sample in a folder of its own.
         trust: run the code that the recipes of runs name; see `validate`.
@@ -69,10 +67,9 @@ def side_by_side(
         InputError: a sample is given twice.
     """
     paths, truth_path = [user_path(one) for one in samples], user_path(against)
-    known = None if training is None else user_path(training)
     names = _names(paths)
     runs = [path for path in paths if path.is_dir()]
-    truth = against_file((runs or paths)[0], truth_path, recipe, overrides or {}, preset, known)
+    truth = Against(truth_path, (criteria or Criteria()).of((runs or paths)[0]))
     limit = min((truth.count(path) for path in paths if path not in runs), default=None)
     to = None if output is None else user_path(output)
     is_page = to is not None and to.suffix == ".html"
@@ -88,7 +85,7 @@ def side_by_side(
                 continue
             if not is_page:
                 write_scores_to(to / _folder(name), comparison, cards[name])
-            sketches = sketches or Sketches.beside(comparison)
+            sketches = sketches or Sketches.of(comparison)
             sketches.add(name, comparison)
         release()
     ranking = Ranking(cards)

@@ -26,6 +26,7 @@ import uproot  # noqa: F401
 
 import physgen
 from physgen import pipeline, recipe, reports, simulation
+from physgen.against import Criteria
 from physgen.errors import InputError, Stopped
 from physgen.io.inspect import inspect
 
@@ -71,7 +72,7 @@ def expected(run):
 
 def score(folder):
     file = folder / "table.h5"
-    return pipeline.validate_files(file, file, recipe=str(folder / "table.yaml"))
+    return pipeline.validate_files(file, file, Criteria(recipe=str(folder / "table.yaml")))
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 from test_cli import call
 
 from physgen import pipeline, reports
+from physgen.against import Criteria
 from physgen.errors import InputError
 from physgen.systems.calorimeter import Calorimeter
 
@@ -95,8 +96,7 @@ def test_a_folder_holds_all_pages(tables, tmp_path):
     ranking = reports.side_by_side(
         [tables / "off.h5", tables / "good.h5"],
         tables / "truth.h5",
-        recipe="events-flow",
-        overrides=changes,
+        Criteria(recipe="events-flow", overrides=changes),
         output=tmp_path / "all",
     )
     assert [place.name for place in ranking.order] == ["good.h5", "off.h5"]
@@ -111,14 +111,14 @@ def test_a_run_stands_beside_a_file_at_the_conditions_of_the_truth(files, tmp_pa
     few = {"engine.steps": 2, "engine.batch_size": 16, "data.n": 600}
     where = {"preset": "smoke", "runs": tmp_path, "track": False, "score": False}
     run = pipeline.train("calo-flow", few, **where)
-    options = {"overrides": {"validation.metrics": [{"kind": "means"}]}}
-    ranking = reports.side_by_side([run.path, files / "good.hdf5"], files / "truth.hdf5", **options)
+    criteria = Criteria(overrides={"validation.metrics": [{"kind": "means"}]})
+    ranking = reports.side_by_side([run.path, files / "good.hdf5"], files / "truth.hdf5", criteria)
     name = f"calo-flow/{run.path.name}"
     assert list(ranking.cards) == [name, "good.hdf5"]
     assert "generated" in ranking.cards[name].provenance["paired"]
     assert ranking.cards[name].provenance["generated"]["file"] == str(run.path)
     assert not (run.path / "scorecard.json").exists()
-    alone = pipeline.validate_files(run.path, files / "truth.hdf5", **options)
+    alone = pipeline.validate_files(run.path, files / "truth.hdf5", criteria)
     assert alone.rows == ranking.cards[name].rows
 
 

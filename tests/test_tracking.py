@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from physgen.against import Criteria
 from physgen.engine.journal import Journal
 from physgen.engine.loop import fit
 from physgen.engine.options import Engine
@@ -267,7 +268,7 @@ def test_classifiers_that_judge_are_not_logged_in_the_hosts_run(tmp_path, templa
     try:
         with mlflow.start_run() as run:
             file = tmp_path / "table.h5"
-            pipeline.validate_files(file, file, recipe=str(recipe))
+            pipeline.validate_files(file, file, Criteria(recipe=str(recipe)))
             assert mlflow.active_run().info.run_id == run.info.run_id
             from mlflow.utils import autologging_utils
 

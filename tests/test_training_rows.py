@@ -8,6 +8,7 @@ import pytest
 from test_cli import call
 
 from physgen import pipeline
+from physgen.against import Criteria
 from physgen.scoring import score_run
 from physgen.systems.calorimeter import Calorimeter
 
@@ -69,5 +70,5 @@ def test_a_run_knows_its_training_rows(files, tmp_path):
     assert rows["rows that are training rows"].value == 0
     n = len(run.data.parts.train)
     assert f"{n} of {n} training rows" in rows["nearer to training rows"].note
-    card = pipeline.validate_files(run.path, files / "truth.hdf5", overrides=only)
+    card = pipeline.validate_files(run.path, files / "truth.hdf5", Criteria(overrides=only))
     assert "near copies of training rows" in {row.name for row in card.rows}

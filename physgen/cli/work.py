@@ -143,10 +143,12 @@ def validate(
     `physgen validate ensemble.h5`
     """
     from physgen import pipeline, reports
+    from physgen.against import Criteria
     from physgen.overrides import parse_overrides
 
     changes = parse_overrides(overrides or [])
     changes |= {} if binning is None else {"data.binning": binning}
+    criteria = Criteria(recipe=system, overrides=changes, preset=preset, training=training)
     if len(targets) > 1:
         if against is None:
             raise InputError(
@@ -155,15 +157,7 @@ def validate(
             )
         with bars(as_json) as progress:
             ranking = reports.side_by_side(
-                targets,
-                against,
-                recipe=system,
-                overrides=changes,
-                preset=preset,
-                training=training,
-                output=output,
-                trust=trust,
-                progress=progress,
+                targets, against, criteria, output=output, trust=trust, progress=progress
             )
         print_ranking(ranking, as_json)
         if output is not None and not as_json:
@@ -186,15 +180,7 @@ def validate(
             output = output if sampling else user_path(target)
         else:
             card = pipeline.validate_files(
-                target,
-                against,
-                recipe=system,
-                overrides=changes,
-                preset=preset,
-                training=training,
-                output=output,
-                trust=trust,
-                progress=progress,
+                target, against, criteria, output=output, trust=trust, progress=progress
             )
     print_scorecards({target.name: card}, as_json)
     if output is not None and not as_json:

@@ -346,6 +346,5 @@ class Values:
 def rows_at_once(nodes: Sequence[h5py.Dataset]) -> int:
     """Return how many rows are cheap to read together: whole chunks, `BLOCK_BYTES` or more."""
     row_bytes = sum(max(1, node.nbytes // max(1, node.shape[0])) for node in nodes)
-    wanted = max(1, BLOCK_BYTES // row_bytes)
     chunk = max(node.chunks[0] if node.chunks else 1 for node in nodes)
-    return int(chunk * max(1, wanted // chunk))
+    return int(chunk * max(1, BLOCK_BYTES // row_bytes // chunk))

@@ -37,7 +37,8 @@ import numpy as np
 from numpy import float64
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
-from scipy.special import gammaln
+
+from physgen.validation.hypergeometric import hypergeometric_tail
 
 Array = NDArray[float64]
 Statistic = Callable[[Array], Array]
@@ -196,9 +197,9 @@ class Relabelling:
         # The number of marked rows in the first sample at which |D| reaches the level.
         above = np.ceil((centre + level) / per_row - 1e-9)
         below = np.floor((centre - level) / per_row + 1e-9)
-        upper = _hypergeometric_tail(above, marked, n, n + m)
+        upper = hypergeometric_tail(above, marked, n, n + m)
         # Few marked rows in the first sample are many that are not marked.
-        lower = _hypergeometric_tail(n - below, n + m - marked, n, n + m)
+        lower = hypergeometric_tail(n - below, n + m - marked, n, n + m)
         return max(float(np.minimum(upper + lower, 1.0).sum()), 1e-300)
 
     def _exchange(self, sums: Array) -> Callable[[int], Array]:
@@ -328,26 +329,3 @@ def _signs(blocks: int, seed: int, index: int) -> NDArray[np.int8]:
 def _draws(blocks: int, index: int) -> int:
     """Return how many relabellings are drawn at once: few at first, which is mostly enough."""
     return max(10, min(500, 100 * (index + 1), _CELLS // blocks))
-
-
-def _hypergeometric_tail(reach: Array, marked: Array, drawn: float, rows: float) -> Array:
-    """Bound P(X >= reach), X being how many of `drawn` out of `rows` rows are among the marked.
-
-    The terms beyond the first fall at least as fast as the ratio of the first two, because the
-    distribution is log-concave.
-    """
-    possible = reach <= np.minimum(marked, drawn)
-    x = np.clip(reach, np.maximum(0.0, drawn + marked - rows), np.minimum(marked, drawn))
-
-    def log_binomial(n: Array, k: Array) -> Array:
-        return np.asarray(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))
-
-    log_first = (
-        log_binomial(marked, x)
-        + log_binomial(rows - marked, drawn - x)
-        - log_binomial(np.asarray(rows), np.asarray(drawn))
-    )
-    ratio = (marked - x) * (drawn - x) / ((x + 1) * (rows - marked - drawn + x + 1))
-    first = np.exp(log_first)
-    bound = np.where(ratio < 1, first / np.where(ratio < 1, 1 - ratio, 1.0), 1.0)
-    return np.where(possible, np.minimum(bound, 1.0), 0.0)

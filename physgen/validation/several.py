@@ -68,7 +68,7 @@ class Sketches:
     samples: dict[str, Sketch]
 
     @classmethod
-    def beside(cls, comparison: Comparison) -> Sketches:
+    def of(cls, comparison: Comparison) -> Sketches:
         """Begin with the truth of a comparison."""
         truth = comparison.measured_truth
         edges = {

@@ -124,7 +124,7 @@ def two_samples(
 class TrueFile:
     """A file of true samples that others are set beside, one after the other.
 
-    What is drawn from it, and its observables, are kept: samples of one size are set beside the
+    What is drawn from it, and its observables, are held: samples of one size are set beside the
     same true ones, which are measured once.
 
     Args:
@@ -142,7 +142,7 @@ class TrueFile:
         """(N,), the Markov chain of each row; `None` if rows are independent."""
         return chain_labels(self.system, self.source)
 
-    def beside(self, generated: Source, limit: int) -> tuple[Batch, Samples]:
+    def compared(self, generated: Source, limit: int) -> tuple[Batch, Samples]:
         """Return the sample of a file, and the two samples of truth with their observables.
 
         Of the truth each sample gets a half; rows of one group share one. Paired samples without

@@ -11,7 +11,7 @@ import uproot
 
 import physgen
 from physgen import recipe
-from physgen.against import Against
+from physgen.against import Against, Criteria
 from physgen.errors import CheckpointError, InputError
 from physgen.io.inspect import inspect
 from physgen.overrides import parse_overrides
@@ -151,7 +151,9 @@ def test_a_tree_without_rows_is_said_to_be_empty(tmp_path):
     with pytest.raises(InputError, match=r"a\.root holds no rows"):
         train("events-flow", changes, tmp_path)
     with pytest.raises(InputError, match=r"a\.root holds no rows"):
-        Against(tmp_path / "a.root", "events-flow", changes).score(tmp_path / "a.root")
+        Against(tmp_path / "a.root", Criteria(recipe="events-flow", overrides=changes)).score(
+            tmp_path / "a.root"
+        )
 
 
 def test_showers_of_a_user(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from physgen.against import Against
+from physgen.against import Against, Criteria
 from physgen.batch import Batch
 from physgen.errors import DomainError, FormatError, InputError, RecipeError
 from physgen.systems.base import HasFeatures, HasFiles, HasUnits, Simulates, System
@@ -319,7 +319,7 @@ def test_hgcal_files_are_judged_by_what_they_say_of_their_cells(tmp_path):
 
     truth, good, bad = write("t.h5", 1500, 1), write("g.h5", 600, 1), write("b.h5", 600, 1.05)
     only = {"validation.metrics": [{"kind": "means"}]}
-    against = Against(truth, None, only)
+    against = Against(truth, Criteria(overrides=only))
     assert against.score(good)[1].verdict == "pass"
     card = against.score(bad)[1]
     assert "E_tot/E_inc" in [row.name for row in card.rows if row.verdict == "fail"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from physgen import pipeline
-from physgen.against import Against
+from physgen.against import Against, Criteria
 from physgen.errors import DomainError, FormatError, RecipeError
 from physgen.io.source import blocks
 from physgen.registry import Component, build
@@ -97,7 +97,9 @@ def test_files_sorted_by_coupling_are_scored_at_every_coupling(tmp_path):
         files.append(path)
     changes = {"system.shape": [2, 3], "system.m2": -1.0, "system.lam": [1.0, 3.0]}
     metrics = {"validation.metrics": [{"kind": "means"}]}
-    _, card = Against(files[1], "phi4-flow", {**changes, **metrics}).score(files[0])
+    _, card = Against(
+        files[1], Criteria(recipe="phi4-flow", overrides={**changes, **metrics})
+    ).score(files[0])
     assert card.verdict == "pass"
     assert all(row.value is not None for row in card.rows)
     assert {row.name for row in card.rows} >= {"phi^2 at lam=1", "phi^2 at lam=3"}

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import physgen
 import physgen.pipeline
+from physgen.against import Criteria
 from physgen.batch import Batch
 from physgen.cli.app import app
 from physgen.errors import DomainError, FormatError, RecipeError
@@ -239,7 +240,7 @@ def test_jets_of_other_lengths_are_cut_or_padded_by_their_momenta(tmp_path):
     assert padded.x.shape == (300, 40, 3)
     assert not padded.mask[:, 30:].any()
     changes = {"validation.metrics": [{"kind": "classifier", "level": "low", "model": "boosted"}]}
-    card = physgen.pipeline.validate_files(long, short, overrides=changes)
+    card = physgen.pipeline.validate_files(long, short, Criteria(overrides=changes))
     assert card.rows[0].value > 0.7
 
 
@@ -288,7 +289,7 @@ def test_momenta_in_gev_are_noticed(tmp_path):
     x = np.concatenate([x * np.array([1, 1, 1000], "f4"), mask[..., None]], 2).astype("f4")
     path = write_jetnet(tmp_path / "gev.hdf5", particle_features=x)
     changes = {"validation.metrics": [{"kind": "means"}]}
-    card = physgen.pipeline.validate_files(path, path, overrides=changes)
+    card = physgen.pipeline.validate_files(path, path, Criteria(overrides=changes))
     assert any("relative pT sum" in warning for warning in card.warnings)
 
 

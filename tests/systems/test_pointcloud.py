@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import physgen
-from physgen.against import Against
+from physgen.against import Against, Criteria
 from physgen.batch import Batch
 from physgen.errors import DomainError, FormatError, RecipeError
 from physgen.systems.base import (
@@ -162,7 +162,9 @@ def test_two_files_of_points_are_judged_and_a_scale_is_seen(tmp_path):
         write(tmp_path / f"{name}.h5", rows, **given)
     only = {"validation.metrics": [{"kind": "means"}]}
     cards = {
-        name: Against(tmp_path / "truth.h5", None, only).score(tmp_path / f"{name}.h5")[1]
+        name: Against(tmp_path / "truth.h5", Criteria(overrides=only)).score(
+            tmp_path / f"{name}.h5"
+        )[1]
         for name in ("good", "scaled")
     }
     assert cards["good"].verdict == "pass"
@@ -179,7 +181,7 @@ def test_energies_a_thousand_times_too_large_are_an_alarm(tmp_path):
         energies=sample(200, 2)[1]["energies"],
     )
     only = {"validation.metrics": [{"kind": "means"}]}
-    _, card = Against(tmp_path / "truth.h5", None, only).score(tmp_path / "mev.h5")
+    _, card = Against(tmp_path / "truth.h5", Criteria(overrides=only)).score(tmp_path / "mev.h5")
     warnings = " ".join(row.warning for row in card.rows)
     assert "about 1e+03 times those of the truth" in warnings
     assert "the median of E_tot/E_inc is" in warnings

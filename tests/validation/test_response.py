@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 from toy import Normal, compare, draw
 
-from physgen.against import Against
+from physgen.against import Against, Criteria
 from physgen.batch import Batch, Schema, Variable
 from physgen.systems.calorimeter import Calorimeter
 from physgen.validation.comparison import Comparison
@@ -102,6 +102,8 @@ def test_files_of_showers_off_by_little(tmp_path, scale, smear):
         with system.writer(tmp_path / f"{name}.hdf5", n) as append:
             append(batch.replace(x=batch.x * factor))
     only = {"validation.metrics": [{"kind": "response"}]}
-    _, card = Against(tmp_path / "truth.hdf5", "calo-flow", only).score(tmp_path / "made.hdf5")
+    _, card = Against(tmp_path / "truth.hdf5", Criteria(recipe="calo-flow", overrides=only)).score(
+        tmp_path / "made.hdf5"
+    )
     assert "20000 rows against 20000" in card["response in bins of the condition"].note
     assert card.verdict == ("pass" if (scale, smear) == (1.0, 0.0) else "fail")
