@@ -95,9 +95,9 @@ def _row(combined: Combined, pool: Pool) -> Row:
 
 
 def _causes(findings: tuple[Finding, ...]) -> list[str]:
-    """Return what the tests saw, a cause once, with the adjusted p-value of its test."""
+    """Return what the tests saw, each thing once, with the adjusted p-value of its test."""
     seen: dict[str, Finding] = {}
     for finding in findings:
         if finding.p_value < SEEN:
-            seen.setdefault(finding.cause, finding)
-    return [f"{cause} ({f.test}, p {f.p_value:.1g})" for cause, f in seen.items()][:NAMED]
+            seen.setdefault(finding.cause.partition(":")[0], finding)
+    return [f"{f.cause} ({f.test}, p {f.p_value:.1g})" for f in seen.values()][:NAMED]
