@@ -170,6 +170,7 @@ def metrics_for_files(recipe: Recipe) -> list[Metric]:
     parts = [part for part in recipe.validation.metrics if part.kind not in models]
     kinds = {part.kind for part in parts}
     parts += [Component(kind=kind) for kind in ALWAYS if kind not in kinds]
+    parts.sort(key=lambda part: part.kind != "combined-test")  # What is asked first is shown first.
     free = [{k: v for k, v in part.options.items() if not k.startswith(LIMITS)} for part in parts]
     pairs = zip(parts, free, strict=True)
     return [build("metrics", Component(kind=part.kind, **o), {}) for part, o in pairs]
