@@ -63,6 +63,7 @@ class Worth:
         generated: V_Q / m, that of the mean of the generated ones.
         distance: |d|^2, between the means of the generated sample and the reference.
         trace, square: tr S and tr S^2 of the covariance S of d.
+        along: d^T S d.
         counted: whether features are counts in bins.
     """
 
@@ -71,6 +72,7 @@ class Worth:
     distance: float
     trace: float
     square: float
+    along: float = 0.0
     counted: bool = False
 
     @property
@@ -86,7 +88,12 @@ class Worth:
     @cached_property
     def biases(self) -> tuple[float, float]:
         """Ends of the interval of b^2; the lower one is 0 where no bias is resolved."""
-        g, nu = self.square / self.trace, self.trace**2 / self.square
+        g = self.square / self.trace
+        if self.distance > self.trace + 2 * math.sqrt(2 * self.square):
+            # A bias along directions of large variance is known less well: Var |d|^2 has 4 b^T S b.
+            of_bias = (self.along - self.square) / (self.distance - self.trace)
+            g = min(max(g, of_bias), math.sqrt(self.square))
+        nu = self.trace / g
         ratio = self.distance / g
         ends = []
         for share in ((1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2):
@@ -230,6 +237,7 @@ class _Difference:
         generated: (F,) variances of the mean features of the sample.
         d: (F,), the difference of the means.
         covariance: (F, F) of it.
+        along: d^T S d.
         counted: whether features are counts in bins.
     """
 
@@ -248,6 +256,7 @@ class _Difference:
             distance=float(np.square(self.d[part]).sum()),
             trace=float(np.trace(covariance)),
             square=float(np.square(covariance).sum()),
+            along=float(self.d[part] @ covariance @ self.d[part]),
             counted=self.counted,
         )
 

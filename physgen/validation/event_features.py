@@ -43,9 +43,13 @@ def binned(
     begin = 0
     for name, values in truth.scalars.items():
         reference = values[selected["truth"].rows]
-        if not varies(reference):
+        if varies(reference):
+            edges = _edges(reference, bins)
+        elif np.isfinite(reference).any() and _differs(comparison, selected, name, reference):
+            only = reference[np.isfinite(reference)][0]
+            edges = np.array([only, np.nextafter(only, np.inf)])
+        else:
             continue
-        edges = _edges(reference, bins)
         share = np.bincount(_bin_of(reference, edges), weight, len(edges) + 2) / weight.sum()
         scale = 1 / np.sqrt(np.maximum(share, 0.5 / len(reference)))
         for role, chosen in selected.items():
@@ -55,7 +59,20 @@ def binned(
                 sparse.csr_matrix((scale[place], (np.arange(n), place)), shape=(n, len(scale)))
             )
         columns[name] = slice(begin, begin := begin + len(scale))
+    if not columns:
+        raise NotMeasurable("no observable varies: nothing says what the sample is worth")
     return {role: sparse.hstack(parts, format="csr") for role, parts in blocks.items()}, columns
+
+
+def _differs(
+    comparison: Comparison, selected: Mapping[Role, Selection], name: str, reference: Array
+) -> bool:
+    """Return whether events of any sample have another value than the only one of the truth."""
+    only = reference[np.isfinite(reference)][0]
+    return any(
+        bool((comparison.measured[role].values[name][one.rows] != only).any())
+        for role, one in selected.items()
+    )
 
 
 def in_region(

@@ -290,7 +290,7 @@ def _blocks_of_groups(
     for part in keys:
         number = np.unique(part, return_inverse=True)[1]
         n_groups = int(number.max()) + 1
-        count = min(n_groups, max(50, BLOCKS * len(part) // n))
+        count = min(n_groups, max(500, BLOCKS * len(part) // n))
         blocks.append(begin + (generator.permutation(n_groups) % count)[number])
         counts.append(count)
         begin += count

@@ -79,6 +79,37 @@ def test_rows_that_are_not_defined_are_found():
     assert (found.p_value < 1e-3, "b above" in found.note) == (True, True)
 
 
+def outlier(x):
+    x = x.copy()
+    x[:, 0] += 1
+    x[0, 0] = 1e12
+    return x
+
+
+@pytest.mark.parametrize(
+    "change",
+    [outlier, column(0, lambda y: np.where(np.arange(len(y)) == 0, np.inf, y + 1))],
+)
+def test_one_value_hides_nothing(change):
+    assert row(sample(1, 1000, change), sample(2, 1000)).p_value < 1e-3
+
+
+def test_a_large_offset_hides_nothing():
+    moved = column(0, lambda y: y + 1e7 + 0.5)
+    found = row(sample(1, 1000, moved), sample(2, 1000, column(0, lambda y: y + 1e7)))
+    assert (found.p_value < 1e-3, "of 3 observables" in found.note) == (True, True)
+
+
+def test_rows_worth_few_independent_ones_are_refused():
+    weight = torch.from_numpy(np.random.default_rng(0).lognormal(0, 1.0, 300))
+    with pytest.raises(NotMeasurable, match="independent ones are too few"):
+        row(sample(1, 300, weight=weight), sample(2, 5000))
+
+
+def test_of_three_rows_nothing_is_told():
+    assert row(sample(1, 3), sample(2, 3)).p_value > 0.05
+
+
 def test_identical_samples_do_not_differ():
     same = sample(1)
     assert row(same, same, paired=frozenset({"generated"})).p_value == 1.0

@@ -30,8 +30,11 @@ TAIL = 0.2
 MOST = 10_000
 """Relabellings at most: smaller p-values are extrapolated, and said to be."""
 
-_LEARNING = 10_000
-"""The number of the block of draws from which the maps are made; no other is as high."""
+LEARNED = 400
+"""Draws at least from which the maps are made."""
+
+_LEARNING = 100_000
+"""The number of the first block of these draws; no other is as high."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,10 @@ def combine(families: Sequence[Family], relabelling: Relabelling) -> Combined:
         ],
         1,
     )
-    tails = Tails.of(statistics(_LEARNING))
+    learned: list[Array] = []
+    while sum(map(len, learned)) < LEARNED:
+        learned.append(statistics(_LEARNING + len(learned)))
+    tails = Tails.of(np.concatenate(learned))
     logs = tails.log_p(observed)[0]
 
     def least(index: int) -> Array:
@@ -107,7 +113,7 @@ def combine(families: Sequence[Family], relabelling: Relabelling) -> Combined:
     order = np.argsort(logs, kind="stable")
     findings = tuple(Finding(names[k], float(p_values[k]), causes[k]) for k in order)
     p_value = findings[0].p_value
-    if p_value * MOST < 2:
+    if relabelling.exact and p_value * MOST < 2:
         return Combined(p_value, min(p_value, tails.extrapolate(observed[0])), findings)
     return Combined(p_value, p_value, findings)
 

@@ -1,7 +1,8 @@
 """Boosted trees that learn to tell the samples apart, tested on rows that they never saw.
 
 What is tested of their score, by the means of fixed functions of it: ranks (the area under the ROC
-curve), the score itself, and the ends at which rows of one sample gather, 1% each.
+curve), the score itself, and the ends at which rows of one sample gather
+(1% each, more where p-values are asymptotic).
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def of_classifier(pool: Pool) -> tuple[Family, Relabelling] | None:
         np.flatnonzero(part == 1),
     )
     score = boosted(task, pool.seed)[tested]
-    low, high = np.quantile(score, [END, 1 - END])
+    end = max(END, PARTS / 2 * pool.least_share)  # Half of the rows are tested.
+    low, high = np.quantile(score, [min(end, 0.5), max(1 - end, 0.5)])
     features = [
         rankdata(score) / len(score),
         np.clip(score, -_CLIP, _CLIP),
@@ -61,8 +63,8 @@ def of_classifier(pool: Pool) -> tuple[Family, Relabelling] | None:
     def causes(truth: Array, generated: Array) -> list[str]:
         auc = 0.5 + truth[0] - generated[0]
         ends = [
-            f"{generated[k]:.2%} of the generated rows, {truth[k]:.2%} of the true among the 1% "
-            f"of all that a classifier takes for {name} with most reason"
+            f"{generated[k]:.2%} of the generated rows, {truth[k]:.2%} of the true among the "
+            f"{end:.3g} of all that a classifier takes for {name} with most reason"
             for k, name in ((2, "generated"), (3, "true"))
         ]
         return [f"a classifier, of AUC {auc:.3f}"] * 2 + ends

@@ -16,7 +16,7 @@ import numpy as np
 from numpy import float64
 from numpy.typing import NDArray
 
-from physgen.validation.comparison import Comparison, Role, varies
+from physgen.validation.comparison import Comparison, Role, evenly_spaced, varies
 from physgen.validation.independence import select
 from physgen.validation.permutation import Relabelling
 from physgen.validation.two_sample.residuals import residuals
@@ -26,6 +26,12 @@ Rows = NDArray[np.int64]
 
 MOST_BINS = 32
 """Bins of an observable that count as columns of their own; of more, such as images, none do."""
+
+RATIO = 20
+"""How many times more rows the larger sample has at most."""
+
+EXPECTED = 25
+"""Effective rows of each sample in a tail, by which its p-value is asymptotically right."""
 
 DIGITS = 20
 """Binary digits of a value that count: one part in a million."""
@@ -113,6 +119,10 @@ class Pool:
         def pooled(parts: Iterable[NDArray[Any]]) -> NDArray[Any]:
             return np.concatenate([p[c.rows] for p, c in zip(parts, chosen, strict=True)])
 
+        least = min(len(rows.rows) for rows in chosen)
+        if "generated" not in comparison.paired:
+            # More rows would not be seen beside so few, and labels of all of them are drawn.
+            chosen = [rows[evenly_spaced(len(rows.rows), RATIO * least)] for rows in chosen]
         columns = [one.columns(MOST_BINS) for one in measured]
         values = {
             name: without_rounding(pooled(part[name] for part in columns)) for name in columns[0]
@@ -161,6 +171,28 @@ class Pool:
             seed=self.seed,
         )
 
+    @cached_property
+    def least_share(self) -> float:
+        """Share of the rows that a feature needs for its p-value to hold.
+
+        Random signs know the variance of what happened: of a tail in which the smaller sample has
+        no row by chance it is too small. There must be `EXPECTED` effective ones in it.
+        """
+        if self.relabelling.exact:
+            return 0.0
+        sides = [self.weights[self.labels], self.weights[~self.labels]]
+        effective = min(float(w.sum() ** 2 / (w**2).sum()) for w in sides)
+        return min(EXPECTED / effective, 0.5)
+
+    @cached_property
+    def effective_units(self) -> float:
+        """(sum w)^2 / sum w^2 of the weights w of the units, of the sample that has fewer."""
+        found = []
+        for side in (self.labels, ~self.labels):
+            w = np.bincount(self.units[side], self.weights[side])
+            found.append(float(w.sum() ** 2 / (w**2).sum()))
+        return min(found)
+
     def in_deviations(self, sums: Array) -> Array:
         """Return (M, F) sums of features of variance 1, with D in its standard deviations."""
         n, m = self.sizes
@@ -196,7 +228,9 @@ class Pool:
         defined = np.isfinite(self.values)
         # Observables that lack a value together, such as those of an empty layer, count once.
         lacking = np.unique(defined, axis=1, return_index=True)[1]
-        lacking = np.sort(lacking[~defined[:, lacking].all(0)])
+        share = defined[:, lacking].mean(0)
+        rare = np.minimum(share, 1 - share) < self.least_share
+        lacking = np.sort(lacking[(share < 1) & ~rare])
         parts += [defined[:, lacking], self.conditions]
         stacked = np.concatenate(parts, 1, dtype=float64)
         names = (
@@ -222,17 +256,30 @@ class Pool:
 
 
 def without_rounding(values: Array) -> Array:
-    """Return values of which those that differ by rounding are equal.
+    """Return values of which those that differ by rounding are equal, and infinite ones NaN.
 
     A centre of gravity of one voxel is 2.5 in one sample, and 2.4999999 in another whose energies
-    have other digits: no threshold may come to lie between. Kept are `DIGITS` binary digits; what
-    is below 1e-9 of the largest is 0.
+    have other digits: no threshold may come to lie between. Values are rounded to `DIGITS` binary
+    digits of their own, or of the spread of all where that is finer; what is below 1e-9 of their
+    median size is 0.
     """
-    finite = np.where(np.isfinite(values), values, 0.0)
-    mantissa, exponent = np.frexp(finite)
-    rounded = np.ldexp(np.round(mantissa * 2.0**DIGITS) / 2.0**DIGITS, exponent)
-    rounded[np.abs(rounded) < 1e-9 * np.abs(finite).max(initial=0.0)] = 0.0
-    return np.where(np.isfinite(values), rounded, values)
+    known = np.isfinite(values)
+    x = values[known]
+    result = np.full(len(values), np.nan)
+    if not len(x):
+        return result
+    spread = float(np.subtract(*np.quantile(x, [0.75, 0.25]))) or float(x.std())
+    size = np.abs(x)
+    own = np.ldexp(0.5, np.frexp(x)[1])
+    step = np.where(size > 0, own, 1.0)
+    if spread > 0:
+        step = np.minimum(step, np.ldexp(0.5, np.frexp(spread)[1]))
+    step = step * 2.0 ** (1 - DIGITS)
+    rounded = np.round(x / step) * step
+    if (size > 0).any():
+        rounded[size < 1e-9 * np.median(size[size > 0])] = 0.0
+    result[known] = rounded
+    return result
 
 
 def _differs(values: Array) -> bool:

@@ -8,13 +8,13 @@ projections (sliced; Bonneel et al., J. Math. Imaging Vis. 51 (2015) 22).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy import float64
 from numpy.typing import NDArray
 
-from physgen.validation.permutation import Relabelling
 from physgen.validation.two_sample.pool import Family, Pool
 
 Array = NDArray[float64]
@@ -56,16 +56,17 @@ class _Cuts:
 
 
 def _cut(
-    columns: list[Array], relabelling: Relabelling, n_bins: int, *, tails: bool
+    columns: list[Array], pool: Pool, n_bins: int, *, tails: bool
 ) -> tuple[_Cuts, Array] | None:
     """Return the thresholds of (N,) columns, and the sums by block of what lies at or below.
 
     What is not defined lies above all. Columns without any threshold are left out.
     """
+    fewest = max(FEWEST, math.ceil(pool.least_share * len(pool.labels)))
     edges, shares, gaps, numbers, sums = [], [], [], [], []
     for number, column in enumerate(columns):
         x = np.where(np.isfinite(column), column, np.inf)
-        at, below, gap = _edges(x, n_bins, tails=tails)
+        at, below, gap = _edges(x, n_bins, fewest, tails=tails)
         if not len(at):
             continue
         edges.append(at)
@@ -73,7 +74,7 @@ def _cut(
         gaps.append(gap)
         numbers.append(np.full(len(at), number))
         bins = np.searchsorted(at, x, side="left")
-        sums.append(relabelling.counts(bins, len(at) + 1).cumsum(1)[:, :-1])
+        sums.append(pool.relabelling.counts(bins, len(at) + 1).cumsum(1)[:, :-1])
     if not edges:
         return None
     sizes = [len(at) for at in edges]
@@ -87,7 +88,7 @@ def _cut(
     return cuts, np.concatenate(sums, 1)
 
 
-def _edges(x: Array, n_bins: int, *, tails: bool) -> tuple[Array, Array, Array]:
+def _edges(x: Array, n_bins: int, fewest: int, *, tails: bool) -> tuple[Array, Array, Array]:
     """Return thresholds at quantiles, the share of the values up to each, and gaps above each."""
     n = len(x)
     shares = np.arange(1, n_bins) / n_bins
@@ -101,7 +102,7 @@ def _edges(x: Array, n_bins: int, *, tails: bool) -> tuple[Array, Array, Array]:
     if 0 < len(finite) < n:
         at = np.unique(np.append(at, finite[-1]))
     below = np.searchsorted(ordered, at, side="right")
-    usable = np.isfinite(at) & (below >= FEWEST) & (n - below >= FEWEST)
+    usable = np.isfinite(at) & (below >= fewest) & (n - below >= fewest)
     at, below = at[usable], below[usable]
     # The last gap ends at the next value there is, of few values the next of them.
     end = finite[np.minimum(below[-1:], len(finite) - 1)]
@@ -115,7 +116,7 @@ def of_observables(pool: Pool) -> Family | None:
     if pool.residuals.shape[1]:
         about = " and ".join(pool.condition_names)
         names += [f"{name} given {about}" for name in pool.names]
-    cut = _cut(columns, pool.relabelling, N_BINS, tails=True)
+    cut = _cut(columns, pool, N_BINS, tails=True)
     if cut is None:
         return None
     cuts, sums = cut
@@ -166,13 +167,16 @@ def of_observables(pool: Pool) -> Family | None:
     )
 
 
-def of_projections(name: str, rows: Array, pool: Pool, generator: np.random.Generator) -> Family:
-    """Return sliced Wasserstein and sliced KS of (N, D) rows."""
+def of_projections(
+    name: str, rows: Array, pool: Pool, generator: np.random.Generator
+) -> Family | None:
+    """Return sliced Wasserstein and sliced KS of (N, D) rows; `None` if too few rows differ."""
     directions = generator.normal(size=(rows.shape[1], PROJECTIONS))
     directions /= np.linalg.norm(directions, axis=0)
     projected = list((rows @ directions).T)
-    cut = _cut(projected, pool.relabelling, PROJECTED_BINS, tails=False)
-    assert cut is not None  # Standardised columns vary, and so do their projections.
+    cut = _cut(projected, pool, PROJECTED_BINS, tails=False)
+    if cut is None:
+        return None
     cuts, sums = cut
 
     def statistics(difference: Array) -> Array:
