@@ -29,7 +29,7 @@ def test_whole_groups_and_their_keys():
     source = ArraySource(
         Batch(torch.from_numpy(keys[:, None].astype(float))), SCHEMA, keys=keys, block=16
     )
-    _, samples = TrueFile(SYSTEM, source).beside(source, 60)
+    _, samples = TrueFile(SYSTEM, source).compared(source, 60)
     assert len(samples.truth) == len(samples.floor) == 60
     for role, batch in (("truth", samples.truth), ("floor", samples.floor)):
         np.testing.assert_array_equal(batch.x[:, 0].numpy(), samples.groups[role])
@@ -40,7 +40,7 @@ def test_whole_groups_and_their_keys():
 
 def test_truth_is_cut_by_chains():
     source = numbered(100, chain=torch.arange(5).repeat_interleave(20))
-    made, samples = TrueFile(SYSTEM, source).beside(source, 1000)
+    made, samples = TrueFile(SYSTEM, source).compared(source, 1000)
     assert set(samples.truth.chain.tolist()) == {0, 1}
     assert set(samples.floor.chain.tolist()) == {2, 3, 4}
     assert len(made) == len(samples.truth) == len(samples.floor) == 40
@@ -56,7 +56,7 @@ def at_two_couplings(n=400, n_chains=8):
 
 def test_chains_of_every_coupling_are_in_both_samples_and_are_no_pairs():
     source = at_two_couplings()
-    made, samples = TrueFile(SYSTEM, source).beside(source, 1000)
+    made, samples = TrueFile(SYSTEM, source).compared(source, 1000)
     assert samples.paired == frozenset()
     assert set(samples.truth.chain.tolist()) == {0, 1, 4, 5}
     assert set(samples.floor.chain.tolist()) == {2, 3, 6, 7}
@@ -90,7 +90,7 @@ def test_pulls_of_chains_at_the_same_couplings_have_unit_width():
             condition = (batch.chain % 2).double()[:, None]
             files.append(ArraySource(batch.replace(condition=condition), CONDITIONED, block=256))
         true, made = files
-        generated, samples = TrueFile(SYSTEM, true).beside(made, 4000)
+        generated, samples = TrueFile(SYSTEM, true).compared(made, 4000)
         found = Comparison(SYSTEM, generated, samples.truth, paired=samples.paired)
         pulls += [row.pull for row in Means().rows(found) if row.pull is not None]
     assert len(pulls) == 60
@@ -101,7 +101,7 @@ def test_pulls_of_chains_at_the_same_couplings_have_unit_width():
 def test_one_chain_is_cut_into_its_two_ends(labelled):
     n = 600  # numbers in order are as autocorrelated as can be
     source = numbered(n, chain=torch.zeros(n, dtype=torch.long) if labelled else None)
-    made, samples = TrueFile(SYSTEM, source).beside(source, 1000)
+    made, samples = TrueFile(SYSTEM, source).compared(source, 1000)
     assert samples.truth.x.max() < samples.floor.x.min()
     for batch in (made, samples.truth, samples.floor):
         assert batch.chain.tolist() == [0] * (n // 2)
@@ -143,7 +143,7 @@ def test_pulls_of_chains_without_labels():
             for i in range(2)
         ]
         system = Independent(2)
-        made, samples = TrueFile(system, sources[0]).beside(sources[1], 10_000)
+        made, samples = TrueFile(system, sources[0]).compared(sources[1], 10_000)
         comparison = Comparison(system, made, samples.truth, samples.floor)
         pulls += [row.pull for row in Means().rows(comparison) if row.name.startswith("x")]
     rms = np.sqrt(np.mean(np.square(pulls)))
@@ -160,7 +160,7 @@ def test_files_at_the_same_conditions_are_paired(n, near):
         ArraySource(Batch(100 * energy + noise, condition=energy), CONDITIONED)
         for noise in (0.0, 0.1)
     )
-    generated, samples = TrueFile(SYSTEM, true).beside(made, n)
+    generated, samples = TrueFile(SYSTEM, true).compared(made, n)
     assert samples.paired == {"generated"} | near
     torch.testing.assert_close(generated.condition, samples.truth.condition)
     torch.testing.assert_close(generated.x - 0.1, samples.truth.x)
@@ -169,7 +169,7 @@ def test_files_at_the_same_conditions_are_paired(n, near):
     assert not set(samples.floor.x.flatten().tolist()) & set(samples.truth.x.flatten().tolist())
 
     other = ArraySource(Batch(made.batch.x, condition=energy.flip(0)), CONDITIONED)
-    assert TrueFile(SYSTEM, true).beside(other, n)[1].paired == frozenset()
+    assert TrueFile(SYSTEM, true).compared(other, n)[1].paired == frozenset()
 
 
 def test_the_nearest_conditions_are_chosen_once_each():
@@ -194,10 +194,10 @@ def test_pairs_have_one_weight():
         ArraySource(Batch(energy + noise, condition=energy, weight=weight), CONDITIONED)
         for noise, weight in ((0.0, energy[:, 0]), (0.1, None), (0.1, 1 - energy[:, 0]))
     )
-    generated, samples = TrueFile(SYSTEM, true).beside(made, n)
+    generated, samples = TrueFile(SYSTEM, true).compared(made, n)
     assert "generated" in samples.paired
     torch.testing.assert_close(generated.weight, samples.truth.weight)
-    generated, samples = TrueFile(SYSTEM, true).beside(other, n)
+    generated, samples = TrueFile(SYSTEM, true).compared(other, n)
     assert samples.paired == frozenset()
     torch.testing.assert_close(generated.weight, 1.1 - generated.x[:, 0])
 
@@ -205,7 +205,7 @@ def test_pairs_have_one_weight():
 def test_groups_of_the_generated_file_are_kept():
     keys = np.random.default_rng(9).permutation(np.repeat(np.arange(70), 3))
     source = ArraySource(Batch(torch.from_numpy(keys[:, None].astype(float))), SCHEMA, keys=keys)
-    made, samples = TrueFile(SYSTEM, source).beside(source, 60)
+    made, samples = TrueFile(SYSTEM, source).compared(source, 60)
     np.testing.assert_array_equal(made.x[:, 0].numpy(), samples.groups["generated"])
 
 
@@ -270,7 +270,7 @@ def test_several_files_are_set_beside_the_same_truth_which_is_measured_once():
         ArraySource(Batch(torch.from_numpy(rng.normal(size=(n, 1)))), SCHEMA) for n in (90, 40, 50)
     )
     truth = TrueFile(Counting(dimension=1), true)
-    samples = [truth.beside(source, 40)[1] for source in made]
+    samples = [truth.compared(source, 40)[1] for source in made]
     assert samples[0].truth is samples[1].truth
     assert samples[0].measured is samples[1].measured
     # To see whether they are chains, all rows of the three files; then the two samples of truth.
