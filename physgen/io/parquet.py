@@ -19,7 +19,7 @@ from physgen.errors import FormatError, suggest
 from physgen.io.formats import format_of
 from physgen.io.guard import library, regular
 from physgen.io.probe import probe
-from physgen.io.trees import is_event_key
+from physgen.io.trees import keys_among
 
 _PIECE = 2**14
 """Rows of a row group that are decoded at once."""
@@ -147,14 +147,8 @@ class Table:
         return array
 
     def event_keys(self) -> list[str]:
-        """Return the columns that look like run, block and event numbers: named so, and flat."""
-        return [name for name in self.names if is_event_key(name) and self._is_flat(name)]
-
-    def _is_flat(self, name: str) -> bool:
-        try:
-            return self.kind(name)[1] == 0
-        except FormatError:
-            return False
+        """Return the columns that say which event a row is of; see `keys_among`."""
+        return keys_among(self.names, self.kind)
 
 
 class _Leaf(NamedTuple):

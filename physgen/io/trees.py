@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,23 @@ _EVENT_KEYS = {
 }
 
 
-def is_event_key(name: str) -> bool:
-    """Return whether a column is called like a run, block or event number."""
-    return name.lower() in _EVENT_KEYS
+def keys_among(names: Sequence[str], kind: Callable[[str], tuple[str, int]]) -> list[str]:
+    """Return the columns that look like run, block and event numbers: named so, and flat.
+
+    Text ("2012B"), lists and objects of such names are no numbers of events.
+
+    Args:
+        names: of all columns.
+        kind: returns the type and the jagged depth of one; `FormatError` if it holds no numbers.
+    """
+
+    def is_flat(name: str) -> bool:
+        try:
+            return kind(name)[1] == 0
+        except FormatError:
+            return False
+
+    return [name for name in names if name.lower() in _EVENT_KEYS and is_flat(name)]
 
 
 def open_root(path: Path) -> Any:
@@ -167,17 +181,8 @@ class Tree:
         return describe_branch(self.read(name, 0, min(1, len(self))), name, self.where)
 
     def event_keys(self) -> list[str]:
-        """Return the branches that look like run, block and event numbers: named so, and flat.
-
-        Text ("2012B"), lists and objects of such names are no numbers of events.
-        """
-        return [name for name in self.names if is_event_key(name) and self._is_flat(name)]
-
-    def _is_flat(self, name: str) -> bool:
-        try:
-            return self.kind(name)[1] == 0
-        except FormatError:
-            return False
+        """Return the branches that say which event a row is of; see `keys_among`."""
+        return keys_among(self.names, self.kind)
 
     def _resolve(self, name: str) -> tuple[str, list[str]]:
         for branch, members in _cuts(name):

@@ -82,8 +82,8 @@ class Embedded:
         return self.probabilities
 
 
-def embed(comparison: Comparison) -> Embedded:
-    """Return the features of all samples that are there.
+def unweighted_rows(comparison: Comparison) -> int:
+    """Return how many rows of each sample count at least, for scores that know no weights.
 
     Raises:
         InputError: there is no truth, samples carry weights, or too few are independent.
@@ -104,6 +104,16 @@ def embed(comparison: Comparison) -> Embedded:
         raise InputError(
             f"{n} independent samples are too few for a score of features: give at least {FEWEST}"
         )
+    return n
+
+
+def embed(comparison: Comparison) -> Embedded:
+    """Return the features of all samples that are there.
+
+    Raises:
+        InputError: there is no truth, samples carry weights, or too few are independent.
+    """
+    n = unweighted_rows(comparison)
     generator = np.random.default_rng(comparison.seed)
     # Not the first of a long chain, nor of a file that is sorted.
     order = {r: generator.permutation(len(s.rows))[:n] for r, s in comparison.once(select).items()}

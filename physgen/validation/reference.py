@@ -15,10 +15,9 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.batch import Batch
-from physgen.errors import InputError
 from physgen.systems.base import HasReferenceFeatures
 from physgen.validation.comparison import Comparison, Role, in_blocks
-from physgen.validation.features import FEWEST
+from physgen.validation.features import unweighted_rows
 from physgen.validation.independence import select
 
 Array = NDArray[float64]
@@ -49,7 +48,7 @@ def reference_features(
     Raises:
         InputError: there is no truth, samples carry weights, or too few are independent.
     """
-    check_reference(comparison)
+    unweighted_rows(comparison)
     values: dict[Role, Array] = {}
     unit: dict[Role, NDArray[np.int64]] = {}
     for role, selected in comparison.once(select).items():
@@ -63,30 +62,6 @@ def reference_features(
         unit[role] = selected.unit
     of = "the reference's" if isinstance(comparison.system, HasReferenceFeatures) else "own"
     return ReferenceFeatures(values, unit, f"{values['truth'].shape[1]} features, {of}")
-
-
-def check_reference(comparison: Comparison) -> None:
-    """Refuse what the reference evaluation of a field knows nothing of.
-
-    Raises:
-        InputError: there is no truth, samples carry weights, or too few are independent.
-    """
-    if comparison.truth is None:
-        raise InputError(
-            "this metric needs a sample of the truth, which this system cannot make: give a data "
-            "set, or leave the metric out"
-        )
-    for role, measured in comparison.measured.items():
-        if measured.weight is not None:
-            raise InputError(
-                f"the {role} sample is weighted, and the reference evaluation knows no weights: "
-                "leave the metric out, or unweight the sample"
-            )
-    n = min(len(selected.rows) for selected in comparison.once(select).values())
-    if n < FEWEST:
-        raise InputError(
-            f"{n} independent samples are too few for a score of features: give at least {FEWEST}"
-        )
 
 
 def features_of(comparison: Comparison, batch: Batch, level: Level) -> Array:

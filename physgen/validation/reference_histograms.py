@@ -27,9 +27,9 @@ from physgen.batch import Batch
 from physgen.errors import NotMeasurable
 from physgen.systems.base import HasReferenceHistograms
 from physgen.validation.comparison import Comparison, Role, in_blocks
+from physgen.validation.features import unweighted_rows
 from physgen.validation.half_sampling import HalfSampled, half_sampling
 from physgen.validation.independence import select
-from physgen.validation.reference import check_reference
 from physgen.validation.scorecard import Row, row_by_role
 from physgen.validation.uncertainty import Estimate
 
@@ -67,7 +67,7 @@ class ReferenceHistograms:
             NotMeasurable: the field of this system has no reference evaluation here.
             InputError: there is no truth, samples carry weights, or too few are independent.
         """
-        check_reference(comparison)
+        unweighted_rows(comparison)
         system = comparison.system
         if not isinstance(system, HasReferenceHistograms):
             raise NotMeasurable(

@@ -34,7 +34,8 @@ Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 FEWEST = 10.0
-"""Effective rows in a box without which normal errors say nothing."""
+"""Effective rows in a box, and expected ones of the smaller sample, without which normal errors say
+nothing."""
 
 INTERVAL, SIGMAS = 0.95, 1.96
 """Content of the intervals, and their ends in standard deviations."""
@@ -254,6 +255,12 @@ def _of_counts(ours: tuple[int, int], truth: tuple[int, int]) -> Ratio:
     )
 
 
+def _effective_units(half: _Half) -> float:
+    """Return (sum w)^2 / sum w^2 of the weights w of the units."""
+    w = np.bincount(np.unique(half.unit, return_inverse=True)[1], half.weight)
+    return float(w.sum() ** 2 / np.square(w).sum())
+
+
 def _of_sums(ours: tuple[_Half, Mask], truth: tuple[_Half, Mask]) -> Ratio:
     """Return the ratio of two sums of weights over all weights."""
     shares, terms, keys, effective = [], [], [], 0.0
@@ -268,8 +275,12 @@ def _of_sums(ours: tuple[_Half, Mask], truth: tuple[_Half, Mask]) -> Ratio:
     unit = np.unique(np.concatenate(keys), return_inverse=True)[1]
     parts = np.split(unit, [len(keys[0])])
     q, p = (np.bincount(u, t, unit.max() + 1) for u, t in zip(parts, terms, strict=True))
-    sigma = math.sqrt(float(np.square(q - p).sum()))
-    if effective < FEWEST or sigma == 0:
+    # A sample that has no row there by chance knows nothing of its variance: the hypothesis does.
+    sizes = [_effective_units(half) for half, _ in (ours, truth)]
+    pooled = min(max(float(np.dot(shares, sizes)) / sum(sizes), 0.0), 1.0)
+    of_hypothesis = pooled * (1 - pooled) * sum(1 / n for n in sizes)
+    sigma = math.sqrt(max(float(np.square(q - p).sum()), of_hypothesis))
+    if effective < FEWEST or pooled * min(sizes) < FEWEST or sigma == 0:
         return Ratio(shares[0], shares[1], 0.0, math.inf, 1.0)
     p_value = math.erfc(abs(shares[0] - shares[1]) / sigma / math.sqrt(2))
     if min(shares) <= 0:
