@@ -226,12 +226,26 @@ def _parsed(text):
     return Box(tuple(sides))
 
 
+class Normals:
+    """Three normal columns."""
+
+    schema = Schema((3,), (Variable("x"),))
+    derived = {}  # noqa: RUF012
+
+    def observables(self, batch):
+        return dict(zip("abc", batch.x.unbind(1), strict=True))
+
+
 def test_a_region_without_weighted_true_rows_by_chance_is_not_named():
     """A few hundred weighted true rows: boxes of 1% hold none in a fifth of the cases."""
     named = 0
-    for seed in range(30):
-        (truth, energy), ours = showers(300, [seed, 1]), showers(5000, [seed, 2])
-        weight = np.random.default_rng(seed).uniform(0.5, 1.5, 300)
-        comparison = Comparison(Layers(), batch(*ours), batch(truth, energy, weight), seed=seed)
-        named += Regions().rows(comparison)[0].name != "regions"
-    assert named <= 1  # Two of 30 have a probability of .003.
+    for seed in range(40):
+        ours, truth = (np.random.default_rng([seed, i]) for i in (1, 2))
+        weighted = Batch(
+            torch.from_numpy(truth.normal(size=(300, 3))),
+            weight=torch.from_numpy(truth.uniform(0.5, 1.5, 300)),
+        )
+        made = Batch(torch.from_numpy(ours.normal(size=(5000, 3))))
+        rows = Regions().rows(Comparison(Normals(), made, weighted, seed=seed))
+        named += rows[0].name != "regions"
+    assert named <= 1  # Two of 40 have a probability of .005.
