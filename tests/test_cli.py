@@ -110,7 +110,9 @@ def test_simulate_then_judge_two_files(monkeypatch, capsys, tmp_path):
     assert code == 1
     assert "fail" in out
     assert "are copies of true ones" in err
-    assert call(monkeypatch, capsys, *arguments[:-1], *metrics)[0] == 0
+    page = ["-o", tmp_path / "scores"]
+    assert call(monkeypatch, capsys, *arguments[:-1], *metrics, *page)[0] == 0
+    assert "<title>b.hdf5</title>" in (tmp_path / "scores/report.html").read_text()
 
 
 @pytest.mark.parametrize("verb", ["validate", "train"])

@@ -92,9 +92,14 @@ def section_of(run: Path) -> Section:
     if not card.exists():
         raise FormatError(f"{run} has no scorecard: run `physgen validate {run}` first")
     recipe, provenance = run / "recipe.yaml", run / "provenance.json"
+    scorecard = Scorecard.from_json(read_text(card, LARGEST_JSON))
+    judged = scorecard.provenance.get("generated")
+    name = run.parent.name if run.parent.name else run.name
+    if not recipe.exists() and isinstance(judged, dict) and "file" in judged:
+        name = Path(judged["file"]).name  # That of the samples, not of the folder of the report.
     return Section(
-        name=run.parent.name if run.parent.name else run.name,
-        scorecard=Scorecard.from_json(read_text(card, LARGEST_JSON)),
+        name=name,
+        scorecard=scorecard,
         pictures=run / "plots" if (run / "plots" / INDEX).exists() else None,
         recipe=read_text(recipe, LARGEST_YAML) if recipe.exists() else "",
         provenance=read_json(provenance) if provenance.exists() else None,
