@@ -113,7 +113,7 @@ def test_what_cannot_be_compared_is_refused():
         kpd(np.zeros((10, 2)), np.array([[np.nan, 0.0]] + [[0.0, 0.0]] * 9))
     weighted = draw(100, 3)
     weighted = weighted.replace(weight=weighted.x[:, 0].abs() + 1)
-    with pytest.raises(InputError, match="knows no weights"):
+    with pytest.raises(InputError, match="know no weights"):
         PhysicsDistances().rows(compare(weighted))
 
 
