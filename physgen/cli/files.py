@@ -11,6 +11,7 @@ from physgen.arguments import user_path
 from physgen.cli.app import Json, app
 from physgen.console import print_mapping
 from physgen.errors import InputError
+from physgen.io.lattice.configuration import Given
 
 
 @app.command()
@@ -24,22 +25,49 @@ def doctor(as_json: Json = False) -> None:
     print_mapping(describe_machine(), as_json)
 
 
+Extents = Annotated[
+    str | None,
+    typer.Option("--shape", help="Extents of a lattice that its file does not say: t,z,y,x."),
+]
+Dataset = Annotated[str | None, typer.Option(help="Array that holds the links, in HDF5 or npz.")]
+Order = Annotated[
+    str | None, typer.Option(help='Its axes, as in "t z y x mu(x y z t) a b"; c: complex parts.')
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Read gauge configurations whose checks fail, and say so.")
+]
+
+
 @app.command()
-def inspect(files: list[Path], as_json: Json = False) -> None:
+def inspect(
+    files: list[Path],
+    shape: Extents = None,
+    dataset: Dataset = None,
+    order: Order = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
     """Say what is in files: format, shapes, units, ranges, and the first problem of each.
 
-    The exit code is 2 if there is a file that cannot be read.
+    A folder, or several files, of gauge configurations are described as one ensemble. The exit code
+    is 2 if there is a file that cannot be read.
 
-    Example: `physgen inspect events.root`
+    Examples: `physgen inspect events.root`, `physgen inspect "cfg/*.ildg"`
     """
-    from physgen.io.inspect import inspect as describe
+    from physgen.io.inspect import inspect_all
     from physgen.io.joined import expand
 
     paths = [path for file in files for path in expand(user_path(file))]
-    reports = {str(path): describe(path) for path in paths}
+    reports = inspect_all(paths, _given(shape, dataset, order), force=force)
     print_mapping(reports if len(reports) > 1 else next(iter(reports.values())), as_json)
     if any(report["reader"] in ("no", "refused") for report in reports.values()):
         raise typer.Exit(2)
+
+
+def _given(shape: str | None, dataset: str | None, order: str | None) -> Given:
+    """Return what a user says of a gauge configuration."""
+    extents = None if shape is None else _whole(shape, "--shape", "4,24,24,24 (t, z, y, x)")
+    return Given(extents, dataset=dataset, order=order)
 
 
 @app.command()
@@ -85,11 +113,19 @@ def convert(
 
 def _three(text: str) -> tuple[int, int, int]:
     """Return three positive numbers out of a text."""
-    words = text.split(",")
-    if len(words) == 3 and all(word.strip().isdigit() and int(word) > 0 for word in words):
-        layers, x, y = map(int, words)
-        return layers, x, y
-    raise InputError(f"--cells {text}: three numbers are wanted, layers, in x, in y: 30,30,30")
+    asked = "30,30,30 (layers, in x, in y)"
+    numbers = _whole(text, "--cells", asked)
+    if len(numbers) != 3:
+        raise InputError(f"--cells {text}: three numbers are wanted, {asked}")
+    return numbers[0], numbers[1], numbers[2]
+
+
+def _whole(text: str, option: str, asked: str) -> tuple[int, ...]:
+    """Return positive whole numbers out of a text."""
+    words = [word.strip() for word in text.split(",")]
+    if all(word.isdigit() and int(word[:9]) > 0 for word in words):
+        return tuple(int(word[:9]) for word in words)
+    raise InputError(f"{option} {text}: positive numbers are wanted, {asked}")
 
 
 @app.command()

@@ -7,33 +7,58 @@ are looked at in evenly spaced blocks.
 from __future__ import annotations
 
 import json
-import math
-import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from physgen.errors import FormatError
 from physgen.io.formats import format_of
 from physgen.io.guard import library, regular
+from physgen.io.inspect_lattice import inspect_configuration, inspect_ensemble
 from physgen.io.inspect_showers import inspect_showers
+from physgen.io.lattice import arrays
+from physgen.io.lattice.configuration import Given
+from physgen.io.lattice.content import NOTHING_GIVEN, lattice_format
+from physgen.io.lattice.source import named
 from physgen.io.layouts import recognised
 from physgen.io.npz import check_archive, read_member
 from physgen.io.statistics import describe_array
 
-_LIME = bytes.fromhex("456789ab")
-_MILC = 20103
 _PICKLE_PROTOCOLS = range(2, 6)
 _BINARY = (".h5", ".hdf5", ".root", ".npz", ".npy", ".parquet", ".arrow", ".feather")
 """Suffixes of what is no text, whatever is left of it."""
 
 
-def inspect(path: Path) -> dict[str, Any]:
+def inspect_all(
+    paths: Sequence[Path], given: Given = NOTHING_GIVEN, *, force: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Describe files, by name; several gauge configurations as one ensemble. See `inspect`."""
+    ours = [path for path in paths if len(paths) > 1 and _is_configuration(path, given)]
+    reports = {str(path): inspect(path, given, force=force) for path in paths if path not in ours}
+    if ours:
+        reports[named(ours)] = inspect_ensemble(ours, given, force=force)
+    return reports
+
+
+def _is_configuration(path: Path, given: Given) -> bool:
+    try:
+        return lattice_format(path, given) is not None
+    except FormatError:
+        return False
+
+
+def inspect(path: Path, given: Given = NOTHING_GIVEN, *, force: bool = False) -> dict[str, Any]:
     """Describe a file in plain JSON types.
 
+    Args:
+        path: of the file.
+        given: what a file of a gauge configuration does not say itself.
+        force: of one whose checks fail, say what there is nevertheless.
+
     Returns:
-        format: what it is. reader: whether physgen reads it ("yes", "not yet", "refused", "no").
+        format: what it is. reader: whether physgen reads it ("yes", "by force", "refused",
+        "no").
         contents: by dataset or branch, its shape, dtype, unit if known, range, zeros (fraction),
         nan, inf. problem: the first one, or `None`. hints: sentences on what to do with the file.
 
@@ -46,7 +71,10 @@ def inspect(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         head = file.read(4096)
     try:
-        _look(path, head, report)
+        if lattice_format(path, given) is not None:
+            inspect_configuration(path, report, given, force=force)
+        else:
+            _look(path, head, report)
     except FormatError as error:
         reader = "refused" if report["reader"] == "refused" else "no"
         report |= {"reader": reader, "problem": str(error)}
@@ -71,12 +99,12 @@ def _look(path: Path, head: bytes, report: dict[str, Any]) -> None:
         inspect_table(path, report)
     elif head.startswith(b"PK\x03\x04"):
         _inspect_zip(path, report)
-    elif head.startswith(b"\x93NUMPY"):
+    elif head.startswith(arrays.NUMPY_MAGIC):
         report |= {"format": "NumPy array", "reader": "no"}
         report["hints"].append("save it in an archive: numpy.savez(FILE, x=array)")
     elif head[:1] == b"\x80" and head[1:2] and head[1] in _PICKLE_PROTOCOLS:
         _refuse_pickle(path, report, "pickle")
-    elif not _inspect_lattice(path, head, report):
+    else:
         _inspect_rest(path, head, report)
 
 
@@ -116,38 +144,6 @@ def _inspect_npz(path: Path, report: dict[str, Any]) -> None:
     elif "x" not in members and "samples" not in members:
         shown = ", ".join(list(members)[:8])
         report["hints"].append(f"samples are looked for under 'x'; here are {shown}")
-
-
-def _inspect_lattice(path: Path, head: bytes, report: dict[str, Any]) -> bool:
-    """Recognise gauge configurations by their magic numbers."""
-    about = dict(_lattice_facts(path, head))
-    if about:
-        report |= {"format": about.pop("format"), "reader": "not yet", "contents": about}
-    return bool(about)
-
-
-def _lattice_facts(path: Path, head: bytes) -> Iterator[tuple[str, Any]]:
-    size = path.stat().st_size
-    if head.startswith(b"BEGIN_HEADER"):
-        yield "format", "NERSC gauge configuration"
-        header, _, _ = head.partition(b"END_HEADER")
-        for line in header.decode("ascii", errors="replace").splitlines()[1:]:
-            key, _, value = line.partition("=")
-            yield key.strip(), value.strip()
-    elif head.startswith(_LIME):
-        yield "format", "LIME container (ILDG or SciDAC gauge configuration)"
-        yield "first record", head[16:144].rstrip(b"\0").decode("ascii", errors="replace")
-    elif len(head) >= 24:
-        for order in "<>":
-            magic, *dimensions = struct.unpack_from(f"{order}5i", head)
-            if magic == _MILC and all(0 < d < 4096 for d in dimensions):
-                yield "format", "MILC gauge configuration"
-                yield "dimensions (x, y, z, t)", dimensions
-        dimensions = list(struct.unpack_from("<4i", head))
-        if all(0 < d < 4096 for d in dimensions) and size == 24 + math.prod(dimensions) * 4 * 144:
-            yield "format", "openQCD gauge configuration"
-            yield "dimensions (t, x, y, z)", dimensions
-            yield "plaquette (real trace)", struct.unpack_from("<d", head, 16)[0]
 
 
 def _inspect_rest(path: Path, head: bytes, report: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError
+from physgen.io.lattice.folders import configurations_in
 from physgen.io.source import HasNotes, Source, blocks, digest_of
 
 _CHAINS = 2**40
@@ -22,7 +23,7 @@ def expand(path: str | Path | Iterable[str | Path]) -> list[Path]:
     """Return the files that a path, a pattern (`part_*.root`) or a list of both stands for.
 
     A file whose name looks like a pattern is that file. Files of a pattern are in alphabetical
-    order.
+    order. A folder of gauge configurations stands for all of them.
 
     Raises:
         FormatError: no file matches a pattern, or a file stands there twice.
@@ -30,6 +31,9 @@ def expand(path: str | Path | Iterable[str | Path]) -> list[Path]:
     given = [path] if isinstance(path, str | Path) else list(path)
     result: list[Path] = []
     for one in map(str, given):
+        if Path(one).is_dir() and (inside := configurations_in(Path(one))):
+            result += inside
+            continue
         if Path(one).exists() or not glob.has_magic(one):
             result.append(Path(one))
             continue

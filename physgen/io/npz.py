@@ -86,15 +86,7 @@ def read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -
             f"{where} has {member.file_size:.3g} bytes, too large for an archive that must be read "
             "at once; write it as HDF5"
         )
-    with library(where), archive.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        header = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = header(stream)
-        start = stream.tell()
+    shape, dtype, start = _header(where, archive, member)
     if dtype.hasobject:
         raise FormatError(
             f"{where} holds Python objects, which are refused: loading them could run code; save "
@@ -107,6 +99,32 @@ def read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -
         )
     with library(where), archive.open(member) as stream:
         return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+
+
+def array_types(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Return shapes and types of the arrays of a `.npz`, as they declare them; none is read."""
+    with _opened(path) as archive:
+        result = {}
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            shape, dtype, _ = _header(f"{path}: array {name!r}", archive, member)
+            result[name] = shape, dtype
+        return result
+
+
+def _header(
+    where: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo
+) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Return shape and type that an array declares, and where its data begin in the member."""
+    with library(where), archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        header = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = header(stream)
+        return shape, dtype, stream.tell()
 
 
 class NpzSource:
