@@ -1,4 +1,4 @@
-"""Gauge configurations written by hand, as their formats are described, and what is read of them."""
+"""Gauge configurations written by hand, as their formats are described, and what is read."""
 
 import h5py
 import numpy as np
