@@ -34,11 +34,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from physgen.systems.kernels.cache import CACHE
+from physgen.systems.kernels.splitmix import STRIDE, mix
 
-_STRIDE = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
-_S11, _S27, _S30, _S31, _S32 = (np.uint64(n) for n in (11, 27, 30, 31, 32))
+_S11, _S32 = (np.uint64(n) for n in (11, 32))
 _NONE, _ALL = np.uint64(0), np.uint64(0xFFFFFFFFFFFFFFFF)
 _TO_UNIT = 2.0**-53
 _ROUNDS = 40
@@ -55,20 +53,12 @@ def random_state(seed: int) -> NDArray[np.uint64]:
     return np.random.SeedSequence(seed).generate_state(1, np.uint64).astype(np.uint64)
 
 
-@njit(cache=CACHE, inline="always")
-def _mix(counter: Any) -> Any:
-    """Return the random word of a counter."""
-    z = (counter ^ (counter >> _S30)) * _MIX_1
-    z = (z ^ (z >> _S27)) * _MIX_2
-    return z ^ (z >> _S31)
-
-
 @njit(cache=CACHE)
 def _fill(words: NDArray[np.uint64], counter: Any) -> Any:
     """Fill an array with random words; return the counter after them."""
     for i in range(words.size):
-        words[i] = _mix(counter + np.uint64(i + 1) * _STRIDE)
-    return counter + np.uint64(words.size) * _STRIDE
+        words[i] = mix(counter + np.uint64(i + 1) * STRIDE)
+    return counter + np.uint64(words.size) * STRIDE
 
 
 @njit(cache=CACHE, inline="always")
@@ -124,8 +114,8 @@ def _sweep_by_colour(
     for _ in range(n_sweeps):
         for colour in range(2):
             mine, other = colours[colour], colours[1 - colour]
-            counter += _STRIDE
-            idle = _choose(_mix(counter), rows)
+            counter += STRIDE
+            idle = _choose(mix(counter), rows)
             for i in range(rows):
                 if i == idle:
                     continue
@@ -159,8 +149,8 @@ def _sweep_in_order(
             above, here, below = spins[i - 1], spins[i], spins[i + 1 if i + 1 < rows else 0]
             for j in range(columns):
                 total = above[j] + below[j] + here[j - 1] + here[j + 1 if j + 1 < columns else 0]
-                counter += _STRIDE
-                if (_mix(counter) >> _S32) <= table[(total + 4) // 2 + (5 if here[j] > 0 else 0)]:
+                counter += STRIDE
+                if (mix(counter) >> _S32) <= table[(total + 4) // 2 + (5 if here[j] > 0 else 0)]:
                     here[j] = -here[j]
     return counter
 
@@ -199,8 +189,8 @@ def wolff(
     counter = state[0]
     total = 0
     for _ in range(n_clusters):
-        counter += _STRIDE
-        seed = _choose(_mix(counter), n_sites)
+        counter += STRIDE
+        seed = _choose(mix(counter), n_sites)
         spin = flat[seed]
         flat[seed] = -spin
         members[0] = seed
@@ -219,14 +209,14 @@ def wolff(
                 else:
                     near = site + 1 if j + 1 < columns else site - columns + 1
                 if flat[near] == spin:
-                    counter += _STRIDE
-                    if (_mix(counter) >> _S32) < bond:
+                    counter += STRIDE
+                    if (mix(counter) >> _S32) < bond:
                         flat[near] = -spin
                         members[size] = near
                         size += 1
         if field * spin > 0.0:
-            counter += _STRIDE
-            draw = np.float64(_mix(counter) >> _S11) * _TO_UNIT
+            counter += STRIDE
+            draw = np.float64(mix(counter) >> _S11) * _TO_UNIT
             if draw >= np.exp(-2.0 * field * spin * size / temperature):
                 for k in range(size):
                     flat[members[k]] = spin
@@ -315,18 +305,18 @@ def metropolis_64(
                     for k in range(_ROUNDS):
                         left = _NONE
                         for j in range(n):
-                            draw = _mix(counter + np.uint64(j + 1) * _STRIDE)
+                            draw = mix(counter + np.uint64(j + 1) * STRIDE)
                             bit = (one[j] & bits_4[k]) | (none[j] & bits_8[k])
                             flip[j] |= open_[j] & bit & ~draw
                             open_[j] &= ~(bit ^ draw)
                             left |= open_[j]
-                        counter += np.uint64(n) * _STRIDE
+                        counter += np.uint64(n) * STRIDE
                         if left == _NONE:
                             break
                     if sweep % _LAZY == 0:
                         for j in range(n):
-                            flip[j] &= _mix(counter + np.uint64(j + 1) * _STRIDE)
-                        counter += np.uint64(n) * _STRIDE
+                            flip[j] &= mix(counter + np.uint64(j + 1) * STRIDE)
+                        counter += np.uint64(n) * STRIDE
                     for j in range(n):
                         here[j] ^= flip[j]
                 mine[i, 0] = mine[i, half]

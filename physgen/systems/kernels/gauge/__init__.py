@@ -1,0 +1,1 @@
+"""Compiled Monte Carlo, flow and measurement of gauge links, eight chains side by side."""
