@@ -108,27 +108,27 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
         generated = generated.replace(weight=weight, chain=made_from.chain, condition=None)
         groups = {**comparison.groups, **groups}
         return replace(comparison, generated=generated, groups=groups)
+    if condition is not None:
+        condition = condition.to(device=device, dtype=surrogate.dtype)
     if corrected is None:
         if condition is None or truth is None:
             generated = surrogate.sample(n, generator=generator).to("cpu")
             return replace(comparison, generated=generated)
-        condition = condition.to(device=device, dtype=surrogate.dtype)
         generated = surrogate.sample(n, condition, generator=generator).to("cpu")
         # Conditions count as often as they do in the truth.
         generated = generated.replace(weight=truth.weight)
         if truth.chain is None:
             paired |= {"generated"}
         return replace(comparison, generated=generated, paired=paired)
-    n = recipe.sampling.n + BURN_IN
-    proposals = corrected.propose(n, generator=generator).to("cpu")
-    chain = corrected.correct(
+    wanted = None if condition is None else corrected.for_proposals(condition)
+    n = recipe.sampling.n + BURN_IN if wanted is None else len(wanted)
+    proposals = corrected.propose(n, wanted, generator=generator).to("cpu")
+    chains = corrected.correct(
         proposals, generator=torch.Generator().manual_seed(recipe.sampling.seed)
     )
     if truth is not None:
         truth = truth.replace(log_weight=corrected.log_weight(truth).cpu())
-    return replace(
-        comparison, generated=chain.batch, proposals=proposals, truth=truth, corrected=True
-    )
+    return replace(comparison, generated=chains, proposals=proposals, truth=truth, corrected=True)
 
 
 def training_rows_of(run: Run) -> TrainingRows | None:

@@ -19,6 +19,9 @@ RESOLUTION = 1e-4
 """Rounding of a condition by more than this share of its range is a loss."""
 
 
+_BOX = 1024
+"""Conditions remembered of a box that is evenly drawn from."""
+
 LARGEST = 1_000_000
 """How many training rows conditions are remembered of; of more, a random subset."""
 
@@ -108,6 +111,14 @@ class ConditionPrior(nn.Module):
                         f"{variable.high:g}]: fix the data or the declared range"
                     )
                 self.labels[column, label] = True
+
+    def span(self, low: Tensor, high: Tensor) -> None:
+        """Let the domain be the box between (C,) ends, evenly drawn from: training without data."""
+        sobol = torch.quasirandom.SobolEngine(len(low))  # type: ignore[no-untyped-call]
+        share = sobol.draw(_BOX, dtype=torch.float64).to(low.device)
+        self.fit(low.double() + (high - low).double() * share)
+        self.low.copy_(low)
+        self.high.copy_(high)
 
     def cover(self, condition: Tensor) -> None:
         """Let the domain reach (N, C) conditions that are not drawn from.

@@ -2,7 +2,8 @@ r"""Samples of exp(-S) / Z out of those of a surrogate that knows its density.
 
 A proposal x of the surrogate q has the log-weight -S(x) - log q(x). Independence Metropolis makes a
 Markov chain of the target out of proposals and their weights (`physgen.sampling.metropolis`); its
-first states, which may be untypical, are left out.
+first states, which may be untypical, are left out. Each condition has a target and a chain of its
+own.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import torch
 from torch import Tensor
 
 from physgen.batch import Batch, Schema
-from physgen.errors import RecipeError
-from physgen.sampling.metropolis import Chains, independence_metropolis
+from physgen.errors import DomainError, RecipeError
+from physgen.sampling.metropolis import independence_metropolis
 from physgen.surrogates.base import Surrogate, density_of
 from physgen.surrogates.conditions import ConditionPrior
 
@@ -27,6 +28,8 @@ AT_ONCE = 4096
 BURN_IN = 512
 """States of a chain that are left out, after which it has forgotten where it began: a chance of
 less than 1e-6 at an acceptance of 3%."""
+TARGETS = 64
+"""Different conditions of which chains are made at once: each spends `BURN_IN` proposals."""
 
 
 class Corrected:
@@ -59,12 +62,6 @@ class Corrected:
                 f"sampling.correction: {type(surrogate).__name__} does not know its density, "
                 "without which nothing can be corrected; set sampling.correction=none, or take a "
                 "flow with an exact density"
-            )
-        if surrogate.schema.condition and method != "none":
-            names = ", ".join(variable.name for variable in surrogate.schema.condition)
-            raise RecipeError(
-                f"sampling.correction: {method} makes a chain of one target, and this one depends "
-                f"on {names}; set sampling.correction=none, or train at one value of each"
             )
         self.original, self.action, self.method = surrogate, action, method
         precise = surrogate.high_precision().eval()
@@ -118,24 +115,69 @@ class Corrected:
                 parts.append(-self.action(part.x, part.condition) - density)
         return torch.cat(parts)
 
-    def correct(self, proposals: Batch, *, generator: torch.Generator) -> Chains:
-        """Make one chain of the target out of proposals (N,), of which `BURN_IN` are spent."""
-        return independence_metropolis(proposals, generator=generator, burn_in=BURN_IN)
+    def correct(self, proposals: Batch, *, generator: torch.Generator) -> Batch:
+        """Make a chain of each target out of its proposals, of which `BURN_IN` are spent.
+
+        Raises:
+            DomainError: there are more than `TARGETS` different conditions.
+        """
+        groups = _rows_by_condition(proposals.condition, len(proposals))
+        parts = [
+            independence_metropolis(proposals[rows], generator=generator, burn_in=BURN_IN).batch
+            for rows in groups
+        ]
+        numbered = [
+            part.replace(chain=torch.full((len(part),), number, device=part.x.device))
+            for number, part in enumerate(parts)
+        ]
+        return Batch.concatenate(numbered)
+
+    def for_proposals(self, condition: Tensor) -> Tensor:
+        """Return (N, C) conditions with `BURN_IN` more of each different one of (n, C), sorted."""
+        groups = _rows_by_condition(condition, len(condition))
+        rows = [torch.cat([group, group[:1].expand(BURN_IN)]) for group in groups]
+        return condition[torch.cat(rows)]
 
     def sample(
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
     ) -> Batch:
-        """Draw `n` samples: one chain of the target, or proposals with `log_weight`.
+        """Draw `n` samples: a chain of each target, or proposals with `log_weight`.
 
         Raises:
-            RecipeError: conditions are given to a chain, which has the target of one of them.
+            DomainError: chains of more than `TARGETS` different conditions are asked for, or of
+                those that the surrogate draws itself, which all differ.
         """
         if self.method == "none":
             return self.propose(n, condition, generator=generator).to(dtype=self.dtype)
-        if condition is not None:
-            raise RecipeError(
-                "sampling.correction: independence-metropolis makes a chain of one target, not of "
-                "many conditions; draw the proposals and their log-weights (--uncorrected)"
+        if condition is None and self.schema.condition:
+            names = ", ".join(variable.name for variable in self.schema.condition)
+            raise DomainError(
+                f"{self.method} makes a chain of each target, and the target depends on {names}: "
+                "give a condition, or draw proposals with their log-weights (--uncorrected)"
             )
-        proposals = self.propose(n + BURN_IN, generator=generator)
-        return self.correct(proposals, generator=generator).batch.to(dtype=self.dtype)
+        if condition is None:
+            proposals = self.propose(n + BURN_IN, generator=generator)
+            return self.correct(proposals, generator=generator).to(dtype=self.dtype)
+        given = self.for_proposals(condition)
+        proposals = self.propose(len(given), given, generator=generator)
+        batch = self.correct(proposals, generator=generator)
+        # Chains stand one after the other; a row goes back to where its condition was.
+        order = torch.cat(_rows_by_condition(condition, n))
+        return batch[order.argsort()].to(dtype=self.dtype)
+
+
+def _rows_by_condition(condition: Tensor | None, n: int) -> list[Tensor]:
+    """Return the numbers of the rows of each different condition, ascending.
+
+    Raises:
+        DomainError: there are more than `TARGETS`.
+    """
+    if condition is None:
+        return [torch.arange(n)]
+    values, which = torch.unique(condition, dim=0, return_inverse=True)
+    if len(values) > TARGETS:
+        raise DomainError(
+            f"{len(values)} different conditions: chains are made of {TARGETS} targets at most; "
+            "give fewer, or draw proposals with their log-weights (--uncorrected)"
+        )
+    return [(which == number).nonzero()[:, 0] for number in range(len(values))]

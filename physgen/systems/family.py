@@ -123,7 +123,7 @@ class Family:
         self._theory, self.couplings = theory, tuple(couplings)
         self._names = tuple(variable.name for variable in couplings)
         self._points = torch.tensor(points, dtype=torch.float64).reshape(-1, len(couplings))
-        self.members = {self._label(point): self._at(point) for point in self._points}
+        self.members = {self.label(point): self._at(point) for point in self._points}
         if len(self.members) < len(self._points) or not self.members:
             raise DomainError(
                 f"system.{self._names[0]}: {len(self._points)} points of which "
@@ -135,6 +135,16 @@ class Family:
     def schema(self) -> Schema:
         """One sample, and the couplings as its conditions."""
         return replace(self._first.schema, condition=self.couplings)
+
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """The least and the greatest value (C,) of each coupling among the points."""
+        return self._points.amin(0), self._points.amax(0)
+
+    def label(self, point: Tensor) -> str:
+        """Return what a point (C,) is called: "lam=5", the name of its member if it is one."""
+        values = zip(self._names, point.tolist(), strict=True)
+        return ", ".join(f"{name}={value:.6g}" for name, value in values)
 
     @property
     def derived(self) -> Mapping[str, Derived]:
@@ -234,10 +244,6 @@ class Family:
         for label, member in self.members.items():
             for name, value in of(member).items():
                 yield f"{name} at {label}", value
-
-    def _label(self, point: Tensor) -> str:
-        values = zip(self._names, point.tolist(), strict=True)
-        return ", ".join(f"{name}={value:.6g}" for name, value in values)
 
     def _at(self, point: Tensor) -> Theory:
         return self._theory(**dict(zip(self._names, point.tolist(), strict=True)))

@@ -125,12 +125,19 @@ def chains(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
     measured = comparison.measured["generated"]
     if measured.chain is None:
         return
-    names = [name for name, v in measured.scalars.items() if np.isfinite(v).all() and v.std() > 0]
+    series = {}
+    for name, values in measured.scalars.items():
+        # Of a family an observable is defined in the chains of one condition.
+        rows = ~np.isin(measured.chain, measured.chain[~np.isfinite(values)])
+        if rows.any() and values[rows].std() > 0:
+            series[name] = values[rows], measured.chain[rows]
+    if not series:
+        return
     figure = new_figure(5.6, 3.8)
     axis = figure.subplots()
     reach = 5
-    for name in names[:6]:
-        rho = autocorrelation(measured.values[name], measured.chain)
+    for name in list(series)[:6]:
+        rho = autocorrelation(*series[name])
         below = np.flatnonzero(rho < 0.02)
         reach = max(reach, 2 * int(below[0]) if len(below) else len(rho))
         axis.plot(rho, label=name)

@@ -10,20 +10,25 @@ which needs no chain: with the weights sorted it is one sum.
 Samples of the model are blind to what the model never visits, and then everything above looks good:
 a model of one of two equal modes has an ESS of 1 and a ln Z that is ln 2 too low. Samples of the
 truth are not blind, and their (forward) ESS tends to 0. So a verdict needs both.
+
+Samples of a theory at several couplings are judged at each of them: "ESS at lam=5".
 """
 
 from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy import float64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from physgen.batch import Batch
 from physgen.errors import InputError
 from physgen.sampling.reweighting import (
     ENOUGH,
@@ -33,6 +38,7 @@ from physgen.sampling.reweighting import (
     log_partition_function,
 )
 from physgen.sampling.reweighting import Estimate as Estimated
+from physgen.systems.family import Family
 from physgen.validation.comparison import Comparison
 from physgen.validation.estimates import USABLE, estimate, pull
 from physgen.validation.mixing import disagrees
@@ -75,6 +81,9 @@ class Importance:
         Raises:
             InputError: there are no log-weights.
         """
+        return [row for suffix, part in _by_target(comparison) for row in self._rows(part, suffix)]
+
+    def _rows(self, comparison: Comparison, suffix: str) -> list[Row]:
         source = comparison.proposals or comparison.generated
         if source.log_weight is None:
             raise InputError(
@@ -85,21 +94,21 @@ class Importance:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FewSamplesWarning)  # It becomes a note of the row.
             reverse = effective_sample_size(log_weight)
-            forward, mixes = _on_truth(comparison)
+            forward, mixes = _on_truth(comparison, suffix)
         effective = reverse.value * len(log_weight)
         if effective < USABLE:
-            return [_unusable(name, effective, len(log_weight)) for name in _NAMES]
+            return [_unusable(name, suffix, effective, len(log_weight)) for name in _NAMES]
         missing = forward is not None and forward.value < reverse.value / 2
         rows = [
             self._ess(reverse, log_weight, _doubt(missing, mixes)),
             _acceptance(log_weight, self.minimum_acceptance, reliable=mixes and not missing),
-            _without_a_sector() if missing else _log_partition(comparison, log_weight),
+            _without_a_sector() if missing else _log_partition(comparison, log_weight, suffix),
         ]
         if forward is not None:
             note = "sees the modes that the model misses"
             row = _at_least("ESS on truth", forward, self.minimum_ess, note)
             rows.append(row if mixes else _not_judged(row))
-        return rows
+        return [row.model_copy(update={"name": row.name + suffix}) for row in rows]
 
     def _ess(self, ess: Estimated, log_weight: Tensor, warning: str) -> Row:
         n = len(log_weight)
@@ -110,7 +119,34 @@ class Importance:
         return row.model_copy(update={"verdict": verdict, "warning": warning})
 
 
-def _on_truth(comparison: Comparison) -> tuple[Estimated | None, bool]:
+def _by_target(comparison: Comparison) -> Iterator[tuple[str, Comparison]]:
+    """Yield what names a target of a family, and what is known of its samples."""
+    source, system = comparison.proposals or comparison.generated, comparison.system
+    if source.condition is None or not isinstance(system, Family):
+        yield "", comparison
+        return
+    for point in torch.unique(source.condition.double(), dim=0):
+        label = system.label(point)
+
+        yield (
+            f" at {label}",
+            Comparison(
+                system=comparison.system,
+                generated=_rows_at(point, comparison.generated),
+                truth=None if comparison.truth is None else _rows_at(point, comparison.truth),
+                proposals=_rows_at(point, source),
+            ),
+        )
+
+
+def _rows_at(point: Tensor, batch: Batch) -> Batch:
+    """Return the samples of one condition (C,); of float32 and float64 it is the same."""
+    assert batch.condition is not None  # A family's samples have their couplings.
+    rows = torch.isclose(batch.condition.double(), point, rtol=1e-6, atol=1e-12).all(1)
+    return batch[rows.nonzero()[:, 0]]
+
+
+def _on_truth(comparison: Comparison, suffix: str) -> tuple[Estimated | None, bool]:
     """Return the ESS on samples of the truth, and whether these can be trusted.
 
     Chains that do not mix can show that a sector is missing, and never that none is.
@@ -119,7 +155,8 @@ def _on_truth(comparison: Comparison) -> tuple[Estimated | None, bool]:
     if truth is None or truth.log_weight is None:
         return None, False
     measured = comparison.measured["truth"]
-    stuck = any(disagrees(estimate(comparison, measured, name)) for name in measured.scalars)
+    names = [name for name in measured.scalars if name.endswith(suffix)]
+    stuck = any(disagrees(estimate(comparison, measured, name)) for name in names)
     return forward_effective_sample_size(truth.log_weight), not stuck
 
 
@@ -138,9 +175,9 @@ def _doubt(missing: bool, mixes: bool) -> str:
     return ""
 
 
-def _unusable(name: str, effective: float, n: int) -> Row:
+def _unusable(name: str, suffix: str, effective: float, n: int) -> Row:
     return Row(
-        name=name,
+        name=name + suffix,
         metric="importance",
         value=None,
         verdict="fail",
@@ -204,10 +241,10 @@ def _at_least(
     )
 
 
-def _log_partition(comparison: Comparison, log_weight: Tensor) -> Row:
+def _log_partition(comparison: Comparison, log_weight: Tensor, suffix: str) -> Row:
     log_z = log_partition_function(log_weight)
     content: dict[str, Any] = {}
-    known = comparison.known("ln Z")
+    known = comparison.known("ln Z" + suffix)
     if known is not None:
         exact, error, source = known
         content = {"exact": exact, "exact_error": error, "exact_source": source}

@@ -75,16 +75,14 @@ def test_the_beginning_of_a_chain_is_left_out():
     corrected = Corrected(Wide(), action)
     proposals = corrected.propose(BURN_IN + 100, generator=torch.Generator().manual_seed(0))
     chain = corrected.correct(proposals, generator=torch.Generator().manual_seed(1))
-    assert len(chain.batch) == 100
-    rows = (chain.batch.x[:, None] == proposals.x).all(2).nonzero()[:, 1]
+    assert len(chain) == 100
+    rows = (chain.x[:, None] == proposals.x).all(2).nonzero()[:, 1]
     assert rows.min() > BURN_IN - 100, "long after the first"
 
 
 def test_what_has_no_density_is_not_corrected():
     with pytest.raises(RecipeError, match="VAE does not know its density"):
         Corrected(VAE(SCHEMA), action)
-    with pytest.raises(RecipeError, match="a chain of one target, not of many conditions"):
-        Corrected(Wide(), action).sample(5, torch.zeros(5, 1), generator=torch.Generator())
 
 
 @pytest.mark.parametrize("kind", ["continuous-lattice-flow", "flow"])

@@ -143,7 +143,7 @@ def test_orbit_values_go_to_momentum_space_and_back_to_convolutions(shape):
     torch.testing.assert_close(convolve(x, factors), naive)
     weights = kernel.expand(3, 2, n_orbits)
     for kind in (velocity.DenseKernels, velocity.SpectralKernels):
-        convolutions = kind(weights, labels)
+        convolutions = kind(weights[:, None], labels, torch.ones(1, 1).double())
         field = x.flatten(1)
         torch.testing.assert_close(convolutions.expand(1, field)[0, 1], naive.flatten())
         twice = convolutions.contract(2, torch.stack([field, field], 1))

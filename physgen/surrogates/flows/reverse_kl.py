@@ -8,6 +8,9 @@ The second has mean zero but does not vanish near the optimum; path gradients dr
 
 and their variance does vanish where q = p (Roeder, Wu & Duvenaud 2017; for flows Vaitl, Nicoli,
 Nakajima & Kessel, arXiv 2207.08219; for continuous ones the same, arXiv 2206.09016).
+
+Of a family of theories, whose couplings are conditions of the surrogate, the mean over couplings is
+minimised, which are drawn anew each step (`physgen.surrogates.flows.couplings`).
 """
 
 from __future__ import annotations
@@ -29,7 +32,9 @@ from physgen.surrogates.base import (
     Surrogate,
     density_of,
 )
+from physgen.surrogates.flows.couplings import Action, Annealed, Couplings
 from physgen.systems.base import HasAction, HasMoves, System
+from physgen.systems.family import Family
 from physgen.systems.symmetries import broken
 
 
@@ -37,7 +42,9 @@ from physgen.systems.symmetries import broken
 class HasScore(Protocol):
     """Knows the gradient of its log-density in the sample, cheaper than by going back to noise."""
 
-    def from_noise_with_score(self, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def from_noise_with_score(
+        self, noise: Tensor, condition: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Map noise to samples, differentiable, and their detached log-density and its gradient."""
         ...
 
@@ -60,10 +67,15 @@ class ReverseKL(Method):
         system: has the action.
         learning_rate: of Adam, before the engine's schedule.
         path_gradients: drop the part of the gradient that has mean zero.
+        anneal: couplings of the system, by name, from which the action is led to its own over the
+            first half of the steps: where it has several sectors, they open slowly.
+        left_out: range [low, high) of the first coupling of a family that is not learned from, to
+            tell how well the surrogate interpolates.
 
     Raises:
-        RecipeError: if the surrogate has no density or has conditions, the system no action, or the
-            action not the symmetries that the surrogate assumes.
+        RecipeError: if the surrogate has no density or has conditions that are no couplings of the
+            system, the system no action, or the action not the symmetries that the surrogate
+            assumes.
 
     >>> from physgen.surrogates.flows.flow import Flow
     >>> from physgen.systems.scalar import Phi4
@@ -72,15 +84,18 @@ class ReverseKL(Method):
     ()
     """
 
-    inputs = ()
+    inputs: tuple[str, ...] = ()
 
     def __init__(
         self,
         surrogate: Surrogate,
         system: System,
+        steps: int = 0,
         *,
         learning_rate: PositiveFloat = 2e-3,
         path_gradients: bool = True,
+        anneal: dict[str, float] | None = None,
+        left_out: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(surrogate)
         density = density_of(surrogate)
@@ -91,46 +106,70 @@ class ReverseKL(Method):
             )
         if not isinstance(system, HasAction):
             raise RecipeError(f"reverse-kl needs an action, which {type(system).__name__} lacks")
+        self._couplings: Couplings | None = None
         if surrogate.schema.condition:
-            names = ", ".join(variable.name for variable in surrogate.schema.condition)
+            if not isinstance(system, Family):
+                names = ", ".join(variable.name for variable in surrogate.schema.condition)
+                raise RecipeError(
+                    f"method.kind: reverse-kl learns the action, and that of "
+                    f"{type(system).__name__} has no couplings {names}; learn from data by "
+                    "maximum-likelihood"
+                )
+            self._couplings = Couplings(*system.bounds, left_out)
+            surrogate.conditions.span(*system.bounds)
+        elif left_out is not None:
             raise RecipeError(
-                f"method.kind: reverse-kl learns one target, and this one depends on {names}; give "
-                "one value of each, or learn from data by maximum-likelihood"
+                "method.left_out: there is one coupling, and nothing to leave out; make a coupling "
+                "of the system a list"
             )
         if isinstance(surrogate, HasSymmetries):
-            _check_symmetries(surrogate.symmetries, surrogate, system)
+            members = system.members.values() if isinstance(system, Family) else [system]
+            for member in members:
+                _check_symmetries(surrogate.symmetries, surrogate, member)
         self._flow: FromNoise = surrogate
         self._density: HasDensity = density
-        self._action = system.action
+        self._action: Action = system.action
+        self._annealed = Annealed(system, anneal, steps // 2) if anneal else None
         self._loss = self._path_loss if path_gradients else self._whole_loss
         self.optimisers = {"surrogate": torch.optim.Adam(surrogate.parameters(), learning_rate)}
 
     def step(self, batches: Mapping[str, Batch], ctx: StepContext) -> dict[str, Tensor]:
         """Do one step on fresh samples of the surrogate; the loss is KL(q || p) - ln Z."""
-        noise = ctx.randn(*self._flow.noise_shape)
-        return {"loss": ctx.minimise(self._loss, self.optimisers["surrogate"], noise)}
+        drawn = self._draw(ctx)
+        return {"loss": ctx.minimise(self._loss, self.optimisers["surrogate"], *drawn)}
 
-    def _whole_loss(self, noise: Tensor) -> Tensor:
+    def _draw(self, ctx: StepContext) -> list[Tensor]:
+        """Return (B, *noise_shape) noise, then (B, C) couplings if they vary; set the action."""
+        if self._annealed is not None:
+            self._action = self._annealed.at(ctx.step)
+        drawn = [ctx.randn(*self._flow.noise_shape)]
+        if self._couplings is not None:
+            drawn.append(self._couplings.draw(ctx))
+        return drawn
+
+    def _whole_loss(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return (B,) log q + S, with its whole gradient."""
-        x = self._flow.from_noise(noise)
-        return self._density.log_prob(Batch(x=x)) + self._action(x)
+        x = self._flow.from_noise(noise, condition)
+        return self._density.log_prob(Batch(x, condition)) + self._action(x, condition)
 
-    def _path_loss(self, noise: Tensor) -> Tensor:
+    def _path_loss(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return (B,) log q + S, whose gradient is that through the sample alone."""
-        x, log_prob, score = self._from_noise_with_score(noise)
+        x, log_prob, score = self._from_noise_with_score(noise, condition)
         fixed = x.detach().requires_grad_()
-        action = self._action(fixed)
+        action = self._action(fixed, condition)
         (force,) = torch.autograd.grad(action.sum(), fixed)
         along = (x * (score + force)).flatten(1).sum(1)
         # The value is log q + S; only the gradient is that of `along`.
         return along - along.detach() + log_prob + action.detach()
 
-    def _from_noise_with_score(self, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _from_noise_with_score(
+        self, noise: Tensor, condition: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         if isinstance(self.surrogate, HasScore):
-            return self.surrogate.from_noise_with_score(noise)
-        x = self._flow.from_noise(noise)
+            return self.surrogate.from_noise_with_score(noise, condition)
+        x = self._flow.from_noise(noise, condition)
         fixed = x.detach().requires_grad_()
-        log_prob = self._density.log_prob(Batch(x=fixed))
+        log_prob = self._density.log_prob(Batch(fixed, condition))
         (score,) = torch.autograd.grad(log_prob.sum(), fixed)
         return x, log_prob.detach(), score
 

@@ -145,7 +145,9 @@ class CheckerboardFlow(LatticeFlow):
             for layer in range(n_layers)
         )
 
-    def from_noise_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def from_noise_with_log_prob(
+        self, noise: Tensor, condition: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Map (B, *shape) noise to fields and their (B,) log-density, both differentiable."""
         x, log_prob = self.base(noise), self.base.log_prob_of_noise(noise)
         for layer in self.layers:

@@ -49,7 +49,7 @@ def half(labels: Tensor) -> Tensor:
 
 
 def convolve(x: Tensor, factors: Tensor) -> Tensor:
-    """Return (B, *shape) fields times (*half shape,) real factors in momentum space."""
+    """Return (B, *shape) fields times ([B,] *half shape) real factors in momentum space."""
     axes = tuple(range(1, x.ndim))
     out: Tensor = torch.fft.irfftn(torch.fft.rfftn(x, dim=axes) * factors, s=x.shape[1:], dim=axes)
     return out
@@ -78,21 +78,21 @@ class FourierGaussian(nn.Module):
         self.register_buffer("labels", half(labels).clone(), persistent=False)
         self.register_buffer("multiplicity", counts, persistent=False)
 
-    def forward(self, noise: Tensor) -> Tensor:
-        """Map (B, *shape) white noise to fields."""
-        return convolve(noise, self.log_width.exp()[self.labels])
+    def forward(self, noise: Tensor, shift: Tensor | float = 0.0) -> Tensor:
+        """Map (B, *shape) white noise to fields; `shift` (B, orbits) is added to ln width(k)."""
+        return convolve(noise, (self.log_width + shift).exp()[..., self.labels])
 
-    def whiten(self, x: Tensor) -> Tensor:
+    def whiten(self, x: Tensor, shift: Tensor | float = 0.0) -> Tensor:
         """Inverse of `forward`."""
-        return convolve(x, (-self.log_width).exp()[self.labels])
+        return convolve(x, (-self.log_width - shift).exp()[..., self.labels])
 
-    def log_prob_of_noise(self, noise: Tensor) -> Tensor:
+    def log_prob_of_noise(self, noise: Tensor, shift: Tensor | float = 0.0) -> Tensor:
         """Return (B,), the log-density of the field that `forward` makes of the noise."""
-        log_det = (self.log_width * self.multiplicity).sum()
+        log_det = ((self.log_width + shift) * self.multiplicity).sum(-1)
         n_sites = noise[0].numel()
         square = noise.square().flatten(1).sum(1)
         return -0.5 * square - log_det - 0.5 * n_sites * math.log(2 * math.pi)
 
-    def score_of_noise(self, noise: Tensor) -> Tensor:
+    def score_of_noise(self, noise: Tensor, shift: Tensor | float = 0.0) -> Tensor:
         """Return (B, *shape), the gradient of the log-density at the field made of the noise."""
-        return -self.whiten(noise)
+        return -self.whiten(noise, shift)

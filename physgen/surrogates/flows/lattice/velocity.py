@@ -1,7 +1,9 @@
 r"""Velocity of the continuous lattice flow, with its divergence and the motion of the score.
 
 Features h_f = sin(omega_f phi + alpha_f) of (B, V) fields are convolved with symmetric kernels
-W_f(t). The equations are those in the head of `physgen.surrogates.flows.lattice.continuous`.
+W_f(t) = sum_j b_j W_fj(t), a sum of J terms whose coefficients b (B, J) differ from row to row with
+the condition, or (1, J) do not. The equations are those in the head of
+`physgen.surrogates.flows.lattice.continuous`.
 """
 
 from __future__ import annotations
@@ -32,21 +34,23 @@ class Kernels(Protocol):
         ...
 
 
-def kernels(weights: Tensor, labels: Tensor) -> Kernels:
+def kernels(weights: Tensor, labels: Tensor, basis: Tensor) -> Kernels:
     """Return the faster kind of convolutions.
 
     Args:
-        weights: (times, F, orbits), the kernels' values.
+        weights: (times, J, F, orbits), the kernels' values.
         labels: (*shape,), the orbit of each lattice vector.
+        basis: (B, J) or (1, J), the coefficients b_j.
     """
     dense = labels.numel() <= DENSE_SITES
-    return DenseKernels(weights, labels) if dense else SpectralKernels(weights, labels)
+    kind = DenseKernels if dense else SpectralKernels
+    return kind(weights, labels, basis)
 
 
 class DenseKernels:
-    """Convolutions as products with (F V, V) matrices."""
+    """Convolutions as products with (F V, J V) matrices."""
 
-    def __init__(self, weights: Tensor, labels: Tensor) -> None:
+    def __init__(self, weights: Tensor, labels: Tensor, basis: Tensor) -> None:
         shape, n_sites = labels.shape, labels.numel()
         grids = torch.meshgrid(
             *(torch.arange(n, device=labels.device) for n in shape), indexing="ij"
@@ -54,42 +58,55 @@ class DenseKernels:
         separations = [
             (g.flatten()[:, None] - g.flatten()) % n for g, n in zip(grids, shape, strict=True)
         ]
-        between = nn.functional.one_hot(labels[tuple(separations)].flatten(), weights.shape[2])
+        times, terms, features, n_orbits = weights.shape
+        between = nn.functional.one_hot(labels[tuple(separations)].flatten(), n_orbits)
         # A product with zeros and ones: its backward pass is a product too, not a slow scatter.
         dense = weights @ between.to(weights.dtype).T
-        self._matrices = dense.reshape(len(weights), -1, n_sites)
+        if terms > 1:
+            dense = dense.reshape(times, terms, features * n_sites, n_sites).transpose(1, 2)
+        # Not indexed: each time's gradient would be added to zeros of the size of all of them.
+        self._matrices = dense.reshape(times, features * n_sites, terms * n_sites).unbind(0)
+        self._basis = basis[:, :, None]
 
     def contract(self, time: int, features: Tensor) -> Tensor:
         """Return (B, V), sum_f W_f * h_f of (B, F, V) features."""
-        return features.flatten(1) @ self._matrices[time]
+        terms = features.flatten(1) @ self._matrices[time]
+        return (self._basis * terms.view(len(terms), -1, features.shape[2])).sum(1)
 
     def expand(self, time: int, field: Tensor) -> Tensor:
         """Return (B, F, V), W_f * s of (B, V) fields."""
-        return (field @ self._matrices[time].T).view(len(field), -1, field.shape[1])
+        terms = (self._basis * field[:, None]).flatten(1)
+        return (terms @ self._matrices[time].T).view(len(field), -1, field.shape[1])
 
 
 class SpectralKernels:
     """Convolutions by fast Fourier transforms."""
 
-    def __init__(self, weights: Tensor, labels: Tensor) -> None:
+    def __init__(self, weights: Tensor, labels: Tensor, basis: Tensor) -> None:
         self._shape = labels.shape
         self._axes = tuple(range(-labels.ndim, 0))
         to_momenta = spectrum(labels).to(weights)
-        self._factors = (weights @ to_momenta)[:, :, half(labels)]
+        self._factors = (weights @ to_momenta)[..., half(labels)].unbind(0)
+        self._basis = basis
 
     def contract(self, time: int, features: Tensor) -> Tensor:
         """Return (B, V), sum_f W_f * h_f of (B, F, V) features."""
         modes = torch.fft.rfftn(features.reshape(*features.shape[:2], *self._shape), dim=self._axes)
-        total = (modes * self._factors[time]).sum(1)
+        total = (modes * self._factors_at(time)).sum(1)
         out: Tensor = torch.fft.irfftn(total, s=self._shape, dim=self._axes)
         return out.flatten(1)
 
     def expand(self, time: int, field: Tensor) -> Tensor:
         """Return (B, F, V), W_f * s of (B, V) fields."""
         modes = torch.fft.rfftn(field.reshape(-1, *self._shape), dim=self._axes)
-        each = modes[:, None] * self._factors[time]
+        each = modes[:, None] * self._factors_at(time)
         out: Tensor = torch.fft.irfftn(each, s=self._shape, dim=self._axes)
         return out.flatten(2)
+
+    def _factors_at(self, time: int) -> Tensor:
+        """Return (B or 1, F, *half shape), the kernels in momentum space."""
+        factors: Tensor = torch.tensordot(self._basis, self._factors[time], 1)
+        return factors
 
 
 class Velocity:
@@ -97,7 +114,7 @@ class Velocity:
 
     Args:
         convolutions: with the kernels W_f(t).
-        diagonal: (times, F), W_f(0; t).
+        diagonal: (times, B or 1, F), W_f(0; t).
         frequencies: (F,), omega_f.
         phases: (F,), alpha_f.
     """
@@ -118,7 +135,7 @@ class Velocity:
         """Return d(phi, log q)/dt."""
         angles = self._angles(state[0])
         velocity = self._convolutions.contract(time, angles.sin())
-        return velocity, -(angles.cos().sum(2) @ self._divergence[time])
+        return velocity, -(angles.cos().sum(2) * self._divergence[time]).sum(1)
 
     def with_score(self, time: int, state: State) -> State:
         """Return d(phi, log q, score)/dt, of which the first alone is differentiable."""
@@ -127,10 +144,11 @@ class Velocity:
         velocity = self._convolutions.contract(time, sines)
         with torch.no_grad():
             cosines = angles.cos()
-            density = -(cosines.sum(2) @ self._divergence[time])
+            density = -(cosines.sum(2) * self._divergence[time]).sum(1)
             pulled = self._convolutions.expand(time, state[2]).mul_(cosines)
             score = torch.einsum("f,bfv->bv", -self._frequencies, pulled)
-            score += torch.einsum("f,bfv->bv", self._curvature[time], sines)
+            curvature = self._curvature[time].expand(len(sines), -1)
+            score += torch.einsum("bf,bfv->bv", curvature, sines)
         return velocity, density, score
 
     def _angles(self, field: Tensor) -> Tensor:
