@@ -24,9 +24,6 @@ from physgen.validation.two_sample.pool import Family, Pool
 NAMED = 4
 """Causes that a note names at most."""
 
-FEWEST = 200
-"""Effective units of each sample, of rows with weights or in groups, without which p is wrong."""
-
 SEEN = 0.01
 """Tests whose adjusted p-value is below are named."""
 
@@ -52,11 +49,7 @@ class CombinedTest:
             NotMeasurable: too few rows are independent, or no observable varies.
         """
         pool = Pool.of(comparison)
-        if not pool.relabelling.exact and pool.effective_units < FEWEST:
-            raise NotMeasurable(
-                f"weighted rows, or rows in groups, that are worth {pool.effective_units:.3g} "
-                f"independent ones are too few for a test: give {FEWEST} at least of each sample"
-            )
+        pool.refuse_few()
         if not pool.names:
             raise NotMeasurable("no observable varies: there is nothing to be tested")
         result = combine(families(pool), pool.relabelling)

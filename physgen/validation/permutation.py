@@ -14,10 +14,12 @@ without looking at labels, so that a relabelling is one more column of a matrix 
 - Rows with weights, or in groups (candidates of one collision), are not. For them D is drawn with
   multipliers eps = +-1, one a block of whole groups,
 
-      D* = sum_i eps_i s_i (phi_i - mean of phi in the sample of i),   s = w / W or -w / W,
+      D* = sum_i eps_i s_i (phi_i - mean of phi in both samples),   s = w / W or -w / W,
 
   which has the covariance of D, whatever the weights have to do with the features, and is right
-  asymptotically (van der Vaart & Wellner 1996, section 3.6).
+  asymptotically (van der Vaart & Wellner 1996, section 3.6). One mean for both samples, as the
+  hypothesis has it, keeps small p-values rare where few rows carry the weight (Davidson &
+  Flachaire, J. Econometrics 146 (2008) 162); it is that of both, by their effective rows.
 
 - Rows i of both samples that were drawn at one condition are a pair (they share a key): the two of
   a pair are exchanged, or those of a block of pairs together, which is a random sign of their
@@ -230,7 +232,12 @@ class Relabelling:
         """Return what the random signs multiply: shares of blocks, or differences of pairs."""
         means = self.means(sums)
         result = np.empty(sums.shape)
-        for side, mean, total in zip((self._first, ~self._first), means, self._totals, strict=True):
+        sides = (self._first, ~self._first)
+        totals = self._totals
+        squares = [(self._weights[side] ** 2).sum() for side in sides]
+        worth = [total**2 / square for total, square in zip(totals, squares, strict=True)]
+        mean = np.average(means, axis=0, weights=worth)
+        for side, total in zip(sides, totals, strict=True):
             # An exchange of pairs is exact as it is.
             centre = 0.0 if self.exact else self._weights[side, None] * mean
             result[side] = (sums[side] - centre) / total

@@ -36,6 +36,7 @@ class Response:
 
         Raises:
             InputError: there is no truth.
+            NotMeasurable: too few rows are independent, or weights leave too few.
         """
         if comparison.truth is None:
             raise InputError("the response needs a sample of the truth: leave the metric out")
@@ -44,8 +45,9 @@ class Response:
             return []
         pool = Pool.of(comparison)
         family = conditional.of_bins(pool)
-        if family is None or not pool.relabelling.usable:
+        if family is None:
             return []
+        pool.refuse_few()
         truth, ours = pool.relabelling.means(family.sums)
         p_value = pool.relabelling.p_values(family.sums, lambda d: family.statistics(d)[:, :1])
         n, m = pool.sizes

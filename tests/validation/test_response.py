@@ -8,6 +8,7 @@ from toy import Normal, compare, draw
 
 from physgen.against import Against, Criteria
 from physgen.batch import Batch, Schema, Variable
+from physgen.errors import NotMeasurable
 from physgen.systems.calorimeter import Calorimeter
 from physgen.validation.comparison import Comparison
 from physgen.validation.metrics import Response
@@ -84,12 +85,33 @@ def test_false_alarms_are_as_rare_as_stated():
 def test_deviations_of_weighted_samples_are_in_standard_deviations():
     """The largest of a few dozen: beyond 5 in 1e-5 of cases."""
     for seed in range(10):
-        weights = np.random.default_rng(seed).lognormal(0, 1.2, (2, 600))
+        weights = np.random.default_rng(seed).lognormal(0, 1.2, (2, 1500))
         ours, truth = (
-            deposits(2 * seed + i, 600).replace(weight=torch.from_numpy(weights[i]))
+            deposits(2 * seed + i, 1500).replace(weight=torch.from_numpy(weights[i]))
             for i in range(2)
         )
         assert row(ours, truth).value < 5
+
+
+def weighted(seed, n):
+    """Log-normal weights, a sixth of them negative."""
+    generator = np.random.default_rng([seed, 9])
+    weight = generator.lognormal(0, 0.5, n) * np.where(generator.random(n) < 1 / 6, -1, 1)
+    return deposits(seed, n).replace(weight=torch.from_numpy(weight))
+
+
+def test_false_alarms_of_weighted_samples_are_as_rare_as_stated():
+    """A truth worth 270 rows; bins of a fifth of them once gave .1 at .05."""
+    found = np.array(
+        [row(deposits(2 * s, 4000), weighted(2 * s + 1, 800)).p_value for s in range(120)]
+    )
+    for level in (0.01, 0.05, 0.2):
+        assert np.sum(found <= level) <= stats.binom.isf(1e-3, len(found), level)
+
+
+def test_weights_that_leave_too_few_rows_are_refused():
+    with pytest.raises(NotMeasurable, match=r"worth 1\d\d independent ones are too few for a test"):
+        row(deposits(2, 4000), weighted(1, 400))
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import compress, pairwise
 
 import numpy as np
 from numpy import float64
@@ -17,6 +17,9 @@ Array = NDArray[float64]
 N_BINS = 5
 """Bins of a condition with many values."""
 
+FEWEST = 100
+"""Effective units of each sample in a bin, without which an asymptotic p-value is wrong."""
+
 
 def of_bins(pool: Pool) -> Family | None:
     """Return the largest and the summed squared deviation of mean and width in bins, in sigma.
@@ -28,7 +31,7 @@ def of_bins(pool: Pool) -> Family | None:
         if not usable(t):
             continue
         for name, column in zip(pool.names, pool.residuals.T, strict=False):
-            for feature, what in _features(column, t):
+            for feature, what in _features(column, t, pool):
                 sums.append(pool.relabelling.sums(feature[:, None]))
                 labels.append(f"{what[0]} of {name}" + what[1].format(about))
     if not sums:
@@ -47,7 +50,7 @@ def of_bins(pool: Pool) -> Family | None:
     )
 
 
-def _features(r: Array, t: Array) -> Iterator[tuple[Array, tuple[str, str]]]:
+def _features(r: Array, t: Array, pool: Pool) -> Iterator[tuple[Array, tuple[str, str]]]:
     """Yield (N,) features of variance 1 of residuals, and what they are."""
     kinds = np.unique(t)
     if len(kinds) <= FEW_VALUES:
@@ -57,13 +60,17 @@ def _features(r: Array, t: Array) -> Iterator[tuple[Array, tuple[str, str]]]:
         edges = np.quantile(t, np.linspace(0, 1, N_BINS + 1))
         bins = np.searchsorted(edges[1:-1], t, side="right")
         ranges = [f" at {{}} {a:.4g} to {b:.4g}" for a, b in pairwise(edges)]
+    inside = [bins == number for number in range(len(ranges))] if len(ranges) > 1 else []
+    if not pool.relabelling.exact:
+        # Squares are skewed, so that of few rows they know their own variance badly.
+        kept = [pool.effective_units(rows) >= FEWEST for rows in inside]
+        inside, ranges = list(compress(inside, kept)), list(compress(ranges, kept))
     squares = r**2
     squares[r != 0] -= squares[r != 0].mean()
     for feature, what in ((r, "mean"), (squares, "width")):
         yield from _scaled(feature, (what, ""))
-        if len(ranges) > 1:
-            for number, text in enumerate(ranges):
-                yield from _scaled(np.where(bins == number, feature, 0.0), (what, text))
+        for rows, text in zip(inside, ranges, strict=False):
+            yield from _scaled(np.where(rows, feature, 0.0), (what, text))
 
 
 def _scaled(feature: Array, what: tuple[str, str]) -> Iterator[tuple[Array, tuple[str, str]]]:

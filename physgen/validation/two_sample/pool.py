@@ -16,6 +16,7 @@ import numpy as np
 from numpy import float64
 from numpy.typing import NDArray
 
+from physgen.errors import NotMeasurable
 from physgen.validation.comparison import Comparison, Role, evenly_spaced, varies
 from physgen.validation.independence import select
 from physgen.validation.permutation import Relabelling
@@ -32,6 +33,9 @@ RATIO = 20
 
 EXPECTED = 25
 """Effective rows of each sample in a tail, by which its p-value is asymptotically right."""
+
+FEWEST = 200
+"""Effective units of each sample, of rows with weights or in groups, without which p is wrong."""
 
 DIGITS = 20
 """Binary digits of a value that count: one part in a million."""
@@ -184,14 +188,27 @@ class Pool:
         effective = min(float(w.sum() ** 2 / (w**2).sum()) for w in sides)
         return min(EXPECTED / effective, 0.5)
 
-    @cached_property
-    def effective_units(self) -> float:
-        """(sum w)^2 / sum w^2 of the weights w of the units, of the sample that has fewer."""
+    def effective_units(self, rows: NDArray[np.bool_] | None = None) -> float:
+        """Return (sum w)^2 / sum w^2 of the weights w of the units, of the sample that has fewer.
+
+        Args:
+            rows: (N,) those that are looked at; all by default.
+        """
         found = []
         for side in (self.labels, ~self.labels):
-            w = np.bincount(self.units[side], self.weights[side])
-            found.append(float(w.sum() ** 2 / (w**2).sum()))
+            chosen = side if rows is None else side & rows
+            w = np.bincount(self.units[chosen], self.weights[chosen])
+            square = float((w**2).sum())
+            found.append(float(w.sum() ** 2) / square if square > 0 else 0.0)
         return min(found)
+
+    def refuse_few(self) -> None:
+        """Raise `NotMeasurable` where p-values are asymptotic, and rows too few for that."""
+        if not self.relabelling.exact and self.effective_units() < FEWEST:
+            raise NotMeasurable(
+                f"weighted rows, or rows in groups, that are worth {self.effective_units():.3g} "
+                f"independent ones are too few for a test: give {FEWEST} at least of each sample"
+            )
 
     def in_deviations(self, sums: Array) -> Array:
         """Return (M, F) sums of features of variance 1, with D in its standard deviations."""
