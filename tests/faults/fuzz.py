@@ -28,6 +28,7 @@ from fuzz_targets import TARGETS
 from mutations import damaged
 
 from physgen.errors import InputError
+from physgen.io import trees
 
 SECONDS = 10
 MEMORY = 2**30
@@ -52,6 +53,8 @@ def go_wrong(path):
 
 
 CORPUS = Path(__file__).with_name("corpus")
+ENOUGH = 1
+"""Seconds after which a ROOT file of the corpus is endless; each takes as many to be refused."""
 
 
 def attempt(actions, path):
@@ -181,6 +184,7 @@ if __name__ == "__main__":
         if given.target == "self-test":
             result = hunt(target, lambda number: bytes([number]), 6)
         elif given.target == "corpus":
+            trees.SECONDS = ENOUGH
             result = corpus(target)
         else:
             result = fuzz(target, given.tries, given.seconds, given.seed, given.keep)

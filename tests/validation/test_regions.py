@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.validation.boxes import Box, Side
 from physgen.validation.comparison import Comparison
 from physgen.validation.judging import judge
-from physgen.validation.regions import Regions, _of_counts
+from physgen.validation.regions import Regions, _Half, _of_counts, _of_sums
 
 
 class Layers:
@@ -236,6 +236,25 @@ class Normals:
         return dict(zip("abc", batch.x.unbind(1), strict=True))
 
 
+def rows_with_weights(n, inside):
+    """Return rows, and that the first `inside` of them lie in a box."""
+    generator = np.random.default_rng(n)
+    half = _Half({}, generator.uniform(0.5, 1.5, n), np.arange(n), counted=False)
+    return half, np.arange(n) < inside
+
+
+@pytest.mark.parametrize(("inside", "surprising"), [(60, False), (400, True)])
+def test_variances_of_weighted_rows_in_a_box_are_those_of_the_hypothesis(inside, surprising):
+    """Of 5000 rows 1.2% or 8% lie in it, none of the true: 3.6 or 24 are expected of 300."""
+    ratio = _of_sums(rows_with_weights(5000, inside), rows_with_weights(300, 0))
+    assert ratio.value == math.inf if surprising else ratio.p_value == 1.0
+    if surprising:
+        pooled, worth = 400 / 5300, 12 / 13  # Of a weighted row: (sum w)^2 / (n sum w^2).
+        error = np.sqrt(pooled * (1 - pooled) * (1 / 5000 + 1 / 300) / worth)
+        assert norm.isf(ratio.p_value / 2) == pytest.approx(400 / 5000 / error, rel=0.03)
+
+
+@pytest.mark.slow
 def test_a_region_without_weighted_true_rows_by_chance_is_not_named():
     """A few hundred weighted true rows: boxes of 1% hold none in a fifth of the cases."""
     named = 0
