@@ -11,7 +11,13 @@ from physgen.errors import NotMeasurable
 from physgen.validation.combined import CombinedTest
 from physgen.validation.comparison import Comparison
 from physgen.validation.permutation import Relabelling
-from physgen.validation.two_sample.combination import Tails, combine
+from physgen.validation.two_sample.combination import (
+    Combined,
+    Finding,
+    Tails,
+    combine,
+    either,
+)
 from physgen.validation.two_sample.pool import Family
 
 
@@ -173,6 +179,18 @@ def test_false_alarms_of_rows_in_groups():
         groups = {"generated": keys, "truth": 200 + keys}
         found.append(row(a, b, groups=groups, seed=seed).p_value)
     check(found)
+
+
+def test_the_classifier_has_a_fifth_of_the_level():
+    tests, learned = (
+        Combined(p, p / 2, (Finding(n, p, ""),)) for n, p in (("a", 0.04), ("b", 0.001))
+    )
+    found = either(tests, learned)
+    assert (found.p_value, found.extrapolated) == pytest.approx((0.005, 0.0025))
+    assert [f.test for f in found.findings] == ["b", "a"]
+    assert [f.p_value for f in found.findings] == pytest.approx([0.005, 0.05])
+    assert either(learned, tests).p_value == pytest.approx(0.00125)
+    assert either(tests, Combined(0.9, 0.9, ())).p_value == pytest.approx(0.05)
 
 
 def test_tails_are_smooth_and_extrapolate():

@@ -33,6 +33,9 @@ MOST = 10_000
 LEARNED = 400
 """Draws at least from which the maps are made."""
 
+LEARNED_SHARE = 0.2
+"""Of the level, that of the classifier, which is relabelled on its own."""
+
 _LEARNING = 100_000
 """The number of the first block of these draws; no other is as high."""
 
@@ -118,19 +121,24 @@ def combine(families: Sequence[Family], relabelling: Relabelling) -> Combined:
     return Combined(p_value, p_value, findings)
 
 
-def either(first: Combined, second: Combined) -> Combined:
-    """Combine two that were relabelled each on its own: twice the smaller p-value (Bonferroni)."""
+def either(tests: Combined, learned: Combined) -> Combined:
+    """Combine two that were relabelled each on its own: the least p over its share of the level.
+
+    This is Bonferroni's inequality with weights. What a classifier alone sees is mostly seen with
+    certainty, so that the smaller share is its own.
+    """
+    shares = ((tests, 1 - LEARNED_SHARE), (learned, LEARNED_SHARE))
     findings = sorted(
         (
-            replace(finding, p_value=min(1.0, 2 * finding.p_value))
-            for one in (first, second)
+            replace(finding, p_value=min(1.0, finding.p_value / share))
+            for one, share in shares
             for finding in one.findings
         ),
         key=lambda finding: finding.p_value,
     )
     return Combined(
-        min(1.0, 2 * min(first.p_value, second.p_value)),
-        min(1.0, 2 * min(first.extrapolated, second.extrapolated)),
+        min(1.0, *(one.p_value / share for one, share in shares)),
+        min(1.0, *(one.extrapolated / share for one, share in shares)),
         tuple(findings),
     )
 
