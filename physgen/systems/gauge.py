@@ -16,7 +16,6 @@ and of U(1) in two dimensions the topological charge Q = sum_P theta_P / 2 pi, t
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,17 +32,12 @@ from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, FormatError
 from physgen.io.arrays import Axes
 from physgen.io.source import Source
-from physgen.sampling import hmc, manifold
-from physgen.sampling.autocorrelation import mixed
-from physgen.sampling.thinning import spacing
-from physgen.systems import lattice_files
+from physgen.sampling import manifold
+from physgen.systems import gauge_chains, lattice_files
 from physgen.systems.base import Derived, Moves
 from physgen.systems.family import refuse_condition, refuse_lists
 from physgen.systems.gauge_exact import torus
 
-LOG = logging.getLogger("physgen")
-
-_CHAINS = 64
 ROWS_CHECKED = 64
 """Configurations of a file whose matrices are looked at before any is used."""
 _UNITARY = 1e-5
@@ -134,8 +128,8 @@ class Gauge(lattice_files.EnsembleFiles):
                 values[f"W({r}x{t})"] = self._loops(links, r, t)
         values["|L|"] = self._winding(links).abs()
         if self._has_charge:
-            charge = manifold.wrapped(self._angles(batch.x)).flatten(1).sum(1) / (2 * math.pi)
-            values |= {"Q": charge.round(), "Q^2": charge.round() ** 2}
+            charge = self._charge(batch.x)
+            values |= {"Q": charge, "Q^2": charge**2}
         return values
 
     def features(self, batch: Batch, level: Literal["low", "high"]) -> Tensor:
@@ -146,7 +140,7 @@ class Gauge(lattice_files.EnsembleFiles):
         return torch.cat([x.cos(), x.sin()], 1) if self.n == 1 else x
 
     def simulate(self, n: int, seed: int, condition: Tensor | None = None) -> Batch:
-        """Draw `n` configurations by tuned, thinned HMC, chain after chain, in float64.
+        """Draw `n` configurations by heat bath and overrelaxation, chain after chain, in float64.
 
         Half of the chains begin at the unit, half with random links. Where they do not forget it,
         as the topological charge does at large beta, it is said in the log.
@@ -154,31 +148,14 @@ class Gauge(lattice_files.EnsembleFiles):
         refuse_condition(condition, self)
         generator = torch.Generator().manual_seed(seed)
         links = len(self.shape), *self.shape
-        start = self.arbitrary(_CHAINS, generator)
+        chains = gauge_chains.n_chains(n, math.prod(links))
+        start = self.arbitrary(chains, generator)
         start[::2] = torch.zeros(links).double() if self.n == 1 else _unit(links, self.n)
-        on = manifold.CIRCLES if self.n == 1 else manifold.SPECIAL_UNITARY
-        trial = hmc.sample(start, self.action, 100, generator=generator, manifold=on)
-        length, n_skip = -(-n // _CHAINS), max(map(spacing, self._slow(trial.x)))
-        x = hmc.sample(
-            trial.x[:, -1],
-            self.action,
-            length,
-            generator=generator,
-            n_skip=min(n_skip, 20),
-            n_warm=100,
-            manifold=on,
-        ).x
-        if self.n > 1:
-            x = manifold.nearest_unitary(x)
-        if length > 1 and not all(mixed(one) for one in self._slow(x)):
-            LOG.warning(
-                "%s at beta = %g: the chains do not mix (the topological charge is frozen?); means "
-                "depend on where the chains began",
-                self.group,
-                self.beta,
-            )
-        chain = torch.arange(len(x)).repeat_interleave(length)
-        return Batch(x=x.flatten(0, 1)[:n].contiguous(), chain=chain[:n])
+        length = -(-n // chains)
+        found = gauge_chains.simulate(start.numpy(), self.beta, length, seed, self._slow)
+        chain = torch.arange(chains).repeat_interleave(length)
+        x = torch.from_numpy(found).flatten(0, 1)
+        return Batch(x=x[:n].contiguous(), chain=chain[:n])
 
     def exact(self) -> dict[str, float]:
         """Return ln Z, the plaquette and <Q^2> in two dimensions; at beta = 0 the plaquette.
@@ -274,16 +251,19 @@ class Gauge(lattice_files.EnsembleFiles):
         trace = lines.diagonal(dim1=-2, dim2=-1).mean(-1)
         return trace.flatten(1).mean(1)
 
-    def _angles(self, x: Tensor) -> Tensor:
-        """Return (B, *shape), theta_P of U(1) in two dimensions, not wrapped."""
+    def _charge(self, x: Tensor) -> Tensor:
+        """Return (B,), Q of U(1) in two dimensions."""
         one, two = x[:, 0], x[:, 1]
-        return one + torch.roll(two, -1, 1) - torch.roll(one, -1, 2) - two
+        plaquettes = one + torch.roll(two, -1, 1) - torch.roll(one, -1, 2) - two
+        return (manifold.wrapped(plaquettes).flatten(1).sum(1) / (2 * math.pi)).round()
 
-    def _slow(self, x: Tensor) -> list[NDArray[np.float64]]:
-        """Return series (T, C) of chains (C, T, ...) that are slow: plaquette, |L| and Q^2."""
-        values = [self.observables(Batch(x=fields)) for fields in x.unbind(1)]
-        names = [name for name in ("plaquette", "|L|", "Q^2") if name in values[0]]
-        return [torch.stack([value[name] for value in values]).numpy() for name in names]
+    def _slow(self, x: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Return what changes slowly of (C, ...) links: plaquette, |L| and Q."""
+        links = self._links(torch.from_numpy(x))
+        values = {"plaquette": self._loops(links, 1, 1), "|L|": self._winding(links).abs()}
+        if self._has_charge:
+            values["Q"] = self._charge(torch.from_numpy(x))
+        return {name: value.numpy() for name, value in values.items()}
 
     def _gauge_transformed(self, x: Tensor) -> Iterator[Tensor]:
         """Yield g(x) U_mu(x) g(x + mu)^+ for random g."""
