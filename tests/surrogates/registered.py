@@ -20,6 +20,7 @@ from physgen.surrogates.flows.continuous import ContinuousOptions
 from physgen.surrogates.flows.normflows import NormflowsOptions
 from physgen.surrogates.flows.stack import CouplingOptions
 from physgen.systems.calorimeter import Calorimeter
+from physgen.systems.gauge import Gauge
 from physgen.systems.scalar import Phi4
 from physgen.transforms.affine import Standardise
 from physgen.transforms.base import Chain
@@ -30,6 +31,7 @@ SAMPLES = {
     "independent-items": "sets",
     "checkerboard-flow": "lattice",
     "continuous-lattice-flow": "lattice",
+    "closure-defect": "links",
     "shower-copula": "showers",
     "shower-flow": "showers",
     "reweighting": "events of two samples",
@@ -92,6 +94,9 @@ def data(kind):
     elif kind == "lattice":
         system = Phi4(shape=(4, 4))
         schema, batch = system.schema, Batch(side[:, None, None].expand(-1, 4, 4))
+    elif kind == "links":
+        system = Gauge(shape=(4, 4), beta=1.0)
+        schema, batch = system.schema, Batch(0.3 * side[:, None, None, None].expand(-1, 2, 4, 4))
     else:
         schema, x = (
             Schema((2,), (Variable("x"), Variable("y"))),

@@ -11,6 +11,10 @@ Nakajima & Kessel, arXiv 2207.08219; for continuous ones the same, arXiv 2206.09
 
 Of a family of theories, whose couplings are conditions of the surrogate, the mean over couplings is
 minimised, which are drawn anew each step (`physgen.surrogates.flows.couplings`).
+
+Where samples jump with a parameter, as they do with the probability of a topological sector, there
+is no gradient through them. Such parameters follow < (L - <L>) d log q / d theta >, L = log q + S,
+the mean <L> being that of the other samples of the batch (Williams, Machine Learning 8 (1992) 229).
 """
 
 from __future__ import annotations
@@ -54,6 +58,15 @@ class HasSymmetries(Protocol):
     """Has symmetries (names of `physgen.systems.symmetries`) whatever it learns."""
 
     symmetries: tuple[str, ...]
+
+
+@runtime_checkable
+class HasJumps(Protocol):
+    """Has parameters with which its samples jump."""
+
+    def jump_log_prob(self, noise: Tensor) -> Tensor:
+        """Return (B,) log q of what noise is mapped to, differentiable in these parameters."""
+        ...
 
 
 _REMEDY = {"sign": "surrogate.sign_symmetric=false", "axis exchange": "surrogate.isotropic=false"}
@@ -150,7 +163,8 @@ class ReverseKL(Method):
     def _whole_loss(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return (B,) log q + S, with its whole gradient."""
         x = self._flow.from_noise(noise, condition)
-        return self._density.log_prob(Batch(x, condition)) + self._action(x, condition)
+        loss = self._density.log_prob(Batch(x, condition)) + self._action(x, condition)
+        return loss + self._along_jumps(noise, loss.detach())
 
     def _path_loss(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return (B,) log q + S, whose gradient is that through the sample alone."""
@@ -160,7 +174,17 @@ class ReverseKL(Method):
         (force,) = torch.autograd.grad(action.sum(), fixed)
         along = (x * (score + force)).flatten(1).sum(1)
         # The value is log q + S; only the gradient is that of `along`.
-        return along - along.detach() + log_prob + action.detach()
+        loss = log_prob + action.detach()
+        return along - along.detach() + loss + self._along_jumps(noise, loss)
+
+    def _along_jumps(self, noise: Tensor, loss: Tensor) -> Tensor:
+        """Return (B,) zeros whose gradient is that of the loss in what samples jump with."""
+        if not isinstance(self.surrogate, HasJumps):
+            return torch.zeros_like(loss)
+        n = len(loss)
+        advantage = (loss - loss.mean()) * (n / max(n - 1, 1))
+        log_prob = self.surrogate.jump_log_prob(noise)
+        return advantage * (log_prob - log_prob.detach())
 
     def _from_noise_with_score(
         self, noise: Tensor, condition: Tensor | None
