@@ -126,7 +126,7 @@ class _LogDeterminant(torch.autograd.Function):
         return sign, log
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, _: Tensor, outer: Tensor) -> tuple[Tensor, None]:
         (force,) = ctx.saved_tensors
         return outer.reshape(-1, 1, 1, 1) * force, None
@@ -141,7 +141,7 @@ def determinant(theta: Tensor, kappa: float) -> tuple[Tensor, Tensor]:
     >>> round(log.item(), 6)  # half of the sum over momenta of ln det D(p), see the tests
     0.388362
     """
-    sign, log = _LogDeterminant.apply(theta, kappa)
+    sign, log = _LogDeterminant.apply(theta, kappa)  # type: ignore[no-untyped-call]
     return sign, log
 
 
@@ -165,4 +165,5 @@ def dirac(theta: Tensor, kappa: float) -> Tensor:
 def condensate(theta: Tensor, kappa: float) -> Tensor:
     """Return (B,), tr D^-1 / V, of (B, 2, T, L) link angles."""
     inverse = torch.linalg.inv(dirac(theta, kappa))
-    return inverse.diagonal(dim1=1, dim2=2).sum(1).real / theta[0, 0].numel()
+    trace: Tensor = inverse.diagonal(dim1=1, dim2=2).sum(1).real
+    return trace / theta[0, 0].numel()

@@ -83,7 +83,8 @@ class ClosureDefect(LinkSurrogate):
         exponent = beta * (cosines * (share.cos() - 1) - sines * share.sin())
         integral = (exponent + weights.log()).logsumexp(1)  # over delta, divided by 2 pi
         constant = -volume * (torch.special.i0e(beta).log() + beta)
-        return (constant + beta * cosines[:, 0] + integral).to(batch.x.dtype)
+        total: Tensor = constant + beta * cosines[:, 0] + integral
+        return total.to(batch.x.dtype)
 
     def jump_log_prob(self, noise: Tensor) -> Tensor:
         """Return (B,) log q of what noise is mapped to, which beta is differentiated in."""

@@ -51,7 +51,8 @@ def links(theta: Tensor, winding: Tensor, gauge: Tensor) -> Tensor:
 def uniform(noise: Tensor) -> Tensor:
     """Return standard normal numbers as uniform ones in (0, 1), in double precision."""
     tiny = torch.finfo(torch.float64).eps
-    return torch.special.ndtr(noise.double()).clamp(tiny, 1 - tiny)
+    u: Tensor = torch.special.ndtr(noise.double()).clamp(tiny, 1 - tiny)
+    return u
 
 
 class LinkSurrogate(Surrogate):
