@@ -193,3 +193,17 @@ def refill_u1(pool: Pool, lane: int) -> None:
     for i in range(POOL):
         out[2, i] = reals[1, i]
     pool.next[lane] = 0
+
+
+@njit(cache=CACHE, fastmath=FAST)
+def normals(pool: Pool, lane: int, out: Real) -> None:
+    """Write (2 POOL,) standard normal numbers of a lane (Box & Muller 1958)."""
+    words, reals = pool.words, pool.reals
+    pool.counters[lane] = _fill(words[0], pool.counters[lane])
+    pool.counters[lane] = _fill(words[1], pool.counters[lane])
+    _circle(words[0], reals[2], reals[3])
+    _to_uniform(words[1], reals[1])
+    _minus_log(words[1], reals[1], words[4], reals[4])
+    for i in range(POOL):
+        radius = math.sqrt(2.0 * reals[1, i])
+        out[i], out[POOL + i] = radius * reals[2, i], radius * reals[3, i]

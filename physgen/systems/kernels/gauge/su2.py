@@ -184,6 +184,35 @@ def overrelax(u: Real, table: Table, beta: Real) -> None:
 
 
 @njit(cache=CACHE, fastmath=FAST)
+def _add_trace(u: Real, a: Real, out: Real, n: int) -> None:
+    """Add Re tr(u a) / 2."""
+    for k in range(n):
+        out[k] += (
+            u[k] * a[k]
+            - u[_L + k] * a[_L + k]
+            - u[2 * _L + k] * a[2 * _L + k]
+            - u[3 * _L + k] * a[3 * _L + k]
+        )
+
+
+@njit(cache=CACHE, nogil=True)
+def plaquettes(u: Real, table: Table, out: Real) -> None:
+    """Write (d (d - 1) / 2, LANES), the mean of Re tr P / N of each plane."""
+    d, a = table.shape[1] // 2, np.empty(4 * _L)
+    out[:] = 0.0
+    for site in range(len(table)):
+        plane = 0
+        for mu in range(d):
+            for nu in range(mu + 1, d):
+                ahead, up = table[site, 2 * mu], table[site, 2 * nu]
+                a[:] = 0.0
+                _add_up(u[ahead * d + nu], u[up * d + mu], u[site * d + nu], a, _L)
+                _add_trace(u[site * d + mu], a, out[plane], _L)
+                plane += 1
+    out /= len(table)
+
+
+@njit(cache=CACHE, fastmath=FAST)
 def normalise(u: Real) -> None:
     """Bring links back to the group, where rounding has led them away."""
     for row in u:

@@ -241,6 +241,40 @@ def sweep(u: Real, table: Table, beta: Real, pool: Pool, heat: bool) -> None:
             update(u, table, site, mu, beta, pool, room, heat)
 
 
+@njit(cache=CACHE, fastmath=FAST)
+def _add_trace(u: Real, a: Real, out: Real, n: int) -> None:
+    """Add Re tr(u a)."""
+    for i in range(3):
+        row = u[6 * i * _L : (6 * i + 6) * _L]
+        c = a[2 * i * _L :]
+        for k in range(n):
+            real = (
+                row[k] * c[k] + row[2 * _L + k] * c[6 * _L + k] + row[4 * _L + k] * c[12 * _L + k]
+            )
+            out[k] += real - (
+                row[_L + k] * c[_L + k]
+                + row[3 * _L + k] * c[7 * _L + k]
+                + row[5 * _L + k] * c[13 * _L + k]
+            )
+
+
+@njit(cache=CACHE, nogil=True)
+def plaquettes(u: Real, table: Table, out: Real) -> None:
+    """Write (d (d - 1) / 2, LANES), the mean of Re tr P / N of each plane."""
+    d, a = table.shape[1] // 2, np.empty(18 * _L)
+    out[:] = 0.0
+    for site in range(len(table)):
+        plane = 0
+        for mu in range(d):
+            for nu in range(mu + 1, d):
+                ahead, up = table[site, 2 * mu], table[site, 2 * nu]
+                a[:] = 0.0
+                add_up(u[ahead * d + nu], u[up * d + mu], u[site * d + nu], a, _L)
+                _add_trace(u[site * d + mu], a, out[plane], _L)
+                plane += 1
+    out /= 3.0 * len(table)
+
+
 @njit(cache=CACHE)
 def normalise(u: Real) -> None:
     """Bring links back to the group: two rows by Gram and Schmidt, the third is their product."""
