@@ -132,6 +132,9 @@ def validate(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 unless the verdict is pass.")
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Measure gauge configurations whose checks fail.")
+    ] = False,
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
@@ -140,14 +143,16 @@ def validate(
     Examples: `physgen validate runs/ising-rbm/0123456789`,
     `physgen validate --against truth.hdf5 generated.hdf5 --binning geometry.xml`,
     `physgen validate a.hdf5 b.hdf5 runs/calo-flow/0123456789 --against truth.hdf5 -o page.html`,
-    `physgen validate ensemble.h5`
+    `physgen validate ensemble.h5`, `physgen validate "cfg/*.ildg"`
     """
     from physgen import pipeline, reports
     from physgen.against import Criteria
+    from physgen.io.lattice.folders import configurations_in
     from physgen.overrides import parse_overrides
 
     changes = parse_overrides(overrides or [])
     changes |= {} if binning is None else {"data.binning": binning}
+    changes |= {"system.force": True} if force else {}
     criteria = Criteria(recipe=system, overrides=changes, preset=preset, training=training)
     if len(targets) > 1:
         if against is None:
@@ -172,7 +177,8 @@ def validate(
     with bars(as_json) as progress:
         if preset is not None and against is None:
             raise InputError("--preset chooses metrics of samples --against a file of true ones")
-        if user_path(target).is_dir() and against is None:
+        folder = user_path(target)
+        if folder.is_dir() and against is None and not configurations_in(folder):
             sampling = _of_sampling(changes)
             card = pipeline.validate(
                 target, sampling=sampling, output=output, trust=trust, progress=progress

@@ -84,7 +84,7 @@ def inspect_ensemble(
         }
     counted = {one: sums.count(one) for one in ("agrees", "none stored") if one in sums}
     contents["checksums"] = counted | {"do not agree": len(sums) - sum(counted.values())}
-    report["hints"] += past.sentences()
+    report["hints"] += [note for note in source.notes() if "read by force" not in note]
     if source.failed:
         contents["failed"] = dict(list(source.failed.items())[:_SHOWN])
         path, why = next(iter(source.failed.items()))

@@ -267,10 +267,22 @@ class HasFiles(Protocol):
         ...
 
 
+@runtime_checkable
+class HasEnsembles(HasFiles, Protocol):
+    """Has files of one sample each, which belong together."""
+
+    def open_ensemble(self, paths: Sequence[Path]) -> Source:
+        """Open files, in any order, as samples in the order of Monte Carlo time."""
+        ...
+
+
 def open_files(system: HasFiles, path: str | Path | Sequence[str]) -> Source:
     """Open a file, or several of the same layout as one: a path, a pattern, or a list of them.
 
     Raises:
         FormatError: a file is absent or unfit, or no file matches; or their layouts differ.
     """
-    return joined([system.open(one) for one in expand(path)])
+    paths = expand(path)
+    if isinstance(system, HasEnsembles):
+        return system.open_ensemble(paths)
+    return joined([system.open(one) for one in paths])

@@ -31,6 +31,8 @@ from torch import Tensor
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, FormatError
 from physgen.io.arrays import Axes
+from physgen.io.joined import joined
+from physgen.io.lattice.source import ConfigurationSource
 from physgen.io.source import Source
 from physgen.sampling import manifold
 from physgen.systems import gauge_chains, lattice_files
@@ -197,6 +199,8 @@ class Gauge(lattice_files.EnsembleFiles):
 
         What it says of the `varying` couplings is not compared with this theory.
         """
+        if lattice_files.is_configuration(path):
+            return self.open_ensemble([path])
         source = super().open(path)
         if self.n > 1:
             off = manifold.not_unitary(source.read(0, ROWS_CHECKED).x.double())
@@ -209,6 +213,24 @@ class Gauge(lattice_files.EnsembleFiles):
         if "beta" not in varying:
             parameters = {"beta": (self.beta, "set system.beta")}
             lattice_files.check_parameters(path, lattice_files.FIELD, parameters)
+        return source
+
+    def open_ensemble(self, paths: Sequence[Path]) -> Source:
+        """Open files of configurations as one ensemble, those that hold ensembles one by one.
+
+        Raises:
+            FormatError: they are of another lattice or group, or of several.
+        """
+        if not all(lattice_files.is_configuration(path) for path in paths):
+            return joined([self.open(path) for path in paths])
+        source = ConfigurationSource(paths)
+        if source.schema.shape != self.schema.shape:
+            header = source.headers[0]
+            raise FormatError(
+                f"{source.name}: links of {header.group} on {list(header.shape)} (t, z, y, x), and "
+                f"this system is {self.group} on {list(self.shape)}; set system.group and "
+                "system.shape"
+            )
         return source
 
     def reference(self) -> dict[str, tuple[float, float]]:

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError, suggest
 from physgen.io.arrays import AXES_REMEDY, Axes, names_in, open_array, stated
+from physgen.io.lattice.arrays import is_npy
+from physgen.io.lattice.content import lattice_format
 from physgen.io.source import Source
 from physgen.io.writer import Append, hdf5_writer, named_conditions, npz_writer
 
@@ -69,6 +71,14 @@ class EnsembleFiles(ABC):
         """
         fixed = {name: value for name, value in self.attributes.items() if name not in varying}
         return ensemble_writer(path, self.schema, {**fixed, **(facts or {})}, varying)
+
+
+def is_configuration(path: Path) -> bool:
+    """Return whether a file holds gauge configurations, and is none of `open_ensemble`."""
+    found = lattice_format(path)
+    return found is not None and (
+        found.key != "hdf5" or is_npy(path) or FIELD not in names_in(path)
+    )
 
 
 def open_ensemble(path: Path, schema: Schema, axes: Axes | None = None) -> Source:

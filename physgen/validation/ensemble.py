@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from physgen.batch import Batch
 from physgen.errors import InputError
 from physgen.systems.base import System
 from physgen.validation.comparison import Comparison, measure_parts
 from physgen.validation.estimates import estimate
+from physgen.validation.gaps import with_gaps
 from physgen.validation.judging import judge_family, refuse_unreliable
 from physgen.validation.means import Means
 from physgen.validation.mixing import disagrees
@@ -31,6 +33,8 @@ def analyse(
     n: int,
     *,
     provenance: Mapping[str, Any] | None = None,
+    times: NDArray[np.int64] | None = None,
+    fewest: int = 2,
 ) -> tuple[Comparison, Scorecard]:
     """Return what was measured; means with Gamma-method errors, and tau_int of each of them.
 
@@ -43,22 +47,31 @@ def analyse(
         parts: the samples in their order; no more than one part is held, and `MOST_VALUES`.
         n: how many samples they are in all.
         provenance: where they come from.
+        times: (n,) steps since the beginning of the chain of each, where some are missing; `None`
+            where they follow one another.
+        fewest: samples there must be; of one alone no error can be known.
 
     Raises:
-        InputError: there are fewer than two samples, of which no error can be known.
+        InputError: there are fewer samples than that.
     """
-    if n < 2:
+    if n < fewest:
         raise InputError(f"samples in the chain: {n}; a mean with an error needs two or more")
     first_batches: list[Batch] = []
     measured = measure_parts(system, _labelled(parts, first_batches), n)
+    if times is not None:
+        measured = with_gaps(measured, times)
     beginning = Batch.concatenate(first_batches)
     comparison = Comparison(system=system, generated=beginning, series=measured, corrected=True)
     means = refuse_unreliable(judge_family(Means().rows(comparison)))
     means = _ask_for_parameters(system, means)
     known = measured.scalars.keys() | system.derived.keys()
-    times = [_time(comparison, row) for row in means if row.value is not None and row.name in known]
+    lasting = [
+        _time(comparison, row)
+        for row in means
+        if row.value is not None and row.name in known and n > 1
+    ]
     about = {"samples": n, "chains": len(np.unique(np.asarray(measured.chain)))}
-    card = Scorecard(rows=(*means, *times), provenance={**(provenance or {}), **about})
+    card = Scorecard(rows=(*means, *lasting), provenance={**(provenance or {}), **about})
     return comparison, card
 
 

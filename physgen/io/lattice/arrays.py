@@ -89,6 +89,16 @@ def read_header(path: Path, given: Given) -> Header:
     )
 
 
+def labels(path: Path, count: int) -> dict[str, NDArray[np.int64]]:
+    """Return the (count,) numbers of chains, and of trajectories, that stand beside the links."""
+    result = {}
+    for name in {"chain", "trajectory"} & set(_names(path)):
+        with _opened(path, name) as array, library(f"{path}: array {name!r}"):
+            if array.shape == (count,) and array.dtype.kind in "iu":
+                result[name] = np.asarray(array[()]).astype(np.int64)
+    return result
+
+
 def read(path: Path, header: Header, row: int = 0) -> Raw:
     """Return the links of the configuration `row`; the bytes have no checksum of their own."""
     name, order = header.facts["array"], Order.of(header.facts["axes"])

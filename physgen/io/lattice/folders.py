@@ -21,18 +21,19 @@ def configurations_in(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
     files = [path for path in files if path.suffix not in _NO_CONFIGURATIONS]
     known = [path for path in files if format_by_magic(path) is not None]
-    known = known or [path for path in files if _holds_links(path)]
+    known = known or [path for path in files if holds_configurations(path)]
     endings = {_ending(path) for path in known}
     return [path for path in files if path in set(known) or _ending(path) in endings]
+
+
+def holds_configurations(path: Path) -> bool:
+    """Return whether a file holds gauge configurations; not what is no file, or is damaged."""
+    try:
+        return lattice_format(path) is not None
+    except FormatError:
+        return False
 
 
 def _ending(path: Path) -> str:
     """Return the suffix, "" for a number that only looks like one."""
     return "" if path.suffix[1:].isdigit() else path.suffix
-
-
-def _holds_links(path: Path) -> bool:
-    try:
-        return lattice_format(path) is not None
-    except FormatError:
-        return False

@@ -116,6 +116,24 @@ def history(paths: Sequence[Path]) -> History:
     return found
 
 
+def steps(chain: NDArray[np.int64], trajectory: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Return (N,) steps since the beginning of each chain, by trajectory numbers if there are any.
+
+    >>> steps(np.array([0, 1, 0, 1]), np.array([10, 5, 30, 15])).tolist()
+    [0, 0, 2, 1]
+    """
+    result = np.zeros(len(chain), np.int64)
+    members = [np.flatnonzero(chain == label) for label in np.unique(chain)]
+    for rows in members:
+        result[rows] = np.arange(len(rows))
+        if trajectory is not None:
+            result[rows] = trajectory[rows] - trajectory[rows[0]]
+    apart = np.concatenate([np.diff(result[rows]) for rows in members])
+    if (apart <= 0).any():
+        raise FormatError("trajectory numbers of a chain do not rise; put its rows in their order")
+    return result // max(1, math.gcd(*apart.tolist()))
+
+
 def _below_common(paths: Sequence[Path]) -> list[str]:
     """Return names below the folder that all files are in, without the endings of formats."""
     whole = [Path(path).absolute() for path in paths]

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError
+from physgen.io.lattice.arrays import labels
 from physgen.io.lattice.configuration import Given, Header, Links
 from physgen.io.lattice.content import NOTHING_GIVEN, Configuration, read, read_header
-from physgen.io.lattice.names import History, history
+from physgen.io.lattice.names import History, history, steps
 from physgen.io.source import Stamp, as_batch, blocks, digest_of
 
 
@@ -33,6 +34,8 @@ class ConfigurationSource:
         history: the files in their order.
         headers: what each file says.
         failed: why checks failed, by path, of those that were read by force.
+        replica: (N,) the replica, or the chain, of each configuration.
+        times: (N,) steps of Monte Carlo time since the first configuration of the same replica.
 
     Raises:
         FormatError: a file is none, or damaged; or files differ in lattice, group or precision.
@@ -45,6 +48,8 @@ class ConfigurationSource:
         self._given, self._force = given, force
         self.name, self.block = named(self.history.paths), 1
         self.failed: dict[str, str] = {}
+        self._seen: dict[tuple[float, float], str] = {}
+        self._twins: dict[str, str] = {}
         self.headers = [read_header(path, given)[1] for path in self.history.paths]
         self._stamps = [Stamp(path) for path in self.history.paths]
         first = self.headers[0]
@@ -56,6 +61,7 @@ class ConfigurationSource:
                 f"{self.name}: files of several configurations each; name one file, or convert them"
             )
         self._starts = np.cumsum([0, *counts])
+        self.replica, self.times = self._labels()
         self.schema = schema_of(first)
 
     def __len__(self) -> int:
@@ -75,6 +81,11 @@ class ConfigurationSource:
         result = read(path, self._given, row=within, force=self._force)
         if wrong := [check for check in result.checks if not check.passed]:
             self.failed[str(path)] = "; ".join(map(str, wrong))
+        # No two configurations have the same plaquette and link trace to the last bit.
+        mark = result.measured.plaquette, result.measured.link_trace
+        where = str(path) if len(self.headers) > 1 else f"configuration {within}"
+        if self._seen.setdefault(mark, where) != where:
+            self._twins[where] = self._seen[mark]
         return result
 
     def arrays(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
@@ -98,21 +109,25 @@ class ConfigurationSource:
         return None
 
     def notes(self) -> list[str]:
-        """Return what is to be said of gaps, and of checks that failed."""
+        """Return what is to be said of gaps, of checks that failed, and of copies."""
         said = self.history.sentences() if len(self.headers) > 1 else []
-        return said + [f"{path}: read by force: {why}" for path, why in self.failed.items()]
+        said += [f"{path}: read by force: {why}" for path, why in self.failed.items()]
+        if self._twins:
+            first, other = next(iter(self._twins.items()))
+            said.append(
+                f"{len(self._twins)} configurations are copies of others, the first {first} of "
+                f"{other}: errors are too small; leave copies out, unless rejected proposals made "
+                "them"
+            )
+        return said
 
-    @property
-    def replica(self) -> NDArray[np.int64]:
-        """(N,) the replica of each configuration."""
-        if len(self.headers) == 1:
-            return np.zeros(len(self), np.int64)
-        return self.history.replica
-
-    @property
-    def times(self) -> NDArray[np.int64]:
-        """(N,) steps of Monte Carlo time since the first configuration of the same replica."""
-        return np.arange(len(self)) if len(self.headers) == 1 else self.history.times
+    def _labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return replica and time: of the names of files, or of what stands in the only one."""
+        if len(self.headers) > 1:
+            return self.history.replica, self.history.times
+        said = labels(self.history.paths[0], len(self)) if len(self) > 1 else {}
+        chain = said.get("chain", np.zeros(len(self), np.int64))
+        return chain, steps(chain, said.get("trajectory"))
 
 
 def schema_of(header: Header) -> Schema:

@@ -1,0 +1,112 @@
+"""Anybody's gauge configurations, the action unknown: what can be measured on the links alone.
+
+plaquette = mean of Re tr P / N,    of space: without, with time: with the direction of time,
+W(r x t), |L| as `physgen.systems.gauge` defines them, and what else it measures,
+Re L, Im L: of L, the mean of tr / N of the lines that wind once round the axis of time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from physgen.batch import Batch, Schema
+from physgen.errors import FormatError
+from physgen.io.joined import expand
+from physgen.io.lattice.configuration import Given
+from physgen.io.lattice.loops import Measured, measure, polyakov
+from physgen.io.lattice.source import ConfigurationSource, in_files
+from physgen.systems.base import Derived
+from physgen.systems.gauge import Gauge
+
+_GROUPS = {2: "SU(2)", 3: "SU(3)"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaugeEnsemble:
+    """Gauge configurations, as files hold them.
+
+    Attributes:
+        path: a file of one configuration or several, a pattern, a folder or a list of files;
+            replicas and trajectory numbers are in their names.
+        shape: extents, time first, where files do not say them.
+        n: N of SU(N), where files do not say it.
+        dataset: array of the links, in HDF5 or npz.
+        order: of its axes, as in "t z y x mu(x y z t) a b".
+        force: measure configurations though their checks fail.
+
+    Raises:
+        FormatError: when `source` is first looked at; see `ConfigurationSource`.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> links = np.broadcast_to(np.eye(3), (4, 2, 2, 2, 4, 3, 3)).astype(complex)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/unit.npy", links)
+    ...     ensemble = GaugeEnsemble(path=f"{folder}/unit.npy")
+    ...     values = ensemble.observables(ensemble.source.read(0, 1))
+    >>> values["plaquette of space"].item(), values["Re L"].item()
+    (1.0, 1.0)
+    """
+
+    file_keys: ClassVar[frozenset[str]] = frozenset({"path"})
+
+    path: str | Path | tuple[str, ...]
+    shape: tuple[int, ...] | None = None
+    n: int | None = None
+    dataset: str | None = None
+    order: str | None = None
+    force: bool = False
+
+    @cached_property
+    def source(self) -> ConfigurationSource:
+        """The files as one source."""
+        given = Given(self.shape, self.n, self.dataset, self.order)
+        return ConfigurationSource(expand(self.path), given=given, force=self.force)
+
+    @cached_property
+    def gauge(self) -> Gauge:
+        """What measures them; its coupling is of no account.
+
+        Raises:
+            FormatError: the group is one of which nothing is measured.
+        """
+        header = self.source.headers[0]
+        if header.n not in _GROUPS:
+            raise FormatError(
+                f"{self.source.name}: {header.group}; SU(2) and SU(3) are measured (`physgen "
+                "inspect` gives plaquette and checks of any SU(N))"
+            )
+        return Gauge(group=_GROUPS[header.n], shape=header.shape)  # type: ignore[arg-type]
+
+    @property
+    def schema(self) -> Schema:
+        """Of one configuration."""
+        return self.gauge.schema
+
+    @property
+    def derived(self) -> Mapping[str, Derived]:
+        """That of the theory."""
+        return self.gauge.derived
+
+    def observables(self, batch: Batch) -> dict[str, Tensor]:
+        """Return (B,) each, see above."""
+        links = [in_files(x.double().cpu().numpy()) for x in batch.x]
+        found = [measure(one) for one in links]
+        values = {"plaquette": _column(found, "plaquette")}
+        if len(self.gauge.shape) > 2:
+            values["plaquette of space"] = _column(found, "plaquette_space")
+            values["plaquette with time"] = _column(found, "plaquette_time")
+        values |= {k: v for k, v in self.gauge.observables(batch).items() if k not in values}
+        line = torch.tensor([polyakov(one) for one in links], dtype=torch.complex128)
+        return values | {"Re L": line.real, "Im L": line.imag}
+
+
+def _column(found: list[Measured], name: str) -> Tensor:
+    return torch.tensor([getattr(one, name) for one in found], dtype=torch.float64)
