@@ -32,6 +32,7 @@ SAMPLES = {
     "checkerboard-flow": "lattice",
     "continuous-lattice-flow": "lattice",
     "closure-defect": "links",
+    "gauge-flow": "links",
     "shower-copula": "showers",
     "shower-flow": "showers",
     "reweighting": "events of two samples",

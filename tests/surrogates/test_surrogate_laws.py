@@ -20,7 +20,7 @@ from physgen.transforms.base import Chain
 
 UNCONDITIONAL = {
     *("rbm", "gaussian-rbm", "energy", "flow, normflows"),
-    *("checkerboard-flow", "continuous-lattice-flow", "closure-defect"),
+    *("checkerboard-flow", "continuous-lattice-flow", "closure-defect", "gauge-flow"),
 }
 """Families that say that they know no conditions."""
 DETERMINISTIC = {"reweighting"}
