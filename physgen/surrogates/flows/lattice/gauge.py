@@ -3,7 +3,8 @@ r"""Gradient flow of gauge links, learned: from Haar's measure to exp(-S), with 
 After Luescher (Commun. Math. Phys. 293 (2010) 899, arXiv 0907.5491) and Bacchio, Kessel, Schaefer &
 Vaitl (Phys. Rev. D 107 (2023) L051504, arXiv 2212.08469). Random links flow over 0 <= t <= 1 by
 
-    dU_e / dt = (grad_e Phi_t) U_e,    Phi_t = sum_i c_i(t) W_i(U),    c_i(t) = sum_k a_ik P_k(2 t - 1),
+    dU_e / dt = (grad_e Phi_t) U_e,    Phi_t = sum_i c_i(t) W_i(U),
+    c_i(t) = sum_k a_ik P_k(2 t - 1),
 
 with Legendre polynomials P_k. The W_i are functions of one plaquette, and of two plaquettes with a
 common link: rectangles, figure eights, products of traces (`physgen.systems.kernels.gauge_flow`),
@@ -20,7 +21,7 @@ t < 1 the flow is one to the action of t beta (`FlowRegression`).
 from __future__ import annotations
 
 import math
-from typing import Self, cast
+from typing import Self
 
 import numpy as np
 import torch
@@ -183,7 +184,7 @@ def _links_of(schema: Schema) -> tuple[int, tuple[int, ...]]:
             f"without conditions, and the samples are {', '.join(schema.names)} of shape "
             f"{schema.shape}" + (" at conditions" if schema.condition else "")
         )
-    return n, cast(tuple[int, ...], shape[1:])
+    return n, shape[1:]
 
 
 def _terms(n: int, d: int) -> tuple[int, ...]:

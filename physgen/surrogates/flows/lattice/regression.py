@@ -1,13 +1,14 @@
 r"""Training of a gauge flow by linear regression, on Monte Carlo samples between Haar and beta.
 
-If samples at time t have the density p_t ~ exp(t beta W / N), W = sum_P Re tr P, then the log-weight
-of a flow with the potential Phi_t = sum_i c_i W_i changes by
+If samples at time t have the density p_t ~ exp(t beta W / N), W = sum_P Re tr P, then the
+log-weight of a flow with the potential Phi_t = sum_i c_i W_i changes by
 
-    d ln w / dt = (beta / N) W + sum_i c_i (L W_i + (t beta / N) <grad W_i, grad W>) - d ln Z_t / dt,
+    d ln w / dt = (beta / N) W + sum_i c_i X_i(t) - d ln Z_t / dt,
+    X_i(t) = L W_i + (t beta / N) <grad W_i, grad W>,
 
 which is linear in c. Its variance, the mean over t of
 
-    Var_t [ (beta / N) W + sum_i c_i(t) X_i(t) ],    X_i = L W_i + (t beta / N) <grad W_i, grad W>,
+    Var_t [(beta / N) W + sum_i c_i(t) X_i(t)],
 
 bounds that of ln w and is least where normal equations hold; no gradient of the flow is needed.
 Chains at fixed times, the nodes of Gauss and Legendre, are moved by heat bath and overrelaxation;
@@ -100,14 +101,16 @@ class FlowRegression(Method):
         laplacian, along = (part.reshape(*shape, -1) for part in (laplacian, along))
         slope = system.beta / system.n * total.reshape(shape)
         basis = legendre(self._times, flow.coefficients.shape[1])
-        normal, right, columns, values = 0.0, 0.0, [], []
+        size = flow.coefficients.numel()
+        normal, right = np.zeros((size, size)), np.zeros(size)
+        columns, values = [], []
         for s, (t, weight) in enumerate(zip(self._times, self._weights, strict=True)):
             terms = laplacian[s] + t * system.beta / system.n * along[s]
             rows = (terms - terms.mean(0))[:, :, None] * basis[:, s]
             rows = rows.reshape(len(terms), -1)
             y = slope[s] - slope[s].mean()
-            normal = normal + weight * rows.T @ rows / len(rows)
-            right = right - weight * rows.T @ y / len(rows)
+            normal += weight * rows.T @ rows / len(rows)
+            right -= weight * rows.T @ y / len(rows)
             columns.append(rows)
             values.append(y)
         for name, part in (("normal", normal), ("right", right)):
