@@ -1,4 +1,4 @@
-"""Showers from one layout to another, block by block, and what is lost on the way."""
+"""Files from one layout to another, block by block, and what is lost on the way."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from physgen.batch import Batch, Schema
 from physgen.errors import FormatError, InputError
 from physgen.io.calochallenge import CaloChallengeSource
 from physgen.io.joined import expand
+from physgen.io.lattice.configuration import Given
+from physgen.io.lattice.content import NOTHING_GIVEN, lattice_format
+from physgen.io.lattice.conversion import convert_configurations
+from physgen.io.lattice.writing import Bits
 from physgen.io.layouts import LAYOUTS, Kind, Layout, Written, layout_called, layout_of
 from physgen.io.shipped import shipped_or_own
 from physgen.io.showerdata import ShowerdataSource
@@ -41,9 +45,12 @@ def convert(
     binning: str | PathLike[str] | None = None,
     particle: str | None = None,
     cells: Cells | None = None,
+    bits: Bits | None = None,
+    given: Given = NOTHING_GIVEN,
+    force: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Write the showers of a file in another layout; the output is whole, or absent.
+    """Write showers, or gauge configurations, in another layout; the output is whole, or absent.
 
     Args:
         source: of any layout that `physgen.io.layouts` knows, recognised by its content; a
@@ -54,18 +61,24 @@ def convert(
             points voxels, or layers of voxels must be known.
         particle: name or code in it, where it holds several.
         cells: the grid, where points become rectangular cells.
+        bits, given, force: of gauge configurations, see `convert_configurations`.
         overwrite: replace an existing file.
 
     Returns:
-        from, to: the layouts. showers: how many. energy: after over before. lost: sentences.
+        from, to: the layouts. showers: how many. energy: after over before. lost: sentences. Of
+        gauge configurations what `convert_configurations` does.
 
     Raises:
         InputError: a layout, or the geometry, is missing or does not fit.
         FormatError: the source cannot be read; the row is named.
     """
-    given = [source] if isinstance(source, str | PathLike) else source
-    paths = expand([str(user_path(one)) for one in given])
+    several = [source] if isinstance(source, str | PathLike) else source
+    paths = expand([str(user_path(one)) for one in several])
     output = user_path(output)
+    if lattice_format(paths[0], given) is not None:
+        return convert_configurations(
+            paths, output, to=to, bits=bits, given=given, force=force, overwrite=overwrite
+        )
     old, new = _layout(paths), _target(output, to)
     refuse_existing(output, overwrite)
     if output.exists() and any(output.samefile(path) for path in paths):

@@ -72,7 +72,9 @@ def _given(shape: str | None, dataset: str | None, order: str | None) -> Given:
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="File of showers, of any layout, or a pattern.")],
+    source: Annotated[
+        Path, typer.Argument(help="File of showers or of gauge configurations, or a pattern.")
+    ],
     output: Annotated[Path, typer.Argument(help="File to write.")],
     to: Annotated[
         str | None, typer.Option(help="Its layout, where the ending does not tell.")
@@ -88,12 +90,20 @@ def convert(
         str | None, typer.Option(help="Grid of cells to write: layers, in x, in y; 30,30,30.")
     ] = None,
     cell_mm: Annotated[float, typer.Option(help="How large these cells are.")] = 5.0,
+    precision: Annotated[
+        int | None, typer.Option(help="Bits of the numbers of gauge configurations, 32 or 64.")
+    ] = None,
+    shape: Extents = None,
+    dataset: Dataset = None,
+    order: Order = None,
+    force: Force = False,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write showers in another layout, voxels as points and points as voxels; say what is lost.
+    """Write showers or gauge configurations in another layout; say what is lost.
 
-    Example: `physgen convert showers.hdf5 points.h5 --to showerdata --binning geometry.xml`
+    Examples: `physgen convert showers.hdf5 points.h5 --to showerdata --binning geometry.xml`,
+    `physgen convert a.nersc b.ildg`, `physgen convert "cfg/*.lime" ensemble.h5`
     """
     from physgen.conversion import convert as run
     from physgen.systems.voxelisation import Cells
@@ -106,9 +116,18 @@ def convert(
         binning=binning,
         particle=particle,
         cells=grid,
+        bits=_bits(precision),
+        given=_given(shape, dataset, order),
+        force=force,
         overwrite=overwrite,
     )
     print_mapping(report, as_json)
+
+
+def _bits(precision: int | None) -> Literal[32, 64] | None:
+    if precision not in (None, 32, 64):
+        raise InputError(f"--precision {precision}: 32 or 64 bits are written")
+    return {32: 32, 64: 64}.get(precision or 0)  # type: ignore[return-value]
 
 
 def _three(text: str) -> tuple[int, int, int]:

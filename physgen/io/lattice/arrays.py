@@ -123,7 +123,9 @@ class _Type(NamedTuple):
 def _type(path: Path, name: str) -> _Type:
     """Return what an array of a file declares; an empty one where it cannot be read."""
     with suppress(FormatError), _opened(path, name) as array, library(str(path)):
-        said = attribute(array, "axes") if isinstance(array, h5py.Dataset) else None
+        said = None
+        if isinstance(array, h5py.Dataset):
+            said = attribute(array, "axes") or attribute(array.file, "axes")
         return _Type(tuple(array.shape), array.dtype, said if isinstance(said, str) else None)
     return _Type((), np.dtype("V0"))
 

@@ -1,8 +1,8 @@
-"""What is measured on links to tell whether a file is what it says: in numpy, plane by plane.
+"""What is measured on links to tell whether a file is what it says: in numpy, block by block.
 
-Matrices of a plane (two axes of the lattice) stand side by side in the last axis, so that products
-of matrices are products of long arrays that stay in the cache; no more than two slices of the
-lattice are held besides the links.
+Matrices of a block (the last axes of the lattice, as many as fit into the cache) stand side by side
+in the last axis, so that products of matrices are products of long arrays; no more than two slices
+of the lattice are held besides the links.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from physgen.io.lattice.configuration import Links
+
+_BLOCK = 2**12
+"""Sites of a block."""
 
 
 @dataclass(frozen=True)
@@ -51,30 +54,31 @@ def measure(links: Links) -> Measured:
     """
     n, d = links.shape[-1], links.shape[-3]
     shape = links.shape[:d]
-    outer, inner = shape[:-2], shape[-2:]
+    k = next((k for k in range(d, 1, -1) if math.prod(shape[-k:]) <= _BLOCK), 1)
+    outer, inner = shape[: d - k], shape[d - k :]
     planes = np.zeros((d, d))
     trace, worst = 0.0, (-1.0, 0.0, 0.0, (0,) * (d + 1))
 
     @lru_cache(maxsize=2 * math.prod(outer[1:]) + 2)
-    def plane(*at: int) -> Links:
-        """Return (d, N, N, A B), contiguous."""
-        turned = links[at].transpose(2, 3, 4, 0, 1)
+    def block(*at: int) -> Links:
+        """Return (d, N, N, V), contiguous."""
+        turned = np.moveaxis(links[at], (-3, -2, -1), (0, 1, 2))
         return np.ascontiguousarray(turned, np.complex128).reshape(d, n, n, -1)
 
     with np.errstate(all="ignore"):
         for at in np.ndindex(*outer):
-            here = plane(*at)
+            here = block(*at)
             trace += float(np.einsum("miiv->", here.real, dtype=np.float64))
             unit, det = _off_unitary(here), np.abs(_determinant(here) - 1)
             both = np.nan_to_num(np.maximum(unit, det), nan=np.inf)
             index = int(both.argmax())
             if not both.flat[index] <= worst[0]:
                 mu, v = divmod(index, both.shape[1])
-                where = (*at, *divmod(v, inner[1]), mu)
+                where = (*at, *np.unravel_index(v, inner), mu)
                 worst = (float(both.flat[index]), worst[1], worst[2], tuple(map(int, where)))
             sizes = (float(unit.max()), float(det.max()))
             worst = (worst[0], *map(_larger, worst[1:3], sizes), worst[3])
-            ahead = [_ahead(plane, at, axis, shape) for axis in range(d)]
+            ahead = [_ahead(block, at, axis, shape) for axis in range(d)]
             for mu in range(d):
                 for nu in range(mu):
                     # Direction mu goes along the axis d - 1 - mu.
@@ -114,17 +118,17 @@ def _larger(one: float, other: float) -> float:
 
 
 def _ahead(
-    plane: Callable[..., Links], at: tuple[int, ...], axis: int, shape: tuple[int, ...]
+    block: Callable[..., Links], at: tuple[int, ...], axis: int, shape: tuple[int, ...]
 ) -> Callable[[int], Links]:
-    """Return what gives the links (N, N, A B) of a direction, one step forwards along an axis."""
+    """Return what gives the links (N, N, V) of a direction, one step forwards along an axis."""
     if axis < len(at):
         other = (*at[:axis], (at[axis] + 1) % shape[axis], *at[axis + 1 :])
-        return lambda mu: plane(*other)[mu]
+        return lambda mu: block(*other)[mu]
 
     def rolled(mu: int) -> Links:
-        matrices = plane(*at)[mu]
-        square = matrices.reshape(*matrices.shape[:2], *shape[-2:])
-        moved: Links = np.roll(square, -1, 2 + axis - len(at))
+        matrices = block(*at)[mu]
+        whole = matrices.reshape(*matrices.shape[:2], *shape[len(at) :])
+        moved: Links = np.roll(whole, -1, 2 + axis - len(at))
         return moved.reshape(matrices.shape)
 
     return rolled

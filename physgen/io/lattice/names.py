@@ -55,6 +55,10 @@ class History:
         since: NDArray[np.int64] = self.trajectory - first[self.replica]
         return since // self.step
 
+    def names(self) -> list[str]:
+        """Return a name for each file that no other has: what is not common to all folders."""
+        return [name.replace("/", "_") for name in _below_common(self.paths)]
+
     def missing(self) -> dict[str, list[int]]:
         """Return the trajectory numbers that are missing within each replica that lacks some."""
         result = {}

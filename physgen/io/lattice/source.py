@@ -36,6 +36,7 @@ class ConfigurationSource:
         failed: why checks failed, by path, of those that were read by force.
         replica: (N,) the replica, or the chain, of each configuration.
         times: (N,) steps of Monte Carlo time since the first configuration of the same replica.
+        trajectory: (N,) trajectory numbers, or the times where none are known.
 
     Raises:
         FormatError: a file is none, or damaged; or files differ in lattice, group or precision.
@@ -61,7 +62,7 @@ class ConfigurationSource:
                 f"{self.name}: files of several configurations each; name one file, or convert them"
             )
         self._starts = np.cumsum([0, *counts])
-        self.replica, self.times = self._labels()
+        self.replica, self.times, self.trajectory = self._labels()
         self.schema = schema_of(first)
 
     def __len__(self) -> int:
@@ -110,7 +111,7 @@ class ConfigurationSource:
 
     def notes(self) -> list[str]:
         """Return what is to be said of gaps, of checks that failed, and of copies."""
-        said = self.history.sentences() if len(self.headers) > 1 else []
+        said = self.history.sentences() if len(self.headers) > 1 else self._empty_places()
         said += [f"{path}: read by force: {why}" for path, why in self.failed.items()]
         if self._twins:
             first, other = next(iter(self._twins.items()))
@@ -121,13 +122,24 @@ class ConfigurationSource:
             )
         return said
 
-    def _labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return replica and time: of the names of files, or of what stands in the only one."""
-        if len(self.headers) > 1:
-            return self.history.replica, self.history.times
-        said = labels(self.history.paths[0], len(self)) if len(self) > 1 else {}
+    def _empty_places(self) -> list[str]:
+        """Return what is to be said of trajectories that are missing in one file."""
+        _, number = np.unique(self.replica, return_inverse=True)
+        lengths = np.zeros(number.max() + 1, np.int64)
+        np.maximum.at(lengths, number, self.times + 1)
+        missing = int(lengths.sum()) - len(self)
+        places = "the error analysis leaves their places empty"
+        return [f"{self.name}: {missing} trajectories are missing; {places}"] if missing else []
+
+    def _labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return replica, time and trajectory: of names of files, or of what stands in one."""
+        past = self.history
+        if len(self.headers) > 1 or len(self) == 1:
+            return past.replica, past.times, past.trajectory
+        said = labels(past.paths[0], len(self))
         chain = said.get("chain", np.zeros(len(self), np.int64))
-        return chain, steps(chain, said.get("trajectory"))
+        times = steps(chain, said.get("trajectory"))
+        return chain, times, said.get("trajectory", times)
 
 
 def schema_of(header: Header) -> Schema:
