@@ -58,9 +58,10 @@ def read_header(path: Path, given: Given) -> Header:
     """
     name = given.dataset
     if name is None:
-        found = [STACKED] if STACKED in _names(path) else candidates(path)
+        names = _names(path)
+        found = [STACKED] if STACKED in names else names if len(names) == 1 else candidates(path)
         if len(found) != 1:
-            choice = suggest("", found or _names(path))
+            choice = suggest("", found or names)
             raise FormatError(f"{path}: which array holds the links?{choice}; name it (dataset)")
         name = found[0]
     with _opened(path, name):  # Raises where there is none that can be read.
