@@ -1,6 +1,6 @@
 """Samples per second of every family on 8x8 digits, eager and compiled.
 
-The recipes are those of `physgen report --compare digits`. Speed does not depend on what a
+The recipes are those of `physgen compare digits`. Speed does not depend on what a
 surrogate has learnt, so that they are fitted where they must be, and not trained. What is a map of
 noise is timed as that map, compiled as a whole; of diffusion models, which call their network again
 and again, the network is compiled. Markov chains are timed from their burn-in on, and stay eager.

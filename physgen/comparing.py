@@ -7,13 +7,16 @@ A comparison is a YAML file that names recipes which share a system and data,
     overrides: {sampling.n: 360}        # of every recipe
     recipes: [digits-pca, digits-vae]
     columns: {FPD: Frechet distance}    # heading: name of a row of the scorecards
+
+With `page: costs` the recipes may be of different theories that are known by their action, and the
+page says what an independent configuration costs, beside Monte Carlo (`physgen.costing`).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, ValidationError
@@ -47,7 +50,9 @@ class Plan(Section):
         preset: taken of every recipe that has one of this name.
         overrides: dotted keys to values, for every recipe.
         recipes: names or files of recipes.
-        columns: headings of the table and the rows of the scorecards below them.
+        page: scores of recipes on the same data, or what their samples cost beside Monte Carlo, for
+            any theories.
+        columns: headings of the table and the rows of the scorecards below them; of scores.
     """
 
     title: str
@@ -55,7 +60,8 @@ class Plan(Section):
     preset: str | None = None
     overrides: dict[str, Any] = Field(default_factory=dict)
     recipes: tuple[str, ...]
-    columns: dict[str, str]
+    page: Literal["scores", "costs"] = "scores"
+    columns: dict[str, str] = Field(default_factory=dict)
 
 
 def read_plan(name: str) -> Plan:
@@ -76,6 +82,8 @@ def read_plan(name: str) -> Plan:
         raise RecipeError(f"comparison {path} cannot be understood: {error}") from error
     if not plan.recipes:
         raise RecipeError(f"comparison {path}: it names no recipes")
+    if plan.page == "scores" and not plan.columns:
+        raise RecipeError(f"comparison {path}: it names no columns, the scores to show")
     files = [one.endswith((".yaml", ".yml")) for one in plan.recipes]
     return plan.model_copy(
         update={
@@ -117,13 +125,18 @@ def families(plan: Plan, runs: Sequence[Run], left_out: Mapping[str, str]) -> Fa
     truth = truth_of(first).truth
     return Families(
         title=plan.title,
-        summary=" ".join(
-            [plan.summary, *(f"Left out: {name} ({why})." for name, why in left_out.items())]
-        ),
+        summary=with_left_out(plan, left_out),
         system=first.system,
         truth=None if truth is None else truth.x,
         columns=plan.columns,
         families=[_family(run) for run in runs],
+    )
+
+
+def with_left_out(plan: Plan, left_out: Mapping[str, str]) -> str:
+    """Return the summary of a page, and which recipes are missing, and why."""
+    return " ".join(
+        [plan.summary, *(f"Left out: {name} ({why})." for name, why in left_out.items())]
     )
 
 

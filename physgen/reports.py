@@ -15,7 +15,14 @@ import torch
 
 from physgen.against import Against, Criteria
 from physgen.arguments import user_path
-from physgen.comparing import check_comparable, families, preset_for, read_plan
+from physgen.comparing import (
+    check_comparable,
+    families,
+    preset_for,
+    read_plan,
+    with_left_out,
+)
+from physgen.costing import theories
 from physgen.engine.device import choose_device
 from physgen.errors import InputError, TrainingError
 from physgen.io.writer import atomic
@@ -25,6 +32,7 @@ from physgen.pipeline import samples_of, train
 from physgen.recipe import MAIN, read
 from physgen.run import Run
 from physgen.training import Progress, silent
+from physgen.validation import costs
 from physgen.validation.families import markdown, page
 from physgen.validation.ranking import Ranking
 from physgen.validation.report import report as write_report
@@ -140,7 +148,7 @@ def compare(
     runs: str | PathLike[str] = "runs",
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Train or load all recipes of a comparison and set them side by side.
+    """Train or load all recipes of a comparison and set them side by side: scores, or costs.
 
     Args:
         name: of a shipped comparison ("digits", ...), or a YAML file.
@@ -157,7 +165,9 @@ def compare(
     output = user_path(output)
     plan = read_plan(name)
     presets = {recipe: preset_for(plan, recipe) for recipe in plan.recipes}
-    check_comparable([read(recipe, plan.overrides, preset) for recipe, preset in presets.items()])
+    recipes = [read(recipe, plan.overrides, preset) for recipe, preset in presets.items()]
+    if plan.page == "scores":
+        check_comparable(recipes)
     report_progress = progress or silent
     stage = f"{name}: families"
     report_progress(stage, 0, len(presets), {})
@@ -184,11 +194,19 @@ def compare(
             raise
     if not done:
         raise TrainingError(f"no family of {name} could be trained; see the warnings")
-    content = families(plan, [done[name] for name in plan.recipes if name in done], failed)
+    scored = [done[name] for name in plan.recipes if name in done]
     table = output.with_suffix(".md")
+    if plan.page == "costs":
+        summary = with_left_out(plan, failed)
+        measured = theories(scored, recipes[0].sampling.seed)
+        written = costs.page(plan.title, summary, measured, output)
+        text = costs.markdown(measured)
+    else:
+        content = families(plan, scored, failed)
+        written, text = page(content, output), markdown(content)
     with atomic(table, overwrite=True) as part:
-        part.write_text(markdown(content), encoding="utf-8")
-    return [page(content, output), table]
+        part.write_text(text, encoding="utf-8")
+    return [written, table]
 
 
 def _train_alone(recipe: str, overrides: Mapping[str, Any], preset: str | None, runs: Path) -> Path:

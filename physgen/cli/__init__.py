@@ -8,11 +8,14 @@ import sys
 import typer
 
 from physgen.cli import catalogue, files, work
+
+# isort: split  (the order of --help)
+from physgen.cli import pages
 from physgen.cli.app import app, tracking
 from physgen.console import configure_messages
 from physgen.errors import InputError, PhysgenError, printable
 
-__all__ = ["app", "catalogue", "files", "main", "work"]
+__all__ = ["app", "catalogue", "files", "main", "pages", "work"]
 
 app.add_typer(tracking, name="track")
 

@@ -1,4 +1,4 @@
-"""Verbs that do the work: simulate, train, validate, generate, report."""
+"""Verbs that do the work: simulate, train, validate, generate."""
 
 from __future__ import annotations
 
@@ -193,33 +193,6 @@ def validate(
         typer.echo(f"report: {output / 'report.html'}")
     if strict and card.verdict != "pass":
         raise typer.Exit(1)
-
-
-@app.command()
-def report(
-    scored: Annotated[list[Path] | None, typer.Argument(help="Run directories.")] = None,
-    compare: Annotated[
-        str | None,
-        typer.Option(help="A comparison: digits, ising, calo, or a YAML file that lists recipes."),
-    ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output")] = Path("report.html"),
-    runs: Runs = Path("runs"),
-    as_json: Json = False,
-) -> None:
-    """Write one offline HTML page for scored runs, or for families trained on the same data.
-
-    Examples: `physgen report runs/*/* -o report.html`, `physgen report --compare digits`
-    """
-    from physgen import reports
-
-    if (compare is None) == (not scored):
-        raise InputError("physgen report takes either run directories or --compare NAME")
-    if compare is None:
-        print_mapping({"report": str(reports.report(scored or [], output))}, as_json)
-        return
-    with bars(as_json) as progress:
-        page, table = reports.compare(compare, output, runs=runs, progress=progress)
-    print_mapping({"report": str(page), "table": str(table)}, as_json)
 
 
 @app.command()

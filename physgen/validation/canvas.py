@@ -27,6 +27,7 @@ STYLE: dict[str, Any] = {
     "yaxis.labellocation": "center",
     "axes.formatter.limits": (-3, 4),
     "axes.formatter.use_mathtext": True,
+    "mathtext.cal": "sans",  # the default names fonts that few machines have, and warns
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "xtick.major.size": 5,

@@ -1,0 +1,56 @@
+"""Verbs that write one page of several runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from physgen.cli.app import Json, Runs, app
+from physgen.console import bars, print_mapping
+
+
+@app.command()
+def report(
+    scored: Annotated[list[Path], typer.Argument(help="Run directories.")],
+    output: Annotated[Path, typer.Option("-o", "--output")] = Path("report.html"),
+    as_json: Json = False,
+) -> None:
+    """Write one offline HTML page for scored runs.
+
+    Example: `physgen report runs/*/* -o report.html`
+    """
+    from physgen import reports
+
+    print_mapping({"report": str(reports.report(scored, output))}, as_json)
+
+
+@app.command()
+def compare(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="digits, ising, calo, lattice, or a YAML file that lists recipes.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The page; NAME.html by default.")
+    ] = None,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Train recipes, or load what is trained, and set them side by side on one page.
+
+    Families on the same data by their scores; lattice theories by what an independent
+    configuration costs, beside Monte Carlo.
+
+    Examples: `physgen compare digits`, `physgen compare lattice -o costs.html`
+    """
+    from physgen import reports
+
+    page = output or Path(f"{Path(name).stem}.html")
+    with bars(as_json) as progress:
+        report, table = reports.compare(name, page, runs=runs, progress=progress)
+    print_mapping({"report": str(report), "table": str(table)}, as_json)

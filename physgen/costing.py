@@ -1,0 +1,189 @@
+"""What an independent configuration costs: Monte Carlo of a theory, and trained surrogates of it.
+
+Times are CPU seconds of this process, so that other work on the machine counts little.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from physgen import card as cards
+from physgen.batch import Batch
+from physgen.errors import RecipeError
+from physgen.run import Run
+from physgen.sampling.reweighting import normalised_weights
+from physgen.systems.base import HasExact, Simulates, System
+from physgen.validation.comparison import measure
+from physgen.validation.costs import Cost, Theory
+from physgen.validation.mixing import disagrees
+from physgen.validation.scorecard import Row
+from physgen.validation.uncertainty import Estimate, gamma_method
+
+LEAST, MOST = 256, 262_144
+"""Configurations that a Markov chain is timed with: so many at first, and four times as many each
+time until it takes long enough."""
+LONG_ENOUGH = 5.0
+"""CPU seconds that are timed."""
+PROPOSALS = 16
+"""Proposals of a surrogate that are timed at first."""
+CHARGE = "Q"
+"""The observable whose changes are counted."""
+
+
+def theories(runs: Sequence[Run], seed: int) -> list[Theory]:
+    """Measure what the samplers of scored runs cost, theory by theory.
+
+    Args:
+        runs: trained and scored.
+        seed: of all samples.
+
+    Raises:
+        RecipeError: a system has no Monte Carlo.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_title(run), []).append(run)
+    return [
+        Theory(
+            title=title,
+            monte_carlo=monte_carlo(group[0].system, seed),
+            surrogates=[surrogate(run, seed) for run in group],
+        )
+        for title, group in groups.items()
+    ]
+
+
+def monte_carlo(system: System, seed: int) -> Cost:
+    """Measure the Monte Carlo of a system.
+
+    Runs of one seed are tuned and warmed up in the same way, so that their difference is what
+    further configurations cost. The efficiency is that of the slowest observable; chains that are
+    shown not to mix have none.
+    """
+    if not isinstance(system, Simulates):
+        raise RecipeError(
+            f"{type(system).__name__} has no Monte Carlo to compare with: leave its recipes out"
+        )
+    simulate = system.simulate
+    simulate(1, seed)  # Compiles what is compiled.
+    setup, _ = _timed(simulate, 1, seed)
+    n, before, size = 1, setup, LEAST
+    while True:
+        after, chains = _timed(simulate, size, seed)
+        seconds = max(after - before, 0.0) / (size - n)
+        if after - before >= LONG_ENOUGH or size >= MOST:
+            break
+        n, before, size = size, after, 4 * size
+    name, slowest = _slowest(system, chains)
+    warning = ""
+    if disagrees(slowest):
+        warning = f"chains do not mix: means of {name!r} differ from chain to chain"
+    elif not slowest.converged:
+        warning = f"chains too short to show that they mix ({name!r})"
+    tau = max(slowest.tau_int, 0.5)
+    known = None if disagrees(slowest) else 0.5 / tau
+    return Cost(
+        name="Monte Carlo",
+        setup=setup,
+        seconds=seconds,
+        efficiency=known,
+        efficiency_error=None if known is None else 0.5 * slowest.tau_int_error / tau**2,
+        known_by=f"{len(chains)} configurations, slowest: {name}",
+        log_partition=(None, None, _exact_log_partition(system)),
+        tunnelling=_changes(system, chains, seconds),
+        warning=warning,
+    )
+
+
+def surrogate(run: Run, seed: int) -> Cost:
+    """Measure the surrogate of a scored run, at the precision that its log-weights need.
+
+    The effective sample size is that of its scorecard.
+    """
+    model = run.load()
+    corrected = run.corrected(model, proposals=True)
+    setup = float(cards.read_card(run.path / "surrogate")["training_seconds"])
+    sampler = model if corrected is None else corrected
+
+    def draw(n: int) -> Batch:
+        return sampler.sample(n, generator=torch.Generator(device=model.device).manual_seed(seed))
+
+    draw(PROPOSALS)  # Compiles what is compiled.
+    n = PROPOSALS
+    taken, batch = _timed(draw, n)
+    while taken < LONG_ENOUGH and n < MOST:
+        n *= 4
+        taken, batch = _timed(draw, n)
+    cost = Cost(name=run.recipe.name, setup=setup, seconds=taken / n)
+    if corrected is None:
+        return replace(cost, warning="not corrected: biased")
+    rows = {row.name: row for row in run.scorecard.rows}
+    ess = rows.get("ESS")
+    if ess is None or ess.value is None:
+        return replace(cost, warning="without an effective sample size: add the metric importance")
+    return replace(
+        cost,
+        efficiency=ess.value,
+        efficiency_error=ess.error,
+        known_by=f"ESS {ess.note}",
+        log_partition=_log_partition(rows.get("ln Z")),
+        tunnelling=_changes_of_independent(run.system, batch, cost.seconds / ess.value),
+        warning=ess.warning,
+    )
+
+
+def _timed(call: Callable[..., Batch], *arguments: int) -> tuple[float, Batch]:
+    start = time.process_time()
+    result = call(*arguments)
+    return time.process_time() - start, result
+
+
+def _title(run: Run) -> str:
+    system = run.recipe.system
+    options = ", ".join(f"{name} = {value}" for name, value in system.options.items())
+    return f"{system.kind}: {options}" if options else system.kind
+
+
+def _slowest(system: System, chains: Batch) -> tuple[str, Estimate]:
+    """Return the observable that is slowest, one whose chains disagree before all others."""
+    estimates = {
+        name: gamma_method(values, chain=chains.chain)
+        for name, values in measure(system, chains).scalars.items()
+        if np.ptp(values) > 0
+    }
+    name = max(estimates, key=lambda one: (disagrees(estimates[one]), estimates[one].tau_int))
+    return name, estimates[name]
+
+
+def _changes(system: System, chains: Batch, seconds: float) -> float | None:
+    """Return how often a second the charge differs from the configuration before."""
+    charge = system.observables(chains).get(CHARGE)
+    if charge is None or chains.chain is None or seconds == 0:
+        return None
+    same = chains.chain[1:] == chains.chain[:-1]
+    changed = (charge[1:].round() != charge[:-1].round()) & same
+    return float(changed.sum() / same.sum() / seconds) if same.any() else None
+
+
+def _changes_of_independent(system: System, batch: Batch, each: float) -> float | None:
+    """Return how often a second independent configurations of weighted ones change the charge."""
+    charge = system.observables(batch).get(CHARGE)
+    if charge is None or batch.log_weight is None:
+        return None
+    weight = normalised_weights(batch.log_weight.double())
+    _, sector = np.unique(charge.round().numpy(), return_inverse=True)
+    share = torch.from_numpy(np.bincount(sector, weight.numpy()))
+    return float((1 - share.square().sum()) / each)
+
+
+def _exact_log_partition(system: System) -> float | None:
+    return system.exact().get("ln Z") if isinstance(system, HasExact) else None
+
+
+def _log_partition(row: Row | None) -> tuple[float | None, float | None, float | None]:
+    return (None, None, None) if row is None else (row.value, row.error, row.exact)
