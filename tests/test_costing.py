@@ -113,8 +113,8 @@ def test_theories_of_a_plan_stand_on_one_page(tmp_path, monkeypatch):
     monkeypatch.setattr(costing, "LONG_ENOUGH", 0.0)
     plan = tmp_path / "plan.yaml"
     plan.write_text(
-        "{title: Costs, page: costs, preset: smoke, recipes: [phi4-flow, phi4-coupling], overrides: "
-        "{engine.steps: 2, system.shape: [4, 4], sampling.n: 256, validation.metrics: "
+        "{title: Costs, page: costs, preset: smoke, recipes: [phi4-flow, phi4-coupling], "
+        "overrides: {engine.steps: 2, system.shape: [4, 4], sampling.n: 256, validation.metrics: "
         "[{kind: importance}]}}"
     )
     page, written = reports.compare(str(plan), tmp_path / "c.html", runs=tmp_path / "runs")

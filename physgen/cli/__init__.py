@@ -9,7 +9,8 @@ import typer
 
 from physgen.cli import catalogue, files, work
 
-# isort: split  (the order of --help)
+# Commands stand in --help in the order in which they are imported.
+# isort: split
 from physgen.cli import pages
 from physgen.cli.app import app, tracking
 from physgen.console import configure_messages
