@@ -130,7 +130,8 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
         proposals, generator=torch.Generator().manual_seed(recipe.sampling.seed)
     )
     if truth is not None:
-        truth = truth.replace(log_weight=corrected.log_weight(truth).cpu())
+        of_truth = corrected.log_weight(truth, generator=generator)
+        truth = truth.replace(log_weight=of_truth.cpu())
     return replace(comparison, generated=chains, proposals=proposals, truth=truth, corrected=True)
 
 

@@ -163,6 +163,35 @@ class HasDensity(Protocol):
 
 
 @runtime_checkable
+class HasLogWeight(Protocol):
+    """Weighs its samples against an action though it does not know its density.
+
+    Its samples come by random ways, and a weight is that of a way.
+    """
+
+    def sample_with_log_weight(
+        self,
+        n: int,
+        action: Callable[[Tensor, Tensor | None], Tensor],
+        condition: Tensor | None = None,
+        *,
+        generator: torch.Generator,
+    ) -> tuple[Batch, Tensor]:
+        """Draw samples and their (n,) log-weights: <w O> / <w> are means of exp(-action) / Z."""
+        ...
+
+    def log_weight(
+        self,
+        batch: Batch,
+        action: Callable[[Tensor, Tensor | None], Tensor],
+        *,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Return (B,) log-weights of ways back from samples of exp(-action) / Z."""
+        ...
+
+
+@runtime_checkable
 class HasBound(Protocol):
     """Knows a lower bound on the log-density in physical space."""
 

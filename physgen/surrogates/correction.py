@@ -17,7 +17,7 @@ from torch import Tensor
 from physgen.batch import Batch, Schema
 from physgen.errors import DomainError, RecipeError
 from physgen.sampling.metropolis import independence_metropolis
-from physgen.surrogates.base import Surrogate, density_of
+from physgen.surrogates.base import HasDensity, HasLogWeight, Surrogate, density_of
 from physgen.surrogates.conditions import ConditionPrior
 
 Action = Callable[[Tensor, Tensor | None], Tensor]
@@ -57,17 +57,8 @@ class Corrected:
     def __init__(
         self, surrogate: Surrogate, action: Action, method: Correction = "independence-metropolis"
     ) -> None:
-        if density_of(surrogate) is None:
-            raise RecipeError(
-                f"sampling.correction: {type(surrogate).__name__} does not know its density, "
-                "without which nothing can be corrected; set sampling.correction=none, or take a "
-                "flow with an exact density"
-            )
         self.original, self.action, self.method = surrogate, action, method
-        precise = surrogate.high_precision().eval()
-        density = density_of(precise)
-        assert density is not None
-        self._density = density
+        self._weighing = _weighing(surrogate.high_precision().eval())
 
     @property
     def schema(self) -> Schema:
@@ -98,21 +89,23 @@ class Corrected:
             rows = slice(first, min(first + AT_ONCE, n))
             given = None if condition is None else condition[rows]
             with torch.no_grad():
-                batch, log_prob = self._density.sample_with_log_prob(
-                    rows.stop - rows.start, given, generator=generator
+                batch, weight = self._weighing.sample_with_log_weight(
+                    rows.stop - rows.start, self.action, given, generator=generator
                 )
-                weight = -self.action(batch.x, batch.condition) - log_prob
             parts.append(batch.replace(log_weight=weight))
         return Batch.concatenate(parts)
 
-    def log_weight(self, batch: Batch) -> Tensor:
-        """Return (B,) log-weights of other samples under the surrogate, such as true ones."""
+    def log_weight(self, batch: Batch, *, generator: torch.Generator) -> Tensor:
+        """Return (B,) log-weights of other samples under the surrogate, such as true ones.
+
+        Random only where a sample is weighed by a way that led to it (`HasLogWeight`).
+        """
         parts = []
         for first in range(0, len(batch), AT_ONCE):
             part = batch[first : first + AT_ONCE].to(self.device, torch.float64)
             with torch.no_grad():
-                density = self._density.log_prob(Batch(part.x, part.condition, mask=part.mask))
-                parts.append(-self.action(part.x, part.condition) - density)
+                given = Batch(part.x, part.condition, mask=part.mask)
+                parts.append(self._weighing.log_weight(given, self.action, generator=generator))
         return torch.cat(parts)
 
     def correct(self, proposals: Batch, *, generator: torch.Generator) -> Batch:
@@ -164,6 +157,41 @@ class Corrected:
         # Chains stand one after the other; a row goes back to where its condition was.
         order = torch.cat(_rows_by_condition(condition, n))
         return batch[order.argsort()].to(dtype=self.dtype)
+
+
+class _ByDensity:
+    """Log-weights -S(x) - log q(x) of a density that is known."""
+
+    def __init__(self, density: HasDensity) -> None:
+        self._density = density
+
+    def sample_with_log_weight(
+        self,
+        n: int,
+        action: Action,
+        condition: Tensor | None = None,
+        *,
+        generator: torch.Generator,
+    ) -> tuple[Batch, Tensor]:
+        batch, log_prob = self._density.sample_with_log_prob(n, condition, generator=generator)
+        return batch, -action(batch.x, batch.condition) - log_prob
+
+    def log_weight(self, batch: Batch, action: Action, *, generator: torch.Generator) -> Tensor:
+        return -action(batch.x, batch.condition) - self._density.log_prob(batch)
+
+
+def _weighing(surrogate: Surrogate) -> HasLogWeight:
+    """Return what weighs the samples of a surrogate; `RecipeError` if nothing does."""
+    density = density_of(surrogate)
+    if density is not None:
+        return _ByDensity(density)
+    if isinstance(surrogate, HasLogWeight):
+        return surrogate
+    raise RecipeError(
+        f"sampling.correction: {type(surrogate).__name__} does not know its density, "
+        "without which nothing can be corrected; set sampling.correction=none, or take a "
+        "flow with an exact density"
+    )
 
 
 def _rows_by_condition(condition: Tensor | None, n: int) -> list[Tensor]:

@@ -33,6 +33,7 @@ SAMPLES = {
     "continuous-lattice-flow": "lattice",
     "closure-defect": "links",
     "gauge-flow": "links",
+    "stochastic-gauge-flow": "links",
     "shower-copula": "showers",
     "shower-flow": "showers",
     "reweighting": "events of two samples",
@@ -69,6 +70,11 @@ UNTRAINED = ("shower-copula",)
 def class_of(kind):
     """The registered class of a kind."""
     return lookup("surrogates", kind.partition(",")[0])
+
+
+def asks_for_a_system(kind):
+    """Whether the class of a kind has to be told of the system."""
+    return "system" in inspect.signature(class_of(kind)).parameters
 
 
 @cache
@@ -118,7 +124,7 @@ def built(kind):
     cls = class_of(kind)
     table = SAMPLES.get(kind, "table") == "table"
     transform = Chain([Standardise(schema)] if table else [], schema)
-    known = {"system": system} if "system" in inspect.signature(cls).parameters else {}
+    known = {"system": system} if asks_for_a_system(kind) else {}
     torch.manual_seed(0)
     return cls(schema, transform, **known, **SURROGATES.get(kind, {})), system, batch
 

@@ -7,7 +7,17 @@ from functools import partial
 import pytest
 import torch
 from randomised import generator, randomised
-from registered import KINDS, SAMPLES, SURROGATES, UNTRAINED, built, class_of, data, methods_of
+from registered import (
+    KINDS,
+    SAMPLES,
+    SURROGATES,
+    UNTRAINED,
+    asks_for_a_system,
+    built,
+    class_of,
+    data,
+    methods_of,
+)
 from safetensors.torch import load_file, save_file
 from stub import StubContext
 from torch import nn
@@ -21,6 +31,7 @@ from physgen.transforms.base import Chain
 UNCONDITIONAL = {
     *("rbm", "gaussian-rbm", "energy", "flow, normflows"),
     *("checkerboard-flow", "continuous-lattice-flow", "closure-defect", "gauge-flow"),
+    "stochastic-gauge-flow",
 }
 """Families that say that they know no conditions."""
 DETERMINISTIC = {"reweighting"}
@@ -76,7 +87,7 @@ def test_samples_that_are_drawn_in_pieces_keep_their_conditions(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_conditions_are_used_or_refused(kind):
-    schema, _, batch = data(SAMPLES.get(kind, "table"))
+    schema, system, batch = data(SAMPLES.get(kind, "table"))
     if schema.condition:
         surrogate, batch = fitted(kind)
         low, high = batch.condition.amin(0), batch.condition.amax(0)
@@ -87,7 +98,8 @@ def test_conditions_are_used_or_refused(kind):
         low, high = torch.tensor([-1.0]), torch.tensor([1.0])
         c = 2 * torch.rand(len(batch), 1, generator=generator(5)) - 1
         torch.manual_seed(0)
-        make = partial(class_of(kind), conditional, transform, **SURROGATES.get(kind, {}))
+        known = {"system": system} if asks_for_a_system(kind) else {}
+        make = partial(class_of(kind), conditional, transform, **known, **SURROGATES.get(kind, {}))
         if kind in UNCONDITIONAL:
             with pytest.raises(RecipeError, match="condition"):
                 make()
@@ -111,7 +123,7 @@ def test_masks_are_known_or_refused(kind):
         assert (drawn.x[~drawn.mask] == 0).all()
         return
     system = data(SAMPLES.get(kind, "table"))[1]
-    known = {} if system is None or "shower" not in kind else {"system": system}
+    known = {"system": system} if asks_for_a_system(kind) else {}
     with pytest.raises((RecipeError, DomainError), match=r"samples of one shape|showers of shape"):
         cls(masked, None, **known)
 

@@ -7,6 +7,7 @@ from scipy.stats import kstest, vonmises
 
 from physgen.batch import Batch
 from physgen.errors import DomainError
+from physgen.sampling import manifold
 from physgen.sampling.manifold import not_unitary
 from physgen.systems.gauge import Gauge
 from physgen.systems.gauge_exact import torus
@@ -106,7 +107,7 @@ def test_a_link_among_unit_matrices_has_the_mean_of_one_matrix():
     table, couplings = lanes.table_of(shape), np.full(lanes.LANES, beta)
     traces, room = [], su3.work()
     for _ in range(6000):
-        su3.update(packed, table, 1, 0, couplings, pool, room, True)
+        su3.update(packed, table, 1, 0, couplings, pool, room, True, False)
         traces.append(packed[2].reshape(3, 3, 2, -1)[[0, 1, 2], [0, 1, 2], 0].mean(0))
     blocks = np.array(traces[100:]).reshape(59, 100, -1).mean(1)
     error = blocks.std(ddof=1) / np.sqrt(blocks.size)
@@ -143,9 +144,11 @@ def test_overrelaxation_leaves_the_action_as_it_is_and_moves_the_links(group):
     run = {"U(1)": heatbath.u1.overrelax, "SU(2)": su2.overrelax}.get(group)
     table, beta = lanes.table_of(shape), np.ones(lanes.LANES)
     if run:
-        run(chains.packed[0], table, beta)
+        run(chains.packed[0], table, beta, False)
     else:
-        su3.sweep(chains.packed[0], table, beta, draws.pool(draws.counters(1, lanes.LANES)), False)
+        su3.sweep(
+            chains.packed[0], table, beta, draws.pool(draws.counters(1, lanes.LANES)), False, False
+        )
     after = chains.links()
     assert np.abs(after - before).max() > 0.1
     change = plaquette(after, group, shape) - plaquette(before, group, shape)
@@ -187,3 +190,42 @@ def test_what_cannot_be_swept():
         heatbath.sweeps(np.zeros((2, 2, 8)), 1.0, 1, 0, 1)
     with pytest.raises(DomainError, match="must be finite and not negative"):
         heatbath.sweeps(np.zeros((2, 2, 4, 4)), -1.0, 1, 0, 1)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_sweep_backwards_undoes_overrelaxation(group):
+    """Each reflection is its own inverse, so that the opposite order leads back."""
+    shape = (2, 3, 2)
+    start = haar(group, shape, 3)
+    packed, table = lanes.pack(start), lanes.table_of(shape)
+    pool, beta = draws.pool(draws.counters(1, lanes.LANES)), np.ones(lanes.LANES)
+    run = {"U(1)": heatbath.u1.overrelax, "SU(2)": su2.overrelax}.get(group)
+    ends = []
+    for backwards in (False, True):
+        for group_of_lanes in packed:
+            if run:
+                run(group_of_lanes, table, beta, backwards)
+            else:
+                su3.sweep(group_of_lanes, table, beta, pool, False, backwards)
+        ends.append(np.empty_like(start))
+        lanes.unpack(packed, ends[-1])
+    assert np.abs(ends[0] - start).max() > 0.1
+    np.testing.assert_allclose(ends[1], start, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("group", ["U(1)", "SU(2)"])
+def test_the_first_link_comes_last_backwards(group):
+    """At a huge coupling a heat bath aligns a link with its staples, which later ones undo."""
+    system = Gauge(group=group, shape=(3, 3), beta=1.0)
+    forces = {}
+    for backwards in (False, True):
+        links = haar(group, (3, 3), 8)
+        heatbath.sweeps(links, 1e8, 1, 0, 1, backwards=backwards)
+        x = torch.from_numpy(links).requires_grad_()
+        (gradient,) = torch.autograd.grad(system.action(x).sum(), x)
+        on = manifold.CIRCLES if group == "U(1)" else manifold.SPECIAL_UNITARY
+        kicks = on.kick(torch.zeros_like(x), x, gradient, 1.0).detach().flatten(3)
+        kicks = kicks.reshape(8, 2, 3, 3, -1).abs().amax(-1)
+        forces[backwards] = float(kicks[:, 0, 0, 0].max()), float(kicks[:, 1, 2, 2].max())
+    assert forces[True][0] < 1e-2 < 0.1 < forces[True][1]
+    assert forces[False][1] < 1e-2 < 0.1 < forces[False][0]

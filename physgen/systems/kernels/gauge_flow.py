@@ -362,3 +362,20 @@ def derivatives(
             for e in range(first.shape[0]):
                 product += overlap(first, e, other, e)
             along[b, i] = product / kappa
+
+
+@njit(cache=CACHE, nogil=True)
+def traces(links: NDArray[np.complex128], where: Lattice) -> Real:
+    """Return W = sum_P Re tr P of configurations (B, links, N, N)."""
+    d, v = where.ahead.shape
+    work, result = np.empty((2, *links.shape[2:]), np.complex128), np.zeros(len(links))
+    for b in range(len(links)):
+        u = links[b]
+        for mu in range(d):
+            for nu in range(mu):
+                for site in range(v):
+                    ahead, up = where.ahead[mu, site], where.ahead[nu, site]
+                    multiply(u, mu * v + site, u, nu * v + ahead, work, 0)
+                    multiply(u, nu * v + site, u, mu * v + up, work, 1)
+                    result[b] += overlap(work, 1, work, 0)
+    return result

@@ -28,7 +28,7 @@ from physgen.batch import Batch
 from physgen.errors import RecipeError
 from physgen.ranges import Positive
 from physgen.surrogates.base import Method, StepContext, Surrogate
-from physgen.surrogates.flows.lattice.gauge import GaugeFlow, legendre
+from physgen.surrogates.flows.lattice.link_flow import LinkFlow, legendre
 from physgen.systems.base import System
 from physgen.systems.gauge import Gauge
 from physgen.systems.kernels import gauge_flow as kernel
@@ -52,6 +52,7 @@ class FlowRegression(Method):
     Raises:
         RecipeError: the surrogate is no such flow, or the system no gauge theory.
 
+    >>> from physgen.surrogates.flows.lattice.gauge import GaugeFlow
     >>> system = Gauge(group="U(1)", shape=(4, 4), beta=1.0)
     >>> FlowRegression(GaugeFlow(system.schema), system).inputs
     ()
@@ -68,10 +69,10 @@ class FlowRegression(Method):
         sweeps: Positive = 5,
     ) -> None:
         super().__init__(surrogate)
-        if not isinstance(surrogate, GaugeFlow):
+        if not isinstance(surrogate, LinkFlow):
             raise RecipeError(
-                "method.kind: flow-regression trains gauge flows (gauge-flow), not "
-                f" {type(surrogate).__name__}"
+                "method.kind: flow-regression trains gauge flows (gauge-flow, "
+                f"stochastic-gauge-flow), not  {type(surrogate).__name__}"
             )
         if not isinstance(system, Gauge):
             raise RecipeError(
@@ -144,7 +145,7 @@ class FlowRegression(Method):
 
 
 def derivatives(
-    flow: GaugeFlow, x: Tensor
+    flow: LinkFlow, x: Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return L W_i and <grad W_i, grad W>, (B, terms), and W = sum_P Re tr P, (B,), of links."""
     links = flow.matrices(x)

@@ -58,10 +58,14 @@ class Chains:
         every[: len(values)] = values
         self._beta = every.reshape(-1, lanes.LANES)
 
-    def sweep(self, n_heatbath: int, n_overrelaxation: int = 0) -> None:
-        """Do `n_heatbath` heat-bath sweeps, each followed by so many of overrelaxation."""
+    def sweep(self, n_heatbath: int, n_overrelaxation: int = 0, *, backwards: bool = False) -> None:
+        """Do `n_heatbath` heat-bath sweeps, each followed by so many of overrelaxation.
+
+        Or all updates in the opposite order, `backwards`, which is the reverse of this kernel with
+        respect to exp(-S): p(x) T(x -> y) = p(y) T'(y -> x).
+        """
         for packed, beta, pool in zip(self.packed, self._beta, self._pools, strict=True):
-            _RUN[self.n](packed, self._table, beta, pool, n_heatbath, n_overrelaxation)
+            _RUN[self.n](packed, self._table, beta, pool, n_heatbath, n_overrelaxation, backwards)
 
     def links(self, out: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """Return where the chains stand, in the shape in which they were given, or write it."""
@@ -76,6 +80,8 @@ def sweeps(
     n_heatbath: int,
     n_overrelaxation: int,
     seed: int,
+    *,
+    backwards: bool = False,
 ) -> None:
     """Update links of C chains in place: `Chains` for one call.
 
@@ -85,5 +91,5 @@ def sweeps(
     True
     """
     chains = Chains(links, beta, seed)
-    chains.sweep(n_heatbath, n_overrelaxation)
+    chains.sweep(n_heatbath, n_overrelaxation, backwards=backwards)
     chains.links(links)

@@ -160,27 +160,27 @@ def _reflect(a: Real, u: Real, n: int) -> None:
 
 
 @njit(cache=CACHE)
-def heat_bath(u: Real, table: Table, beta: Real, pool: Pool) -> None:
-    """Update all links of a group of lanes once."""
+def heat_bath(u: Real, table: Table, beta: Real, pool: Pool, backwards: bool) -> None:
+    """Update all links of a group of lanes once, the last one first if `backwards`."""
     n, d = len(beta), table.shape[1] // 2
     a, x, length, alpha = np.empty(4 * _L), np.empty(4 * _L), np.empty(_L), np.empty(_L)
-    for site in range(len(table)):
-        for mu in range(d):
-            staples(u, table, site, mu, a, n)
-            _length(a, beta, length, alpha, n)
-            draw(alpha, pool, x, n)
-            _set(x, a, length, u[site * d + mu], n)
+    for step in range(len(table) * d):
+        site, mu = divmod(len(table) * d - 1 - step if backwards else step, d)
+        staples(u, table, site, mu, a, n)
+        _length(a, beta, length, alpha, n)
+        draw(alpha, pool, x, n)
+        _set(x, a, length, u[site * d + mu], n)
 
 
 @njit(cache=CACHE)
-def overrelax(u: Real, table: Table, beta: Real) -> None:
-    """Reflect all links of a group of lanes once, at their action."""
+def overrelax(u: Real, table: Table, beta: Real, backwards: bool) -> None:
+    """Reflect all links of a group of lanes once, at their action; see `heat_bath`."""
     n, d = len(beta), table.shape[1] // 2
     a = np.empty(4 * _L)
-    for site in range(len(table)):
-        for mu in range(d):
-            staples(u, table, site, mu, a, n)
-            _reflect(a, u[site * d + mu], n)
+    for step in range(len(table) * d):
+        site, mu = divmod(len(table) * d - 1 - step if backwards else step, d)
+        staples(u, table, site, mu, a, n)
+        _reflect(a, u[site * d + mu], n)
 
 
 @njit(cache=CACHE, fastmath=FAST)
@@ -224,10 +224,24 @@ def normalise(u: Real) -> None:
 
 
 @njit(cache=CACHE, nogil=True)
-def run(u: Real, table: Table, beta: Real, pool: Pool, n_heatbath: int, n_relax: int) -> None:
-    """Sweep a group of lanes: each heat bath is followed by `n_relax` overrelaxations."""
+def run(
+    u: Real,
+    table: Table,
+    beta: Real,
+    pool: Pool,
+    n_heatbath: int,
+    n_relax: int,
+    backwards: bool,
+) -> None:
+    """Sweep a group of lanes: each heat bath is followed by `n_relax` overrelaxations.
+
+    Or all of it in the opposite order, `backwards`.
+    """
     for _ in range(n_heatbath):
-        heat_bath(u, table, beta, pool)
+        if not backwards:
+            heat_bath(u, table, beta, pool, backwards)
         for _ in range(n_relax):
-            overrelax(u, table, beta)
+            overrelax(u, table, beta, backwards)
+        if backwards:
+            heat_bath(u, table, beta, pool, backwards)
         normalise(u)

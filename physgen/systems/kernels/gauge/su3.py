@@ -203,14 +203,23 @@ def _rotate(h: Real, u: Real, i: int, j: int, n: int) -> None:
 
 @njit(cache=CACHE)
 def update(
-    u: Real, table: Table, site: int, mu: int, beta: Real, pool: Pool, work: Work, heat: bool
+    u: Real,
+    table: Table,
+    site: int,
+    mu: int,
+    beta: Real,
+    pool: Pool,
+    work: Work,
+    heat: bool,
+    backwards: bool,
 ) -> None:
     """Update one link of every lane in each of the subgroups: by heat bath, or at its action."""
     n, link = len(beta), u[site * (table.shape[1] // 2) + mu]
     a, w, b, x, h, alpha = work
     staples(u, table, site, mu, a, n)
     times(link, a, w, n)
-    for subgroup in range(3):
+    for step in range(3):
+        subgroup = 2 - step if backwards else step
         i, j = subgroup // 2, min(subgroup + 1, 2)
         _subgroup(w, i, j, beta, b, alpha, n)
         if heat:
@@ -219,7 +228,7 @@ def update(
         else:
             _turned(b, h, n)
         _rotate(h, link, i, j, n)
-        if subgroup < 2:
+        if step < 2:
             _rotate(h, w, i, j, n)
 
 
@@ -233,12 +242,12 @@ def work() -> Work:
 
 
 @njit(cache=CACHE)
-def sweep(u: Real, table: Table, beta: Real, pool: Pool, heat: bool) -> None:
-    """Update all links of a group of lanes once."""
-    room = work()
-    for site in range(len(table)):
-        for mu in range(table.shape[1] // 2):
-            update(u, table, site, mu, beta, pool, room, heat)
+def sweep(u: Real, table: Table, beta: Real, pool: Pool, heat: bool, backwards: bool) -> None:
+    """Update all links of a group of lanes once, the last one first if `backwards`."""
+    room, d = work(), table.shape[1] // 2
+    for step in range(len(table) * d):
+        site, mu = divmod(len(table) * d - 1 - step if backwards else step, d)
+        update(u, table, site, mu, beta, pool, room, heat, backwards)
 
 
 @njit(cache=CACHE, fastmath=FAST)
@@ -305,11 +314,25 @@ def normalise(u: Real) -> None:
 
 
 @njit(cache=CACHE, nogil=True)
-def run(u: Real, table: Table, beta: Real, pool: Pool, n_heatbath: int, n_relax: int) -> None:
-    """Sweep a group of lanes: each heat bath is followed by `n_relax` overrelaxations."""
+def run(
+    u: Real,
+    table: Table,
+    beta: Real,
+    pool: Pool,
+    n_heatbath: int,
+    n_relax: int,
+    backwards: bool,
+) -> None:
+    """Sweep a group of lanes: each heat bath is followed by `n_relax` overrelaxations.
+
+    Or all of it in the opposite order, `backwards`.
+    """
     for number in range(n_heatbath):
-        sweep(u, table, beta, pool, True)
+        if not backwards:
+            sweep(u, table, beta, pool, True, backwards)
         for _ in range(n_relax):
-            sweep(u, table, beta, pool, False)
+            sweep(u, table, beta, pool, False, backwards)
+        if backwards:
+            sweep(u, table, beta, pool, True, backwards)
         if number % NORMALISE == NORMALISE - 1 or number == n_heatbath - 1:
             normalise(u)

@@ -1,0 +1,106 @@
+"""Stochastic flows of links: exact weights there and back, and annealing as the limit."""
+
+import numpy as np
+import pytest
+import torch
+from test_gauge_flow import fitted, generator
+
+from physgen.errors import RecipeError
+from physgen.sampling.annealing import anneal
+from physgen.sampling.reweighting import log_partition_function, reweighted_mean
+from physgen.surrogates.base import HasDensity, HasLogWeight
+from physgen.surrogates.correction import Corrected
+from physgen.surrogates.flows.lattice.stochastic import StochasticGaugeFlow
+from physgen.systems.gauge import Gauge
+from physgen.systems.kernels.gauge import heatbath
+from physgen.systems.scalar import Phi4
+
+N = 512
+
+
+def stochastic(system, coefficients=None, **options):
+    options = {"layers": 4, "n_times": 3, "integration_steps": 4, **options}
+    flow = StochasticGaugeFlow(system.schema, system=system, **options).double()
+    if coefficients is not None:
+        flow.load_state_dict(coefficients)
+    return flow
+
+
+def trained(group, beta):
+    system, flow, _ = fitted(group, (3, 3), beta)
+    return system, flow, stochastic(system, flow.state_dict())
+
+
+@pytest.mark.parametrize(("group", "beta"), [("U(1)", 1.5), ("SU(2)", 2.2), ("SU(3)", 5.0)])
+def test_weights_give_the_exact_values_there_and_back(group, beta):
+    """The flow is crude, so that without sweeps, weights or the Jacobian it would not."""
+    system, _, flow = trained(group, beta)
+    corrected, exact = Corrected(flow, system.action, "none"), system.exact()
+    batch = corrected.propose(N, generator=generator(4))
+    ln_z = log_partition_function(batch.log_weight)
+    assert 0 < ln_z.error < 0.1
+    assert abs(ln_z.value - exact["ln Z"]) < 4 * ln_z.error
+    plaquette = reweighted_mean(system.observables(batch)["plaquette"], batch.log_weight)
+    assert abs(plaquette.value - exact["plaquette"]) < 4 * plaquette.error
+    truth = system.simulate(N, 1).replace(chain=None)
+    back = log_partition_function(-corrected.log_weight(truth, generator=generator(5)))
+    assert abs(-back.value - exact["ln Z"]) < 4.5 * back.error
+
+
+def test_sweeps_raise_the_effective_sample_size():
+    system, plain, flow = trained("SU(2)", 3.0)
+    weights = {
+        name: Corrected(one, system.action, "none").propose(N, generator=generator(4)).log_weight
+        for name, one in (("plain", plain), ("stochastic", flow), ("annealed", stochastic(system)))
+    }
+    spread = {name: float(weight.var()) for name, weight in weights.items()}
+    assert spread["stochastic"] < 0.8 * spread["plain"]
+    assert spread["stochastic"] < 0.5 * spread["annealed"]
+
+
+def test_without_layers_it_is_annealed_importance_sampling():
+    """To the last bit: the same seeds of the sweeps, the weights of `sampling.annealing`."""
+    system = Gauge(group="SU(2)", shape=(3, 4), beta=2.0)
+    flow = stochastic(system, layers=5, sweeps=2)
+    batch, log_weight = flow.sample_with_log_weight(8, system.action, generator=generator(3))
+    same = generator(3)
+    start = flow.stored(flow.haar(8, same))
+    betas = [2.0 * k / 5 for k in range(6)]
+
+    def log_ratio(x, before, after):
+        return -system.action(x) * (after - before) / system.beta
+
+    def move(x, beta, noise):
+        if beta == betas[-1]:
+            return x
+        links = x.numpy().copy()
+        heatbath.sweeps(links, beta, 2, 0, int(torch.randint(2**62, (1,), generator=noise)))
+        return torch.from_numpy(links)
+
+    end = anneal(start, log_ratio, move, betas, generator=same)
+    torch.testing.assert_close(batch.x, end.x, rtol=0, atol=1e-12)
+    torch.testing.assert_close(log_weight, end.log_weight, rtol=0, atol=1e-10)
+
+
+def test_a_thermalised_start_gives_ratios_of_partition_functions():
+    """Non-equilibrium evolution from one coupling to another."""
+    system = Gauge(group="U(1)", shape=(4, 4), beta=2.0)
+    flow = stochastic(system)
+    start = Gauge(group="U(1)", shape=(4, 4), beta=1.5).simulate(2 * N, 1).x
+    links = flow.matrices(start)
+    times = np.linspace(0.75, 1.0, 5)
+    gained = torch.from_numpy(flow.transport(links, times, generator(2)))
+    ratio, low = log_partition_function(gained), Gauge(group="U(1)", shape=(4, 4), beta=1.5)
+    exact = system.exact()["ln Z"] - low.exact()["ln Z"]
+    assert 0 < ratio.error < 0.1
+    assert abs(ratio.value - exact) < 4 * ratio.error
+
+
+def test_contracts():
+    system = Gauge(group="U(1)", shape=(3, 3))
+    flow = stochastic(system)
+    assert isinstance(flow, HasLogWeight)
+    assert not isinstance(flow, HasDensity)
+    assert Corrected(flow, system.action, "none").sample(3, generator=generator()).log_weight.dtype
+    with pytest.raises(RecipeError, match=r"system\.kind=gauge"):
+        StochasticGaugeFlow(system.schema, system=Phi4(shape=(4, 4)))
