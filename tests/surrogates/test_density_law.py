@@ -18,6 +18,7 @@ from physgen.surrogates.flows.lattice.checkerboard import CheckerboardFlow
 from physgen.surrogates.flows.lattice.closure import ClosureDefect
 from physgen.surrogates.flows.lattice.continuous import ContinuousLatticeFlow
 from physgen.surrogates.flows.lattice.gauge import GaugeFlow
+from physgen.surrogates.flows.lattice.u1 import U1CouplingFlow
 from physgen.surrogates.flows.normflows import NormflowsOptions
 from physgen.surrogates.flows.stack import CouplingOptions
 from physgen.surrogates.sets import IndependentItems
@@ -65,7 +66,7 @@ DENSITIES = {
 def test_no_density_is_left_out():
     """Those of links, which are many numbers, are integrated in tests of their own."""
     classes = {type(build(bounded())) for build in DENSITIES.values()}
-    classes |= {IndependentItems, ClosureDefect, GaugeFlow}
+    classes |= {IndependentItems, ClosureDefect, GaugeFlow, U1CouplingFlow}
     known = {lookup("surrogates", kind) for kind in registered("surrogates")}
     assert classes == {cls for cls in known if hasattr(cls, "log_prob")}
 

@@ -32,6 +32,7 @@ UNCONDITIONAL = {
     *("rbm", "gaussian-rbm", "energy", "flow, normflows"),
     *("checkerboard-flow", "continuous-lattice-flow", "closure-defect", "gauge-flow"),
     "stochastic-gauge-flow",
+    "u1-coupling-flow",
 }
 """Families that say that they know no conditions."""
 DETERMINISTIC = {"reweighting"}

@@ -13,8 +13,9 @@ Of a family of theories, whose couplings are conditions of the surrogate, the me
 minimised, which are drawn anew each step (`physgen.surrogates.flows.couplings`).
 
 Where samples jump with a parameter, as they do with the probability of a topological sector, there
-is no gradient through them. Such parameters follow < (L - <L>) d log q / d theta >, L = log q + S,
-the mean <L> being that of the other samples of the batch (Williams, Machine Learning 8 (1992) 229).
+is no gradient through them. Such parameters minimise KL(p || q) instead, along - <w d log q / d theta>
+with the normalised weights w ~ exp(-S) / q of the samples of a step: a sector that is too rare is not
+lost, as it would be to KL(q || p).
 """
 
 from __future__ import annotations
@@ -80,6 +81,9 @@ class ReverseKL(Method):
         system: has the action.
         learning_rate: of Adam, before the engine's schedule.
         path_gradients: drop the part of the gradient that has mean zero.
+        bound_pulls: bound on the length of grad_x (log q + S) of one sample in path gradients, in
+            units of the median of a step. Near zeros of a fermion determinant, where S is infinite,
+            its variance is infinite too.
         anneal: couplings of the system, by name, from which the action is led to its own over the
             first half of the steps: where it has several sectors, they open slowly.
         left_out: range [low, high) of the first coupling of a family that is not learned from, to
@@ -107,6 +111,7 @@ class ReverseKL(Method):
         *,
         learning_rate: PositiveFloat = 2e-3,
         path_gradients: bool = True,
+        bound_pulls: PositiveFloat | None = None,
         anneal: dict[str, float] | None = None,
         left_out: tuple[float, float] | None = None,
     ) -> None:
@@ -143,6 +148,7 @@ class ReverseKL(Method):
         self._density: HasDensity = density
         self._action: Action = system.action
         self._annealed = Annealed(system, anneal, steps // 2) if anneal else None
+        self._bound = bound_pulls
         self._loss = self._path_loss if path_gradients else self._whole_loss
         self.optimisers = {"surrogate": torch.optim.Adam(surrogate.parameters(), learning_rate)}
 
@@ -172,19 +178,22 @@ class ReverseKL(Method):
         fixed = x.detach().requires_grad_()
         action = self._action(fixed, condition)
         (force,) = torch.autograd.grad(action.sum(), fixed)
-        along = (x * (score + force)).flatten(1).sum(1)
+        pull = (score + force).flatten(1)
+        if self._bound is not None:
+            length = pull.norm(dim=1, keepdim=True)
+            pull = pull * (self._bound * length.median() / length.clamp_min(1e-30)).clamp(max=1)
+        along = (x.flatten(1) * pull).sum(1)
         # The value is log q + S; only the gradient is that of `along`.
         loss = log_prob + action.detach()
         return along - along.detach() + loss + self._along_jumps(noise, loss)
 
     def _along_jumps(self, noise: Tensor, loss: Tensor) -> Tensor:
-        """Return (B,) zeros whose gradient is that of the loss in what samples jump with."""
+        """Return (B,) zeros with the gradient of KL(p || q) in what samples jump with."""
         if not isinstance(self.surrogate, HasJumps):
             return torch.zeros_like(loss)
-        n = len(loss)
-        advantage = (loss - loss.mean()) * (n / max(n - 1, 1))
+        weight = len(loss) * torch.softmax(-loss, 0)
         log_prob = self.surrogate.jump_log_prob(noise)
-        return advantage * (log_prob - log_prob.detach())
+        return -weight * (log_prob - log_prob.detach())
 
     def _from_noise_with_score(
         self, noise: Tensor, condition: Tensor | None
