@@ -1,7 +1,7 @@
 r"""Angles with the density f(theta) ~ exp(beta cos theta + lambda theta) on (-pi, pi), as a map.
 
 The distribution function is integrated between the points of a grid by Gauss's rule, and inverted
-by Newton's iteration from there: both to rounding. A quantile theta of u moves with beta by
+by Newton's iteration from there: both to 1e-12. A quantile theta of u moves with beta by
 d theta = -dF(theta) / f(theta) at fixed u, so that it can be differentiated.
 """
 
