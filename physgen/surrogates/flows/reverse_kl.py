@@ -13,9 +13,11 @@ Of a family of theories, whose couplings are conditions of the surrogate, the me
 minimised, which are drawn anew each step (`physgen.surrogates.flows.couplings`).
 
 Where samples jump with a parameter, as they do with the probability of a topological sector, there
-is no gradient through them. Such parameters minimise KL(p || q) instead, along - <w d log q / d theta>
-with the normalised weights w ~ exp(-S) / q of the samples of a step: a sector that is too rare is not
-lost, as it would be to KL(q || p).
+is no gradient through them. Such parameters minimise KL(p || q) instead, along
+
+    - < w d log q / d theta >,    w ~ exp(-S) / q normalised over the samples of a step:
+
+a sector that is too rare is not lost, as it would be to KL(q || p).
 """
 
 from __future__ import annotations

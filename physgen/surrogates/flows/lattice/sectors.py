@@ -1,9 +1,9 @@
 r"""Plaquettes of U(1) on a torus with a learned distribution of their topological charge.
 
 As in `physgen.surrogates.flows.lattice.closure`, V independent phi_P ~ exp(beta cos phi) are drawn
-and their closure defect, sum_P phi_P - 2 pi n of the nearest integer n, is shared out. Of
-itself n has the probabilities r_n. But a charge Q ~ p(Q) is drawn too, and the first of R candidates
-phi that has n = Q is taken, or else the last one: so n has the probabilities c_n r_n with
+and their closure defect, sum_P phi_P - 2 pi n with the nearest integer n, is shared out. Of itself
+n has the probabilities r_n. But a charge Q ~ p(Q) is drawn too, and the first of R candidates phi
+that has n = Q is taken, or else the last one: so n has the probabilities c_n r_n with
 
     c_n = p(n) sum_{j < R} (1 - r_n)^j + sum_{Q != n} p(Q) (1 - r_Q)^(R - 1),
 
@@ -34,7 +34,7 @@ NODES = 16
 CROSSINGS = 8
 """Of each side, that are looked at: within pi / V there are hardly ever two."""
 SCALE = 8.0
-"""Of the logarithms of p(Q) to what is learned: they have further to go than weights of networks."""
+"""Of the logarithms of p(Q) to what is learned: they have further to go than weights."""
 _HIGHEST = 24
 """Integer n beyond which r_n is taken as zero."""
 
