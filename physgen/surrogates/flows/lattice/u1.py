@@ -68,24 +68,21 @@ class U1CouplingFlow(LinkSurrogate):
         hidden: Count = 32,
     ) -> None:
         super().__init__(schema, transform)
-        shape = schema.shape[1], schema.shape[2]
-        if n_layers and any(extent % STRIPES for extent in shape):
+        if n_layers and any(extent % STRIPES for extent in schema.shape[1:]):
             raise RecipeError(
                 f"surrogate.n_layers: couplings need extents that are multiples of {STRIPES}, not "
-                f"{list(shape)}; set surrogate.n_layers=0, or another system.shape"
+                f"{list(schema.shape[1:])}; set surrogate.n_layers=0, or another system.shape"
             )
         if bins % 2:
             raise RecipeError(f"surrogate.bins = {bins}: odd splines need an even number")
         self.base = ChargedPlaquettes(self.volume, beta, charges, candidates)
+        along = ((schema.shape[1], schema.shape[2]), (schema.shape[2], schema.shape[1]))
         self.couplings = nn.ModuleList(
-            PlaquetteCoupling(
-                shape[:: 1 - 2 * (layer % 2)], _OFFSETS[layer // 2 % 4], channels, bins
-            )
+            PlaquetteCoupling(along[layer % 2], _OFFSETS[layer // 2 % 4], channels, bins)
             for layer in range(n_layers)
         )
         self.windings = nn.ModuleList(
-            WindingCoupling(shape[:: 1 - 2 * axis], hidden, bins)
-            for axis in range(2 if hidden else 0)
+            WindingCoupling(along[axis], hidden, bins) for axis in range(2 if hidden else 0)
         )
 
     @property

@@ -50,7 +50,7 @@ def odd_spline(y: Tensor, raw: Tensor, inverse: bool = False) -> tuple[Tensor, T
         h(y) and ln dh/dy, or those of the inverse.
     """
     half = raw.shape[-1] // 3
-    widths, heights, slopes = raw.split([half, half, half + 1], -1)
+    widths, heights, slopes = torch.split(raw, [half, half, half + 1], -1)
     whole = [torch.cat([part.flip(-1), part], -1) for part in (widths, heights)]
     # Knots from -pi to pi; the one at pi is that at -pi.
     knots = torch.cat([slopes[..., 1:].flip(-1), slopes[..., :-1]], -1)
