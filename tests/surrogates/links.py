@@ -73,6 +73,11 @@ def potential(u, c):
                     "uu": a.real * b.real,
                     "vv": a.imag * b.imag,
                 }
+                if kind == "planar":
+                    both = a.real + b.real
+                    pair["(u + u) R"] = both * pair["R"]
+                    pair["(u + u) F"] = both * pair["F"]
+                    pair["uu (u + u)"] = both * pair["uu"]
                 total = total + sum(c[f"{kind} {name}"] * v.sum() for name, v in pair.items())
     return total
 

@@ -19,7 +19,10 @@ L = -n C_F, and
 
     L F       = -8 C_F F       - 2 kappa (u_k u_l - v_k v_l - iota F),
     L u_k u_l = -8 C_F u_k u_l + kappa (R - F - 2 iota v_k v_l),
-    L v_k v_l = -8 C_F v_k v_l + kappa (R + F - 2 iota u_k u_l)
+    L v_k v_l = -8 C_F v_k v_l + kappa (R + F - 2 iota u_k u_l).
+
+Of pairs in a plane there are (u_k + u_l) R, (u_k + u_l) F and u_k u_l (u_k + u_l) besides, whose L
+follows by the product rule: a plaquette meets R on three links, in F and in itself on four.
 
 (Luescher, Commun. Math. Phys. 293 (2010) 899, section 3, and appendix C there for the steps).
 """
@@ -52,8 +55,10 @@ TERMS = (
     *("u", "u^2", "u^3", "v^2", "u v^2"),
     *("planar R", "planar F", "planar uu", "planar vv"),
     *("bent R", "bent F", "bent uu", "bent vv"),
+    *("planar (u + u) R", "planar (u + u) F", "planar uu (u + u)"),
 )
 """Of the potential, in the order of their coefficients."""
+N_TERMS = len(TERMS)
 
 
 class Lattice(NamedTuple):
@@ -164,9 +169,11 @@ def slope(links: Stack, where: Lattice, c: Real, work: Stack, who: Table, out: S
     total, both, gathered = 3 * n_staples + 1, 3 * n_staples + 2, 3 * n_staples + 3
     free, given = gathered + 1, gathered + 3
     # `given` and the two slots behind it are those of `_pass_on`.
-    planar, bent = c[5:9], c[9:]
+    planar, bent, cubic = c[5:9], c[9:13], c[13:]
     has_pairs, has_bent = c[5:].any(), d > 2 and bent.any()
-    u, w = np.empty(n_staples), np.empty(n_staples)
+    has_cubic = cubic.any()
+    u, w, curvature = np.empty(n_staples), np.empty(n_staples), np.empty(n_staples)
+    pair_r, pair_f = np.empty(n_staples), np.empty(n_staples)
     out[:] = 0.0
     divergence = 0.0
     for mu in range(d):
@@ -187,6 +194,7 @@ def slope(links: Stack, where: Lattice, c: Real, work: Stack, who: Table, out: S
                 uu = 0.5 * (n - square.real) - iota * y * y
                 vv = 0.5 * (n + square.real) - iota * x * x
                 uv = iota * x * y - 0.5 * square.imag
+                curvature[k] = uu
                 curved = (2 * c[1] + 6 * c[2] * x) * uu + 2 * (c[3] + c[4] * x) * vv
                 curved += 4 * c[4] * y * uv
                 divergence += kappa * curved - casimir * (slope_u * x + slope_v * y)
@@ -205,6 +213,10 @@ def slope(links: Stack, where: Lattice, c: Real, work: Stack, who: Table, out: S
                 rest_1, rest_2 = rest_1 - one_1, rest_2 - one_2
                 if where.paired[k // 2 if k // 2 < mu else k // 2 + 1]:
                     r, f, t1, t2 = r + one_r, f + one_f, t1 + one_1, t2 + one_2
+                    if has_cubic:
+                        divergence += _cubic(work, plaquettes + k, given, cubic, curvature[k:])
+                pair_r[k], pair_f[k] = one_r, one_f
+                pair_r[k + 1], pair_f[k + 1] = one_r, one_f
             divergence += _laplacian(planar, n, r, f, t1, t2)
             if has_bent:
                 for row in range(n):
@@ -232,11 +244,15 @@ def slope(links: Stack, where: Lattice, c: Real, work: Stack, who: Table, out: S
                     weight += complex(
                         bent[2] * (sum_u - u[k] - u[other]), -bent[3] * (sum_w - w[k] - w[other])
                     )
+                two = u[k] + u[other]
+                if has_cubic:
+                    scalars = cubic[0] * pair_r[k] + cubic[1] * pair_f[k]
+                    weight += same * (scalars + cubic[2] * u[other] * (two + u[k]))
                 # Lambda = (F part + scalars) U + R part, from the plaquettes and the staples.
                 for row in range(n):
                     for col in range(n):
-                        x = same * planar[1] * work[plaquettes + other, row, col]
-                        y = same * planar[0] * work[other, col, row]
+                        x = same * (planar[1] + cubic[1] * two) * work[plaquettes + other, row, col]
+                        y = same * (planar[0] + cubic[0] * two) * work[other, col, row]
                         if has_bent:
                             x += bent[1] * (
                                 work[both, row, col]
@@ -273,6 +289,33 @@ def _laplacian(c: Real, n: int, r: float, f: float, uu: float, vv: float) -> flo
     total += c[1] * (-8 * casimir * f - 2 * kappa * (uu - vv - iota * f))
     total += c[2] * (-8 * casimir * uu + kappa * (r - f - 2 * iota * vv))
     total += c[3] * (-8 * casimir * vv + kappa * (r + f - 2 * iota * uu))
+    return total  # type: ignore[no-any-return]
+
+
+@njit(cache=CACHE, nogil=True)
+def _cubic(work: Stack, p: int, free: int, c: Real, curvature: Real) -> float:
+    """Return L of the terms of third order, of plaquettes p and p + 1; four slots are free."""
+    n = work.shape[1]
+    kappa, iota = (1.0, 0.0) if n == 1 else (0.5, 1.0 / n)
+    casimir = 1.0 if n == 1 else 0.5 * (n - iota)
+    one, two = trace(work, p), trace(work, p + 1)
+    multiply(work, p, work, p, work, free)
+    multiply(work, p + 1, work, p + 1, work, free + 1)
+    multiply_right(work, p, work, p + 1, work, free + 2)
+    multiply(work, p, work, p + 1, work, free + 3)
+    against, along = trace(work, free + 2), trace(work, free + 3)
+    rest_r = overlap(work, p + 1, work, free) + overlap(work, p, work, free + 1)
+    rest_f = trace_of_product(work, free, work, p + 1) + trace_of_product(work, free + 1, work, p)
+    both, r, f = one.real + two.real, against.real, along.real
+    product = one.real * two.real
+    turning = r - f - 2 * iota * one.imag * two.imag
+    total = c[0] * -10 * casimir * both * r
+    total += c[0] * 6 * kappa * (0.5 * (both - rest_r) - iota * against.imag * (one - two).imag)
+    total += c[1] * -12 * casimir * both * f
+    total -= c[1] * 2 * kappa * both * (product - one.imag * two.imag - iota * f)
+    total += c[1] * 10 * kappa * (0.5 * (both - rest_f.real) - iota * along.imag * (one + two).imag)
+    total += c[2] * (2 * kappa * turning - 12 * casimir * product) * both
+    total += c[2] * 8 * kappa * (two.real * curvature[0] + one.real * curvature[1])
     return total  # type: ignore[no-any-return]
 
 
@@ -349,7 +392,7 @@ def derivatives(
     n = links.shape[2]
     first, other = np.empty_like(links[0]), np.empty_like(links[0])
     casimir, kappa = (1.0, 1.0) if n == 1 else (0.5 * (n - 1.0 / n), 0.5)
-    unit = np.zeros(13)
+    unit = np.zeros(N_TERMS)
     for b in range(links.shape[0]):
         unit[:] = 0.0
         unit[0] = 1.0

@@ -156,5 +156,7 @@ def _terms(n: int, d: int) -> tuple[int, ...]:
     """
     single = ("u", "u^2", "u^3", *(("v^2", "u v^2") if n == 3 else ()))
     pairs = ("R", "F", *(("uu", "vv") if n == 3 else ()))
-    names = (*single, *(f"planar {p}" for p in pairs), *(f"bent {p}" for p in pairs if d > 2))
+    cubic = ("(u + u) R", *(("(u + u) F",) if n != 2 else ()), *(("uu (u + u)",) if n > 1 else ()))
+    planar = tuple(f"planar {p}" for p in (*pairs, *cubic))
+    names = (*single, *planar, *(f"bent {p}" for p in pairs if d > 2))
     return tuple(kernel.TERMS.index(name) for name in names)
