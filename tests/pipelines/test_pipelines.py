@@ -15,8 +15,13 @@ SMALL = {
     "phi4-coupling": {"system.shape": [4, 4], "engine.steps": 4},
     "calo-flow": {"data.n": 600, "engine.steps": 4},
     "events-flow": {"engine.steps": 4},
-    "su2-2d": {"system.shape": [3, 3], "engine.steps": 2, "engine.batch_size": 8},
-    "su2-3d": {"system.shape": [2, 2, 2], "engine.steps": 1, "engine.batch_size": 8},
+    "su2-3d": {
+        "system.shape": [2, 2, 2],
+        "surrogate.layers": 2,
+        "surrogate.integration_steps": 2,
+        "engine.steps": 1,
+        "engine.batch_size": 8,
+    },
 }
 
 
