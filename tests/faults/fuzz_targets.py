@@ -28,6 +28,10 @@ from physgen.io.hdf5_source import HDF5Source
 from physgen.io.idx import read_idx
 from physgen.io.inspect import inspect
 from physgen.io.jetnet import JetNetSource
+from physgen.io.lattice.content import read as read_configuration
+from physgen.io.lattice.milc import checksums
+from physgen.io.lattice.source import ConfigurationSource
+from physgen.io.lattice.writing import write_configuration
 from physgen.io.layouts import open_points, open_voxels
 from physgen.io.npz import NpzSource
 from physgen.io.showerdata import showerdata_writer
@@ -120,6 +124,34 @@ def npz(path):
         np.savez_compressed(file, x=np.arange(60.0).reshape(20, 3), weight=np.ones(20))
 
 
+UNIT = np.broadcast_to(np.eye(3), (2, 2, 2, 2, 4, 3, 3)).astype(complex)
+
+
+def nersc(path):
+    write_configuration(path, UNIT[:1, :1, :1], "nersc", overwrite=True)
+
+
+def ildg(path):
+    write_configuration(path, UNIT[:1, :1, :1], "ildg", bits=32, overwrite=True)
+
+
+def milc(path):
+    links = UNIT[:1, :1, :1].astype("c8")
+    sums = checksums(links.reshape(-1).view("u4"))
+    path.write_bytes(
+        struct.pack("<5i64siII", 20103, 2, 1, 1, 1, b"now", 0, *sums.values()) + links.tobytes()
+    )
+
+
+def openqcd(path):
+    path.write_bytes(struct.pack("<4id", 2, 2, 2, 2, 3.0) + UNIT.tobytes())
+
+
+def link_array(path):
+    with path.open("wb") as file:
+        np.save(file, UNIT[:, :1, :1])
+
+
 def pixels(path):
     path.write_bytes(b"\0\0\x08\x03" + struct.pack(">3I", 5, 4, 4) + bytes(range(80)))
 
@@ -195,6 +227,13 @@ def card(path):
 
 
 # What reads them.
+
+
+def configurations(path):
+    found = read_configuration(path, force=True)
+    read(ConfigurationSource([path], force=True))
+    assert found.checks
+    read_configuration(path)
 
 
 def read(source):
@@ -280,6 +319,11 @@ TARGETS = {
     "records": (records, ".h5", (lambda p: read(open_voxels(p)), inspect)),
     "ensemble": (spins, ".h5", (lambda p: list(Ensemble(path=str(p)).parts()),)),
     "npz": (npz, ".npz", (lambda p: read(NpzSource(p)), inspect, columns, facts)),
+    "nersc": (nersc, "", (configurations, inspect)),
+    "ildg": (ildg, ".ildg", (configurations, inspect)),
+    "milc": (milc, ".milc", (configurations, inspect)),
+    "openqcd": (openqcd, ".cfg", (configurations, inspect)),
+    "links": (link_array, ".npy", (configurations, inspect)),
     "idx": (pixels, "", (read_idx, lambda p: read_images(image_card(str(p))), inspect)),
     "idx.gz": (packed_pixels, ".gz", (read_idx, inspect)),
     "root": (root, ".root", TREE),

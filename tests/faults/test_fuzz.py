@@ -28,6 +28,7 @@ TARGETS = (
         "rntuple",
         "geometry",
     ),
+    *("nersc", "ildg", "milc", "openqcd", "links"),
     *("recipe", "comparison", "overrides", "dataset card", "image card", "card", "scorecard"),
     *("journal", "weights"),
 )

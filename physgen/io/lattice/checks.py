@@ -12,10 +12,14 @@ PLAQUETTE = 1e-5
 """How far the stored plaquette may be from that of the links."""
 LINK_TRACE = 1e-6
 """How far the stored link trace may be from that of the links."""
+EXACT = 1e-10
+"""How far either may be where all digits are stored."""
 UNITARY = 1e-5
 """Distance from the group that single precision explains."""
 
-CHECKSUMS = ("checksum", "suma", "sumb", "sum29", "sum31")
+_ALONE = 1e3
+"""Times the mean distance of other links from the group that no link in double precision has."""
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ def compared(header: Header, measured: Measured, sums: Mapping[str, int]) -> tup
     ):
         if name in header.stored:
             stored = float(header.stored[name])
+            tolerance = EXACT if header.exact else tolerance
             passed = abs(found - stored) <= tolerance
             checks.append(Check(name, f"the stored {stored:.10g}", f"{found:.10g}", passed))
     *site, mu = measured.worst
@@ -78,6 +83,11 @@ def compared(header: Header, measured: Measured, sums: Mapping[str, int]) -> tup
         )
         if header.n > 1 or name.startswith("largest |U")
     ]
+    worst, others = max(measured.unitarity, measured.determinant), measured.typical
+    if header.bits == 64 and worst > max(_ALONE * others, _ROUNDING):
+        # Numbers of single precision are as far from the group on all links.
+        stated = f"that of the other links, {others:.1g} on average: one is damaged"
+        checks.append(Check("distance from the group", stated, f"{worst:.3g}", False, at))
     return tuple(checks)
 
 

@@ -53,6 +53,7 @@ class Header:
         rows: of a matrix that are stored; N - 1 where the last one is to be rebuilt.
         stored: numbers to be compared with what is read: "plaquette", "link trace", "checksum" and
             such.
+        exact: whether they have all digits of a double-precision number.
         facts: what else the file says, as text.
         count: configurations in the file.
     """
@@ -64,6 +65,7 @@ class Header:
     offset: int = 0
     rows: int = 0
     stored: Mapping[str, float] = field(default_factory=dict)
+    exact: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
     count: int = 1
 

@@ -32,6 +32,7 @@ class Measured:
         link_trace: mean of Re tr U / N.
         unitarity: largest element of |U U^+ - 1|; NaN if a link is not a number.
         determinant: largest |det U - 1|.
+        typical: mean over all links but the worst of the larger one of both.
         worst: (*site, mu), in the order of the axes of the links, with the largest of both.
     """
 
@@ -41,6 +42,7 @@ class Measured:
     link_trace: float
     unitarity: float
     determinant: float
+    typical: float
     worst: tuple[int, ...]
 
 
@@ -57,7 +59,7 @@ def measure(links: Links) -> Measured:
     k = next((k for k in range(d, 1, -1) if math.prod(shape[-k:]) <= _BLOCK), 1)
     outer, inner = shape[: d - k], shape[d - k :]
     planes = np.zeros((d, d))
-    trace, worst = 0.0, (-1.0, 0.0, 0.0, (0,) * (d + 1))
+    trace, total, worst = 0.0, 0.0, (-1.0, 0.0, 0.0, (0,) * (d + 1))
 
     @lru_cache(maxsize=2 * math.prod(outer[1:]) + 2)
     def block(*at: int) -> Links:
@@ -71,6 +73,7 @@ def measure(links: Links) -> Measured:
             trace += float(np.einsum("miiv->", here.real, dtype=np.float64))
             unit, det = _off_unitary(here), np.abs(_determinant(here) - 1)
             both = np.nan_to_num(np.maximum(unit, det), nan=np.inf)
+            total += float(both.sum())
             index = int(both.argmax())
             if not both.flat[index] <= worst[0]:
                 mu, v = divmod(index, both.shape[1])
@@ -96,6 +99,7 @@ def measure(links: Links) -> Measured:
         trace / (sites * d * n),
         worst[1],
         worst[2],
+        (total - worst[0]) / (sites * d - 1),
         worst[3],
     )
 

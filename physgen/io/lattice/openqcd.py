@@ -55,6 +55,7 @@ def read_header(path: Path, given: Given) -> Header:
         offset=_HEAD.size,
         rows=3,
         stored={"plaquette": plaquette / 3},
+        exact=True,
     )
     check_size(path, header, path.stat().st_size - header.offset)
     return header

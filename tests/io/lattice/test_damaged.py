@@ -64,6 +64,28 @@ def test_a_flipped_bit_of_openqcd_is_found_by_plaquette_or_group(tmp_path, links
         read(path)
 
 
+@pytest.mark.parametrize("size", [1e-6, 1e-9, 1e-11])
+def test_a_link_that_stands_out_in_double_precision(tmp_path, links, size):
+    broken = links.copy()
+    broken[1, 0, 1, 2, 3, 1, 1] += size
+    path = openqcd(tmp_path / "a", broken)
+    where = r"at \(t, z, y, x\) = \(1, 0, 1, 2\), direction t"
+    with pytest.raises(FormatError, match=rf"distance from the group \S+ {where} is not that of"):
+        read(path)
+    read(nersc(tmp_path / "b", links, ">f4"))
+    # What was computed in single precision is as far from the group everywhere.
+    assert read(openqcd(tmp_path / "c", links.astype("c8").astype("c16"))).measured.typical > 1e-8
+
+
+def test_a_plaquette_with_all_digits_is_compared_with_all(tmp_path, links):
+    path = openqcd(tmp_path / "a", links)
+    content = bytearray(path.read_bytes())
+    content[16:24] = struct.pack("<d", struct.unpack("<d", content[16:24])[0] + 1e-8)
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=r"plaquette .* is not the stored"):
+        read(path)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
