@@ -5,12 +5,16 @@ Links U_mu(x) are in U(1), SU(2) or SU(3), N = 1, 2, 3, and
     S = -(beta / N) sum_P Re tr P,    P = U_mu(x) U_nu(x + mu) U_mu(x + nu)^+ U_nu(x)^+,
 
 summed over all plaquettes, without a constant; the prior is Haar's measure. A link of U(1) is its
-angle; one of SU(N) is stored as the real and imaginary parts of its matrix, (N, N, 2). Measured are
+angle; one of SU(N) is stored as the real and imaginary parts of its matrix, (N, N, 2). The first
+axis is time. Measured are
 
-    plaquette = mean of Re tr P / N,    W(r x t), the same of rectangles r by t,
+    plaquette = mean of Re tr P / N,    of space: without, with time: with the first axis,
+    W(r x t), the mean of Re tr / N of rectangles r by t,
     |L|, L being the mean of tr / N of the lines that wind once round the first axis,
 
-and of U(1) in two dimensions the topological charge Q = sum_P theta_P / 2 pi, theta_P in (-pi, pi).
+of U(1) in two dimensions the topological charge Q = sum_P theta_P / 2 pi, theta_P in (-pi, pi), and
+of SU(N) in four dimensions the clover's Q and t^2 E after gradient flow (`flow_time`), of lattices
+of up to 2^19 links.
 """
 
 from __future__ import annotations
@@ -19,7 +23,6 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -38,8 +41,15 @@ from physgen.sampling import manifold
 from physgen.systems import gauge_chains, lattice_files
 from physgen.systems.base import Derived, Moves
 from physgen.systems.family import refuse_condition, refuse_lists
-from physgen.systems.gauge_exact import torus
+from physgen.systems.gauge_exact import strong_coupling, torus
+from physgen.systems.gauge_loops import energy_and_charge, plaquettes, wilson, winding
 
+_LARGEST = 1 << 19
+"""Links of a configuration up to which it is brought to a flow time to measure its charge."""
+_TABULATED: dict[tuple[str, tuple[int, ...], float], tuple[float, float]] = {
+    ("SU(3)", (8, 8, 8, 8), 5.7): (0.5500, 0.0005),
+    ("SU(3)", (8, 8, 8, 8), 6.0): (0.59405, 0.00019),
+}
 ROWS_CHECKED = 64
 """Configurations of a file whose matrices are looked at before any is used."""
 _UNITARY = 1e-5
@@ -110,28 +120,45 @@ class Gauge(lattice_files.EnsembleFiles):
 
     @property
     def derived(self) -> Mapping[str, Derived]:
-        """chi_Q = <Q^2> / V where there is a topological charge."""
+        """chi_L = V_space (<|L|^2> - <|L|>^2); chi_Q = <Q^2> / V where there is a charge."""
         n_sites = math.prod(self.shape)
-        if not self._has_charge:
-            return {}
-        return {"chi_Q": Derived(("Q^2",), lambda means: float(means[0] / n_sites))}
+        n_lines = n_sites // self.shape[0]
+        derived = {
+            "chi_L": Derived(("|L|", "|L|^2"), lambda m: float(n_lines * (m[1] - m[0] ** 2)))
+        }
+        if self._has_charge or self._has_flow:
+            derived["chi_Q"] = Derived(("Q^2",), lambda means: float(means[0] / n_sites))
+        return derived
+
+    @property
+    def flow_time(self) -> float:
+        """Of the gradient flow in four dimensions: (8 t)^1/2 is half of the lattice, t <= 1."""
+        return min(1.0, min(self.shape) ** 2 / 32)
 
     def action(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return (B,), the action of (B, *shape) links, differentiable."""
         refuse_condition(condition, self)
-        return -self.beta * self.n_plaquettes * self._loops(self._links(x), 1, 1)
+        return -self.beta * self.n_plaquettes * wilson(self._links(x), 1, 1)
 
     def observables(self, batch: Batch) -> dict[str, Tensor]:
-        """Return (B,) each: plaquette, Wilson loops up to half of the lattice, |L|; Q, Q^2, |Q|."""
+        """Return (B,) each: plaquettes, W up to half of the lattice, |L|, |L|^2; Q, Q^2, t^2E.
+
+        Q and t^2E of four dimensions are those of the links after gradient flow, in float64.
+        """
         links = self._links(batch.x)
-        values = {"plaquette": self._loops(links, 1, 1)}
+        values = {"plaquette": wilson(links, 1, 1)}
+        if len(self.shape) > 2:
+            values["plaquette of space"], values["plaquette with time"] = plaquettes(links)
         for r, t in ((1, 2), (2, 2)):
             if max(r, t) <= min(self.shape) // 2:
-                values[f"W({r}x{t})"] = self._loops(links, r, t)
-        values["|L|"] = self._winding(links).abs()
+                values[f"W({r}x{t})"] = wilson(links, r, t)
+        values["|L|"] = winding(links).abs()
+        values["|L|^2"] = values["|L|"] ** 2
         if self._has_charge:
             charge = self._charge(batch.x)
             values |= {"Q": charge, "Q^2": charge**2}
+        elif self._has_flow and len(batch):
+            values |= self._flowed(batch.x)
         return values
 
     def features(self, batch: Batch, level: Literal["low", "high"]) -> Tensor:
@@ -192,6 +219,8 @@ class Gauge(lattice_files.EnsembleFiles):
                 torch.roll(x, 1, 2 + axis) for axis in range(len(self.shape))
             ),
             "charge conjugation": lambda x: iter([self._conjugated(x)]),
+            "axis exchange": self._exchanged,
+            "reflection": lambda x: (self._reflected(x, a) for a in range(len(self.shape))),
         }
 
     def open(self, path: Path, *, varying: Sequence[str] = ()) -> Source:
@@ -234,44 +263,34 @@ class Gauge(lattice_files.EnsembleFiles):
         return source
 
     def reference(self) -> dict[str, tuple[float, float]]:
-        """Return nothing: no published values are tabulated."""
-        return {}
+        """Return tabulated plaquettes of SU(3), or the strong coupling series where it is good."""
+        if (self.group, self.shape, self.beta) in _TABULATED:
+            return {"plaquette": _TABULATED[self.group, self.shape, self.beta]}
+        return strong_coupling(self.n, self.beta, self.shape)
 
     @property
     def _has_charge(self) -> bool:
         return self.n == 1 and len(self.shape) == 2
+
+    @property
+    def _has_flow(self) -> bool:
+        return self.n > 1 and len(self.shape) == 4 and 4 * math.prod(self.shape) <= _LARGEST
+
+    def _flowed(self, x: Tensor) -> dict[str, Tensor]:
+        """Return (B,) Q, Q^2 and t^2 E of SU(N) in four dimensions after gradient flow."""
+        from physgen.systems.kernels.gauge.flow import flowed
+
+        links = flowed(x.detach().double().cpu().numpy(), self.flow_time, step=0.05)
+        energy, charge = energy_and_charge(self._links(torch.from_numpy(links)))
+        assert charge is not None
+        values = {"Q": charge, "Q^2": charge**2, "t^2E": self.flow_time**2 * energy}
+        return {name: value.to(x.device) for name, value in values.items()}
 
     def _links(self, x: Tensor) -> Tensor:
         """Return (B, d, *shape, N, N) complex matrices."""
         if self.n == 1:
             return torch.polar(torch.ones_like(x), x)[..., None, None]
         return manifold.matrices(x)
-
-    def _line(self, links: Tensor, axis: int, length: int) -> Tensor:
-        """Return (B, *shape, N, N), products of `length` links along an axis from every site."""
-        one = links[:, axis]
-        return reduce(torch.matmul, (torch.roll(one, -step, 1 + axis) for step in range(length)))
-
-    def _loops(self, links: Tensor, r: int, t: int) -> Tensor:
-        """Return (B,), the mean of Re tr / N of all rectangles of r by t links."""
-        axes = range(len(self.shape))
-        pairs = itertools.combinations(axes, 2) if r == t else itertools.permutations(axes, 2)
-        means = [self._rectangles(links, *pair, r, t) for pair in pairs]
-        return torch.stack(means).mean(0)
-
-    def _rectangles(self, links: Tensor, a: int, b: int, r: int, t: int) -> Tensor:
-        """Return (B,), the mean of rectangles of r links along axis a and t along b."""
-        along_a, along_b = self._line(links, a, r), self._line(links, b, t)
-        there = along_a @ torch.roll(along_b, -r, 1 + a)
-        back = along_b @ torch.roll(along_a, -t, 1 + b)
-        trace = (there * back.conj()).sum((-2, -1)).real / self.n
-        return trace.flatten(1).mean(1)
-
-    def _winding(self, links: Tensor) -> Tensor:
-        """Return (B,) complex, the mean of tr / N of lines round the first axis."""
-        lines = self._line(links, 0, self.shape[0])[:, 0]
-        trace = lines.diagonal(dim1=-2, dim2=-1).mean(-1)
-        return trace.flatten(1).mean(1)
 
     def _charge(self, x: Tensor) -> Tensor:
         """Return (B,), Q of U(1) in two dimensions."""
@@ -282,7 +301,7 @@ class Gauge(lattice_files.EnsembleFiles):
     def _slow(self, x: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """Return what changes slowly of (C, ...) links: plaquette, |L| and Q."""
         links = self._links(torch.from_numpy(x))
-        values = {"plaquette": self._loops(links, 1, 1), "|L|": self._winding(links).abs()}
+        values = {"plaquette": wilson(links, 1, 1), "|L|": winding(links).abs()}
         if self._has_charge:
             values["Q"] = self._charge(torch.from_numpy(x))
         return {name: value.numpy() for name, value in values.items()}
@@ -298,6 +317,26 @@ class Gauge(lattice_files.EnsembleFiles):
         at, links = manifold.matrices(g), manifold.matrices(x)
         moved = [at @ links[:, mu] @ torch.roll(at, -1, 1 + mu).mH for mu in axes]
         yield manifold.stored(torch.stack(moved, 1))
+
+    def _exchanged(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield links with two axes of the same length exchanged."""
+        for a, b in itertools.combinations(range(len(self.shape)), 2):
+            if self.shape[a] == self.shape[b]:
+                order = list(range(len(self.shape)))
+                order[a], order[b] = b, a
+                yield x.transpose(2 + a, 2 + b)[:, order]
+
+    def _reflected(self, x: Tensor, axis: int) -> Tensor:
+        """Return links seen in a mirror: those along the axis run backwards."""
+        flipped = x.flip(2 + axis)
+        along = torch.roll(flipped[:, axis], -1, 1 + axis)
+        if self.n == 1:
+            back = -along
+        else:
+            back = torch.stack([along[..., 0], -along[..., 1]], -1).transpose(-3, -2)
+        return torch.stack(
+            [back if mu == axis else flipped[:, mu] for mu in range(len(self.shape))], 1
+        )
 
     def _conjugated(self, x: Tensor) -> Tensor:
         """Return the complex conjugates of links."""

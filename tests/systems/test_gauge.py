@@ -50,7 +50,10 @@ def test_the_topological_charge(beta, v, charge):
 def test_the_partition_function():
     assert torus(3, 5.0, 64)["ln Z"] == pytest.approx(54.212, abs=1e-3)
     # V = 1: both sides of the plaquette are the same two links, P = U V U^+ V^+.
-    a, b = (Gauge(group="SU(3)").arbitrary(20_000, generator(s))[:, 0, 0, 0] for s in (1, 2))
+    a, b = (
+        Gauge(group="SU(3)", shape=(2, 2)).arbitrary(20_000, generator(s))[:, 0, 0, 0]
+        for s in (1, 2)
+    )
     u, v = matrices(a), matrices(b)
     trace = (u @ v @ u.mH @ v.mH).diagonal(dim1=-2, dim2=-1).sum(-1).real / 3
     weight = trace.exp()
