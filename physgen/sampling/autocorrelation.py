@@ -170,6 +170,8 @@ def _scatter_of_means(table: NDArray[float64], lengths: NDArray[np.int64]) -> fl
     gamma = autocovariance(within, lengths, table.shape[1] // 2)
     spread = float(lengths @ (means - lengths @ means / n) ** 2) / (n_chains - 1)
     rounding = 1e-24 * float((means**2).max())
+    if lengths.max() == 1:  # Nobody knows whether they stand still.
+        return float("nan")
     if not gamma[0] > rounding:  # Every chain stands still.
         return 0.0 if spread > rounding else 1.0
     cut_at = automatic_window(gamma, n, 1.5)

@@ -2,7 +2,8 @@
 
 plaquette = mean of Re tr P / N,    of space: without, with time: with the direction of time,
 W(r x t), |L| as `physgen.systems.gauge` defines them, and what else it measures,
-Re L, Im L: of L, the mean of tr / N of the lines that wind once round the axis of time.
+Re L, Im L: of L, the mean of tr / N of the lines that wind once round the axis of time; that of
+SU(2) is real.
 """
 
 from __future__ import annotations
@@ -105,7 +106,8 @@ class GaugeEnsemble:
             values["plaquette with time"] = _column(found, "plaquette_time")
         values |= {k: v for k, v in self.gauge.observables(batch).items() if k not in values}
         line = torch.tensor([polyakov(one) for one in links], dtype=torch.complex128)
-        return values | {"Re L": line.real, "Im L": line.imag}
+        values["Re L"] = line.real
+        return values if self.gauge.n == 2 else values | {"Im L": line.imag}
 
 
 def _column(found: list[Measured], name: str) -> Tensor:

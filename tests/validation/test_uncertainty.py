@@ -93,6 +93,14 @@ def test_chains_frozen_in_two_wells_have_never_converged(replicas):
             assert estimate.error > 0.6 * between
 
 
+def test_chains_of_one_sample_each_do_not_say_whether_they_are_stuck():
+    x = np.random.default_rng(1).normal(size=40)
+    found = gamma_method(x, chain=np.arange(40))
+    assert np.isnan(found.agreement)
+    assert not found.converged
+    assert found.error == pytest.approx(x.std(ddof=1) / np.sqrt(40))
+
+
 def test_one_stuck_chain_of_many_is_seen():
     x = ar1(400, 0.5, seed=12, replicas=64)
     x[7] += 2.0

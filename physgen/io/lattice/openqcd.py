@@ -38,7 +38,7 @@ def recognises(head: bytes, size: int) -> bool:
     possible = all(0 < extent <= LARGEST_EXTENT and extent % 2 == 0 for extent in extents)
     return possible and (
         size == _HEAD.size + math.prod(extents) * 576
-        or (abs(plaquette) <= 3.0 and plaquette != 0.0 and size > _HEAD.size)
+        or (1e-6 <= abs(plaquette) <= 3.0 and size > _HEAD.size)
     )
 
 

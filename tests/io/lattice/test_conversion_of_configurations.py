@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from by_hand import ildg, nersc, openqcd, random_links
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from physgen.batch import Batch
 from physgen.conversion import convert
 from physgen.errors import FormatError, InputError
 from physgen.io.joined import expand
@@ -13,6 +15,7 @@ from physgen.io.lattice.configuration import Given
 from physgen.io.lattice.content import read
 from physgen.io.lattice.source import ConfigurationSource
 from physgen.io.lattice.writing import write_configuration
+from physgen.systems.gauge import Gauge
 
 SHAPE = (2, 4, 2, 2)
 
@@ -106,6 +109,22 @@ def test_an_ensemble_through_one_file_and_back_into_a_folder(tmp_path, ensemble)
         convert(ensemble, tmp_path / "lime", to="ildg")
     with pytest.raises(InputError, match="4 configurations, one a file; name a folder"):
         convert(ensemble, tmp_path / "one.ildg")
+
+
+@pytest.mark.parametrize("group", ["SU(2)", "SU(3)"])
+def test_what_a_theory_writes_becomes_files_of_the_field(tmp_path, group):
+    theory = Gauge(group=group, shape=SHAPE, beta=1.0)
+    x = theory.arbitrary(3, torch.Generator().manual_seed(0))
+    with theory.writer(tmp_path / "e.h5", 3) as append:
+        append(Batch(x=x, chain=torch.tensor([0, 0, 1])))
+    convert(tmp_path / "e.h5", tmp_path / "cfg", to="ildg")
+    source = theory.open_ensemble(expand(tmp_path / "cfg"))
+    batch = source.read(0, 3)
+    assert (batch.x == x).all()
+    assert batch.chain.tolist() == [0, 0, 1]
+    plaquettes = [source.configuration(row).measured.plaquette for row in range(3)]
+    expected = theory.observables(Batch(x=x))["plaquette"]
+    np.testing.assert_allclose(plaquettes, expected, atol=1e-14)
 
 
 def test_nothing_is_left_of_an_ensemble_in_which_one_is_damaged(tmp_path, ensemble):

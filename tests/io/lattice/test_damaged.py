@@ -175,3 +175,9 @@ def test_by_force_the_result_is_marked(tmp_path, links):
     assert found["reader"] == "by force"
     assert "is not the stored 0.5" in found["problem"]
     assert found["contents"]["checksum"] == "agrees"
+
+
+def test_small_numbers_are_no_configuration_of_openqcd(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(struct.pack("<200i", *[2, 4, 4, 2] * 50))
+    assert inspect(path)["format"] == "unknown"
