@@ -1,9 +1,11 @@
 """Anybody's gauge configurations, the action unknown: what can be measured on the links alone.
 
-plaquette = mean of Re tr P / N,    of space: without, with time: with the direction of time,
-W(r x t), |L| as `physgen.systems.gauge` defines them, and what else it measures,
-Re L, Im L: of L, the mean of tr / N of the lines that wind once round the axis of time; that of
-SU(2) is real.
+What `physgen.systems.gauge` measures: plaquettes of space and with time, Wilson loops, |L|, and, in
+four dimensions, the charge and t^2 E after gradient flow; and besides
+
+    Re L, Im L: of L, the mean of tr / N of the lines that wind once round the axis of time;
+
+that of SU(2) is real.
 """
 
 from __future__ import annotations
@@ -14,17 +16,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError
 from physgen.io.joined import expand
 from physgen.io.lattice.configuration import Given
-from physgen.io.lattice.loops import Measured, measure, polyakov
-from physgen.io.lattice.source import ConfigurationSource, in_files
+from physgen.io.lattice.source import ConfigurationSource
+from physgen.sampling.manifold import matrices
 from physgen.systems.base import Derived
 from physgen.systems.gauge import Gauge
+from physgen.systems.gauge_loops import winding
 
 _GROUPS = {2: "SU(2)", 3: "SU(3)"}
 
@@ -98,17 +100,7 @@ class GaugeEnsemble:
 
     def observables(self, batch: Batch) -> dict[str, Tensor]:
         """Return (B,) each, see above."""
-        links = [in_files(x.double().cpu().numpy()) for x in batch.x]
-        found = [measure(one) for one in links]
-        values = {"plaquette": _column(found, "plaquette")}
-        if len(self.gauge.shape) > 2:
-            values["plaquette of space"] = _column(found, "plaquette_space")
-            values["plaquette with time"] = _column(found, "plaquette_time")
-        values |= {k: v for k, v in self.gauge.observables(batch).items() if k not in values}
-        line = torch.tensor([polyakov(one) for one in links], dtype=torch.complex128)
+        values = self.gauge.observables(batch)
+        line = winding(matrices(batch.x))
         values["Re L"] = line.real
         return values if self.gauge.n == 2 else values | {"Im L": line.imag}
-
-
-def _column(found: list[Measured], name: str) -> Tensor:
-    return torch.tensor([getattr(one, name) for one in found], dtype=torch.float64)

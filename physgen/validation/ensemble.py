@@ -64,6 +64,8 @@ def analyse(
     comparison = Comparison(system=system, generated=beginning, series=measured, corrected=True)
     means = refuse_unreliable(judge_family(Means().rows(comparison)))
     means = _ask_for_parameters(system, means)
+    if n == 1:  # A function of means, such as a variance, needs several.
+        means = [row for row in means if row.name not in system.derived]
     known = measured.scalars.keys() | system.derived.keys()
     lasting = [
         _time(comparison, row)

@@ -41,7 +41,8 @@ def test_validate_an_ensemble_of_files(call, ensemble):
     card = json.loads(out)
     assert code == 0
     rows = {row["name"]: row for row in card["rows"]}
-    for name in ("plaquette", "plaquette of space", "plaquette with time", "|L|", "Re L", "Im L"):
+    loops = ("plaquette", "plaquette of space", "plaquette with time", "|L|", "Re L", "Im L")
+    for name in (*loops, "Q", "Q^2", "t^2E"):
         assert rows[name]["error"] > 0
         assert rows[f"tau_int {name}"]["value"] >= 0.5
     assert "not defined in 1 of 20 samples" in rows["plaquette"]["note"]
@@ -58,7 +59,7 @@ def test_one_configuration_alone_has_no_errors(call, tmp_path):
     rows = {row["name"]: row for row in json.loads(out)["rows"]}
     assert code == 0
     assert rows["plaquette"]["error"] is None
-    assert not any(name.startswith("tau_int") for name in rows)
+    assert not any(name.startswith(("tau_int", "chi")) for name in rows)
     time = links[..., 3, :, :]
     line = np.trace(time[0] @ time[1] @ time[2] @ time[3], axis1=-2, axis2=-1).mean() / 3
     assert rows["Re L"]["value"] == pytest.approx(line.real, abs=1e-14)

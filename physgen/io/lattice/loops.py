@@ -104,18 +104,6 @@ def measure(links: Links) -> Measured:
     )
 
 
-def polyakov(links: Links) -> complex:
-    """Return the mean of tr / N of the lines along the first axis, that of time.
-
-    >>> polyakov(np.broadcast_to(1j * np.eye(2), (2, 3, 2, 2, 2)))
-    (-1+0j)
-    """
-    lines = links[0, ..., -1, :, :].astype(np.complex128)
-    for slice_of_time in links[1:]:
-        lines = lines @ slice_of_time[..., -1, :, :]
-    return complex(np.trace(lines, axis1=-2, axis2=-1).mean() / links.shape[-1])
-
-
 def _larger(one: float, other: float) -> float:
     """Return the larger of two numbers, NaN if one of them is."""
     return math.nan if math.isnan(one) or math.isnan(other) else max(one, other)
