@@ -9,6 +9,7 @@ metrics with limits, which decide then.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -35,6 +36,12 @@ from physgen.validation.judging import judge
 from physgen.validation.scorecard import Scorecard
 from physgen.validation.sources import TrueFile
 from physgen.validation.training_rows import TrainingRows
+
+HELD = 50_000_000
+"""Numbers of each of three samples that are held, 190 MiB, unless `sampling.n` is stated."""
+
+FEWEST_HELD = 5000
+"""Rows that are held nevertheless."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +90,10 @@ class Against:
         self._training = None if training is None else self._rows_of(user_path(training))
         stated = "validation.metrics" in overrides
         self.metrics = metrics_of(self.recipe) if stated else metrics_for_files(self.recipe)
+        self._most = self.recipe.sampling.n
+        if criteria.preset is None and "sampling.n" not in overrides:
+            width = math.prod(self.system.schema.shape)
+            self._most = min(self._most, max(FEWEST_HELD, HELD // max(1, width)))
         options = [part.options for part in self.recipe.validation.metrics] if stated else []
         self._tested = not any(key.startswith(LIMITS) for option in options for key in option)
 
@@ -104,7 +115,7 @@ class Against:
     def count(self, generated: Path) -> int:
         """Return how many samples of a file are used, beside half of the true ones at most."""
         n = len(open_samples(self.system, generated))
-        return min(n, self.recipe.sampling.n)
+        return min(n, self._most)
 
     def score(
         self,
@@ -119,10 +130,11 @@ class Against:
         Args:
             generated: the file.
             progress: called after each metric, see `judge`.
-            limit: rows that are used at most; `sampling.n` of the recipe if absent.
+            limit: rows that are used at most; `sampling.n` of the recipe if absent, of wide samples
+                fewer (`HELD`).
             run: whose samples they are, if they are those of one.
         """
-        n = self.recipe.sampling.n if limit is None else min(limit, self.recipe.sampling.n)
+        n = self._most if limit is None else min(limit, self._most)
         source = open_samples(self.system, generated)
         sample, samples = self.file.compared(source, n)
         comparison = Comparison(
@@ -139,7 +151,7 @@ class Against:
         used = len(sample)
         if samples.truth.chain is None and sample.chain is None:
             paired = "generated" in samples.paired
-            most = 2 * self.recipe.sampling.n
+            most = 2 * self._most
             whole = partial(self.file.whole, source, most, paired=paired)
             comparison = replace(comparison, whole=whole)
         true = self.file.source.digest()

@@ -323,3 +323,23 @@ def test_hgcal_files_are_judged_by_what_they_say_of_their_cells(tmp_path):
     assert against.score(good)[1].verdict == "pass"
     card = against.score(bad)[1]
     assert "E_tot/E_inc" in [row.name for row in card.rows if row.verdict == "fail"]
+
+
+def test_of_wide_showers_fewer_are_held_unless_a_number_is_stated(tmp_path, monkeypatch):
+    """300 showers of 20 numbers in each sample, where 2000 numbers are held at most."""
+    monkeypatch.setattr("physgen.against.HELD", 2000)
+    monkeypatch.setattr("physgen.against.FEWEST_HELD", 50)
+    path = tmp_path / "t.h5"
+    with h5py.File(path, "w") as file:
+        file["showers"] = np.random.default_rng(1).exponential(0.1, (600, 4, 5))
+        file["gen_info"] = np.tile([2.0, 2.0, 0.0], (600, 1))
+    only = {"validation.metrics": [{"kind": "means"}]}
+    for stated, used in (({}, 100), ({"sampling.n": 250}, 250)):
+        against = Against(path, Criteria(overrides=only | stated))
+        assert against.count(path) == used
+        comparison, card = against.score(path)
+        assert card.provenance["generated"]["used"] == used
+        assert {role: measured.n for role, measured in comparison.whole().items()} == {
+            "truth": min(600, 2 * used),
+            "generated": min(600, 2 * used),
+        }
