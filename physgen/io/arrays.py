@@ -176,6 +176,20 @@ def stated(path: Path, names: Collection[str], x: str) -> dict[str, NDArray[Any]
     return {n: np.unique(a) for n, a in numbers.items() if a.size and np.isfinite(a).all()}
 
 
+def text_in(path: Path, name: str) -> str | None:
+    """Return what a file says in words under a name: an attribute of it, or an array of one text.
+
+    `None` where it says nothing.
+    """
+    if _format(path) == "npz":
+        value: Any = read_arrays(path, [name])[name] if name in array_names(path) else None
+    else:
+        with hdf5.open_hdf5(path) as file, library(str(path)):
+            value = attribute(file, name) if name in file.attrs else None
+    array = np.asarray(value).reshape(-1)
+    return str(array[0]) if array.dtype.kind in "US" and array.size == 1 else None
+
+
 def _format(path: Path) -> str:
     kind = format_of(path)
     if kind not in ("HDF5", "npz"):

@@ -5,8 +5,8 @@ With V sites in d dimensions, in the convention of Albergo et al. (arXiv 2101.08
     S = sum_x [ m^2 phi_x^2 + lambda phi_x^4 + sum_mu (2 phi_x^2 - phi_x phi_{x+mu} - phi_x
         phi_{x-mu}) ],    Z = integral d^V phi exp(-S),
 
-without a factor 1/2. From 1/2 (d phi)^2 + m_0^2 phi^2 / 2 + lambda_0 phi^4 / 4! in units phi_0 one
-comes here by phi_0 = sqrt(2) phi, m_0 = m, lambda_0 = 6 lambda.
+without a factor 1/2. Other conventions (`convention: standard` or `hopping`) and what takes one to
+another stand in `physgen.systems.conventions`: couplings, fields and results are then theirs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,11 +24,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from physgen.batch import Batch, Variable
-from physgen.errors import DomainError
-from physgen.io.arrays import Axes
+from physgen.errors import DomainError, FormatError
+from physgen.io.arrays import Axes, text_in
 from physgen.io.source import Source
 from physgen.sampling.thinning import spacing
 from physgen.systems import lattice_files
+from physgen.systems.conventions import TEXTS, Name, Plain, factor, plain
 from physgen.systems.family import refuse_condition, refuse_lists
 from physgen.systems.real_field import RealField, check_shape, moments
 
@@ -51,6 +53,8 @@ class Phi4(RealField):
         shape: extents of the lattice, one to four of them, each at least 2.
         m2: the bare mass squared m^2; negative in the interesting region.
         lam: the coupling lambda >= 0.
+        kappa: the hopping parameter, in the place of m2, in the convention hopping.
+        convention: which action the couplings, and the fields, are those of.
         axes: of the field in files of several chains, ("chain", "time") or the other way round.
 
     Raises:
@@ -64,37 +68,51 @@ class Phi4(RealField):
     shape: tuple[int, ...] = (8, 8)
     m2: float = -4.0
     lam: float = 8.0
+    kappa: float = 0.0
+    convention: Name = "plain"
     axes: Axes | None = None
 
     couplings: ClassVar[tuple[Variable, ...]] = (
         Variable("m2", dtype="float64"),
         Variable("lam", domain="non-negative", dtype="float64"),
+        Variable("kappa", domain="non-negative", dtype="float64"),
     )
 
     def __post_init__(self) -> None:
         refuse_lists(self)
         check_shape(self.shape)
-        if self.lam < 0 or (self.lam == 0 and self.m2 <= 0):
+        if self.convention == "hopping" and self.m2 != type(self).m2:
             raise DomainError(
-                f"phi4 with m2 = {self.m2:g}, lam = {self.lam:g} has no lowest action: lam must be "
-                "positive, or lam = 0 with m2 > 0 (the free field)"
+                f"phi4 in the convention hopping has no m2 (it is {self.m2:g}), which follows from "
+                "kappa and lam: leave it out"
             )
+        if self.plain.lam < 0 or (self.plain.lam == 0 and self.plain.m2 <= 0):
+            raise DomainError(
+                f"phi4 with m2 = {self.plain.m2:g}, lam = {self.plain.lam:g} has no lowest action: "
+                "lam must be positive, or lam = 0 with m2 > 0 (the free field)"
+            )
+
+    @cached_property
+    def plain(self) -> Plain:
+        """The same theory in the convention of the module's head, and the way there."""
+        return plain(self.convention, len(self.shape), self.m2, self.lam, self.kappa)
 
     @property
     def attributes(self) -> dict[str, Any]:
         """The action in words, and its parameters."""
-        convention = (
-            "S = sum_x [m2 phi^2 + lam phi^4 + sum_mu (2 phi^2 - phi phi_+mu - phi phi_-mu)]"
-        )
-        return {"convention": convention, "m2": self.m2, "lam": self.lam}
+        names = ("kappa", "lam") if self.convention == "hopping" else ("m2", "lam")
+        return {"convention": TEXTS[self.convention], **{n: getattr(self, n) for n in names}}
 
     def action(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return (B,), the action of (B, *shape) fields in their own precision."""
         refuse_condition(condition, self)
-        square = x * x
-        density = (self.m2 + 2 * len(self.shape)) * square + self.lam * square * square
+        theory = self.plain
+        scaled = theory.scale * x
+        square = scaled * scaled
+        density = (theory.m2 + 2 * len(self.shape)) * square + theory.lam * square * square
+        density = density + theory.constant
         for axis in range(1, x.ndim):
-            density = density - 2 * x * torch.roll(x, -1, axis)
+            density = density - 2 * scaled * torch.roll(scaled, -1, axis)
         return density.flatten(1).sum(1)
 
     def observables(self, batch: Batch) -> dict[str, Tensor]:
@@ -108,10 +126,10 @@ class Phi4(RealField):
     def simulate(self, n: int, seed: int, condition: Tensor | None = None) -> Batch:
         """Draw `n` configurations by tuned, thinned HMC, chain after chain, in float64."""
         refuse_condition(condition, self)
-        chains = hybrid_monte_carlo(self.shape, self.m2, self.lam, n, seed)
+        chains = hybrid_monte_carlo(self.shape, self.plain.m2, self.plain.lam, n, seed)
         length = chains.shape[1]
         chain = torch.arange(len(chains)).repeat_interleave(length)
-        x = torch.from_numpy(chains).reshape(-1, *self.shape)
+        x = torch.from_numpy(chains).reshape(-1, *self.shape) / self.plain.scale
         return Batch(x=x[:n], chain=chain[:n])
 
     def exact(self) -> dict[str, float]:
@@ -121,18 +139,29 @@ class Phi4(RealField):
         >>> values["chi2"], values["action/V"]  # 1 / (2 m^2), and half a unit a degree of freedom
         (2.0, 0.5)
         """
-        values = {"m": 0.0}
-        if self.lam == 0:
-            values |= free_field(self.shape, self.m2)
+        values, theory = {"m": 0.0}, self.plain
+        if theory.lam == 0:
+            values |= free_field(self.shape, theory.m2)
         elif len(self.shape) == 1:
-            values |= transfer_matrix(self.shape[0], self.m2, self.lam)
+            values |= transfer_matrix(self.shape[0], theory.m2, theory.lam)
+        values = {name: factor(name, theory.scale) * value for name, value in values.items()}
+        offset = math.log(theory.scale) + theory.constant
+        for name, shift in (("ln Z", -self.n_sites * offset), ("action/V", theory.constant)):
+            if name in values:
+                values[name] += shift
         return values
 
     def reference(self) -> dict[str, tuple[float, float]]:
         """Return long-run HMC values with their errors, where they are tabulated."""
-        square = len(self.shape) == 2 and self.shape[0] == self.shape[1] and self.m2 == -4.0
-        row = _REFERENCE.get((self.shape[0], self.lam)) if square else None
-        return dict(zip(_REFERENCE_NAMES, zip(*row, strict=True), strict=True)) if row else {}
+        square = len(self.shape) == 2 and self.shape[0] == self.shape[1]
+        lam = round(self.plain.lam, 9)
+        known = square and math.isclose(self.plain.m2, -4.0, abs_tol=1e-9)
+        row = _REFERENCE.get((self.shape[0], lam)) if known else None
+        if row is None:
+            return {}
+        factors = [factor(name, self.plain.scale) for name in _REFERENCE_NAMES]
+        scaled = [[f * v for f, v in zip(factors, part, strict=True)] for part in row]
+        return dict(zip(_REFERENCE_NAMES, zip(*scaled, strict=True), strict=True))
 
     def open(self, path: Path, *, varying: Sequence[str] = ()) -> Source:
         """Open an ensemble; raises `FormatError` where it is none, or of another lattice.
@@ -140,15 +169,22 @@ class Phi4(RealField):
         What it says of the `varying` couplings is not compared with this theory.
         """
         source = super().open(path)
-        # With kappa, S = sum [-2 kappa phi phi_+mu + phi^2 + l (phi^2 - 1)^2]: phi is larger there.
-        other = "multiply its fields by sqrt(kappa), for S as written here, and remove kappa"
+        text = text_in(path, "convention")
+        for name, known in TEXTS.items():
+            if text == known and name != self.convention:
+                raise FormatError(
+                    f"{path} says {text}, the convention {name}, and this system has "
+                    f"{self.convention}; set system.convention={name}, and its couplings"
+                )
+        hopping = self.convention == "hopping"
+        other = "set system.convention=hopping and system.kappa, or choose another file"
         parameters = {
-            "m2": (self.m2, "set system.m2"),
+            "m2": (math.nan if hopping else self.m2, "set system.m2"),
             "lam": (self.lam, "set system.lam"),
             "lambda": (self.lam, "set system.lam"),
-            "kappa": (math.nan, other),
+            "kappa": (self.kappa, "set system.kappa") if hopping else (math.nan, other),
         }
-        names = {"m2": "m2", "lam": "lam", "lambda": "lam"}
+        names = {"m2": "m2", "lam": "lam", "lambda": "lam", "kappa": "kappa"}
         parameters = {n: here for n, here in parameters.items() if names.get(n) not in varying}
         lattice_files.check_parameters(path, lattice_files.FIELD, parameters)
         return source

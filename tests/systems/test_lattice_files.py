@@ -40,7 +40,7 @@ def spins():
         ({"m2": -4.0, "lam": np.float32(6.9)}, None),
         ({"M2": -4.0, "Lambda": 6.0}, "says Lambda = 6, and this system has 6.9; set system.lam"),
         ({"m2": -1.0}, "says m2 = -1, and this system has -4; set system.m2"),
-        ({"kappa": 0.2}, r"multiply its fields by sqrt\(kappa\)"),
+        ({"kappa": 0.2}, r"set system.convention=hopping"),
         ({"lam": h5py.Empty("f8"), "m2": "light"}, None),
     ],
 )
