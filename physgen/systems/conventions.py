@@ -80,7 +80,9 @@ def plain(convention: Name, dimensions: int, m2: float, lam: float, kappa: float
     """
     if convention == "hopping":
         if not kappa > 0:
-            raise DomainError(f"phi4 in the convention hopping needs kappa > 0, and it is {kappa:g}")
+            raise DomainError(
+                f"phi4 in the convention hopping needs kappa > 0, and it is {kappa:g}"
+            )
         return Plain((1 - 2 * lam) / kappa - 2 * dimensions, lam / kappa**2, kappa**0.5, lam)
     if kappa != 0:
         raise DomainError(
