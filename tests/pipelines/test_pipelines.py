@@ -13,6 +13,7 @@ SMALL = {
     "ising-rbm": {"system.shape": [8, 8], "data.n": 400, "engine.steps": 4},
     "phi4-flow": {"system.shape": [4, 4], "engine.steps": 4},
     "phi4-coupling": {"system.shape": [4, 4], "engine.steps": 4},
+    "u1-2d": {"system.shape": [4, 4]},
     "calo-flow": {"data.n": 600, "engine.steps": 4},
     "events-flow": {"engine.steps": 4},
     "su2-3d": {

@@ -109,7 +109,14 @@ def test_the_density_integrates_to_one():
     assert density.mean().item() == pytest.approx(1, abs=1e-10)
 
 
-@pytest.mark.parametrize(("beta", "ess"), [(2.0, 0.998), (4.0, 0.988), (6.0, 0.967)])
+@pytest.mark.parametrize(
+    ("beta", "ess"),
+    [
+        (2.0, 0.998),
+        pytest.param(4.0, 0.988, marks=pytest.mark.slow),
+        pytest.param(6.0, 0.967, marks=pytest.mark.slow),
+    ],
+)
 def test_the_closure_defect_sampler_reaches_its_efficiency_and_the_exact_values(beta, ess):
     system = Gauge(shape=(8, 8), beta=beta)
     batch = Corrected(defect((8, 8), beta), system.action, "none").sample(
