@@ -1,4 +1,4 @@
-r"""Gradient flows of small Wilson loops, compiled: the velocity, its divergence, the integration.
+r"""Gradient flows of small Wilson loops, compiled: the velocity and its divergence.
 
 With tr T^a T^b = -delta_ab / 2 and d_a f(U) = d/ds f(exp(s T^a) U) at s = 0, links move by
 
@@ -24,7 +24,7 @@ L = -n C_F, and
 Of pairs in a plane there are (u_k + u_l) R, (u_k + u_l) F and u_k u_l (u_k + u_l) besides, whose L
 follows by the product rule: a plaquette meets R on three links, in F and in itself on four.
 
-(Luescher, Commun. Math. Phys. 293 (2010) 899, section 3, and appendix C there for the steps).
+(Luescher, Commun. Math. Phys. 293 (2010) 899, section 3).
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from numpy.typing import NDArray
 from physgen.systems.kernels.cache import CACHE
 from physgen.systems.kernels.matrices import (
     Stack,
-    exponential,
     multiply,
     multiply_left,
     multiply_right,
@@ -324,101 +323,3 @@ def workspace(d: int, n: int) -> tuple[Stack, Table]:
     n_staples = 2 * (d - 1)
     stack = np.zeros((3 * n_staples + 10, n, n), dtype=np.complex128)
     return stack, np.zeros((n_staples, 3), dtype=np.int32)
-
-
-@njit(cache=CACHE, nogil=True)
-def _move(links: Stack, algebra: Stack, work: Stack) -> None:
-    """Replace links by exp(A) U."""
-    for e in range(links.shape[0]):
-        exponential(algebra, e, work, 0)
-        multiply(work, 0, links, e, work, 2)
-        links[e] = work[2]
-
-
-@njit(cache=CACHE, nogil=True)
-def integrate(
-    links: NDArray[np.complex128],
-    where: Lattice,
-    coefficients: Real,
-    size: float,
-    work: Stack,
-    who: Table,
-    change: Real,
-) -> None:
-    """Move configurations (B, links, N, N) along the flow in place; write int L Phi dt (B,).
-
-    Third-order steps of Luescher: Z_i = h A(W_i),
-
-        W_1 = exp(Z_0 / 4) W_0,    W_2 = exp(8 Z_1 / 9 - 17 Z_0 / 36) W_1,
-        W_3 = exp(3 Z_2 / 4 - 8 Z_1 / 9 + 17 Z_0 / 36) W_2.
-
-    Args:
-        coefficients: (steps, 3, terms) at the beginning of a step and at 1/4 and 2/3 of it.
-        size: h, negative for the way back.
-    """
-    algebra = np.empty_like(links[0])
-    kept = np.empty_like(algebra)
-    for b in range(links.shape[0]):
-        u, total = links[b], 0.0
-        for step in range(coefficients.shape[0]):
-            total += 0.25 * slope(u, where, coefficients[step, 0], work, who, algebra)
-            for i in range(algebra.size):
-                kept.flat[i] = -17.0 / 36.0 * size * algebra.flat[i]
-                algebra.flat[i] *= 0.25 * size
-            _move(u, algebra, work)
-            slope(u, where, coefficients[step, 1], work, who, algebra)
-            for i in range(algebra.size):
-                kept.flat[i] += 8.0 / 9.0 * size * algebra.flat[i]
-            _move(u, kept, work)
-            total += 0.75 * slope(u, where, coefficients[step, 2], work, who, algebra)
-            for i in range(algebra.size):
-                algebra.flat[i] = 0.75 * size * algebra.flat[i] - kept.flat[i]
-            _move(u, algebra, work)
-        change[b] = size * total
-
-
-@njit(cache=CACHE, nogil=True)
-def derivatives(
-    links: NDArray[np.complex128],
-    where: Lattice,
-    terms: NDArray[np.int64],
-    work: Stack,
-    who: Table,
-    laplacian: Real,
-    along: Real,
-    total: Real,
-) -> None:
-    """Write L w_i and <grad w_i, grad W> of the terms w_i, (B, terms), and W = sum_P u, (B,)."""
-    n = links.shape[2]
-    first, other = np.empty_like(links[0]), np.empty_like(links[0])
-    casimir, kappa = (1.0, 1.0) if n == 1 else (0.5 * (n - 1.0 / n), 0.5)
-    unit = np.zeros(N_TERMS)
-    for b in range(links.shape[0]):
-        unit[:] = 0.0
-        unit[0] = 1.0
-        total[b] = slope(links[b], where, unit, work, who, first) / (-4.0 * casimir)
-        for i in range(len(terms)):
-            unit[:] = 0.0
-            unit[terms[i]] = 1.0
-            laplacian[b, i] = slope(links[b], where, unit, work, who, other)
-            product = 0.0
-            for e in range(first.shape[0]):
-                product += overlap(first, e, other, e)
-            along[b, i] = product / kappa
-
-
-@njit(cache=CACHE, nogil=True)
-def traces(links: NDArray[np.complex128], where: Lattice) -> Real:
-    """Return W = sum_P Re tr P of configurations (B, links, N, N)."""
-    d, v = where.ahead.shape
-    work, result = np.empty((2, *links.shape[2:]), np.complex128), np.zeros(len(links))
-    for b in range(len(links)):
-        u = links[b]
-        for mu in range(d):
-            for nu in range(mu):
-                for site in range(v):
-                    ahead, up = where.ahead[mu, site], where.ahead[nu, site]
-                    multiply(u, mu * v + site, u, nu * v + ahead, work, 0)
-                    multiply(u, nu * v + site, u, mu * v + up, work, 1)
-                    result[b] += overlap(work, 1, work, 0)
-    return result

@@ -16,6 +16,7 @@ from physgen.ranges import Positive
 from physgen.sampling import manifold
 from physgen.surrogates.base import Surrogate
 from physgen.systems.kernels import gauge_flow as kernel
+from physgen.systems.kernels import gauge_steps
 from physgen.transforms.base import Chain, Transform
 
 Links = NDArray[np.complex128]
@@ -88,7 +89,7 @@ class LinkFlow(Surrogate):
         times = start + size * (np.arange(n_steps)[:, None] + np.array(_NODES))
         work, who = kernel.workspace(len(self.lattice_shape), self.n)
         where = kernel.lattice(self.lattice_shape)
-        kernel.integrate(links, where, self.coefficients_at(times), size, work, who, change)
+        gauge_steps.integrate(links, where, self.coefficients_at(times), size, work, who, change)
         return change
 
     def coefficients_at(self, times: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -32,6 +32,7 @@ from physgen.surrogates.flows.lattice.link_flow import LinkFlow, legendre
 from physgen.systems.base import System
 from physgen.systems.gauge import Gauge
 from physgen.systems.kernels import gauge_flow as kernel
+from physgen.systems.kernels import gauge_steps
 from physgen.systems.kernels.gauge import heatbath
 
 _WARM = 50
@@ -153,7 +154,7 @@ def derivatives(
     total = np.empty(len(x))
     work, who = kernel.workspace(len(flow.lattice_shape), flow.n)
     where, terms = kernel.lattice(flow.lattice_shape), np.array(flow.terms)
-    kernel.derivatives(links, where, terms, work, who, laplacian, along, total)
+    gauge_steps.derivatives(links, where, terms, work, who, laplacian, along, total)
     return laplacian, along, total
 
 

@@ -34,6 +34,7 @@ from physgen.surrogates.flows.lattice.link_flow import LinkFlow, Links
 from physgen.systems.base import System
 from physgen.systems.gauge import Gauge
 from physgen.systems.kernels import gauge_flow as kernel
+from physgen.systems.kernels import gauge_steps
 from physgen.systems.kernels.gauge import heatbath
 from physgen.transforms.base import Transform
 
@@ -50,7 +51,7 @@ class StochasticGaugeFlow(LinkFlow):
         layers: K, between which there are sweeps.
         sweeps: heat-bath sweeps after a layer.
         n_times: Legendre polynomials in time.
-        integration_steps: Runge-Kutta steps of all layers together.
+        integration_steps: Runge-Kutta steps of all layers together; a layer has one at least.
 
     Raises:
         RecipeError: the system is no gauge theory, the samples are no links, or a transform is
@@ -152,5 +153,5 @@ class StochasticGaugeFlow(LinkFlow):
 
     def _traces(self, links: Links) -> NDArray[np.float64]:
         """Return (B,), W = sum_P Re tr P."""
-        traces: NDArray[np.float64] = kernel.traces(links, kernel.lattice(self.lattice_shape))
+        traces: NDArray[np.float64] = gauge_steps.traces(links, kernel.lattice(self.lattice_shape))
         return traces
