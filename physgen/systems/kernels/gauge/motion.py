@@ -33,13 +33,13 @@ VELOCITIES = {1: 1, 2: 3, 3: 18}
 """Numbers of a velocity by N."""
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _kick_1(link: Real, m: Real, p: Real, keep: float, c: Real, n: int) -> None:
     for k in range(n):
         p[k] = keep * p[k] - c[k] * (link[k] * m[_L + k] + link[_L + k] * m[k])
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _kick_2(u: Real, m: Real, p: Real, keep: float, c: Real, n: int) -> None:
     for k in range(n):
         u0, u1_, u2, u3 = u[k], u[_L + k], u[2 * _L + k], u[3 * _L + k]
@@ -49,7 +49,7 @@ def _kick_2(u: Real, m: Real, p: Real, keep: float, c: Real, n: int) -> None:
         p[2 * _L + k] = keep * p[2 * _L + k] - c[k] * (u0 * m3 + m0 * u3 - u1_ * m2 + u2 * m1)
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _kick_3(w: Real, p: Real, keep: float, c: Real, n: int) -> None:
     for k in range(n):
         trace = (w[_L + k] + w[9 * _L + k] + w[17 * _L + k]) * (1.0 / 3.0)
@@ -98,7 +98,7 @@ def kick_3(u: Real, p: Real, table: Table, keep: float, c: Real) -> None:
             _kick_3(w, p[site * d + mu], keep, c, n)
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _circle(square: Real, cosine: Real, sine: Real, n: int) -> None:
     """Write cos x and sin x / x of x^2."""
     cosine[:] = 1.0
@@ -110,7 +110,7 @@ def _circle(square: Real, cosine: Real, sine: Real, n: int) -> None:
             sine[k] = 1.0 - s * square[k] * sine[k]
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _turn_1(u: Real, angle: Real, cosine: Real, sine: Real, n: int) -> None:
     for k in range(n):
         x, y, s = u[k], u[_L + k], angle[k] * sine[k]
@@ -118,7 +118,7 @@ def _turn_1(u: Real, angle: Real, cosine: Real, sine: Real, n: int) -> None:
         u[_L + k] = cosine[k] * y + s * x
 
 
-@njit(cache=CACHE, nogil=True, fastmath=FAST)
+@njit(cache=CACHE, nogil=True, fastmath=FAST, error_model="numpy")
 def drift_1(u: Real, p: Real, step: float, n: int) -> None:
     """Move all links of U(1), of n lanes."""
     angle, square, cosine, sine = np.empty(_L), np.empty(_L), np.empty(_L), np.empty(_L)
@@ -131,7 +131,7 @@ def drift_1(u: Real, p: Real, step: float, n: int) -> None:
         _turn_1(u[row], angle, cosine, sine, n)
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _turn_2(u: Real, p: Real, step: float, cosine: Real, sine: Real, n: int) -> None:
     for k in range(n):
         s = step * sine[k]
@@ -143,7 +143,7 @@ def _turn_2(u: Real, p: Real, step: float, cosine: Real, sine: Real, n: int) -> 
         u[3 * _L + k] = w * u3 + u0 * z - x * u2 + y * u1_
 
 
-@njit(cache=CACHE, nogil=True, fastmath=FAST)
+@njit(cache=CACHE, nogil=True, fastmath=FAST, error_model="numpy")
 def drift_2(u: Real, p: Real, step: float, n: int) -> None:
     """Move all links of SU(2), of n lanes."""
     square, cosine, sine = np.empty(_L), np.empty(_L), np.empty(_L)
@@ -155,7 +155,7 @@ def drift_2(u: Real, p: Real, step: float, n: int) -> None:
         _turn_2(u[row], v, step, cosine, sine, n)
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _invariants(a: Real, square: Real, step: float, t: Real, delta: Real, n: int) -> None:
     """Write tr X^2 / 2 and det X / i of X = step a."""
     for k in range(n):
@@ -168,7 +168,7 @@ def _invariants(a: Real, square: Real, step: float, t: Real, delta: Real, n: int
         delta[k] = step * step * step * det
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _horner(t: Real, delta: Real, c: Real, n: int) -> None:
     """Write the six real numbers of x + y X + z X^2 = exp X."""
     c[:] = 0.0
@@ -186,7 +186,7 @@ def _horner(t: Real, delta: Real, c: Real, n: int) -> None:
             c[5 * _L + k] = inverse * q1
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _polynomial(a: Real, square: Real, step: float, c: Real, out: Real, n: int) -> None:
     for i in range(9):
         one = 1.0 if i % 4 == 0 else 0.0
@@ -246,7 +246,7 @@ def momenta(p: Real, n_group: int, pool: Pool) -> None:
                     v[(lower + 1) * _L + lane] = 0.5 * x[i]
 
 
-@njit(cache=CACHE, nogil=True, fastmath=FAST)
+@njit(cache=CACHE, nogil=True, fastmath=FAST, error_model="numpy")
 def kinetic(p: Real, n_group: int, out: Real) -> None:
     """Write sum |A|^2 of each lane, half of it for U(1), where A has one component."""
     out[:] = 0.0

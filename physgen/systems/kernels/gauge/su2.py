@@ -27,12 +27,12 @@ _CREUTZ = 1.7
 """Below this alpha Kennedy and Pendleton's candidates are refused more often than Creutz's."""
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _get(a: Real, k: int) -> Four:
     return a[k], a[_L + k], a[2 * _L + k], a[3 * _L + k]
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _times(a: Four, b: Four) -> Four:
     """Return a b."""
     return (
@@ -43,12 +43,12 @@ def _times(a: Four, b: Four) -> Four:
     )
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _dagger(a: Four) -> Four:
     return a[0], -a[1], -a[2], -a[3]
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _add_up(a: Real, b: Real, c: Real, out: Real, n: int) -> None:
     """Add a b^+ c^+."""
     for k in range(n):
@@ -59,7 +59,7 @@ def _add_up(a: Real, b: Real, c: Real, out: Real, n: int) -> None:
         out[3 * _L + k] += s[3]
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _add_down(a: Real, b: Real, c: Real, out: Real, n: int) -> None:
     """Add a^+ b^+ c."""
     for k in range(n):
@@ -121,14 +121,14 @@ def draw(alpha: Real, pool: Pool, out: Real, n: int) -> None:
         out[3 * _L + lane] = length * numbers[4, i]
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _length(a: Real, beta: Real, out: Real, alpha: Real, n: int) -> None:
     for k in range(n):
         out[k] = math.sqrt(a[k] ** 2 + a[_L + k] ** 2 + a[2 * _L + k] ** 2 + a[3 * _L + k] ** 2)
         alpha[k] = beta[k] * out[k]
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _set(x: Real, a: Real, length: Real, u: Real, n: int) -> None:
     """Set u = x a^+ / |a|."""
     for k in range(n):
@@ -144,7 +144,7 @@ def _set(x: Real, a: Real, length: Real, u: Real, n: int) -> None:
         u[3 * _L + k] = s[3]
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _reflect(a: Real, u: Real, n: int) -> None:
     """Set u = a^+ u^+ a^+ / |a|^2."""
     for k in range(n):
@@ -183,7 +183,7 @@ def overrelax(u: Real, table: Table, beta: Real, backwards: bool) -> None:
         _reflect(a, u[site * d + mu], n)
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _add_trace(u: Real, a: Real, out: Real, n: int) -> None:
     """Add Re tr(u a) / 2."""
     for k in range(n):
@@ -212,7 +212,7 @@ def plaquettes(u: Real, table: Table, out: Real) -> None:
     out /= len(table)
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def normalise(u: Real) -> None:
     """Bring links back to the group, where rounding has led them away."""
     for row in u:

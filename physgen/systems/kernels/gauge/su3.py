@@ -31,7 +31,7 @@ NORMALISE = 16
 """Heat baths after which rounding is corrected."""
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def load(a: Real, k: int) -> Any:
     """Return the 18 numbers of lane k."""
     return (
@@ -42,14 +42,14 @@ def load(a: Real, k: int) -> Any:
     )
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def load_row(a: Real, i: int, k: int) -> Six:
     """Return row i of lane k."""
     b = a[6 * i * _L : (6 * i + 6) * _L]
     return b[k], b[_L + k], b[2 * _L + k], b[3 * _L + k], b[4 * _L + k], b[5 * _L + k]
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def row_times(a: Six, b: Any) -> Six:
     """Return a row times the matrix b."""
     return (
@@ -62,7 +62,7 @@ def row_times(a: Six, b: Any) -> Six:
     )
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def row_times_dagger(a: Six, b: Any) -> Six:
     """Return a row times the adjoint of b."""
     return (
@@ -75,7 +75,7 @@ def row_times_dagger(a: Six, b: Any) -> Six:
     )
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def add_up(a: Real, b: Real, c: Real, out: Real, n: int) -> None:
     """Add a b^+ c^+."""
     for k in range(n):
@@ -86,7 +86,7 @@ def add_up(a: Real, b: Real, c: Real, out: Real, n: int) -> None:
         _add(one, two, three, out, k)
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def add_down(a: Real, b: Real, c: Real, out: Real, n: int) -> None:
     """Add a^+ b^+ c."""
     for k in range(n):
@@ -100,7 +100,7 @@ def add_down(a: Real, b: Real, c: Real, out: Real, n: int) -> None:
         _add(one, two, three, out, k)
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _add(one: Six, two: Six, three: Six, out: Real, k: int) -> None:
     out[k] += one[0]
     out[_L + k] += one[1]
@@ -122,7 +122,7 @@ def _add(one: Six, two: Six, three: Six, out: Real, k: int) -> None:
     out[17 * _L + k] += three[5]
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def times(a: Real, b: Real, out: Real, n: int) -> None:
     """Set out = a b."""
     out[:] = 0.0
@@ -148,7 +148,7 @@ def staples(u: Real, table: Table, site: int, mu: int, out: Real, n: int) -> Non
             add_down(u[corner * d + nu], u[down * d + mu], u[down * d + nu], out, n)
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _subgroup(w: Real, i: int, j: int, beta: Real, b: Real, alpha: Real, n: int) -> None:
     """Write b of rows and columns i, j of w, and alpha."""
     first, second = w[8 * i * _L : (8 * i + 2) * _L], w[8 * j * _L : (8 * j + 2) * _L]
@@ -164,7 +164,7 @@ def _subgroup(w: Real, i: int, j: int, beta: Real, b: Real, alpha: Real, n: int)
         alpha[k] = beta[k] * length * (2.0 / 3.0)
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _heated(x: Real, b: Real, h: Real, n: int) -> None:
     """Set h = x b^+."""
     for k in range(n):
@@ -176,7 +176,7 @@ def _heated(x: Real, b: Real, h: Real, n: int) -> None:
         h[3 * _L + k] = x0 * b3 + b0 * x3 - x1 * b2 + x2 * b1
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _turned(b: Real, h: Real, n: int) -> None:
     """Set h = b^+ b^+."""
     for k in range(n):
@@ -186,7 +186,7 @@ def _turned(b: Real, h: Real, n: int) -> None:
         h[3 * _L + k] = -2.0 * b[k] * b[3 * _L + k]
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _rotate(h: Real, u: Real, i: int, j: int, n: int) -> None:
     """Multiply rows i and j of u by h from the left."""
     for c in range(3):
@@ -250,7 +250,7 @@ def sweep(u: Real, table: Table, beta: Real, pool: Pool, heat: bool, backwards: 
         update(u, table, site, mu, beta, pool, room, heat, backwards)
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _add_trace(u: Real, a: Real, out: Real, n: int) -> None:
     """Add Re tr(u a)."""
     for i in range(3):

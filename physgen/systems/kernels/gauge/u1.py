@@ -29,7 +29,7 @@ Table = NDArray[np.int32]
 _L = LANES
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _add_up(a: Real, b: Real, c: Real, out: Real, n: int) -> None:
     """Add a b^* c^*."""
     for k in range(n):
@@ -39,7 +39,7 @@ def _add_up(a: Real, b: Real, c: Real, out: Real, n: int) -> None:
         out[_L + k] += a[_L + k] * x - a[k] * y
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _add_down(a: Real, b: Real, c: Real, out: Real, n: int) -> None:
     """Add a^* b^* c."""
     for k in range(n):
@@ -63,7 +63,7 @@ def staples(u: Real, table: Table, site: int, mu: int, out: Real, n: int) -> Non
             _add_down(u[corner * d + nu], u[down * d + mu], u[down * d + nu], out, n)
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _proposal(a: Real, beta: Real, rho: Real, scale: Real, n: int) -> None:
     """Write rho and the c of D = 1; replace a by v^*."""
     for k in range(n):
@@ -80,7 +80,7 @@ def _proposal(a: Real, beta: Real, rho: Real, scale: Real, n: int) -> None:
         a[_L + k] *= -inverse
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _first(rho: Real, scale: Real, z: Real, u: Real, margin: Real, n: int) -> None:
     """Set u = w of the first candidates, and by how much they are surely accepted."""
     for k in range(n):
@@ -93,7 +93,7 @@ def _first(rho: Real, scale: Real, z: Real, u: Real, margin: Real, n: int) -> No
         u[_L + k] = (1.0 - r * r) * z[_L + k] * inverse
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _turn(a: Real, u: Real, n: int) -> None:
     """Set u = u a."""
     for k in range(n):
@@ -150,7 +150,7 @@ def heat_bath(u: Real, table: Table, beta: Real, pool: Pool, backwards: bool) ->
         _turn(a, link, n)
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _reflect(a: Real, u: Real, n: int) -> None:
     """Set u = (u a a)^* / |a|^2."""
     for k in range(n):
@@ -174,7 +174,7 @@ def overrelax(u: Real, table: Table, beta: Real, backwards: bool) -> None:
         _reflect(a, u[site * d + mu], n)
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def _add_trace(u: Real, a: Real, out: Real, n: int) -> None:
     """Add Re tr(u a)."""
     for k in range(n):
@@ -198,7 +198,7 @@ def plaquettes(u: Real, table: Table, out: Real) -> None:
     out /= len(table)
 
 
-@njit(cache=CACHE, fastmath=FAST)
+@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
 def normalise(u: Real) -> None:
     """Bring links back to the circle, where rounding has led them away."""
     for row in u:
