@@ -8,7 +8,8 @@ import torch
 
 from physgen.systems import gauge_chains
 from physgen.systems.gauge import Gauge
-from physgen.validation.comparison import measure
+from physgen.systems.kernels.gauge import su3
+from physgen.systems.kernels.gauge.heatbath import Chains
 from physgen.validation.uncertainty import gamma_method
 
 
@@ -57,9 +58,14 @@ def test_the_number_of_chains(n, n_links, n_chains):
     ],
 )
 def test_plaquettes_of_su3_in_four_dimensions(beta, shape, value, error):
-    system = Gauge(group="SU(3)", shape=shape, beta=beta)
-    batch = system.simulate(240, 3)
-    values = measure(system, batch)
-    found = gamma_method(values.values["plaquette"], chain=values.chain)
+    start = Gauge(group="SU(3)", shape=shape).arbitrary(8, torch.Generator().manual_seed(1))
+    chains = Chains(start.numpy(), beta, seed=1)
+    chains.sweep(60, 2)
+    planes, values = np.empty((6, 8)), []
+    for _ in range(100):
+        chains.sweep(1, 2)
+        su3.plaquettes(chains.packed[0], chains._table, planes)
+        values.append(planes.mean(0))
+    found = gamma_method(np.array(values).T.ravel(), chain=np.repeat(np.arange(8), 100))
     assert abs(found.value - value) < 4 * math.hypot(found.error, error)
     assert found.error < 1e-3
