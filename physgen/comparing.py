@@ -82,8 +82,6 @@ def read_plan(name: str) -> Plan:
         raise RecipeError(f"comparison {path} cannot be understood: {error}") from error
     if not plan.recipes:
         raise RecipeError(f"comparison {path}: it names no recipes")
-    if plan.page == "scores" and not plan.columns:
-        raise RecipeError(f"comparison {path}: it names no columns, the scores to show")
     files = [one.endswith((".yaml", ".yml")) for one in plan.recipes]
     return plan.model_copy(
         update={

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError, InputError
-from physgen.io.hdf5 import dataset_names, open_hdf5
+from physgen.io.hdf5 import dataset_names, has, open_hdf5
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.showers import check_energies, mev, voxel_schema
 from physgen.io.source import as_batch, digest_of
@@ -81,6 +81,13 @@ class CaloChallengeSource:
     ) -> None:
         self.path, self.name = Path(path), str(path)
         self.energies = energies_of(self.path)
+        with open_hdf5(path) as file:
+            if has(file, SHOWERS) and not has(file, self.energies):
+                raise FormatError(
+                    f"{path}: has {SHOWERS!r} but no dataset {self.energies!r} of (rows, 1) "
+                    "energies of the particles in MeV; copy them from the file whose energies "
+                    "the showers were made for (physgen generate --condition-from writes both)"
+                )
         self._source = HDF5Source(path, x=SHOWERS, condition=self.energies, companions=_COMPANIONS)
         stored = self._source.schema
         self.block = self._source.block

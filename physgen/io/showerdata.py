@@ -32,6 +32,7 @@ from physgen.io.showers import (
     ENERGY,
     MEV,
     Depth,
+    check_code,
     check_energies,
     depth_of,
     mev,
@@ -189,8 +190,11 @@ class ShowerdataSource:
     def _pdg(self, file: h5py.File) -> int | None:
         if not has(file, "pdg"):
             return None
-        codes = np.unique(read_rows(dataset(file, "pdg", (1, 2)), 0, len(self)))
-        return int(codes[0]) if len(codes) == 1 else None
+        codes = read_rows(dataset(file, "pdg", (1, 2)), 0, len(self)).reshape(-1)
+        kinds, rows = np.unique(codes, return_index=True)
+        for kind, row in zip(kinds, rows, strict=True):
+            check_code(f"{self.path}: 'pdg' row {row}", int(kind))
+        return int(kinds[0]) if len(kinds) == 1 else None
 
     def _unit(self, file: h5py.File, name: str) -> float:
         unit = unit_of(file[name])

@@ -111,8 +111,33 @@ def check_energies(
         wish = "positive" if positive else "not negative"
         raise FormatError(
             f"{where} row {start + row}{f', column {place[0]}' if place else ''} is "
-            f"{values[(row, *place)]:g}; energies must be finite and {wish} (MeV)"
+            f"{values[(row, *place)]:g}; energies must be finite and {wish} (MeV): put the row "
+            "right, or leave it out"
         )
+
+
+def check_code(where: str, code: int) -> None:
+    """Raise `FormatError` for a code that is no particle's which makes showers.
+
+    Codes are those of the Particle Data Group, Phys. Rev. D 110 (2024) 030001, section 45; nuclei
+    have ten digits, and 0 is a particle that is not known.
+
+    Args:
+        where: names the file and the place in it.
+        code: as it stands there.
+    """
+    if abs(code) not in _CODES and not _NUCLEI <= abs(code) < 2 * _NUCLEI:
+        raise FormatError(
+            f"{where} is {code}, the code of no particle that makes showers (22 is a photon, 11 an "
+            "electron, 211 a pion); put it right, or write 0 where it is not known"
+        )
+
+
+_LEPTONS, _MESONS = (11, 13, 15, 22), (111, 113, 130, 211, 221, 223, 310, 311, 321, 331, 333)
+_CHARM_AND_BEAUTY = (411, 421, 431, 443, 511, 521, 531, 541, 553, 4122, 4132, 4232, 4332, 5122)
+_BARYONS = (2112, 2212, 3112, 3122, 3212, 3222, 3312, 3322, 3334, 5132, 5232, 5332)
+_CODES = (0, *_LEPTONS, *_MESONS, *_CHARM_AND_BEAUTY, *_BARYONS)
+_NUCLEI = 1_000_000_000
 
 
 def deposited(batch: Batch) -> NDArray[np.float64]:

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from physgen.errors import FormatError, InputError, RecipeError
+from physgen.io.showers import check_code
 from physgen.io.writer import atomic
 from physgen.systems.kernels.parameters import Voxels
 
@@ -279,6 +280,7 @@ def _bin(node: ElementTree.Element, path: Path) -> Geometry:
     if not layers:
         raise FormatError(f"{where} has no layer with voxels; each needs r_edges='0,...'")
     pid = _integer(node, "pid", where, None)
+    check_code(f"{where} attribute pid", pid)
     low, high = node.get("etaMin"), node.get("etaMax")
     if low is None or high is None:
         return Geometry(tuple(layers), pid, name, None, tuple(sorted(unused)))

@@ -15,7 +15,7 @@ from scipy.special import bdtrc
 from physgen.batch import Batch
 from physgen.systems.base import HasPlausible
 from physgen.validation.comparison import Comparison, Measured, Role
-from physgen.validation.copies import keys_of, learned
+from physgen.validation.copies import EMPTY, keys_of, learned
 from physgen.validation.estimates import USABLE, effective_samples, usable
 from physgen.validation.repeats import repeats
 from physgen.validation.scorecard import ALARM, Row
@@ -57,16 +57,29 @@ def _weights(comparison: Comparison) -> list[Row]:
 
 def _copies(truth: Batch, generated: Batch, floor: Batch | None) -> list[Row]:
     """Return how many generated rows are known ones, and how many repeat each other."""
-    first, counts = np.unique(keys_of(truth), return_counts=True)
+    every = keys_of(truth)
+    first, counts = np.unique(every, return_counts=True)
     natural = first[counts > 1]
     second = first[:0] if floor is None else keys_of(floor)
+    empty, usual_empty = (int((keys == EMPTY).sum()) for keys in (keys_of(generated), every))
+    natural = np.append(natural, EMPTY)
     first, ours, theirs = (k[~np.isin(k, natural)] for k in (first, keys_of(generated), second))
     n, m = len(generated), len(second)
     shared = int((np.isin(ours, first) | np.isin(ours, theirs)).sum())
     usual = int(np.isin(theirs, first).sum())
     repeated, usual_repeated = (len(keys) - len(np.unique(keys)) for keys in (ours, theirs))
     pairs = n * (len(truth) + m), m * len(truth)
+    rows = []
+    if empty:
+        where = int((keys_of(generated) == EMPTY).argmax())
+        said = (
+            f"{empty} of {n} rows hold nothing but zeros, the first being row {where} of those "
+            f"looked at, and {usual_empty} of {len(truth)} true ones: see why they are made, or "
+            "leave them out"
+        )
+        rows.append(_copies_row("empty rows", (empty, usual_empty), n / (n + len(truth)), said))
     return [
+        *rows,
         _copies_row(
             "rows that are in the truth",
             (shared, usual),

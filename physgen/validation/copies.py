@@ -13,6 +13,9 @@ from physgen.validation.comparison import Comparison, in_blocks
 
 Keys = NDArray[np.uint64]
 
+EMPTY = np.uint64(0)
+"""The key of a row of zeros."""
+
 MOST = 100_000
 """Rows of which features are held, evenly spread; all are looked at for copies."""
 

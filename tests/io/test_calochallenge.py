@@ -65,7 +65,7 @@ def test_double_precision_and_flat_energies_are_read_too(tmp_path):
     ("datasets", "message"),
     [
         ({"incident_energies": ENERGIES, "shower": VOXELS}, "'showers' does not exist; did you"),
-        ({"showers": VOXELS}, "'incident_energies' does not exist"),
+        ({"showers": VOXELS}, "no dataset 'incident_energies' of .* copy them from the file"),
         (
             {"incident_energies": ENERGIES[:3], "showers": VOXELS},
             "'showers' has 4, 'incident_energies' has 3 rows",

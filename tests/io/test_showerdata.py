@@ -208,3 +208,12 @@ def test_inspect_names_the_first_row_that_cannot_be_read(tmp_path):
     broken = inspect(write(tmp_path / "b.h5", num_points=np.array([2, 1, 0, -3])))
     assert broken["reader"] == "no"
     assert "'num_points' row 3 is -3" in broken["problem"]
+
+
+def test_a_code_of_no_particle_is_refused(tmp_path):
+    path = write(tmp_path / "s.h5", pdg=np.array([22, 999_999, 22, 22], "i4"))
+    with pytest.raises(FormatError, match="'pdg' row 1 is 999999, the code of no particle"):
+        ShowerdataSource(path)
+    for code in (0, -211, 1_000_060_120):
+        path = write(tmp_path / f"{code}.h5", pdg=np.full(4, code, "i4"))
+        assert ShowerdataSource(path).pdg == code

@@ -89,6 +89,11 @@ def test_a_file_with_several_particles_asks_which(tmp_path):
         ("<Bins/>", "holds no <Bin>"),
         ('<Bins><Bin pid="22" name="p"/></Bins>', "no layer with voxels"),
         (
+            '<Bins><Bin pid="23" name="Z"><Layer id="0" r_edges="0,5" n_bin_alpha="1"/></Bin>'
+            "</Bins>",
+            "attribute pid is 23, the code of no particle",
+        ),
+        (
             '<!DOCTYPE Bins [<!ENTITY a SYSTEM "file:///etc/passwd">]><Bins>&a;</Bins>',
             "document type",
         ),

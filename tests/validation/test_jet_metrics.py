@@ -161,3 +161,13 @@ def test_what_cannot_be_measured_is_said():
         EnergyMover().rows(comparison(n=10))
     with pytest.raises(RecipeError, match="stated for 'W1X', which is not measured"):
         JetWasserstein(tolerance={"W1X": 1.0}).rows(comparison())
+
+
+def test_the_error_is_that_of_the_mean_of_the_draws():
+    generated, truth = jets(600, 5, width=0.2), jets(600, 6)
+    metric = EnergyMover(n=20, draws=10)
+    rows = {row.name: row for row in metric.rows(Comparison(SYSTEM, generated, truth))}
+    draws = [slice(start, start + 20) for start in range(0, 600, 20)]
+    parts = [coverage_and_distance(truth[rows], generated[rows])[1] for rows in draws]
+    expected = np.std(parts, ddof=1) / np.sqrt(10)
+    assert expected / 2 < rows["MMD, energy mover"].error < 2 * expected

@@ -288,3 +288,18 @@ def test_as_many_undefined_samples_pass():
     card = judge(Comparison(Normal(known=False), *samples), [Means()], tested=True)
     assert abs(card["a is defined"].pull) < 4
     assert card.verdict == "pass"
+
+
+def test_rows_of_zeros_are_called_empty_and_not_copies():
+    truth, floor, generated = draw(400, 1), draw(400, 2), draw(400, 3)
+    x = generated.x.clone()
+    x[7:40] = 0
+    card = judge(Comparison(Normal(), Batch(x), truth, floor), [])
+    assert card["empty rows"].value == 33
+    assert "33 of 400 rows hold nothing but zeros, the first being row 7" in card.warnings[0]
+    assert card["rows that repeat"].warning == ""
+    # As many as the truth has are no alarm.
+    y = truth.x.clone()
+    y[:30] = 0
+    card = judge(Comparison(Normal(), Batch(x), Batch(y), floor), [])
+    assert card["empty rows"].warning == ""
