@@ -30,7 +30,7 @@ from physgen.transforms.base import Chain
 
 UNCONDITIONAL = {
     *("rbm", "gaussian-rbm", "energy", "flow, normflows"),
-    *("checkerboard-flow", "continuous-lattice-flow", "closure-defect", "gauge-flow"),
+    *("checkerboard-flow", "closure-defect", "gauge-flow"),
     "stochastic-gauge-flow",
     "u1-coupling-flow",
 }
