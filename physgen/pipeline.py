@@ -17,13 +17,14 @@ from physgen.batch import Batch
 from physgen.conditions import Condition
 from physgen.engine.device import DeviceName, choose_device
 from physgen.engine.distributed import connect
+from physgen.ensembles import score_ensemble
 from physgen.errors import InputError
 from physgen.generation import Sampler
 from physgen.io.shipped import shipped_recipes
 from physgen.isolation import isolated
 from physgen.recipe import read
 from physgen.run import Run
-from physgen.scoring import score_ensemble, score_run
+from physgen.scoring import score_run
 from physgen.tracking import Tracker, sync_apart
 from physgen.training import Progress, silent, train_run
 from physgen.validation.scorecard import Scorecard

@@ -13,16 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from physgen.batch import Batch
-from physgen.components import surrogate_of, system_of
+from physgen.components import surrogate_of
 from physgen.engine.device import choose_device
 from physgen.errors import InputError, RecipeError
 from physgen.held_out import held_out
 from physgen.io.inspect import inspect
 from physgen.io.joined import expand
-from physgen.io.lattice.folders import holds_configurations
-from physgen.io.lattice.source import ConfigurationSource
 from physgen.io.layouts import LAYOUTS
-from physgen.io.source import Source, blocks
+from physgen.io.source import Source
 from physgen.io.stream import Stream
 from physgen.isolation import global_generators
 from physgen.made_from import rows_made_from, shared_events
@@ -32,11 +30,8 @@ from physgen.run import Run
 from physgen.surrogates.base import Surrogate
 from physgen.surrogates.correction import BURN_IN
 from physgen.systems.base import HasFiles, Simulates, System, open_files
-from physgen.systems.ensemble import Ensemble
-from physgen.systems.gauge_ensemble import GaugeEnsemble
 from physgen.timing import milliseconds
 from physgen.validation.comparison import Comparison, HeldOut, Role
-from physgen.validation.ensemble import analyse
 from physgen.validation.judging import Metric, judge
 from physgen.validation.likelihood import Likelihood
 from physgen.validation.scorecard import Row, Scorecard
@@ -204,62 +199,6 @@ def score_run(
         row = Row(name="independence of the samples", metric="alarms", value=None, warning=shared)
         card = card.model_copy(update={"rows": (*card.rows, row)})
     return comparison, card
-
-
-def score_ensemble(
-    file: Path, name: str | None, overrides: Mapping[str, Any]
-) -> tuple[Comparison, Scorecard]:
-    """Analyse a Markov chain: means with Gamma-method errors, and tau_int.
-
-    With the recipe of a system, its exact and published values stand beside; without, only what
-    needs no action is measured.
-    """
-    if name is None and holds_configurations(expand(file)[0]):
-        return _score_configurations(file, overrides)
-    if name is None:
-        options = {k.removeprefix("system."): v for k, v in overrides.items() if k != "data.axes"}
-        given = {"path": file, "axes": overrides.get("data.axes")}
-        ensemble: Ensemble = build("systems", Component(kind="ensemble", **options), given)
-        return analyse(
-            ensemble, ensemble.parts(), len(ensemble.source), provenance={"file": str(file)}
-        )
-    system = system_of(recipe_for(file, name, overrides))
-    source = open_samples(system, file)
-    about = {"file": str(file)}
-    if isinstance(source, ConfigurationSource):
-        return _analyse_configurations(system, source, about)
-    return analyse(system, blocks(source), len(source), provenance=about)
-
-
-def _score_configurations(file: Path, overrides: Mapping[str, Any]) -> tuple[Comparison, Scorecard]:
-    """Analyse gauge configurations in files, one alone without errors."""
-    options = {key.removeprefix("system."): value for key, value in overrides.items()}
-    ensemble: GaugeEnsemble = build(
-        "systems", Component(kind="gauge-ensemble", **options), {"path": file}
-    )
-    return _analyse_configurations(ensemble, ensemble.source, {"file": str(file)})
-
-
-def _analyse_configurations(
-    system: System, source: ConfigurationSource, about: dict[str, Any]
-) -> tuple[Comparison, Scorecard]:
-    """Analyse gauge configurations at their places in Monte Carlo time, and say what is missing."""
-    past = source.history
-    about |= {"format": source.headers[0].format, "replicas": ", ".join(past.replicas)}
-    about |= {"step": f"{past.step} trajectories"} if len(past.paths) > 1 else {}
-    comparison, card = analyse(
-        system,
-        blocks(source),
-        len(source),
-        provenance=about,
-        times=source.times,
-        fewest=1,
-    )
-    said = [
-        Row(name="configurations", metric="files", value=len(source), warning=note)
-        for note in source.notes()
-    ]
-    return comparison, card.model_copy(update={"rows": (*card.rows, *said)})
 
 
 def recipe_for(

@@ -208,6 +208,7 @@ def _inspect_jets(path: Path, contents: dict[str, Any], report: dict[str, Any]) 
         f"train jets {quote(f'data.path={path}')}; physgen validate GENERATED --against "
         f"{quote(str(path))}"
     )
+    report["hints"] += source.notes()
 
 
 def _inspect_spins(path: Path, samples: dict[str, Any], report: dict[str, Any]) -> None:

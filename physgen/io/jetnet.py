@@ -33,7 +33,6 @@ JET = (
     Variable("num_particles", domain="non-negative"),
 )
 """The columns of a jet, which may be conditions."""
-_PT = 2
 _NUMBER = 3
 
 
@@ -79,8 +78,8 @@ class JetNetSource:
         """Return rows [start, stop).
 
         Raises:
-            FormatError: a value is not finite or a momentum negative, or the mask is neither 0 nor
-                1 or contradicts the features; the row is named.
+            FormatError: a value is not finite, or the mask is neither 0 nor 1 or contradicts the
+                features; the row is named.
         """
         return as_batch(self.arrays(start, stop))
 
@@ -103,7 +102,6 @@ class JetNetSource:
             where,
             "has only zeros where its mask (the last column) is 1",
         )
-        _refuse(x[..., _PT] < 0, start, where, "has a negative ptrel")
         if self._particles != self._stored:
             x, present = hardest(x, present, self._particles)
         result = {"x": x, "mask": present}
@@ -120,6 +118,16 @@ class JetNetSource:
 
     def keys(self) -> None:
         """Return nothing: jets stand alone."""
+
+    def notes(self) -> list[str]:
+        """Return how many particles have a negative pT."""
+        negative = sum(int((batch.x[..., 2] < 0).sum()) for batch in blocks(self))
+        if not negative:
+            return []
+        return [
+            f"{self.path}: {negative} particles have a negative ptrel; set their features and mask "
+            "to 0 if they are padding"
+        ]
 
 
 def hardest(

@@ -66,10 +66,10 @@ def simulate(start: Links, beta: float, n_keep: int, seed: int, slow: Measure) -
             break
         trial *= 2
     result = np.empty((len(start), n_keep, *start.shape[1:]))
-    kept = series(min(apart, _MOST), n_keep, result)
-    if "Q" in kept:
-        _judge_charge(np.rint(np.concatenate([before["Q"], kept["Q"]])), beta)
-    _judge(_without_charge(kept), beta, apart)
+    measured = series(min(apart, _MOST), n_keep, result)
+    if "Q" in measured:
+        _judge_charge(np.rint(np.concatenate([before["Q"], measured["Q"]])), beta)
+    _judge(_without_charge(measured), beta, apart)
     return result
 
 

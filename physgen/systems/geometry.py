@@ -1,13 +1,12 @@
 """Voxels of a cylindrical calorimeter, read from and written to CaloChallenge binning files.
 
 Around the direction of the incoming particle each layer is cut into rings of radius r (mm) and
-sectors of angle alpha. The flat order of voxels has the radius fastest, then alpha, then the layer:
+sectors of angle alpha. In the flat order of voxels the radius is fastest, then alpha, then layers:
 
     index = offset(layer) + i_alpha * n_r(layer) + i_r.
 
-Sector i_alpha of n covers alpha in [-pi + 2 pi i/n, -pi + 2 pi (i + 1)/n). The Cartesian
-coordinates of a voxel are those of its middle, eta = r cos(alpha) and phi = r sin(alpha), in mm
-(CaloChallenge, arXiv:2410.21611).
+Sector i_alpha of n covers alpha in [-pi + 2 pi i/n, -pi + 2 pi (i + 1)/n). Coordinates of a voxel
+are its middle's: eta = r cos(alpha), phi = r sin(alpha), in mm (CaloChallenge, arXiv:2410.21611).
 """
 
 from __future__ import annotations

@@ -203,8 +203,8 @@ class Schwinger(lattice_files.EnsembleFiles):
     def moves(self) -> Moves:
         """Return the symmetries of the action: what they make of (B, *shape) links."""
         # Fermions tell the axes apart, being antiperiodic in time alone; mirrors reverse Q.
-        kept = ("gauge transformation", "translation", "charge conjugation")
-        return {name: move for name, move in self.gauge.moves().items() if name in kept}
+        keep = ("gauge transformation", "translation", "charge conjugation")
+        return {name: move for name, move in self.gauge.moves().items() if name in keep}
 
     def open(self, path: Path, *, varying: Sequence[str] = ()) -> Source:
         """Open an ensemble; raises `FormatError` where it is none, or of another lattice or action.

@@ -31,7 +31,8 @@ def alarms(comparison: Comparison) -> list[Row]:
     """
     if comparison.truth is None or len(comparison.truth) == 0:
         return []
-    rows = [*_weights(comparison), *_units(comparison), *repeats(comparison)]
+    rows = [*_weights(comparison), *_negative(comparison), *_units(comparison)]
+    rows += repeats(comparison)
     if comparison.generated.chain is None and comparison.truth.chain is None:
         rows += _copies(comparison.truth, comparison.generated, comparison.floor)
         rows += _trained_on(comparison, comparison.truth)
@@ -52,6 +53,31 @@ def _weights(comparison: Comparison) -> list[Row]:
                 "leave the weights out"
             )
             rows.append(Row(name=name, metric="weights", value=equal, warning=warning))
+    return rows
+
+
+def _negative(comparison: Comparison) -> list[Row]:
+    """Return an alarm for each variable that cannot be negative, and is in one of both samples."""
+    rows = []
+    names: dict[Role, str] = {"truth": "true", "generated": "generated"}
+    for role, name in names.items():
+        batch = comparison.samples[role]
+        for k, variable in enumerate(comparison.system.schema.variables):
+            if variable.domain != "non-negative" or len(batch) == 0:
+                continue
+            one = batch.x if len(comparison.system.schema.variables) == 1 else batch.x[..., k]
+            below = (one < 0).flatten(1).any(1)
+            if below.any():
+                warning = (
+                    f"{variable.name!r} is negative in {int(below.sum())} of {len(batch)} {name} "
+                    f"rows, the first being row {int(below.int().argmax())} of those looked at: it "
+                    "cannot be; put the rows right (padding is 0 where there is a mask), or leave "
+                    "them out"
+                )
+                label = f"negative {variable.name}, {name} rows"
+                rows.append(
+                    Row(name=label, metric="domains", value=int(below.sum()), warning=warning)
+                )
     return rows
 
 

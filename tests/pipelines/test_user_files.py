@@ -12,11 +12,11 @@ import uproot
 import physgen
 from physgen import recipe
 from physgen.against import Against, Criteria
+from physgen.ensembles import score_ensemble
 from physgen.errors import CheckpointError, InputError
 from physgen.io.inspect import inspect
 from physgen.overrides import parse_overrides
 from physgen.run import Run
-from physgen.scoring import score_ensemble
 
 SMALL = {"engine.steps": 4, "engine.batch_size": 64, "validation.metrics": [{"kind": "means"}]}
 

@@ -42,22 +42,22 @@ def integrate(
         size: h, negative for the way back.
     """
     algebra = np.empty_like(links[0])
-    kept = np.empty_like(algebra)
+    final = np.empty_like(algebra)
     for b in range(links.shape[0]):
         u, total = links[b], 0.0
         for step in range(coefficients.shape[0]):
             total += 0.25 * slope(u, where, coefficients[step, 0], work, who, algebra)
             for i in range(algebra.size):
-                kept.flat[i] = -17.0 / 36.0 * size * algebra.flat[i]
+                final.flat[i] = -17.0 / 36.0 * size * algebra.flat[i]
                 algebra.flat[i] *= 0.25 * size
             _move(u, algebra, work)
             slope(u, where, coefficients[step, 1], work, who, algebra)
             for i in range(algebra.size):
-                kept.flat[i] += 8.0 / 9.0 * size * algebra.flat[i]
-            _move(u, kept, work)
+                final.flat[i] += 8.0 / 9.0 * size * algebra.flat[i]
+            _move(u, final, work)
             total += 0.75 * slope(u, where, coefficients[step, 2], work, who, algebra)
             for i in range(algebra.size):
-                algebra.flat[i] = 0.75 * size * algebra.flat[i] - kept.flat[i]
+                algebra.flat[i] = 0.75 * size * algebra.flat[i] - final.flat[i]
             _move(u, algebra, work)
         change[b] = size * total
 

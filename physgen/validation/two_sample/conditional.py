@@ -63,8 +63,8 @@ def _features(r: Array, t: Array, pool: Pool) -> Iterator[tuple[Array, tuple[str
     inside = [bins == number for number in range(len(ranges))] if len(ranges) > 1 else []
     if not pool.relabelling.exact:
         # Squares are skewed, so that of few rows they know their own variance badly.
-        kept = [pool.effective_units(rows) >= FEWEST for rows in inside]
-        inside, ranges = list(compress(inside, kept)), list(compress(ranges, kept))
+        enough = [pool.effective_units(rows) >= FEWEST for rows in inside]
+        inside, ranges = list(compress(inside, enough)), list(compress(ranges, enough))
     squares = r**2
     squares[r != 0] -= squares[r != 0].mean()
     for feature, what in ((r, "mean"), (squares, "width")):

@@ -90,11 +90,11 @@ class ChargedPlaquettes(nn.Module):
     def factors(self) -> Tensor:
         """Return (N,), the c_n of n >= 0, differentiable."""
         natural, wanted = self.natural(), self.probabilities()
-        kept = torch.nn.functional.pad(wanted, (0, self.last - self.highest))
-        failed = kept * (1 - natural).pow(self.candidates - 1)
+        shares = torch.nn.functional.pad(wanted, (0, self.last - self.highest))
+        failed = shares * (1 - natural).pow(self.candidates - 1)
         both = failed.sum() + failed[1:].sum()
         powers = torch.arange(self.candidates, device=natural.device)
-        taken = kept * (1 - natural)[:, None].pow(powers).sum(1)
+        taken = shares * (1 - natural)[:, None].pow(powers).sum(1)
         return taken + both - failed
 
     def draw(self, u: Tensor) -> Tensor:

@@ -234,7 +234,7 @@ def update(
 
 @njit(cache=CACHE)
 def work() -> Work:
-    """Return room for what `update` makes: A, U A, b, x, h, alpha."""
+    """Return scratch for what `update` makes: A, U A, b, x, h, alpha."""
     return (
         *(np.empty(18 * _L), np.empty(18 * _L)),
         *(np.empty(4 * _L), np.empty(4 * _L), np.empty(4 * _L), np.empty(_L)),
@@ -244,10 +244,10 @@ def work() -> Work:
 @njit(cache=CACHE)
 def sweep(u: Real, table: Table, beta: Real, pool: Pool, heat: bool, backwards: bool) -> None:
     """Update all links of a group of lanes once, the last one first if `backwards`."""
-    room, d = work(), table.shape[1] // 2
+    scratch, d = work(), table.shape[1] // 2
     for step in range(len(table) * d):
         site, mu = divmod(len(table) * d - 1 - step if backwards else step, d)
-        update(u, table, site, mu, beta, pool, room, heat, backwards)
+        update(u, table, site, mu, beta, pool, scratch, heat, backwards)
 
 
 @njit(cache=CACHE, fastmath=FAST, error_model="numpy")
