@@ -33,9 +33,10 @@ from physgen.registry import build
 from physgen.run import Run
 from physgen.run_data import RunData
 from physgen.scoring import check_scoring
-from physgen.surrogates.base import Method, Surrogate, bound_of, density_of
+from physgen.surrogates.base import Surrogate, bound_of, density_of
 from physgen.surrogates.conditions import LARGEST
 from physgen.surrogates.decoding import DecodedNoise
+from physgen.surrogates.method import Method
 from physgen.validation.plots import ALONG, BETWEEN, TRAINING
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]

@@ -24,7 +24,7 @@ from physgen.engine.distributed import World
 from physgen.engine.options import Engine
 from physgen.engine.random import keyed_seed, seed_global
 from physgen.errors import InputError, RecipeError, TrainingError
-from physgen.surrogates.base import Method
+from physgen.surrogates.method import Method
 
 
 class Stream(Protocol):

@@ -34,7 +34,8 @@ from physgen.engine.threads import Work, restored_threads, threads_for
 from physgen.engine.window import Window
 from physgen.errors import InputError, TrainingError
 from physgen.isolation import global_generators
-from physgen.surrogates.base import Method, Surrogate
+from physgen.surrogates.base import Surrogate
+from physgen.surrogates.method import Method
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from physgen.errors import CheckpointError, TrainingError
 from physgen.io.documents import read_json
 from physgen.io.tensors import read_tensors, write_tensors
 from physgen.io.writer import write_bytes
-from physgen.surrogates.base import Method, Surrogate
+from physgen.surrogates.base import Surrogate
+from physgen.surrogates.method import Method
 
 
 @dataclass(frozen=True)

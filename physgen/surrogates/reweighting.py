@@ -22,7 +22,8 @@ from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
 from physgen.networks.mlp import MLP, MLPOptions
 from physgen.ranges import PositiveFloat
-from physgen.surrogates.base import Method, StepContext, Surrogate
+from physgen.surrogates.base import Surrogate
+from physgen.surrogates.method import Method, StepContext
 from physgen.transforms.base import Transform
 
 

@@ -11,7 +11,8 @@ from torch import nn
 from physgen.batch import Batch, Schema, Variable
 from physgen.engine.loop import fit
 from physgen.engine.options import Engine
-from physgen.surrogates.base import Method, Surrogate
+from physgen.surrogates.base import Surrogate
+from physgen.surrogates.method import Method
 
 SCHEMA = Schema(shape=(3,), variables=(Variable("x"),))
 OPTIONS = Engine(steps=12, batch_size=8, device="cpu", log_every=4, checkpoint_every=5)

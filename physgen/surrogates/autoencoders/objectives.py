@@ -20,7 +20,7 @@ from physgen.batch import Batch
 from physgen.errors import RecipeError
 from physgen.ranges import NotNegative, Positive, PositiveFloat
 from physgen.surrogates.autoencoders.vae import VAE, Terms
-from physgen.surrogates.base import Method, StepContext
+from physgen.surrogates.method import Method, StepContext
 
 DEVIATION_RATE = 10.0
 """Learning rate of the deviations of a Gaussian likelihood, in units of that of the networks: the

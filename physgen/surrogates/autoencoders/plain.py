@@ -21,8 +21,8 @@ from physgen.io.weights import moments
 from physgen.networks.bodies import Decoder, Encoder, NetworkOptions
 from physgen.networks.mlp import MLPOptions
 from physgen.ranges import NotNegative, Positive, PositiveFloat
-from physgen.surrogates.base import Method, StepContext
 from physgen.surrogates.decoding import DecodedNoise
+from physgen.surrogates.method import Method, StepContext
 from physgen.transforms.base import Transform
 
 MEMORY = 100

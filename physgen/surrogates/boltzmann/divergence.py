@@ -30,8 +30,9 @@ from torch import Tensor
 from physgen.batch import Batch
 from physgen.errors import RecipeError
 from physgen.ranges import Positive, PositiveFloat, Probability
-from physgen.surrogates.base import Method, StepContext, Surrogate
+from physgen.surrogates.base import Surrogate
 from physgen.surrogates.boltzmann.machine import BoltzmannMachine
+from physgen.surrogates.method import Method, StepContext
 
 
 class ContrastiveDivergence(Method):

@@ -37,8 +37,9 @@ from physgen.ranges import (
     Probability,
 )
 from physgen.sampling import annealing, hmc, langevin
-from physgen.surrogates.base import Method, StepContext, Surrogate
+from physgen.surrogates.base import Surrogate
 from physgen.surrogates.boltzmann.chains import MarkovSurrogate
+from physgen.surrogates.method import Method, StepContext
 from physgen.transforms.base import Transform
 
 _ACCEPTANCE = 0.574

@@ -25,8 +25,8 @@ from torch import Tensor
 from physgen.batch import Batch
 from physgen.errors import RecipeError
 from physgen.ranges import NotNegative, PositiveFloat
-from physgen.surrogates.base import StepContext
 from physgen.surrogates.diffusion.model import Denoising, Diffusion
+from physgen.surrogates.method import StepContext
 
 Coupling = Literal["independent", "optimal-transport"]
 

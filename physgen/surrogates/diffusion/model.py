@@ -22,7 +22,7 @@ from physgen.io.weights import moments
 from physgen.networks.residual import ResidualMLP, ResidualOptions
 from physgen.networks.unet import UNet, UNetOptions
 from physgen.ranges import NotNegative, PositiveFloat, Probability
-from physgen.surrogates.base import Method, StepContext, Surrogate
+from physgen.surrogates.base import Surrogate
 from physgen.surrogates.diffusion.denoiser import Denoise, Denoiser, Prediction
 from physgen.surrogates.diffusion.guidance import conditioned, guided, shown
 from physgen.surrogates.diffusion.sampler import DETERMINISTIC, ancestral
@@ -31,6 +31,7 @@ from physgen.surrogates.diffusion.schedule import (
     Schedule,
     ScheduleName,
 )
+from physgen.surrogates.method import Method, StepContext
 from physgen.surrogates.sampler_options import SamplerOptions
 from physgen.transforms.base import Transform
 

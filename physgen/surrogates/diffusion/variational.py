@@ -24,9 +24,9 @@ from torch import Tensor
 from physgen.batch import Batch
 from physgen.errors import RecipeError
 from physgen.ranges import NotNegative, PositiveFloat
-from physgen.surrogates.base import Method, StepContext
 from physgen.surrogates.diffusion.model import Diffusion
 from physgen.surrogates.diffusion.schedule import Learned, Schedule
+from physgen.surrogates.method import Method, StepContext
 
 TIMES = 8
 """Times, one in each eighth of [0, 1], that a draw of the bound averages over."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from physgen.errors import RecipeError, suggest
-from physgen.surrogates.base import StepContext
+from physgen.surrogates.method import StepContext
 
 A_STEP = 16
 """Different couplings of a training step."""

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from physgen.batch import Batch
 from physgen.errors import RecipeError
-from physgen.surrogates.base import Method, StepContext, Surrogate
+from physgen.surrogates.base import Surrogate
+from physgen.surrogates.method import Method, StepContext
 
 
 @runtime_checkable

@@ -15,9 +15,10 @@ from torch import Tensor
 from physgen.batch import Batch
 from physgen.errors import RecipeError
 from physgen.ranges import PositiveFloat
-from physgen.surrogates.base import StepContext, Surrogate
+from physgen.surrogates.base import Surrogate
 from physgen.surrogates.flows.likelihood import HasLatentDensity
 from physgen.surrogates.flows.reverse_kl import ReverseKL
+from physgen.surrogates.method import StepContext
 from physgen.systems.base import System
 
 

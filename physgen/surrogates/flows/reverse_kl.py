@@ -31,15 +31,9 @@ from torch import Tensor
 from physgen.batch import Batch
 from physgen.errors import RecipeError
 from physgen.ranges import PositiveFloat
-from physgen.surrogates.base import (
-    FromNoise,
-    HasDensity,
-    Method,
-    StepContext,
-    Surrogate,
-    density_of,
-)
+from physgen.surrogates.base import FromNoise, HasDensity, Surrogate, density_of
 from physgen.surrogates.flows.couplings import Action, Annealed, Couplings
+from physgen.surrogates.method import Method, StepContext
 from physgen.systems.base import HasAction, HasMoves, System
 from physgen.systems.family import Family
 from physgen.systems.symmetries import broken

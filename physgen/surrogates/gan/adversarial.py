@@ -16,10 +16,10 @@ from physgen.errors import RecipeError, errors_of
 from physgen.networks.bodies import NetworkOptions
 from physgen.networks.mlp import MLPOptions
 from physgen.ranges import NotNegative, Positive, PositiveFloat, Probability
-from physgen.surrogates.base import Method, StepContext
 from physgen.surrogates.gan.losses import LOSSES, LossName, slope_penalty, squared_slope
 from physgen.surrogates.gan.monitor import GANMonitor, coverage, spread
 from physgen.surrogates.gan.networks import Critic, Generator
+from physgen.surrogates.method import Method, StepContext
 
 MONITOR_EVERY = 50
 """Steps between two estimates of coverage and spread."""

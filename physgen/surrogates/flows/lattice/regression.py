@@ -27,8 +27,9 @@ from torch import Tensor
 from physgen.batch import Batch
 from physgen.errors import RecipeError
 from physgen.ranges import Positive
-from physgen.surrogates.base import Method, StepContext, Surrogate
+from physgen.surrogates.base import Surrogate
 from physgen.surrogates.flows.lattice.link_flow import LinkFlow, legendre
+from physgen.surrogates.method import Method, StepContext
 from physgen.systems.base import System
 from physgen.systems.gauge import Gauge
 from physgen.systems.kernels import gauge_flow as kernel
