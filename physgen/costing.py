@@ -22,6 +22,7 @@ from physgen.validation.comparison import measure
 from physgen.validation.costs import Cost, Theory
 from physgen.validation.mixing import disagrees
 from physgen.validation.scorecard import Row
+from physgen.validation.table import with_error
 from physgen.validation.uncertainty import Estimate, gamma_method
 
 LEAST, MOST = 256, 262_144
@@ -61,24 +62,26 @@ def theories(runs: Sequence[Run], seed: int) -> list[Theory]:
 def monte_carlo(system: System, seed: int) -> Cost:
     """Measure the Monte Carlo of a system.
 
-    Runs of one seed are tuned and warmed up in the same way, so that their difference is what
-    further configurations cost. The efficiency is that of the slowest observable; chains that are
-    shown not to mix have none.
+    Runs of one seed, of `LEAST` configurations or more, are as many chains, tuned and warmed up in
+    the same way, so that their difference is what further configurations cost, and the rest of the
+    shortest is the setup. The efficiency is that of the slowest observable; chains that are shown
+    not to mix have none.
     """
     if not isinstance(system, Simulates):
         raise RecipeError(
             f"{type(system).__name__} has no Monte Carlo to compare with: leave its recipes out"
         )
     simulate = system.simulate
-    simulate(1, seed)  # Compiles what is compiled.
-    setup, _ = _timed(simulate, 1, seed)
-    n, before, size = 1, setup, LEAST
+    simulate(LEAST, seed)  # Compiles what is compiled.
+    first, _ = _timed(simulate, LEAST, seed)
+    n, before = LEAST, first
     while True:
+        size = 4 * n
         after, chains = _timed(simulate, size, seed)
         seconds = max(after - before, 0.0) / (size - n)
         if after - before >= LONG_ENOUGH or size >= MOST:
             break
-        n, before, size = size, after, 4 * size
+        n, before = size, after
     name, slowest = _slowest(system, chains)
     warning = ""
     if disagrees(slowest):
@@ -89,7 +92,7 @@ def monte_carlo(system: System, seed: int) -> Cost:
     known = None if disagrees(slowest) else 0.5 / tau
     return Cost(
         name="Monte Carlo",
-        setup=setup,
+        setup=max(first - LEAST * seconds, 0.0),
         seconds=seconds,
         efficiency=known,
         efficiency_error=None if known is None else 0.5 * slowest.tau_int_error / tau**2,
@@ -103,7 +106,8 @@ def monte_carlo(system: System, seed: int) -> Cost:
 def surrogate(run: Run, seed: int) -> Cost:
     """Measure the surrogate of a scored run, at the precision that its log-weights need.
 
-    The effective sample size is that of its scorecard.
+    The effective sample size is that of its scorecard, and is not believed where it fails there, or
+    where no samples of the truth back it: samples of a surrogate are blind to a missing sector.
     """
     model = run.load()
     corrected = run.corrected(model, proposals=True)
@@ -123,18 +127,33 @@ def surrogate(run: Run, seed: int) -> Cost:
     if corrected is None:
         return replace(cost, warning="not corrected: biased")
     rows = {row.name: row for row in run.scorecard.rows}
-    ess = rows.get("ESS")
-    if ess is None or ess.value is None:
+    ess, of_truth = rows.get("ESS"), rows.get("ESS on truth")
+    if ess is None:
         return replace(cost, warning="without an effective sample size: add the metric importance")
+    found = with_error(ess.value, ess.error) if ess.value is not None else "none"
+    cost = replace(cost, log_partition=_log_partition(rows.get("ln Z")))
+    if doubt := _doubt(ess, of_truth):
+        return replace(cost, known_by=f"ESS {found} not believed", warning=doubt)
+    assert ess.value is not None  # Else there is a doubt.
     return replace(
         cost,
         efficiency=ess.value,
         efficiency_error=ess.error,
         known_by=f"ESS {ess.note}",
-        log_partition=_log_partition(rows.get("ln Z")),
         tunnelling=_changes_of_independent(run.system, batch, cost.seconds / ess.value),
-        warning=ess.warning,
     )
+
+
+def _doubt(ess: Row, of_truth: Row | None) -> str:
+    """Return why an effective sample size is not believed; empty if it is."""
+    if ess.value is None or ess.warning:
+        return ess.warning or ess.note
+    if of_truth is None:
+        return "no samples of the truth to show whether a sector is missing"
+    for row in (ess, of_truth):
+        if row.verdict == "fail" or row.warning:
+            return row.warning or f"{row.name} fails in the scorecard"
+    return ""
 
 
 def _timed(call: Callable[..., Batch], *arguments: int) -> tuple[float, Batch]:

@@ -1,6 +1,8 @@
 """What an independent configuration costs: the arithmetic, and timings of clocks that are known."""
 
 import math
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from physgen import costing, reports
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import RecipeError
 from physgen.validation.costs import Cost, Theory, markdown, page, table
+from physgen.validation.scorecard import Row, Scorecard
 
 CHAIN = Cost(name="Monte Carlo", setup=2.0, seconds=0.01, efficiency=0.5)
 FLOW = Cost(
@@ -29,8 +32,11 @@ def test_one_sampler_is_cheaper_from_where_the_lines_cross():
     assert CHAIN.cheaper_from(CHAIN) == math.inf
     frozen = Cost(name="frozen", setup=0.0, seconds=1e-6)
     assert frozen.each == math.inf
-    assert FLOW.cheaper_from(frozen) == 0
-    assert frozen.cheaper_from(CHAIN) == math.inf
+    # Nobody knows what an independent one costs: neither "the first" nor "never".
+    assert math.isnan(FLOW.cheaper_from(frozen))
+    assert math.isnan(frozen.cheaper_from(CHAIN))
+    lines = table(Theory(title="frozen", monte_carlo=frozen, surrogates=[FLOW]))
+    assert lines[1]["cheaper than Monte Carlo from"] == "not known"
 
 
 def test_the_table_says_never_where_monte_carlo_wins(tmp_path):
@@ -74,13 +80,86 @@ def test_monte_carlo_is_timed_without_its_tuning_and_by_its_slowest_observable(m
     monkeypatch.setattr(costing.time, "process_time", lambda: clock.now)
     monkeypatch.setattr(costing, "LONG_ENOUGH", 400.0)
     cost = costing.monte_carlo(clock, seed=1)
-    assert cost.setup == pytest.approx(3.01)
+    assert cost.setup == pytest.approx(3.0)
     assert cost.seconds == pytest.approx(0.01)
     # rho(t) = 1 - t / r of r repeats, so that tau_int = r / 2 and 1 / (2 tau_int) = 1 / r.
     assert cost.efficiency == pytest.approx(1 / clock.repeats, rel=0.15)
     assert "x" in cost.known_by or "Q" in cost.known_by
     # The charge may change at one step in `repeats`, and then does in half of the cases.
     assert cost.tunnelling == pytest.approx(0.5 / clock.repeats / 0.01, rel=0.15)
+
+
+def test_the_warm_up_of_more_chains_is_no_cost_of_configurations(monkeypatch):
+    clock = Clock()
+    simulate = clock.simulate
+
+    def few_chains_for_few(n, seed):
+        clock.now += 50 if n >= 64 else 0
+        return simulate(n, seed)
+
+    clock.simulate = few_chains_for_few
+    monkeypatch.setattr(costing.time, "process_time", lambda: clock.now)
+    cost = costing.monte_carlo(clock, seed=1)
+    assert cost.seconds == pytest.approx(0.01)
+    assert cost.setup == pytest.approx(53.0)
+
+
+class Proposals:
+    """A trained model whose proposals take .01 s each."""
+
+    device = "cpu"
+
+    def __init__(self, clock):
+        self.clock = clock
+
+    def sample(self, n, *, generator):
+        self.clock.now += 0.01 * n
+        return Batch(x=torch.randn(n, 1, generator=generator), log_weight=torch.zeros(n))
+
+
+def scored(monkeypatch, *rows):
+    clock = Clock()
+    monkeypatch.setattr(costing.time, "process_time", lambda: clock.now)
+    monkeypatch.setattr(costing.cards, "read_card", lambda path: {"training_seconds": 7.0})
+    run = SimpleNamespace(
+        path=Path(),
+        load=lambda: Proposals(clock),
+        corrected=lambda model, proposals: model,
+        recipe=SimpleNamespace(name="flow"),
+        system=clock,
+        scorecard=Scorecard(rows=rows),
+    )
+    return costing.surrogate(run, seed=1)
+
+
+ESS = Row(name="ESS", metric="importance", value=0.9, error=0.01, verdict="pass", note="from 99")
+TRUE = ESS.model_copy(update={"name": "ESS on truth", "value": 0.88})
+
+
+def test_a_surrogate_is_as_efficient_as_its_scorecard_says(monkeypatch):
+    cost = scored(monkeypatch, ESS, TRUE)
+    assert (cost.setup, cost.efficiency, cost.warning) == (7.0, 0.9, "")
+    assert cost.seconds == pytest.approx(0.01)
+    assert math.isfinite(cost.cheaper_from(CHAIN))
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ([ESS], "no samples of the truth"),
+        ([ESS.model_copy(update={"warning": "a sector is missing"}), TRUE], "sector is missing"),
+        ([ESS.model_copy(update={"verdict": "fail"}), TRUE], "ESS fails"),
+        ([ESS, TRUE.model_copy(update={"verdict": "fail"})], "ESS on truth fails"),
+        ([ESS.model_copy(update={"value": None, "warning": "no usable weights"})], "no usable"),
+        ([], "add the metric importance"),
+    ],
+)
+def test_an_effective_sample_size_in_doubt_gives_no_crossover(monkeypatch, rows, why):
+    cost = scored(monkeypatch, *rows)
+    assert why in cost.warning
+    assert cost.efficiency is None
+    assert cost.tunnelling is None
+    assert math.isnan(cost.cheaper_from(CHAIN))
 
 
 def test_chains_that_do_not_mix_have_no_independent_configurations(monkeypatch):

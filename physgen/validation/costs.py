@@ -60,17 +60,17 @@ class Cost:
     def cheaper_from(self, other: Cost) -> float:
         """Return how many independent configurations must be wanted before this one is cheaper.
 
-        Infinite: never.
+        Infinite: never. NaN: not known, because the efficiency of either is not.
 
         >>> flow = Cost(name="flow", setup=100, seconds=0.001, efficiency=0.5)
         >>> chain = Cost(name="chain", setup=0, seconds=0.002, efficiency=0.5)
         >>> flow.cheaper_from(chain), chain.cheaper_from(flow)
         (50000.0, inf)
         """
+        if not (self.efficiency and other.efficiency):
+            return math.nan
         if self.each >= other.each:
             return math.inf
-        if other.each == math.inf:
-            return 0.0
         return max(0.0, (self.setup - other.setup) / (other.each - self.each))
 
 
@@ -164,6 +164,8 @@ def _known(value: float | None, error: float | None) -> str:
 
 
 def _from(n: float) -> str:
+    if math.isnan(n):
+        return "not known"
     if n == math.inf:
         return "never"
     return "the first" if n == 0 else f"{n:.2g}"
