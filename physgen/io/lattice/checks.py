@@ -32,6 +32,9 @@ class Check:
         found: what it is, as text.
         passed: whether both agree.
         where: what the number belongs to, if not to the whole configuration.
+
+    >>> str(Check("plaquette", "the stored 0.5", "0.6", passed=False))
+    'plaquette 0.6 is not the stored 0.5'
     """
 
     name: str

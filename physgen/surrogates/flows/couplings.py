@@ -32,6 +32,12 @@ class Couplings:
 
     Raises:
         RecipeError: nothing, or not a range inside the box, is left out.
+
+    >>> from types import SimpleNamespace
+    >>> step = SimpleNamespace(batch_size=32, rand=torch.rand)
+    >>> points = Couplings(torch.tensor([5.0]), torch.tensor([10.0])).draw(step)
+    >>> points.shape, bool(((points >= 5) & (points < 10)).all())
+    (torch.Size([32, 1]), True)
     """
 
     def __init__(

@@ -47,6 +47,10 @@ class ChargedPlaquettes(nn.Module):
         beta: where training starts, with p(Q) = r_Q.
         charges: p(Q) is learned for |Q| = 0 ... `charges`; larger ones come as last candidates.
         candidates: R.
+
+    >>> natural = ChargedPlaquettes(16, beta=2.0).natural()
+    >>> round((natural[0] + 2 * natural[1:].sum()).item(), 9)  # of all charges, both signs
+    1.0
     """
 
     def __init__(self, volume: int, beta: float, charges: int = 3, candidates: int = 8) -> None:

@@ -65,6 +65,11 @@ class PlaquetteCoupling(nn.Module):
         offset: of the first column that moves.
         channels: even and odd ones, between which products are taken.
         bins: of the splines, an even number.
+
+    >>> coupling = PlaquetteCoupling((4, 4), 0, channels=2, bins=4).double()
+    >>> x = torch.rand(3, 2, 4, 4, dtype=torch.float64)
+    >>> bool(torch.allclose(coupling.inverse(coupling(x)[0])[0], x))
+    True
     """
 
     relative: Tensor
