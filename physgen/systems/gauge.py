@@ -239,9 +239,9 @@ class Gauge(lattice_files.EnsembleFiles):
                     f"{off.max():.2g} away from {self.group}: of U U^+ or det U from one; real and "
                     "imaginary parts are on the last axis"
                 )
-        if "beta" not in varying:
-            parameters = {"beta": (self.beta, "set system.beta")}
-            lattice_files.check_parameters(path, lattice_files.FIELD, parameters)
+        parameters = {"kappa": (0.0, "with fermions it is system.kind=schwinger")}
+        parameters |= {} if "beta" in varying else {"beta": (self.beta, "set system.beta")}
+        lattice_files.check_parameters(path, lattice_files.FIELD, parameters)
         return source
 
     def open_ensemble(self, paths: Sequence[Path]) -> Source:

@@ -171,7 +171,7 @@ class Phi4(RealField):
         source = super().open(path)
         text = text_in(path, "convention")
         for name, known in TEXTS.items():
-            if text == known and name != self.convention:
+            if text is not None and text.strip() in (known, name) and name != self.convention:
                 raise FormatError(
                     f"{path} says {text}, the convention {name}, and this system has "
                     f"{self.convention}; set system.convention={name}, and its couplings"

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 
 from physgen.batch import Batch, Schema, Variable
-from physgen.errors import DomainError
-from physgen.io.arrays import Axes
+from physgen.errors import DomainError, FormatError
+from physgen.io.arrays import Axes, text_in
 from physgen.io.source import Source
 from physgen.sampling import hmc, manifold
 from physgen.sampling.autocorrelation import mixed
@@ -212,6 +212,11 @@ class Schwinger(lattice_files.EnsembleFiles):
         What it says of the `varying` couplings is not compared with this theory.
         """
         source = super().open(path)
+        if text_in(path, "convention") == self.gauge.attributes["convention"] and self.kappa:
+            raise FormatError(
+                f"{path} says it is of links without fermions, and this system has kappa = "
+                f"{self.kappa:g}; set system.kind=gauge, or choose another file"
+            )
         parameters = {
             name: (float(getattr(self, name)), f"set system.{name}")
             for name in ("beta", "kappa")

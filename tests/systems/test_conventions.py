@@ -115,6 +115,14 @@ def test_files_say_their_convention_and_are_read_in_it_only(tmp_path, name, suff
                 one.open(path)
 
 
+def test_a_convention_may_be_said_by_its_name(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, configurations=np.zeros((2, 3)), convention="hopping", lam=8.0)
+    with pytest.raises(FormatError, match="convention=hopping"):
+        Phi4(shape=(3,)).open(path)
+    Phi4(shape=(3,), convention="hopping", kappa=0.1, lam=8.0).open(path)
+
+
 def test_a_family_varies_kappa():
     system = family(Phi4, {"shape": (4,), "kappa": (0.1, 0.2), "lam": 0.3, "convention": "hopping"})
     x = torch.randn(2, 4, dtype=torch.float64)

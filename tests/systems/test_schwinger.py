@@ -204,3 +204,16 @@ def test_contracts():
         assert isinstance(Schwinger(), protocol)
     with pytest.raises(DomainError, match=r"system\.beta or system\.kappa a list"):
         Schwinger().action(fields((8, 8)), torch.ones(3, 1))
+
+
+def test_links_with_and_without_fermions_are_not_taken_for_each_other(tmp_path):
+    with_fermions, without = Schwinger(shape=(4, 4), kappa=0.2), Gauge(shape=(4, 4))
+    for name, system in (("with.h5", with_fermions), ("without.h5", without)):
+        with system.writer(tmp_path / name, 3) as append:
+            append(Batch(fields((4, 4), 3).double()))
+        assert len(system.open(tmp_path / name)) == 3
+    with pytest.raises(FormatError, match=r"kappa = 0\.2.*system\.kind=schwinger"):
+        without.open(tmp_path / "with.h5")
+    with pytest.raises(FormatError, match=r"without fermions.*system\.kind=gauge"):
+        with_fermions.open(tmp_path / "without.h5")
+    assert len(Schwinger(shape=(4, 4), kappa=0.0).open(tmp_path / "without.h5")) == 3
