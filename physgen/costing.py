@@ -5,6 +5,7 @@ Times are CPU seconds of this process, so that other work on the machine counts 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,6 +29,10 @@ from physgen.validation.uncertainty import Estimate, gamma_method
 LEAST, MOST = 256, 262_144
 """Configurations that a Markov chain is timed with: so many at first, and four times as many each
 time until it takes long enough."""
+LARGEST = 2**27
+"""Numbers of the configurations that are held at most: 1 GiB."""
+MEASURED = 16_384
+"""Configurations whose observables are computed at most: in four dimensions they cost a flow."""
 LONG_ENOUGH = 5.0
 """CPU seconds that are timed."""
 PROPOSALS = 16
@@ -75,13 +80,15 @@ def monte_carlo(system: System, seed: int) -> Cost:
     simulate(LEAST, seed)  # Compiles what is compiled.
     first, _ = _timed(simulate, LEAST, seed)
     n, before = LEAST, first
+    most = min(MOST, LARGEST // math.prod(system.schema.shape))
     while True:
         size = 4 * n
         after, chains = _timed(simulate, size, seed)
         seconds = max(after - before, 0.0) / (size - n)
-        if after - before >= LONG_ENOUGH or size >= MOST:
+        if after - before >= LONG_ENOUGH or 4 * size > most:
             break
         n, before = size, after
+    chains = chains[:MEASURED]
     name, slowest = _slowest(system, chains)
     warning = ""
     if disagrees(slowest):
