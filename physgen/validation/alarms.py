@@ -63,10 +63,11 @@ def _negative(comparison: Comparison) -> list[Row]:
     for role, name in names.items():
         batch = comparison.samples[role]
         for k, variable in enumerate(comparison.system.schema.variables):
-            if variable.domain != "non-negative" or len(batch) == 0:
+            sentinel = variable.present is not None
+            if variable.domain != "non-negative" or sentinel or len(batch) == 0:
                 continue
             one = batch.x if len(comparison.system.schema.variables) == 1 else batch.x[..., k]
-            below = (one < 0).flatten(1).any(1)
+            below = (one < 0).reshape(len(batch), -1).any(1)
             if below.any():
                 warning = (
                     f"{variable.name!r} is negative in {int(below.sum())} of {len(batch)} {name} "

@@ -9,7 +9,7 @@ import pytest
 import torch
 from toy import Normal, compare, draw
 
-from physgen.batch import Batch
+from physgen.batch import Batch, Schema, Variable
 from physgen.validation.comparison import Comparison
 from physgen.validation.judging import holm, judge, judge_family
 from physgen.validation.metrics import ClassifierTest, Histograms, Means
@@ -303,3 +303,19 @@ def test_rows_of_zeros_are_called_empty_and_not_copies():
     y[:30] = 0
     card = judge(Comparison(Normal(), Batch(x), Batch(y), floor), [])
     assert card["empty rows"].warning == ""
+
+
+def test_negative_values_of_a_column_that_has_none_are_said():
+    columns = Variable("pt", domain="non-negative"), Variable("eta")
+
+    class Table(Normal):
+        schema = Schema((2,), columns)
+
+    x = draw(400, 3).x
+    x[:, 0] = x[:, 0].abs()
+    below = x.clone()
+    below[5, 0] = -1
+    card = judge(Comparison(Table(), Batch(below), Batch(x + 1e-3)), [])
+    fault = "'pt' is negative in 1 of 400 generated rows, the first being row 5"
+    assert any(fault in warning for warning in card.warnings)
+    assert "negative pt, true rows" not in [row.name for row in card.rows]
