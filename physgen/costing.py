@@ -19,7 +19,7 @@ from physgen.errors import RecipeError
 from physgen.run import Run
 from physgen.sampling.reweighting import normalised_weights
 from physgen.systems.base import HasExact, Simulates, System
-from physgen.validation.comparison import measure
+from physgen.validation.comparison import Measured, measure
 from physgen.validation.costs import Cost, Theory
 from physgen.validation.mixing import disagrees
 from physgen.validation.scorecard import Row
@@ -88,8 +88,8 @@ def monte_carlo(system: System, seed: int) -> Cost:
         if after - before >= LONG_ENOUGH or 4 * size > most:
             break
         n, before = size, after
-    chains = chains[:MEASURED]
-    name, slowest = _slowest(system, chains)
+    measured = measure(system, chains[:MEASURED])
+    name, slowest = _slowest(measured)
     warning = ""
     if disagrees(slowest):
         warning = f"chains do not mix: means of {name!r} differ from chain to chain"
@@ -103,9 +103,9 @@ def monte_carlo(system: System, seed: int) -> Cost:
         seconds=seconds,
         efficiency=known,
         efficiency_error=None if known is None else 0.5 * slowest.tau_int_error / tau**2,
-        known_by=f"{len(chains)} configurations, slowest: {name}",
+        known_by=f"{measured.n} configurations, slowest: {name}",
         log_partition=(None, None, _exact_log_partition(system)),
-        tunnelling=_changes(system, chains, seconds),
+        tunnelling=_changes(measured, seconds),
         warning=warning,
     )
 
@@ -175,34 +175,35 @@ def _title(run: Run) -> str:
     return f"{system.kind}: {options}" if options else system.kind
 
 
-def _slowest(system: System, chains: Batch) -> tuple[str, Estimate]:
+def _slowest(measured: Measured) -> tuple[str, Estimate]:
     """Return the observable that is slowest, one whose chains disagree before all others."""
     estimates = {
-        name: gamma_method(values, chain=chains.chain)
-        for name, values in measure(system, chains).scalars.items()
+        name: gamma_method(values, chain=measured.chain)
+        for name, values in measured.scalars.items()
         if np.ptp(values) > 0
     }
     name = max(estimates, key=lambda one: (disagrees(estimates[one]), estimates[one].tau_int))
     return name, estimates[name]
 
 
-def _changes(system: System, chains: Batch, seconds: float) -> float | None:
+def _changes(measured: Measured, seconds: float) -> float | None:
     """Return how often a second the charge differs from the configuration before."""
-    charge = system.observables(chains).get(CHARGE)
-    if charge is None or chains.chain is None or seconds == 0:
+    charge, chain = measured.scalars.get(CHARGE), measured.chain
+    if charge is None or chain is None or seconds == 0:
         return None
-    same = chains.chain[1:] == chains.chain[:-1]
+    same = chain[1:] == chain[:-1]
     changed = (charge[1:].round() != charge[:-1].round()) & same
     return float(changed.sum() / same.sum() / seconds) if same.any() else None
 
 
 def _changes_of_independent(system: System, batch: Batch, each: float) -> float | None:
     """Return how often a second independent configurations of weighted ones change the charge."""
-    charge = system.observables(batch).get(CHARGE)
+    batch = batch[:MEASURED]
+    charge = measure(system, batch).scalars.get(CHARGE)
     if charge is None or batch.log_weight is None:
         return None
     weight = normalised_weights(batch.log_weight.double())
-    _, sector = np.unique(charge.round().numpy(), return_inverse=True)
+    _, sector = np.unique(charge.round(), return_inverse=True)
     share = torch.from_numpy(np.bincount(sector, weight.numpy()))
     return float((1 - share.square().sum()) / each)
 

@@ -67,7 +67,10 @@ def _negative(comparison: Comparison) -> list[Row]:
             if variable.domain != "non-negative" or sentinel or len(batch) == 0:
                 continue
             one = batch.x if len(comparison.system.schema.variables) == 1 else batch.x[..., k]
-            below = (one < 0).reshape(len(batch), -1).any(1)
+            wrong = one < 0
+            if batch.mask is not None:  # Padding may hold anything.
+                wrong &= batch.mask.reshape(*batch.mask.shape, *[1] * (one.ndim - batch.mask.ndim))
+            below = wrong.reshape(len(batch), -1).any(1)
             if below.any():
                 warning = (
                     f"{variable.name!r} is negative in {int(below.sum())} of {len(batch)} {name} "
@@ -84,13 +87,13 @@ def _negative(comparison: Comparison) -> list[Row]:
 
 def _copies(truth: Batch, generated: Batch, floor: Batch | None) -> list[Row]:
     """Return how many generated rows are known ones, and how many repeat each other."""
-    every = keys_of(truth)
+    every, made = keys_of(truth), keys_of(generated)
     first, counts = np.unique(every, return_counts=True)
     natural = first[counts > 1]
     second = first[:0] if floor is None else keys_of(floor)
-    empty, usual_empty = (int((keys == EMPTY).sum()) for keys in (keys_of(generated), every))
+    empty, usual_empty = (int((keys == EMPTY).sum()) for keys in (made, every))
     natural = np.append(natural, EMPTY)
-    first, ours, theirs = (k[~np.isin(k, natural)] for k in (first, keys_of(generated), second))
+    first, ours, theirs = (k[~np.isin(k, natural)] for k in (first, made, second))
     n, m = len(generated), len(second)
     shared = int((np.isin(ours, first) | np.isin(ours, theirs)).sum())
     usual = int(np.isin(theirs, first).sum())
@@ -98,7 +101,7 @@ def _copies(truth: Batch, generated: Batch, floor: Batch | None) -> list[Row]:
     pairs = n * (len(truth) + m), m * len(truth)
     rows = []
     if empty:
-        where = int((keys_of(generated) == EMPTY).argmax())
+        where = int((made == EMPTY).argmax())
         said = (
             f"{empty} of {n} rows hold nothing but zeros, the first being row {where} of those "
             f"looked at, and {usual_empty} of {len(truth)} true ones: see why they are made, or "

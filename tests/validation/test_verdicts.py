@@ -10,6 +10,7 @@ import torch
 from toy import Normal, compare, draw
 
 from physgen.batch import Batch, Schema, Variable
+from physgen.systems.jets import Jets
 from physgen.validation.comparison import Comparison
 from physgen.validation.judging import holm, judge, judge_family
 from physgen.validation.metrics import ClassifierTest, Histograms, Means
@@ -319,3 +320,13 @@ def test_negative_values_of_a_column_that_has_none_are_said():
     fault = "'pt' is negative in 1 of 400 generated rows, the first being row 5"
     assert any(fault in warning for warning in card.warnings)
     assert "negative pt, true rows" not in [row.name for row in card.rows]
+
+
+def test_padding_below_zero_is_no_negative_value():
+    jets = Jets(particles=2)
+    x = torch.rand(300, 2, 3, generator=torch.Generator().manual_seed(1))
+    x[:, 1] = -1e6
+    mask = torch.tensor([True, False]).expand(300, 2)
+    batch = Batch(x, mask=mask)
+    card = judge(Comparison(jets, batch, batch), [])
+    assert not any(row.name.startswith("negative") for row in card.rows)
