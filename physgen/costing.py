@@ -15,10 +15,12 @@ import torch
 
 from physgen import card as cards
 from physgen.batch import Batch
+from physgen.components import system_of
 from physgen.errors import RecipeError
+from physgen.recipe import Recipe
 from physgen.run import Run
 from physgen.sampling.reweighting import normalised_weights
-from physgen.systems.base import HasExact, Simulates, System
+from physgen.systems.base import HasAction, HasExact, Simulates, System
 from physgen.validation.comparison import Measured, measure
 from physgen.validation.costs import Cost, Theory
 from physgen.validation.mixing import disagrees
@@ -41,15 +43,23 @@ CHARGE = "Q"
 """The observable whose changes are counted."""
 
 
+def check_simulated(recipes: Sequence[Recipe]) -> None:
+    """Raise `RecipeError` unless the systems of all recipes have an action and a Monte Carlo."""
+    for recipe in recipes:
+        system = system_of(recipe)
+        if not (isinstance(system, Simulates) and isinstance(system, HasAction)):
+            raise RecipeError(
+                f"{recipe.name} samples no action that has a Monte Carlo to compare its cost with "
+                f"(system {recipe.system.kind}): leave it out, or set page: scores"
+            )
+
+
 def theories(runs: Sequence[Run], seed: int) -> list[Theory]:
-    """Measure what the samplers of scored runs cost, theory by theory.
+    """Measure what the samplers of scored runs (`check_simulated`) cost, theory by theory.
 
     Args:
         runs: trained and scored.
         seed: of all samples.
-
-    Raises:
-        RecipeError: a system has no Monte Carlo.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
@@ -72,10 +82,7 @@ def monte_carlo(system: System, seed: int) -> Cost:
     shortest is the setup. The efficiency is that of the slowest observable; chains that are shown
     not to mix have none.
     """
-    if not isinstance(system, Simulates):
-        raise RecipeError(
-            f"{type(system).__name__} has no Monte Carlo to compare with: leave its recipes out"
-        )
+    assert isinstance(system, Simulates)
     simulate = system.simulate
     simulate(LEAST, seed)  # Compiles what is compiled.
     first, _ = _timed(simulate, LEAST, seed)

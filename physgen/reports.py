@@ -22,7 +22,7 @@ from physgen.comparing import (
     read_plan,
     with_left_out,
 )
-from physgen.costing import theories
+from physgen.costing import check_simulated, theories
 from physgen.engine.device import choose_device
 from physgen.errors import InputError, TrainingError
 from physgen.io.writer import atomic
@@ -168,6 +168,8 @@ def compare(
     recipes = [read(recipe, plan.overrides, preset) for recipe, preset in presets.items()]
     if plan.page == "scores":
         check_comparable(recipes)
+    else:
+        check_simulated(recipes)
     report_progress = progress or silent
     stage = f"{name}: families"
     report_progress(stage, 0, len(presets), {})

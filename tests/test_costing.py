@@ -174,9 +174,12 @@ def test_chains_that_do_not_mix_have_no_independent_configurations(monkeypatch):
     assert "do not mix" in cost.warning
 
 
-def test_theories_without_monte_carlo_are_refused():
-    with pytest.raises(RecipeError, match="no Monte Carlo"):
-        costing.monte_carlo(object(), seed=1)
+def test_what_has_no_monte_carlo_is_refused_before_anything_is_trained(tmp_path):
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("{title: Costs, page: costs, recipes: [phi4-flow, digits-vae]}")
+    with pytest.raises(RecipeError, match="digits-vae samples no action"):
+        reports.compare(str(plan), tmp_path / "c.html", runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_weighted_configurations_change_sector_as_often_as_the_weights_say():

@@ -173,8 +173,8 @@ def _from(n: float) -> str:
 
 def _picture(theory: Theory) -> str:
     """Return a data URI of T(N) of all samplers."""
-    figure = new_figure(6.4, 3.4)
     with styled():
+        figure = new_figure(6.4, 3.4)
         axes = figure.add_subplot()
         for cost, colour in zip(
             (theory.monte_carlo, *theory.surrogates), ("black", *PALETTE * 9), strict=False
@@ -186,4 +186,4 @@ def _picture(theory: Theory) -> str:
         axes.set_ylabel("CPU time [s]")
         if axes.lines:
             axes.legend()
-    return data_uri(figure)
+        return data_uri(figure)
