@@ -236,6 +236,11 @@ class _ParquetFile:
         metadata = self._file.metadata
         self._groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         rows = [group.num_rows for group in self._groups]
+        if min(rows, default=0) < 0 or sum(rows) != metadata.num_rows:
+            raise FormatError(
+                f"{path}: the numbers of rows of its row groups contradict that of the file, "
+                f"{metadata.num_rows}: it is damaged; copy or make it again"
+            )
         self.starts: NDArray[np.int64] = np.cumsum([0, *rows])
         self._open: dict[int, tuple[int, Iterator[Any], Any]] = {}
 
