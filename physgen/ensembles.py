@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from physgen.components import system_of
+from physgen.errors import InputError
 from physgen.io.joined import expand
 from physgen.io.lattice.folders import holds_configurations
 from physgen.io.lattice.source import ConfigurationSource
+from physgen.io.pyerrors import Replica, write_pyerrors
 from physgen.io.source import blocks
 from physgen.registry import Component, build
 from physgen.scoring import open_samples, recipe_for
@@ -20,10 +25,35 @@ from physgen.validation.comparison import Comparison
 from physgen.validation.ensemble import analyse
 from physgen.validation.scorecard import Row, Scorecard
 
+_MOST_BINS = 4096
+"""Of an observable with several values, as a correlation function has, that are written singly."""
 
-def score_ensemble(
-    file: Path, name: str | None, overrides: Mapping[str, Any]
-) -> tuple[Comparison, Scorecard]:
+
+@dataclass(frozen=True)
+class Analysis:
+    """What was measured of Markov chains, what follows, and which replica every value is of."""
+
+    comparison: Comparison
+    card: Scorecard
+    replicas: Sequence[Replica]
+
+    def write_pyerrors(self, path: Path, *, overwrite: bool = False) -> list[str]:
+        """Write the observables, and the bins of those with several, as pyerrors reads them.
+
+        Returns the names of those that were written; raises as
+        `physgen.io.pyerrors.write_pyerrors` does.
+        """
+        measured = self.comparison.measured["generated"]
+        if measured.weight is not None:
+            raise InputError(
+                f"{path}: these samples have weights, of which files for pyerrors know nothing"
+            )
+        columns = measured.columns(max_bins=_MOST_BINS)
+        about = ", ".join(f"{name}: {value}" for name, value in self.card.provenance.items())
+        return write_pyerrors(path, columns, self.replicas, description=about, overwrite=overwrite)
+
+
+def score_ensemble(file: Path, name: str | None, overrides: Mapping[str, Any]) -> Analysis:
     """Analyse a Markov chain: means with Gamma-method errors, and tau_int.
 
     With the recipe of a system, its exact and published values stand beside; without, only what
@@ -35,18 +65,30 @@ def score_ensemble(
         options = {k.removeprefix("system."): v for k, v in overrides.items() if k != "data.axes"}
         given = {"path": file, "axes": overrides.get("data.axes")}
         ensemble: Ensemble = build("systems", Component(kind="ensemble", **options), given)
-        return analyse(
-            ensemble, ensemble.parts(), len(ensemble.source), provenance={"file": str(file)}
+        about: dict[str, Any] = {"file": str(file)}
+        return _in_turn(
+            *analyse(ensemble, ensemble.parts(), len(ensemble.source), provenance=about)
         )
     system = system_of(recipe_for(file, name, overrides))
     source = open_samples(system, file)
     about = {"file": str(file)}
     if isinstance(source, ConfigurationSource):
         return _analyse_configurations(system, source, about)
-    return analyse(system, blocks(source), len(source), provenance=about)
+    return _in_turn(*analyse(system, blocks(source), len(source), provenance=about))
 
 
-def _score_configurations(file: Path, overrides: Mapping[str, Any]) -> tuple[Comparison, Scorecard]:
+def _in_turn(comparison: Comparison, card: Scorecard) -> Analysis:
+    """Return an analysis of chains whose rows follow one another, numbered from 1."""
+    chain = np.asarray(comparison.measured["generated"].chain)
+    members = {label: np.flatnonzero(chain == label) for label in np.unique(chain).tolist()}
+    return Analysis(
+        comparison,
+        card,
+        [Replica(f"r{n}", rows, np.arange(1, 1 + len(rows))) for n, rows in members.items()],
+    )
+
+
+def _score_configurations(file: Path, overrides: Mapping[str, Any]) -> Analysis:
     """Analyse gauge configurations in files, one alone without errors."""
     options = {key.removeprefix("system."): value for key, value in overrides.items()}
     ensemble: GaugeEnsemble = build(
@@ -57,7 +99,7 @@ def _score_configurations(file: Path, overrides: Mapping[str, Any]) -> tuple[Com
 
 def _analyse_configurations(
     system: System, source: ConfigurationSource, about: dict[str, Any]
-) -> tuple[Comparison, Scorecard]:
+) -> Analysis:
     """Analyse gauge configurations at their places in Monte Carlo time, and say what is missing."""
     past = source.history
     about |= {"format": source.headers[0].format, "replicas": ", ".join(past.replicas)}
@@ -74,4 +116,21 @@ def _analyse_configurations(
         Row(name="configurations", metric="files", value=len(source), warning=note)
         for note in source.notes()
     ]
-    return comparison, card.model_copy(update={"rows": (*card.rows, *said)})
+    card = card.model_copy(update={"rows": (*card.rows, *said)})
+    return Analysis(comparison, card, _replicas(source, comparison))
+
+
+def _replicas(source: ConfigurationSource, comparison: Comparison) -> list[Replica]:
+    """Return the replicas by the names of files, or by the numbers of chains in one.
+
+    Values stand where `physgen.validation.gaps` has put them: replica after replica, a place for
+    every step of Monte Carlo time.
+    """
+    chain = np.asarray(comparison.measured["generated"].chain)
+    names, result = source.history.replicas, []
+    for label in np.unique(source.replica).tolist():
+        rows = source.replica == label
+        places = np.flatnonzero(chain == label)[source.times[rows]]
+        called = names[label] if len(source.headers) > 1 else f"r{label}"
+        result.append(Replica(called, places, source.trajectory[rows]))
+    return result

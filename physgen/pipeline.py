@@ -20,7 +20,9 @@ from physgen.engine.distributed import connect
 from physgen.ensembles import score_ensemble
 from physgen.errors import InputError
 from physgen.generation import Sampler
+from physgen.io.pyerrors import check_pyerrors_path
 from physgen.io.shipped import shipped_recipes
+from physgen.io.writer import refuse_existing
 from physgen.isolation import isolated
 from physgen.recipe import read
 from physgen.run import Run
@@ -154,6 +156,7 @@ def validate_files(
     criteria: Criteria | None = None,
     *,
     output: str | PathLike[str] | None = None,
+    pyerrors: str | PathLike[str] | None = None,
     trust: bool = False,
     progress: Progress | None = None,
 ) -> Scorecard:
@@ -165,13 +168,24 @@ def validate_files(
         against: true samples to judge them by.
         criteria: how they are judged.
         output: folder for `scorecard.json` and `report.html`.
+        pyerrors: file, NAME.json.gz, for the observables of a Markov chain as pyerrors reads them
+            (`physgen.io.pyerrors`); it must not exist.
         trust: run the code that the recipe of a run names; see `validate`.
         progress: called while it goes.
     """
     file, criteria = user_path(file), criteria or Criteria()
+    export = None if pyerrors is None else user_path(pyerrors)
+    if export is not None:
+        if against is not None:
+            raise InputError("observables for pyerrors are those of a Markov chain analysed alone")
+        check_pyerrors_path(export)
+        refuse_existing(export, overwrite=False)
     with scoring(progress, f"{file.name}: validate") as count:
         if against is None:
-            comparison, card = score_ensemble(file, criteria.recipe, criteria.overrides)
+            analysis = score_ensemble(file, criteria.recipe, criteria.overrides)
+            comparison, card = analysis.comparison, analysis.card
+            if export is not None:
+                analysis.write_pyerrors(export)
         else:
             truth = Against(user_path(against), criteria.of(file))
             with samples_of(file, truth, trust=trust) as (samples, run):

@@ -129,6 +129,10 @@ def validate(
             help="Folder for scorecard and report; of several samples, a page (.html) as well.",
         ),
     ] = None,
+    pyerrors: Annotated[
+        Path | None,
+        typer.Option(help="File (.json.gz) for the observables of a Markov chain, for pyerrors."),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 unless the verdict is pass.")
     ] = False,
@@ -155,6 +159,8 @@ def validate(
     changes |= {"system.force": True} if force else {}
     criteria = Criteria(recipe=system, overrides=changes, preset=preset, training=training)
     if len(targets) > 1:
+        if pyerrors is not None:
+            raise InputError("--pyerrors writes the observables of one Markov chain analysed alone")
         if against is None:
             raise InputError(
                 f"{len(targets)} samples, and no truth to judge them by: add --against FILE, or "
@@ -179,6 +185,11 @@ def validate(
             raise InputError("--preset chooses metrics of samples --against a file of true ones")
         folder = user_path(target)
         if folder.is_dir() and against is None and not configurations_in(folder):
+            if pyerrors is not None:
+                raise InputError(
+                    "--pyerrors writes the observables of one Markov chain analysed alone: name "
+                    f"{target / 'samples.h5'}"
+                )
             sampling = _of_sampling(changes)
             card = pipeline.validate(
                 target, sampling=sampling, output=output, trust=trust, progress=progress
@@ -186,7 +197,13 @@ def validate(
             output = output if sampling else user_path(target)
         else:
             card = pipeline.validate_files(
-                target, against, criteria, output=output, trust=trust, progress=progress
+                target,
+                against,
+                criteria,
+                output=output,
+                pyerrors=pyerrors,
+                trust=trust,
+                progress=progress,
             )
     print_scorecards({target.name: card}, as_json)
     if output is not None and not as_json:

@@ -1,5 +1,6 @@
 """Gauge configurations at the command line: inspect and validate, whole and damaged."""
 
+import gzip
 import json
 import sys
 from pathlib import Path
@@ -51,6 +52,47 @@ def test_validate_an_ensemble_of_files(call, ensemble):
     assert (about["samples"], about["chains"], about["step"]) == (19, 2, "10 trajectories")
     of_folder = json.loads(call("validate", ensemble, "--json")[1])
     assert of_folder["rows"] == card["rows"]
+
+
+def test_observables_of_an_ensemble_for_pyerrors(call, ensemble, tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "beta0.json.gz"
+    code, out, _ = call("validate", ensemble / "*.ildg", "--pyerrors", path, "--json")
+    assert code == 0
+    rows = {row["name"]: row for row in json.loads(out)["rows"]}
+    written = {o["tag"][0]: o for o in json.loads(gzip.decompress(path.read_bytes()))["obsdata"]}
+    plaquette = written["plaquette"]
+    assert plaquette["value"][0] == pytest.approx(rows["plaquette"]["value"], abs=1e-14)
+    replicas = {one["name"]: dict(one["deltas"]) for one in plaquette["data"][0]["replica"]}
+    assert list(replicas) == ["beta0|r0_*", "beta0|r1_*"]
+    assert list(replicas["beta0|r0_*"]) == list(range(5, 105, 10))
+    assert list(replicas["beta0|r1_*"]) == [n for n in range(5, 105, 10) if n != 35]
+    alone = json.loads(call("validate", ensemble / "r1_45.ildg", "--json")[1])
+    there = {row["name"]: row["value"] for row in alone["rows"]}["plaquette"]
+    assert replicas["beta0|r1_*"][45] + plaquette["value"][0] == pytest.approx(there, abs=1e-14)
+    assert call("validate", ensemble / "*.ildg", "--pyerrors", path)[0] == 2  # It exists.
+
+
+def test_observables_of_a_chain_of_a_scalar_field_for_pyerrors(call, tmp_path):
+    x = np.random.default_rng(1).normal(size=(12, 4, 4))
+    chain = np.array([3, 7] * 6)  # interleaved
+    np.savez(tmp_path / "phi.npz", x=x, chain=chain)
+    path = tmp_path / "free.json.gz"
+    assert call("validate", tmp_path / "phi.npz", "--pyerrors", path)[0] == 0
+    written = {o["tag"][0]: o for o in json.loads(gzip.decompress(path.read_bytes()))["obsdata"]}
+    square = written["phi^2"]
+    replicas = {one["name"]: dict(one["deltas"]) for one in square["data"][0]["replica"]}
+    assert list(replicas) == ["free|r3", "free|r7"]
+    expected = (x[chain == 7] ** 2).mean((1, 2)) - (x**2).mean()
+    assert list(replicas["free|r7"]) == [1, 2, 3, 4, 5, 6]
+    assert list(replicas["free|r7"].values()) == pytest.approx(expected, abs=1e-14)
+
+
+@pytest.mark.parametrize("words", [("a.h5", "b.h5"), ("a.h5", "--against", "b.h5")])
+def test_comparisons_have_no_observables_for_pyerrors(call, tmp_path, words):
+    code, _, err = call("validate", *words, "--pyerrors", tmp_path / "o.json.gz")
+    assert code == 2
+    assert "analysed alone" in err
+    assert not (tmp_path / "o.json.gz").exists()
 
 
 def test_one_configuration_alone_has_no_errors(call, tmp_path):
