@@ -15,17 +15,20 @@ a larger one. The density is
     ln q(U(1)) = -int dt L Phi_t,    L = sum_{e, a} d_a^e d_a^e,
 
 with respect to Haar's measure, up to the error of Luescher's third-order Runge-Kutta steps. At
-t < 1 the flow is one to the action of t beta (`FlowRegression`).
+t < 1 the flow is one to the action of t beta (`FlowRegression`): one training serves a range of
+couplings, conditions of the samples, up to the largest beta.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.ranges import Positive
-from physgen.surrogates.flows.lattice.link_flow import LinkFlow
+from physgen.surrogates.flows.lattice.link_flow import LinkFlow, Links
 from physgen.transforms.base import Transform
 
 
@@ -33,7 +36,7 @@ class GaugeFlow(LinkFlow):
     """Flow of links of U(1), SU(2) or SU(3) in two to four dimensions, with a density.
 
     Args:
-        schema: links, as a gauge theory has them.
+        schema: links, as a gauge theory has them; beta may be a condition.
         transform: none, since it would break gauge invariance.
         n_times: Legendre polynomials in time.
         integration_steps: Runge-Kutta steps.
@@ -65,11 +68,36 @@ class GaugeFlow(LinkFlow):
     def sample_with_log_prob(
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
     ) -> tuple[Batch, Tensor]:
-        """Draw `n` configurations and their (n,) log-density with respect to Haar's measure."""
+        """Draw `n` configurations and their (n,) log-density with respect to Haar's measure.
+
+        Raises:
+            DomainError: a coupling is outside the trained range.
+        """
+        condition = self.conditions.resolve(condition, n, generator)
         links = self.haar(n, generator)
-        change = self.flow(links, 0.0, 1.0)
-        return Batch(self.stored(links)), -self.to_tensor(change)
+        change = self._moved(links, condition, backwards=False)
+        return Batch(self.stored(links), condition), -self.to_tensor(change)
 
     def log_prob(self, batch: Batch) -> Tensor:
-        """Return (B,) log q with respect to Haar's measure, by flowing back."""
-        return self.to_tensor(self.flow(self.matrices(batch.x), 1.0, 0.0))
+        """Return (B,) log q with respect to Haar's measure, by flowing back.
+
+        Raises:
+            DomainError: a coupling is outside the trained range, or missing.
+        """
+        links = self.matrices(batch.x)
+        return self.to_tensor(self._moved(links, batch.condition, backwards=True))
+
+    def _moved(
+        self, links: Links, condition: Tensor | None, *, backwards: bool
+    ) -> NDArray[np.float64]:
+        """Move configurations in place to the times of their couplings, or back from there.
+
+        Returns:
+            (B,) int dt L Phi_t.
+        """
+        change = np.zeros(len(links))
+        for rows, time in self.by_coupling(condition, len(links)):
+            part = links[rows]
+            change[rows] = self.flow(part, *((time, 0.0) if backwards else (0.0, time)))
+            links[rows] = part
+        return change

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Self
 
 import numpy as np
@@ -11,10 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from physgen.batch import Schema
-from physgen.errors import RecipeError
+from physgen.errors import DomainError, RecipeError
 from physgen.ranges import Positive
 from physgen.sampling import manifold
 from physgen.surrogates.base import Surrogate
+from physgen.systems.base import System
+from physgen.systems.family import Family
+from physgen.systems.gauge import Gauge
 from physgen.systems.kernels import gauge_flow as kernel
 from physgen.systems.kernels import gauge_steps
 from physgen.transforms.base import Chain, Transform
@@ -28,6 +32,9 @@ _NODES = (0.0, 0.25, 2 / 3)
 
 class LinkFlow(Surrogate):
     """A gradient flow dU / dt = (grad Phi_t) U of gauge links over 0 <= t <= 1.
+
+    It passes the couplings t beta. Of links with the condition beta, it is trained to the largest
+    one, and samples at another are those at t = beta / the largest.
 
     Raises:
         RecipeError: the samples are no links, or a transform is given, which would break gauge
@@ -92,6 +99,28 @@ class LinkFlow(Surrogate):
         gauge_steps.integrate(links, where, self.coefficients_at(times), size, work, who, change)
         return change
 
+    def by_coupling(
+        self, condition: Tensor | None, n: int
+    ) -> Iterator[tuple[NDArray[np.int64], float]]:
+        """Yield the rows of `n` samples that have one coupling, and the time t of this coupling.
+
+        Raises:
+            DomainError: a coupling is outside the trained range, or missing, or there is none to
+                choose.
+        """
+        if not self.schema.condition and condition is None:
+            yield np.arange(n), 1.0
+            return
+        if condition is None or not self.schema.condition:
+            expected = "one beta a sample" if self.schema.condition else "none"
+            raise DomainError(f"conditions of {type(self).__name__}: expected {expected}")
+        self.conditions.check(condition)
+        given = condition.detach().double().cpu().numpy()[:, 0]
+        largest = float(self.conditions.high)
+        for beta in np.unique(given):
+            time = 1.0 if beta >= largest else float(beta) / largest
+            yield np.flatnonzero(given == beta), time
+
     def coefficients_at(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return (*times.shape, number of all terms) of the kernel, those not in use being 0."""
         learned = self.coefficients.detach().double().cpu().numpy()
@@ -118,6 +147,15 @@ class LinkFlow(Surrogate):
         return torch.from_numpy(values).to(self.device, self.dtype)
 
 
+def theory_of(system: System) -> Gauge | None:
+    """Return the gauge theory that a flow is trained to, of several that of the largest beta."""
+    members = list(system.members.values()) if isinstance(system, Family) else [system]
+    theories = [member for member in members if isinstance(member, Gauge)]
+    if len(theories) < len(members):
+        return None
+    return max(theories, key=lambda theory: theory.beta)
+
+
 def legendre(times: NDArray[np.float64], n: int) -> NDArray[np.float64]:
     """Return (n, *times.shape), P_k(2 t - 1)."""
     x = 2 * times - 1
@@ -135,16 +173,17 @@ def _links_of(schema: Schema, who: str) -> tuple[int, tuple[int, ...]]:
         n, shape = shape[-2], shape[:-3]
     good = domain == "angle" or n in (2, 3)
     d = len(shape) - 1
+    conditions = [variable.name for variable in schema.condition]
     if (
         not good
         or len(schema.variables) != 1
-        or schema.condition
+        or conditions not in ([], ["beta"])
         or not (2 <= d <= 4 and shape[0] == d)
     ):
         raise RecipeError(
             f"{who} models links of U(1), SU(2) or SU(3) on a lattice of two to four dimensions "
-            f"without conditions, and the samples are {', '.join(schema.names)} of shape "
-            f"{schema.shape}" + (" at conditions" if schema.condition else "")
+            f"at one beta or several, and the samples are {', '.join(schema.names)} of shape "
+            f"{schema.shape}" + (f" at conditions {', '.join(conditions)}" if conditions else "")
         )
     return n, shape[1:]
 

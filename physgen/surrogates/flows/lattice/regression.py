@@ -28,10 +28,10 @@ from physgen.batch import Batch
 from physgen.errors import RecipeError
 from physgen.ranges import Positive
 from physgen.surrogates.base import Surrogate
-from physgen.surrogates.flows.lattice.link_flow import LinkFlow, legendre
+from physgen.surrogates.flows.lattice.link_flow import LinkFlow, legendre, theory_of
 from physgen.surrogates.method import Method, StepContext
 from physgen.systems.base import System
-from physgen.systems.gauge import Gauge
+from physgen.systems.family import Family
 from physgen.systems.kernels import gauge_flow as kernel
 from physgen.systems.kernels import gauge_steps
 from physgen.systems.kernels.gauge import heatbath
@@ -47,7 +47,7 @@ class FlowRegression(Method):
 
     Args:
         surrogate: a flow of links.
-        system: the gauge theory.
+        system: the gauge theory, or one of several beta, up to the largest of which is fitted.
         slabs: times at which there are chains, `engine.batch_size` configurations each.
         sweeps: heat-bath sweeps from one step to the next, each with one of overrelaxation.
 
@@ -55,6 +55,7 @@ class FlowRegression(Method):
         RecipeError: the surrogate is no such flow, or the system no gauge theory.
 
     >>> from physgen.surrogates.flows.lattice.gauge import GaugeFlow
+    >>> from physgen.systems.gauge import Gauge
     >>> system = Gauge(group="U(1)", shape=(4, 4), beta=1.0)
     >>> FlowRegression(GaugeFlow(system.schema), system).inputs
     ()
@@ -74,14 +75,17 @@ class FlowRegression(Method):
         if not isinstance(surrogate, LinkFlow):
             raise RecipeError(
                 "method.kind: flow-regression trains gauge flows (gauge-flow, "
-                f"stochastic-gauge-flow), not  {type(surrogate).__name__}"
+                f"stochastic-gauge-flow), not {type(surrogate).__name__}"
             )
-        if not isinstance(system, Gauge):
+        theory = theory_of(system)
+        if theory is None:
             raise RecipeError(
                 "method.kind: flow-regression needs a gauge theory with Wilson's action, not "
                 f"{type(system).__name__}; set system.kind=gauge"
             )
-        self._flow, self._system, self.sweeps = surrogate, system, sweeps
+        if isinstance(system, Family):
+            surrogate.conditions.span(*system.bounds)
+        self._flow, self._system, self.sweeps = surrogate, theory, sweeps
         nodes, weights = np.polynomial.legendre.leggauss(slabs)
         self._times, self._weights = (nodes + 1) / 2, weights / 2
         n = surrogate.coefficients.numel()

@@ -15,6 +15,9 @@ Then <w> = Z and <O w> / <w> is the mean of the target, at any K, however little
 trained and the sweeps mix. Without layers, which is how it begins, this is annealed importance
 sampling. Backwards, from samples of the target through inverse layers and the sweeps in opposite
 order, the same ln w shows what the samples of the flow do not (forward ESS).
+
+Of a theory at several couplings, conditions of the samples, beta is the largest, and the ways to
+another one are as many layers between 0 and t = its share of the largest.
 """
 
 from __future__ import annotations
@@ -30,9 +33,9 @@ from torch import Tensor
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
 from physgen.ranges import Positive
-from physgen.surrogates.flows.lattice.link_flow import LinkFlow, Links
+from physgen.surrogates.flows.lattice.link_flow import LinkFlow, Links, theory_of
 from physgen.systems.base import System
-from physgen.systems.gauge import Gauge
+from physgen.systems.family import Family
 from physgen.systems.kernels import gauge_flow as kernel
 from physgen.systems.kernels import gauge_steps
 from physgen.systems.kernels.gauge import heatbath
@@ -47,7 +50,7 @@ class StochasticGaugeFlow(LinkFlow):
     Args:
         schema: links, as the system has them.
         transform: none, since it would break gauge invariance.
-        system: the gauge theory, whose beta is reached at last.
+        system: the gauge theory, whose beta is reached at last, or one of several beta.
         layers: K, between which there are sweeps.
         sweeps: heat-bath sweeps after a layer.
         n_times: Legendre polynomials in time.
@@ -57,6 +60,7 @@ class StochasticGaugeFlow(LinkFlow):
         RecipeError: the system is no gauge theory, the samples are no links, or a transform is
             given.
 
+    >>> from physgen.systems.gauge import Gauge
     >>> system = Gauge(group="SU(2)", shape=(4, 4), beta=1.0)
     >>> flow = StochasticGaugeFlow(system.schema, system=system, layers=10)  # annealing: untrained
     >>> batch, log_weight = flow.sample_with_log_weight(
@@ -78,19 +82,22 @@ class StochasticGaugeFlow(LinkFlow):
         integration_steps: Positive = 8,
     ) -> None:
         super().__init__(schema, transform, n_times, integration_steps)
-        if not isinstance(system, Gauge):
+        theory = theory_of(system)
+        if theory is None:
             raise RecipeError(
                 "surrogate.kind: stochastic-gauge-flow has sweeps of a gauge theory, and the "
                 f"system is {type(system).__name__}; set system.kind=gauge"
             )
-        self._rate = system.beta / system.n
+        if isinstance(system, Family):
+            self.conditions.span(*system.bounds)
+        self._rate = theory.beta / theory.n
         self.layers, self.sweeps = layers, sweeps
 
     def draw(self, n: int, condition: Tensor | None, generator: torch.Generator) -> Batch:
         """Draw `n` configurations; without their weights they are not those of the target."""
         links = self.haar(n, generator)
-        self.transport(links, np.linspace(0, 1, self.layers + 1), generator)
-        return Batch(self.stored(links))
+        self._transported(links, condition, generator)
+        return Batch(self.stored(links), condition)
 
     def sample_with_log_weight(
         self,
@@ -100,27 +107,34 @@ class StochasticGaugeFlow(LinkFlow):
         *,
         generator: torch.Generator,
     ) -> tuple[Batch, Tensor]:
-        """Draw `n` configurations and their (n,) log-weights with respect to exp(-action)."""
+        """Draw `n` configurations and their (n,) log-weights with respect to exp(-action).
+
+        Raises:
+            DomainError: a coupling is outside the trained range.
+        """
+        condition = self.conditions.resolve(condition, n, generator)
         links = self.haar(n, generator)
-        gained = self.transport(links, np.linspace(0, 1, self.layers + 1), generator)
-        batch = Batch(self.stored(links))
-        last = self.to_tensor(self._rate * self._traces(links))
-        return batch, self.to_tensor(gained) - last - action(batch.x, None)
+        gained = self.to_tensor(self._transported(links, condition, generator))
+        batch = Batch(self.stored(links), condition)
+        return batch, gained - action(batch.x, condition)
 
     def log_weight(self, batch: Batch, action: Action, *, generator: torch.Generator) -> Tensor:
-        """Return (B,) log-weights of ways back from samples of the target."""
+        """Return (B,) log-weights of ways back from samples of the target.
+
+        Raises:
+            DomainError: a coupling is outside the trained range, or missing.
+        """
         links = self.matrices(batch.x)
-        first = self.to_tensor(self._rate * self._traces(links))
-        gained = self.transport(links, np.linspace(1, 0, self.layers + 1), generator)
-        return -action(batch.x, None) - first - self.to_tensor(gained)
+        gained = self._transported(links, batch.condition, generator, backwards=True)
+        return -action(batch.x, batch.condition) - self.to_tensor(gained)
 
     def transport(
         self, links: Links, times: NDArray[np.float64], generator: torch.Generator
     ) -> NDArray[np.float64]:
         """Move configurations in place through layers between `times`, with sweeps in between.
 
-        From a thermalised start at t_0 beta, upwards, this is a non-equilibrium evolution to the
-        last time. Downwards all is done in the opposite order.
+        Time 1 is that of the (largest) beta. From a thermalised start at t_0 beta, upwards, this is
+        a non-equilibrium evolution to the last time. Downwards all is done in the opposite order.
 
         Returns:
             (B,) minus the work of the way.
@@ -135,6 +149,32 @@ class StochasticGaugeFlow(LinkFlow):
             if k < len(times) - 2:
                 self._sweep(links, float(after), generator, backwards=after < before)
                 trace = self._traces(links)
+        return gained
+
+    def _transported(
+        self,
+        links: Links,
+        condition: Tensor | None,
+        generator: torch.Generator,
+        *,
+        backwards: bool = False,
+    ) -> NDArray[np.float64]:
+        """Move configurations in place from Haar's measure to their couplings, or back.
+
+        Returns:
+            (B,) minus the work of the way, without the action -time (beta / N) W of its end at
+            these couplings (there), or of its beginning (back).
+        """
+        gained = np.zeros(len(links))
+        for rows, time in self.by_coupling(condition, len(links)):
+            part, times = links[rows], np.linspace(0, time, self.layers + 1)
+            if backwards:
+                gained[rows] = time * self._rate * self._traces(part)
+                gained[rows] += self.transport(part, times[::-1], generator)
+            else:
+                gained[rows] = self.transport(part, times, generator)
+                gained[rows] -= time * self._rate * self._traces(part)
+            links[rows] = part
         return gained
 
     def _sweep(
