@@ -20,13 +20,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-Domain = Literal["real", "non-negative", "integer", "binary", "spin", "angle", "special-unitary"]
+Domain = Literal[
+    "real",
+    "non-negative",
+    "integer",
+    "binary",
+    "spin",
+    "angle",
+    "unit-vector",
+    "special-unitary",
+]
+CONSTRAINED: tuple[Domain, ...] = ("unit-vector", "special-unitary")
+"""Domains of several numbers together, of which none is free of the others."""
 
 _RANGES: dict[Domain, tuple[float, float]] = {
     "non-negative": (0.0, math.inf),
     "binary": (0.0, 1.0),
     "spin": (-1.0, 1.0),
     "angle": (-math.pi, math.pi),
+    "unit-vector": (-1.0, 1.0),
     "special-unitary": (-1.0, 1.0),
 }
 
@@ -50,7 +62,8 @@ class Variable:
         name: as in the file it comes from.
         unit: "1" for a pure number, "MeV", "GeV", "mm", ...
         domain: which values it may take; "spin" is -1 or +1, "binary" is 0 or 1, an "angle" comes
-            back after 2 pi, and "special-unitary" are the real and imaginary parts (N, N, 2) of
+            back after 2 pi, "unit-vector" are the components of vectors of length one on the last
+            axis of a sample, and "special-unitary" are the real and imaginary parts (N, N, 2) of
             matrices of SU(N), the last three axes of a sample.
         dtype: numpy name of the type it has in files, so that it is written back as it was read.
         low, high: the range it was seen in, or may take; `None` is unbounded.

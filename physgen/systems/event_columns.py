@@ -11,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 from torch import Tensor
 
-from physgen.batch import Domain, Variable
+from physgen.batch import CONSTRAINED, Domain, Variable
 from physgen.errors import RecipeError, suggest
 from physgen.io.documents import shown
 from physgen.io.source import Source, blocks
@@ -172,8 +172,8 @@ def _fault(key: str, value: Any) -> str | None:
         return None
     if not isinstance(value, str):
         return ", which is not text"
-    if key == "domain" and value not in get_args(Domain):
-        return suggest(value, get_args(Domain))
+    if key == "domain" and value not in (known := set(get_args(Domain)) - set(CONSTRAINED)):
+        return suggest(value, sorted(known))
     if key == "dtype" and not _is_numeric(value):
         return "; take one such as float32"
     if key == "present" and parsed(value) is None:

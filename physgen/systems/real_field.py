@@ -92,15 +92,13 @@ def moments(x: Tensor) -> dict[str, Tensor]:
     """
     shape = x.shape[1:]
     magnetisation = x.flatten(1).sum(1)
-    longest = [axis for axis, extent in enumerate(shape) if extent == max(shape)]
-    power = torch.stack([_lowest_mode(x, axis) for axis in longest]).mean(0)
     return {
         "phi^2": (x * x).flatten(1).mean(1),
         "m": magnetisation / math.prod(shape),
         "|m|": magnetisation.abs() / math.prod(shape),
         "M^2": magnetisation**2,
         "M^4": magnetisation**4,
-        "|phi(k)|^2": power,
+        "|phi(k)|^2": lowest_modes(x),
     }
 
 
@@ -124,6 +122,12 @@ def magnetic(shape: tuple[int, ...]) -> dict[str, Derived]:
         "U4": Derived(("M^2", "M^4"), binder),
         "xi2": Derived(("M^2", "|phi(k)|^2"), correlation_length),
     }
+
+
+def lowest_modes(x: Tensor) -> Tensor:
+    """Return (B,), |phi(k)|^2 of (B, *shape) fields, averaged over axes of the largest extent."""
+    longest = [axis for axis, extent in enumerate(x.shape[1:]) if extent == max(x.shape[1:])]
+    return torch.stack([_lowest_mode(x, axis) for axis in longest]).mean(0)
 
 
 def _lowest_mode(x: Tensor, axis: int) -> Tensor:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from physgen.batch import Batch, Schema, Variable
+from physgen.batch import CONSTRAINED, Batch, Schema, Variable
 from physgen.errors import DomainError
 from physgen.transforms.domains import to_domain
 from physgen.transforms.items import Items
@@ -131,9 +131,9 @@ class Chain(Transform):
         self.exact = all(transform.exact for transform in transforms)
         if schema is not None:
             parts = [self, *transforms]
-            # No map of separate numbers has the volume of a group.
+            # No map of separate numbers has the volume of a group or a sphere.
             self.leaks = not all(
-                v.domain != "special-unitary" and any(p.covers(v) for p in parts)
+                v.domain not in CONSTRAINED and any(p.covers(v) for p in parts)
                 for v in schema.variables
             )
         self._widens = any(transform.wide for transform in transforms)

@@ -14,8 +14,9 @@ from physgen.sampling.manifold import nearest_unitary
 def to_domain(x: Tensor, schema: Schema) -> Tensor:
     """Return samples (B, *shape) within the ranges of their variables, in the same type.
 
-    Integers are rounded, angles wrapped, spins get their sign, matrices become the next ones of
-    SU(N); what is still out of range goes to the end of it, but for columns that may be absent.
+    Integers are rounded, angles wrapped, spins get their sign, vectors the length one, matrices
+    become the next ones of SU(N); what is still out of range goes to the end of it, but for columns
+    that may be absent.
     """
     if len(schema.variables) == 1:
         return _to_domain(x, schema.variables[0])
@@ -27,6 +28,9 @@ def _to_domain(x: Tensor, variable: Variable) -> Tensor:
     low, high = variable.range
     if variable.domain == "spin":
         return torch.where(x >= 0, 1.0, -1.0).to(x)
+    if variable.domain == "unit-vector":
+        unit: Tensor = x / torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return unit
     if variable.domain == "special-unitary":
         return nearest_unitary(x)
     if variable.domain in ("integer", "binary"):

@@ -140,6 +140,13 @@ def normals(state: Words, out: Real) -> None:
         out[i] = _normal(state)
 
 
+@numba.njit(cache=CACHE)
+def uniforms(state: Words, out: Real) -> None:
+    """Fill the flat array `out` with uniform numbers in (0, 1) from one stream (4,)."""
+    for i in range(out.size):
+        out[i] = _uniform(state)
+
+
 @numba.njit(cache=CACHE, fastmath={"contract", "reassoc", "nsz"})
 def _kick(phi: Real, momentum: Real, table: Table, a2: float, lambda4: float, step: float) -> None:
     """Add step * force to the momenta (V, LANES)."""
