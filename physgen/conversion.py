@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -15,10 +15,8 @@ from physgen.batch import Batch, Schema
 from physgen.errors import FormatError, InputError
 from physgen.io.calochallenge import CaloChallengeSource
 from physgen.io.joined import expand
-from physgen.io.lattice.configuration import Given
-from physgen.io.lattice.content import NOTHING_GIVEN, lattice_format
-from physgen.io.lattice.conversion import convert_configurations
-from physgen.io.lattice.writing import Bits
+from physgen.io.lattice.content import lattice_format
+from physgen.io.lattice.conversion import UNCHANGED, ConfigurationOptions, convert_configurations
 from physgen.io.layouts import LAYOUTS, Kind, Layout, Written, layout_called, layout_of
 from physgen.io.shipped import shipped_or_own
 from physgen.io.showerdata import ShowerdataSource
@@ -36,18 +34,30 @@ SUFFIXES = {".npz": "npz"}
 Step = Callable[[Batch], Batch]
 
 
+@dataclass(frozen=True)
+class ShowerOptions:
+    """How showers are converted.
+
+    Attributes:
+        binning: CaloChallenge XML, or the name of a shipped one, where voxels become points, or
+            points voxels, or layers of voxels must be known.
+        particle: name or code in it, where it holds several.
+        cells: the grid, where points become rectangular cells.
+    """
+
+    binning: str | PathLike[str] | None = None
+    particle: str | None = None
+    cells: Cells | None = None
+
+
 @isolated()
 def convert(
     source: str | PathLike[str] | Sequence[str],
     output: str | PathLike[str],
     *,
     to: str | None = None,
-    binning: str | PathLike[str] | None = None,
-    particle: str | None = None,
-    cells: Cells | None = None,
-    bits: Bits | None = None,
-    given: Given = NOTHING_GIVEN,
-    force: bool = False,
+    showers: ShowerOptions = ShowerOptions(),
+    configurations: ConfigurationOptions = UNCHANGED,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write showers, or gauge configurations, in another layout; the output is whole, or absent.
@@ -57,11 +67,7 @@ def convert(
             pattern (part_*.h5), or a list of files of one layout, whose showers follow one another.
         output: file to write.
         to: layout of it; `None` takes what its ending says.
-        binning: CaloChallenge XML, or the name of a shipped one, where voxels become points, or
-            points voxels, or layers of voxels must be known.
-        particle: name or code in it, where it holds several.
-        cells: the grid, where points become rectangular cells.
-        bits, given, force: of gauge configurations, see `convert_configurations`.
+        showers, configurations: options of what is converted.
         overwrite: replace an existing file.
 
     Returns:
@@ -75,15 +81,15 @@ def convert(
     several = [source] if isinstance(source, str | PathLike) else source
     paths = expand([str(user_path(one)) for one in several])
     output = user_path(output)
-    if lattice_format(paths[0], given) is not None:
+    if lattice_format(paths[0], configurations.given) is not None:
         return convert_configurations(
-            paths, output, to=to, bits=bits, given=given, force=force, overwrite=overwrite
+            paths, output, to=to, options=configurations, overwrite=overwrite
         )
     old, new = _layout(paths), _target(output, to)
     refuse_existing(output, overwrite)
     if output.exists() and any(output.samefile(path) for path in paths):
         raise InputError(f"{output} is the file to convert; choose another path")
-    geometry = None if binning is None else _geometry(Path(binning), particle)
+    geometry, cells = _geometry(showers), showers.cells
     sources = [_open(path, old, geometry) for path in paths]
     first = sources[0]
     for other in sources:
@@ -173,8 +179,10 @@ def _target(output: Path, to: str | None) -> Layout:
     raise InputError(f"{output}: its ending does not tell the layout; say --to, one of {keys}")
 
 
-def _geometry(path: Path, particle: str | None) -> Geometry:
-    return read_geometry(shipped_or_own("datasets", path), particle)
+def _geometry(options: ShowerOptions) -> Geometry | None:
+    if options.binning is None:
+        return None
+    return read_geometry(shipped_or_own("datasets", Path(options.binning)), options.particle)
 
 
 def _check(

@@ -11,7 +11,7 @@ import torch
 
 from physgen.batch import Batch
 from physgen.cli import main
-from physgen.conversion import convert
+from physgen.conversion import ShowerOptions, convert
 from physgen.errors import FormatError, InputError
 from physgen.io.calochallenge import CaloChallengeSource, calochallenge_writer
 from physgen.io.showerdata import ShowerdataSource
@@ -42,10 +42,14 @@ def write_voxels(path, n=40, n_voxels=8, seed=0):
 
 def test_voxels_become_points_and_the_same_voxels_again(tmp_path, binning):
     batch = write_voxels(tmp_path / "a.hdf5")
-    points = convert(tmp_path / "a.hdf5", tmp_path / "p.h5", to="showerdata", binning=binning)
+    points = convert(
+        tmp_path / "a.hdf5", tmp_path / "p.h5", to="showerdata", showers=ShowerOptions(binning)
+    )
     assert points["lost"] == []
     assert (points["showers"], points["energy"]) == (40, pytest.approx(1, abs=1e-6))
-    back = convert(tmp_path / "p.h5", tmp_path / "b.hdf5", to="calochallenge", binning=binning)
+    back = convert(
+        tmp_path / "p.h5", tmp_path / "b.hdf5", to="calochallenge", showers=ShowerOptions(binning)
+    )
     assert back["lost"] == [
         "directions of the particles",
         "places of points within their voxels",
@@ -60,7 +64,7 @@ def test_voxels_become_points_and_the_same_voxels_again(tmp_path, binning):
 
 def test_points_of_voxels_lie_in_their_middle_and_know_particle_and_layer(tmp_path, binning):
     batch = write_voxels(tmp_path / "a.hdf5")
-    convert(tmp_path / "a.hdf5", tmp_path / "p.h5", to="showerdata", binning=binning)
+    convert(tmp_path / "a.hdf5", tmp_path / "p.h5", to="showerdata", showers=ShowerOptions(binning))
     source = ShowerdataSource(tmp_path / "p.h5")
     read = source.read(0, 40)
     assert source.pdg == 11
@@ -77,7 +81,7 @@ def test_points_of_voxels_lie_in_their_middle_and_know_particle_and_layer(tmp_pa
 
 def test_what_is_measured_of_voxels_and_of_their_points_is_the_same(tmp_path, binning):
     write_voxels(tmp_path / "a.hdf5")
-    convert(tmp_path / "a.hdf5", tmp_path / "p.h5", to="showerdata", binning=binning)
+    convert(tmp_path / "a.hdf5", tmp_path / "p.h5", to="showerdata", showers=ShowerOptions(binning))
     voxels = Calorimeter(binning=binning, energies_mev=(1.0, 1e4))
     points = PointCloud(path=str(tmp_path / "p.h5"))
     ours = points.observables(points.source.read(0, 40))
@@ -95,7 +99,9 @@ def test_what_no_voxel_takes_is_said_in_shares_of_the_energy(tmp_path, binning):
         [[0, 31, 0, 1.0, 9], [1, 0, 1, 2.0, 9], [1, 0, 5, 1.0, 9]],
     ]
     write_points(tmp_path / "p.h5", rows)
-    report = convert(tmp_path / "p.h5", tmp_path / "v.h5", to="calochallenge", binning=binning)
+    report = convert(
+        tmp_path / "p.h5", tmp_path / "v.h5", to="calochallenge", showers=ShowerOptions(binning)
+    )
     json.dumps(report)
     assert report["energy"] == 0.5
     assert report["lost"] == [
@@ -114,7 +120,9 @@ def test_sectors_and_rings_begin_where_they_are_said_to(tmp_path, binning):
     """Sector 0 of 4 begins at -pi, which is pi too; a ring holds its inner edge."""
     places = [(-1, -1e-6), (-1, 0), (0, -1), (1, 0), (0, 1), (0, 0), (5, 0)]
     write_points(tmp_path / "p.h5", [[[x, y, 2, 0.001]] for x, y in places])
-    convert(tmp_path / "p.h5", tmp_path / "v.h5", to="calochallenge", binning=binning)
+    convert(
+        tmp_path / "p.h5", tmp_path / "v.h5", to="calochallenge", showers=ShowerOptions(binning)
+    )
     x = CaloChallengeSource(tmp_path / "v.h5").read(0, 7).x
     sectors = [row.nonzero().flatten().tolist() for row in x[:, 2:6]]
     assert sectors == [[0], [0], [1], [2], [3], [2], []]
@@ -126,8 +134,11 @@ def test_sectors_and_rings_begin_where_they_are_said_to(tmp_path, binning):
         ({}, r"does not tell the layout; say --to, one of showerdata, lemurs, ddml"),
         ({"to": "showerdta"}, "is called 'showerdta'; did you mean 'showerdata'"),
         ({"to": "showerdata"}, r"holds voxels, and showerdata points: .*with --binning"),
-        ({"to": "showerdata", "binning": "calo-368.xml"}, "8 voxels, but the binning has 368"),
-        ({"to": "showerdata", "binning": "no.xml"}, "no binning file no.xml"),
+        (
+            {"to": "showerdata", "showers": ShowerOptions("calo-368.xml")},
+            "8 voxels, but the binning has 368",
+        ),
+        ({"to": "showerdata", "showers": ShowerOptions("no.xml")}, "no binning file no.xml"),
     ],
 )
 def test_what_is_missing_is_said_and_nothing_is_written(tmp_path, options, message):
@@ -140,17 +151,23 @@ def test_what_is_missing_is_said_and_nothing_is_written(tmp_path, options, messa
 def test_lengths_are_no_layers(tmp_path, binning):
     write_points(tmp_path / "p.h5", [[[1, 1, 0.5, 2.0]]])
     with pytest.raises(InputError, match="depths of its points are lengths"):
-        convert(tmp_path / "p.h5", tmp_path / "v.h5", to="calochallenge", binning=binning)
+        convert(
+            tmp_path / "p.h5", tmp_path / "v.h5", to="calochallenge", showers=ShowerOptions(binning)
+        )
 
 
 def test_a_bad_row_leaves_nothing_behind_and_old_files_stay(tmp_path, binning):
     write_points(tmp_path / "p.h5", energies=np.array([[1], [1], [0], [1]]))
     with pytest.raises(FormatError, match="'energies' row 2"):
-        convert(tmp_path / "p.h5", tmp_path / "v.h5", to="calochallenge", binning=binning)
+        convert(
+            tmp_path / "p.h5", tmp_path / "v.h5", to="calochallenge", showers=ShowerOptions(binning)
+        )
     assert {file.name for file in tmp_path.iterdir()} == {"p.h5", "binning.xml"}
     (tmp_path / "v.h5").write_text("mine")
     with pytest.raises(InputError, match="exists"):
-        convert(tmp_path / "p.h5", tmp_path / "v.h5", to="calochallenge", binning=binning)
+        convert(
+            tmp_path / "p.h5", tmp_path / "v.h5", to="calochallenge", showers=ShowerOptions(binning)
+        )
     assert (tmp_path / "v.h5").read_text() == "mine"
     with pytest.raises(InputError, match="is the file to convert"):
         convert(tmp_path / "p.h5", tmp_path / "p.h5", to="showerdata", overwrite=True)
@@ -170,17 +187,23 @@ def test_a_regular_grid_with_axes_is_converted_by_its_binning(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["incident_energies"], file["showers"] = np.full((1, 1), 99.0), x
     binning = tmp_path / "grid.xml"
-    convert(tmp_path / "a.h5", tmp_path / "p.h5", to="showerdata", binning=binning)
-    convert(tmp_path / "p.h5", tmp_path / "b.h5", to="calochallenge", binning=binning)
+    convert(tmp_path / "a.h5", tmp_path / "p.h5", to="showerdata", showers=ShowerOptions(binning))
+    convert(
+        tmp_path / "p.h5", tmp_path / "b.h5", to="calochallenge", showers=ShowerOptions(binning)
+    )
     back = CaloChallengeSource(tmp_path / "b.h5").read(0, 1).x[0]
     torch.testing.assert_close(back, torch.arange(12.0))
 
 
 def test_files_of_a_pattern_follow_one_another_and_must_be_alike(tmp_path, binning):
     first, second = (write_voxels(tmp_path / f"part_{i}.hdf5", n=9, seed=i) for i in (0, 1))
-    report = convert(tmp_path / "part_*.hdf5", tmp_path / "p.h5", to="showerdata", binning=binning)
+    report = convert(
+        tmp_path / "part_*.hdf5", tmp_path / "p.h5", to="showerdata", showers=ShowerOptions(binning)
+    )
     assert report["showers"] == 18
-    convert(tmp_path / "p.h5", tmp_path / "b.hdf5", to="calochallenge", binning=binning)
+    convert(
+        tmp_path / "p.h5", tmp_path / "b.hdf5", to="calochallenge", showers=ShowerOptions(binning)
+    )
     read = CaloChallengeSource(tmp_path / "b.hdf5").read(0, 18)
     torch.testing.assert_close(read.x, torch.cat([first.x, second.x]), rtol=1e-6, atol=0)
     with h5py.File(tmp_path / "p.h5") as file:
@@ -198,7 +221,9 @@ def test_weights_and_particles_that_have_no_place_are_said(tmp_path, binning):
     batch = write_voxels(tmp_path / "a.hdf5").replace(weight=torch.ones(40))
     with calochallenge_writer(tmp_path / "w.hdf5") as append:
         append(batch)
-    report = convert(tmp_path / "w.hdf5", tmp_path / "p.h5", to="showerdata", binning=binning)
+    report = convert(
+        tmp_path / "w.hdf5", tmp_path / "p.h5", to="showerdata", showers=ShowerOptions(binning)
+    )
     assert report["lost"] == ["the dataset 'weight'"]
     kept = convert(tmp_path / "w.hdf5", tmp_path / "v.hdf5", to="calochallenge")
     assert kept["lost"] == []
@@ -236,9 +261,13 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
         with calochallenge_writer(path) as append:
             append(Batch(100 * sparse, condition=torch.full((n, 1), 500.0)))
         tracemalloc.start()
-        convert(path, points, to="showerdata", binning="calo-368.xml")
+        convert(path, points, to="showerdata", showers=ShowerOptions("calo-368.xml"))
         convert(
-            points, tmp_path / "b.hdf5", to="calochallenge", binning="calo-368.xml", overwrite=True
+            points,
+            tmp_path / "b.hdf5",
+            to="calochallenge",
+            showers=ShowerOptions("calo-368.xml"),
+            overwrite=True,
         )
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()

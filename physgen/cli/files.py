@@ -105,20 +105,19 @@ def convert(
     Examples: `physgen convert showers.hdf5 points.h5 --to showerdata --binning geometry.xml`,
     `physgen convert a.nersc b.ildg`, `physgen convert "cfg/*.lime" ensemble.h5`
     """
+    from physgen.conversion import ShowerOptions
     from physgen.conversion import convert as run
+    from physgen.io.lattice.conversion import ConfigurationOptions
     from physgen.systems.voxelisation import Cells
 
     grid = None if cells is None else Cells(*_three(cells), cell_mm)
+    given = _given(shape, dataset, order)
     report = run(
         source,
         output,
         to=to,
-        binning=binning,
-        particle=particle,
-        cells=grid,
-        bits=_bits(precision),
-        given=_given(shape, dataset, order),
-        force=force,
+        showers=ShowerOptions(binning, particle, grid),
+        configurations=ConfigurationOptions(_bits(precision), given, force),
         overwrite=overwrite,
     )
     print_mapping(report, as_json)

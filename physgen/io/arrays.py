@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -63,10 +63,8 @@ def open_array(
     path: Path,
     x: str,
     *,
-    weight: str | None = None,
     chain: str | None = None,
     companions: Mapping[str, str] = MARKOV,
-    group: Sequence[str] = (),
     axes: Axes | None = None,
 ) -> ArraysSource:
     """Open an array of samples, and what belongs to its rows.
@@ -74,7 +72,7 @@ def open_array(
     Args:
         path: HDF5 or npz file.
         x: name of the array, (N, ...); with `axes`, its first two are chains and time.
-        weight, chain, beside, group: see `HDF5Source`.
+        chain, companions: see `HDF5Source`.
         axes: what the first two axes are, if the array holds several chains.
 
     Raises:
@@ -83,7 +81,7 @@ def open_array(
     opened = NpzSource if _format(path) == "npz" else HDF5Source
     if axes is not None:
         return SeveralChains(opened(path, x=x, companions={}), axes)
-    return opened(path, x=x, weight=weight, chain=chain, companions=companions, group=group)
+    return opened(path, x=x, chain=chain, companions=companions)
 
 
 class SeveralChains:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -126,17 +127,29 @@ class Run:
     step_size: float
 
 
+class Schedule(NamedTuple):
+    """The trajectories of a run.
+
+    Attributes:
+        n_keep: configurations that are kept, every `n_skip`-th of n_keep * n_skip.
+        n_skip: from one that is kept to the next.
+        n_warm: before them, in which the step size is tuned.
+    """
+
+    n_keep: int
+    n_skip: int = 1
+    n_warm: int = 200
+
+
 def sample(
     x: Tensor,
     action: Action,
-    n_keep: int,
+    schedule: Schedule,
     *,
     generator: torch.Generator,
-    n_warm: int = 200,
-    n_skip: int = 1,
     manifold: Manifold = FLAT,
 ) -> Run:
-    """Run chains from (C, ...) starts, keeping every `n_skip`-th of n_keep * n_skip configurations.
+    """Run chains from (C, ...) starts.
 
     During the first `n_warm` trajectories the step size is driven towards an acceptance of
     `ACCEPTANCE` (Robbins & Monro), afterwards it is fixed. Trajectories have lengths between 1/2
@@ -148,10 +161,11 @@ def sample(
     >>> generator = torch.Generator().manual_seed(1)
     >>> def action(x):  # a Gaussian of variance 1/4
     ...     return 2 * x.square().flatten(1).sum(1)
-    >>> run = sample(torch.zeros(64, 2), action, 100, generator=generator)
+    >>> run = sample(torch.zeros(64, 2), action, Schedule(100), generator=generator)
     >>> round(float(run.x.square().mean()), 2), run.acceptance > 0.7
     (0.25, True)
     """
+    n_keep, n_skip, n_warm = schedule
     state, log_step, lengths = init(x, action), math.log(0.1), _lengths(generator)
 
     def move(state: State, log_step: float) -> tuple[State, Info]:

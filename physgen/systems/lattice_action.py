@@ -87,17 +87,17 @@ class LatticeAction(RealField):
         """
         refuse_condition(condition, self)
         generator = torch.Generator().manual_seed(seed)
-        trial = hmc.sample(self._starts(generator), self.action, 100, generator=generator)
+        trial = hmc.sample(
+            self._starts(generator), self.action, hmc.Schedule(100), generator=generator
+        )
         series = self._slow(trial.x)
         if all(mixed(one) for one in series):
             length = -(-n // _CHAINS)
             x = hmc.sample(
                 trial.x[:, -1],
                 self.action,
-                length,
+                hmc.Schedule(length, n_skip=max(map(spacing, series)), n_warm=100),
                 generator=generator,
-                n_skip=max(map(spacing, series)),
-                n_warm=100,
             ).x
         else:
             x = self._tempered(trial, n, generator)

@@ -151,19 +151,17 @@ class Schwinger(lattice_files.EnsembleFiles):
         trial = hmc.sample(
             start,
             self.action,
-            _TRIAL,
+            hmc.Schedule(_TRIAL, n_warm=_TRIAL),
             generator=generator,
-            n_warm=_TRIAL,
             manifold=manifold.CIRCLES,
         )
         length = -(-n // _CHAINS)
+        n_skip = min(max(map(spacing, self._slow(trial.x))), 10)
         x = hmc.sample(
             trial.x[:, -1],
             self.action,
-            length,
+            hmc.Schedule(length, n_skip, n_warm=20),
             generator=generator,
-            n_skip=min(max(map(spacing, self._slow(trial.x))), 10),
-            n_warm=20,
             manifold=manifold.CIRCLES,
         ).x
         if length > 1 and not all(mixed(one) for one in self._slow(x)):

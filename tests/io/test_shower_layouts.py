@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from physgen.conversion import convert
+from physgen.conversion import ShowerOptions, convert
 from physgen.errors import FormatError, InputError
 from physgen.io.inspect import inspect
 from physgen.io.layouts import known_layout, layout_of, open_points, open_voxels
@@ -213,8 +213,8 @@ def binning(tmp_path):
 @pytest.mark.parametrize("to", ["calochallenge", "npz", "showerdata", "lemurs"])
 def test_lemurs_comes_back_from_another_layout(tmp_path, binning, to):
     path, other = lemurs(tmp_path / "a.h5"), tmp_path / f"b.{'npz' if to == 'npz' else 'h5'}"
-    convert(path, other, to=to, binning=binning)
-    report = convert(other, tmp_path / "c.h5", to="lemurs", binning=binning)
+    convert(path, other, to=to, showers=ShowerOptions(binning))
+    report = convert(other, tmp_path / "c.h5", to="lemurs", showers=ShowerOptions(binning))
     assert report["energy"] == pytest.approx(1, abs=1e-6)
     ours, theirs = (layout_of(p).open(p, 1).read(0, 2) for p in (tmp_path / "c.h5", path))
     torch.testing.assert_close(ours.x, theirs.x)
@@ -228,7 +228,7 @@ def test_lemurs_comes_back_from_another_layout(tmp_path, binning, to):
 def test_points_fill_cells_and_come_back_from_their_middle(tmp_path, binning):
     path = calohadronic(tmp_path / "a.h5")
     grid = Cells(layers=42, x=8, y=9, mm=10.0)
-    report = convert(path, tmp_path / "cells.h5", to="ddml", cells=grid)
+    report = convert(path, tmp_path / "cells.h5", to="ddml", showers=ShowerOptions(cells=grid))
     assert (report["energy"], report["lost"]) == (1.0, ["places of points within their cells"])
     with h5py.File(tmp_path / "cells.h5") as file:
         layers = file["layers"]
@@ -237,7 +237,9 @@ def test_points_fill_cells_and_come_back_from_their_middle(tmp_path, binning):
         assert layers[0, 41, 7, 0] == 1500
     batch = open_points(tmp_path / "cells.h5").read(0, 2)
     assert batch.x[0].tolist() == [[-5, 25, 3, 500], [35, -35, 41, 1500]]
-    small = convert(path, tmp_path / "small.h5", to="ddml", cells=Cells(10, 8, 9, 10.0))
+    small = convert(
+        path, tmp_path / "small.h5", to="ddml", showers=ShowerOptions(cells=Cells(10, 8, 9, 10.0))
+    )
     assert small["lost"][0] == "energy: 0.25 in layers without voxels (41), of 1"
     with pytest.raises(InputError, match="say the grid, as in --cells"):
         convert(path, tmp_path / "none.h5", to="ddml")
@@ -245,7 +247,12 @@ def test_points_fill_cells_and_come_back_from_their_middle(tmp_path, binning):
 
 def test_voxels_fill_cells_by_way_of_points(tmp_path, binning):
     path = lemurs(tmp_path / "a.h5")
-    report = convert(path, tmp_path / "c.h5", to="ddml", binning=binning, cells=Cells(2, 4, 4, 5.0))
+    report = convert(
+        path,
+        tmp_path / "c.h5",
+        to="ddml",
+        showers=ShowerOptions(binning, cells=Cells(2, 4, 4, 5.0)),
+    )
     assert report["lost"] == [
         "energy: 0.375 beyond the outermost voxels, of 1",
         *report["lost"][1:],
@@ -257,7 +264,7 @@ def test_voxels_fill_cells_by_way_of_points(tmp_path, binning):
 
 def test_a_triple_states_energies_of_layers_and_needs_to_know_them(tmp_path, binning):
     path = lemurs(tmp_path / "a.h5")
-    convert(path, tmp_path / "b.npz", binning=binning)
+    convert(path, tmp_path / "b.npz", showers=ShowerOptions(binning))
     with np.load(tmp_path / "b.npz") as archive:
         assert archive["E"].tolist() == [40, 60]
         assert archive["layers"].tolist() == [[0, 30], [50, 0]]

@@ -30,7 +30,7 @@ def start(n=256):
 
 
 def test_hmc_samples_a_gaussian():
-    run = hmc.sample(start(), action, 100, generator=generator(), n_warm=60)
+    run = hmc.sample(start(), action, hmc.Schedule(100, n_warm=60), generator=generator())
     x = run.x.flatten(0, 1)
     torch.testing.assert_close(x.T.cov(), COVARIANCE, atol=0.08, rtol=0)
     torch.testing.assert_close(x.mean(0), torch.zeros(2).double(), atol=0.06, rtol=0)
@@ -116,7 +116,12 @@ def test_what_is_no_action(broken, message):
 
 def test_hmc_gives_up_where_nothing_is_accepted():
     with pytest.raises(InputError, match="not finite"):
-        hmc.sample(start(4), lambda x: (x * math.nan).sum(1), 10, generator=generator(), n_warm=300)
+        hmc.sample(
+            start(4),
+            lambda x: (x * math.nan).sum(1),
+            hmc.Schedule(10, n_warm=300),
+            generator=generator(),
+        )
 
 
 def test_independence_metropolis_balances_in_detail():

@@ -108,7 +108,11 @@ def test_one_angle_has_the_exact_distribution():
     """exp(beta cos theta): <cos theta> = I_1 / I_0."""
     start = torch.zeros(256, 1, dtype=torch.float64)
     found = hmc.sample(
-        start, lambda x: -2 * x.cos().sum(1), 60, generator=generator(), manifold=CIRCLES
+        start,
+        lambda x: -2 * x.cos().sum(1),
+        hmc.Schedule(60),
+        generator=generator(),
+        manifold=CIRCLES,
     )
     assert found.x.abs().max() <= math.pi
     means = found.x.cos().mean((1, 2)).numpy()

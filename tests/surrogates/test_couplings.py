@@ -14,7 +14,7 @@ from physgen.surrogates.flows.autoregressive import (
     AutoregressiveStack,
 )
 from physgen.surrogates.flows.continuous import ContinuousBijection, ContinuousOptions
-from physgen.surrogates.flows.coupling import LOG_SCALE_LIMIT, AffineCoupling, SplineCoupling
+from physgen.surrogates.flows.coupling import LOG_SCALE_LIMIT, AffineCoupling, Knots, SplineCoupling
 from physgen.surrogates.flows.spline import (
     BIN_LIMIT,
     SLOPE_LIMIT,
@@ -28,7 +28,9 @@ FEATURES, CONDITIONS = 5, 2
 BIJECTIONS = {
     "affine coupling": lambda c: AffineCoupling(FEATURES, 2, c, hidden=(8,)),
     "affine coupling of all": lambda c: AffineCoupling(FEATURES, 0, c, hidden=(8,)),
-    "spline coupling": lambda c: SplineCoupling(FEATURES, 3, c, hidden=(8,), bound=3.0),
+    "spline coupling": lambda c: SplineCoupling(
+        FEATURES, 3, c, hidden=(8,), knots=Knots(bound=3.0)
+    ),
     "affine stack": lambda c: CouplingStack(
         FEATURES, c, options=CouplingOptions(layer="affine", hidden=(8, 8))
     ),

@@ -12,6 +12,7 @@ from physgen.sampling.manifold import not_unitary
 from physgen.systems.gauge import Gauge
 from physgen.systems.gauge_exact import torus
 from physgen.systems.kernels.gauge import draws, heatbath, lanes, su2, su3
+from physgen.systems.kernels.gauge.ensemble import Ensemble
 
 GROUPS = ("U(1)", "SU(2)", "SU(3)")
 
@@ -104,10 +105,10 @@ def test_a_link_among_unit_matrices_has_the_mean_of_one_matrix():
     unit = np.zeros((lanes.LANES, 2, *shape, 3, 3, 2))
     unit[..., 0] = np.eye(3)
     packed, pool = lanes.pack(unit)[0], draws.pool(draws.counters(2, lanes.LANES))
-    table, couplings = lanes.table_of(shape), np.full(lanes.LANES, beta)
-    traces, room = [], su3.work()
+    chain = Ensemble(lanes.table_of(shape), np.full(lanes.LANES, beta), pool)
+    traces, work = [], su3.work()
     for _ in range(6000):
-        su3.update(packed, table, 1, 0, couplings, pool, room, True, False)
+        su3.update(packed, chain, 2, work, True, False)
         traces.append(packed[2].reshape(3, 3, 2, -1)[[0, 1, 2], [0, 1, 2], 0].mean(0))
     blocks = np.array(traces[100:]).reshape(59, 100, -1).mean(1)
     error = blocks.std(ddof=1) / np.sqrt(blocks.size)
@@ -142,13 +143,12 @@ def test_overrelaxation_leaves_the_action_as_it_is_and_moves_the_links(group):
     chains.sweep(1, 0)
     before = chains.links()
     run = {"U(1)": heatbath.u1.overrelax, "SU(2)": su2.overrelax}.get(group)
-    table, beta = lanes.table_of(shape), np.ones(lanes.LANES)
+    pool = draws.pool(draws.counters(1, lanes.LANES))
+    ensemble = Ensemble(lanes.table_of(shape), np.ones(lanes.LANES), pool)
     if run:
-        run(chains.packed[0], table, beta, False)
+        run(chains.packed[0], ensemble, False)
     else:
-        su3.sweep(
-            chains.packed[0], table, beta, draws.pool(draws.counters(1, lanes.LANES)), False, False
-        )
+        su3.sweep(chains.packed[0], ensemble, False, False)
     after = chains.links()
     assert np.abs(after - before).max() > 0.1
     change = plaquette(after, group, shape) - plaquette(before, group, shape)
@@ -197,16 +197,16 @@ def test_a_sweep_backwards_undoes_overrelaxation(group):
     """Each reflection is its own inverse, so that the opposite order leads back."""
     shape = (2, 3, 2)
     start = haar(group, shape, 3)
-    packed, table = lanes.pack(start), lanes.table_of(shape)
-    pool, beta = draws.pool(draws.counters(1, lanes.LANES)), np.ones(lanes.LANES)
+    packed, pool = lanes.pack(start), draws.pool(draws.counters(1, lanes.LANES))
+    ensemble = Ensemble(lanes.table_of(shape), np.ones(lanes.LANES), pool)
     run = {"U(1)": heatbath.u1.overrelax, "SU(2)": su2.overrelax}.get(group)
     ends = []
     for backwards in (False, True):
         for group_of_lanes in packed:
             if run:
-                run(group_of_lanes, table, beta, backwards)
+                run(group_of_lanes, ensemble, backwards)
             else:
-                su3.sweep(group_of_lanes, table, beta, pool, False, backwards)
+                su3.sweep(group_of_lanes, ensemble, False, backwards)
         ends.append(np.empty_like(start))
         lanes.unpack(packed, ends[-1])
     assert np.abs(ends[0] - start).max() > 0.1

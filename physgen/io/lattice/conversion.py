@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,31 @@ _CARRIED = ("ENSEMBLE_ID", "ENSEMBLE_LABEL", "SEQUENCE_NUMBER", "CREATOR", "ARCH
 """Lines of a NERSC header that are kept."""
 
 
+@dataclass(frozen=True)
+class ConfigurationOptions:
+    """How gauge configurations are converted.
+
+    Attributes:
+        bits: of a real number; `None` keeps those of the source.
+        given: what the files do not say themselves.
+        force: convert them though checks fail; what failed is kept in the output.
+    """
+
+    bits: Bits | None = None
+    given: Given = NOTHING_GIVEN
+    force: bool = False
+
+
+UNCHANGED = ConfigurationOptions()
+"""Precision as in the source, which must say all and pass its checks."""
+
+
 def convert_configurations(
     paths: Sequence[Path],
     output: Path,
     *,
     to: str | None = None,
-    bits: Bits | None = None,
-    given: Given = NOTHING_GIVEN,
-    force: bool = False,
+    options: ConfigurationOptions = UNCHANGED,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write gauge configurations in another format.
@@ -39,9 +57,7 @@ def convert_configurations(
         paths: files of one ensemble.
         output: file, or folder, to write.
         to: "nersc", "ildg" or "hdf5"; `None` takes what the ending of the output says.
-        bits: of a real number; `None` keeps those of the source.
-        given: what the files do not say themselves.
-        force: convert them though checks fail; what failed is kept in the output.
+        options: what is kept and what is known of them.
         overwrite: replace an existing file.
 
     Returns:
@@ -51,9 +67,9 @@ def convert_configurations(
         FormatError: a file cannot be read, or checks fail.
         InputError: the output exists, or its format is not known or does not fit.
     """
-    source = ConfigurationSource(paths, given=given, force=force)
+    source = ConfigurationSource(paths, given=options.given, force=options.force)
     header, key = source.headers[0], target(output, to)
-    bits = bits or (32 if header.bits == 32 else 64)
+    bits: Bits = options.bits or (32 if header.bits == 32 else 64)
     several = len(source) > 1 and key != "hdf5"
     if several and output.suffix:
         raise InputError(

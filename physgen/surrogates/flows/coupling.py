@@ -10,7 +10,7 @@ Layers start as the identity, and keep the dtype of their input throughout.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -121,6 +121,16 @@ class AffineCoupling(Coupling):
         return (active - shift) * (-log_scale).exp(), -log_scale.sum(-1)
 
 
+class Knots(NamedTuple):
+    """Of a spline: how many bins lie between them, and that they are within [-bound, bound]."""
+
+    bins: int = 8
+    bound: float = 5.0
+
+
+_KNOTS = Knots()
+
+
 class SplineCoupling(Coupling):
     """b' = rational-quadratic spline of b with knots from (a, condition), identity tails."""
 
@@ -131,12 +141,11 @@ class SplineCoupling(Coupling):
         n_condition: int = 0,
         *,
         hidden: tuple[int, ...] = (64, 64),
-        bins: int = 8,
-        bound: float = 5.0,
+        knots: Knots = _KNOTS,
         activation: Activation = "relu",
     ) -> None:
-        super().__init__(features, n_passive, n_condition, 3 * bins - 1, hidden, activation)
-        self.bound = bound
+        super().__init__(features, n_passive, n_condition, 3 * knots.bins - 1, hidden, activation)
+        self.bound = knots.bound
 
     def transform(self, active: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Apply the spline."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from physgen.networks.mlp import Activation
 from physgen.ranges import Options, Positive, PositiveFloat, Widths
 from physgen.surrogates.flows.bijection import Bijection, fixed_orders
-from physgen.surrogates.flows.coupling import AffineCoupling, Coupling, Layer, SplineCoupling
+from physgen.surrogates.flows.coupling import AffineCoupling, Coupling, Knots, Layer, SplineCoupling
 
 
 class CouplingOptions(Options):
@@ -81,8 +81,7 @@ class CouplingStack(Bijection):
                     n_passive,
                     n_condition,
                     hidden=options.hidden,
-                    bins=options.bins,
-                    bound=options.bound,
+                    knots=Knots(options.bins, options.bound),
                     activation=options.activation,
                 )
             )

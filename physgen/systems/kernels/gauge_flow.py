@@ -121,14 +121,12 @@ def _add(out: Stack, i: int, factor: complex, a: Stack, k: int) -> None:
 
 
 @njit(cache=CACHE, nogil=True)
-def _pass_on(
-    links: Stack, out: Stack, who: Table, k: int, n_staples: int, work: Stack, given: int
-) -> None:
+def _pass_on(links: Stack, out: Stack, who: Table, k: int, work: Stack, given: int) -> None:
     """Add to M of the three links of a staple what dPhi = Re tr(Lambda dV_k) makes of it.
 
     V = B C^+ D^+ of even k, B^+ C^+ D of odd ones; Lambda is work[given], free slots come after.
     """
-    b, c, o = who[k, 0], who[k, 1], who[k, 2]
+    n_staples, b, c, o = len(who), who[k, 0], who[k, 1], who[k, 2]
     first, second, third = given + 1, given + 2, given + 3
     if k % 2 == 0:
         multiply(work, k, work, given, work, first)  # V Lambda
@@ -267,7 +265,7 @@ def slope(links: Stack, where: Lattice, c: Real, work: Stack, who: Table, out: S
                 _add(work, given, 1.0, work, free + 1)
                 multiply(work, k, work, given, work, free)
                 _add(work, gathered, 1.0, work, free)
-                _pass_on(links, out, who, k, n_staples, work, given)
+                _pass_on(links, out, who, k, work, given)
             multiply(links, e, work, gathered, work, free)
             multiply_right(work, free, links, e, work, free + 1)
             _add(out, e, 1.0, work, free + 1)
@@ -318,6 +316,7 @@ def _cubic(work: Stack, p: int, free: int, c: Real, curvature: Real) -> float:
     return total  # type: ignore[no-any-return]
 
 
+@njit(cache=CACHE)
 def workspace(d: int, n: int) -> tuple[Stack, Table]:
     """Return what `slope` overwrites, for d axes and matrices of order n."""
     n_staples = 2 * (d - 1)

@@ -7,7 +7,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from physgen.systems.kernels.cache import CACHE
-from physgen.systems.kernels.gauge_flow import N_TERMS, Lattice, Real, Table, slope
+from physgen.systems.kernels.gauge_flow import N_TERMS, Lattice, Real, slope, workspace
 from physgen.systems.kernels.matrices import Stack, exponential, multiply, overlap
 
 
@@ -22,15 +22,9 @@ def _move(links: Stack, algebra: Stack, work: Stack) -> None:
 
 @njit(cache=CACHE, nogil=True)
 def integrate(
-    links: NDArray[np.complex128],
-    where: Lattice,
-    coefficients: Real,
-    size: float,
-    work: Stack,
-    who: Table,
-    change: Real,
-) -> None:
-    """Move configurations (B, links, N, N) along the flow in place; write int L Phi dt (B,).
+    links: NDArray[np.complex128], where: Lattice, coefficients: Real, size: float
+) -> Real:
+    """Move configurations (B, links, N, N) along the flow in place; return int L Phi dt (B,).
 
     Third-order steps (Luescher, JHEP 08 (2010) 071, appendix C): Z_i = h A(W_i),
 
@@ -41,8 +35,9 @@ def integrate(
         coefficients: (steps, 3, terms) at the beginning of a step and at 1/4 and 2/3 of it.
         size: h, negative for the way back.
     """
-    algebra = np.empty_like(links[0])
-    final = np.empty_like(algebra)
+    work, who = workspace(len(where.ahead), links.shape[2])
+    algebra, final = np.empty(links.shape[1:], links.dtype), np.empty(links.shape[1:], links.dtype)
+    change = np.empty(len(links))
     for b in range(links.shape[0]):
         u, total = links[b], 0.0
         for step in range(coefficients.shape[0]):
@@ -60,22 +55,19 @@ def integrate(
                 algebra.flat[i] = 0.75 * size * algebra.flat[i] - final.flat[i]
             _move(u, algebra, work)
         change[b] = size * total
+    return change
 
 
 @njit(cache=CACHE, nogil=True)
 def derivatives(
-    links: NDArray[np.complex128],
-    where: Lattice,
-    terms: NDArray[np.int64],
-    work: Stack,
-    who: Table,
-    laplacian: Real,
-    along: Real,
-    total: Real,
-) -> None:
-    """Write L w_i and <grad w_i, grad W> of the terms w_i, (B, terms), and W = sum_P u, (B,)."""
+    links: NDArray[np.complex128], where: Lattice, terms: NDArray[np.int64]
+) -> tuple[Real, Real, Real]:
+    """Return L w_i and <grad w_i, grad W> of the terms w_i, (B, terms), and W = sum_P u, (B,)."""
     n = links.shape[2]
-    first, other = np.empty_like(links[0]), np.empty_like(links[0])
+    work, who = workspace(len(where.ahead), n)
+    first, other = np.empty(links.shape[1:], links.dtype), np.empty(links.shape[1:], links.dtype)
+    laplacian, along = np.empty((len(links), len(terms))), np.empty((len(links), len(terms)))
+    total = np.empty(len(links))
     casimir, kappa = (1.0, 1.0) if n == 1 else (0.5 * (n - 1.0 / n), 0.5)
     unit = np.zeros(N_TERMS)
     for b in range(links.shape[0]):
@@ -87,9 +79,10 @@ def derivatives(
             unit[terms[i]] = 1.0
             laplacian[b, i] = slope(links[b], where, unit, work, who, other)
             product = 0.0
-            for e in range(first.shape[0]):
+            for e in range(len(first)):
                 product += overlap(first, e, other, e)
             along[b, i] = product / kappa
+    return laplacian, along, total
 
 
 @njit(cache=CACHE, nogil=True)

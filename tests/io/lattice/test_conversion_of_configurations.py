@@ -13,6 +13,7 @@ from physgen.errors import FormatError, InputError
 from physgen.io.joined import expand
 from physgen.io.lattice.configuration import Given
 from physgen.io.lattice.content import read
+from physgen.io.lattice.conversion import ConfigurationOptions
 from physgen.io.lattice.source import ConfigurationSource
 from physgen.io.lattice.writing import write_configuration
 from physgen.systems.gauge import Gauge
@@ -65,7 +66,7 @@ def test_through_all_formats_and_back(tmp_path):
         assert (report["configurations"], report["lost"]) == (1, [])
         path = tmp_path / name
         assert read(path).links.tobytes() == links.tobytes(), step
-    report = convert(path, tmp_path / "g.nersc", bits=32)
+    report = convert(path, tmp_path / "g.nersc", configurations=ConfigurationOptions(bits=32))
     assert report["lost"] == ["numbers of 64 bits are rounded to 32"]
     assert (read(tmp_path / "g.nersc").links == links.astype(np.complex64)).all()
     facts = read(tmp_path / "g.nersc").header.facts
@@ -136,7 +137,9 @@ def test_nothing_is_left_of_an_ensemble_in_which_one_is_damaged(tmp_path, ensemb
         with pytest.raises(FormatError, match=r"r2n10\.nersc: checksum"):
             convert(ensemble, output, to=to)
     assert [one.name for one in tmp_path.iterdir()] == ["cfg"]
-    report = convert(path, tmp_path / "forced.nersc", force=True)
+    report = convert(
+        path, tmp_path / "forced.nersc", configurations=ConfigurationOptions(force=True)
+    )
     assert "read by force: checksum" in report["notes"][0]
     assert read(tmp_path / "forced.nersc").header.facts["READ_BY_FORCE"].startswith("checksum")
 
@@ -150,5 +153,7 @@ def test_what_has_no_place_in_a_format(tmp_path):
     turned = np.moveaxis(random_links(SHAPE), (5, 6), (0, 1))
     np.save(tmp_path / "b.npy", turned)
     given = Given(order="a b t z y x mu(x y z t)")
-    convert(tmp_path / "b.npy", tmp_path / "b.ildg", given=given)
+    convert(
+        tmp_path / "b.npy", tmp_path / "b.ildg", configurations=ConfigurationOptions(given=given)
+    )
     assert (read(tmp_path / "b.ildg").links == random_links(SHAPE)).all()

@@ -86,17 +86,14 @@ class LinkFlow(Surrogate):
         Returns:
             (B,) int dt L Phi_t, by which ln q has fallen.
         """
-        change = np.zeros(len(links))
-        if not bool((self.coefficients != 0).any()):
-            return change
         n_steps = math.ceil(abs(stop - start) * self.integration_steps - 1e-9)
-        if n_steps == 0:
-            return change
+        if n_steps == 0 or not bool((self.coefficients != 0).any()):
+            return np.zeros(len(links))
         size = (stop - start) / n_steps
         times = start + size * (np.arange(n_steps)[:, None] + np.array(_NODES))
-        work, who = kernel.workspace(len(self.lattice_shape), self.n)
         where = kernel.lattice(self.lattice_shape)
-        gauge_steps.integrate(links, where, self.coefficients_at(times), size, work, who, change)
+        change: NDArray[np.float64]
+        change = gauge_steps.integrate(links, where, self.coefficients_at(times), size)
         return change
 
     def by_coupling(

@@ -155,11 +155,8 @@ def derivatives(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return L W_i and <grad W_i, grad W>, (B, terms), and W = sum_P Re tr P, (B,), of links."""
     links = flow.matrices(x)
-    laplacian, along = np.empty((2, len(x), len(flow.terms)))
-    total = np.empty(len(x))
-    work, who = kernel.workspace(len(flow.lattice_shape), flow.n)
     where, terms = kernel.lattice(flow.lattice_shape), np.array(flow.terms)
-    gauge_steps.derivatives(links, where, terms, work, who, laplacian, along, total)
+    laplacian, along, total = gauge_steps.derivatives(links, where, terms)
     return laplacian, along, total
 
 

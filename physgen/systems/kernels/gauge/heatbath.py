@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from physgen.errors import DomainError
 from physgen.systems.kernels.gauge import draws, lanes, su2, su3, u1
+from physgen.systems.kernels.gauge.ensemble import Ensemble, Schedule
 
 _RUN = {1: u1.run, 2: su2.run, 3: su3.run}
 
@@ -57,6 +58,10 @@ class Chains:
         every = np.full(len(self.packed) * lanes.LANES, values[-1] if values.size else 0.0)
         every[: len(values)] = values
         self._beta = every.reshape(-1, lanes.LANES)
+        self._ensembles = [
+            Ensemble(self._table, beta, pool)
+            for beta, pool in zip(self._beta, self._pools, strict=True)
+        ]
 
     def sweep(self, n_heatbath: int, n_overrelaxation: int = 0, *, backwards: bool = False) -> None:
         """Do `n_heatbath` heat-bath sweeps, each followed by so many of overrelaxation.
@@ -64,8 +69,9 @@ class Chains:
         Or all updates in the opposite order, `backwards`, which is the reverse of this kernel with
         respect to exp(-S): p(x) T(x -> y) = p(y) T'(y -> x).
         """
-        for packed, beta, pool in zip(self.packed, self._beta, self._pools, strict=True):
-            _RUN[self.n](packed, self._table, beta, pool, n_heatbath, n_overrelaxation, backwards)
+        schedule = Schedule(n_heatbath, n_overrelaxation, backwards)
+        for packed, ensemble in zip(self.packed, self._ensembles, strict=True):
+            _RUN[self.n](packed, ensemble, schedule)
 
     def links(self, out: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """Return where the chains stand, in the shape in which they were given, or write it."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from physgen.systems.kernels.cache import CACHE
 from physgen.systems.kernels.gauge.draws import POOL, Pool, refill_su, uniform
+from physgen.systems.kernels.gauge.ensemble import Ensemble, Schedule
 from physgen.systems.kernels.gauge.lanes import FAST, LANES
 
 Real = NDArray[np.float64]
@@ -160,8 +161,9 @@ def _reflect(a: Real, u: Real, n: int) -> None:
 
 
 @njit(cache=CACHE)
-def heat_bath(u: Real, table: Table, beta: Real, pool: Pool, backwards: bool) -> None:
+def heat_bath(u: Real, ensemble: Ensemble, backwards: bool) -> None:
     """Update all links of a group of lanes once, the last one first if `backwards`."""
+    table, beta, pool = ensemble
     n, d = len(beta), table.shape[1] // 2
     a, x, length, alpha = np.empty(4 * _L), np.empty(4 * _L), np.empty(_L), np.empty(_L)
     for step in range(len(table) * d):
@@ -173,9 +175,10 @@ def heat_bath(u: Real, table: Table, beta: Real, pool: Pool, backwards: bool) ->
 
 
 @njit(cache=CACHE)
-def overrelax(u: Real, table: Table, beta: Real, backwards: bool) -> None:
+def overrelax(u: Real, ensemble: Ensemble, backwards: bool) -> None:
     """Reflect all links of a group of lanes once, at their action; see `heat_bath`."""
-    n, d = len(beta), table.shape[1] // 2
+    table = ensemble.table
+    n, d = len(ensemble.beta), table.shape[1] // 2
     a = np.empty(4 * _L)
     for step in range(len(table) * d):
         site, mu = divmod(len(table) * d - 1 - step if backwards else step, d)
@@ -224,24 +227,14 @@ def normalise(u: Real) -> None:
 
 
 @njit(cache=CACHE, nogil=True)
-def run(
-    u: Real,
-    table: Table,
-    beta: Real,
-    pool: Pool,
-    n_heatbath: int,
-    n_relax: int,
-    backwards: bool,
-) -> None:
-    """Sweep a group of lanes: each heat bath is followed by `n_relax` overrelaxations.
-
-    Or all of it in the opposite order, `backwards`.
-    """
+def run(u: Real, ensemble: Ensemble, schedule: Schedule) -> None:
+    """Sweep a group of lanes as scheduled: overrelaxations follow each heat bath, or precede it."""
+    n_heatbath, n_relax, backwards = schedule
     for _ in range(n_heatbath):
         if not backwards:
-            heat_bath(u, table, beta, pool, backwards)
+            heat_bath(u, ensemble, backwards)
         for _ in range(n_relax):
-            overrelax(u, table, beta, backwards)
+            overrelax(u, ensemble, backwards)
         if backwards:
-            heat_bath(u, table, beta, pool, backwards)
+            heat_bath(u, ensemble, backwards)
         normalise(u)

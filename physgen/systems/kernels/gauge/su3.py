@@ -17,7 +17,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from physgen.systems.kernels.cache import CACHE
-from physgen.systems.kernels.gauge.draws import Pool
+from physgen.systems.kernels.gauge.ensemble import Ensemble, Schedule
 from physgen.systems.kernels.gauge.lanes import FAST, LANES
 from physgen.systems.kernels.gauge.su2 import draw
 
@@ -149,12 +149,12 @@ def staples(u: Real, table: Table, site: int, mu: int, out: Real, n: int) -> Non
 
 
 @njit(cache=CACHE, fastmath=FAST, error_model="numpy")
-def _subgroup(w: Real, i: int, j: int, beta: Real, b: Real, alpha: Real, n: int) -> None:
+def _subgroup(w: Real, i: int, j: int, beta: Real, b: Real, alpha: Real) -> None:
     """Write b of rows and columns i, j of w, and alpha."""
     first, second = w[8 * i * _L : (8 * i + 2) * _L], w[8 * j * _L : (8 * j + 2) * _L]
     upper = w[(6 * i + 2 * j) * _L : (6 * i + 2 * j + 2) * _L]
     lower = w[(6 * j + 2 * i) * _L : (6 * j + 2 * i + 2) * _L]
-    for k in range(n):
+    for k in range(len(beta)):
         b0, b1 = 0.5 * (first[k] + second[k]), 0.5 * (upper[_L + k] + lower[_L + k])
         b2, b3 = 0.5 * (upper[k] - lower[k]), 0.5 * (first[_L + k] - second[_L + k])
         length = math.sqrt(b0 * b0 + b1 * b1 + b2 * b2 + b3 * b3)
@@ -203,25 +203,22 @@ def _rotate(h: Real, u: Real, i: int, j: int, n: int) -> None:
 
 @njit(cache=CACHE)
 def update(
-    u: Real,
-    table: Table,
-    site: int,
-    mu: int,
-    beta: Real,
-    pool: Pool,
-    work: Work,
-    heat: bool,
-    backwards: bool,
+    u: Real, ensemble: Ensemble, number: int, work: Work, heat: bool, backwards: bool
 ) -> None:
-    """Update one link of every lane in each of the subgroups: by heat bath, or at its action."""
-    n, link = len(beta), u[site * (table.shape[1] // 2) + mu]
+    """Update a link of every lane in each of the subgroups: by heat bath, or at its action.
+
+    It is the link `number` = d site + mu.
+    """
+    table, beta, pool = ensemble
+    n, link = len(beta), u[number]
+    site, mu = divmod(number, table.shape[1] // 2)
     a, w, b, x, h, alpha = work
     staples(u, table, site, mu, a, n)
     times(link, a, w, n)
     for step in range(3):
         subgroup = 2 - step if backwards else step
         i, j = subgroup // 2, min(subgroup + 1, 2)
-        _subgroup(w, i, j, beta, b, alpha, n)
+        _subgroup(w, i, j, beta, b, alpha)
         if heat:
             draw(alpha, pool, x, n)
             _heated(x, b, h, n)
@@ -242,12 +239,12 @@ def work() -> Work:
 
 
 @njit(cache=CACHE)
-def sweep(u: Real, table: Table, beta: Real, pool: Pool, heat: bool, backwards: bool) -> None:
+def sweep(u: Real, ensemble: Ensemble, heat: bool, backwards: bool) -> None:
     """Update all links of a group of lanes once, the last one first if `backwards`."""
-    scratch, d = work(), table.shape[1] // 2
-    for step in range(len(table) * d):
-        site, mu = divmod(len(table) * d - 1 - step if backwards else step, d)
-        update(u, table, site, mu, beta, pool, scratch, heat, backwards)
+    scratch = work()
+    for step in range(len(u)):
+        number = len(u) - 1 - step if backwards else step
+        update(u, ensemble, number, scratch, heat, backwards)
 
 
 @njit(cache=CACHE, fastmath=FAST, error_model="numpy")
@@ -314,25 +311,15 @@ def normalise(u: Real) -> None:
 
 
 @njit(cache=CACHE, nogil=True)
-def run(
-    u: Real,
-    table: Table,
-    beta: Real,
-    pool: Pool,
-    n_heatbath: int,
-    n_relax: int,
-    backwards: bool,
-) -> None:
-    """Sweep a group of lanes: each heat bath is followed by `n_relax` overrelaxations.
-
-    Or all of it in the opposite order, `backwards`.
-    """
+def run(u: Real, ensemble: Ensemble, schedule: Schedule) -> None:
+    """Sweep a group of lanes as scheduled: overrelaxations follow each heat bath, or precede it."""
+    n_heatbath, n_relax, backwards = schedule
     for number in range(n_heatbath):
         if not backwards:
-            sweep(u, table, beta, pool, True, backwards)
+            sweep(u, ensemble, True, backwards)
         for _ in range(n_relax):
-            sweep(u, table, beta, pool, False, backwards)
+            sweep(u, ensemble, False, backwards)
         if backwards:
-            sweep(u, table, beta, pool, True, backwards)
+            sweep(u, ensemble, True, backwards)
         if number % NORMALISE == NORMALISE - 1 or number == n_heatbath - 1:
             normalise(u)
