@@ -77,6 +77,18 @@ def convert(
     Raises:
         InputError: a layout, or the geometry, is missing or does not fit.
         FormatError: the source cannot be read; the row is named.
+
+    >>> import tempfile
+    >>> import torch
+    >>> from physgen.io.calochallenge import calochallenge_writer
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path, output = Path(folder) / "voxels.hdf5", Path(folder) / "points.h5"
+    ...     with calochallenge_writer(path) as append:
+    ...         append(Batch(torch.ones(2, 368), condition=torch.full((2, 1), 500.0)))
+    ...     by = ShowerOptions(binning="calo-368.xml")
+    ...     report = convert(path, output, to="showerdata", showers=by)
+    >>> report["showers"], report["to"]
+    (2, 'showerdata HDF5')
     """
     several = [source] if isinstance(source, str | PathLike) else source
     paths = expand([str(user_path(one)) for one in several])

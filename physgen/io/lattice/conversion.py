@@ -66,6 +66,16 @@ def convert_configurations(
     Raises:
         FormatError: a file cannot be read, or checks fail.
         InputError: the output exists, or its format is not known or does not fit.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> unit = np.broadcast_to(np.eye(3, dtype=complex), (2, 2, 2, 2, 4, 3, 3))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path, output = Path(folder) / "unit.npy", Path(folder) / "unit.nersc"
+    ...     np.save(path, unit)
+    ...     report = convert_configurations([path], output, options=ConfigurationOptions(bits=32))
+    >>> report["lost"]
+    ['numbers of 64 bits are rounded to 32']
     """
     source = ConfigurationSource(paths, given=options.given, force=options.force)
     header, key = source.headers[0], target(output, to)
