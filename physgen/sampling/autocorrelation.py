@@ -119,14 +119,18 @@ def automatic_window(gamma: NDArray[float64], n: int, s_tau: float) -> Window:
 def agreement(table: NDArray[float64], lengths: NDArray[np.int64]) -> float:
     """Return the p-value of several chains having one mean; NaN if these chains cannot tell.
 
-    Long chains are judged by the scatter of their means, in units of their own errors. Where they
-    are too short to know their own errors, but `ENOUGH_CHAINS`, it is asked whether their
+    Long chains are judged by the scatter of their means, in units of their own errors. Where
+    lengths differ so that only the longer ones know these, they say them for all. Where chains are
+    too short to know their own errors, but `ENOUGH_CHAINS`, it is asked whether their
     beginnings know their ends: by the rank correlation of the means of the first and of the last
     third. Correlated they are, too, where chains are shorter than a few autocorrelation times.
     """
     if len(lengths) < 2:
         return float("nan")
     p_value = _scatter_of_means(table, lengths)
+    longer = 2 * lengths * lengths.sum() >= (lengths**2).sum()  # than half of where samples are
+    if np.isnan(p_value) and not longer.all():
+        p_value = _scatter_of_means(table, lengths, longer)
     return _rank_correlation(table, lengths)[0] if np.isnan(p_value) else p_value
 
 
@@ -163,12 +167,17 @@ def decorrelated(table: NDArray[float64], lengths: NDArray[np.int64]) -> bool:
     return p_value > 0.01 and correlation + 2 / np.sqrt(len(lengths) - 1) < 0.2
 
 
-def _scatter_of_means(table: NDArray[float64], lengths: NDArray[np.int64]) -> float:
-    n, n_chains = int(lengths.sum()), len(lengths)
-    means = table.sum(1) / lengths
+def _scatter_of_means(
+    table: NDArray[float64], lengths: NDArray[np.int64], known: NDArray[np.bool_] | None = None
+) -> float:
+    """Return the p-value of the means of chains; their errors are those of the `known` chains."""
+    means, n_chains = table.sum(1) / lengths, len(lengths)
     within = np.where(_filled(table, lengths), table - means[:, None], 0.0)
+    spread = float(lengths @ (means - lengths @ means / lengths.sum()) ** 2) / (n_chains - 1)
+    if known is not None:
+        within, lengths = within[known], lengths[known]
+    n = int(lengths.sum())
     gamma = autocovariance(within, lengths, table.shape[1] // 2)
-    spread = float(lengths @ (means - lengths @ means / n) ** 2) / (n_chains - 1)
     rounding = 1e-24 * float((means**2).max())
     if lengths.max() == 1:  # Nobody knows whether they stand still.
         return float("nan")
@@ -176,7 +185,7 @@ def _scatter_of_means(table: NDArray[float64], lengths: NDArray[np.int64]) -> fl
         return 0.0 if spread > rounding else 1.0
     cut_at = automatic_window(gamma, n, 1.5)
     window = cut_at.size
-    cut = (2 * window + 1) * n_chains / n
+    cut = (2 * window + 1) * len(lengths) / n
     if not cut_at.found or cut > 1 / 3:
         return float("nan")
     # Around their own means Gamma(t) comes out too low by C / N_r (Wolff, equation 49).

@@ -11,6 +11,9 @@ Haar's measure. Measured are, besides what `physgen.systems.gauge` measures,
 
 Two flavours have the weight det^2, whatever the sign; at one flavour it would count, and where it
 changes D is singular: HMC does not cross there.
+
+`simulate` moves chains by the exact determinant on few sites, by pseudofermions on more (see
+`physgen.systems.schwinger_chains`); action and observables are exact on all.
 """
 
 from __future__ import annotations
@@ -30,20 +33,15 @@ from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, FormatError
 from physgen.io.arrays import Axes, text_in
 from physgen.io.source import Source
-from physgen.sampling import hmc, manifold
-from physgen.sampling.autocorrelation import mixed
-from physgen.sampling.thinning import spacing
-from physgen.systems import lattice_files, wilson
+from physgen.systems import lattice_files, schwinger_chains, wilson
 from physgen.systems.base import Derived, Moves
 from physgen.systems.family import refuse_condition, refuse_lists
 from physgen.systems.gauge import Gauge
 
 LOG = logging.getLogger("physgen")
 
-LARGEST = 144
-"""Sites up to which determinants are computed: 12 x 12."""
-_CHAINS = 32
-_TRIAL = 64
+LARGEST = 1024
+"""Sites up to which determinants are computed: 32 x 32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +49,7 @@ class Schwinger(lattice_files.EnsembleFiles):
     """Two flavours of Wilson fermions on U(1) in two dimensions.
 
     Attributes:
-        shape: extents in time and space, each at least 2, with at most 144 sites.
+        shape: extents in time and space, each at least 2, with at most 1024 sites.
         beta: the inverse gauge coupling, not negative.
         kappa: the hopping parameter, not negative; free fermions are massless at 1/4.
         axes: of the links in files of several chains, ("chain", "time") or the other way round.
@@ -86,7 +84,7 @@ class Schwinger(lattice_files.EnsembleFiles):
             raise DomainError(
                 f"Schwinger model of shape {list(self.shape)}: determinants are exact, of matrices "
                 f"with {2 * math.prod(self.shape)} rows; take at most {LARGEST} sites, as in "
-                "system.shape=[12,12]"
+                "system.shape=[32,32]"
             )
         for name in ("beta", "kappa"):
             if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
@@ -145,32 +143,18 @@ class Schwinger(lattice_files.EnsembleFiles):
         is said in the log, as is the number of configurations with a negative determinant.
         """
         refuse_condition(condition, self)
-        generator = torch.Generator().manual_seed(seed)
-        start = self.arbitrary(_CHAINS, generator)
+        n_sites = math.prod(self.shape)
+        n_chains = schwinger_chains.n_chains(n_sites)
+        start = self.arbitrary(n_chains, torch.Generator().manual_seed(seed))
         start[::2] = 0
-        trial = hmc.sample(
-            start,
-            self.action,
-            hmc.Schedule(_TRIAL, n_warm=_TRIAL),
-            generator=generator,
-            manifold=manifold.CIRCLES,
-        )
-        length = -(-n // _CHAINS)
-        n_skip = min(max(map(spacing, self._slow(trial.x))), 10)
-        x = hmc.sample(
-            trial.x[:, -1],
-            self.action,
-            hmc.Schedule(length, n_skip, n_warm=20),
-            generator=generator,
-            manifold=manifold.CIRCLES,
-        ).x
-        if length > 1 and not all(mixed(one) for one in self._slow(x)):
-            LOG.warning(
-                "Schwinger model at beta = %g, kappa = %g: the chains do not mix (the topological "
-                "charge is frozen?); means depend on where the chains began",
-                self.beta,
-                self.kappa,
+        length = -(-n // n_chains)
+        if n_sites <= schwinger_chains.EXACT:
+            x = schwinger_chains.exact(start, self.action, length, seed + 1, self._slow)
+        else:
+            x = schwinger_chains.with_pseudofermions(
+                start, self.beta, self.kappa, length, seed, self._slow
             )
+        schwinger_chains.judge(self._slow(x), self.beta, self.kappa)
         chain = torch.arange(len(x)).repeat_interleave(length)
         batch = Batch(x=x.flatten(0, 1)[:n].contiguous(), chain=chain[:n])
         negative = int((wilson.determinant(batch.x, self.kappa)[0] < 0).sum())

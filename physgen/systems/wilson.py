@@ -98,31 +98,57 @@ def _blocks(values: Tensor, lattice: _Elements) -> Tensor:
     return whole.reshape(len(flat), lattice.blocks, lattice.size, lattice.size)
 
 
+_ELEMENTS = 1 << 22
+"""Of all matrices that are held at a time."""
+
+
+def _apart(theta: Tensor, lattice: _Elements) -> tuple[Tensor, ...]:
+    """Split configurations so that their matrices fit into memory."""
+    rows = max(1, _ELEMENTS // (lattice.blocks * lattice.size**2))
+    parts: tuple[Tensor, ...] = torch.split(theta, rows)
+    return parts
+
+
+def _reduced(h: Tensor, kappa: float) -> Tensor:
+    """Return (B, size, size), of the determinant of D: S, or D itself."""
+    unit = torch.eye(h.shape[-1], dtype=h.dtype, device=h.device)
+    return unit - (kappa * kappa * (h[:, 0] @ h[:, 1]) if h.shape[1] == 2 else kappa * h[:, 0])
+
+
+def _logarithm(
+    theta: Tensor, kappa: float, lattice: _Elements, with_force: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (B,) sign and ln |det D|, and the slope of this, or nothing in its place."""
+    values = _values(theta, lattice)
+    h = _blocks(values, lattice)
+    matrix = _reduced(h, kappa)
+    phase, log = torch.linalg.slogdet(matrix)
+    if not with_force:
+        return phase.real.sign(), log, log.new_empty(0)
+    inverse = torch.linalg.inv(matrix)
+    if lattice.blocks == 2:
+        # An element at (e, o) of H is traced with that at (o, e) of D^-1.
+        other = torch.stack([kappa * (h[:, 1] @ inverse), kappa * (inverse @ h[:, 0])], 1)
+    else:
+        other = inverse[:, None]
+    traced = other.mT.flatten(1)[:, lattice.place.flatten().to(h.device)]
+    pairs = (values * traced.reshape(values.shape)).sum((-2, -1))
+    # d/d theta is i for the link and -i for its conjugate: Re(i z) = -Im z.
+    force = kappa * (pairs[..., 0].imag - pairs[..., 1].imag)
+    return phase.real.sign(), log, force.mT.reshape(theta.shape)
+
+
 class _LogDeterminant(torch.autograd.Function):
     """Sign and logarithm of det D; the force is made with it, where it will be asked for."""
 
     @staticmethod
     def forward(ctx: Any, theta: Tensor, kappa: float) -> tuple[Tensor, Tensor]:
-        lattice = _elements((theta.shape[2], theta.shape[3]))
-        values = _values(theta, lattice)
-        h = _blocks(values, lattice)
-        unit = torch.eye(lattice.size, dtype=h.dtype, device=h.device)
-        hop = kappa * kappa * (h[:, 0] @ h[:, 1]) if lattice.blocks == 2 else kappa * h[:, 0]
-        phase, log = torch.linalg.slogdet(unit - hop)
-        sign = phase.real.sign()
+        lattice, with_force = _elements((theta.shape[2], theta.shape[3])), ctx.needs_input_grad[0]
+        parts = [_logarithm(x, kappa, lattice, with_force) for x in _apart(theta, lattice)]
+        sign, log, force = map(torch.cat, zip(*parts, strict=True))
         ctx.mark_non_differentiable(sign)
-        if ctx.needs_input_grad[0]:
-            inverse = torch.linalg.inv(unit - hop)
-            if lattice.blocks == 2:
-                # An element at (e, o) of H is traced with that at (o, e) of D^-1.
-                other = torch.stack([kappa * (h[:, 1] @ inverse), kappa * (inverse @ h[:, 0])], 1)
-            else:
-                other = inverse[:, None]
-            traced = other.mT.flatten(1)[:, lattice.place.flatten().to(h.device)]
-            pairs = (values * traced.reshape(values.shape)).sum((-2, -1))
-            # d/d theta is i for the link and -i for its conjugate: Re(i z) = -Im z.
-            force = kappa * (pairs[..., 0].imag - pairs[..., 1].imag)
-            ctx.save_for_backward(force.mT.reshape(theta.shape))
+        if with_force:
+            ctx.save_for_backward(force)
         return sign, log
 
     @staticmethod
@@ -163,7 +189,17 @@ def dirac(theta: Tensor, kappa: float) -> Tensor:
 
 
 def condensate(theta: Tensor, kappa: float) -> Tensor:
-    """Return (B,), tr D^-1 / V, of (B, 2, T, L) link angles."""
-    inverse = torch.linalg.inv(dirac(theta, kappa))
-    trace: Tensor = inverse.diagonal(dim1=1, dim2=2).sum(1).real
-    return trace / theta[0, 0].numel()
+    """Return (B,), tr D^-1 / V, of (B, 2, T, L) link angles.
+
+    Where all extents are even, even and odd sites have the same part in it, tr S^-1.
+    """
+    lattice = _elements((theta.shape[2], theta.shape[3]))
+    traces = [
+        lattice.blocks
+        * torch.linalg.inv(_reduced(_blocks(_values(x, lattice), lattice), kappa))
+        .diagonal(dim1=1, dim2=2)
+        .sum(1)
+        .real
+        for x in _apart(theta, lattice)
+    ]
+    return torch.cat(traces) / theta[0, 0].numel()

@@ -188,7 +188,7 @@ def test_files_say_which_couplings_they_are_of(tmp_path):
     [
         ({"shape": (4,)}, "two extents"),
         ({"shape": (4, 4, 4)}, "two extents"),
-        ({"shape": (13, 12)}, r"at most 144 sites, as in system\.shape=\[12,12\]"),
+        ({"shape": (33, 32)}, r"at most 1024 sites, as in system\.shape=\[32,32\]"),
         ({"kappa": -0.1}, "kappa = -0.1"),
         ({"beta": math.inf}, "beta = inf"),
         ({"kappa": (0.1, 0.2)}, "kappa of Schwinger is one number"),

@@ -109,6 +109,32 @@ def test_one_stuck_chain_of_many_is_seen():
     assert estimate.agreement < 1e-10
 
 
+def ragged(lengths, a, seed):
+    """Chains of different lengths, one after another, and which is which."""
+    x = ar1(max(lengths), a, seed=seed, replicas=len(lengths))
+    cut = [one[:length] for one, length in zip(x, lengths, strict=True)]
+    return cut, np.repeat(np.arange(len(lengths)), lengths)
+
+
+UNEVEN = ([600] * 8 + [2, 3, 4, 5, 6, 7] * 10, [3000] + [20] * 15, [1800, 900, 300, 100, 50])
+
+
+@pytest.mark.parametrize("lengths", UNEVEN)
+def test_chains_of_uneven_lengths_raise_no_false_alarms(lengths):
+    """Short ones, whose ends know their beginnings, do not speak for the long ones."""
+    for seed in range(40):
+        x, chain = ragged(lengths, 0.9, seed)
+        assert gamma_method(np.concatenate(x), chain=chain).agreement > 1e-4
+
+
+def test_short_chains_that_are_stuck_elsewhere_are_seen_beside_a_long_one():
+    x, chain = ragged(UNEVEN[1], 0.9, 1)
+    moved = [one + (4.0 * (-1) ** number if number else 0) for number, one in enumerate(x)]
+    found = gamma_method(np.concatenate(moved), chain=chain)
+    assert found.agreement < 1e-4
+    assert not found.converged
+
+
 def test_chains_that_alternate_do_not_disagree():
     """Long trajectories of HMC turn a field round: rho(t) = (-0.6)^t."""
     for seed in range(10):

@@ -108,14 +108,11 @@ class HybridChains(Chains):
     def _integrate(
         self, u: Real, p: Real, group: int, step: float, n_steps: int, integrator: Integrator
     ) -> None:
-        beta = self._beta[group]
-        force = beta if self.n == 1 else beta / (2 * self.n)
-
         def kick(size: float) -> None:
-            _KICK[self.n](u, p, self._table, 1.0, size * force)
+            self._kick(u, p, group, size)
 
         def drift(size: float) -> None:
-            _DRIFT[self.n](u, p, size, len(beta))
+            _DRIFT[self.n](u, p, size, lanes.LANES)
 
         if integrator == "leapfrog":
             kick(0.5 * step)
@@ -129,6 +126,12 @@ class HybridChains(Chains):
             kick((1 - 2 * _LAMBDA) * step)
             drift(0.5 * step)
             kick((2 if number + 1 < n_steps else 1) * _LAMBDA * step)
+
+    def _kick(self, u: Real, p: Real, group: int, size: float) -> None:
+        """Move the velocities of a group of lanes by the force, for a time `size`."""
+        beta = self._beta[group]
+        force = beta if self.n == 1 else beta / (2 * self.n)
+        _KICK[self.n](u, p, self._table, 1.0, size * force)
 
     def _energy(self, u: Real, p: Real, group: int) -> Real:
         d = len(self.shape)
