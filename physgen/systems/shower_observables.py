@@ -34,6 +34,9 @@ RESOLUTION = {
 }
 """Relative width of the response, sigma(E_tot)/<E_tot>, at the energies of the sample."""
 
+_ROUNDING = 1e-12
+"""Of <c^2>: variances below are what is left of sums of 64 bits."""
+
 PLAUSIBLE = {"E_tot/E_inc": SHARES}
 """Where the median of a sample lies if units are not mixed up."""
 
@@ -92,7 +95,21 @@ def _moments(
     position = torch.from_numpy(geometry.coordinate(name)).to(x)
     centre = layer_energies(x * position, geometry) / layers
     square = layer_energies(x * position**2, geometry) / layers
-    return centre, (square - centre**2).clamp(min=0).sqrt()
+    return centre, width_of(square, centre)
+
+
+def width_of(square: Tensor, centre: Tensor) -> Tensor:
+    """Return the widths sqrt(square - centre^2), 0 where the difference is rounding.
+
+    The width of a single voxel would otherwise tell by its digits energies of 32 from 64 bits.
+
+    >>> one = torch.tensor([0.1], dtype=torch.float64)
+    >>> energy = torch.tensor([3.0], dtype=torch.float64)
+    >>> width_of(energy * one**2 / energy, energy * one / energy)
+    tensor([0.], dtype=torch.float64)
+    """
+    variance = square - centre**2
+    return torch.where(variance < _ROUNDING * square.abs(), 0.0, variance).sqrt()
 
 
 def _spectrum(x: Tensor, edges: NDArray[np.float64]) -> Tensor:

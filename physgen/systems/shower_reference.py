@@ -39,7 +39,7 @@ from torch import Tensor
 
 from physgen.systems.base import Bins
 from physgen.systems.geometry import COORDINATES, Coordinate, Geometry
-from physgen.systems.shower_observables import layer_energies
+from physgen.systems.shower_observables import layer_energies, width_of
 
 Level = Literal["low", "normalised", "high"]
 
@@ -97,7 +97,7 @@ def moments(
     position = torch.from_numpy(geometry.coordinate(name)).to(x)
     centre = layer_energies(x * position, geometry) / (layers + 1e-16)
     square = layer_energies(x * position**2, geometry) / (layers + 1e-16)
-    return centre, (square - centre**2).clamp(min=0).sqrt()
+    return centre, width_of(square, centre)
 
 
 def sparsity(x: Tensor, geometry: Geometry) -> Tensor:

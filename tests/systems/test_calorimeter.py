@@ -16,6 +16,8 @@ from physgen.systems.geometry import Geometry, Layer, write_geometry
 from physgen.systems.kernels import shower
 from physgen.systems.kernels.parameters import Beam, Detector, Readout, Voxels
 from physgen.systems.media import homogeneous, material, sampling
+from physgen.systems.shower_observables import layer_energies
+from physgen.systems.shower_reference import moments
 
 LEAD_ARGON = sampling(material("lead"), material("liquid-argon"), 1.5, 4.2, 0.11)
 TUNGSTATE = homogeneous(material("lead-tungstate"))
@@ -245,6 +247,24 @@ def test_observables_by_hand(tmp_path):
         features = system.features(Batch(x=x, condition=torch.full((2, 1), 16.0)), level)
         assert features.shape == (2, size)
         assert features.isfinite().all()
+
+
+def test_widths_of_single_voxels_do_not_tell_how_many_digits_energies_have():
+    """A scan found "width_r_12 at or below 0" in one of two samples: 1e-5 mm, by rounding."""
+    system = Calorimeter(binning="calo-368.xml")
+    generator = np.random.default_rng(1)
+    geometry, n = system.geometry, 500
+    x = np.zeros((n, geometry.n_voxels))
+    for begin, end in zip(geometry.offsets[:-1], geometry.offsets[1:], strict=True):
+        x[np.arange(n), generator.integers(begin, end, n)] = generator.uniform(1, 1000, n)
+    energies = torch.from_numpy(generator.uniform(1000, 4000, (n, 1)))
+    for digits in (np.float32, np.float64):
+        rounded = torch.from_numpy(x.astype(digits).astype(float))
+        values = system.observables(Batch(rounded, condition=energies))
+        widths = [value for name, value in values.items() if name.startswith("width")]
+        layers = layer_energies(rounded, geometry)
+        widths += [moments(rounded, layers, geometry, name)[1] for name in ("eta", "phi", "r")]
+        assert all((width == 0).all() for width in widths), digits
 
 
 def test_files_round_trip_and_must_fit(tmp_path):
