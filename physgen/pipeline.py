@@ -20,7 +20,7 @@ from physgen.engine.distributed import connect
 from physgen.ensembles import score_ensemble
 from physgen.errors import InputError
 from physgen.generation import Sampler
-from physgen.io.pyerrors import check_pyerrors_path
+from physgen.io.pyerrors import SUFFIX as PYERRORS
 from physgen.io.shipped import shipped_recipes
 from physgen.io.writer import refuse_existing
 from physgen.isolation import isolated
@@ -156,7 +156,6 @@ def validate_files(
     criteria: Criteria | None = None,
     *,
     output: str | PathLike[str] | None = None,
-    pyerrors: str | PathLike[str] | None = None,
     trust: bool = False,
     progress: Progress | None = None,
 ) -> Scorecard:
@@ -167,31 +166,31 @@ def validate_files(
             samples are drawn at the conditions of the true ones, if these have any.
         against: true samples to judge them by.
         criteria: how they are judged.
-        output: folder for `scorecard.json` and `report.html`.
-        pyerrors: file, NAME.json.gz, for the observables of a Markov chain as pyerrors reads them
-            (`physgen.io.pyerrors`); it must not exist.
+        output: folder for `scorecard.json` and `report.html`; or a file, NAME.json.gz, for the
+            observables of a Markov chain as pyerrors reads them (`physgen.io.pyerrors`), which must
+            not exist.
         trust: run the code that the recipe of a run names; see `validate`.
         progress: called while it goes.
     """
     file, criteria = user_path(file), criteria or Criteria()
-    export = None if pyerrors is None else user_path(pyerrors)
-    if export is not None:
+    target = None if output is None else user_path(output)
+    export = target is not None and target.name.endswith(PYERRORS)
+    if export and target is not None:
         if against is not None:
-            raise InputError("observables for pyerrors are those of a Markov chain analysed alone")
-        check_pyerrors_path(export)
-        refuse_existing(export, overwrite=False)
+            raise InputError(f"{target}: pyerrors takes one Markov chain that is analysed alone")
+        refuse_existing(target, overwrite=False)
     with scoring(progress, f"{file.name}: validate") as count:
         if against is None:
             analysis = score_ensemble(file, criteria.recipe, criteria.overrides)
             comparison, card = analysis.comparison, analysis.card
-            if export is not None:
-                analysis.write_pyerrors(export)
+            if export and target is not None:
+                analysis.write_pyerrors(target)
         else:
             truth = Against(user_path(against), criteria.of(file))
             with samples_of(file, truth, trust=trust) as (samples, run):
                 comparison, card = truth.score(samples, count, run=run)
-        if output is not None:
-            write_scores_to(user_path(output), comparison, card)
+        if target is not None and not export:
+            write_scores_to(target, comparison, card)
     return card
 
 

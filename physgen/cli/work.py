@@ -126,12 +126,9 @@ def validate(
         typer.Option(
             "-o",
             "--output",
-            help="Folder for scorecard and report; of several samples, a page (.html) as well.",
+            help="Folder for scorecard and report; of several samples, a page (.html) as well; of "
+            "a Markov chain, its observables for pyerrors (NAME.json.gz) instead.",
         ),
-    ] = None,
-    pyerrors: Annotated[
-        Path | None,
-        typer.Option(help="File (.json.gz) for the observables of a Markov chain, for pyerrors."),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 unless the verdict is pass.")
@@ -152,15 +149,17 @@ def validate(
     from physgen import pipeline, reports
     from physgen.against import Criteria
     from physgen.io.lattice.folders import configurations_in
+    from physgen.io.pyerrors import SUFFIX as PYERRORS
     from physgen.overrides import parse_overrides
 
     changes = parse_overrides(overrides or [])
     changes |= {} if binning is None else {"data.binning": binning}
     changes |= {"system.force": True} if force else {}
     criteria = Criteria(recipe=system, overrides=changes, preset=preset, training=training)
+    export = output is not None and output.name.endswith(PYERRORS)
+    if export and (len(targets) > 1 or against is not None):
+        raise InputError(f"{output}: pyerrors takes one Markov chain that is analysed alone")
     if len(targets) > 1:
-        if pyerrors is not None:
-            raise InputError("--pyerrors writes the observables of one Markov chain analysed alone")
         if against is None:
             raise InputError(
                 f"{len(targets)} samples, and no truth to judge them by: add --against FILE, or "
@@ -185,9 +184,9 @@ def validate(
             raise InputError("--preset chooses metrics of samples --against a file of true ones")
         folder = user_path(target)
         if folder.is_dir() and against is None and not configurations_in(folder):
-            if pyerrors is not None:
+            if export:
                 raise InputError(
-                    "--pyerrors writes the observables of one Markov chain analysed alone: name "
+                    f"{output}: pyerrors takes a Markov chain that is analysed alone: name "
                     f"{target / 'samples.h5'}"
                 )
             sampling = _of_sampling(changes)
@@ -201,13 +200,12 @@ def validate(
                 against,
                 criteria,
                 output=output,
-                pyerrors=pyerrors,
                 trust=trust,
                 progress=progress,
             )
     print_scorecards({target.name: card}, as_json)
     if output is not None and not as_json:
-        typer.echo(f"report: {output / 'report.html'}")
+        typer.echo(f"observables: {output}" if export else f"report: {output / 'report.html'}")
     if strict and card.verdict != "pass":
         raise typer.Exit(1)
 

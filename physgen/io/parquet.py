@@ -71,6 +71,15 @@ class Table:
         names: of all columns of numbers or of lists of them, and others.
         written: the schema that physgen wrote into the file, in JSON; `None` if it wrote none.
         group_rows: rows of the largest row group.
+
+    >>> import tempfile
+    >>> import pyarrow as pa
+    >>> import pyarrow.parquet as pq
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pq.write_table(pa.table({"pt": [[3.0, 1.0], [2.0]]}), Path(folder) / "a.parquet")
+    ...     table = Table(Path(folder) / "a.parquet")
+    ...     table.kind("pt"), table.read("pt", 1, 2).tolist()
+    (('float64', 1), [[2.0]])
     """
 
     def __init__(self, path: Path) -> None:

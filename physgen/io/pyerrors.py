@@ -42,12 +42,6 @@ class Replica:
     trajectory: NDArray[np.int64]
 
 
-def check_pyerrors_path(path: Path) -> None:
-    """Raise `InputError` if a file for pyerrors is called otherwise than pyerrors expects."""
-    if not path.name.endswith(SUFFIX) or path.name == SUFFIX:
-        raise InputError(f"{path}: files for pyerrors end in {SUFFIX}; call it NAME{SUFFIX}")
-
-
 def write_pyerrors(
     path: Path,
     values: Mapping[str, NDArray[np.floating[Any]]],
@@ -87,7 +81,8 @@ def write_pyerrors(
     >>> written["data"][0]["replica"][0]["deltas"]
     [[10, -2.0], [20, -1.0], [30, 0.0], [50, 1.0], [60, 2.0]]
     """
-    check_pyerrors_path(path)
+    if not path.name.endswith(SUFFIX) or path.name == SUFFIX:
+        raise InputError(f"{path}: files for pyerrors end in {SUFFIX}; call it NAME{SUFFIX}")
     ensemble = _called(path.name.removesuffix(SUFFIX))
     names = [f"{ensemble}|{_called(replica.name)}" for replica in replicas]
     if len(set(names)) < len(names):

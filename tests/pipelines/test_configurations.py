@@ -56,7 +56,7 @@ def test_validate_an_ensemble_of_files(call, ensemble):
 
 def test_observables_of_an_ensemble_for_pyerrors(call, ensemble, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "beta0.json.gz"
-    code, out, _ = call("validate", ensemble / "*.ildg", "--pyerrors", path, "--json")
+    code, out, _ = call("validate", ensemble / "*.ildg", "-o", path, "--json")
     assert code == 0
     rows = {row["name"]: row for row in json.loads(out)["rows"]}
     written = {o["tag"][0]: o for o in json.loads(gzip.decompress(path.read_bytes()))["obsdata"]}
@@ -69,7 +69,7 @@ def test_observables_of_an_ensemble_for_pyerrors(call, ensemble, tmp_path_factor
     alone = json.loads(call("validate", ensemble / "r1_45.ildg", "--json")[1])
     there = {row["name"]: row["value"] for row in alone["rows"]}["plaquette"]
     assert replicas["beta0|r1_*"][45] + plaquette["value"][0] == pytest.approx(there, abs=1e-14)
-    assert call("validate", ensemble / "*.ildg", "--pyerrors", path)[0] == 2  # It exists.
+    assert call("validate", ensemble / "*.ildg", "-o", path)[0] == 2  # It exists.
 
 
 def test_observables_of_a_chain_of_a_scalar_field_for_pyerrors(call, tmp_path):
@@ -77,7 +77,7 @@ def test_observables_of_a_chain_of_a_scalar_field_for_pyerrors(call, tmp_path):
     chain = np.array([3, 7] * 6)  # interleaved
     np.savez(tmp_path / "phi.npz", x=x, chain=chain)
     path = tmp_path / "free.json.gz"
-    assert call("validate", tmp_path / "phi.npz", "--pyerrors", path)[0] == 0
+    assert call("validate", tmp_path / "phi.npz", "-o", path)[0] == 0
     written = {o["tag"][0]: o for o in json.loads(gzip.decompress(path.read_bytes()))["obsdata"]}
     square = written["phi^2"]
     replicas = {one["name"]: dict(one["deltas"]) for one in square["data"][0]["replica"]}
@@ -89,7 +89,7 @@ def test_observables_of_a_chain_of_a_scalar_field_for_pyerrors(call, tmp_path):
 
 @pytest.mark.parametrize("words", [("a.h5", "b.h5"), ("a.h5", "--against", "b.h5")])
 def test_comparisons_have_no_observables_for_pyerrors(call, tmp_path, words):
-    code, _, err = call("validate", *words, "--pyerrors", tmp_path / "o.json.gz")
+    code, _, err = call("validate", *words, "-o", tmp_path / "o.json.gz")
     assert code == 2
     assert "analysed alone" in err
     assert not (tmp_path / "o.json.gz").exists()

@@ -49,13 +49,13 @@ def normal(shape, lattice, seed=3):
 
 def solved(theta, phi, lattice, residual=1e-13):
     u, x, z = lanes.pack(theta)[0], np.empty_like(phi), np.empty_like(phi)
-    assert fermions.solve(u, lattice, KAPPA, phi, residual, x, z).all()
+    assert fermions.solve(u, lattice, phi, residual, x, z).all()
     return u, x, z
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_solution_is_that_of_the_dense_matrix(shape):
-    theta, lattice = angles(shape), fermions.lattice_of(shape)
+    theta, lattice = angles(shape), fermions.fermions_on(shape, KAPPA)
     phi = normal(shape, lattice)
     _, x, z = solved(theta, phi, lattice)
     for lane in (0, 5):
@@ -72,11 +72,11 @@ def test_the_solution_is_that_of_the_dense_matrix(shape):
 @pytest.mark.parametrize("residual", [1e-3, 1e-12])
 def test_the_residual_is_the_one_that_was_asked_for(residual):
     shape = (8, 8)
-    lattice = fermions.lattice_of(shape)
+    lattice = fermions.fermions_on(shape, KAPPA)
     phi = normal(shape, lattice)
     u, _, z = solved(angles(shape), phi, lattice, residual)
     again, work, left, all_of_it = (np.zeros_like(phi) for _ in range(4))
-    fermions.hermitian(u, lattice, KAPPA, z, work, again, lanes.LANES)
+    fermions.hermitian(u, lattice, z, work, again, lanes.LANES)
     left[lattice.outer] = (again - phi)[lattice.outer]
     all_of_it[lattice.outer] = phi[lattice.outer]
     reached = np.sqrt(
@@ -89,7 +89,7 @@ def test_the_residual_is_the_one_that_was_asked_for(residual):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_force_is_the_slope_of_the_pseudofermion_action(shape):
-    theta, lattice = angles(shape), fermions.lattice_of(shape)
+    theta, lattice = angles(shape), fermions.fermions_on(shape, KAPPA)
     phi = normal(shape, lattice)
 
     def action(angle):
@@ -99,7 +99,7 @@ def test_force_is_the_slope_of_the_pseudofermion_action(shape):
 
     u, x, z = solved(theta, phi, lattice)
     p = np.zeros((2 * math.prod(shape), lanes.LANES))
-    fermions.kick(u, lattice, KAPPA, x, z, 0.5, p)
+    fermions.kick(u, lattice, x, z, 0.5, p)
     direction, step = np.random.default_rng(5).normal(size=theta.shape), 1e-5
     slope = (action(theta + step * direction) - action(theta - step * direction)) / (2 * step)
     along = direction.reshape(lanes.LANES, 2, -1).transpose(2, 1, 0).reshape(p.shape)

@@ -12,6 +12,7 @@ positive. Random numbers are those of `physgen.systems.kernels.scalar`, one stre
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -21,22 +22,20 @@ from physgen.systems.kernels.cache import CACHE
 from physgen.systems.kernels.scalar import Real, Table, Words, normals, uniforms
 
 
-@numba.njit(cache=CACHE)
-def _cluster(
-    spins: Real,
-    table: Table,
-    beta: float,
-    direction: Real,
-    along: Real,
-    members: NDArray[np.int32],
-    random: Real,
-    state: Words,
-) -> int:
-    """Reflect one cluster and return how many sites it has.
+class _Scratch(NamedTuple):
+    """What a cluster is worked out in: r (N,), r . s (V,), its sites (V,), numbers (2 d + 1,)."""
 
-    `along` (V,), `members` (V,) and `random` (2 d + 1,) are room to work in.
-    """
+    direction: Real
+    along: Real
+    members: NDArray[np.int32]
+    random: Real
+
+
+@numba.njit(cache=CACHE)
+def _cluster(spins: Real, table: Table, beta: float, scratch: _Scratch, state: Words) -> int:
+    """Reflect one cluster and return how many sites it has."""
     n_sites, n = spins.shape
+    direction, along, members, random = scratch
     normals(state, direction)
     length = 0.0
     for a in range(n):
@@ -78,13 +77,13 @@ def _reflect(spins: Real, direction: Real, along: Real, site: int) -> None:
 def clusters(
     spins: Real, table: Table, beta: float, n_skip: int, out: NDArray[np.float64], state: Words
 ) -> int:
-    """Move a chain by cluster updates, keeping a configuration after every `n_skip` of them.
+    """Move a chain by cluster updates, with a configuration after every `n_skip` of them.
 
     Args:
         spins: (V, N) unit vectors; moved in place.
         table: (V, 2 d) neighbours, both ways along every axis.
         beta: the inverse coupling.
-        n_skip: updates from one kept configuration to the next.
+        n_skip: updates between two configurations in `out`.
         out: (n_keep, V, N), receives them.
         state: (4,) of the random stream; moved in place.
 
@@ -92,13 +91,12 @@ def clusters(
         the number of sites in all clusters together.
     """
     n_sites, n = spins.shape
-    direction, along = np.empty(n), np.empty(n_sites)
-    members = np.empty(n_sites, np.int32)
-    random = np.empty(table.shape[1] + 1)
+    members, random = np.empty(n_sites, np.int32), np.empty(table.shape[1] + 1)
+    scratch = _Scratch(np.empty(n), np.empty(n_sites), members, random)
     total = 0
     for row in range(out.shape[0]):
         for _ in range(n_skip):
-            total += _cluster(spins, table, beta, direction, along, members, random, state)
+            total += _cluster(spins, table, beta, scratch, state)
         for site in range(n_sites):  # Against rounding.
             length = 0.0
             for a in range(n):

@@ -27,30 +27,33 @@ from physgen.systems.kernels.gauge.lanes import FAST, LANES, table_of
 
 Real = NDArray[np.float64]
 Sites = NDArray[np.int32]
+Pair = tuple[Real, Real]
 
 _L = LANES
 
 
-class Lattice(NamedTuple):
-    """Which sites there are.
+class Fermions(NamedTuple):
+    """Fermions on a lattice: their hopping parameter, and which sites there are.
 
     Attributes:
+        kappa: of D = 1 - kappa H.
         table: (V, 4), the sites one step forwards and backwards along each axis.
         sign: (V, 2), -1 where a link leaves the last slice of time: fermions are antiperiodic.
         outer: the sites on which M acts, the even ones or all.
         inner: the odd sites, or none.
     """
 
+    kappa: float
     table: Sites
     sign: Real
     outer: Sites
     inner: Sites
 
 
-def lattice_of(shape: tuple[int, ...]) -> Lattice:
-    """Return the lattice of two extents.
+def fermions_on(shape: tuple[int, ...], kappa: float) -> Fermions:
+    """Return fermions on a lattice of two extents.
 
-    >>> lattice_of((2, 2)).outer.tolist(), lattice_of((2, 3)).inner.tolist()
+    >>> fermions_on((2, 2), 0.2).outer.tolist(), fermions_on((2, 3), 0.2).inner.tolist()
     ([0, 3], [])
     """
     sign = np.ones((*shape, 2))
@@ -59,15 +62,13 @@ def lattice_of(shape: tuple[int, ...]) -> Lattice:
     if any(extent % 2 for extent in shape):
         parity[:] = 0
     outer, inner = (np.flatnonzero(parity == one).astype(np.int32) for one in (0, 1))
-    return Lattice(table_of(shape), sign.reshape(-1, 2), outer, inner)
+    return Fermions(kappa, table_of(shape), sign.reshape(-1, 2), outer, inner)
 
 
 @njit(cache=CACHE, fastmath=FAST, error_model="numpy")
-def _time(
-    u: Real, v: Real, signs: tuple[float, float], a: Real, b: Real, out: Real, n: int
-) -> None:
+def _time(links: Pair, signs: tuple[float, float], a: Real, b: Real, out: Real, n: int) -> None:
     """Write (1 - gamma_0) U a + (1 + gamma_0) V^* b."""
-    s, t = signs
+    (u, v), (s, t) = links, signs
     for k in range(n):
         re, im = a[k] - a[2 * _L + k], a[_L + k] - a[3 * _L + k]
         x, y = s * (u[k] * re - u[_L + k] * im), s * (u[k] * im + u[_L + k] * re)
@@ -92,15 +93,15 @@ def _space(u: Real, v: Real, a: Real, b: Real, out: Real, n: int) -> None:
 
 
 @njit(cache=CACHE)
-def hop(u: Real, lattice: Lattice, sites: Sites, psi: Real, out: Real, n: int) -> None:
+def hop(u: Real, fermions: Fermions, sites: Sites, psi: Real, out: Real, n: int) -> None:
     """Write H psi at some sites."""
-    table, sign = lattice.table, lattice.sign
+    table, sign = fermions.table, fermions.sign
     for site in sites:
         ahead, behind = table[site, 0], table[site, 1]
         up, down = table[site, 2], table[site, 3]
         here = out[site]
         signs = (sign[site, 0], sign[behind, 0])
-        _time(u[2 * site], u[2 * behind], signs, psi[ahead], psi[behind], here, n)
+        _time((u[2 * site], u[2 * behind]), signs, psi[ahead], psi[behind], here, n)
         _space(u[2 * site + 1], u[2 * down + 1], psi[up], psi[down], here, n)
 
 
@@ -114,18 +115,16 @@ def _one_minus(psi: Real, factor: float, out: Real, n: int) -> None:
 
 
 @njit(cache=CACHE)
-def hermitian(
-    u: Real, lattice: Lattice, kappa: float, psi: Real, work: Real, out: Real, n: int
-) -> None:
+def hermitian(u: Real, fermions: Fermions, psi: Real, work: Real, out: Real, n: int) -> None:
     """Write Q psi = gamma_5 M psi on the outer sites."""
-    factor = kappa
-    if len(lattice.inner):
-        hop(u, lattice, lattice.inner, psi, work, n)
-        hop(u, lattice, lattice.outer, work, out, n)
-        factor = kappa * kappa
+    factor = fermions.kappa
+    if len(fermions.inner):
+        hop(u, fermions, fermions.inner, psi, work, n)
+        hop(u, fermions, fermions.outer, work, out, n)
+        factor *= factor
     else:
-        hop(u, lattice, lattice.outer, psi, out, n)
-    for site in lattice.outer:
+        hop(u, fermions, fermions.outer, psi, out, n)
+    for site in fermions.outer:
         _one_minus(psi[site], factor, out[site], n)
 
 
@@ -163,26 +162,26 @@ def squares(psi: Real, sites: Sites, out: Real, n: int) -> None:
 
 @njit(cache=CACHE, nogil=True)
 def solve(
-    u: Real, lattice: Lattice, kappa: float, phi: Real, residual: float, x: Real, z: Real
+    u: Real, fermions: Fermions, phi: Real, residual: float, x: Real, z: Real
 ) -> NDArray[np.bool_]:
     """Write X = Q^-2 phi by conjugate gradients, and Z = Q X; return (LANES,), where this is so.
 
     The iteration ends when |phi - Q^2 X| <= residual |phi| in every lane, or after ten iterations
     for each site.
     """
-    n, sites = _L, lattice.outer
+    n, sites = _L, fermions.outer
     r, p, q, work = phi.copy(), phi.copy(), np.zeros_like(phi), np.zeros_like(phi)
     goal, before, after, curvature = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
     scale = np.empty(n)
     x[:] = 0.0
     squares(phi, sites, before, n)
     goal[:] = residual * residual * before
-    for _ in range(10 * len(lattice.table)):
+    for _ in range(10 * len(fermions.table)):
         if not (before > goal).any():
             break
-        hermitian(u, lattice, kappa, p, work, z, n)
+        hermitian(u, fermions, p, work, z, n)
         squares(z, sites, curvature, n)
-        hermitian(u, lattice, kappa, z, work, q, n)
+        hermitian(u, fermions, z, work, q, n)
         for k in range(n):  # Lanes that are done stand still.
             scale[k] = before[k] / curvature[k] if before[k] > goal[k] else 0.0
         for site in sites:
@@ -199,13 +198,14 @@ def solve(
                 scale[k] = 0.0
         for site in sites:
             _add_to_scaled(r[site], scale, p[site], n)
-    hermitian(u, lattice, kappa, x, work, z, n)
+    hermitian(u, fermions, x, work, z, n)
     return before <= goal
 
 
 @njit(cache=CACHE, fastmath=FAST, error_model="numpy")
-def _pull_time(u: Real, z: Real, x: Real, zz: Real, xx: Real, c: float, p: Real, n: int) -> None:
-    """Subtract c Im (B - A) of a link in time, with fields here and ahead."""
+def _pull_time(u: Real, here: Pair, there: Pair, c: float, p: Real, n: int) -> None:
+    """Subtract c Im (B - A) of a link in time, with (X, Z) here and ahead."""
+    (x, z), (xx, zz) = here, there
     for k in range(n):
         ar, ai = z[k] + z[2 * _L + k], z[_L + k] + z[3 * _L + k]
         br, bi = xx[k] - xx[2 * _L + k], xx[_L + k] - xx[3 * _L + k]
@@ -218,8 +218,9 @@ def _pull_time(u: Real, z: Real, x: Real, zz: Real, xx: Real, c: float, p: Real,
 
 
 @njit(cache=CACHE, fastmath=FAST, error_model="numpy")
-def _pull_space(u: Real, z: Real, x: Real, zz: Real, xx: Real, c: float, p: Real, n: int) -> None:
+def _pull_space(u: Real, here: Pair, there: Pair, c: float, p: Real, n: int) -> None:
     """Subtract c Im (B - A) of a link in space."""
+    (x, z), (xx, zz) = here, there
     for k in range(n):
         ar, ai = z[k] + z[3 * _L + k], z[_L + k] - z[2 * _L + k]
         br, bi = xx[k] - xx[3 * _L + k], xx[_L + k] + xx[2 * _L + k]
@@ -232,19 +233,19 @@ def _pull_space(u: Real, z: Real, x: Real, zz: Real, xx: Real, c: float, p: Real
 
 
 @njit(cache=CACHE, nogil=True)
-def kick(u: Real, lattice: Lattice, kappa: float, x: Real, z: Real, size: float, p: Real) -> None:
+def kick(u: Real, fermions: Fermions, x: Real, z: Real, size: float, p: Real) -> None:
     """Subtract size dS_pf / d theta from (2 V, LANES) velocities; x and z are those of `solve`."""
-    n, table = _L, lattice.table
-    if len(lattice.inner):
-        hop(u, lattice, lattice.inner, x, x, n)
-        hop(u, lattice, lattice.inner, z, z, n)
-        for site in lattice.inner:
-            x[site] *= kappa
-            z[site] *= kappa
-    c = 2.0 * kappa * size
+    n, table = _L, fermions.table
+    if len(fermions.inner):
+        hop(u, fermions, fermions.inner, x, x, n)
+        hop(u, fermions, fermions.inner, z, z, n)
+        for site in fermions.inner:
+            x[site] *= fermions.kappa
+            z[site] *= fermions.kappa
+    c = 2.0 * fermions.kappa * size
     for site in range(len(table)):
         ahead, up = table[site, 0], table[site, 2]
-        sign = c * lattice.sign[site, 0]
-        _pull_time(u[2 * site], z[site], x[site], z[ahead], x[ahead], sign, p[2 * site], n)
+        sign, here = c * fermions.sign[site, 0], (x[site], z[site])
+        _pull_time(u[2 * site], here, (x[ahead], z[ahead]), sign, p[2 * site], n)
         row = 2 * site + 1
-        _pull_space(u[row], z[site], x[site], z[up], x[up], c, p[row], n)
+        _pull_space(u[row], here, (x[up], z[up]), c, p[row], n)

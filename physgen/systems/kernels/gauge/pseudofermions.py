@@ -57,8 +57,8 @@ class PseudofermionChains(HybridChains):
         super().__init__(links, beta, seed)
         if self.n != 1 or len(self.shape) != 2:
             raise DomainError(f"links of shape {links.shape}: expected (C, 2, T, L) angles of U(1)")
-        self.kappa, self.unsolved = kappa, 0
-        self._lattice = fermions.lattice_of(self.shape)
+        self.unsolved = 0
+        self._fermions = fermions.fermions_on(self.shape, kappa)
         self._phi = np.zeros((math.prod(self.shape), 4 * lanes.LANES))
         self._x, self._z = np.empty_like(self._phi), np.empty_like(self._phi)
 
@@ -70,24 +70,22 @@ class PseudofermionChains(HybridChains):
 
     def _draw(self, group: int) -> None:
         """Draw phi of a group of lanes; its eta has real numbers of variance 1/2."""
-        outer = self._lattice.outer
+        outer = self._fermions.outer
         normal = np.empty((4 * len(outer), lanes.LANES))
         motion.momenta(normal, 1, self._pools[group])
         eta = np.zeros_like(self._phi)
         eta[outer] = math.sqrt(0.5) * normal.reshape(len(outer), -1)
-        fermions.hermitian(
-            self.packed[group], self._lattice, self.kappa, eta, self._x, self._phi, lanes.LANES
-        )
+        fermions.hermitian(self.packed[group], self._fermions, eta, self._x, self._phi, lanes.LANES)
 
     def _kick(self, u: Real, p: Real, group: int, size: float) -> None:
         super()._kick(u, p, group, size)
         self._solve(u, FORCE_RESIDUAL)
-        fermions.kick(u, self._lattice, self.kappa, self._x, self._z, size, p)
+        fermions.kick(u, self._fermions, self._x, self._z, size, p)
 
     def _energy(self, u: Real, p: Real, group: int) -> Real:
         energy, of_fermions = super()._energy(u, p, group), np.empty(lanes.LANES)
         solved = self._solve(u, RESIDUAL)
-        fermions.squares(self._z, self._lattice.outer, of_fermions, lanes.LANES)
+        fermions.squares(self._z, self._fermions.outer, of_fermions, lanes.LANES)
         # Next to a zero of the determinant forces are such that links leave the circle.
         length = np.hypot(u[:, : lanes.LANES], u[:, lanes.LANES :])
         ran_away = ~(np.abs(length - 1) < 1e-9).all(0)
@@ -96,6 +94,6 @@ class PseudofermionChains(HybridChains):
 
     def _solve(self, u: Real, residual: float) -> NDArray[np.bool_]:
         solved: NDArray[np.bool_] = fermions.solve(
-            u, self._lattice, self.kappa, self._phi, residual, self._x, self._z
+            u, self._fermions, self._phi, residual, self._x, self._z
         )
         return solved
