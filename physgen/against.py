@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,8 @@ class Against:
         if samples.truth.chain is None and sample.chain is None:
             paired = "generated" in samples.paired
             most = 2 * self._most
-            whole = partial(self.file.whole, source, most, paired=paired)
+            # Measured once for all metrics that ask for it.
+            whole = cache(partial(self.file.whole, source, most, paired=paired))
             comparison = replace(comparison, whole=whole)
         true = self.file.source.digest()
         provenance: dict[str, Any] = {

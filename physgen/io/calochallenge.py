@@ -107,8 +107,18 @@ class CaloChallengeSource:
         Raises:
             FormatError: a value is not finite or negative, or the rows cannot be decoded.
         """
-        result = self._source.arrays(start, stop)
+        return self._checked(self._source.arrays(start, stop), start)
+
+    def conditions(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Return (rows, 1), the energies of the particles of rows [start, stop), see `arrays`."""
+        only = self._source.arrays(start, stop, ("condition",))
+        return self._checked(only, start)["condition"]
+
+    def _checked(self, result: dict[str, NDArray[Any]], start: int) -> dict[str, NDArray[Any]]:
+        """Return arrays of the file, from row `start` on, in MeV."""
         for key, name in (("x", SHOWERS), ("condition", self.energies)):
+            if key not in result:
+                continue
             values = result[key].reshape(len(result[key]), -1)
             if self._factors[key] != 1:
                 values = values * self._factors[key]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -101,14 +101,17 @@ class HDF5Source:
     def __len__(self) -> int:
         return self._length
 
-    def arrays(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
-        """Return rows [start, stop) by their name in `Batch`.
+    def arrays(
+        self, start: int, stop: int, names: Container[str] = _RANKS
+    ) -> dict[str, NDArray[Any]]:
+        """Return rows [start, stop) by their name in `Batch`, of some `names` only.
 
         Raises:
             FormatError: naming the row of a NaN or infinity; or the file has changed.
         """
         with self._opened() as file:
-            return {k: read_rows(node, start, stop) for k, node in self._nodes(file).items()}
+            nodes = {key: node for key, node in self._nodes(file).items() if key in names}
+            return {key: read_rows(node, start, stop) for key, node in nodes.items()}
 
     def read(self, start: int, stop: int) -> Batch:
         """Return rows [start, stop), see `arrays`."""

@@ -57,6 +57,15 @@ class HasNotes(Protocol):
 
 
 @runtime_checkable
+class ReadsConditions(Protocol):
+    """A source whose conditions can be read without the samples that were made at them."""
+
+    def conditions(self, start: int, stop: int) -> NDArray[Any]:
+        """Return (rows, C), the conditions of rows [start, stop)."""
+        ...
+
+
+@runtime_checkable
 class HasClasses(Protocol):
     """A source that may know the classes of its rows, though they are no condition."""
 

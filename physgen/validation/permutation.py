@@ -61,6 +61,9 @@ FEWEST = 20
 _CELLS = 500_000
 """Labels drawn at once."""
 
+_FEATURES = 2048
+"""Features whose differences are drawn at once: of a few hundred observables there are 40,000."""
+
 
 class Relabelling:
     """The rows of two samples, dealt into blocks, and how these are relabelled.
@@ -132,6 +135,16 @@ class Relabelling:
         self._dealt = csr_array((w, (block, np.arange(n))), shape=(len(self._first), n))
         self._weights = np.asarray(self._dealt.sum(1)).ravel()
 
+    @property
+    def blocks(self) -> int:
+        """How many blocks there are, with those that are not moved."""
+        return len(self._first)
+
+    @property
+    def counts_type(self) -> type[np.floating[Any]]:
+        """Of sums of indicators: single precision where labels are permuted, which is exact."""
+        return np.float32 if self.exact and not self._paired else float64
+
     def sums(self, features: NDArray[np.floating[Any]]) -> Array:
         """Return (M, k), the weighted sums of (N, k) features of the pooled rows by block."""
         return np.asarray(self._dealt @ features)
@@ -142,9 +155,9 @@ class Relabelling:
         indicators = csr_array((np.ones(n), (np.arange(n), bins)), shape=(n, n_bins))
         return np.asarray((self._dealt @ indicators).toarray())
 
-    def means(self, sums: Array) -> tuple[Array, Array]:
+    def means(self, sums: NDArray[np.floating[Any]]) -> tuple[Array, Array]:
         """Return (k,), the mean of the features in the first and in the second sample."""
-        ours, theirs = sums[self._first].sum(0), sums[~self._first].sum(0)
+        ours, theirs = (sums[side].sum(0, float64) for side in (self._first, ~self._first))
         return ours / self._totals[0], theirs / self._totals[1]
 
     def resampled(self, sums: Array, n: int) -> tuple[Array, Array]:
@@ -171,7 +184,7 @@ class Relabelling:
         draw = self.draw(sums)
         return sequential(observed, lambda index: statistic(draw(index)))
 
-    def draw(self, sums: Array) -> Callable[[int], Array]:
+    def draw(self, sums: NDArray[np.floating[Any]]) -> Callable[[int], Array]:
         """Return what draws (n, k) differences D of relabelled rows, given a number.
 
         The same number is the same relabelling, of whatever features.
@@ -204,22 +217,27 @@ class Relabelling:
         lower = hypergeometric_tail(n - below, n + m - marked, n, n + m)
         return max(float(np.minimum(upper + lower, 1.0).sum()), 1e-300)
 
-    def _exchange(self, sums: Array) -> Callable[[int], Array]:
+    def _exchange(self, sums: NDArray[np.floating[Any]]) -> Callable[[int], Array]:
         """Return what draws D with the labels of the blocks permuted."""
         n_first, n_second = self._counts
-        movable = sums[: n_first + n_second].astype(np.float32)  # Counts stay exact.
-        fixed = sums[n_first + n_second :][self._first[n_first + n_second :]].sum(0)
+        movable = sums[: n_first + n_second].astype(np.float32, copy=False)  # Counts stay exact.
+        left = sums[n_first + n_second :]
+        fixed = left[self._first[n_first + n_second :]].sum(0, float64)
         n, m = self._totals
-        total = sums.sum(0)
+        total = sums.sum(0, float64)
 
         def draw(index: int) -> Array:
             labels = _labels(n_first, n_second, self.seed, index).astype(np.float32)
-            ours = (labels @ movable).astype(float64) + fixed
-            return np.asarray(ours / n - (total - ours) / m)
+            result = np.empty((len(labels), len(total)))
+            for start in range(0, len(total), _FEATURES):
+                part = slice(start, start + _FEATURES)
+                ours = (labels @ movable[:, part]).astype(float64) + fixed[part]
+                result[:, part] = ours / n - (total[part] - ours) / m
+            return result
 
         return draw
 
-    def _multiply(self, sums: Array) -> Callable[[int], Array]:
+    def _multiply(self, sums: NDArray[np.floating[Any]]) -> Callable[[int], Array]:
         """Return what draws D* with a random sign for each block."""
         moved = self._moved(sums)
 
@@ -228,7 +246,7 @@ class Relabelling:
 
         return draw
 
-    def _moved(self, sums: Array) -> Array:
+    def _moved(self, sums: NDArray[np.floating[Any]]) -> Array:
         """Return what the random signs multiply: shares of blocks, or differences of pairs."""
         means = self.means(sums)
         result = np.empty(sums.shape)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch
 from physgen.errors import InputError
-from physgen.io.source import HasClasses, Source, blocks
+from physgen.io.source import HasClasses, ReadsConditions, Source, blocks
 from physgen.io.split import split
 from physgen.io.stream import Stream
 from physgen.systems.base import System
@@ -325,5 +325,7 @@ def _weights(source: Source) -> NDArray[np.float64]:
 
 def conditions_of(source: Source) -> NDArray[np.float64]:
     """Return (N, C), those of all rows of a source that has conditions."""
+    if isinstance(source, ReadsConditions):
+        return source.conditions(0, len(source)).astype(np.float64)
     conditions = [b.condition.double().numpy() for b in blocks(source) if b.condition is not None]
     return np.concatenate([*conditions, np.empty((0, conditions[0].shape[1]))])

@@ -1,10 +1,15 @@
 """The statistics of two-sample tests, against closed forms and other libraries."""
 
+import tracemalloc
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import linalg, stats
 
+from physgen.validation import permutation
 from physgen.validation.two_sample import kernels, moments, thresholds
+from physgen.validation.two_sample.combination import combine
 from physgen.validation.two_sample.pool import Pool, without_rounding
 
 
@@ -47,6 +52,41 @@ def test_distribution_functions_are_those_of_scipy(counts):
     squares = (below[0] - below[1]) ** 2 / (below[2] * (1 - below[2]))
     assert found["scan"] == pytest.approx(squares.max())
     assert found["Anderson-Darling"] == pytest.approx(squares.mean())
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_what_is_held_at_once_changes_no_bit_of_what_comes_out(monkeypatch, weighted):
+    generator = np.random.default_rng(2)
+    first, second = generator.normal(size=(700, 7)), generator.normal(0.05, 1, (900, 7))
+    pool = pool_of(first, second, generator.exponential(size=(1600, 1)))
+    weights = generator.normal(1, 0.3, 1600) if weighted else np.ones(1600)
+    pool = replace(pool, weights=weights)
+
+    def found():
+        family = thresholds.of_observables(pool)
+        return family.sums, combine([family], pool.relabelling)
+
+    sums, usual = found()
+    assert sums.dtype == (np.float64 if weighted else np.float32)
+    monkeypatch.setattr(permutation, "_FEATURES", 10)
+    monkeypatch.setattr(thresholds, "CELLS", 3 * sums.shape[1])
+    monkeypatch.setattr(permutation.Relabelling, "counts_type", np.float64)
+    in_parts, other = found()
+    np.testing.assert_array_equal(in_parts, sums)
+    assert other == usual
+
+
+def test_relabelled_thresholds_are_held_once():
+    generator = np.random.default_rng(3)
+    pool = pool_of(generator.normal(size=(2000, 150)), generator.normal(size=(2000, 150)))
+    family = thresholds.of_observables(pool)
+    relabelled = 8 * 500 * family.sums.shape[1]
+    tracemalloc.start()
+    combine([family], pool.relabelling)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # The differences of 500 relabellings, and small parts of what is made of them.
+    assert peak < 2.4 * relabelled
 
 
 def test_sliced_distances_of_one_column_are_those_of_the_column(counts):

@@ -61,7 +61,7 @@ class Family:
     """
 
     names: tuple[str, ...]
-    sums: Array
+    sums: NDArray[np.floating[Any]]
     statistics: Callable[[Array], Array]
     causes: Callable[[Array, Array], list[str]]
 

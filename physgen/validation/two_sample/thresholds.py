@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy import float64
@@ -23,6 +24,9 @@ N_BINS = 40
 """Bins of equal content of an observable, besides thresholds in both tails."""
 
 PROJECTIONS, PROJECTED_BINS = 32, 32
+
+CELLS = 2**19
+"""Differences whose squares are held at once."""
 
 FEWEST = 8
 """Rows that must lie on each side of a threshold: of fewer nothing can be told."""
@@ -57,35 +61,36 @@ class _Cuts:
 
 def _cut(
     columns: list[Array], pool: Pool, n_bins: int, *, tails: bool
-) -> tuple[_Cuts, Array] | None:
+) -> tuple[_Cuts, NDArray[np.floating[Any]]] | None:
     """Return the thresholds of (N,) columns, and the sums by block of what lies at or below.
 
     What is not defined lies above all. Columns without any threshold are left out.
     """
     fewest = max(FEWEST, math.ceil(pool.least_share * len(pool.labels)))
-    edges, shares, gaps, numbers, sums = [], [], [], [], []
-    for number, column in enumerate(columns):
-        x = np.where(np.isfinite(column), column, np.inf)
-        at, below, gap = _edges(x, n_bins, fewest, tails=tails)
-        if not len(at):
-            continue
-        edges.append(at)
-        shares.append(below)
-        gaps.append(gap)
-        numbers.append(np.full(len(at), number))
-        bins = np.searchsorted(at, x, side="left")
-        sums.append(pool.relabelling.counts(bins, len(at) + 1).cumsum(1)[:, :-1])
-    if not edges:
+    found = {
+        number: edges
+        for number, column in enumerate(columns)
+        if len((edges := _edges(_above(column), n_bins, fewest, tails=tails))[0])
+    }
+    if not found:
         return None
-    sizes = [len(at) for at in edges]
-    cuts = _Cuts(
-        np.concatenate(edges),
-        np.concatenate(shares),
-        np.concatenate(gaps),
-        np.cumsum([0, *sizes[:-1]]),
-        np.concatenate(numbers),
-    )
-    return cuts, np.concatenate(sums, 1)
+    at, shares, gaps = (np.concatenate(parts) for parts in zip(*found.values(), strict=True))
+    sizes = [len(edges[0]) for edges in found.values()]
+    begins = np.cumsum([0, *sizes[:-1]])
+    cuts = _Cuts(at, shares, gaps, begins, np.repeat(list(found), sizes))
+    relabelling = pool.relabelling
+    # Filled where they stay: of some hundred columns they are the largest array there is.
+    sums = np.empty((relabelling.blocks, len(at)), relabelling.counts_type)
+    for number, begin, size in zip(found, begins, sizes, strict=True):
+        bins = np.searchsorted(at[begin : begin + size], _above(columns[number]), side="left")
+        counts = relabelling.counts(bins, size + 1)
+        sums[:, begin : begin + size] = counts.cumsum(1)[:, :-1]
+    return cuts, sums
+
+
+def _above(column: Array) -> Array:
+    """Return the values of a column, those that are not defined above all others."""
+    return np.where(np.isfinite(column), column, np.inf)
 
 
 def _edges(x: Array, n_bins: int, fewest: int, *, tails: bool) -> tuple[Array, Array, Array]:
@@ -122,7 +127,7 @@ def of_observables(pool: Pool) -> Family | None:
     cuts, sums = cut
     count = np.diff(cuts.begins, append=len(cuts.edges))
 
-    def statistics(difference: Array) -> Array:
+    def of_rows(difference: Array) -> Array:
         scan = cuts.squares(difference)
         largest = cuts.by_column(np.maximum, difference**2)
         area = cuts.by_column(np.add, scan) / count
@@ -135,6 +140,12 @@ def of_observables(pool: Pool) -> Family | None:
                 area.mean(1),
             ],
             1,
+        )
+
+    def statistics(difference: Array) -> Array:
+        size = max(1, CELLS // len(cuts.edges))
+        return np.concatenate(
+            [of_rows(difference[i : i + size]) for i in range(0, len(difference), size)]
         )
 
     def causes(truth: Array, generated: Array) -> list[str]:
