@@ -10,7 +10,7 @@ metrics with limits, which decide then.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from os import PathLike
@@ -19,7 +19,7 @@ from typing import Any
 
 from physgen.arguments import user_path
 from physgen.components import system_of
-from physgen.errors import FormatError
+from physgen.errors import FormatError, InputError
 from physgen.io.source import blocks
 from physgen.run import Run
 from physgen.scoring import (
@@ -29,6 +29,7 @@ from physgen.scoring import (
     metrics_of,
     open_samples,
     recipe_for,
+    refuse_damaged,
     training_rows_of,
 )
 from physgen.validation.comparison import Comparison, Role
@@ -79,12 +80,19 @@ class Against:
     Args:
         truth: the file.
         criteria: how they are judged.
+        samples: what will be judged; where nothing tells whose samples these are, a damaged file is
+            named first.
     """
 
-    def __init__(self, truth: Path, criteria: Criteria) -> None:
+    def __init__(self, truth: Path, criteria: Criteria, samples: Sequence[Path] = ()) -> None:
         self.path = truth
         overrides, training = criteria.overrides, criteria.training
-        self.recipe = recipe_for(truth, criteria.recipe, overrides, criteria.preset)
+        try:
+            self.recipe = recipe_for(truth, criteria.recipe, overrides, criteria.preset)
+        except InputError:
+            for sample in (truth, *samples):
+                refuse_damaged(sample)
+            raise
         self.system = system_of(self.recipe)
         self.file = TrueFile(self.system, open_samples(self.system, truth))
         self._training = None if training is None else self._rows_of(user_path(training))

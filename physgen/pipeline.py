@@ -186,7 +186,7 @@ def validate_files(
             if export and target is not None:
                 analysis.write_pyerrors(target)
         else:
-            truth = Against(user_path(against), criteria.of(file))
+            truth = Against(user_path(against), criteria.of(file), [file])
             with samples_of(file, truth, trust=trust) as (samples, run):
                 comparison, card = truth.score(samples, count, run=run)
         if target is not None and not export:

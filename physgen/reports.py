@@ -77,7 +77,7 @@ def side_by_side(
     paths, truth_path = [user_path(one) for one in samples], user_path(against)
     names = _names(paths)
     runs = [path for path in paths if path.is_dir()]
-    truth = Against(truth_path, (criteria or Criteria()).of((runs or paths)[0]))
+    truth = Against(truth_path, (criteria or Criteria()).of((runs or paths)[0]), paths)
     limit = min((truth.count(path) for path in paths if path not in runs), default=None)
     to = None if output is None else user_path(output)
     is_page = to is not None and to.suffix == ".html"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from physgen.batch import Batch
 from physgen.components import surrogate_of
 from physgen.engine.device import choose_device
-from physgen.errors import InputError, RecipeError
+from physgen.errors import FormatError, InputError, RecipeError
 from physgen.held_out import held_out
 from physgen.io.inspect import inspect
 from physgen.io.joined import expand
@@ -212,7 +212,7 @@ def recipe_for(
         overrides = {**overrides, "data.path": str(path)}
     if name is not None:
         return read(name, overrides, preset)
-    file_format = inspect(expand(path)[0])["format"]
+    file_format = _described(expand(path)[0])["format"]
     if file_format not in RECIPES:
         raise InputError(
             f"{path} is {file_format}: say whose samples these are, with --system RECIPE (and "
@@ -224,6 +224,21 @@ def recipe_for(
         if layout.name == file_format and layout.binning is not None:
             stated["data.binning"] = layout.binning(expand(path)[0])
     return read(RECIPES[file_format], {**stated, **overrides}, preset)
+
+
+def refuse_damaged(path: Path) -> None:
+    """Raise `FormatError` if a file cannot be read, whatever is in it; not for a run."""
+    if not path.is_dir():
+        for file in expand(path):
+            _described(file)
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """Return what `physgen inspect` says of a file; `FormatError` if that is why it is not read."""
+    report = inspect(path)
+    if report["problem"] is not None and report["reader"] in ("no", "refused"):
+        raise FormatError(report["problem"])
+    return report
 
 
 def open_samples(system: System, path: Path) -> Source:
