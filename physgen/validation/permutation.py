@@ -177,7 +177,7 @@ class Relabelling:
             means.append(times[:, side] @ sums[side] / np.where(totals == 0, 1.0, totals)[:, None])
         return means[0], means[1]
 
-    def p_values(self, sums: Array, statistic: Statistic) -> Array:
+    def p_values(self, sums: NDArray[np.floating[Any]], statistic: Statistic) -> Array:
         """Return (s,) p-values of the statistics of the features whose sums by block are given."""
         ours, theirs = self.means(sums)
         observed = statistic((ours - theirs)[None, :])[0]
