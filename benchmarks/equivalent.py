@@ -121,12 +121,9 @@ def worths(ours, truth):
     singly = _difference(comparison, selected, "generated", bins)
     joint = _difference(comparison, selected, "generated", fourier(comparison, selected))
     ends = [end for part in columns.values() for end in (part.start, part.stop - 2)]
-    return {
-        "one observable": singly.worth(columns["a"]),
-        "mean of observables": singly.worth(slice(None)),
-        "tails of observables": singly.worth(ends),
-        "joint": joint.worth(slice(None)),
-    }
+    parts = {"one observable": columns["a"], "mean of observables": slice(None)}
+    found = singly.worths(parts | {"tails of observables": ends})
+    return found | joint.worths({"joint": slice(None)})
 
 
 def wanted(generator):

@@ -26,7 +26,7 @@ depends on the question: a bias of one mean counts less the more bins it is divi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -39,13 +39,18 @@ from scipy.stats import ncx2
 
 from physgen.validation.comparison import Comparison, Role
 from physgen.validation.event_features import FREQUENCIES, Features, binned, fourier, in_region
+from physgen.validation.feature_covariance import Covariance, Sums
 from physgen.validation.independence import Selection, select
 from physgen.validation.means import refuse_unknown
 from physgen.validation.scorecard import Row, row_by_role
 from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
-Rows = NDArray[np.int64]
+Part = slice | list[int]
+"""Rising numbers of features."""
+
+_WIDE = 512
+"""Columns of a covariance that are held."""
 
 CONFIDENCE = 0.95
 TOO_GOOD = 1e-4
@@ -176,22 +181,22 @@ class EquivalentEvents:
             for name, region in self.regions.items()
         }
         worths: dict[str, dict[Role, Worth]] = {}
+        whole = slice(None)
+        parts: dict[str, Part] = {"N_equiv, mean of observables": whole}
+        parts["N_equiv, tails of observables"] = ends
+        parts |= {f"N_equiv {name}": part for name, part in columns.items()}
         for role in selected:
             if role == "truth":
                 continue
             jointly = _difference(comparison, selected, role, joint)
             singly = _difference(comparison, selected, role, bins)
-            whole = slice(None)
-            worths.setdefault("N_equiv", {})[role] = jointly.worth(whole)
-            worths.setdefault("N_equiv, mean of observables", {})[role] = singly.worth(whole)
-            worths.setdefault("N_equiv, tails of observables", {})[role] = singly.worth(ends)
-            for name, part in columns.items():
-                worths.setdefault(f"N_equiv {name}", {})[role] = singly.worth(part)
+            found = jointly.worths({"N_equiv": whole}) | singly.worths(parts)
             for name, phi in regions.items():
                 low, high = self.regions[name]
                 label = f"N_equiv {name} from {low:g} to {high:g}"
-                inside = _difference(comparison, selected, role, phi)
-                worths.setdefault(label, {})[role] = inside.worth(whole)
+                found |= _difference(comparison, selected, role, phi).worths({label: whole})
+            for name, worth in found.items():
+                worths.setdefault(name, {})[role] = worth
         m = len(selected["generated"].rows)
         return [_row(name, worth, m, self.bins) for name, worth in worths.items()]
 
@@ -236,29 +241,50 @@ class _Difference:
         truth: (F,) variances of the features of a true event.
         generated: (F,) variances of the mean features of the sample.
         d: (F,), the difference of the means.
-        covariance: (F, F) of it.
-        along: d^T S d.
+        covariance: of it.
         counted: whether features are counts in bins.
     """
 
     truth: Array
     generated: Array
     d: Array
-    covariance: Array
+    covariance: Covariance
     counted: bool
 
-    def worth(self, part: slice | list[int]) -> Worth:
-        """Return what the sample is worth in the light of some of the features."""
-        covariance = self.covariance[part][:, part]
-        return Worth(
-            truth=float(self.truth[part].sum()),
-            generated=float(self.generated[part].sum()),
-            distance=float(np.square(self.d[part]).sum()),
-            trace=float(np.trace(covariance)),
-            square=float(np.square(covariance).sum()),
-            along=float(self.d[part] @ covariance @ self.d[part]),
-            counted=self.counted,
-        )
+    def worths(self, parts: Mapping[str, Part]) -> dict[str, Worth]:
+        """Return what the sample is worth in the light of some of the features, by name.
+
+        The covariance of all features of many observables would take gigabytes: it is gone through
+        in columns.
+        """
+        numbers = np.arange(len(self.d))
+        rows = {name: numbers[part] for name, part in parts.items()}
+        sums = {name: np.zeros(3) for name in parts}  # tr S, tr S^2 and d^T S d
+        for start in range(0, len(self.d), _WIDE):
+            columns = numbers[start : start + _WIDE]
+            block = self.covariance.columns(slice(start, start + _WIDE))
+            for name, part in rows.items():
+                own = part[np.searchsorted(part, start) : np.searchsorted(part, columns[-1] + 1)]
+                if len(own):
+                    s = block[part][:, own - start]
+                    diagonal = block[own, own - start]
+                    sums[name] += (
+                        diagonal.sum(),
+                        np.square(s).sum(),
+                        self.d[part] @ s @ self.d[own],
+                    )
+        return {
+            name: Worth(
+                truth=float(self.truth[part].sum()),
+                generated=float(self.generated[part].sum()),
+                distance=float(np.square(self.d[part]).sum()),
+                trace=float(sums[name][0]),
+                square=float(sums[name][1]),
+                along=float(sums[name][2]),
+                counted=self.counted,
+            )
+            for name, part in rows.items()
+        }
 
 
 def _difference(
@@ -269,63 +295,13 @@ def _difference(
 ) -> _Difference:
     """Set the sample of a role beside the truth. Rows of one unit vary together."""
     units = np.unique(np.concatenate([selected[role].unit, selected["truth"].unit]))
-    ours = _Sums.of(comparison, selected, role, features[role], units)
-    truth = _Sums.of(comparison, selected, "truth", features["truth"], units)
+    ours = Sums.of(comparison, selected, role, features[role], units)
+    truth = Sums.of(comparison, selected, "truth", features["truth"], units)
     minus = replace(truth, sums=-truth.sums, shares=-truth.shares)
-    own = _gram(ours.sums, [ours])
     return _Difference(
         truth=truth.square - truth.mean**2,
-        generated=np.diagonal(own).copy(),
+        generated=Covariance.of(ours.sums, [ours]).diagonal(),
         d=ours.mean - truth.mean,
-        covariance=_gram(ours.sums + minus.sums, [ours, minus]),
+        covariance=Covariance.of(ours.sums + minus.sums, [ours, minus]),
         counted=bool(sparse.issparse(features[role])),
     )
-
-
-@dataclass(frozen=True)
-class _Sums:
-    """Features of a sample, added up.
-
-    Attributes:
-        mean, square: (F,) of the features, and of their squares.
-        sums: (units, F), what the rows of a unit add to the mean.
-        shares: (units,) of their weights.
-    """
-
-    mean: Array
-    square: Array
-    sums: Features
-    shares: Array
-
-    @classmethod
-    def of(
-        cls,
-        comparison: Comparison,
-        selected: Mapping[Role, Selection],
-        role: Role,
-        phi: Features,
-        units: Rows,
-    ) -> _Sums:
-        chosen, measured = selected[role], comparison.measured[role]
-        n = len(chosen.rows)
-        weight = np.ones(n) if measured.weight is None else measured.weight[chosen.rows]
-        share = weight / weight.sum()
-        place = np.searchsorted(units, chosen.unit)
-        members = sparse.csr_matrix((share, (place, np.arange(n))), shape=(len(units), n))
-        squares = phi.multiply(phi) if sparse.issparse(phi) else phi**2
-        return cls(
-            np.asarray(phi.T @ share).ravel(),
-            np.asarray(squares.T @ share).ravel(),
-            members @ phi,
-            np.asarray(members.sum(1)).ravel(),
-        )
-
-
-def _gram(sums: Features, samples: Sequence[_Sums]) -> Array:
-    """Return (F, F), A^T A of A = sums - the shares of each unit times the means, summed."""
-    shares = np.stack([sample.shares for sample in samples], 1)
-    means = np.stack([sample.mean for sample in samples], 1)
-    products = sums.T @ sums
-    dense = products.toarray() if sparse.issparse(products) else products
-    mixed = np.asarray(sums.T @ shares) @ means.T
-    return np.asarray(dense - mixed - mixed.T + means @ (shares.T @ shares) @ means.T)

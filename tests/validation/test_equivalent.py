@@ -9,6 +9,7 @@ from scipy.stats import norm
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import NotMeasurable, RecipeError
+from physgen.validation import equivalent
 from physgen.validation.comparison import Comparison
 from physgen.validation.equivalent import EquivalentEvents, Worth, _difference
 from physgen.validation.event_features import binned, in_region
@@ -44,7 +45,11 @@ def worth(generated, truth):
     comparison = Comparison(Columns(), generated, truth)
     selected = select(comparison)
     features, columns = binned(comparison, selected, BINS)
-    return _difference(comparison, selected, "generated", features).worth(columns["x"])
+    return _difference(comparison, selected, "generated", features).worths(columns)["x"]
+
+
+def whole(difference):
+    return difference.worths({"all": slice(None)})["all"]
 
 
 def test_intervals_cover_what_a_shifted_normal_is_worth():
@@ -154,7 +159,9 @@ def test_a_depleted_tail_is_seen_in_its_region():
         selected = select(comparison)
         for name, low in (("x", edge), ("y", -1.0)):
             features = in_region(comparison, selected, name, (low, 10.0), 1)
-            one = _difference(comparison, selected, "generated", features).worth(slice(None))
+            one = _difference(comparison, selected, "generated", features).worths(
+                {"all": slice(None)}
+            )["all"]
             numbers[name].append(1 / (one.bias / one.truth))
     wanted = (1 - 0.05) * 0.05 / (0.3 * 0.05) ** 2
     assert 1 / np.mean(1 / np.array(numbers["x"])) == pytest.approx(wanted, rel=0.15)
@@ -222,6 +229,29 @@ def test_intervals_of_several_observables_that_are_biased_together():
         comparison = Comparison(Columns(), draw(2 * i, 2000, 0.3), draw(2 * i + 1, 2000, 0.0))
         selected = select(comparison)
         features, _ = binned(comparison, selected, BINS)
-        one = _difference(comparison, selected, "generated", features).worth(slice(None))
+        one = _difference(comparison, selected, "generated", features).worths({"all": slice(None)})[
+            "all"
+        ]
         inside += one.limit[0] <= wanted <= one.limit[1]
     assert inside >= 88  # A share of .95 of 100, three standard deviations below.
+
+
+@pytest.mark.parametrize("wide", [1, 7, 512])
+def test_the_covariance_is_gone_through_in_columns(wide, monkeypatch):
+    monkeypatch.setattr(equivalent, "_WIDE", wide)
+    comparison = Comparison(Columns(), sample(3000, 1, 0.1), sample(2000, 2))
+    selected = select(comparison)
+    features, columns = binned(comparison, selected, BINS)
+    ends = [end for part in columns.values() for end in (part.start, part.stop - 2)]
+    difference = _difference(comparison, selected, "generated", features)
+    found = difference.worths({"all": slice(None), "ends": ends, **columns})
+    phi = {role: features[role].toarray() for role in ("generated", "truth")}
+    covariance = sum(np.cov(x.T, bias=True) / len(x) for x in phi.values())
+    d = phi["generated"].mean(0) - phi["truth"].mean(0)
+    for name, part in {"all": slice(None), "ends": ends, **columns}.items():
+        s, one = covariance[part][:, part], found[name]
+        assert one.trace == pytest.approx(np.trace(s))
+        assert one.square == pytest.approx(np.square(s).sum())
+        assert one.along == pytest.approx(d[part] @ s @ d[part])
+        assert one.distance == pytest.approx(np.square(d[part]).sum())
+        assert one.generated == pytest.approx(phi["generated"][:, part].var(0).sum() / 3000)
