@@ -31,7 +31,7 @@ p = REACHED / (draws so far), or (reached + 1) / (MOST + 1), which is valid at e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -40,14 +40,12 @@ from numpy import float64
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
+from physgen.validation.blocks import BLOCKS, blocks_of_groups, blocks_of_pairs, equal_blocks
 from physgen.validation.hypergeometric import hypergeometric_tail
 
 Array = NDArray[float64]
 Statistic = Callable[[Array], Array]
 """Maps (n, k) differences of feature means to (n, s) statistics, large where samples differ."""
-
-BLOCKS = 1000
-"""Blocks that the rows of both samples are dealt into: enough to know a null distribution well."""
 
 MOST = 10_000
 """Relabellings at most: a p-value below 1e-4 can be told from larger ones."""
@@ -119,13 +117,13 @@ class Relabelling:
                 all(np.array_equal(*both) for both in (keys, sides))
                 and len(np.unique(keys[0])) == first
             )
-            block, counts = _blocks_of_pairs(keys, generator)
+            block, counts = blocks_of_pairs(keys, generator)
         elif self.exact:
             w = np.ones(n)
             size = max(1, min(-(-n // BLOCKS), min(first, second) // 50))
-            block, counts = _equal_blocks((first, second), size, generator)
+            block, counts = equal_blocks((first, second), size, generator)
         else:
-            block, counts = _blocks_of_groups(keys, generator)
+            block, counts = blocks_of_groups(keys, generator)
         # Movable blocks of the first sample, of the second, then rows that are left over.
         self._counts = counts
         self.usable = self.exact or min(counts) >= FEWEST
@@ -283,55 +281,6 @@ def sequential(observed: Array, draw: Callable[[int], Array], *, most: int = MOS
         p_values[ended] = REACHED / (drawn + 1 + (count >= REACHED).argmax(0)[ended])
         reached, drawn, index = count[-1], drawn + len(null), index + 1
     return np.where(np.isnan(p_values), (reached + 1) / (drawn + 1), p_values)
-
-
-def _equal_blocks(
-    sizes: tuple[int, int], size: int, generator: np.random.Generator
-) -> tuple[NDArray[np.int64], tuple[int, int]]:
-    """Return the block of each row, and how many whole blocks each sample has.
-
-    Rows are dealt in random order, since a file may be sorted; rows that fill no block make one
-    more for each sample, which is not permuted.
-    """
-    counts = (sizes[0] // size, sizes[1] // size)
-    start = (0, counts[0])
-    rest = counts[0] + counts[1]
-    blocks = []
-    for n, count, begin in zip(sizes, counts, start, strict=True):
-        block = begin + generator.permutation(n) // size
-        left = block >= begin + count
-        block[left] = rest
-        rest += int(left.any())
-        blocks.append(block)
-    return np.concatenate(blocks), counts
-
-
-def _blocks_of_groups(
-    keys: Sequence[NDArray[np.int64]], generator: np.random.Generator
-) -> tuple[NDArray[np.int64], tuple[int, int]]:
-    """Return the block of each row, whole groups in one, and how many blocks each sample has."""
-    blocks, counts, begin = [], [], 0
-    n = sum(len(part) for part in keys)
-    for part in keys:
-        number = np.unique(part, return_inverse=True)[1]
-        n_groups = int(number.max()) + 1
-        count = min(n_groups, max(500, BLOCKS * len(part) // n))
-        blocks.append(begin + (generator.permutation(n_groups) % count)[number])
-        counts.append(count)
-        begin += count
-    return np.concatenate(blocks), (counts[0], counts[1])
-
-
-def _blocks_of_pairs(
-    keys: Sequence[NDArray[np.int64]], generator: np.random.Generator
-) -> tuple[NDArray[np.int64], tuple[int, int]]:
-    """Return the block of each row, and their number in each sample: block i of both is a pair."""
-    number = np.unique(np.concatenate(keys), return_inverse=True)[1]
-    n_units = int(number.max()) + 1
-    count = min(n_units, BLOCKS)
-    block = (generator.permutation(n_units) % count)[number]
-    block[len(keys[0]) :] += count
-    return block, (count, count)
 
 
 @lru_cache(maxsize=64)
