@@ -201,7 +201,7 @@ def test_an_action_of_a_user(tmp_path):
 def test_a_chain_of_anybody(tmp_path):
     field = np.random.default_rng(0).normal(size=(400, 6, 6))
     np.savez(tmp_path / "chain.npz", x=field)
-    _, card = score_ensemble(tmp_path / "chain.npz", None, {})
+    card = score_ensemble(tmp_path / "chain.npz", None, {}).card
     assert card["phi^2"].value == pytest.approx(1.0, abs=5 * card["phi^2"].error)
     assert card["tau_int phi^2"].value == pytest.approx(0.5, abs=0.2)
 
@@ -214,7 +214,7 @@ def test_a_series_of_measurements_is_no_lattice(tmp_path, name, shape):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file[name] = values
     for file in ("a.npz", "a.h5"):
-        _, card = score_ensemble(tmp_path / file, None, {})
+        card = score_ensemble(tmp_path / file, None, {}).card
         assert [row.name for row in card.rows] == ["value", "tau_int value"]
         assert card["value"].value == pytest.approx(values.mean())
         assert card["value"].error == pytest.approx(0.05, rel=0.3)
@@ -231,7 +231,7 @@ def test_chain_labels_under_the_name_that_was_given(tmp_path, suffix):
         with h5py.File(path, "w") as file:
             for name, column in columns.items():
                 file[name] = column
-    _, card = score_ensemble(path, None, {"system.chain": "replica"})
+    card = score_ensemble(path, None, {"system.chain": "replica"}).card
     assert card.provenance["chains"] == 10
     assert card["value"].error > 0.7  # of ten numbers +-3, not of a thousand
     with pytest.raises(InputError, match=r"'replicas'.*replica"):
