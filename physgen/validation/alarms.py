@@ -9,6 +9,8 @@ object) they are no alarm. Rows that stand several times in the truth are not co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.special import bdtrc
 
@@ -167,31 +169,38 @@ def _units(comparison: Comparison) -> list[Row]:
             thousands = round(power / 3)
             if thousands != 0 and abs(power - 3 * thousands) < _NEAR:
                 off_by.setdefault(thousands, []).append(name)
-    rows = [
-        _unit_row(
-            names[0],
-            ours,
-            f"{', '.join(names[:4])}{' and others' if len(names) > 4 else ''}: about "
-            f"1e{3 * thousands:+03d} times those of the truth: "
-            f"{_question({comparison.unit(name) for name in names})}",
-        )
-        for thousands, names in off_by.items()
-    ]
+    said = {name for names in off_by.values() for name in names}
+    rows, implausible = [], ""
     plausible = comparison.system.plausible if isinstance(comparison.system, HasPlausible) else {}
     for name, (low, high) in plausible.items():
         for role, measured in (("true", truth), ("generated", ours)):
             middle = float(np.nanmedian(measured.values[name]))
-            if not low <= middle <= high:
-                why = "its quantities are in different units" if middle else "most rows are empty"
-                rows.append(
-                    _unit_row(
-                        name,
-                        measured,
-                        f"the median of {name} is {middle:.3g} in the {role} sample, and cannot be "
-                        f"outside of {low:g} to {high:g}: {why}",
-                    )
-                )
+            if low <= middle <= high:
+                continue
+            what = (
+                f"the median of {name} is {middle:.3g} in the {role} sample, and cannot be outside "
+                f"of {low:g} to {high:g}"
+            )
+            if name in said and role == "generated":  # One mistake is one alarm.
+                implausible += f"; {what}"
+                continue
+            why = "its quantities are in different units" if middle else "most rows are empty"
+            rows.append(_unit_row(name, measured, f"{what}: {why}"))
+    if off_by:
+        # Squares of what is a thousand off are a million off, by the same mistake.
+        thousands, *others = sorted(off_by, key=abs)
+        names = off_by[thousands]
+        besides = "".join(
+            f"; {_some(off_by[other])}: about 1e{3 * other:+03d} times" for other in others
+        )
+        question = _question({comparison.unit(name) for name in said})
+        text = f"{_some(names)}: about 1e{3 * thousands:+03d} times those of the truth"
+        rows.insert(0, _unit_row(names[0], ours, f"{text}{besides}{implausible}: {question}"))
     return rows
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:4])}{' and others' if len(names) > 4 else ''}"
 
 
 def _question(units: set[str]) -> str:
