@@ -157,7 +157,7 @@ def validate(
     changes |= {"system.force": True} if force else {}
     criteria = Criteria(recipe=system, overrides=changes, preset=preset, training=training)
     export = output is not None and output.name.endswith(PYERRORS)
-    if export and (len(targets) > 1 or against is not None):
+    if export and len(targets) > 1:
         raise InputError(f"{output}: pyerrors takes one Markov chain that is analysed alone")
     if len(targets) > 1:
         if against is None:
@@ -196,12 +196,7 @@ def validate(
             output = output if sampling else user_path(target)
         else:
             card = pipeline.validate_files(
-                target,
-                against,
-                criteria,
-                output=output,
-                trust=trust,
-                progress=progress,
+                target, against, criteria, output=output, trust=trust, progress=progress
             )
     print_scorecards({target.name: card}, as_json)
     if output is not None and not as_json:
