@@ -80,8 +80,8 @@ class Against:
     Args:
         truth: the file.
         criteria: how they are judged.
-        samples: what will be judged; where nothing tells whose samples these are, a damaged file is
-            named first.
+        samples: what will be judged; where nothing tells whose samples these are, a damaged file,
+            be it of training rows, is named first.
     """
 
     def __init__(self, truth: Path, criteria: Criteria, samples: Sequence[Path] = ()) -> None:
@@ -90,7 +90,8 @@ class Against:
         try:
             self.recipe = recipe_for(truth, criteria.recipe, overrides, criteria.preset)
         except InputError:
-            for sample in (truth, *samples):
+            beside = () if training is None else (user_path(training),)
+            for sample in (truth, *samples, *beside):
                 refuse_damaged(sample)
             raise
         self.system = system_of(self.recipe)

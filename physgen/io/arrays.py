@@ -13,7 +13,7 @@ from physgen.batch import Batch, Schema
 from physgen.errors import FormatError
 from physgen.io import hdf5
 from physgen.io.attributes import attribute
-from physgen.io.formats import format_of
+from physgen.io.formats import format_of, refuse_cut_short
 from physgen.io.guard import library
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.npz import NpzSource, array_names, read_arrays
@@ -191,5 +191,9 @@ def text_in(path: Path, name: str) -> str | None:
 def _format(path: Path) -> str:
     kind = format_of(path)
     if kind not in ("HDF5", "npz"):
-        raise FormatError(f"{path}: neither HDF5 nor npz; `physgen inspect {path}` says what it is")
+        refuse_cut_short(path)
+        named = "" if kind == "other" else f"{kind}, "
+        raise FormatError(
+            f"{path}: {named}neither HDF5 nor npz; `physgen inspect {path}` says what it is"
+        )
     return kind

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from physgen.batch import Schema
 from physgen.errors import FormatError, suggest
 from physgen.io.attributes import attribute, check_filled, packing
-from physgen.io.formats import format_of
+from physgen.io.formats import format_of, refuse_cut_short
 from physgen.io.guard import LARGEST_DEFLATED, library, regular
 from physgen.io.probe import probe
 from physgen.io.source import check_finite, written_schema
@@ -48,7 +48,6 @@ DEEPEST = 32
 _TRIED_BYTES = 2**26
 """Bytes unpacked to see whether that can be survived."""
 
-
 _IN_USE = ("unable to lock file", "already open for write", "unable to open file (file is already")
 
 
@@ -68,6 +67,7 @@ def open_hdf5(path: Path) -> h5py.File:
                 f"{path} is being written: another program has it open; wait until it is closed "
                 "(if its writer was killed: h5clear -s FILE)"
             ) from error
+        refuse_cut_short(path)
         raise FormatError(
             f"{path}: an HDF5 file that is cut short or damaged ({error}); copy or make it again"
             if format_of(path) == "HDF5"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from physgen.errors import FormatError
-from physgen.io.formats import format_of
+from physgen.io.formats import SUFFIXES, format_of, refuse_cut_short
 from physgen.io.guard import library, regular
 from physgen.io.inspect_lattice import inspect_configuration, inspect_ensemble
 from physgen.io.inspect_showers import inspect_showers
@@ -26,8 +26,6 @@ from physgen.io.npz import check_archive, read_member
 from physgen.io.statistics import describe_array
 
 _PICKLE_PROTOCOLS = range(2, 6)
-_BINARY = (".h5", ".hdf5", ".root", ".npz", ".npy", ".parquet", ".arrow", ".feather")
-"""Suffixes of what is no text, whatever is left of it."""
 
 
 def inspect_all(
@@ -150,7 +148,7 @@ def _inspect_rest(path: Path, head: bytes, report: dict[str, Any]) -> None:
     report["reader"] = "no"
     if not head:
         report["format"] = "empty"
-        raise FormatError(f"{path}: the file is empty; its writer may have been killed")
+        refuse_cut_short(path)
     length = int.from_bytes(head[:8], "little")
     if head[8:9] == b"{" and length >= 2:
         report["format"] = "safetensors"
@@ -164,7 +162,7 @@ def _inspect_rest(path: Path, head: bytes, report: dict[str, Any]) -> None:
     elif head.startswith(b"\x1f\x8b"):
         report["format"] = "gzip"
         report["hints"].append("unpack it with gunzip and inspect what comes out")
-    elif b"\0" not in head and path.suffix not in _BINARY:
+    elif b"\0" not in head and path.suffix not in SUFFIXES:
         if head.lstrip().startswith(b"<"):
             report["format"] = "XML"
             report["hints"].append("binning of showers? it goes with them, data.binning=FILE")
@@ -175,9 +173,10 @@ def _inspect_rest(path: Path, head: bytes, report: dict[str, Any]) -> None:
         )
     else:
         report["format"] = "unknown"
-        named = f", though it is named {path.suffix}: cut short, or damaged"
-        stated = f"{path}: not a format that physgen knows (HDF5, ROOT, Parquet, Arrow, npz)"
-        raise FormatError(stated + named * (path.suffix in _BINARY))
+        refuse_cut_short(path)
+        raise FormatError(
+            f"{path}: not a format that physgen knows (HDF5, ROOT, Parquet, Arrow, npz)"
+        )
 
 
 def _is_json(path: Path, size: int) -> bool:

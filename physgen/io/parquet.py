@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from physgen.errors import FormatError, suggest
-from physgen.io.formats import format_of
+from physgen.io.formats import format_of, refuse_cut_short
 from physgen.io.guard import library, regular
 from physgen.io.probe import probe
 from physgen.io.trees import keys_among
@@ -37,6 +37,7 @@ def open_table(path: Path) -> Table:
             pyarrow is not installed.
     """
     path = regular(Path(path))
+    refuse_cut_short(path)
     needs_pyarrow(path)
     # The file says how much memory its first page takes: a damaged one may say anything.
     probe(path, lambda: _try(path), SECONDS)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from physgen.errors import FormatError, suggest
+from physgen.io.formats import refuse_cut_short
 from physgen.io.guard import library, regular
 from physgen.io.probe import probe
 
@@ -54,6 +55,7 @@ def open_root(path: Path) -> Any:
     import uproot
 
     path = regular(Path(path))
+    refuse_cut_short(path)
     with path.open("rb") as file:
         if file.read(4) != b"root":
             raise FormatError(f"{path}: not a ROOT file; `physgen inspect {path}` says what it is")

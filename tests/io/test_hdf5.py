@@ -107,8 +107,13 @@ def test_absent_truncated_and_foreign_files(path, tmp_path):
         HDF5Source(tmp_path / "dta.h5")
     with pytest.raises(FormatError, match=r"cut\.h5: an HDF5 file that is cut short"):
         HDF5Source(tmp_path / "cut.h5")
-    for name in ("text.h5", "nothing.h5"):
-        with pytest.raises(FormatError, match="not an HDF5 file; `physgen inspect"):
+    (tmp_path / "text").write_text("hello")
+    for name, stated in (
+        ("text", "not an HDF5 file; `physgen inspect"),
+        ("text.h5", "not a format .* though it is named .h5: cut short, or damaged; copy"),
+        ("nothing.h5", "the file is empty"),
+    ):
+        with pytest.raises(FormatError, match=stated):
             HDF5Source(tmp_path / name)
 
 

@@ -232,7 +232,7 @@ def flipped(path):
         (with_null, r"column 'x', rows 0 to 1?\d*: 1 values are missing \(null\)"),
         (with_text, "column 'x' holds string; only columns of numbers"),
         (with_nan, "branch 'x': row 1 holds nan"),
-        (cut_short, "is cut short, damaged, or of an unsupported kind"),
+        (cut_short, "a Parquet file that is cut short or damaged: it does not end in PAR1"),
         (flipped, "cut short, damaged, or of an unsupported kind .*checksum"),
         (lambda path: pq.write_table(pa.table({"xx": [1.0]}), path), "no column 'x'; did you mean"),
         (lambda path: pq.write_table(pa.table({"x": [[[1.0]]]}), path), "is jagged 2 times over"),
