@@ -21,6 +21,7 @@ from physgen.io.shower_source import ShowerSource, energy_unit, same_length
 from physgen.io.showers import Depth, check_energies, depth_of, packed, point_schema
 
 NAME = "CaloHadronic HDF5"
+CALORIMETERS = {"ecal": range(30), "hcal": range(30, 78)}
 _EVENTS, _ENERGY, _COUNTS = "events", "energy", "n_points"
 _COLUMNS = 4
 _ORDER = [0, 2, 1, 3]
@@ -90,4 +91,7 @@ def open_calohadronic(path: Path, n_points: int = 1) -> ShowerSource:
         x, mask = packed(columns.astype(np.float32), counts, most)
         return {"x": x, "mask": mask, "condition": given * factors[1]}
 
-    return ShowerSource(path, point_schema(most, depth, _COLUMNS, False), length, block, rows)
+    source = ShowerSource(path, point_schema(most, depth, _COLUMNS, False), length, block, rows)
+    if depth == "layer":
+        source.calorimeters = CALORIMETERS
+    return source

@@ -46,6 +46,8 @@ def inspect_showers(source: Source, report: dict[str, Any]) -> None:
     described = report["showers"]
     if stride > 1:
         described["looked at"] = f"1 / {stride} of the showers"
+    for name, layers in getattr(source, "calorimeters", {}).items():
+        described[name] = f"layers {layers[0]} to {layers[-1]}"
     if schema.masked and counts.count:
         described["points"] = counts.to_dict()
         for variable in schema.variables:

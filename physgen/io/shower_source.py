@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import h5py
@@ -33,12 +34,14 @@ class ShowerSource:
 
     Attributes:
         pdg: code of the incoming particles, `None` where it is not said.
+        calorimeters: the layers of each, by name, where a layout says which are whose.
 
     Raises:
         FormatError: there are no showers.
     """
 
     pdg: int | None = None
+    calorimeters: Mapping[str, range] = MappingProxyType({})
 
     def __init__(self, path: Path, schema: Schema, length: int, block: int, rows: Rows) -> None:
         if length == 0:

@@ -11,12 +11,21 @@ r^2 = x^2 + y^2, they are
     the spectrum: the share of the points in each bin of their energy,
     mean_time = sum e t / E_tot where times are known, ns.
 
-What depends on the energy is not defined (NaN) of showers without any.
+Of each calorimeter, where a layout says which layers are whose (ecal and hcal of CaloHadronic):
+
+    E_ecal, points_ecal, fraction_ecal = E_ecal / E_tot (but for the last calorimeter),
+    start_layer_ecal: the first layer up to which a tenth of E_ecal lies,
+    centre_layer_ecal = sum e d / E_ecal, width_r_ecal = sqrt(sum e r^2 / E_ecal), sums over ecal,
+    the radial profile ecal: the share of E_ecal in each of its own rings.
+
+What depends on the energy is not defined (NaN) of showers without any, there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -30,8 +39,25 @@ from physgen.io.source import Source
 N_BINS = 10
 """Rings, and slices where there are no layers; each has the same share of a file's energy."""
 SPECTRUM_BINS = 20
+START = 0.1
+"""Share of the energy in a calorimeter that lies up to where a shower starts."""
 _CELLS = 2**22
 """Points of a file that bins are chosen by."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A calorimeter of several.
+
+    Attributes:
+        name: as observables are named by it.
+        layers: which are its.
+        rings: (n + 1,) edges in mm, the outermost bins are open.
+    """
+
+    name: str
+    layers: range
+    rings: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -43,16 +69,23 @@ class Bins:
         slices: (n + 1,) edges of layers (i - 1/2, ...) or of slices in mm.
         rings: (n + 1,) edges in mm.
         spectrum: (n + 1,) edges in MeV. The outermost bins of all three are open.
+        parts: the calorimeters, where there are several.
     """
 
     depth: Depth
     slices: NDArray[np.float64]
     rings: NDArray[np.float64]
     spectrum: NDArray[np.float64]
+    parts: tuple[Part, ...] = ()
 
 
-def bins_of(source: Source) -> Bins:
-    """Return bins that suit the showers of a file, evenly spaced blocks of which are read."""
+def bins_of(source: Source, calorimeters: Mapping[str, range] = MappingProxyType({})) -> Bins:
+    """Return bins that suit the showers of a file, evenly spaced blocks of which are read.
+
+    Args:
+        source: the file.
+        calorimeters: their layers, by name. Those in which the file has no energy are left out.
+    """
     schema = source.schema
     cells = len(source) * schema.shape[0]
     stride = max(1, round(cells / _CELLS))
@@ -65,11 +98,23 @@ def bins_of(source: Source) -> Bins:
     depth: Depth = "layer" if schema.names[2] == "layer" else "z"
     x, y, z, energy = points[:, : ENERGY + 1].T if len(points) else np.zeros((4, 1))
     slices = np.arange(z.max() + 2) - 0.5 if depth == "layer" else _shares(z, energy)
-    rings = _shares(np.hypot(x, y), energy)
-    rings[0] = 0.0
+    radius = np.hypot(x, y)
+    rings = _rings(radius, energy)
+    inside = {name: np.isin(z, layers) for name, layers in calorimeters.items()}
+    parts = tuple(
+        Part(name, calorimeters[name], _rings(radius[of], energy[of]))
+        for name, of in inside.items()
+        if energy[of].any()
+    )
     low, high = np.log10(np.quantile(energy[energy > 0], (0.001, 1.0))) if energy.any() else (0, 1)
     spectrum = np.logspace(low, max(high, low + 0.1), SPECTRUM_BINS + 1)
-    return Bins(depth, slices, rings, spectrum)
+    return Bins(depth, slices, rings, spectrum, parts)
+
+
+def _rings(radius: NDArray[np.float64], energy: NDArray[np.float64]) -> NDArray[np.float64]:
+    edges = _shares(radius, energy)
+    edges[0] = 0.0
+    return edges
 
 
 def _shares(values: NDArray[np.float64], energy: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -87,7 +132,7 @@ def _shares(values: NDArray[np.float64], energy: NDArray[np.float64]) -> NDArray
 def observables(batch: Batch, bins: Bins) -> dict[str, Tensor]:
     """Return the observables of the module's description, by name.
 
-    "radial profile" and "spectrum" are (B, bins); all others are (B,).
+    The radial profiles and the "spectrum" are (B, bins); all others are (B,).
 
     Args:
         batch: masked samples (B, n, 4 or 5) and conditions, of which the first is E_inc in MeV.
@@ -134,10 +179,47 @@ def observables(batch: Batch, bins: Bins) -> dict[str, Tensor]:
     for i in range(n_slices):
         values[f"E_{kind}_{i}"] = sums[:, i]
         values[f"points_{kind}_{i}"] = counts[:, i]
-    values["radial profile"] = _sum(share, _bin(radius, bins.rings), len(bins.rings) - 1)
-    of_points = mask.double() / mask.sum(1, keepdim=True)
-    values["spectrum"] = _sum(of_points, _bin(energy, bins.spectrum), len(bins.spectrum) - 1)
+    values["radial profile"] = _profile(energy, radius, bins.rings)
+    values["spectrum"] = _profile(mask.double(), energy, bins.spectrum)
+    for part in bins.parts:
+        inside = (layer >= part.layers.start) & (layer < part.layers.stop)
+        values |= _of_part(
+            energy * inside, radius, sums[:, part.layers.start : part.layers.stop], part
+        )
+        values[f"points_{part.name}"] = (mask & inside).sum(1).double()
+    for part in bins.parts[:-1]:
+        values[f"fraction_{part.name}"] = values[f"E_{part.name}"] / total
     return values
+
+
+def _of_part(energy: Tensor, radius: Tensor, layers: Tensor, part: Part) -> dict[str, Tensor]:
+    """Return the observables of a calorimeter, of energies (B, points) that are 0 elsewhere.
+
+    Args:
+        energy: of points.
+        radius: of points, (B, points).
+        layers: (B, L) energies of the layers.
+        part: the calorimeter.
+    """
+    total = energy.sum(1)
+    share = energy / total[:, None]
+    along = layers / total[:, None]
+    number = part.layers.start + torch.arange(
+        layers.shape[1], dtype=torch.double, device=total.device
+    )
+    start = number[(along.cumsum(1) >= START).double().argmax(1)]
+    return {
+        f"E_{part.name}": total,
+        f"start_layer_{part.name}": torch.where(total > 0, start, torch.nan),
+        f"centre_layer_{part.name}": along @ number,
+        f"width_r_{part.name}": (share * radius**2).sum(1).sqrt(),
+        f"radial profile {part.name}": _profile(energy, radius, part.rings),
+    }
+
+
+def _profile(weight: Tensor, values: Tensor, edges: NDArray[np.float64]) -> Tensor:
+    """Return (B, bins) the shares of weights (B, points) in bins of values; NaN without any."""
+    return _sum(weight, _bin(values, edges), len(edges) - 1) / weight.sum(1, keepdim=True)
 
 
 def _bin(values: Tensor, edges: NDArray[np.float64]) -> Tensor:

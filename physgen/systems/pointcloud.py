@@ -69,12 +69,16 @@ class PointCloud:
     n_points: int | None = None
 
     @cached_property
-    def source(self) -> Source:
-        """The files described."""
+    def _sources(self) -> list[Source]:
         if self.path is None:
             raise RecipeError("system point-cloud: say which file to read in data.path")
         files = [user_path(file) for file in expand(self.path)]
-        source = joined([open_points(file, self.n_points or 1) for file in files])
+        return [open_points(file, self.n_points or 1) for file in files]
+
+    @cached_property
+    def source(self) -> Source:
+        """The files described."""
+        source = joined(self._sources)
         most = source.schema.shape[0]
         if self.n_points is not None and most > self.n_points:
             raise RecipeError(
@@ -91,7 +95,10 @@ class PointCloud:
     @cached_property
     def bins(self) -> Bins:
         """Layers or slices, rings, and the energies of the spectrum."""
-        return point_observables.bins_of(self.source)
+        known = [getattr(source, "calorimeters", {}) for source in self._sources]
+        return point_observables.bins_of(
+            self.source, known[0] if known.count(known[0]) == len(known) else {}
+        )
 
     @property
     def derived(self) -> Mapping[str, Derived]:
@@ -105,6 +112,8 @@ class PointCloud:
         units = {f"{kind}_{self.bins.depth}": length for kind in ("centre", "width")}
         units |= {"E_tot": "MeV", "centre_x": "mm", "centre_y": "mm", "width_r": "mm"}
         units |= {f"E_{kind}_{i}": "MeV" for kind in ("layer", "slice") for i in range(self._n)}
+        for part in self.bins.parts:
+            units |= {f"E_{part.name}": "MeV", f"width_r_{part.name}": "mm"}
         return units | {"mean_time": "ns"}
 
     @property
