@@ -90,8 +90,8 @@ class Against:
         try:
             self.recipe = recipe_for(truth, criteria.recipe, overrides, criteria.preset)
         except InputError:
-            beside = () if training is None else (user_path(training),)
-            for sample in (truth, *samples, *beside):
+            trained = () if training is None else (user_path(training),)
+            for sample in (truth, *samples, *trained):
                 refuse_damaged(sample)
             raise
         self.system = system_of(self.recipe)

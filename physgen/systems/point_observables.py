@@ -101,14 +101,14 @@ def bins_of(source: Source, calorimeters: Mapping[str, range] = MappingProxyType
     radius = np.hypot(x, y)
     rings = _rings(radius, energy)
     inside = {name: np.isin(z, layers) for name, layers in calorimeters.items()}
-    parts = tuple(
+    found = tuple(
         Part(name, calorimeters[name], _rings(radius[of], energy[of]))
         for name, of in inside.items()
         if energy[of].any()
     )
     low, high = np.log10(np.quantile(energy[energy > 0], (0.001, 1.0))) if energy.any() else (0, 1)
     spectrum = np.logspace(low, max(high, low + 0.1), SPECTRUM_BINS + 1)
-    return Bins(depth, slices, rings, spectrum, parts)
+    return Bins(depth, slices, rings, spectrum, found)
 
 
 def _rings(radius: NDArray[np.float64], energy: NDArray[np.float64]) -> NDArray[np.float64]:
