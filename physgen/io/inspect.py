@@ -138,7 +138,7 @@ def _inspect_npz(path: Path, report: dict[str, Any]) -> None:
     layout = recognised(set(members))
     if layout is not None:
         report["format"] = layout.name
-        inspect_showers(layout.open(path, 1), report)
+        inspect_showers(layout.open(path, 1), report, own_geometry=layout.binning is not None)
     elif "x" not in members and "samples" not in members:
         shown = ", ".join(list(members)[:8])
         report["hints"].append(f"samples are looked for under 'x'; here are {shown}")

@@ -64,7 +64,7 @@ def inspect_hdf5(path: Path, report: dict[str, Any]) -> None:
         if layout.key == "calochallenge":
             _inspect_calochallenge(path, report)
         else:
-            inspect_showers(layout.open(path, 1), report)
+            inspect_showers(layout.open(path, 1), report, own_geometry=layout.binning is not None)
         return
     readable = [name for name, entry in report["contents"].items() if "not read" not in entry]
     if not readable:

@@ -13,10 +13,15 @@ from physgen.io.source import Source
 from physgen.io.statistics import BYTES_READ, Statistics
 
 
-def inspect_showers(source: Source, report: dict[str, Any]) -> None:
+def inspect_showers(source: Source, report: dict[str, Any], *, own_geometry: bool = False) -> None:
     """Describe the columns of points, find the first problem, and compare the energies.
 
     Of large files evenly spaced blocks are read.
+
+    Args:
+        source: the showers.
+        report: what `physgen inspect` says, added to.
+        own_geometry: whether the file itself says as much of its geometry as is needed to judge it.
     """
     schema, names = source.schema, source.schema.names
     columns = {name: Statistics() for name in names}
@@ -58,7 +63,7 @@ def inspect_showers(source: Source, report: dict[str, Any]) -> None:
         share = float(np.median(np.concatenate(shares)))
         described["median of E_tot/E_inc"] = float(f"{share:.4g}")
         _advise(source, share, empty, given.count, report)
-    how = "" if schema.masked else " --binning GEOMETRY.xml"
+    how = "" if schema.masked or own_geometry else " --binning GEOMETRY.xml"
     report["hints"].append(
         f"to judge samples by it: physgen validate GENERATED --against {quote(source.name)}{how}"
     )

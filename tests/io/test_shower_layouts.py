@@ -102,6 +102,8 @@ def test_a_layout_is_recognised_and_described(tmp_path, name):
     assert (report["format"], report["reader"], report["problem"]) == (name, "yes", None)
     assert report["showers"]["showers"] == 2
     assert 0 < report["showers"]["median of E_tot/E_inc"] < 1
+    (hint,) = [hint for hint in report["hints"] if "physgen validate" in hint]
+    assert ("--binning" in hint) == (name.partition(" ")[0] in ("LEMURS", "npz"))
 
 
 @pytest.mark.parametrize("table", [False, True])
