@@ -119,7 +119,7 @@ def worths(ours, truth):
     selected = select(comparison)
     bins, columns = binned(comparison, selected, BINS)
     singly = _difference(comparison, selected, "generated", bins)
-    joint = _difference(comparison, selected, "generated", fourier(comparison, selected))
+    joint = _difference(comparison, selected, "generated", fourier(comparison, selected)[0])
     ends = [end for part in columns.values() for end in (part.start, part.stop - 2)]
     parts = {"one observable": columns["a"], "mean of observables": slice(None)}
     found = singly.worths(parts | {"tails of observables": ends})

@@ -99,12 +99,15 @@ class Worth:
             of_bias = (self.along - self.square) / (self.distance - self.trace)
             g = min(max(g, of_bias), math.sqrt(self.square))
         nu = self.trace / g
-        ratio = self.distance / g
+        # Samples that agree better than half of all would exclude any bias by chance: no limit is
+        # below the median one of samples without (Cowan et al., 1105.3166).
+        seen = self.distance / g
+        ratios = seen, max(seen, float(ncx2.median(nu, 0.0)))
         ends = []
-        for share in ((1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2):
+        for ratio, share in zip(ratios, ((1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2), strict=True):
             above = 4.0 * (ratio + nu + 30.0)
 
-            def excess(nc: float, share: float = share) -> float:
+            def excess(nc: float, share: float = share, ratio: float = ratio) -> float:
                 return float(ncx2.cdf(ratio, nu, nc)) - share
 
             # A noncentral chi^2 moves to the right with its parameter.
@@ -173,7 +176,7 @@ class EquivalentEvents:
         refuse_unknown(self.regions, truth.scalars, "region")
         selected = comparison.once(select)
         bins, columns = binned(comparison, selected, self.bins)
-        joint = fourier(comparison, selected)
+        joint, of_what = fourier(comparison, selected)
         # Of each observable, the last bin is of events in which it is not defined.
         ends = [end for part in columns.values() for end in (part.start, part.stop - 2)]
         regions = {
@@ -198,10 +201,14 @@ class EquivalentEvents:
             for name, worth in found.items():
                 worths.setdefault(name, {})[role] = worth
         m = len(selected["generated"].rows)
-        return [_row(name, worth, m, self.bins) for name, worth in worths.items()]
+        jointly_in = f"{FREQUENCIES} random frequencies of {of_what}"
+        return [
+            _row(name, worth, m, jointly_in if name == "N_equiv" else f"{self.bins} bins")
+            for name, worth in worths.items()
+        ]
 
 
-def _row(name: str, worth: Mapping[Role, Worth], m: int, bins: int) -> Row:
+def _row(name: str, worth: Mapping[Role, Worth], m: int, features: str) -> Row:
     ours = worth["generated"]
     low, high = ours.interval
     least, most = ours.limit
@@ -209,15 +216,13 @@ def _row(name: str, worth: Mapping[Role, Worth], m: int, bins: int) -> Row:
         many = f"{least:.3g} to {most:.3g}, of which 90% at {ours.enough(m):.2g}"
     else:
         many = f"above {least:.3g}: no bias is resolved"
-    jointly = name == "N_equiv"
-    what = f"{FREQUENCIES} random frequencies of all observables" if jointly else f"{bins} bins"
     return row_by_role(
         name,
         "equivalent-events",
         {role: _estimate(one) for role, one in worth.items()},
         unit="true events",
         note=f"{m} generated events are worth {low:.3g} to {high:.3g} (95%), any number of them "
-        f"{many}; {what}",
+        f"{many}; {features}",
         warning=_TOO_GOOD if ours.too_good else "",
     )
 
@@ -298,10 +303,18 @@ def _difference(
     ours = Sums.of(comparison, selected, role, features[role], units)
     truth = Sums.of(comparison, selected, "truth", features["truth"], units)
     minus = replace(truth, sums=-truth.sums, shares=-truth.shares)
+    generated, counted = (
+        Covariance.of(ours.sums, [ours]).diagonal(),
+        sparse.issparse(features[role]),
+    )
+    if counted:
+        # Where the truth has events and the sample none, its variance is that of half an event.
+        square = np.divide(truth.square, truth.mean, np.zeros_like(generated), where=truth.mean > 0)
+        generated = np.maximum(generated, square**2 * 0.5 * np.square(ours.shares).sum() ** 2)
     return _Difference(
         truth=truth.square - truth.mean**2,
-        generated=Covariance.of(ours.sums, [ours]).diagonal(),
+        generated=generated,
         d=ours.mean - truth.mean,
         covariance=Covariance.of(ours.sums + minus.sums, [ours, minus]),
-        counted=bool(sparse.issparse(features[role])),
+        counted=bool(counted),
     )

@@ -25,6 +25,11 @@ FEWEST = 50
 
 FLOORED = 1e-6
 """Eigenvalues of a covariance, of the largest, below which whitening does not amplify."""
+PER_COMPONENT = 50
+"""Independent true events that each whitened component is worth at least.
+
+Rows that a covariance was estimated from look nearer to each other by it than any others, the more
+components there are: of 500 rows of 145 observables, others of the same law seemed worth 50."""
 
 
 def binned(
@@ -130,8 +135,13 @@ def _bin_of(values: Array, edges: Array) -> Rows:
     return np.where(np.isfinite(values), place, len(edges) + 1)
 
 
-def fourier(comparison: Comparison, selected: Mapping[Role, Selection]) -> dict[Role, Features]:
-    """Return random Fourier features of the whitened observables, by role, (n, FREQUENCIES)."""
+def fourier(
+    comparison: Comparison, selected: Mapping[Role, Selection]
+) -> tuple[dict[Role, Features], str]:
+    """Return random Fourier features of the whitened observables, by role, and what they are of.
+
+    Features are (n, FREQUENCIES), of as many principal components as the true events bear.
+    """
     scalars, chosen = comparison.measured["truth"].scalars, selected["truth"].rows
     names = [name for name, values in scalars.items() if varies(values[chosen])]
     rows = {
@@ -142,6 +152,11 @@ def fourier(comparison: Comparison, selected: Mapping[Role, Selection]) -> dict[
     centre, width = np.nanmean(truth, 0), np.nanstd(truth, 0)
     z = {role: _with_undefined((x - centre) / width) for role, x in rows.items()}
     values, vectors = np.linalg.eigh(np.cov(z["truth"].T))
+    events = len(np.unique(selected["truth"].unit))
+    borne = max(1, events // PER_COMPONENT)
+    of = "all observables" if borne >= len(names) else f"the {borne} largest principal components"
+    if borne < len(names):
+        values, vectors = values[-borne:], vectors[:, -borne:]
     root = vectors / np.sqrt(np.maximum(values, FLOORED * values[-1]))
     generator = np.random.default_rng(comparison.seed)
     some = z["truth"][generator.integers(len(truth), size=(2, 2000))] @ root
@@ -150,7 +165,7 @@ def fourier(comparison: Comparison, selected: Mapping[Role, Selection]) -> dict[
     # Half of them look at half that distance.
     frequency[:, ::2] *= 2
     phase = generator.uniform(0, 2 * np.pi, FREQUENCIES)
-    return {role: np.cos(x @ root @ frequency + phase) for role, x in z.items()}
+    return {role: np.cos(x @ root @ frequency + phase) for role, x in z.items()}, of
 
 
 def _with_undefined(z: Array) -> Array:

@@ -12,7 +12,7 @@ from physgen.errors import NotMeasurable, RecipeError
 from physgen.validation import equivalent
 from physgen.validation.comparison import Comparison
 from physgen.validation.equivalent import EquivalentEvents, Worth, _difference
-from physgen.validation.event_features import binned, in_region
+from physgen.validation.event_features import binned, fourier, in_region
 from physgen.validation.independence import select
 
 BINS = 10
@@ -187,6 +187,61 @@ def test_regions_that_are_not_there_are_refused():
         EquivalentEvents(regions={"z": (0.0, 1.0)}).rows(comparison)
     with pytest.raises(NotMeasurable, match="0 true events have x from 50 to 60"):
         EquivalentEvents(regions={"x": (50.0, 60.0)}).rows(comparison)
+
+
+def test_a_value_that_no_generated_event_has_does_not_make_them_worth_any_number():
+    """One of 500 true events has a value that none of the generated ones has, as by chance."""
+    truth, made = sample(500, 1), sample(500, 2)
+    truth.x[:, 0], made.x[:, 0] = 0.0, 0.0
+    truth.x[0, 0] = 1.0
+    one = worth(made, truth)
+    assert one.generated == pytest.approx(500 * 0.5 / 500**2, rel=0.01)  # of p = 1/500
+    assert one.number == pytest.approx(2 * 500, rel=0.01)
+    assert one.interval[1] == pytest.approx(one.number)
+
+
+def test_samples_that_agree_too_well_exclude_no_bias_that_others_could_not():
+    ones = [
+        Worth(truth=19.0, generated=19 / 500, distance=d, trace=0.076, square=3e-4)
+        for d in (0.001, 0.03, 0.07)
+    ]
+    limits = [one.limit[0] for one in ones]
+    assert limits[0] == limits[1] == pytest.approx(limits[2], rel=0.3)
+    assert limits[2] <= limits[0] < 1000
+    assert ones[0].interval[0] < 450
+    assert ones[0].limit[1] == np.inf
+
+
+class Many(Columns):
+    """Sixty columns that are correlated."""
+
+    schema = Schema((60,), tuple(Variable(f"c{i}") for i in range(60)))
+
+    def observables(self, batch):
+        return {f"c{i}": column for i, column in enumerate(batch.x.unbind(1))}
+
+
+def test_samples_of_many_observables_and_few_rows_are_not_called_biased():
+    """Whitened by 600 rows, 60 columns of 600 others seemed worth less than 300 events."""
+    resolved, numbers = [], []
+    for seed in range(10):
+        generator = np.random.default_rng(seed)
+        mixed = generator.normal(size=(12, 60))
+        batches = [
+            Batch(
+                torch.from_numpy(generator.normal(size=(600, 72)) @ np.vstack([mixed, np.eye(60)]))
+            )
+            for _ in range(2)
+        ]
+        comparison = Comparison(Many(), *batches)
+        selected = select(comparison)
+        features, of = fourier(comparison, selected)
+        one = whole(_difference(comparison, selected, "generated", features))
+        resolved.append(np.isfinite(one.limit[1]))
+        numbers.append(one.number)
+    assert of == "the 12 largest principal components"
+    assert np.mean(resolved) <= 0.2
+    assert np.median(numbers) > 450
 
 
 @pytest.mark.parametrize("sign", [1, -1])
