@@ -62,7 +62,7 @@ def sheet(figure: Any, system: System, samples: Tensor) -> None:
         colours = "RdBu_r" if rows.min() < 0 else "gray"
         axis.imshow(_tiles(rows[: _SHEET[0] * _SHEET[1]]), cmap=colours)
         axis.set_axis_off()
-    elif geometry is not None:
+    elif geometry is not None and geometry.placed:
         widest = max(range(len(geometry.layers)), key=lambda i: geometry.layers[i].n_voxels)
         layer, start = geometry.layers[widest], int(geometry.offsets[widest])
         axes = figure.subplots(2, 6, subplot_kw={"projection": "polar"})
@@ -83,9 +83,9 @@ def _tiles(rows: NDArray[float64]) -> NDArray[float64]:
 
 
 def voxels(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
-    """Mean energy of the voxels of a calorimeter, layer by layer in the transverse plane."""
+    """Mean energy of voxels in the transverse plane, layer by layer, where their places are known."""
     geometry = getattr(comparison.system, "geometry", None)
-    if geometry is None or comparison.truth is None:
+    if geometry is None or not geometry.placed or comparison.truth is None:
         return
     layers = geometry.layers
     wanted = sorted({int(i) for i in np.linspace(0, len(layers) - 1, min(5, len(layers)))})

@@ -18,6 +18,8 @@ from physgen.systems.kernels.parameters import Beam, Detector, Readout, Voxels
 from physgen.systems.media import homogeneous, material, sampling
 from physgen.systems.shower_observables import layer_energies
 from physgen.systems.shower_reference import moments
+from physgen.validation import galleries
+from physgen.validation.comparison import Comparison
 
 LEAD_ARGON = sampling(material("lead"), material("liquid-argon"), 1.5, 4.2, 0.11)
 TUNGSTATE = homogeneous(material("lead-tungstate"))
@@ -323,6 +325,10 @@ def test_cells_whose_places_are_not_known_have_layers_and_no_centres(tmp_path):
     assert system.digest() != Calorimeter(binning="layers:4x3").digest()
     with pytest.raises(RecipeError, match="cells without places"):
         system.simulate(3, seed=1)
+    batch = Batch(x, condition=torch.tensor([[24.0]]))
+    assert not list(galleries.voxels(Comparison(system, batch, batch)))
+    placed = Calorimeter().simulate(5, seed=1)
+    assert len(list(galleries.voxels(Comparison(Calorimeter(), placed, placed)))) == 1
 
 
 def test_hgcal_files_are_judged_by_what_they_say_of_their_cells(tmp_path):
