@@ -83,7 +83,7 @@ def _tiles(rows: NDArray[float64]) -> NDArray[float64]:
 
 
 def voxels(comparison: Comparison) -> Iterator[tuple[Any, str, str]]:
-    """Mean energy of voxels in the transverse plane, layer by layer, where their places are known."""
+    """Mean energy of voxels in the transverse plane, by layers, where their places are known."""
     geometry = getattr(comparison.system, "geometry", None)
     if geometry is None or not geometry.placed or comparison.truth is None:
         return
