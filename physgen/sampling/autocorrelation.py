@@ -4,9 +4,13 @@ With the fluctuations delta_r(i) of R chains of lengths N_r around a common mean
 
     Gamma(t) = sum_r sum_i delta_r(i) delta_r(i + t) / sum_r (N_r - t),    C = sum_t Gamma(t),
 
-summed over -W <= t <= W. Chains that mix have means that scatter as C allows (Wolff,
-hep-lat/0306017, equation 29), with C from fluctuations around each chain's own mean; chains that
-are stuck in different places do not.
+summed over -W <= t <= W. Chains that mix have means that scatter as Gamma allows, those of L
+samples with the variance
+
+    v(L) = sum_{|t| < L} (1 - |t| / L) Gamma(t) / L
+
+(C / L where L is large: Wolff, hep-lat/0306017, equation 29), with Gamma from fluctuations of the
+longest chains around each one's own mean; chains that are stuck in different places do not.
 """
 
 from __future__ import annotations
@@ -119,18 +123,15 @@ def automatic_window(gamma: NDArray[float64], n: int, s_tau: float) -> Window:
 def agreement(table: NDArray[float64], lengths: NDArray[np.int64]) -> float:
     """Return the p-value of several chains having one mean; NaN if these chains cannot tell.
 
-    Long chains are judged by the scatter of their means, in units of their own errors. Where
-    lengths differ so that only the longer ones know these, they say them for all. Where chains are
-    too short to know their own errors, but `ENOUGH_CHAINS`, it is asked whether their
+    Long chains are judged by the scatter of their means, in units of their own errors; shorter ones
+    beside them by what the long ones say of the means of so short chains. Where all chains are too
+    short to know their own errors, but `ENOUGH_CHAINS`, it is asked whether their
     beginnings know their ends: by the rank correlation of the means of the first and of the last
     third. Correlated they are, too, where chains are shorter than a few autocorrelation times.
     """
     if len(lengths) < 2:
         return float("nan")
     p_value = _scatter_of_means(table, lengths)
-    longer = 2 * lengths * lengths.sum() >= (lengths**2).sum()  # than half of where samples are
-    if np.isnan(p_value) and not longer.all():
-        p_value = _scatter_of_means(table, lengths, longer)
     return _rank_correlation(table, lengths)[0] if np.isnan(p_value) else p_value
 
 
@@ -167,32 +168,92 @@ def decorrelated(table: NDArray[float64], lengths: NDArray[np.int64]) -> bool:
     return p_value > 0.01 and correlation + 2 / np.sqrt(len(lengths) - 1) < 0.2
 
 
-def _scatter_of_means(
-    table: NDArray[float64], lengths: NDArray[np.int64], known: NDArray[np.bool_] | None = None
-) -> float:
-    """Return the p-value of the means of chains; their errors are those of the `known` chains."""
-    means, n_chains = table.sum(1) / lengths, len(lengths)
+def _scatter_of_means(table: NDArray[float64], lengths: NDArray[np.int64]) -> float:
+    """Return the p-value of the means of chains, given the autocovariance of the longest ones.
+
+    Chains of like lengths are set against each other, and the means of such classes against each
+    other: many short chains hide no long one, and long ones hide no short ones.
+    """
+    means, class_of = table.sum(1) / lengths, _like_lengths(lengths)
     within = np.where(_filled(table, lengths), table - means[:, None], 0.0)
-    spread = float(lengths @ (means - lengths @ means / lengths.sum()) ** 2) / (n_chains - 1)
-    if known is not None:
-        within, lengths = within[known], lengths[known]
-    n = int(lengths.sum())
-    gamma = autocovariance(within, lengths, table.shape[1] // 2)
-    rounding = 1e-24 * float((means**2).max())
-    if lengths.max() == 1:  # Nobody knows whether they stand still.
+    known = class_of == 0
+    within, long = within[known], lengths[known]
+    if long.max() == 1:  # Nobody knows whether they stand still.
         return float("nan")
+    n, rounding = int(long.sum()), 1e-24 * float((means**2).max())
+    gamma = autocovariance(within, long, table.shape[1] // 2)
     if not gamma[0] > rounding:  # Every chain stands still.
-        return 0.0 if spread > rounding else 1.0
+        return 0.0 if np.ptp(means) ** 2 > rounding else 1.0
     cut_at = automatic_window(gamma, n, 1.5)
     window = cut_at.size
-    cut = (2 * window + 1) * len(lengths) / n
+    cut = (2 * window + 1) * len(long) / n
     if not cut_at.found or cut > 1 / 3:
         return float("nan")
     # Around their own means Gamma(t) comes out too low by C / N_r (Wolff, equation 49).
-    variance = (gamma[0] + 2 * gamma[1 : window + 1].sum()) / (1 - cut)
+    gamma = gamma[: window + 1]
+    gamma = gamma + (gamma[0] + 2 * gamma[1:].sum()) / (1 - cut) * len(long) / n
+    cumulants = _cumulants(within[_filled(within, long)] / np.sqrt(gamma[0]))
+    shape = _Shape(float(gamma[0]), n / (2 * window + 1), cumulants)
+    classes = [class_of == number for number in range(class_of.max() + 1)]
+    variances = _variances_of_means(gamma, lengths)
+    found = [_p_value(means[one], variances[one], shape) for one in classes]
+    weights = [1 / variances[one] for one in classes]
+    centres = [np.average(means[one], weights=w) for one, w in zip(classes, weights, strict=True)]
+    found.append(_p_value(np.array(centres), np.array([1 / w.sum() for w in weights]), shape))
+    told = [one for one in found if not np.isnan(one)]
+    return min(len(told) * min(told), 1.0)  # Bonferroni
+
+
+def _like_lengths(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the class of each chain: 0 for those longer than half of where samples are, and on."""
+    class_of = np.full(len(lengths), -1)
+    while (left := class_of < 0).any():
+        longer = 2 * lengths * lengths[left].sum() >= (lengths[left] ** 2).sum()
+        class_of[left & longer] = class_of.max() + 1
+    return class_of
+
+
+def _variances_of_means(gamma: NDArray[float64], lengths: NDArray[np.int64]) -> NDArray[float64]:
+    """Return v(L) of (R,) lengths, from Gamma(0), ..., Gamma(W)."""
+    t = np.arange(len(gamma))
+    last = np.minimum(lengths, len(gamma)) - 1
+    sums = 2 * (np.cumsum(gamma)[last] - np.cumsum(t * gamma)[last] / lengths) - gamma[0]
     # Not below that of independent samples: a window cannot be found for alternating chains.
-    variance = max(float(variance), float(gamma[0]))
-    return float(fdtrc(n_chains - 1, n / (2 * window + 1), spread / variance))
+    return np.asarray(np.maximum(sums, gamma[0]) / lengths)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """Gamma(0), how many samples it is known from, and cumulants over powers of Gamma(0)."""
+
+    gamma_0: float
+    degrees: float
+    cumulants: tuple[float, float, float]
+
+
+def _cumulants(x: NDArray[float64]) -> tuple[float, float, float]:
+    """Return the third, fourth and sixth cumulant of samples of mean 0 and variance 1."""
+    third, fourth, sixth = (float((x**k).mean()) for k in (3, 4, 6))
+    return third, max(fourth - 3, 0.0), max(sixth - 15 * fourth - 10 * third**2 + 30, 0.0)
+
+
+def _p_value(means: NDArray[float64], variances: NDArray[float64], shape: _Shape) -> float:
+    """Return the p-value of X = sum_r (mean_r - centre)^2 / variance_r; NaN of a single one.
+
+    X is that of chi^2 but for its variance and third moment, which grow as means are not normal;
+    their cumulants are those of as many independent samples as their variance tells.
+    """
+    free = len(means) - 1
+    if not free:
+        return float("nan")
+    x = ((means - np.average(means, weights=1 / variances)) ** 2 / variances).sum()
+    share = variances / shape.gamma_0
+    k3, k4, k6 = shape.cumulants
+    variance = 2 * free + k4 * share.sum()
+    third = 8 * free + (12 * k4 + 10 * k3**2) * share.sum() + k6 * (share**2).sum()
+    degrees = 8 * variance**3 / third**2
+    ratio = 1 + (x - free) * np.sqrt(2 / (variance * degrees))
+    return float(fdtrc(degrees, shape.degrees, max(ratio, 0.0)))
 
 
 def _rank_correlation(table: NDArray[float64], lengths: NDArray[np.int64]) -> tuple[float, float]:

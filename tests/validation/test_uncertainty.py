@@ -135,6 +135,25 @@ def test_short_chains_that_are_stuck_elsewhere_are_seen_beside_a_long_one():
     assert not found.converged
 
 
+@pytest.mark.parametrize(("shift", "frozen"), [(1.0, False), (2.0, True)])
+def test_short_chains_that_are_shifted_beside_long_ones_are_seen(shift, frozen):
+    """They hold 5% of the samples."""
+    for seed in range(10):
+        x, chain = ragged(UNEVEN[0], 0.6, seed)
+        own = 0.1 if frozen else 1.0
+        moved = [one if len(one) == 600 else own * one + shift for one in x]
+        found = gamma_method(np.concatenate(moved), chain=chain)
+        assert found.agreement < 1e-4
+        assert not found.converged
+
+
+def test_a_long_chain_that_is_stuck_is_seen_beside_many_short_ones():
+    for seed in range(10):
+        x, chain = ragged(UNEVEN[0], 0.6, seed)
+        x[3] = 1.0 + 0.3 * x[3]
+        assert gamma_method(np.concatenate(x), chain=chain).agreement < 1e-4
+
+
 def test_chains_that_alternate_do_not_disagree():
     """Long trajectories of HMC turn a field round: rho(t) = (-0.6)^t."""
     for seed in range(10):
@@ -162,6 +181,22 @@ def test_chains_that_mix_agree_with_the_stated_probability(length, a, replicas):
     pulls = np.array([one.value / one.error for one in found])
     assert chi2.ppf(0.001, 200) < (pulls**2).sum() < 1.15 * chi2.ppf(0.999, 200)
     assert np.mean([one.converged for one in found]) > 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("a", [0.0, 0.6, 0.9])
+def test_chains_of_uneven_lengths_disagree_no_more_often_than_stated(a):
+    """P(p < 0.05) <= 0.05 and P(p < 0.01) <= 0.01, and no alarm at 1e-4, in 400 runs."""
+    p_values = []
+    for seed in range(400):
+        x, chain = ragged(UNEVEN[0], a, seed)
+        p_values.append(gamma_method(np.concatenate(x), chain=chain).agreement)
+    p_values = np.array(p_values)
+    for level in (0.05, 0.01):
+        assert (p_values < level).sum() <= binom.ppf(0.999, 400, level)
+    # Of several tests at once the least probable one counts, so p is a little too large.
+    assert (p_values < 0.1).mean() > 0.02
+    assert p_values.min() > 1e-4
 
 
 def test_the_mean_of_a_short_chain_does_not_bias_its_autocorrelation_time():
