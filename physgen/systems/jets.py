@@ -177,7 +177,7 @@ class Jets:
     def simulate(self, n: int, seed: int, condition: Tensor | None = None) -> Batch:
         """Simulate `n` jets with Pythia 8, in blocks with a seed each, on all cores.
 
-        See `physgen.systems.jet_simulation`; about 60 jets a second and core.
+        See `physgen.systems.jet_simulation`; about 130 jets a second and core.
 
         Raises:
             InputError: Pythia or FastJet are not installed.

@@ -20,7 +20,7 @@ def scores(scorecard: Scorecard) -> Iterator[tuple[Any, str, str]]:
     """ROC curves of the classifiers, the histogram of the log-weights, the shares of classes."""
     judged = [row for row in scorecard.rows if any(name.startswith("ROC") for name in row.curves)]
     if judged:
-        figure = new_figure(3.9 * len(judged), 3.9)
+        figure = new_figure(3.9 * len(judged), 4.2)
         for axis, row in zip(
             figure.subplots(1, len(judged), squeeze=False)[0], judged, strict=True
         ):
