@@ -200,8 +200,8 @@ def _scatter_of_means(table: NDArray[float64], lengths: NDArray[np.int64]) -> fl
     weights = [1 / variances[one] for one in classes]
     centres = [np.average(means[one], weights=w) for one, w in zip(classes, weights, strict=True)]
     found.append(_p_value(np.array(centres), np.array([1 / w.sum() for w in weights]), shape))
-    told = [one for one in found if not np.isnan(one)]
-    return min(len(told) * min(told), 1.0)  # Bonferroni
+    p_values = [one for one in found if not np.isnan(one)]
+    return min(len(p_values) * min(p_values), 1.0)  # Bonferroni
 
 
 def _like_lengths(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
