@@ -19,8 +19,10 @@ observable does.
 
 With d the difference of the mean features and S its covariance, b^2 is |d|^2 - tr S without bias,
 and |d|^2 / g is noncentral chi^2 of nu degrees of freedom, g = tr S^2 / tr S and nu = (tr S)^2 /
-tr S^2 (Satterthwaite, Biometrics Bull. 2 (1946) 110), from which the interval of b^2 follows. N
-depends on the question: a bias of one mean counts less the more bins it is divided among. Say K.
+tr S^2 (Satterthwaite, Biometrics Bull. 2 (1946) 110), from which the interval of b^2 follows. A
+resolved bias has its own g, as b^2 is known worse or better where S along b is larger or smaller
+than tr S^2 / tr S. N depends on the question: a bias of one mean counts less the more bins it is
+divided among. Say K.
 """
 
 from __future__ import annotations
@@ -77,7 +79,7 @@ class Worth:
     distance: float
     trace: float
     square: float
-    along: float = 0.0
+    along: float
     counted: bool = False
 
     @property
@@ -93,26 +95,31 @@ class Worth:
     @cached_property
     def biases(self) -> tuple[float, float]:
         """Ends of the interval of b^2; the lower one is 0 where no bias is resolved."""
-        g = self.square / self.trace
+        g_0 = self.square / self.trace
+        of_bias = g_0
         if self.distance > self.trace + 2 * math.sqrt(2 * self.square):
-            # A bias along directions of large variance is known less well: Var |d|^2 has 4 b^T S b.
-            of_bias = (self.along - self.square) / (self.distance - self.trace)
-            g = min(max(g, of_bias), math.sqrt(self.square))
-        nu = self.trace / g
+            along = (self.along - self.square) / (self.distance - self.trace)
+            # Below half of g_0 it is an estimate that scatters too much.
+            of_bias = min(max(along, g_0 / 2), math.sqrt(self.square))
         # Samples that agree better than half of all would exclude any bias by chance: no limit is
         # below the median one of samples without (Cowan et al., 1105.3166).
-        seen = self.distance / g
-        ratios = seen, max(seen, float(ncx2.median(nu, 0.0)))
+        median = g_0 * float(ncx2.median(self.trace / g_0, 0.0))
+        distances = self.distance, max(self.distance, median)
+        shares = (1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2
         ends = []
-        for ratio, share in zip(ratios, ((1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2), strict=True):
-            above = 4.0 * (ratio + nu + 30.0)
+        for distance, share in zip(distances, shares, strict=True):
+            above = 4 * (distance + self.trace + 30 * max(g_0, of_bias))
 
-            def excess(nc: float, share: float = share, ratio: float = ratio) -> float:
-                return float(ncx2.cdf(ratio, nu, nc)) - share
+            def excess(bias: float, share: float = share, distance: float = distance) -> float:
+                # The variance of |d|^2 is 2 tr S^2 + 4 b^T S b; g has it, or a little more.
+                g = of_bias
+                if of_bias < g_0:
+                    g = (self.square + 2 * bias * of_bias) / (self.trace + 2 * bias)
+                return float(ncx2.cdf(distance / g, self.trace / g, bias / g)) - share
 
             # A noncentral chi^2 moves to the right with its parameter.
             resolved = excess(0.0) > 0
-            ends.append(g * float(brentq(excess, 0.0, above)) if resolved else 0.0)
+            ends.append(float(brentq(excess, 0.0, above)) if resolved else 0.0)
         return ends[0], ends[1]
 
     @property

@@ -128,12 +128,34 @@ def test_a_joint_fault_is_seen_by_the_joint_number_alone():
 
 
 def test_ends_of_the_interval_are_those_of_the_noncentral_law():
-    one = Worth(truth=9.0, generated=0.01, distance=0.05, trace=0.02, square=4e-5)
+    one = Worth(truth=9.0, generated=0.01, distance=0.05, trace=0.02, square=4e-5, along=1e-4)
     low, high = one.biases
     assert low < one.bias < high
     assert one.limit == (9.0 / high, 9.0 / low)
     assert one.interval[0] < one.number < one.interval[1]
     assert one.enough(900) == pytest.approx(9 * 900 * 0.01 / one.bias)
+
+
+@pytest.mark.parametrize("place", [3, 6])
+def test_intervals_cover_a_bias_along_any_directions_of_the_noise(place):
+    """Along small ones b^2 is known better; along the last of these by half."""
+    variances, generator = 1 / np.arange(1.0, 257), np.random.default_rng(place)
+    trace, square = variances.sum(), np.square(variances).sum()
+    b = np.zeros(256)
+    b[place] = np.sqrt(30 * np.sqrt(square))
+    inside = 0
+    for _ in range(400):
+        d = b + generator.standard_normal(256) * np.sqrt(variances)
+        low, high = Worth(
+            truth=1.0,
+            generated=0.0,
+            distance=d @ d,
+            trace=trace,
+            square=square,
+            along=d @ (variances * d),
+        ).biases
+        inside += low <= b @ b <= high
+    assert 0.92 <= inside / 400 <= 0.975
 
 
 def test_events_that_are_not_defined_where_true_ones_are_count():
@@ -202,7 +224,14 @@ def test_a_value_that_no_generated_event_has_does_not_make_them_worth_any_number
 
 def test_samples_that_agree_too_well_exclude_no_bias_that_others_could_not():
     ones = [
-        Worth(truth=19.0, generated=19 / 500, distance=d, trace=0.076, square=3e-4)
+        Worth(
+            truth=19.0,
+            generated=19 / 500,
+            distance=d,
+            trace=0.076,
+            square=3e-4,
+            along=3e-4 * d / 0.076,
+        )
         for d in (0.001, 0.03, 0.07)
     ]
     limits = [one.limit[0] for one in ones]

@@ -3,7 +3,6 @@
 from collections import Counter
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 
@@ -70,7 +69,7 @@ def test_no_metric_reads_a_file_more_than_once(tmp_path, monkeypatch, metrics):
     path = tmp_path / "ours.h5"
     card = against.score(path, lambda done, of: passes.append(Counter(read)))[1]
     assert len(passes) == len(metrics)
-    measured = {row.metric for row in card.rows if np.isfinite(row.value)}
+    measured = {row.metric for row in card.rows if row.value is not None}
     assert measured >= {metric["kind"] for metric in metrics}
     by_metric = [{name: b[name] - a[name] for name in files} for a, b in pairwise(passes)]
     assert all(n <= by_metric[0][name] <= n + 1 for name in files)
