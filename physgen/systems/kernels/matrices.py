@@ -16,12 +16,11 @@ from physgen.systems.kernels.cache import CACHE
 
 Stack = NDArray[np.complex128]
 
-_SUMS = {"contract", "reassoc", "nsz"}
 _TERMS = 22
 """Of the series of an exponential: enough for a norm of one to the last bit."""
 
 
-@njit(cache=CACHE, nogil=True, fastmath=_SUMS)
+@njit(cache=CACHE, forceinline=True)
 def multiply(a: Stack, i: int, b: Stack, j: int, out: Stack, k: int) -> None:
     """Write a_i b_j into out_k."""
     n = a.shape[1]
@@ -39,7 +38,7 @@ def multiply(a: Stack, i: int, b: Stack, j: int, out: Stack, k: int) -> None:
         out[k, 0, 0] = a[i, 0, 0] * b[j, 0, 0]
 
 
-@njit(cache=CACHE, nogil=True, fastmath=_SUMS)
+@njit(cache=CACHE, forceinline=True)
 def multiply_right(a: Stack, i: int, b: Stack, j: int, out: Stack, k: int) -> None:
     """Write a_i b_j^+ into out_k."""
     n = a.shape[1]
@@ -61,7 +60,7 @@ def multiply_right(a: Stack, i: int, b: Stack, j: int, out: Stack, k: int) -> No
         out[k, 0, 0] = a[i, 0, 0] * b[j, 0, 0].conjugate()
 
 
-@njit(cache=CACHE, nogil=True, fastmath=_SUMS)
+@njit(cache=CACHE, forceinline=True)
 def multiply_left(a: Stack, i: int, b: Stack, j: int, out: Stack, k: int) -> None:
     """Write a_i^+ b_j into out_k."""
     n = a.shape[1]
@@ -83,7 +82,7 @@ def multiply_left(a: Stack, i: int, b: Stack, j: int, out: Stack, k: int) -> Non
         out[k, 0, 0] = a[i, 0, 0].conjugate() * b[j, 0, 0]
 
 
-@njit(cache=CACHE, nogil=True, fastmath=_SUMS)
+@njit(cache=CACHE, forceinline=True)
 def trace(a: Stack, i: int) -> complex:
     """Return tr a_i."""
     total = a[i, 0, 0]
@@ -92,7 +91,7 @@ def trace(a: Stack, i: int) -> complex:
     return total  # type: ignore[no-any-return]
 
 
-@njit(cache=CACHE, nogil=True, fastmath=_SUMS)
+@njit(cache=CACHE, forceinline=True)
 def trace_of_product(a: Stack, i: int, b: Stack, j: int) -> complex:
     """Return tr a_i b_j."""
     total = 0j
@@ -102,7 +101,7 @@ def trace_of_product(a: Stack, i: int, b: Stack, j: int) -> complex:
     return total
 
 
-@njit(cache=CACHE, nogil=True, fastmath=_SUMS)
+@njit(cache=CACHE, forceinline=True)
 def overlap(a: Stack, i: int, b: Stack, j: int) -> float:
     """Return Re tr a_i^+ b_j."""
     total = 0.0
@@ -113,7 +112,7 @@ def overlap(a: Stack, i: int, b: Stack, j: int) -> float:
     return total
 
 
-@njit(cache=CACHE, nogil=True, fastmath=_SUMS)
+@njit(cache=CACHE, forceinline=True)
 def project(a: Stack, i: int) -> None:
     """Replace a_i by its part in the algebra: anti-Hermitian, and traceless where N > 1."""
     n = a.shape[1]

@@ -22,7 +22,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from physgen.systems.kernels.cache import CACHE
-from physgen.systems.kernels.gauge.lanes import FAST, LANES
+from physgen.systems.kernels.gauge.lanes import LANES, fast
 from physgen.systems.kernels.splitmix import STRIDE, mix
 
 Words = NDArray[np.uint64]
@@ -96,7 +96,7 @@ def _to_uniform(words: Words, reals: Real) -> None:
         reals[i] = reals[i] - (1.0 - _TINY)
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _minus_log(words: Words, reals: Real, exponents: Words, exponent: Real) -> None:
     """Turn numbers u in (0, 1) into -ln u, by ln m = 2 artanh((m - 1) / (m + 1))."""
     for i in range(words.size):
@@ -120,7 +120,7 @@ def _minus_log(words: Words, reals: Real, exponents: Words, exponent: Real) -> N
         reals[i] = -(e * 0.6931471805599453 + 2.0 * s * (1.0 + q * series))
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _circle(words: Words, cosine: Real, sine: Real) -> None:
     """Make of each word the cosine and sine of a uniform angle, by Taylor's series to pi / 4.
 
@@ -158,7 +158,7 @@ def _signed(word: Any) -> float:
     return (np.float64(np.int64(word) >> np.int64(11)) + 0.5) * 2.0**-52
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def refill_su(pool: Pool, lane: int) -> None:
     """Make new candidates of the heat bath of SU(2) for a lane."""
     words, reals, out = pool.words, pool.reals, pool.numbers[lane]
@@ -183,7 +183,7 @@ def refill_su(pool: Pool, lane: int) -> None:
     pool.next[lane] = 0
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def refill_u1(pool: Pool, lane: int) -> None:
     """Make new candidates of the heat bath of U(1) for a lane."""
     words, reals, out = pool.words[:2], pool.reals, pool.numbers[lane]
@@ -195,7 +195,7 @@ def refill_u1(pool: Pool, lane: int) -> None:
     pool.next[lane] = 0
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def normals(pool: Pool, lane: int, out: Real) -> None:
     """Write (2 POOL,) standard normal numbers of a lane (Box & Muller 1958)."""
     words, reals = pool.words, pool.reals

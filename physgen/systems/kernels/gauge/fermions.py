@@ -23,7 +23,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from physgen.systems.kernels.cache import CACHE
-from physgen.systems.kernels.gauge.lanes import FAST, LANES, table_of
+from physgen.systems.kernels.gauge.lanes import LANES, fast, inlined, table_of
 
 Real = NDArray[np.float64]
 Sites = NDArray[np.int32]
@@ -65,7 +65,7 @@ def fermions_on(shape: tuple[int, ...], kappa: float) -> Fermions:
     return Fermions(kappa, table_of(shape), sign.reshape(-1, 2), outer, inner)
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _time(links: Pair, signs: tuple[float, float], a: Real, b: Real, out: Real, n: int) -> None:
     """Write (1 - gamma_0) U a + (1 + gamma_0) V^* b."""
     (u, v), (s, t) = links, signs
@@ -78,7 +78,7 @@ def _time(links: Pair, signs: tuple[float, float], a: Real, b: Real, out: Real, 
         out[2 * _L + k], out[3 * _L + k] = z - x, w - y
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _space(u: Real, v: Real, a: Real, b: Real, out: Real, n: int) -> None:
     """Add (1 - gamma_1) U a + (1 + gamma_1) V^* b."""
     for k in range(n):
@@ -92,7 +92,7 @@ def _space(u: Real, v: Real, a: Real, b: Real, out: Real, n: int) -> None:
         out[3 * _L + k] += z - x
 
 
-@njit(cache=CACHE)
+@inlined
 def hop(u: Real, fermions: Fermions, sites: Sites, psi: Real, out: Real, n: int) -> None:
     """Write H psi at some sites."""
     table, sign = fermions.table, fermions.sign
@@ -105,7 +105,7 @@ def hop(u: Real, fermions: Fermions, sites: Sites, psi: Real, out: Real, n: int)
         _space(u[2 * site + 1], u[2 * down + 1], psi[up], psi[down], here, n)
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _one_minus(psi: Real, factor: float, out: Real, n: int) -> None:
     """Replace out by gamma_5 (psi - factor out)."""
     for k in range(2 * n):
@@ -114,7 +114,7 @@ def _one_minus(psi: Real, factor: float, out: Real, n: int) -> None:
         out[k] = factor * out[k] - psi[k]
 
 
-@njit(cache=CACHE)
+@inlined
 def hermitian(u: Real, fermions: Fermions, psi: Real, work: Real, out: Real, n: int) -> None:
     """Write Q psi = gamma_5 M psi on the outer sites."""
     factor = fermions.kappa
@@ -128,7 +128,7 @@ def hermitian(u: Real, fermions: Fermions, psi: Real, work: Real, out: Real, n: 
         _one_minus(psi[site], factor, out[site], n)
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _add_square(a: Real, out: Real, n: int) -> None:
     for i in range(4):
         v = a[i * _L : (i + 1) * _L]
@@ -136,7 +136,7 @@ def _add_square(a: Real, out: Real, n: int) -> None:
             out[k] += v[k] * v[k]
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _add_scaled(a: Real, scale: Real, out: Real, n: int) -> None:
     for i in range(4):
         v, o = a[i * _L : (i + 1) * _L], out[i * _L : (i + 1) * _L]
@@ -144,7 +144,7 @@ def _add_scaled(a: Real, scale: Real, out: Real, n: int) -> None:
             o[k] += scale[k] * v[k]
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _add_to_scaled(a: Real, scale: Real, out: Real, n: int) -> None:
     for i in range(4):
         v, o = a[i * _L : (i + 1) * _L], out[i * _L : (i + 1) * _L]
@@ -152,7 +152,7 @@ def _add_to_scaled(a: Real, scale: Real, out: Real, n: int) -> None:
             o[k] = v[k] + scale[k] * o[k]
 
 
-@njit(cache=CACHE)
+@inlined
 def squares(psi: Real, sites: Sites, out: Real, n: int) -> None:
     """Write |psi|^2 of each lane, over some sites."""
     out[:] = 0.0
@@ -202,7 +202,7 @@ def solve(
     return before <= goal
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _pull_time(u: Real, here: Pair, there: Pair, c: float, p: Real, n: int) -> None:
     """Subtract c Im (B - A) of a link in time, with (X, Z) here and ahead."""
     (x, z), (xx, zz) = here, there
@@ -217,7 +217,7 @@ def _pull_time(u: Real, here: Pair, there: Pair, c: float, p: Real, n: int) -> N
         p[k] -= c * (u[k] * im - u[_L + k] * re - forward)
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _pull_space(u: Real, here: Pair, there: Pair, c: float, p: Real, n: int) -> None:
     """Subtract c Im (B - A) of a link in space."""
     (x, z), (xx, zz) = here, there

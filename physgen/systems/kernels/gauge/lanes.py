@@ -28,8 +28,19 @@ Table = NDArray[np.int32]
 LANES = 8
 """Configurations that are advanced together: the doubles of one AVX-512 register."""
 
+inlined = numba.njit(cache=CACHE, forceinline=True)
+"""For what kernels call: it becomes a part of them.
+
+Where sums are reordered and contracted, a function that is inlined rounds otherwise than one that
+is called, and which of them it is differs between the process that compiles a kernel and those that
+load it from the cache. Thus seeds fix samples to the last bit.
+"""
+
 FAST = {"contract", "reassoc", "nsz"}
 """What is changed of floating-point arithmetic: NaN and infinity stay what they are."""
+
+fast = numba.njit(cache=CACHE, forceinline=True, fastmath=FAST, error_model="numpy")
+"""For the loops over lanes, where sums may be reordered and contracted; inlined, too."""
 
 NUMBERS = {1: 2, 2: 4, 3: 18}
 """Numbers of a link by N."""

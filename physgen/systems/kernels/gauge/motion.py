@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from physgen.systems.kernels.cache import CACHE
 from physgen.systems.kernels.gauge import su2, su3, u1
 from physgen.systems.kernels.gauge.draws import POOL, Pool, normals
-from physgen.systems.kernels.gauge.lanes import FAST, LANES
+from physgen.systems.kernels.gauge.lanes import FAST, LANES, fast
 
 Real = NDArray[np.float64]
 Table = NDArray[np.int32]
@@ -33,13 +33,13 @@ VELOCITIES = {1: 1, 2: 3, 3: 18}
 """Numbers of a velocity by N."""
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _kick_1(link: Real, m: Real, p: Real, keep: float, c: Real, n: int) -> None:
     for k in range(n):
         p[k] = keep * p[k] - c[k] * (link[k] * m[_L + k] + link[_L + k] * m[k])
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _kick_2(u: Real, m: Real, p: Real, keep: float, c: Real, n: int) -> None:
     for k in range(n):
         u0, u1_, u2, u3 = u[k], u[_L + k], u[2 * _L + k], u[3 * _L + k]
@@ -49,7 +49,7 @@ def _kick_2(u: Real, m: Real, p: Real, keep: float, c: Real, n: int) -> None:
         p[2 * _L + k] = keep * p[2 * _L + k] - c[k] * (u0 * m3 + m0 * u3 - u1_ * m2 + u2 * m1)
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _kick_3(w: Real, p: Real, keep: float, c: Real, n: int) -> None:
     for k in range(n):
         trace = (w[_L + k] + w[9 * _L + k] + w[17 * _L + k]) * (1.0 / 3.0)
@@ -98,7 +98,7 @@ def kick_3(u: Real, p: Real, table: Table, keep: float, c: Real) -> None:
             _kick_3(w, p[site * d + mu], keep, c, n)
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _circle(square: Real, cosine: Real, sine: Real, n: int) -> None:
     """Write cos x and sin x / x of x^2."""
     cosine[:] = 1.0
@@ -110,7 +110,7 @@ def _circle(square: Real, cosine: Real, sine: Real, n: int) -> None:
             sine[k] = 1.0 - s * square[k] * sine[k]
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _turn_1(u: Real, angle: Real, cosine: Real, sine: Real, n: int) -> None:
     for k in range(n):
         x, y, s = u[k], u[_L + k], angle[k] * sine[k]
@@ -131,7 +131,7 @@ def drift_1(u: Real, p: Real, step: float, n: int) -> None:
         _turn_1(u[row], angle, cosine, sine, n)
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _turn_2(u: Real, p: Real, step: float, cosine: Real, sine: Real, n: int) -> None:
     for k in range(n):
         s = step * sine[k]
@@ -155,7 +155,7 @@ def drift_2(u: Real, p: Real, step: float, n: int) -> None:
         _turn_2(u[row], v, step, cosine, sine, n)
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _invariants(a: Real, square: Real, step: float, t: Real, delta: Real, n: int) -> None:
     """Write tr X^2 / 2 and det X / i of X = step a."""
     for k in range(n):
@@ -168,7 +168,7 @@ def _invariants(a: Real, square: Real, step: float, t: Real, delta: Real, n: int
         delta[k] = step * step * step * det
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _horner(t: Real, delta: Real, c: Real, n: int) -> None:
     """Write the six real numbers of x + y X + z X^2 = exp X."""
     c[:] = 0.0
@@ -186,7 +186,7 @@ def _horner(t: Real, delta: Real, c: Real, n: int) -> None:
             c[5 * _L + k] = inverse * q1
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _polynomial(a: Real, square: Real, step: float, c: Real, out: Real, n: int) -> None:
     for i in range(9):
         one = 1.0 if i % 4 == 0 else 0.0

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from physgen.systems.kernels.cache import CACHE
 from physgen.systems.kernels.gauge.draws import POOL, Pool, refill_su, uniform
 from physgen.systems.kernels.gauge.ensemble import Ensemble, Schedule
-from physgen.systems.kernels.gauge.lanes import FAST, LANES
+from physgen.systems.kernels.gauge.lanes import LANES, fast, inlined
 
 Real = NDArray[np.float64]
 Table = NDArray[np.int32]
@@ -28,12 +28,12 @@ _CREUTZ = 1.7
 """Below this alpha Kennedy and Pendleton's candidates are refused more often than Creutz's."""
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _get(a: Real, k: int) -> Four:
     return a[k], a[_L + k], a[2 * _L + k], a[3 * _L + k]
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _times(a: Four, b: Four) -> Four:
     """Return a b."""
     return (
@@ -44,12 +44,12 @@ def _times(a: Four, b: Four) -> Four:
     )
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _dagger(a: Four) -> Four:
     return a[0], -a[1], -a[2], -a[3]
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _add_up(a: Real, b: Real, c: Real, out: Real, n: int) -> None:
     """Add a b^+ c^+."""
     for k in range(n):
@@ -60,7 +60,7 @@ def _add_up(a: Real, b: Real, c: Real, out: Real, n: int) -> None:
         out[3 * _L + k] += s[3]
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _add_down(a: Real, b: Real, c: Real, out: Real, n: int) -> None:
     """Add a^+ b^+ c."""
     for k in range(n):
@@ -71,7 +71,7 @@ def _add_down(a: Real, b: Real, c: Real, out: Real, n: int) -> None:
         out[3 * _L + k] += s[3]
 
 
-@njit(cache=CACHE)
+@inlined
 def staples(u: Real, table: Table, site: int, mu: int, out: Real, n: int) -> None:
     """Write the sum of the staples of a link, so that Re tr(U A) is that of its plaquettes."""
     d = table.shape[1] // 2
@@ -85,7 +85,7 @@ def staples(u: Real, table: Table, site: int, mu: int, out: Real, n: int) -> Non
             _add_down(u[corner * d + nu], u[down * d + mu], u[down * d + nu], out, n)
 
 
-@njit(cache=CACHE)
+@inlined
 def draw(alpha: Real, pool: Pool, out: Real, n: int) -> None:
     """Draw a_0, ..., a_3 of each lane with the weight exp(alpha a_0), alpha >= 0.
 
@@ -122,14 +122,14 @@ def draw(alpha: Real, pool: Pool, out: Real, n: int) -> None:
         out[3 * _L + lane] = length * numbers[4, i]
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _length(a: Real, beta: Real, out: Real, alpha: Real, n: int) -> None:
     for k in range(n):
         out[k] = math.sqrt(a[k] ** 2 + a[_L + k] ** 2 + a[2 * _L + k] ** 2 + a[3 * _L + k] ** 2)
         alpha[k] = beta[k] * out[k]
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _set(x: Real, a: Real, length: Real, u: Real, n: int) -> None:
     """Set u = x a^+ / |a|."""
     for k in range(n):
@@ -145,7 +145,7 @@ def _set(x: Real, a: Real, length: Real, u: Real, n: int) -> None:
         u[3 * _L + k] = s[3]
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _reflect(a: Real, u: Real, n: int) -> None:
     """Set u = a^+ u^+ a^+ / |a|^2."""
     for k in range(n):
@@ -160,7 +160,7 @@ def _reflect(a: Real, u: Real, n: int) -> None:
             u[3 * _L + k] = inverse * s[3]
 
 
-@njit(cache=CACHE)
+@inlined
 def heat_bath(u: Real, ensemble: Ensemble, backwards: bool) -> None:
     """Update all links of a group of lanes once, the last one first if `backwards`."""
     table, beta, pool = ensemble
@@ -174,7 +174,7 @@ def heat_bath(u: Real, ensemble: Ensemble, backwards: bool) -> None:
         _set(x, a, length, u[site * d + mu], n)
 
 
-@njit(cache=CACHE)
+@inlined
 def overrelax(u: Real, ensemble: Ensemble, backwards: bool) -> None:
     """Reflect all links of a group of lanes once, at their action; see `heat_bath`."""
     table = ensemble.table
@@ -186,7 +186,7 @@ def overrelax(u: Real, ensemble: Ensemble, backwards: bool) -> None:
         _reflect(a, u[site * d + mu], n)
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _add_trace(u: Real, a: Real, out: Real, n: int) -> None:
     """Add Re tr(u a) / 2."""
     for k in range(n):
@@ -215,7 +215,7 @@ def plaquettes(u: Real, table: Table, out: Real) -> None:
     out /= len(table)
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def normalise(u: Real) -> None:
     """Bring links back to the group, where rounding has led them away."""
     for row in u:
@@ -230,11 +230,12 @@ def normalise(u: Real) -> None:
 def run(u: Real, ensemble: Ensemble, schedule: Schedule) -> None:
     """Sweep a group of lanes as scheduled: overrelaxations follow each heat bath, or precede it."""
     n_heatbath, n_relax, backwards = schedule
-    for _ in range(n_heatbath):
-        if not backwards:
+    each = 1 + n_relax
+    for step in range(n_heatbath * each):
+        # One call of each, since it is inlined.
+        if step % each == (n_relax if backwards else 0):
             heat_bath(u, ensemble, backwards)
-        for _ in range(n_relax):
+        else:
             overrelax(u, ensemble, backwards)
-        if backwards:
-            heat_bath(u, ensemble, backwards)
-        normalise(u)
+        if step % each == n_relax:
+            normalise(u)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from physgen.systems.kernels.cache import CACHE
 from physgen.systems.kernels.gauge.ensemble import Ensemble, Schedule
-from physgen.systems.kernels.gauge.lanes import FAST, LANES
+from physgen.systems.kernels.gauge.lanes import LANES, fast, inlined
 from physgen.systems.kernels.gauge.su2 import draw
 
 Real = NDArray[np.float64]
@@ -31,7 +31,7 @@ NORMALISE = 16
 """Heat baths after which rounding is corrected."""
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def load(a: Real, k: int) -> Any:
     """Return the 18 numbers of lane k."""
     return (
@@ -42,14 +42,14 @@ def load(a: Real, k: int) -> Any:
     )
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def load_row(a: Real, i: int, k: int) -> Six:
     """Return row i of lane k."""
     b = a[6 * i * _L : (6 * i + 6) * _L]
     return b[k], b[_L + k], b[2 * _L + k], b[3 * _L + k], b[4 * _L + k], b[5 * _L + k]
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def row_times(a: Six, b: Any) -> Six:
     """Return a row times the matrix b."""
     return (
@@ -62,7 +62,7 @@ def row_times(a: Six, b: Any) -> Six:
     )
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def row_times_dagger(a: Six, b: Any) -> Six:
     """Return a row times the adjoint of b."""
     return (
@@ -75,7 +75,7 @@ def row_times_dagger(a: Six, b: Any) -> Six:
     )
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def add_up(a: Real, b: Real, c: Real, out: Real, n: int) -> None:
     """Add a b^+ c^+."""
     for k in range(n):
@@ -86,7 +86,7 @@ def add_up(a: Real, b: Real, c: Real, out: Real, n: int) -> None:
         _add(one, two, three, out, k)
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def add_down(a: Real, b: Real, c: Real, out: Real, n: int) -> None:
     """Add a^+ b^+ c."""
     for k in range(n):
@@ -100,7 +100,7 @@ def add_down(a: Real, b: Real, c: Real, out: Real, n: int) -> None:
         _add(one, two, three, out, k)
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _add(one: Six, two: Six, three: Six, out: Real, k: int) -> None:
     out[k] += one[0]
     out[_L + k] += one[1]
@@ -122,7 +122,7 @@ def _add(one: Six, two: Six, three: Six, out: Real, k: int) -> None:
     out[17 * _L + k] += three[5]
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def times(a: Real, b: Real, out: Real, n: int) -> None:
     """Set out = a b."""
     out[:] = 0.0
@@ -134,7 +134,7 @@ def times(a: Real, b: Real, out: Real, n: int) -> None:
         _add(one, two, three, out, k)
 
 
-@njit(cache=CACHE)
+@inlined
 def staples(u: Real, table: Table, site: int, mu: int, out: Real, n: int) -> None:
     """Write the sum of the staples of a link, so that Re tr(U A) is that of its plaquettes."""
     d = table.shape[1] // 2
@@ -148,7 +148,7 @@ def staples(u: Real, table: Table, site: int, mu: int, out: Real, n: int) -> Non
             add_down(u[corner * d + nu], u[down * d + mu], u[down * d + nu], out, n)
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _subgroup(w: Real, i: int, j: int, beta: Real, b: Real, alpha: Real) -> None:
     """Write b of rows and columns i, j of w, and alpha."""
     first, second = w[8 * i * _L : (8 * i + 2) * _L], w[8 * j * _L : (8 * j + 2) * _L]
@@ -164,7 +164,7 @@ def _subgroup(w: Real, i: int, j: int, beta: Real, b: Real, alpha: Real) -> None
         alpha[k] = beta[k] * length * (2.0 / 3.0)
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _heated(x: Real, b: Real, h: Real, n: int) -> None:
     """Set h = x b^+."""
     for k in range(n):
@@ -176,7 +176,7 @@ def _heated(x: Real, b: Real, h: Real, n: int) -> None:
         h[3 * _L + k] = x0 * b3 + b0 * x3 - x1 * b2 + x2 * b1
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _turned(b: Real, h: Real, n: int) -> None:
     """Set h = b^+ b^+."""
     for k in range(n):
@@ -186,7 +186,7 @@ def _turned(b: Real, h: Real, n: int) -> None:
         h[3 * _L + k] = -2.0 * b[k] * b[3 * _L + k]
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _rotate(h: Real, u: Real, i: int, j: int, n: int) -> None:
     """Multiply rows i and j of u by h from the left."""
     for c in range(3):
@@ -201,7 +201,7 @@ def _rotate(h: Real, u: Real, i: int, j: int, n: int) -> None:
             q[_L + k] = h0 * qi - h3 * qr - h2 * pi + h1 * pr
 
 
-@njit(cache=CACHE)
+@inlined
 def update(
     u: Real, ensemble: Ensemble, number: int, work: Work, heat: bool, backwards: bool
 ) -> None:
@@ -238,7 +238,7 @@ def work() -> Work:
     )
 
 
-@njit(cache=CACHE)
+@inlined
 def sweep(u: Real, ensemble: Ensemble, heat: bool, backwards: bool) -> None:
     """Update all links of a group of lanes once, the last one first if `backwards`."""
     scratch = work()
@@ -247,7 +247,7 @@ def sweep(u: Real, ensemble: Ensemble, heat: bool, backwards: bool) -> None:
         update(u, ensemble, number, scratch, heat, backwards)
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _add_trace(u: Real, a: Real, out: Real, n: int) -> None:
     """Add Re tr(u a)."""
     for i in range(3):
@@ -314,12 +314,12 @@ def normalise(u: Real) -> None:
 def run(u: Real, ensemble: Ensemble, schedule: Schedule) -> None:
     """Sweep a group of lanes as scheduled: overrelaxations follow each heat bath, or precede it."""
     n_heatbath, n_relax, backwards = schedule
-    for number in range(n_heatbath):
-        if not backwards:
-            sweep(u, ensemble, True, backwards)
-        for _ in range(n_relax):
-            sweep(u, ensemble, False, backwards)
-        if backwards:
-            sweep(u, ensemble, True, backwards)
-        if number % NORMALISE == NORMALISE - 1 or number == n_heatbath - 1:
+    each = 1 + n_relax
+    for step in range(n_heatbath * each):
+        # One call, since it is inlined.
+        sweep(u, ensemble, step % each == (n_relax if backwards else 0), backwards)
+        number = step // each
+        if step % each == n_relax and (
+            number % NORMALISE == NORMALISE - 1 or number == n_heatbath - 1
+        ):
             normalise(u)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from physgen.systems.kernels.cache import CACHE
 from physgen.systems.kernels.gauge.draws import POOL, Pool, refill_u1
 from physgen.systems.kernels.gauge.ensemble import Ensemble, Schedule
-from physgen.systems.kernels.gauge.lanes import FAST, LANES
+from physgen.systems.kernels.gauge.lanes import LANES, fast, inlined
 
 Real = NDArray[np.float64]
 Table = NDArray[np.int32]
@@ -30,7 +30,7 @@ Table = NDArray[np.int32]
 _L = LANES
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _add_up(a: Real, b: Real, c: Real, out: Real, n: int) -> None:
     """Add a b^* c^*."""
     for k in range(n):
@@ -40,7 +40,7 @@ def _add_up(a: Real, b: Real, c: Real, out: Real, n: int) -> None:
         out[_L + k] += a[_L + k] * x - a[k] * y
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _add_down(a: Real, b: Real, c: Real, out: Real, n: int) -> None:
     """Add a^* b^* c."""
     for k in range(n):
@@ -50,7 +50,7 @@ def _add_down(a: Real, b: Real, c: Real, out: Real, n: int) -> None:
         out[_L + k] += c[_L + k] * x - c[k] * y
 
 
-@njit(cache=CACHE)
+@inlined
 def staples(u: Real, table: Table, site: int, mu: int, out: Real, n: int) -> None:
     """Write the sum of the staples of a link, so that Re(u A) is that of its plaquettes."""
     d = table.shape[1] // 2
@@ -64,7 +64,7 @@ def staples(u: Real, table: Table, site: int, mu: int, out: Real, n: int) -> Non
             _add_down(u[corner * d + nu], u[down * d + mu], u[down * d + nu], out, n)
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _proposal(a: Real, beta: Real, rho: Real, scale: Real, n: int) -> None:
     """Write rho and the c of D = 1; replace a by v^*."""
     for k in range(n):
@@ -81,7 +81,7 @@ def _proposal(a: Real, beta: Real, rho: Real, scale: Real, n: int) -> None:
         a[_L + k] *= -inverse
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _first(rho: Real, scale: Real, z: Real, u: Real, margin: Real, n: int) -> None:
     """Set u = w of the first candidates, and by how much they are surely accepted."""
     for k in range(n):
@@ -94,7 +94,7 @@ def _first(rho: Real, scale: Real, z: Real, u: Real, margin: Real, n: int) -> No
         u[_L + k] = (1.0 - r * r) * z[_L + k] * inverse
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _turn(a: Real, u: Real, n: int) -> None:
     """Set u = u a."""
     for k in range(n):
@@ -103,7 +103,7 @@ def _turn(a: Real, u: Real, n: int) -> None:
         u[_L + k] = x * a[_L + k] + y * a[k]
 
 
-@njit(cache=CACHE)
+@inlined
 def _again(k: int, rho: Real, scale: Real, z: Real, u: Real, pool: Pool) -> None:
     """Draw candidates of a lane until one is accepted, that of `_first` being asked once more."""
     r, numbers = rho[k], pool.numbers[k]
@@ -125,7 +125,7 @@ def _again(k: int, rho: Real, scale: Real, z: Real, u: Real, pool: Pool) -> None
     u[_L + k] = (1.0 - r * r) * y * inverse
 
 
-@njit(cache=CACHE)
+@inlined
 def heat_bath(u: Real, ensemble: Ensemble, backwards: bool) -> None:
     """Update all links of a group of lanes once, the last one first if `backwards`."""
     table, beta, pool = ensemble
@@ -152,7 +152,7 @@ def heat_bath(u: Real, ensemble: Ensemble, backwards: bool) -> None:
         _turn(a, link, n)
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _reflect(a: Real, u: Real, n: int) -> None:
     """Set u = (u a a)^* / |a|^2."""
     for k in range(n):
@@ -165,7 +165,7 @@ def _reflect(a: Real, u: Real, n: int) -> None:
         u[_L + k] = keep * q - inverse * (x * q + y * p)
 
 
-@njit(cache=CACHE)
+@inlined
 def overrelax(u: Real, ensemble: Ensemble, backwards: bool) -> None:
     """Reflect all links of a group of lanes once, at their action; see `heat_bath`."""
     table = ensemble.table
@@ -177,7 +177,7 @@ def overrelax(u: Real, ensemble: Ensemble, backwards: bool) -> None:
         _reflect(a, u[site * d + mu], n)
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def _add_trace(u: Real, a: Real, out: Real, n: int) -> None:
     """Add Re tr(u a)."""
     for k in range(n):
@@ -201,7 +201,7 @@ def plaquettes(u: Real, table: Table, out: Real) -> None:
     out /= len(table)
 
 
-@njit(cache=CACHE, fastmath=FAST, error_model="numpy")
+@fast
 def normalise(u: Real) -> None:
     """Bring links back to the circle, where rounding has led them away."""
     for row in u:
@@ -215,11 +215,12 @@ def normalise(u: Real) -> None:
 def run(u: Real, ensemble: Ensemble, schedule: Schedule) -> None:
     """Sweep a group of lanes as scheduled: overrelaxations follow each heat bath, or precede it."""
     n_heatbath, n_relax, backwards = schedule
-    for _ in range(n_heatbath):
-        if not backwards:
+    each = 1 + n_relax
+    for step in range(n_heatbath * each):
+        # One call of each, since it is inlined.
+        if step % each == (n_relax if backwards else 0):
             heat_bath(u, ensemble, backwards)
-        for _ in range(n_relax):
+        else:
             overrelax(u, ensemble, backwards)
-        if backwards:
-            heat_bath(u, ensemble, backwards)
-        normalise(u)
+        if step % each == n_relax:
+            normalise(u)
