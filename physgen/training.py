@@ -303,6 +303,10 @@ def _held_out_loss(surrogate: Surrogate, batch: Batch) -> Callable[[], float] | 
 
 
 def _brief(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Only what fits on a progress line."""
-    shown = ("loss", "held_out_loss", "ess")
-    return {name: value for name, value in metrics.items() if name in shown}
+    """Only what fits on a progress line.
+
+    Losses are of transformed rows, and those held out in the units of the samples: by their names
+    nobody should compare them.
+    """
+    shown = {"loss": "loss", "held_out_loss": "held-out -log q", "ess": "ess"}
+    return {shown[name]: value for name, value in metrics.items() if name in shown}

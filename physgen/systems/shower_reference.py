@@ -5,7 +5,7 @@ Of voxel energies v in MeV, those below the readout threshold taken for 0, in la
     high        log10 E_inc; log10(E_i + 1e-8) of each layer; then for c = eta, phi, of the layers
                 with sectors, <c>_i / 100 mm, eta before phi, and sigma_c,i likewise; <r>_i and
                 sigma_r,i / 100 mm of all layers; log10(E_tot + 1e-8); the sparsity of each layer
-    low         log10 E_inc; 100 v / E_inc
+    low         log10 E_inc; v / E_inc
     normalised  log10 E_inc; v / (E_i + 1e-16); log10(E_i + 1e-8)
 
 Sparsity is the share of voxels of a layer without energy. Centres and widths of an empty layer are
@@ -76,7 +76,7 @@ def features(x: Tensor, energy: Tensor, geometry: Geometry, level: Level) -> Ten
     layers = layer_energies(x, geometry)
     columns = [torch.log10(energy)[:, None]]
     if level == "low":
-        return torch.cat([*columns, 100 * x / energy[:, None]], 1)
+        return torch.cat([*columns, x / energy[:, None]], 1)
     if level == "normalised":
         at = torch.from_numpy(geometry.layer).to(x.device)
         return torch.cat([*columns, x / (layers[:, at] + 1e-16), torch.log10(layers + _SMALL)], 1)

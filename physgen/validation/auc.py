@@ -107,8 +107,8 @@ def jensen_shannon(
     calibrated: Array, labels: Array, weights: Array, unit: Rows | None = None
 ) -> Estimate:
     """Return the JSD in bits from calibrated (N,) probabilities of label 1; units as in `auc`."""
-    # No certainty beyond 1%, which few samples could bear out.
-    c = np.clip(calibrated, 0.01, 0.99)
+    # For the logarithms: calibrated on n rows, probabilities end near 1 / n before 0 and 1.
+    c = np.clip(calibrated, 1e-9, 1 - 1e-9)
     value, parts = 0.0, np.empty(len(c))
     for label, terms in ((1.0, np.log2(2 * c)), (0.0, np.log2(2 * (1 - c)))):
         of = labels == label

@@ -97,7 +97,12 @@ class PhysicsDistances:
         of_fit = "its error is that of the fit"
         return [
             _row("FPD", exact["FPD"], f"{about}; {sizes}; {of_fit}"),
-            _row("FPD, robust", robust["FPD"], "clipped, from halves; near 0 where samples agree"),
+            _row(
+                "FPD, robust",
+                robust["FPD"],
+                "clipped, from halves; near 0 where samples agree",
+                _singular(n, truth.shape[1]),
+            ),
             _row("KPD", exact["KPD"], f"{about}; {batches}"),
             _row("KPD, robust", robust["KPD"], "clipped, batches that share no rows"),
         ]
@@ -107,8 +112,18 @@ class PhysicsDistances:
         return max(2, round(largest * self.smallest / self.largest)), largest
 
 
-def _row(name: str, scores: Mapping[Role, Estimate], note: str) -> Row:
-    return row_by_role(name, "physics-distances", scores, note=note)
+def _row(name: str, scores: Mapping[Role, Estimate], note: str, warning: str = "") -> Row:
+    return row_by_role(name, "physics-distances", scores, note=note, warning=warning)
+
+
+def _singular(n: int, width: int) -> str:
+    """Return what is wrong with covariances of halves of `n` rows, if they are singular."""
+    if n // 2 > width:
+        return ""
+    return (
+        f"halves of {n} rows have singular covariances of {width} features, and the distance is "
+        f"too large also where samples agree: judge {2 * width + 2} rows or more"
+    )
 
 
 def _robust(

@@ -6,6 +6,8 @@ from scipy import linalg, optimize, stats
 from toy import compare, draw
 
 from physgen.errors import DomainError, InputError
+from physgen.systems.calorimeter import Calorimeter
+from physgen.validation.comparison import Comparison
 from physgen.validation.physics_distances import (
     PhysicsDistances,
     by_largest,
@@ -121,3 +123,13 @@ def _correlated(n, seed):
     z = np.random.default_rng(seed).normal(size=(n, 4))
     z[:, 1] += z[:, 0]
     return z / 4
+
+
+def test_singular_covariances_of_halves_are_a_warning():
+    system = Calorimeter()
+    few = Comparison(system, *(system.simulate(60, seed=i) for i in range(3)))
+    width = system.reference_features(few.truth, "high").shape[1]
+    warned = {row.name: row.warning for row in PhysicsDistances().rows(few)}
+    assert f"judge {2 * width + 2} rows" in warned["FPD, robust"]
+    enough = Comparison(system, *(system.simulate(2 * width + 2, seed=i) for i in range(3)))
+    assert not any(row.warning for row in PhysicsDistances().rows(enough))
