@@ -105,6 +105,39 @@ def test_the_residual_network_learns_where_voxels_lie(monkeypatch):
     np.testing.assert_array_equal(first, as_reference(few, 0, (4, 6, 5), epochs=1))
 
 
+class Scripted(torch.nn.Module):
+    """Scores rows by column e of their features after epoch e, whatever it was taught."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.epoch = -1
+
+    def train(self, mode=True):
+        self.epoch += mode
+        return super().train(mode)
+
+    def forward(self, x):
+        return x[:, [self.epoch]] + self.weight.detach() + 0 * self.weight
+
+
+def test_the_epoch_of_highest_accuracy_on_the_rows_that_choose_counts(monkeypatch):
+    monkeypatch.setattr(
+        "physgen.validation.classifier_networks.perceptron", lambda n: Scripted()
+    )
+    y = np.tile([1.0, 0.0], 15)
+    sign = 2 * y - 1
+    train, choose, test = np.arange(10), np.arange(10, 20), np.arange(20, 30)
+    # Right scores: of 5, 8, 8 and 6 of the rows that choose; of all that are tested, in the last.
+    x = np.empty((30, 4))
+    for epoch, right in enumerate((5, 8, 8, 6)):
+        x[:, epoch] = sign * np.where(np.arange(30) < 10 + right, 1.0, -1.0) * (1 + epoch)
+    x[test, 3] = 4 * sign[test]
+    scores = as_reference(Task(x.__getitem__, y, np.ones(30), train, choose), 0, epochs=4)
+    assert np.isnan(scores[train]).all()
+    np.testing.assert_array_equal(scores[10:], x[10:, 1])
+
+
 def test_balanced_accuracy_is_the_auc_of_rounded_scores():
     generator = np.random.default_rng(0)
     y = (generator.random(3000) < 0.3).astype(float)

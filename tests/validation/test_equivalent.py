@@ -203,6 +203,16 @@ def test_tails_are_the_outermost_bins():
         assert (found["N_equiv, tails of observables"] < 50) == (tails == 0)
 
 
+@pytest.mark.parametrize("side", [-1, 1])
+def test_either_tail_is_one_of_the_tails(side):
+    truth, x = sample(20_000, 2), sample(20_000, 1).x.clone()
+    x[side * x[:, 0] > 1.645, 0] = 0.0
+    rows = EquivalentEvents().rows(Comparison(Columns(), Batch(x), truth))
+    found = {row.name: row.value for row in rows}
+    # One of four bins of 5% is empty, V_P / b^2 = 4 (.95) / .05; the other three are as they were.
+    assert found["N_equiv, tails of observables"] == pytest.approx(76, rel=0.05)
+
+
 def test_regions_that_are_not_there_are_refused():
     comparison = Comparison(Columns(), sample(500, 1), sample(500, 2))
     with pytest.raises(RecipeError, match="z"):

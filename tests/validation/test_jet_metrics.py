@@ -1,6 +1,7 @@
 """Distances of jets: closed forms, a linear program, and the definitions written out."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,6 +110,23 @@ def test_distances_of_wasserstein_are_those_of_scipy():
     assert len(POLYNOMIALS) == 5
     efps = [wasserstein_distance(a[f"EFP {g}"], b[f"EFP {g}"]) for g in POLYNOMIALS]
     assert rows["W1EFP"].value == pytest.approx(np.mean(efps))
+
+
+def test_what_the_mask_hides_counts_nowhere():
+    samples = comparison(width=0.12)
+
+    def hidden(batch):
+        return batch.replace(x=torch.where(batch.mask[..., None], batch.x, 0.3))
+
+    noisy = replace(
+        samples,
+        generated=hidden(samples.generated),
+        truth=hidden(samples.truth),
+        floor=hidden(samples.floor),
+    )
+    wanted = [(row.name, row.value, row.floor) for row in JetWasserstein().rows(samples)]
+    found = [(row.name, row.value, row.floor) for row in JetWasserstein().rows(noisy)]
+    assert found == wanted
 
 
 def test_too_wide_jets_are_told_from_the_floor_and_limits_decide():

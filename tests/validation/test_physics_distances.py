@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy import linalg, optimize, stats
-from toy import compare, draw
+from toy import Normal, compare, draw
 
 from physgen.errors import DomainError, InputError
 from physgen.systems.calorimeter import Calorimeter
@@ -106,6 +106,25 @@ def test_rows_say_their_sizes_and_have_a_floor():
     assert "sizes 200 to 1000, not 400 to 2000: there are 1000 rows" in rows["FPD"].note
     assert all(row.floor is not None and row.error is not None for row in rows.values())
     assert rows["FPD, robust"].value > rows["FPD, robust"].floor + 5 * rows["FPD, robust"].error
+
+
+def test_rows_are_distances_of_features_divided_by_the_largest_of_the_truth():
+    truth, ours = draw(1000, 1, shift=-6.0), draw(1000, 3, shift=-5.5)
+    metric = PhysicsDistances(smallest=400, largest=1000, batch=300)
+    rows = {row.name: row for row in metric.rows(Comparison(Normal(), ours, truth))}
+    largest = np.array([max(abs(value) for value in column) for column in truth.x.T.tolist()])
+    a, b = (batch.x.numpy() / largest for batch in (truth, ours))
+    wanted = fpd(a, b, sizes=(400, 1000))
+    assert (rows["FPD"].value, rows["FPD"].error) == pytest.approx((wanted.value, wanted.error))
+    kernel = kpd(a, b, batch=300)
+    assert (rows["KPD"].value, rows["KPD"].error) == pytest.approx((kernel.value, kernel.error))
+    assert rows["KPD"].note.endswith("batches of 300")
+
+
+def test_features_below_zero_are_divided_by_their_largest_size():
+    truth, ours = by_largest(np.array([[-8.0, 0.0], [2.0, 0.0]]), np.array([[4.0, 3.0]]))
+    assert truth.tolist() == [[-1.0, 0.0], [0.25, 0.0]]
+    assert ours.tolist() == [[0.5, 3.0]]
 
 
 def test_what_cannot_be_compared_is_refused():
