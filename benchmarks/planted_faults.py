@@ -46,23 +46,32 @@ def shuffled(system, x, energy, number, generator):
     return x
 
 
+def without_latest(system, x, energy, share, generator):
+    """Put others in the place of the showers that deposit least in the first two layers."""
+    early = x[:, : layer(system, 1)[0].stop].sum(1) / energy
+    latest = np.argsort(early)[: round(share * len(x))]
+    others = np.setdiff1d(np.arange(len(x)), latest)
+    x = x.copy()
+    x[latest] = x[generator.choice(others, len(latest))]
+    return x
+
+
+def smeared(x, width, generator):
+    return x * (1 + width * generator.normal(size=(len(x), 1)))
+
+
 def faults(system, x, energy, cut):
     """Yield the name of a fault and the showers that have it."""
     generator = np.random.default_rng(1)
-    n = len(x)
 
     def read_out(values):
         return np.where(values < cut, 0.0, values)
 
     yield "none", x
     yield "energy scale +.3%", read_out(1.003 * x)
-    yield "response smeared by 1%", read_out(x * (1 + 0.01 * generator.normal(size=(n, 1))))
-    yield "response smeared by .5%", read_out(x * (1 + 0.005 * generator.normal(size=(n, 1))))
-    early = x[:, : layer(system, 1)[0].stop].sum(1) / energy
-    latest = np.argsort(early)[: n // 100]
-    others = np.setdiff1d(np.arange(n), latest)
-    lost = x.copy()
-    lost[latest] = x[generator.choice(others, len(latest))]
+    yield "response smeared by 1%", read_out(smeared(x, 0.01, generator))
+    yield "response smeared by .5%", read_out(smeared(x, 0.005, generator))
+    lost = without_latest(system, x, energy, 0.01, generator)
     yield "1% of the showers, the latest, missing", lost
     yield "layer 1 rotated by a sector", rotated(system, x, 1)
     yield "layer 2 rotated by a sector", rotated(system, x, 2)

@@ -6,6 +6,8 @@ import torch
 
 import physgen
 from physgen.errors import NotMeasurable, RecipeError
+from physgen.recipe import read
+from physgen.scoring import metrics_for_files
 from physgen.timing import milliseconds
 from physgen.validation.comparison import Comparison
 from physgen.validation.timing import Timing
@@ -47,6 +49,17 @@ def test_rows_are_mean_and_spread():
         Timing().rows(Comparison(None, None))
     with pytest.raises(RecipeError, match="repeats at least 2"):
         Timing(repeats=1)
+
+
+def test_the_full_recipe_is_timed_and_files_are_not():
+    def kinds(preset):
+        return [part.kind for part in read("calo-flow", preset=preset).validation.metrics]
+
+    assert "timing" in kinds(None)
+    assert "timing" not in kinds("quickstart") + kinds("smoke")
+    for preset in (None, "reference"):
+        asked = metrics_for_files(read("calo-flow", preset=preset))
+        assert not any(isinstance(metric, Timing) for metric in asked)
 
 
 def test_a_run_is_timed_where_its_recipe_asks(tmp_path):

@@ -169,6 +169,16 @@ class HasReferenceFeatures(Protocol):
 
 
 @runtime_checkable
+class HasCut(Protocol):
+    """Takes energies below a threshold for 0, in what its reference evaluation looks at."""
+
+    @property
+    def cut_mev(self) -> float:
+        """In MeV."""
+        ...
+
+
+@runtime_checkable
 class HasVoxelGrid(Protocol):
     """Knows where its voxels lie around an axis; they are the last of its features of low level."""
 

@@ -30,7 +30,8 @@ from physgen.io.source import Source
 from physgen.io.writer import Append, sha256
 from physgen.systems import shower_observables, shower_reference
 from physgen.systems.base import Bins, Derived, System
-from physgen.systems.geometry import Geometry, cells_in_layers, read_geometry, voxels_of
+from physgen.systems.depths import voxels_of
+from physgen.systems.geometry import Geometry, cells_in_layers, read_geometry
 from physgen.systems.kernels.parameters import Beam, Detector, Medium, Readout
 from physgen.systems.media import homogeneous, material, sampling
 
@@ -56,8 +57,7 @@ class Calorimeter:
             absorber and active layers (`physgen.systems.media`).
         constant_term: c of a response that differs by c from shower to shower at all energies, so
             that (sigma/E)^2 = a^2/E + c^2.
-        depths: where the layers begin and end in radiation lengths, one more than layers; empty
-            means equal layers down to 25.
+        depths: ends of the layers in radiation lengths, as `physgen.systems.depths` takes them.
         energies_mev: (low, high) of a log-uniform spectrum, or the discrete energies.
         spectrum: which of the two.
         cell_mm: the axis enters uniformly within a square of this side.
@@ -84,7 +84,7 @@ class Calorimeter:
     active_mm: float = 4.2
     resolution: float | None = None
     constant_term: float = 0.0
-    depths: tuple[float, ...] = (0.0, 2.0, 7.0, 20.0, 25.0, 40.0)
+    depths: tuple[float, ...] | None = None
     energies_mev: tuple[float, ...] = (1000.0, 256000.0)
     spectrum: Literal["log-uniform", "discrete"] = "log-uniform"
     cell_mm: float = 5.0

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -25,10 +24,9 @@ from xml.parsers import expat
 import numpy as np
 from numpy.typing import NDArray
 
-from physgen.errors import FormatError, InputError, RecipeError
+from physgen.errors import FormatError, InputError
 from physgen.io.showers import check_code
 from physgen.io.writer import atomic
-from physgen.systems.kernels.parameters import Voxels
 
 _LARGEST_FILE = 16 * 2**20
 _CELLS = re.compile(r"layers:([1-9]\d{0,3})x([1-9]\d{0,5})")
@@ -322,29 +320,3 @@ def _attribute(node: ElementTree.Element, name: str, where: str) -> str:
     if value is None:
         raise FormatError(f"{where} is missing")
     return value
-
-
-def voxels_of(geometry: Geometry, depths: Sequence[float]) -> Voxels:
-    """Return a geometry as arrays.
-
-    Args:
-        geometry: of the calorimeter.
-        depths: ends of the layers in radiation lengths; none for equal layers up to 25.
-
-    Raises:
-        RecipeError: there are not as many depths as layers have ends.
-    """
-    layers = geometry.layers
-    ends = tuple(depths) or tuple(np.linspace(0, 25, len(layers) + 1))
-    if len(ends) != len(layers) + 1:
-        raise RecipeError(
-            f"{len(layers)} layers need {len(layers) + 1} depths, not {len(ends)}; set "
-            "system.depths=[] for equal layers"
-        )
-    return Voxels(
-        depths=np.array(ends, np.float64),
-        edges=np.concatenate([np.array(layer.r_edges) for layer in layers]),
-        first_edge=np.cumsum([0, *(len(layer.r_edges) for layer in layers)]),
-        n_alpha=np.array([layer.n_alpha for layer in layers]),
-        first_voxel=geometry.offsets,
-    )

@@ -24,9 +24,8 @@ from numpy.typing import NDArray
 from physgen.batch import Batch
 from physgen.errors import InputError, NotMeasurable, RecipeError
 from physgen.isolation import global_generators
-from physgen.systems.base import HasVoxelGrid, System
 from physgen.validation.auc import auc, balanced_accuracy, chance, jensen_shannon, roc
-from physgen.validation.classifier_inputs import Inputs, Stacked
+from physgen.validation.classifier_inputs import Inputs, Stacked, grid_of
 from physgen.validation.classifier_networks import EPOCHS, Cylinder, as_reference
 from physgen.validation.classifiers import Task, boosted, most_rows, neural
 from physgen.validation.comparison import Comparison, Floats, Role
@@ -36,6 +35,7 @@ from physgen.validation.reference import features_of
 from physgen.validation.sample import Sample
 from physgen.validation.scorecard import Curve, Row, Verdict, row_by_role, verdict_within
 from physgen.validation.tails import Tails, rows_of
+from physgen.validation.threshold import cut_in_words
 from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
@@ -113,6 +113,8 @@ class ClassifierTest:
         note = f"trained on {ours.n_train} + {ours.n_train} rows, tested on {ours.n_test}"
         if self.folds > 1:
             note += f", {self.folds}-fold"
+        if self.settings == "reference" and (cut := cut_in_words(comparison)):
+            note += f"; {cut}"
         if ours.not_finite:
             note += f"; {ours.not_finite} values not finite, shown to the classifier as such"
         rows = [
@@ -146,7 +148,7 @@ class ClassifierTest:
                 "a classifier test needs a sample of the truth, which this system cannot make: "
                 "give a data set, or leave the metric out"
             )
-        grid = _grid(comparison.system) if self.model == "convolutional" else None
+        grid = grid_of(comparison.system) if self.model == "convolutional" else None
         if grid is not None and self.settings == "reference" and len(np.unique(grid)) < grid.size:
             raise NotMeasurable(
                 "the convolutional classifier of the reference needs layers that are all alike: "
@@ -287,14 +289,6 @@ class ClassifierTest:
             unit=keys,
             rows=rows,
         )
-
-
-def _grid(system: System) -> NDArray[np.int64]:
-    if not isinstance(system, HasVoxelGrid):
-        raise NotMeasurable(
-            "the convolutional classifier is for showers in voxels around an axis: leave it out"
-        )
-    return system.voxel_grid
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.batch import Batch
+from physgen.errors import NotMeasurable
+from physgen.systems.base import HasVoxelGrid, System
 from physgen.validation.comparison import CELLS, Comparison, Floats, Role
 from physgen.validation.independence import select
 from physgen.validation.sample import Sample
@@ -82,3 +84,12 @@ class Stacked:
                 x[at] = sample.take(self._chosen[number][rows[at] - number * first])
                 self.holes[rows[at]] = (~np.isfinite(x[at])).sum(1)
         return x
+
+
+def grid_of(system: System) -> NDArray[np.int64]:
+    """Return (layers, sectors, rings) numbers of voxels; `NotMeasurable` where there are none."""
+    if not isinstance(system, HasVoxelGrid):
+        raise NotMeasurable(
+            "the convolutional classifier is for showers in voxels around an axis: leave it out"
+        )
+    return system.voxel_grid

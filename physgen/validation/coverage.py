@@ -32,6 +32,7 @@ from physgen.validation.half_sampling import HalfSampled, apart, half_sampling
 from physgen.validation.neighbours import CHUNK, squared_distances
 from physgen.validation.reference import reference_features
 from physgen.validation.scorecard import Row, at_least, row_by_role
+from physgen.validation.threshold import cut_in_words
 
 Array = NDArray[float64]
 Rows = NDArray[np.int64]
@@ -78,8 +79,10 @@ class Coverage:
         covered, density, precision, recall = (
             {role: scores.estimate(i) for role, scores in both.items()} for i in range(4)
         )
+        cut = cut_in_words(comparison) if self.level == "voxels" else ""
+        also = f"; {cut}" if cut else ""
         share, ceiling = covered["generated"].value, 1 - 0.5**self.k
-        note = f"{embedded.note}; {self.k} neighbours, ceiling {ceiling:.2f}"
+        note = f"{embedded.note}{also}; {self.k} neighbours, ceiling {ceiling:.2f}"
         if self.minimum is not None:
             note += "; the limit is a minimum"
         warning = ""
@@ -89,6 +92,7 @@ class Coverage:
                 f"missing or samples lie elsewhere (see density); {ADVICE}"
             )
         of = "" if self.level == "own" else " of voxels"
+        beside = f"beside the floor, which is not 1{also}"
         rows = [
             row_by_role(
                 f"coverage{of}",
@@ -103,12 +107,10 @@ class Coverage:
                 f"density{of}",
                 "coverage",
                 density,
-                note="1 where samples agree, less off the truth, more in its middle",
+                note=f"1 where samples agree, less off the truth, more in its middle{also}",
             ),
-            row_by_role(
-                f"precision{of}", "coverage", precision, note="beside the floor, which is not 1"
-            ),
-            row_by_role(f"recall{of}", "coverage", recall, note="beside the floor, which is not 1"),
+            row_by_role(f"precision{of}", "coverage", precision, note=beside),
+            row_by_role(f"recall{of}", "coverage", recall, note=beside),
         ]
         if embedded.probabilities is not None:
             rows += share_rows(comparison.once(embed), self.minimum_share)

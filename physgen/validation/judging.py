@@ -27,6 +27,7 @@ from physgen.memory import release
 from physgen.validation.alarms import alarms
 from physgen.validation.comparison import Comparison
 from physgen.validation.scorecard import Row, Scorecard
+from physgen.validation.threshold import threshold_alarm
 
 SIGNIFICANCE = math.erfc(3 / math.sqrt(2))
 """Family-wise probability of failing a perfect sampler: two-sided three sigma."""
@@ -70,6 +71,7 @@ def judge(
         if progress is not None:
             progress(done, len(metrics))
     rows += alarms(comparison)
+    rows += threshold_alarm(comparison, rows)
     if comparison.corrected or tested:
         rows = judge_family(rows)
     rows = refuse_unreliable(rows)

@@ -94,17 +94,17 @@ class PhysicsDistances:
             exact["FPD"][role] = fpd(*scaled, sizes=(smallest, largest))
             exact["KPD"][role] = kpd(*scaled, batch=batch)
         robust = _robust(given, others, comparison.seed, n // N_BATCHES)
-        of_fit = "its error is that of the fit"
+        of_fit, halves = "its error is that of the fit", "from halves; near 0 where samples agree"
         return [
             _row("FPD", exact["FPD"], f"{about}; {sizes}; {of_fit}"),
             _row(
                 "FPD, robust",
                 robust["FPD"],
-                "clipped, from halves; near 0 where samples agree",
+                f"{about}; clipped, {halves}",
                 _singular(n, truth.shape[1]),
             ),
             _row("KPD", exact["KPD"], f"{about}; {batches}"),
-            _row("KPD, robust", robust["KPD"], "clipped, batches that share no rows"),
+            _row("KPD, robust", robust["KPD"], f"{about}; clipped, batches that share no rows"),
         ]
 
     def _sizes(self, n: int) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from physgen.systems.base import HasReferenceFeatures
 from physgen.validation.comparison import Comparison, Role, in_blocks
 from physgen.validation.features import unweighted_rows
 from physgen.validation.independence import select
+from physgen.validation.threshold import cut_in_words
 
 Array = NDArray[float64]
 
@@ -61,7 +62,8 @@ def reference_features(
         values[role] = features_of(comparison, batch, level)
         unit[role] = selected.unit
     of = "the reference's" if isinstance(comparison.system, HasReferenceFeatures) else "own"
-    return ReferenceFeatures(values, unit, f"{values['truth'].shape[1]} features, {of}")
+    notes = f"{values['truth'].shape[1]} features, {of}", cut_in_words(comparison)
+    return ReferenceFeatures(values, unit, "; ".join(filter(None, notes)))
 
 
 def features_of(comparison: Comparison, batch: Batch, level: Level) -> Array:

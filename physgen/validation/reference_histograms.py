@@ -31,6 +31,7 @@ from physgen.validation.features import unweighted_rows
 from physgen.validation.half_sampling import HalfSampled, half_sampling
 from physgen.validation.independence import select
 from physgen.validation.scorecard import Row, row_by_role
+from physgen.validation.threshold import cut_in_words
 from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
@@ -92,16 +93,19 @@ class ReferenceHistograms:
             counts[role] = [
                 (h.counts("truth", rows[0]), h.counts(role, rows[1])) for h in histograms
             ]
+        cut = cut_in_words(comparison)
         result = []
         for number, histogram in enumerate(histograms):
+            about = "; ".join(filter(None, (histogram.note, cut)))
             for which, kind in enumerate(("separation", "W1")):
                 found = {role: half.estimate(2 * number + which) for role, half in halves.items()}
                 unit = histogram.unit if kind == "W1" else "1"
-                result.append(_row(f"{kind} {histogram.name}", found, histogram.note, unit))
+                result.append(_row(f"{kind} {histogram.name}", found, about, unit))
             chi = {role: chi_square(*pairs[number]) for role, pairs in counts.items()}
-            result.append(_row(f"chi^2/bin {histogram.name}", chi, histogram.note, "1"))
+            result.append(_row(f"chi^2/bin {histogram.name}", chi, about, "1"))
         means = {role: half.estimate(2 * len(histograms)) for role, half in halves.items()}
         note = f"mean of {len(histograms)} histograms; empty layers: {self.empty}"
+        note += f"; {cut}" if cut else ""
         return [_row("separation, mean", means, note, "1"), *result]
 
 

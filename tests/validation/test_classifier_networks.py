@@ -122,9 +122,7 @@ class Scripted(torch.nn.Module):
 
 
 def test_the_epoch_of_highest_accuracy_on_the_rows_that_choose_counts(monkeypatch):
-    monkeypatch.setattr(
-        "physgen.validation.classifier_networks.perceptron", lambda n: Scripted()
-    )
+    monkeypatch.setattr("physgen.validation.classifier_networks.perceptron", lambda n: Scripted())
     y = np.tile([1.0, 0.0], 15)
     sign = 2 * y - 1
     train, choose, test = np.arange(10), np.arange(10, 20), np.arange(20, 30)

@@ -73,6 +73,38 @@ def test_what_differs_is_found_and_named(fault):
     assert name in found.note
 
 
+class Deposits(Columns):
+    """Four energies, measured to 3% at five energies of the particle."""
+
+    @property
+    def schema(self):
+        return Schema((4,), tuple(Variable(name) for name in "abcd"), (Variable("E_inc"),))
+
+    def observables(self, batch):
+        return dict(zip("abcd", batch.x.unbind(1), strict=True))
+
+
+def deposits(seed, by_kind, n=1200):
+    """Return showers of which `a` is off by parts of its width, energy by energy."""
+    kind = np.arange(n) % 5
+    z = np.random.default_rng(seed).normal(size=(n, 4))
+    z[:, 0] += np.array(by_kind)[kind]
+    energy = 10.0 ** kind[:, None]
+    x, condition = (torch.from_numpy(v) for v in (energy * (1 + 0.03 * z), energy))
+    return Batch(x, condition=condition)
+
+
+def test_what_differs_in_bins_of_the_condition_alone_is_found(monkeypatch):
+    """Means at three of five energies are off, so that no mean or slope over all of them is."""
+    ours, truth = deposits(4, (0, 0.3, -0.6, 0.3, 0)), deposits(5, (0,) * 5)
+    comparison = Comparison(Deposits(), ours, truth)
+    found = CombinedTest().rows(comparison)[0]
+    assert found.p_value < 1e-3
+    assert "mean of a at E_inc = 100: -" in found.note
+    monkeypatch.setattr("physgen.validation.two_sample.conditional.of_bins", lambda pool: None)
+    assert CombinedTest().rows(comparison)[0].p_value > 0.05
+
+
 def test_what_does_not_differ_is_not_found():
     found = row(sample(1, 3000), sample(2, 2000))
     assert found.p_value > 0.01
