@@ -92,7 +92,7 @@ class Coverage:
                 f"missing or samples lie elsewhere (see density); {ADVICE}"
             )
         of = "" if self.level == "own" else " of voxels"
-        beside = f"beside the floor, which is not 1{also}"
+        unlike_one = f"beside the floor, which is not 1{also}"
         rows = [
             row_by_role(
                 f"coverage{of}",
@@ -109,8 +109,8 @@ class Coverage:
                 density,
                 note=f"1 where samples agree, less off the truth, more in its middle{also}",
             ),
-            row_by_role(f"precision{of}", "coverage", precision, note=beside),
-            row_by_role(f"recall{of}", "coverage", recall, note=beside),
+            row_by_role(f"precision{of}", "coverage", precision, note=unlike_one),
+            row_by_role(f"recall{of}", "coverage", recall, note=unlike_one),
         ]
         if embedded.probabilities is not None:
             rows += share_rows(comparison.once(embed), self.minimum_share)
