@@ -258,10 +258,10 @@ def main():
         begin = time.process_time()
         combined, *singles = strengths(distribution, how, options.repeats)
         test, published = PUBLISHED[options.kind, options.dimensions][how]
-        row = [how, test, f"{published:.2g}", f"{combined:.2g}"]
+        row = [how, test, f"{published:#.2g}", f"{combined:#.2g}"]
         for name, eps, spread in singles:
             ratio = f"{combined / eps:.2f}" if eps else "not resolved"
-            row += [name, f"{eps:.2g}", ratio, "{:.2f} to {:.2f}".format(*spread)]
+            row += [name, f"{eps:#.2g}", ratio, "{:.2f} to {:.2f}".format(*spread)]
         row += [f"{combined / published:.2f}", f"{time.process_time() - begin:.0f}"]
         print("|", " | ".join(row), "|", flush=True)
 
