@@ -191,4 +191,7 @@ class Against:
             provenance=provenance,
             progress=progress,
         )
-        return comparison, card
+        seen = self.file.seen
+        both = {source.name: "generated", self.file.source.name: "true"}
+        rows = [row for name in both if name in seen for row in seen[name].rows(both[name])]
+        return comparison, card.model_copy(update={"rows": (*card.rows, *rows)})

@@ -31,6 +31,9 @@ from physgen.version import __version__
 SUFFIXES = {".npz": "npz"}
 """Layouts that the ending of a file tells; HDF5 is many."""
 
+HDF5 = (".h5", ".hdf5")
+"""Endings of all other layouts."""
+
 Step = Callable[[Batch], Batch]
 
 
@@ -184,7 +187,14 @@ def _open(path: Path, layout: Layout, geometry: Geometry | None) -> Source:
 
 def _target(output: Path, to: str | None) -> Layout:
     if to is not None:
-        return layout_called(to)
+        layout = layout_called(to)
+        fitting = [ending for ending, key in SUFFIXES.items() if key == layout.key] or HDF5
+        if output.suffix not in fitting:
+            raise InputError(
+                f"{output}: the ending {output.suffix!r} does not fit {layout.name}; name the file "
+                f"{' or '.join(output.stem + ending for ending in fitting)}"
+            )
+        return layout
     if output.suffix in SUFFIXES:
         return layout_called(SUFFIXES[output.suffix])
     keys = ", ".join(layout.key for layout in LAYOUTS if layout.write is not None)

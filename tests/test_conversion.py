@@ -14,6 +14,7 @@ from physgen.cli import main
 from physgen.conversion import ShowerOptions, convert
 from physgen.errors import FormatError, InputError
 from physgen.io.calochallenge import CaloChallengeSource, calochallenge_writer
+from physgen.io.layouts import layout_called
 from physgen.io.showerdata import ShowerdataSource
 from physgen.systems.calorimeter import Calorimeter
 from physgen.systems.geometry import Geometry, Layer, write_geometry
@@ -273,3 +274,18 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
         tracemalloc.stop()
     assert peaks[0] < 60 * 2**20
     assert peaks[1] < 1.1 * peaks[0]
+
+
+def test_an_ending_that_does_not_fit_the_layout_is_refused(tmp_path):
+    write_voxels(tmp_path / "a.hdf5")
+    for name, to, fits in (
+        ("c.h5", "npz", r"name the file c\.npz"),
+        ("c.npz", "lemurs", r"name the file c\.h5 or c\.hdf5"),
+    ):
+        with pytest.raises(InputError, match=fits):
+            convert(tmp_path / "a.hdf5", tmp_path / name, to=to)
+        assert not (tmp_path / name).exists()
+
+
+def test_layouts_are_called_by_their_dataset_too():
+    assert layout_called("layers") is layout_called("ddml")

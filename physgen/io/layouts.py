@@ -206,9 +206,14 @@ def layout_of(path: Path) -> Layout:
     return layout
 
 
+DATASETS = {"layers": "ddml"}
+"""Layouts that are also called by the dataset that they have."""
+
+
 def layout_called(key: str) -> Layout:
     """Return a layout by what users call it, one that is written."""
     written = {layout.key: layout for layout in LAYOUTS if layout.write is not None}
+    key = DATASETS.get(key, key)
     if key not in written:
         raise InputError(f"no layout that is written is called {key!r}{suggest(key, written)}")
     return written[key]

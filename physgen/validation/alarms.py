@@ -20,6 +20,7 @@ from physgen.validation.comparison import Comparison, Measured, Role
 from physgen.validation.copies import EMPTY, keys_of, learned
 from physgen.validation.estimates import USABLE, effective_samples, usable
 from physgen.validation.repeats import repeats
+from physgen.validation.rows_read import negative
 from physgen.validation.scorecard import ALARM, Row
 
 _NEAR = 0.15
@@ -64,23 +65,15 @@ def _negative(comparison: Comparison) -> list[Row]:
     names: dict[Role, str] = {"truth": "true", "generated": "generated"}
     for role, name in names.items():
         batch = comparison.samples[role]
-        for k, variable in enumerate(comparison.system.schema.variables):
-            sentinel = variable.present is not None
-            if variable.domain != "non-negative" or sentinel or len(batch) == 0:
-                continue
-            one = batch.x if len(comparison.system.schema.variables) == 1 else batch.x[..., k]
-            wrong = one < 0
-            if batch.mask is not None:  # Padding may hold anything.
-                wrong &= batch.mask.reshape(*batch.mask.shape, *[1] * (one.ndim - batch.mask.ndim))
-            below = wrong.reshape(len(batch), -1).any(1)
+        for variable, below in negative(batch, comparison.system.schema):
             if below.any():
                 warning = (
-                    f"{variable.name!r} is negative in {int(below.sum())} of {len(batch)} {name} "
-                    f"rows, the first being row {int(below.int().argmax())} of those looked at: it "
+                    f"{variable!r} is negative in {int(below.sum())} of {len(batch)} {name} rows, "
+                    f"the first being row {int(below.int().argmax())} of those looked at: it "
                     "cannot be; put the rows right (padding is 0 where there is a mask), or leave "
                     "them out"
                 )
-                label = f"negative {variable.name}, {name} rows"
+                label = f"negative {variable}, {name} rows"
                 rows.append(
                     Row(name=label, metric="domains", value=int(below.sum()), warning=warning)
                 )

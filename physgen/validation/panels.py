@@ -18,6 +18,9 @@ from physgen.validation.comparison import Measured
 from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
+RATIO, PROFILE_RATIO = (0.5, 1.5), (0.8, 1.2)
+"""Ratios to the truth that are shown, of histograms and of profiles; triangles mark others."""
+
 Bars = tuple[Array, Array]
 """(bins,) values and their errors."""
 
@@ -138,9 +141,25 @@ def _ratios(axis: Any, drawn: Sequence[Drawn], edges: Array) -> None:
             markersize=2.5,
             linewidth=0.8,
         )
-    axis.set_ylim(0.5, 1.5)
+        _mark_outside(axis, centres, one.values / safe, RATIO, one.colour)
+    axis.set_ylim(*RATIO)
     axis.set_ylabel("ratio")
     axis.margins(x=0)
+
+
+def _mark_outside(
+    axis: Any, x: Array, ratio: Array, shown: tuple[float, float], colour: str
+) -> None:
+    """Draw a triangle at the edge that a ratio lies beyond, pointing to where it is."""
+    for beyond, edge, marker in (
+        (ratio < shown[0], shown[0], "v"),
+        (ratio > shown[1], shown[1], "^"),
+    ):
+        if beyond.any():
+            places = np.full(int(beyond.sum()), edge)
+            axis.plot(
+                x[beyond], places, marker, color=colour, markersize=3.5, clip_on=False, zorder=3
+            )
 
 
 def profile(figure: Any, drawn: Sequence[Drawn], label: str) -> None:
@@ -153,13 +172,14 @@ def profile(figure: Any, drawn: Sequence[Drawn], label: str) -> None:
         style = {"fmt": "o-" if i == 0 else "s--", "color": one.colour, "linewidth": 1}
         axes[0].errorbar(bins, one.values, one.errors, label=one.label, **style)
         axes[1].errorbar(bins, one.values / safe, one.errors / np.abs(safe), **style)
+        _mark_outside(axes[1], bins, one.values / safe, PROFILE_RATIO, one.colour)
     axes[0].set_ylabel(f"mean of {label}")
     if np.nanmin(reference) > 0 and np.nanmax(reference) > 100 * np.nanmin(reference):
         axes[0].set_yscale("log")
     elif np.nanmin(reference) >= 0:
         axes[0].set_ylim(bottom=0)
     axes[0].legend()
-    axes[1].set_ylim(0.8, 1.2)
+    axes[1].set_ylim(*PROFILE_RATIO)
     axes[1].set_xlabel("bin")
     axes[1].set_ylabel("ratio")
 
