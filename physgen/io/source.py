@@ -240,9 +240,10 @@ def check_finite(array: NDArray[Any], start: int, where: str) -> None:
     bad = ~np.isfinite(array.reshape(len(array), -1)).all(1)
     if bad.any():
         row = int(bad.argmax())
-        value = array[row].ravel()
-        value = value[~np.isfinite(value)][0]
+        place = np.argwhere(~np.isfinite(array[row]))[0].tolist()
+        value = array[(row, *place)]
+        at = f", column {place[0]}" if len(place) == 1 else f", element {place}"
         raise FormatError(
-            f"{where}: row {start + row} holds {value}; remove such rows, or find out why they are "
-            "there (`physgen inspect` counts them)"
+            f"{where}: row {start + row} holds {value}{at if array[row].size > 1 else ''}; remove "
+            "such rows, or find out why they are there (`physgen inspect` counts them)"
         )

@@ -166,7 +166,7 @@ def profile(figure: Any, drawn: Sequence[Drawn], label: str) -> None:
     """Draw means bin by bin, the truth first, and their ratios to it below."""
     axes = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1], "hspace": 0.13})
     reference = drawn[0].values
-    bins = np.arange(1, len(reference) + 1)
+    bins = np.arange(1.0, len(reference) + 1)
     safe = np.where(reference != 0, reference, np.nan)
     for i, one in enumerate(drawn):
         style = {"fmt": "o-" if i == 0 else "s--", "color": one.colour, "linewidth": 1}

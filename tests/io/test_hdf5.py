@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError
 from physgen.io.hdf5 import dataset, dataset_names, open_hdf5
 from physgen.io.hdf5_source import HDF5Source
-from physgen.io.source import ArraySource, blocks, digest_of
+from physgen.io.source import ArraySource, blocks, check_finite, digest_of
 from physgen.io.stream import Stream
 from physgen.io.writer import hdf5_writer
 
@@ -307,3 +308,19 @@ def test_what_nobody_asked_for_refuses_no_file(tmp_path):
     assert set(source.read(0, 9).fields()) == {"x"}
     with open_hdf5(path) as file, pytest.raises(FormatError, match="'weight' holds nothing"):
         dataset(file, "weight")
+
+
+@pytest.mark.parametrize(
+    ("shape", "place", "said"),
+    [
+        ((3,), (), "row 2 holds nan;"),
+        ((3, 1), (0,), "row 2 holds nan;"),
+        ((3, 4), (1,), "row 2 holds nan, column 1;"),
+        ((3, 4, 5), (3, 1), "row 2 holds nan, element [3, 1];"),
+    ],
+)
+def test_the_first_value_that_is_not_finite_is_named_by_its_place(shape, place, said):
+    array = np.zeros(shape)
+    array[(2, *place)] = np.nan
+    with pytest.raises(FormatError, match=re.escape(said)):
+        check_finite(array, 0, "file: data set")
