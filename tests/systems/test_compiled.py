@@ -9,6 +9,7 @@ import pytest
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_compiled_and_loaded_kernels_give_the_same_numbers(tmp_path):
     """Inlined or not, contracted and reordered sums round differently."""
 
