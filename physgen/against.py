@@ -34,6 +34,7 @@ from physgen.scoring import (
 )
 from physgen.validation.comparison import Comparison, Role
 from physgen.validation.judging import judge
+from physgen.validation.rows_read import look_at
 from physgen.validation.scorecard import Scorecard
 from physgen.validation.sources import TrueFile
 from physgen.validation.training_rows import TrainingRows
@@ -82,6 +83,9 @@ class Against:
         criteria: how they are judged.
         samples: what will be judged; where nothing tells whose samples these are, a damaged file,
             be it of training rows, is named first.
+
+    Raises:
+        FormatError: a row of the file holds what cannot be; also for samples that are judged.
     """
 
     def __init__(self, truth: Path, criteria: Criteria, samples: Sequence[Path] = ()) -> None:
@@ -96,6 +100,8 @@ class Against:
             raise
         self.system = system_of(self.recipe)
         self.file = TrueFile(self.system, open_samples(self.system, truth))
+        self._empty = look_at(self.file.source, self.system.schema)
+        self._sha256 = self.file.source.digest()
         self._training = None if training is None else self._rows_of(user_path(training))
         stated = "validation.metrics" in overrides
         self.metrics = metrics_of(self.recipe) if stated else metrics_for_files(self.recipe)
@@ -145,6 +151,7 @@ class Against:
         """
         n = self._most if limit is None else min(limit, self._most)
         source = open_samples(self.system, generated)
+        empty = look_at(source, self.system.schema)
         sample, samples = self.file.compared(source, n)
         comparison = Comparison(
             system=self.system,
@@ -164,11 +171,10 @@ class Against:
             # Measured once for all metrics that ask for it.
             whole = cache(partial(self.file.whole, source, most, paired=paired))
             comparison = replace(comparison, whole=whole)
-        true = self.file.source.digest()
         provenance: dict[str, Any] = {
             "truth": {
                 "file": str(self.path),
-                "sha256": true,
+                "sha256": self._sha256,
                 "rows": len(self.file.source),
                 "used": 2 * used,
             },
@@ -191,7 +197,5 @@ class Against:
             provenance=provenance,
             progress=progress,
         )
-        seen = self.file.seen
-        both = {source.name: "generated", self.file.source.name: "true"}
-        rows = [row for name in both if name in seen for row in seen[name].rows(both[name])]
-        return comparison, card.model_copy(update={"rows": (*card.rows, *rows)})
+        rows = (*card.rows, *self._empty.rows("true"), *empty.rows("generated"))
+        return comparison, card.model_copy(update={"rows": rows})

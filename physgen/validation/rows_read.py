@@ -1,16 +1,16 @@
-"""What is wrong with single rows of a file, as they are read: negative values, rows of zeros."""
+"""What is wrong with single rows of a file: negative values, rows of zeros."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError
+from physgen.io.source import Source, blocks
 from physgen.validation.scorecard import Row
 
 
@@ -28,66 +28,74 @@ def negative(batch: Batch, schema: Schema) -> Iterator[tuple[str, Tensor]]:
         yield variable.name, wrong.reshape(len(batch), -1).any(1)
 
 
-@dataclass
-class RowsRead:
-    """Rows of one file, looked at as they are read.
+@dataclass(frozen=True)
+class EmptyRows:
+    """Rows of a file that hold nothing but zeros.
 
     Attributes:
         file: its name.
-        schema: of the rows.
-        n: how many were looked at.
-        empty: how many of them hold nothing but zeros.
-        first: the number of the first of these in the file.
-
-    >>> import torch
-    >>> from physgen.batch import Variable
-    >>> seen = RowsRead("a.h5", Schema((2,), (Variable("e", "MeV", "non-negative"),)))
-    >>> batch = Batch(torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
-    >>> for _ in seen.through([batch], np.array([4, 7])): pass
-    >>> seen.empty, seen.first
-    (1, 7)
+        n: how many rows it has.
+        empty: how many of them are empty.
+        first: the number of the first of these.
     """
 
     file: str
-    schema: Schema
-    n: int = 0
+    n: int
     empty: int = 0
     first: int = 0
-
-    def through(self, parts: Iterable[Batch], rows: NDArray[np.int64]) -> Iterator[Batch]:
-        """Yield parts of the file, which are its `rows` in their order.
-
-        Raises:
-            FormatError: a variable is negative that cannot be; the row is named.
-        """
-        for part in parts:
-            numbers = rows[self.n : self.n + len(part)]
-            for name, below in negative(part, self.schema):
-                if below.any():
-                    row = numbers[int(below.int().argmax())]
-                    raise FormatError(
-                        f"{self.file}: {name!r} is negative in row {row}, which it cannot be: put "
-                        "the row right (padding is 0 where there is a mask), or leave it out"
-                    )
-            filled = part.x != 0
-            if part.mask is not None:
-                shape = *part.mask.shape, *[1] * (filled.ndim - part.mask.ndim)
-                filled &= part.mask.reshape(shape)
-            empty = ~filled.reshape(len(part), -1).any(1)
-            if empty.any():
-                if not self.empty:
-                    self.first = int(numbers[int(empty.int().argmax())])
-                self.empty += int(empty.sum())
-            self.n += len(part)
-            yield part
 
     def rows(self, what: str) -> list[Row]:
         """Return a warning of empty rows, if there are any; `what` says of which sample."""
         if not self.empty:
             return []
         warning = (
-            f"{self.file}: {self.empty} of the {self.n} rows looked at hold nothing but zeros, the "
-            f"first being row {self.first}: leave them out unless they are meant"
+            f"{self.file}: {self.empty} of {self.n} rows hold nothing but zeros, the first being "
+            f"row {self.first}: leave them out unless they are meant"
         )
         name = f"empty rows of the {what} file"
         return [Row(name=name, metric="domains", value=self.empty, warning=warning)]
+
+
+def look_at(source: Source, schema: Schema) -> EmptyRows:
+    """Read all rows of a file; return those that are empty, of points, voxels and pictures.
+
+    Raises:
+        FormatError: a variable is negative that cannot be; the row is named.
+
+    >>> from physgen.batch import Variable
+    >>> from physgen.io.source import ArraySource
+    >>> schema = Schema((2,), (Variable("e", "MeV", "non-negative"),))
+    >>> batch = Batch(torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
+    >>> found = look_at(ArraySource(batch, schema, name="a.h5"), schema)
+    >>> found.empty, found.first
+    (1, 1)
+    """
+    domains = {variable.domain for variable in schema.variables}
+    # A row of a table may well be zeros.
+    can_be_empty = schema.masked or (domains == {"non-negative"} and len(schema.variables) == 1)
+    empty: list[Tensor] = []
+    if not (can_be_empty or "non-negative" in domains):
+        return EmptyRows(source.name, len(source))
+    for number, part in enumerate(blocks(source)):
+        start = number * source.block
+        for name, below in negative(part, schema):
+            if below.any():
+                raise FormatError(
+                    f"{source.name}: {name!r} is negative in row {start + _first(below)}, which it "
+                    "cannot be: put the row right (padding is 0 where there is a mask), or leave "
+                    "it out"
+                )
+        if not can_be_empty:
+            continue
+        filled = part.x != 0
+        if part.mask is not None:
+            shape = *part.mask.shape, *[1] * (filled.ndim - part.mask.ndim)
+            filled &= part.mask.reshape(shape)
+        empty.append(start + (~filled.reshape(len(part), -1).any(1)).nonzero()[:, 0])
+    numbers = torch.cat(empty) if empty else torch.empty(0)
+    first = int(numbers[0]) if len(numbers) else 0
+    return EmptyRows(source.name, len(source), len(numbers), first)
+
+
+def _first(rows: Tensor) -> int:
+    return int(rows.int().argmax())

@@ -24,7 +24,6 @@ from physgen.io.stream import Stream
 from physgen.systems.base import System
 from physgen.validation.comparison import Measured, Role, evenly_spaced, measure, measure_parts
 from physgen.validation.matching import nearest_rows
-from physgen.validation.rows_read import RowsRead
 from physgen.validation.uncertainty import autocorrelation
 
 Rows = NDArray[np.int64]
@@ -131,16 +130,12 @@ class TrueFile:
     Args:
         system: whose observables are measured, and tell whether rows follow one another.
         source: the file.
-
-    Attributes:
-        seen: what is wrong with single rows of files that were read as a whole, by file.
     """
 
     def __init__(self, system: System, source: Source) -> None:
         self.system, self.source = system, source
         self._drawn: dict[tuple[int, bool], Samples] = {}
         self._whole: dict[int, Measured] = {}
-        self.seen: dict[str, RowsRead] = {}
 
     @cached_property
     def chain(self) -> Rows | None:
@@ -206,8 +201,6 @@ class TrueFile:
         Those are drawn at random, the same ones of both files if these are `paired`, which then
         count as often as the true ones. Of rows with weights or groups there are as many of both:
         unequal samples are skew, which random signs are not.
-
-        What is wrong with single rows is `seen`; `FormatError` for values that cannot be.
         """
         if not (_alone(self.source) and _alone(generated)):
             limit = min(limit, len(self.source), len(generated))
@@ -223,9 +216,7 @@ class TrueFile:
         parts = Stream(source, rows, batch_size=source.block).in_order()
         keys = source.keys()
         group = None if keys is None else keys[rows]
-        seen = self.seen[source.name] = RowsRead(source.name, self.system.schema)
-        looked_at = seen.through(parts, rows)
-        return replace(measure_parts(self.system, looked_at, len(rows)), group=group)
+        return replace(measure_parts(self.system, parts, len(rows)), group=group)
 
 
 def _alone(source: Source) -> bool:
