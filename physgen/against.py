@@ -83,9 +83,6 @@ class Against:
         criteria: how they are judged.
         samples: what will be judged; where nothing tells whose samples these are, a damaged file,
             be it of training rows, is named first.
-
-    Raises:
-        FormatError: a row of the file holds what cannot be; also for samples that are judged.
     """
 
     def __init__(self, truth: Path, criteria: Criteria, samples: Sequence[Path] = ()) -> None:
@@ -100,7 +97,7 @@ class Against:
             raise
         self.system = system_of(self.recipe)
         self.file = TrueFile(self.system, open_samples(self.system, truth))
-        self._empty = look_at(self.file.source, self.system.schema)
+        self._wrong = look_at(self.file.source, self.system.schema)
         self._sha256 = self.file.source.digest()
         self._training = None if training is None else self._rows_of(user_path(training))
         stated = "validation.metrics" in overrides
@@ -151,7 +148,7 @@ class Against:
         """
         n = self._most if limit is None else min(limit, self._most)
         source = open_samples(self.system, generated)
-        empty = look_at(source, self.system.schema)
+        wrong = look_at(source, self.system.schema)
         sample, samples = self.file.compared(source, n)
         comparison = Comparison(
             system=self.system,
@@ -197,5 +194,5 @@ class Against:
             provenance=provenance,
             progress=progress,
         )
-        rows = (*card.rows, *self._empty.rows("true"), *empty.rows("generated"))
+        rows = (*card.rows, *self._wrong.rows("true"), *wrong.rows("generated"))
         return comparison, card.model_copy(update={"rows": rows})

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from physgen.batch import Batch, Schema
-from physgen.errors import FormatError
 from physgen.io.source import Source, blocks
 from physgen.validation.scorecard import Row
 
@@ -28,74 +26,69 @@ def negative(batch: Batch, schema: Schema) -> Iterator[tuple[str, Tensor]]:
         yield variable.name, wrong.reshape(len(batch), -1).any(1)
 
 
-@dataclass(frozen=True)
-class EmptyRows:
-    """Rows of a file that hold nothing but zeros.
+@dataclass
+class RowsRead:
+    """What is wrong with single rows of a file.
 
     Attributes:
         file: its name.
         n: how many rows it has.
-        empty: how many of them are empty.
-        first: the number of the first of these.
+        found: how many rows are wrong and the number of the first, by what is wrong with them:
+            "empty", or the name of a variable that is negative and cannot be.
     """
 
     file: str
     n: int
-    empty: int = 0
-    first: int = 0
+    found: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def add(self, wrong: str, rows: Tensor, start: int) -> None:
+        """Count the rows (B,) of a part of the file that begins at row `start`."""
+        if rows.any():
+            count, first = self.found.get(wrong, (0, start + int(rows.int().argmax())))
+            self.found[wrong] = (count + int(rows.sum()), first)
 
     def rows(self, what: str) -> list[Row]:
-        """Return a warning of empty rows, if there are any; `what` says of which sample."""
-        if not self.empty:
-            return []
-        warning = (
-            f"{self.file}: {self.empty} of {self.n} rows hold nothing but zeros, the first being "
-            f"row {self.first}: leave them out unless they are meant"
-        )
-        name = f"empty rows of the {what} file"
-        return [Row(name=name, metric="domains", value=self.empty, warning=warning)]
+        """Return a warning of each thing that is wrong; `what` says of which sample."""
+        result = []
+        for wrong, (count, first) in self.found.items():
+            of = f"{self.file}: {count} of {self.n} rows"
+            if wrong == "empty":
+                name, fault = "empty rows", "hold nothing but zeros"
+                remedy = "leave them out unless they are meant"
+            else:
+                name, fault = f"negative {wrong}", f"have a negative {wrong!r}, which cannot be"
+                remedy = "put them right (padding is 0 where there is a mask), or leave them out"
+            warning = f"{of} {fault}, the first being row {first}: {remedy}"
+            label = f"{name} of the {what} file"
+            result.append(Row(name=label, metric="domains", value=count, warning=warning))
+        return result
 
 
-def look_at(source: Source, schema: Schema) -> EmptyRows:
-    """Read all rows of a file; return those that are empty, of points, voxels and pictures.
+def look_at(source: Source, schema: Schema) -> RowsRead:
+    """Read all rows of a file; empty ones are those of points, voxels and pictures.
 
-    Raises:
-        FormatError: a variable is negative that cannot be; the row is named.
-
+    >>> import torch
     >>> from physgen.batch import Variable
     >>> from physgen.io.source import ArraySource
     >>> schema = Schema((2,), (Variable("e", "MeV", "non-negative"),))
-    >>> batch = Batch(torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
-    >>> found = look_at(ArraySource(batch, schema, name="a.h5"), schema)
-    >>> found.empty, found.first
-    (1, 1)
+    >>> batch = Batch(torch.tensor([[0.0, 1.0], [0.0, 0.0], [-1.0, 0.0]]))
+    >>> look_at(ArraySource(batch, schema, name="a.h5"), schema).found
+    {'e': (1, 2), 'empty': (1, 1)}
     """
     domains = {variable.domain for variable in schema.variables}
     # A row of a table may well be zeros.
     can_be_empty = schema.masked or (domains == {"non-negative"} and len(schema.variables) == 1)
-    empty: list[Tensor] = []
+    result = RowsRead(source.name, len(source))
     if not (can_be_empty or "non-negative" in domains):
-        return EmptyRows(source.name, len(source))
+        return result
     for number, part in enumerate(blocks(source)):
         start = number * source.block
         for name, below in negative(part, schema):
-            if below.any():
-                raise FormatError(
-                    f"{source.name}: {name!r} is negative in row {start + _first(below)}, which it "
-                    "cannot be: put the row right (padding is 0 where there is a mask), or leave "
-                    "it out"
-                )
-        if not can_be_empty:
-            continue
-        filled = part.x != 0
-        if part.mask is not None:
-            shape = *part.mask.shape, *[1] * (filled.ndim - part.mask.ndim)
-            filled &= part.mask.reshape(shape)
-        empty.append(start + (~filled.reshape(len(part), -1).any(1)).nonzero()[:, 0])
-    numbers = torch.cat(empty) if empty else torch.empty(0)
-    first = int(numbers[0]) if len(numbers) else 0
-    return EmptyRows(source.name, len(source), len(numbers), first)
-
-
-def _first(rows: Tensor) -> int:
-    return int(rows.int().argmax())
+            result.add(name, below, start)
+        if can_be_empty:
+            filled = part.x != 0
+            if part.mask is not None:
+                shape = *part.mask.shape, *[1] * (filled.ndim - part.mask.ndim)
+                filled &= part.mask.reshape(shape)
+            result.add("empty", ~filled.reshape(len(part), -1).any(1), start)
+    return result

@@ -1,11 +1,9 @@
 """Rows of files that are empty are named, and values that cannot be are refused."""
 
-import pytest
 import torch
 
 from physgen.against import Against, Criteria
 from physgen.batch import Batch, Schema, Variable
-from physgen.errors import FormatError
 from physgen.io.calochallenge import calochallenge_writer
 from physgen.io.source import ArraySource
 from physgen.validation.rows_read import look_at
@@ -27,7 +25,7 @@ def test_empty_rows_are_counted_and_the_first_is_named():
     x, mask = sets()
     mask[4], x[5] = False, 0
     found = seen(x, mask)
-    assert (found.n, found.empty, found.first) == (6, 2, 4)
+    assert (found.n, found.found) == (6, {"empty": (2, 4)})
     (row,) = found.rows("generated")
     assert row.warning.startswith(
         "jets.h5: 2 of 6 rows hold nothing but zeros, the first being row 4"
@@ -37,18 +35,21 @@ def test_empty_rows_are_counted_and_the_first_is_named():
 
 def test_rows_of_a_table_may_be_zeros():
     table = Schema((2,), (Variable("a", domain="non-negative"), Variable("b")))
-    assert seen(torch.zeros(6, 2), schema=table).empty == 0
+    assert seen(torch.zeros(6, 2), schema=table).found == {}
     voxels = Schema((2,), (Variable("e", domain="non-negative"),))
-    assert seen(torch.zeros(6, 2), schema=voxels).empty == 6
+    assert seen(torch.zeros(6, 2), schema=voxels).found == {"empty": (6, 0)}
 
 
-def test_a_negative_value_is_refused_unless_it_is_padding():
+def test_negative_values_are_named_unless_they_are_padding():
     x, mask = sets()
-    x[5, 1, 1] = -0.1
-    with pytest.raises(FormatError, match=r"jets\.h5: 'pt' is negative in row 5"):
-        seen(x, mask)
-    mask[5, 1] = False
-    assert seen(x, mask).empty == 0
+    x[2, 0, 1] = x[5, 1, 1] = -0.1
+    (row,) = seen(x, mask).rows("generated")
+    assert row.warning.startswith(
+        "jets.h5: 2 of 6 rows have a negative 'pt', which cannot be, the fi"
+    )
+    assert "first being row 2" in row.warning
+    mask[2, 0] = mask[5, 1] = False
+    assert seen(x, mask).rows("generated") == []
 
 
 def test_empty_showers_of_either_file_are_named_whether_they_are_drawn_or_not(tmp_path):
