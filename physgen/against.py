@@ -194,5 +194,8 @@ class Against:
             provenance=provenance,
             progress=progress,
         )
-        rows = (*card.rows, *self._wrong.rows("true"), *wrong.rows("generated"))
-        return comparison, card.model_copy(update={"rows": rows})
+        # What is said of all rows of a file takes the place of what is said of those drawn.
+        found = (*self._wrong.rows("true"), *wrong.rows("generated"))
+        told = {row.name for row in found}
+        kept = (row for row in card.rows if row.name not in told)
+        return comparison, card.model_copy(update={"rows": (*kept, *found)})

@@ -53,14 +53,14 @@ class RowsRead:
         for wrong, (count, first) in self.found.items():
             of = f"{self.file}: {count} of {self.n} rows"
             if wrong == "empty":
-                name, fault = "empty rows", "hold nothing but zeros"
+                name, fault = f"empty rows of the {what} file", "hold nothing but zeros"
                 remedy = "leave them out unless they are meant"
             else:
-                name, fault = f"negative {wrong}", f"have a negative {wrong!r}, which cannot be"
+                name = f"negative {wrong}, {what} rows"
+                fault = f"have a negative {wrong!r}, which cannot be"
                 remedy = "put them right (padding is 0 where there is a mask), or leave them out"
             warning = f"{of} {fault}, the first being row {first}: {remedy}"
-            label = f"{name} of the {what} file"
-            result.append(Row(name=label, metric="domains", value=count, warning=warning))
+            result.append(Row(name=name, metric="domains", value=count, warning=warning))
         return result
 
 

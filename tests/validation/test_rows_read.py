@@ -1,5 +1,7 @@
 """Rows of files that are empty are named, and values that cannot be are refused."""
 
+import h5py
+import numpy as np
 import torch
 
 from physgen.against import Against, Criteria
@@ -68,3 +70,21 @@ def test_empty_showers_of_either_file_are_named_whether_they_are_drawn_or_not(tm
         warning = card[f"empty rows of the {what} file"].warning
         assert f"{count} of 400 rows" in warning
         assert f"first being row {first}:" in warning
+
+
+def test_negative_values_of_drawn_rows_are_named_once_for_the_whole_file(tmp_path):
+    generator = np.random.default_rng(1)
+    for name in ("ours.h5", "truth.h5"):
+        particles = np.abs(generator.normal(0.1, 0.02, (400, 5, 4)))
+        particles[..., 3] = 1
+        if name == "ours.h5":
+            particles[::2, 0, 2] *= -1
+        with h5py.File(tmp_path / name, "w") as file:
+            file["particle_features"] = particles.astype("f4")
+            file["jet_features"] = generator.normal(1000, 10, (400, 4)).astype("f4")
+    changes = {"validation.metrics": [{"kind": "means"}], "sampling.n": 100}
+    _, card = Against(tmp_path / "truth.h5", Criteria(overrides=changes)).score(
+        tmp_path / "ours.h5"
+    )
+    (row,) = [row for row in card.rows if row.name.startswith("negative")]
+    assert "200 of 400 rows have a negative 'ptrel'" in row.warning
