@@ -196,6 +196,6 @@ class Against:
         )
         # What is said of all rows of a file takes the place of what is said of those drawn.
         found = (*self._wrong.rows("true"), *wrong.rows("generated"))
-        told = {row.name for row in found}
-        kept = (row for row in card.rows if row.name not in told)
-        return comparison, card.model_copy(update={"rows": (*kept, *found)})
+        names = {row.name for row in found}
+        others = (row for row in card.rows if row.name not in names)
+        return comparison, card.model_copy(update={"rows": (*others, *found)})
