@@ -4,7 +4,9 @@ Truth is a mixture of normals in 5 dimensions. Of each generator `--repeats` sam
 as many reference samples; the number they are worth is found from large samples of both (of a few
 rows drawn again and again, from these rows themselves). Printed for one observable, for the mean of
 all, for their tails, and for all jointly: N(infinity), the harmonic mean of its estimates, and the
-share of the 95% intervals that hold it. `--json FILE` keeps what is finished, and goes on from it.
+share of the 95% intervals that hold it; of observables also the share that hold N(infinity) in the
+bins of the repeat, whose edges are the quantiles of its reference. `--json FILE` keeps what is
+finished, and goes on from it.
 
     python benchmarks/equivalent.py --rows 5000 --repeats 200 --json equivalent.json
 """
@@ -24,7 +26,7 @@ import physgen
 from physgen.batch import Batch, Schema, Variable
 from physgen.validation.comparison import Comparison
 from physgen.validation.equivalent import _difference
-from physgen.validation.event_features import binned, fourier
+from physgen.validation.event_features import _edges, binned, fourier
 from physgen.validation.independence import select
 
 NAMES = "abcde"
@@ -141,6 +143,37 @@ def wanted(generator):
     return {name: float(np.mean(values)) for name, values in biases.items()}
 
 
+class InBins:
+    """b^2 / V_P of a generator in given bins, from large samples of both."""
+
+    def __init__(self, generator):
+        random = np.random.default_rng([8, 1])
+        n = LARGE * PAIRS
+        self.columns = [np.sort(x, 0).T for x in (generator.draw(random, n), TRUTH.draw(random, n))]
+
+    def __call__(self, reference):
+        biases, variances = [], []
+        for values, *sorted_values in zip(reference.T, *self.columns, strict=True):
+            edges = _edges(values, BINS)
+            share = np.bincount(np.searchsorted(edges, values, side="right")) / len(values)
+            q, p = (_shares(x, edges) for x in sorted_values)
+            noise = sum(y * (1 - y) / len(x) for x, y in zip(sorted_values, (q, p), strict=True))
+            biases.append(((q - p) ** 2 - noise) / share)
+            variances.append(1 - share)
+        ends = [0, -1]
+        sums = (
+            [sum(x[0]), sum(map(sum, x)), sum(y[ends].sum() for y in x)]
+            for x in (biases, variances)
+        )
+        rows = "one observable", "mean of observables", "tails of observables"
+        return dict(zip(rows, np.divide(*sums), strict=True))
+
+
+def _shares(ordered, edges):
+    below = np.searchsorted(ordered, edges, side="left")
+    return np.diff(np.concatenate([[0], below, [len(ordered)]])) / len(ordered)
+
+
 GENERATORS = {
     "shift .05": lambda: Moved(shift=0.05),
     "width 1.05": lambda: Moved(wider=0.05),
@@ -154,25 +187,28 @@ GENERATORS = {
 def measured(name, rows, repeats):
     """Return by row the number wanted, the harmonic mean of the estimates, and the coverage."""
     generator = None if GENERATORS[name] is None else GENERATORS[name]()
-    aim = None if generator is None else wanted(generator)
+    aim = None if generator is None else (wanted(generator), InBins(generator))
     found = {}
     for seed in range(repeats):
         one = Again(seed) if generator is None else generator
-        answer = wanted(one) if aim is None else aim
+        answer, in_bins = aim or (wanted(one), InBins(one))
         random = np.random.default_rng([7, seed])
-        for row, worth in worths(one.draw(random, rows), TRUTH.draw(random, rows)).items():
+        ours, reference = one.draw(random, rows), TRUTH.draw(random, rows)
+        given = answer | in_bins(reference)
+        for row, worth in worths(ours, reference).items():
             low, high = (bias / worth.truth for bias in worth.biases)
-            inside = low <= answer[row] <= high
+            held = [low <= one[row] <= high for one in (answer, given)]
             found.setdefault(row, []).append(
-                (answer[row], worth.bias / worth.truth, inside, low > 0)
+                (answer[row], worth.bias / worth.truth, *held, low > 0)
             )
     result = {}
     for row, values in found.items():
-        biases, estimates, inside, resolved = map(np.mean, zip(*values, strict=True))
+        biases, estimates, inside, in_bins, resolved = map(np.mean, zip(*values, strict=True))
         result[row] = {
             "wanted": 1 / biases,
             "harmonic": 1 / estimates,
             "coverage": inside,
+            "coverage in bins": in_bins,
             "resolved": resolved,
         }
     return {row: {k: float(v) for k, v in values.items()} for row, values in result.items()}
@@ -188,8 +224,11 @@ def main():
     done = {}
     if options.json and options.json.exists():
         done = json.loads(options.json.read_text())
-    print("| generator | of | N wanted | harmonic mean | resolved | 95% intervals that hold it |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "| generator | of | N wanted | harmonic mean | resolved | 95% intervals that hold it "
+        "| N in the bins of the repeat |"
+    )
+    print("|---" * 7 + "|")
     for name in options.generator or GENERATORS:
         begin = time.process_time()
         if name not in done:
@@ -198,7 +237,8 @@ def main():
                 options.json.write_text(json.dumps(done, indent=1))
         for row, v in done[name].items():
             numbers = f"{v['wanted']:.4g} | {v['harmonic']:.4g} | {v['resolved']:.2f}"
-            print(f"| {name} | {row} | {numbers} | {v['coverage']:.3f} |", flush=True)
+            held = f"{v['coverage']:.3f} | {v['coverage in bins']:.3f}"
+            print(f"| {name} | {row} | {numbers} | {held} |", flush=True)
         print(f"{time.process_time() - begin:.0f} CPU s", flush=True)
 
 

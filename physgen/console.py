@@ -200,8 +200,8 @@ def print_scorecards(cards: Mapping[str, Scorecard], as_json: bool) -> None:
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        # A pipe has no width of its own; numbers are not to be folded for it.
-        console.width = 110
+        # A pipe has no width of its own; neither names nor numbers are to be folded for it.
+        console.width = 1000
     console.print(_summary(cards))
     for name, card in cards.items():
         for warning in card.warnings:

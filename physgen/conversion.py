@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
@@ -19,6 +19,7 @@ from physgen.io.lattice.content import lattice_format
 from physgen.io.lattice.conversion import UNCHANGED, ConfigurationOptions, convert_configurations
 from physgen.io.layouts import LAYOUTS, Kind, Layout, Written, layout_called, layout_of
 from physgen.io.shipped import shipped_or_own
+from physgen.io.shower_source import write_calorimeters
 from physgen.io.showerdata import ShowerdataSource
 from physgen.io.showers import deposited, point_schema, voxel_schema
 from physgen.io.source import Source, blocks
@@ -124,6 +125,7 @@ def convert(
             "converted_from": f"{', '.join(path.name for path in paths)}, {old.name}",
             "source_sha256": ", ".join(map(sha256, paths)),
             "physgen_version": __version__,
+            **(write_calorimeters(_calorimeters(sources)) if new.holds == "points" else {}),
         },
         overwrite=overwrite,
     )
@@ -177,6 +179,12 @@ def _pdg(sources: Sequence[Source]) -> int | None:
     """Return the code of the particles, `None` if it is not known, or there are several."""
     codes = {getattr(source, "pdg", None) for source in sources}
     return codes.pop() if len(codes) == 1 else None
+
+
+def _calorimeters(sources: Sequence[Source]) -> Mapping[str, range]:
+    """Return the layers of each calorimeter, none where files differ, or do not say."""
+    first, *others = (getattr(source, "calorimeters", {}) for source in sources)
+    return first if all(other == first for other in others) else {}
 
 
 def _open(path: Path, layout: Layout, geometry: Geometry | None) -> Source:
@@ -278,3 +286,5 @@ def _dropped(sources: Sequence[Source], new: Schema, layout: Layout) -> Iterator
         yield from (f"the dataset {name!r}" for name in sorted(others))
     if any(isinstance(source, ShowerdataSource) for source in sources) and not _pdg(sources):
         yield "codes of the particles, of which there are several"
+    if layout.holds != "points" and (known := _calorimeters(sources)):
+        yield f"which layers are those of {', '.join(known)}"

@@ -255,8 +255,15 @@ def test_the_reference_evaluation_is_a_preset_of_two_files(monkeypatch, capsys, 
         "precision of voxels",
         "AUC, neural classifier, normalised level, reference settings",
         "balanced accuracy, neural classifier, high level, reference settings",
+        "AUC of calibrated scores, neural classifier, high level, reference settings",
     ):
         assert f'"{name}"' in text, name
+    cut = {
+        row["name"]
+        for row in json.loads(out)["rows"]
+        if "neural classifier" in row["name"] and "taken for 0" not in row["note"]
+    }
+    assert cut == set()  # Each row says what threshold it stands for.
     code, _, error = call(monkeypatch, capsys, "validate", *files, "--preset", "refrence")
     assert code == 2
     assert "reference" in error

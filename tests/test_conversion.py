@@ -14,11 +14,13 @@ from physgen.cli import main
 from physgen.conversion import ShowerOptions, convert
 from physgen.errors import FormatError, InputError
 from physgen.io.calochallenge import CaloChallengeSource, calochallenge_writer
-from physgen.io.layouts import layout_called
+from physgen.io.layouts import layout_called, open_points
 from physgen.io.showerdata import ShowerdataSource
 from physgen.systems.calorimeter import Calorimeter
 from physgen.systems.geometry import Geometry, Layer, write_geometry
 from physgen.systems.pointcloud import PointCloud
+from physgen.systems.voxelisation import Cells
+from tests.io.test_shower_layouts import calohadronic as write_calohadronic
 from tests.io.test_showerdata import write as write_points
 
 LAYERS = (Layer(0, (0.0, 10.0, 30.0), 1), Layer(2, (0.0, 5.0), 4), Layer(7, (0.0, 20.0), 2))
@@ -289,3 +291,18 @@ def test_an_ending_that_does_not_fit_the_layout_is_refused(tmp_path):
 
 def test_layouts_are_called_by_their_dataset_too():
     assert layout_called("layers") is layout_called("ddml")
+
+
+def test_which_layers_are_whose_goes_with_the_points(tmp_path, binning):
+    path = write_calohadronic(tmp_path / "a.h5")
+    points = ShowerOptions(cells=Cells(layers=42, x=8, y=9, mm=10.0))
+    for name, to, options in (("p.h5", "showerdata", ShowerOptions()), ("c.h5", "ddml", points)):
+        convert(path, tmp_path / name, to=to, showers=options)
+        source = open_points(tmp_path / name)
+        assert source.calorimeters == {"ecal": range(30), "hcal": range(30, 78)}
+    report = convert(path, tmp_path / "v.h5", to="calochallenge", showers=ShowerOptions(binning))
+    assert "which layers are those of ecal, hcal" in report["lost"]
+    with h5py.File(tmp_path / "p.h5", "a") as file:
+        file.attrs["calorimeters"] = '{"ecal": [29, 0]}'
+    with pytest.raises(FormatError, match=r"p\.h5: the attribute 'calorimeters'"):
+        open_points(tmp_path / "p.h5")

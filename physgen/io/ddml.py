@@ -21,7 +21,7 @@ from physgen.batch import Batch
 from physgen.errors import FormatError
 from physgen.io.attributes import attribute
 from physgen.io.hdf5 import BLOCK_BYTES, dataset, has, open_hdf5, read_rows
-from physgen.io.shower_source import ShowerSource, energy_unit, same_length
+from physgen.io.shower_source import ShowerSource, energy_unit, read_calorimeters, same_length
 from physgen.io.showers import check_energies, packed, point_schema
 from physgen.io.writer import Append, hdf5_writer
 
@@ -63,6 +63,7 @@ def open_ddml(path: Path, n_points: int = 1) -> ShowerSource:
         lengths |= {_DIRECTIONS: len(dataset(file, _DIRECTIONS, 2))} if directed else {}
         length, shape = same_length(path, lengths), layers.shape[1:]
         factors = energy_unit(layers, "MeV"), energy_unit(energies, "MeV")
+        calorimeters = read_calorimeters(file)
         block = max(1, BLOCK_BYTES // max(1, layers.nbytes // max(1, length)))
         most = n_points
         for start in range(0, length, block):
@@ -84,7 +85,9 @@ def open_ddml(path: Path, n_points: int = 1) -> ShowerSource:
             given.append(read_rows(dataset(file, _DIRECTIONS), start, stop))
         return {"x": points, "mask": mask, "condition": np.concatenate(given, 1)}
 
-    return ShowerSource(path, point_schema(most, "layer", 4, directed), length, block, rows)
+    source = ShowerSource(path, point_schema(most, "layer", 4, directed), length, block, rows)
+    source.calorimeters = calorimeters
+    return source
 
 
 def ddml_writer(

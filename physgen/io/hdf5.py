@@ -68,10 +68,16 @@ def open_hdf5(path: Path) -> h5py.File:
                 "(if its writer was killed: h5clear -s FILE)"
             ) from error
         refuse_cut_short(path)
+        kind = format_of(path)
+        if kind == "HDF5":
+            raise FormatError(
+                f"{path}: an HDF5 file that is cut short or damaged ({error}); copy or make it "
+                "again"
+            ) from error
+        found = "" if kind == "other" else f" but {kind}"
         raise FormatError(
-            f"{path}: an HDF5 file that is cut short or damaged ({error}); copy or make it again"
-            if format_of(path) == "HDF5"
-            else f"{path}: not an HDF5 file; `physgen inspect {path}` says what it is"
+            f"{path}: not an HDF5 file{found}; `physgen inspect {path}` says what is in it, and "
+            "whether it is whole"
         ) from error
 
 

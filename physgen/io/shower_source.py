@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,13 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError
-from physgen.io.attributes import unit_of
+from physgen.io.attributes import attribute, unit_of
 from physgen.io.hdf5 import open_hdf5
 from physgen.io.showers import MEV, mev
 from physgen.io.source import Source, Stamp, as_batch, blocks, digest_of
+
+CALORIMETERS = "calorimeters"
+"""The attribute of a file that says which layers are whose."""
 
 Rows = Callable[[h5py.File, int, int], dict[str, NDArray[Any]]]
 
@@ -112,3 +116,34 @@ def same_length(path: Path, lengths: dict[str, int]) -> int:
         shown = ", ".join(f"{name!r} has {n}" for name, n in lengths.items())
         raise FormatError(f"{path}: datasets of unequal length: {shown} rows")
     return next(iter(lengths.values()))
+
+
+def write_calorimeters(calorimeters: Mapping[str, range]) -> dict[str, str]:
+    """Return the attribute that keeps which layers are whose, none where that is not known.
+
+    >>> write_calorimeters({"ecal": range(30), "hcal": range(30, 78)})
+    {'calorimeters': '{"ecal": [0, 29], "hcal": [30, 77]}'}
+    """
+    ends = {name: [layers[0], layers[-1]] for name, layers in calorimeters.items()}
+    return {CALORIMETERS: json.dumps(ends)} if ends else {}
+
+
+def read_calorimeters(file: h5py.File) -> dict[str, range]:
+    """Return the layers of each calorimeter, by name, as `write_calorimeters` keeps them.
+
+    Raises:
+        FormatError: there is such an attribute, and it does not list first and last layers.
+    """
+    text = attribute(file, CALORIMETERS)
+    if text is None:
+        return {}
+    try:
+        ends = {str(name): (int(a), int(b)) for name, (a, b) in json.loads(text).items()}
+        if any(not 0 <= first <= last for first, last in ends.values()):
+            raise ValueError("a last layer before the first")
+    except (AttributeError, TypeError, ValueError) as error:
+        raise FormatError(
+            f"{file.filename}: the attribute {CALORIMETERS!r} is {text!r}, and does not list the "
+            'first and the last layer by name, as in {"ecal": [0, 29]}; correct or remove it'
+        ) from error
+    return {name: range(first, last + 1) for name, (first, last) in ends.items()}

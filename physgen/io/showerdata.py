@@ -28,6 +28,7 @@ from physgen.errors import FormatError, InputError
 from physgen.io.attributes import unit_of
 from physgen.io.hdf5 import BLOCK_BYTES, dataset, has, open_hdf5, read_rows
 from physgen.io.hdf5_tables import Lists, append_lists
+from physgen.io.shower_source import read_calorimeters
 from physgen.io.showers import (
     ENERGY,
     MEV,
@@ -66,6 +67,7 @@ class ShowerdataSource:
 
     Attributes:
         pdg: code of the incoming particles, `None` if there are several or it is not said.
+        calorimeters: the layers of each, by name, where the file says which are whose.
 
     Raises:
         FormatError: there is no such file, or it is not such a file; the dataset is named, and on
@@ -90,6 +92,7 @@ class ShowerdataSource:
             self._counts = self._num_points(file)
             self._n_columns = width
             self.pdg = self._pdg(file)
+            self.calorimeters = read_calorimeters(file)
             most = max(1, n_points, int(self._counts.max()))
             self.block = max(1, min(4096, BLOCK_BYTES // (4 * most * width)))
             self.schema = point_schema(most, self._depth(showers), width, self._directed)

@@ -117,3 +117,25 @@ def jensen_shannon(
         value += mean / 2
         parts[of] = w * (t - mean) / w.sum() / 2
     return Estimate(value, summed_error(parts, unit))
+
+
+def calibrated(scores: Array, labels: Array, weights: Array, choose: Rows, test: Rows) -> Array:
+    """Map scores of the rows `test` to probabilities, by isotonic regression on those of `choose`.
+
+    The odds are even, also where groups of unequal size make classes unequal.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    regression = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
+    y, weight = labels[choose], np.abs(weights[choose])
+    for label in (0.0, 1.0):
+        weight[y == label] /= weight[y == label].sum()
+    # A step that k rows of one class make at either end is no certainty: a row of the other class
+    # beyond it makes it 1 / (k + 1), as far as so many rows can tell.
+    score, row = scores[choose], 2 / len(y)
+    regression.fit(
+        np.concatenate([[score.min()], score, [score.max()]]),
+        np.concatenate([[1.0], y, [0.0]]),
+        sample_weight=np.concatenate([[row], weight, [row]]),
+    )
+    return np.asarray(regression.predict(scores[test]), dtype=float64)

@@ -13,8 +13,9 @@ gives the Jensen-Shannon divergence.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,7 +25,14 @@ from numpy.typing import NDArray
 from physgen.batch import Batch
 from physgen.errors import InputError, NotMeasurable, RecipeError
 from physgen.isolation import global_generators
-from physgen.validation.auc import auc, balanced_accuracy, chance, jensen_shannon, roc
+from physgen.validation.auc import (
+    auc,
+    balanced_accuracy,
+    calibrated,
+    chance,
+    jensen_shannon,
+    roc,
+)
 from physgen.validation.classifier_inputs import Inputs, Stacked, grid_of
 from physgen.validation.classifier_networks import EPOCHS, Cylinder, as_reference
 from physgen.validation.classifiers import Task, boosted, most_rows, neural
@@ -46,6 +54,9 @@ FAST_EPOCHS = 12
 _FACTOR = 1e5
 """Of the share of the energy in a voxel, which the convolutional classifier sees as log10(1 + x):
 below the thresholds of readouts."""
+
+_ROUNDED = "the AUC of rounded scores, which the HGCal challenge calls AUC"
+_STEPS = "after isotonic regression, whose steps are ties; the reference evaluation prints it last"
 
 FEWEST_TESTED = 200
 """Rows of each class that a verdict needs: fewer train no classifier, and leave an error of 3%."""
@@ -69,8 +80,9 @@ class ClassifierTest:
         n_train: at most so many training rows of each class.
         epochs: of a network; 12 by default, 50 as in the reference.
         folds: from 3 on, cross-validation: every row is tested once, by one that never saw it.
-        calibrate: also report the balanced accuracy, which the HGCal challenge calls AUC, and the
-            Jensen-Shannon divergence of the calibrated classifier.
+        calibrate: also report the balanced accuracy, which the HGCal challenge calls AUC, and of
+            the calibrated classifier the AUC, which the reference evaluation prints last, and the
+            Jensen-Shannon divergence.
         maximum: limit on AUC + 2 sigma; fewer than `FEWEST_TESTED` rows of each class in the test
             allow no verdict.
 
@@ -113,15 +125,15 @@ class ClassifierTest:
         note = f"trained on {ours.n_train} + {ours.n_train} rows, tested on {ours.n_test}"
         if self.folds > 1:
             note += f", {self.folds}-fold"
-        if self.settings == "reference" and (cut := cut_in_words(comparison)):
-            note += f"; {cut}"
+        cut = cut_in_words(comparison) if self.settings == "reference" else ""
+        note += (also := f"; {cut}" if cut else "")
         if ours.not_finite:
             note += f"; {ours.not_finite} values not finite, shown to the classifier as such"
         rows = [
             row_by_role(
                 f"AUC, {name}",
                 "classifier",
-                {role: score.auc for role, score in scores.items()},
+                _each(scores, "auc"),
                 tolerance=self.maximum,
                 p_value=self._p_value(comparison, ours),
                 verdict=self._verdict(ours),
@@ -130,12 +142,19 @@ class ClassifierTest:
             )
         ]
         if self.calibrate:
-            rounded = {role: score.balanced_accuracy for role, score in scores.items()}
-            said = "the AUC of rounded scores, which the HGCal challenge calls AUC"
-            rows.append(row_by_role(f"balanced accuracy, {name}", "classifier", rounded, note=said))
-            jsd = {role: score.jsd for role, score in scores.items()}
-            rows.append(row_by_role(f"JSD, {name}", "classifier", jsd, unit="bit", note=note))
-        return rows + rows_of({role: score.tails for role, score in scores.items()}, name)
+            parts = [
+                ("balanced accuracy", "balanced_accuracy", "1", _ROUNDED + also),
+                ("JSD", "jsd", "bit", note),
+            ]
+            if self.settings == "reference":
+                parts.append(("AUC of calibrated scores", "calibrated_auc", "1", _STEPS + also))
+            rows += [
+                row_by_role(
+                    f"{of}, {name}", "classifier", _each(scores, part), unit=unit, note=said
+                )
+                for of, part, unit, said in parts
+            ]
+        return rows + rows_of(_each(scores, "tails"), name, also)
 
     def scores(self, comparison: Comparison) -> dict[Role, ClassifierScore]:
         """Return what a classifier finds between the truth and each of the other samples.
@@ -269,17 +288,18 @@ class ClassifierTest:
             scores = self._trained(task, seed + fold, grid)
             if not np.isfinite(scores[test]).all():
                 raise InputError("the classifier's scores are not finite: it learned nothing")
-            certain = _calibrated(task, scores, test)
+            certain = calibrated(scores, y, w, choose, test)
             rows = np.concatenate(chosen)[test]
             tested.append((scores[test], y[test], w[test], certain, keys[test], rows))
-        scores, y, w, calibrated, keys, rows = map(np.concatenate, zip(*tested, strict=True))
+        scores, y, w, certain, keys, rows = map(np.concatenate, zip(*tested, strict=True))
         return ClassifierScore(
             auc=auc(scores, y, w, keys),
             chance=chance(scores, y, w, keys),
             balanced_accuracy=balanced_accuracy(scores, y, w, keys),
-            jsd=jensen_shannon(calibrated, y, w, keys),
+            calibrated_auc=auc(certain, y, w, keys),
+            jsd=jensen_shannon(certain, y, w, keys),
             roc=roc(scores, y, w),
-            tails=Tails.of(calibrated, y, w, keys),
+            tails=Tails.of(certain, y, w, keys),
             n_train=n_train,
             n_test=len(scores) // 2,
             not_finite=int(features.holes.sum()),
@@ -296,7 +316,7 @@ class ClassifierScore:
     """How well one classifier tells two samples apart.
 
     Attributes:
-        auc, balanced_accuracy, jsd: with errors; the JSD in bits.
+        auc, balanced_accuracy, calibrated_auc, jsd: with errors; the JSD in bits.
         chance: the standard deviation of the AUC of samples that agree.
         roc: (false positive rate, true positive rate).
         tails: of the weights p / (1 - p).
@@ -310,6 +330,7 @@ class ClassifierScore:
     auc: Estimate
     chance: float
     balanced_accuracy: Estimate
+    calibrated_auc: Estimate
     jsd: Estimate
     roc: Curve
     tails: Tails
@@ -323,20 +344,5 @@ class ClassifierScore:
     rows: Rows
 
 
-def _calibrated(task: Task, scores: Array, test: Rows) -> Array:
-    """Map test scores to probabilities by isotonic regression on the rows that chose the epoch."""
-    from sklearn.isotonic import IsotonicRegression
-
-    regression = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
-    y, weight = task.y[task.choose], np.abs(task.w[task.choose])
-    for label in (0.0, 1.0):  # even odds, also where groups of unequal size make classes unequal
-        weight[y == label] /= weight[y == label].sum()
-    # A step that k rows of one class make at either end is no certainty: a row of the other class
-    # beyond it makes it 1 / (k + 1), as far as so many rows can tell.
-    score, row = scores[task.choose], 2 / len(y)
-    regression.fit(
-        np.concatenate([[score.min()], score, [score.max()]]),
-        np.concatenate([[1.0], y, [0.0]]),
-        sample_weight=np.concatenate([[row], weight, [row]]),
-    )
-    return np.asarray(regression.predict(scores[test]), dtype=float64)
+def _each(scores: Mapping[Role, ClassifierScore], part: str) -> dict[Role, Any]:
+    return {role: getattr(score, part) for role, score in scores.items()}

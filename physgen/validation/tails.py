@@ -74,8 +74,11 @@ class Tails:
         )
 
 
-def rows_of(tails: Mapping[Role, Tails], classifier: str) -> list[Row]:
-    """Return the rows about too many generated rows, and about missing ones."""
+def rows_of(tails: Mapping[Role, Tails], classifier: str, also: str = "") -> list[Row]:
+    """Return the rows about too many generated rows, and about missing ones.
+
+    `also` ends their notes.
+    """
     ours = tails["generated"]
     curves = {f"w of {name} rows": curve for name, curve in ours.histograms.items()}
     if "floor" in tails:
@@ -90,7 +93,7 @@ def rows_of(tails: Mapping[Role, Tails], classifier: str) -> list[Row]:
             f"{name}, {classifier}",
             "classifier-weights",
             {role: getattr(one, part) for role, one in tails.items()},
-            note=_in_words(ours, which),
+            note=_in_words(ours, which) + also,
             curves=curves if part == "surplus" else {},
         )
         for name, part, which in sides

@@ -1,7 +1,6 @@
 """Classifiers on samples whose AUC is known; the AUC and its error against direct sums."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +13,8 @@ from toy import Normal, compare, draw
 from physgen.batch import Batch
 from physgen.errors import InputError, RecipeError
 from physgen.validation import classifiers
-from physgen.validation.auc import auc, chance, jensen_shannon, roc
-from physgen.validation.classifier import ClassifierTest, _calibrated
+from physgen.validation.auc import auc, calibrated, chance, jensen_shannon, roc
+from physgen.validation.classifier import ClassifierTest
 from physgen.validation.classifiers import Task, boosted, neural, standardised
 from physgen.validation.comparison import Comparison
 from physgen.validation.estimates import pull
@@ -193,12 +192,11 @@ def test_jensen_shannon_of_known_probabilities():
 def test_jensen_shannon_of_calibrated_scores_is_that_of_two_normals():
     """Four widths apart, .9128 bit by quadrature: beyond what certainties up to 99% can reach."""
     generator, values = np.random.default_rng(1), []
-    choose, test = np.arange(8000) < 4000, np.arange(4000, 8000)
+    choose, test = np.arange(4000), np.arange(4000, 8000)
     y = np.tile([1.0, 0.0], 4000)
     for _ in range(20):
         scores = generator.normal(4 * y)
-        task = SimpleNamespace(y=y, w=np.ones(8000), choose=np.flatnonzero(choose))
-        certain = _calibrated(task, scores, test)
+        certain = calibrated(scores, y, np.ones(8000), choose, test)
         values.append(jensen_shannon(certain, y[test], np.ones(4000)).value)
     assert np.mean(values) == pytest.approx(0.9128, abs=0.006)
 
