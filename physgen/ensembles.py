@@ -20,7 +20,7 @@ from physgen.registry import Component, build
 from physgen.scoring import open_samples, recipe_for
 from physgen.systems.base import System
 from physgen.systems.ensemble import Ensemble
-from physgen.systems.gauge_ensemble import GaugeEnsemble
+from physgen.systems.gauge_ensemble import GaugeEnsemble, theory_of_angles
 from physgen.validation.comparison import Comparison
 from physgen.validation.ensemble import analyse
 from physgen.validation.scorecard import Row, Scorecard
@@ -56,16 +56,21 @@ class Analysis:
 def score_ensemble(file: Path, name: str | None, overrides: Mapping[str, Any]) -> Analysis:
     """Analyse a Markov chain: means with Gamma-method errors, and tau_int.
 
-    With the recipe of a system, its exact and published values stand beside; without, only what
-    needs no action is measured.
+    With the recipe of a system, its exact and published values stand beside, and of angles of U(1)
+    whose file states beta; without, only what needs no action is measured.
     """
     if name is None and holds_configurations(expand(file)[0]):
         return _score_configurations(file, overrides)
+    angles = theory_of_angles(expand(file)[0]) if name is None and not overrides else None
+    if angles is not None:
+        source = open_samples(angles, file)
+        about: dict[str, Any] = {"file": str(file), "beta": angles.beta}
+        return _in_turn(*analyse(angles, blocks(source), len(source), provenance=about))
     if name is None:
         options = {k.removeprefix("system."): v for k, v in overrides.items() if k != "data.axes"}
         given = {"path": file, "axes": overrides.get("data.axes")}
         ensemble: Ensemble = build("systems", Component(kind="ensemble", **options), given)
-        about: dict[str, Any] = {"file": str(file)}
+        about = {"file": str(file)}
         return _in_turn(
             *analyse(ensemble, ensemble.parts(), len(ensemble.source), provenance=about)
         )

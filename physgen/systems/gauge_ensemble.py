@@ -20,6 +20,8 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError
+from physgen.io.arrays import names_in, stated, stored_schema, text_in
+from physgen.io.formats import format_of
 from physgen.io.joined import expand
 from physgen.io.lattice.configuration import Given
 from physgen.io.lattice.source import ConfigurationSource
@@ -27,6 +29,7 @@ from physgen.sampling.manifold import matrices
 from physgen.systems.base import Derived
 from physgen.systems.gauge import Gauge
 from physgen.systems.gauge_loops import winding
+from physgen.systems.lattice_files import FIELD
 
 _GROUPS = {2: "SU(2)", 3: "SU(3)"}
 
@@ -104,3 +107,18 @@ class GaugeEnsemble:
         line = winding(matrices(batch.x))
         values["Re L"] = line.real
         return values if self.gauge.n == 2 else values | {"Im L": line.imag}
+
+
+def theory_of_angles(path: Path) -> Gauge | None:
+    """Return the theory of a file of U(1) angles that states it, as physgen writes them.
+
+    `None` where the file is another, or states no single beta.
+    """
+    if format_of(path) not in ("HDF5", "npz") or FIELD not in names_in(path):
+        return None
+    schema, beta = stored_schema(path), stated(path, ["beta", "kappa"], FIELD)
+    if text_in(path, "group") != "U(1)" or schema is None or set(beta) != {"beta"}:
+        return None
+    if len(beta["beta"]) > 1:
+        return None
+    return Gauge(group="U(1)", shape=schema.shape[1:], beta=float(beta["beta"][0]))

@@ -17,6 +17,7 @@ from physgen.errors import CheckpointError, InputError
 from physgen.io.inspect import inspect
 from physgen.overrides import parse_overrides
 from physgen.run import Run
+from physgen.systems.gauge import Gauge
 
 SMALL = {"engine.steps": 4, "engine.batch_size": 64, "validation.metrics": [{"kind": "means"}]}
 
@@ -204,6 +205,19 @@ def test_a_chain_of_anybody(tmp_path):
     card = score_ensemble(tmp_path / "chain.npz", None, {}).card
     assert card["phi^2"].value == pytest.approx(1.0, abs=5 * card["phi^2"].error)
     assert card["tau_int phi^2"].value == pytest.approx(0.5, abs=0.2)
+
+
+@pytest.mark.parametrize("file", ["u1.h5", "u1.npz"])
+def test_angles_stand_beside_the_exact_values_of_the_theory_that_their_file_states(tmp_path, file):
+    theory = Gauge(group="U(1)", shape=(4, 6), beta=1.5)
+    batch = theory.simulate(800, seed=1)
+    with theory.writer(tmp_path / file, 800) as append:
+        append(batch)
+    card = score_ensemble(tmp_path / file, None, {}).card
+    rows = {row.name: row for row in card.rows}
+    assert rows["Q^2"].exact == theory.exact()["Q^2"]
+    assert abs(rows["plaquette"].pull) < 4
+    assert card.provenance["beta"] == 1.5
 
 
 @pytest.mark.parametrize("shape", [(400,), (400, 1)])
