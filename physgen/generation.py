@@ -32,6 +32,7 @@ from physgen.io.writer import Append, hdf5_writer, npz_writer, refuse_existing, 
 from physgen.isolation import isolated
 from physgen.surrogates.base import FromNoise, Surrogate
 from physgen.surrogates.correction import Corrected
+from physgen.surrogates.relaxation import Relaxed
 from physgen.systems.base import HasFiles, System
 from physgen.version import __version__
 
@@ -40,7 +41,7 @@ BLOCK = 4096
 PIECES = (0, 1, 16, 256, BLOCK)
 """Where the pieces of a block begin that is pushed from noise: few samples take a short time."""
 
-Source = Surrogate | Corrected
+Source = Surrogate | Corrected | Relaxed
 """What is drawn from."""
 
 
@@ -77,7 +78,7 @@ class Sampler:
     """
 
     surrogate: Surrogate
-    corrected: Corrected | None = None
+    corrected: Corrected | Relaxed | None = None
     open_system: Callable[[], System] | None = None
     read_conditions: Callable[[Path], Batch] | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
