@@ -11,13 +11,8 @@ from physgen.errors import RecipeError, suggest
 from physgen.recipe import Recipe
 from physgen.registry import Component, asks_for, build, lookup
 from physgen.surrogates.base import HasSampler, Surrogate
-from physgen.surrogates.correction import Corrected
-from physgen.surrogates.relaxation import Relaxed
-from physgen.systems.base import HasAction, System
+from physgen.systems.base import System
 from physgen.transforms.base import Chain
-
-Corrector = Corrected | Relaxed
-"""A surrogate whose samples are made those of an action."""
 
 
 def system_of(recipe: Recipe) -> System:
@@ -110,31 +105,3 @@ def choose_sampler(recipe: Recipe, surrogate: Surrogate) -> None:
             f"sampling.sampler: {type(surrogate).__name__} has no sampler to choose; leave it out"
         )
     surrogate.use_sampler(sampler)
-
-
-def corrected_by(
-    recipe: Recipe, system: System, surrogate: Surrogate, *, proposals: bool = False
-) -> Corrector | None:
-    """Return what a recipe's correction makes of a surrogate; `None` if there is none.
-
-    Args:
-        recipe: names the correction.
-        system: has the action.
-        surrogate: trained, on the device to compute on.
-        proposals: return what draws its own samples with log-weights; `None` if there are none.
-
-    Raises:
-        RecipeError: the system has no action, or the surrogate does not know its density, which
-            independence Metropolis needs.
-    """
-    method = recipe.sampling.correction
-    if method == "none":
-        return None
-    if not isinstance(system, HasAction):
-        raise RecipeError(
-            f"sampling.correction: {method} needs an action, which system "
-            f"{recipe.system.kind!r} has not; set sampling.correction=none"
-        )
-    if method == "mala":
-        return None if proposals else Relaxed(surrogate, system.action, recipe.sampling.mala_steps)
-    return Corrected(surrogate, system.action, "none" if proposals else method)

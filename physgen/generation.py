@@ -32,7 +32,6 @@ from physgen.io.writer import Append, hdf5_writer, npz_writer, refuse_existing, 
 from physgen.isolation import isolated
 from physgen.surrogates.base import FromNoise, Surrogate
 from physgen.surrogates.correction import Corrected
-from physgen.surrogates.relaxation import Relaxed
 from physgen.systems.base import HasFiles, System
 from physgen.version import __version__
 
@@ -41,7 +40,7 @@ BLOCK = 4096
 PIECES = (0, 1, 16, 256, BLOCK)
 """Where the pieces of a block begin that is pushed from noise: few samples take a short time."""
 
-Source = Surrogate | Corrected | Relaxed
+Source = Surrogate | Corrected
 """What is drawn from."""
 
 
@@ -78,7 +77,7 @@ class Sampler:
     """
 
     surrogate: Surrogate
-    corrected: Corrected | Relaxed | None = None
+    corrected: Corrected | None = None
     open_system: Callable[[], System] | None = None
     read_conditions: Callable[[Path], Batch] | None = None
     facts: Mapping[str, str] = field(default_factory=dict)

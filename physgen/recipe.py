@@ -45,16 +45,13 @@ class Sampling(Section):
 
     Attributes:
         n: how many.
-        correction: what makes them exact, for a system with an action; mala, which needs no
-            density, in the limit of many steps.
-        mala_steps: Langevin steps with accept/reject from each sample, where mala corrects.
+        correction: what makes them exact, for a system with an action.
         sampler: how a diffusion model draws them.
     """
 
     n: int = Field(default=16_384, gt=0)
     seed: int = 1
-    correction: Literal["none", "independence-metropolis", "mala"] = "none"
-    mala_steps: int = Field(default=200, gt=0)
+    correction: Literal["none", "independence-metropolis"] = "none"
     sampler: SamplerOptions | None = None
 
 

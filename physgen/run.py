@@ -14,14 +14,7 @@ import torch
 from physgen import card as cards
 from physgen.arguments import user_path
 from physgen.batch import Batch, Schema
-from physgen.components import (
-    Corrector,
-    as_conditions,
-    choose_sampler,
-    corrected_by,
-    surrogate_of,
-    system_of,
-)
+from physgen.components import as_conditions, choose_sampler, surrogate_of, system_of
 from physgen.conditions import rows_as_conditions
 from physgen.engine.device import describe_machine, describe_revision
 from physgen.errors import CheckpointError, RecipeError, printable
@@ -33,7 +26,8 @@ from physgen.recipe import Recipe, read
 from physgen.registry import asks_for
 from physgen.run_data import SIMULATED, RunData, inputs_of
 from physgen.surrogates.base import Surrogate
-from physgen.systems.base import HasFiles, HasOwnFiles, System, open_files
+from physgen.surrogates.correction import Corrected
+from physgen.systems.base import HasAction, HasFiles, HasOwnFiles, System, open_files
 from physgen.tables import html_table
 from physgen.validation.scorecard import Scorecard
 from physgen.version import FORMAT, __version__
@@ -284,9 +278,25 @@ class Run:
         choose_sampler(self.recipe, surrogate)
         return surrogate
 
-    def corrected(self, surrogate: Surrogate, *, proposals: bool = False) -> Corrector | None:
-        """Return what the recipe's correction makes of its surrogate; see `corrected_by`."""
-        return corrected_by(self.recipe, self.system, surrogate, proposals=proposals)
+    def corrected(self, surrogate: Surrogate, *, proposals: bool = False) -> Corrected | None:
+        """Return what the recipe's correction makes of its surrogate; `None` if there is none.
+
+        Args:
+            surrogate: trained, on the device to compute on.
+            proposals: return what draws the proposals, with their log-weights.
+
+        Raises:
+            RecipeError: the system has no action, or the surrogate does not know its density.
+        """
+        method = self.recipe.sampling.correction
+        if method == "none":
+            return None
+        if not isinstance(self.system, HasAction):
+            raise RecipeError(
+                f"sampling.correction: {method} needs an action, which system "
+                f"{self.recipe.system.kind!r} has not; set sampling.correction=none"
+            )
+        return Corrected(surrogate, self.system.action, "none" if proposals else method)
 
     def load(self) -> Surrogate:
         """Return the trained surrogate, in evaluation mode on the CPU.

@@ -28,8 +28,7 @@ from physgen.recipe import Recipe, read
 from physgen.registry import Component, build
 from physgen.run import Run
 from physgen.surrogates.base import Surrogate
-from physgen.surrogates.correction import BURN_IN, Corrected
-from physgen.surrogates.relaxation import Relaxed
+from physgen.surrogates.correction import BURN_IN
 from physgen.systems.base import HasFiles, Simulates, System, open_files
 from physgen.timing import milliseconds
 from physgen.validation.comparison import Comparison, HeldOut, Role
@@ -119,10 +118,6 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
         if truth.chain is None:
             paired |= {"generated"}
         return replace(comparison, generated=generated, paired=paired)
-    if isinstance(corrected, Relaxed):
-        n = recipe.sampling.n if condition is None else n
-        ends = corrected.sample(n, condition, generator=generator).to("cpu")
-        return replace(comparison, generated=ends, corrected=True)
     wanted = None if condition is None else corrected.for_proposals(condition)
     n = recipe.sampling.n + BURN_IN if wanted is None else len(wanted)
     proposals = corrected.propose(n, wanted, generator=generator).to("cpu")
@@ -149,11 +144,10 @@ def check_scoring(run: Run, surrogate: Surrogate) -> None:
     recipe = run.recipe
     corrected = run.corrected(surrogate)
     kinds = [part.kind for part in recipe.validation.metrics]
-    if not isinstance(corrected, Corrected) and "importance" in kinds:
+    if corrected is None and "importance" in kinds:
         raise RecipeError(
             f"validation.metrics.{kinds.index('importance')}: importance looks at log-weights, "
-            f"which sampling.correction={recipe.sampling.correction} has not; set it to "
-            "independence-metropolis, or leave importance out"
+            "which sampling.correction=none has not; set sampling.correction, or leave it out"
         )
     metrics_of(recipe)
     if recipe.baseline is not None:

@@ -189,8 +189,8 @@ def _weighing(surrogate: Surrogate) -> HasLogWeight:
         return surrogate
     raise RecipeError(
         f"sampling.correction: {type(surrogate).__name__} does not know its density, "
-        "without which nothing can be corrected at once; set sampling.correction=none, or mala for "
-        "steps with the force of the action, or take a flow with an exact density"
+        "without which nothing can be corrected; set sampling.correction=none, or take a "
+        "flow with an exact density"
     )
 
 
