@@ -95,6 +95,18 @@ def monte_carlo(system: System, seed: int) -> Cost:
         if after - before >= LONG_ENOUGH or 4 * size > most:
             break
         n, before = size, after
+    return _of_chains(
+        Cost(name="Monte Carlo", setup=max(first - LEAST * seconds, 0.0), seconds=seconds),
+        system,
+        chains,
+    )
+
+
+def _of_chains(cost: Cost, system: System, chains: Batch) -> Cost:
+    """Return the cost with the efficiency of Markov chains, by their slowest observable.
+
+    Those that are shown not to mix have none.
+    """
     measured = measure(system, chains[:MEASURED])
     name, slowest = _slowest(measured)
     warning = ""
@@ -104,15 +116,13 @@ def monte_carlo(system: System, seed: int) -> Cost:
         warning = f"chains too short to show that they mix ({name!r})"
     tau = max(slowest.tau_int, 0.5)
     known = None if disagrees(slowest) else 0.5 / tau
-    return Cost(
-        name="Monte Carlo",
-        setup=max(first - LEAST * seconds, 0.0),
-        seconds=seconds,
+    return replace(
+        cost,
         efficiency=known,
         efficiency_error=None if known is None else 0.5 * slowest.tau_int_error / tau**2,
         known_by=f"{measured.n} configurations, slowest: {name}",
         log_partition=(None, None, _exact_log_partition(system)),
-        tunnelling=_changes(measured, seconds),
+        tunnelling=_changes(measured, cost.seconds),
         warning=warning,
     )
 
@@ -124,15 +134,16 @@ def surrogate(run: Run, seed: int) -> Cost:
     where no samples of the truth back it: samples of a surrogate are blind to a missing sector.
     """
     model = run.load()
-    corrected = run.corrected(model, proposals=True)
+    moved = run.recipe.sampling.correction == "langevin"
+    corrected = run.corrected(model, proposals=not moved)
     setup = float(cards.read_card(run.path / "surrogate")["training_seconds"])
     sampler = model if corrected is None else corrected
 
     def draw(n: int) -> Batch:
         return sampler.sample(n, generator=torch.Generator(device=model.device).manual_seed(seed))
 
-    draw(PROPOSALS)  # Compiles what is compiled.
-    n = PROPOSALS
+    n = MEASURED if moved else PROPOSALS
+    draw(n)  # Compiles what is compiled.
     taken, batch = _timed(draw, n)
     while taken < LONG_ENOUGH and n < MOST:
         n *= 4
@@ -140,6 +151,8 @@ def surrogate(run: Run, seed: int) -> Cost:
     cost = Cost(name=run.recipe.name, setup=setup, seconds=taken / n)
     if corrected is None:
         return replace(cost, warning="not corrected: biased")
+    if moved:
+        return _of_chains(cost, run.system, batch)
     rows = {row.name: row for row in run.scorecard.rows}
     ess, of_truth = rows.get("ESS"), rows.get("ESS on truth")
     if ess is None:

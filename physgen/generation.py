@@ -251,7 +251,8 @@ def generate_blocks(
             own = 1.0 if batch.weight is None else batch.weight
             batch = batch.replace(weight=condition.weight[start:stop] * own)
         if isinstance(surrogate, Corrected) and batch.chain is not None:
-            batch = batch.replace(chain=batch.chain + block)
+            # A block has no more chains than samples.
+            batch = batch.replace(chain=batch.chain + block * BLOCK)
         _check_finite(batch, start)
         yield batch
 

@@ -242,7 +242,7 @@ def load(
     opened.check()
     surrogate = opened.load().to(choose_device(device))
     corrected = opened.corrected(surrogate, proposals=uncorrected)
-    if corrected is None and uncorrected:
+    if uncorrected and opened.recipe.sampling.correction == "none":
         raise InputError(
             f"{opened.path}: nothing corrects these samples (sampling.correction is none); leave "
             "`uncorrected` out"

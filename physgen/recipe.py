@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
@@ -29,6 +29,7 @@ from physgen.io.documents import explain, read_yaml, shown
 from physgen.io.shipped import shipped_recipes
 from physgen.overrides import located, put
 from physgen.registry import Component, Group, Section, lookup, options_model
+from physgen.surrogates.correction import Correction
 from physgen.surrogates.sampler_options import SamplerOptions
 from physgen.version import FORMAT, __version__
 
@@ -45,13 +46,14 @@ class Sampling(Section):
 
     Attributes:
         n: how many.
-        correction: what makes them exact, for a system with an action.
+        correction: what makes them exact, for a system with an action; see
+            `physgen.surrogates.correction`.
         sampler: how a diffusion model draws them.
     """
 
     n: int = Field(default=16_384, gt=0)
     seed: int = 1
-    correction: Literal["none", "independence-metropolis"] = "none"
+    correction: Correction = "none"
     sampler: SamplerOptions | None = None
 
 

@@ -283,7 +283,7 @@ class Run:
 
         Args:
             surrogate: trained, on the device to compute on.
-            proposals: return what draws the proposals, with their log-weights.
+            proposals: return what draws the proposals, with their log-weights where it needs them.
 
         Raises:
             RecipeError: the system has no action, or the surrogate does not know its density.
@@ -296,6 +296,8 @@ class Run:
                 f"sampling.correction: {method} needs an action, which system "
                 f"{self.recipe.system.kind!r} has not; set sampling.correction=none"
             )
+        if proposals and method == "langevin":
+            return None  # Where its chains begin are plain samples, without weights.
         return Corrected(surrogate, self.system.action, "none" if proposals else method)
 
     def load(self) -> Surrogate:

@@ -28,7 +28,6 @@ from physgen.recipe import Recipe, read
 from physgen.registry import Component, build
 from physgen.run import Run
 from physgen.surrogates.base import Surrogate
-from physgen.surrogates.correction import BURN_IN
 from physgen.systems.base import HasFiles, Simulates, System, open_files
 from physgen.timing import milliseconds
 from physgen.validation.comparison import Comparison, HeldOut, Role
@@ -119,11 +118,13 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
             paired |= {"generated"}
         return replace(comparison, generated=generated, paired=paired)
     wanted = None if condition is None else corrected.for_proposals(condition)
-    n = recipe.sampling.n + BURN_IN if wanted is None else len(wanted)
+    n = corrected.n_proposals(recipe.sampling.n) if wanted is None else len(wanted)
     proposals = corrected.propose(n, wanted, generator=generator).to("cpu")
     chains = corrected.correct(
         proposals, generator=torch.Generator().manual_seed(recipe.sampling.seed)
     )
+    if proposals.log_weight is None:
+        return replace(comparison, generated=chains, corrected=True)
     if truth is not None:
         of_truth = corrected.log_weight(truth, generator=generator)
         truth = truth.replace(log_weight=of_truth.cpu())
@@ -142,12 +143,13 @@ def training_rows_of(run: Run) -> TrainingRows | None:
 def check_scoring(run: Run, surrogate: Surrogate) -> None:
     """Raise `RecipeError` if an untrained surrogate could not be scored as the recipe says."""
     recipe = run.recipe
-    corrected = run.corrected(surrogate)
+    run.corrected(surrogate)
     kinds = [part.kind for part in recipe.validation.metrics]
-    if corrected is None and "importance" in kinds:
+    method = recipe.sampling.correction
+    if method in ("none", "langevin") and "importance" in kinds:
         raise RecipeError(
             f"validation.metrics.{kinds.index('importance')}: importance looks at log-weights, "
-            "which sampling.correction=none has not; set sampling.correction, or leave it out"
+            f"which sampling.correction={method} has not; set sampling.correction, or leave it out"
         )
     metrics_of(recipe)
     if recipe.baseline is not None:

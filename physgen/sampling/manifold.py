@@ -109,6 +109,12 @@ class SpecialUnitary:
 
 
 FLAT, CIRCLES, SPECIAL_UNITARY = Flat(), Circles(), SpecialUnitary()
+BY_DOMAIN: dict[str, Manifold] = {
+    "real": FLAT,
+    "angle": CIRCLES,
+    "special-unitary": SPECIAL_UNITARY,
+}
+"""Where fields of a domain live that a force can move."""
 
 
 def wrapped(angle: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
-r"""Samples of exp(-S) / Z out of those of a surrogate that knows its density.
+r"""Samples of exp(-S) / Z out of those of a surrogate.
 
-A proposal x of the surrogate q has the log-weight -S(x) - log q(x). Independence Metropolis makes a
-Markov chain of the target out of proposals and their weights (`physgen.sampling.metropolis`); its
-first states, which may be untypical, are left out. Each condition has a target and a chain of its
-own.
+A proposal x of a surrogate that knows its density q has the log-weight -S(x) - log q(x).
+Independence Metropolis makes a Markov chain of the target out of proposals and their weights
+(`physgen.sampling.metropolis`), in turn with trajectories of Hybrid Monte Carlo if asked for. Of a
+surrogate without density, Langevin steps with the force of the action move the samples
+(`physgen.sampling.local`). The first states, which may be untypical, are left out. Each condition
+has a target and chains of its own.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import DomainError, RecipeError
+from physgen.sampling import local
+from physgen.sampling.manifold import BY_DOMAIN, Manifold
 from physgen.sampling.metropolis import independence_metropolis
 from physgen.surrogates.base import HasDensity, HasLogWeight, Surrogate, density_of
 from physgen.surrogates.conditions import ConditionPrior
 
 Action = Callable[[Tensor, Tensor | None], Tensor]
-Correction = Literal["none", "independence-metropolis"]
+Correction = Literal["none", "independence-metropolis", "independence-metropolis+hmc", "langevin"]
 
 AT_ONCE = 4096
 """Proposals drawn together."""
@@ -30,20 +34,26 @@ BURN_IN = 512
 less than 1e-6 at an acceptance of 3%."""
 TARGETS = 64
 """Different conditions of which chains are made at once: each spends `BURN_IN` proposals."""
+CHAINS, TURNS = 64, 32
+"""Chains of proposals and trajectories in turn, and of each the first states that are left out."""
+LANGEVIN_KEPT, LANGEVIN_SKIP, LANGEVIN_BURN = 16, 50, 500
+"""Of a chain of Langevin steps: states that are kept, steps from one to the next, steps before."""
 
 
 class Corrected:
     """A surrogate corrected to sample exp(-action), drawn from like a surrogate.
 
     Args:
-        surrogate: that knows its density; it is copied in double precision, and finely integrated
+        surrogate: one that knows its density is copied in double precision, and finely integrated
             where it is integrated at all, so that the weights are those of the samples.
         action: (B, *shape) samples and (B, C) conditions to (B,) actions.
-        method: "independence-metropolis" draws chains of the target; "none" the proposals, with
-            `log_weight`.
+        method: "independence-metropolis" draws chains of the target, with "+hmc" of proposals and
+            trajectories in turn; "langevin" begins chains at samples of any surrogate, and moves
+            them by the force of the action; "none" draws the proposals, with `log_weight`.
 
     Raises:
-        RecipeError: the surrogate does not know its density.
+        RecipeError: the surrogate does not know its density, which all but "langevin" need; or
+            samples are of a kind that no force moves.
 
     >>> from physgen.surrogates.flows.lattice.continuous import ContinuousLatticeFlow
     >>> from physgen.systems.scalar import Phi4
@@ -58,7 +68,15 @@ class Corrected:
         self, surrogate: Surrogate, action: Action, method: Correction = "independence-metropolis"
     ) -> None:
         self.original, self.action, self.method = surrogate, action, method
-        self._weighing = _weighing(surrogate.high_precision().eval())
+        exact = surrogate.high_precision().eval()
+        self._weighing = None if method == "langevin" else _weighing(exact)
+        self._drawing = exact
+        domain = surrogate.schema.variables[0].domain
+        if method not in ("none", "independence-metropolis") and domain not in BY_DOMAIN:
+            raise RecipeError(
+                f"sampling.correction: {method} moves fields along the force of the action, and "
+                f"these are of the domain {domain!r}; set sampling.correction=none"
+            )
 
     @property
     def schema(self) -> Schema:
@@ -83,14 +101,22 @@ class Corrected:
     def propose(
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
     ) -> Batch:
-        """Draw `n` independent samples of the surrogate with `log_weight`, in double precision."""
+        """Draw `n` independent samples of the surrogate, in double precision.
+
+        With `log_weight`, unless the correction does without.
+        """
         parts = []
         for first in range(0, n, AT_ONCE):
             rows = slice(first, min(first + AT_ONCE, n))
             given = None if condition is None else condition[rows]
+            size = rows.stop - rows.start
             with torch.no_grad():
+                if self._weighing is None:
+                    batch = self._drawing.sample(size, given, generator=generator)
+                    parts.append(batch.to(dtype=torch.float64))
+                    continue
                 batch, weight = self._weighing.sample_with_log_weight(
-                    rows.stop - rows.start, self.action, given, generator=generator
+                    size, self.action, given, generator=generator
                 )
             parts.append(batch.replace(log_weight=weight))
         return Batch.concatenate(parts)
@@ -101,6 +127,7 @@ class Corrected:
         Random only where a sample is weighed by a way that led to it (`HasLogWeight`).
         """
         parts = []
+        assert self._weighing is not None, f"{self.method} weighs nothing"
         for first in range(0, len(batch), AT_ONCE):
             part = batch[first : first + AT_ONCE].to(self.device, torch.float64)
             with torch.no_grad():
@@ -109,26 +136,82 @@ class Corrected:
         return torch.cat(parts)
 
     def correct(self, proposals: Batch, *, generator: torch.Generator) -> Batch:
-        """Make a chain of each target out of its proposals, of which `BURN_IN` are spent.
+        """Make chains of each target out of its proposals, of which the first states are spent.
 
         Raises:
             DomainError: there are more than `TARGETS` different conditions.
         """
-        groups = _rows_by_condition(proposals.condition, len(proposals))
-        parts = [
-            independence_metropolis(proposals[rows], generator=generator, burn_in=BURN_IN).batch
-            for rows in groups
-        ]
-        numbered = [
-            part.replace(chain=torch.full((len(part),), number, device=part.x.device))
-            for number, part in enumerate(parts)
-        ]
+        make = {
+            "independence-metropolis": self._one_chain,
+            "independence-metropolis+hmc": self._in_turn,
+            "langevin": self._langevin,
+        }[self.method]
+        numbered, n_chains = [], 0
+        for rows in _rows_by_condition(proposals.condition, len(proposals)):
+            part = make(proposals[rows], generator)
+            assert part.chain is not None
+            numbered.append(part.replace(chain=part.chain + n_chains))
+            n_chains += 1 + int(part.chain.max())
         return Batch.concatenate(numbered)
 
+    def _one_chain(self, proposals: Batch, generator: torch.Generator) -> Batch:
+        return independence_metropolis(proposals, generator=generator, burn_in=BURN_IN).batch
+
+    def _in_turn(self, proposals: Batch, generator: torch.Generator) -> Batch:
+        def log_weight(x: Tensor) -> Tensor:
+            given = None if proposals.condition is None else proposals.condition[: len(x)]
+            return self.log_weight(Batch(x, given), generator=generator).to(x.device)
+
+        moved = local.in_turn(
+            proposals,
+            self._action_at(proposals.condition),
+            log_weight,
+            n_chains=CHAINS,
+            n_burn=TURNS,
+            generator=generator,
+            manifold=self._manifold,
+        )
+        return self._conditioned(moved, proposals)
+
+    def _langevin(self, starts: Batch, generator: torch.Generator) -> Batch:
+        moved = local.langevin(
+            starts.x,
+            self._action_at(starts.condition),
+            n_keep=LANGEVIN_KEPT,
+            n_skip=LANGEVIN_SKIP,
+            n_burn=LANGEVIN_BURN,
+            generator=generator,
+            manifold=self._manifold,
+        )
+        return self._conditioned(moved, starts)
+
+    @property
+    def _manifold(self) -> Manifold:
+        return BY_DOMAIN[self.schema.variables[0].domain]
+
+    def _action_at(self, condition: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """Return the action of configurations at the one condition of all these rows."""
+        if condition is None:
+            return lambda x: self.action(x, None)
+        return lambda x: self.action(x, condition[:1].expand(len(x), -1).to(x))
+
+    def _conditioned(self, moved: Batch, proposals: Batch) -> Batch:
+        if proposals.condition is None:
+            return moved
+        return moved.replace(condition=proposals.condition[:1].expand(len(moved), -1))
+
+    def n_proposals(self, n: int) -> int:
+        """Return how many proposals `n` samples of a target take."""
+        if self.method == "independence-metropolis":
+            return n + BURN_IN
+        if self.method == "langevin":
+            return -(-n // LANGEVIN_KEPT)
+        return CHAINS * (-(-n // CHAINS) + TURNS)
+
     def for_proposals(self, condition: Tensor) -> Tensor:
-        """Return (N, C) conditions with `BURN_IN` more of each different one of (n, C), sorted."""
+        """Return (N, C) conditions of the proposals that samples at (n, C) take, sorted."""
         groups = _rows_by_condition(condition, len(condition))
-        rows = [torch.cat([group, group[:1].expand(BURN_IN)]) for group in groups]
+        rows = [group[:1].expand(self.n_proposals(len(group))) for group in groups]
         return condition[torch.cat(rows)]
 
     def sample(
@@ -149,14 +232,16 @@ class Corrected:
                 "give a condition, or draw proposals with their log-weights (--uncorrected)"
             )
         if condition is None:
-            proposals = self.propose(n + BURN_IN, generator=generator)
-            return self.correct(proposals, generator=generator).to(dtype=self.dtype)
+            proposals = self.propose(self.n_proposals(n), generator=generator)
+            return self.correct(proposals, generator=generator)[:n].to(dtype=self.dtype)
         given = self.for_proposals(condition)
         proposals = self.propose(len(given), given, generator=generator)
         batch = self.correct(proposals, generator=generator)
         # Chains stand one after the other; a row goes back to where its condition was.
-        order = torch.cat(_rows_by_condition(condition, n))
-        return batch[order.argsort()].to(dtype=self.dtype)
+        wanted = _rows_by_condition(condition, n)
+        made = _rows_by_condition(batch.condition, len(batch))
+        rows = torch.cat([some[: len(group)] for some, group in zip(made, wanted, strict=True)])
+        return batch[rows[torch.cat(wanted).argsort()]].to(dtype=self.dtype)
 
 
 class _ByDensity:

@@ -14,6 +14,7 @@ from physgen.sampling.reweighting import log_partition_function
 from physgen.surrogates.autoencoders.vae import VAE
 from physgen.surrogates.base import Surrogate
 from physgen.surrogates.correction import BURN_IN, Corrected
+from physgen.systems.gauge import Gauge
 from physgen.validation.uncertainty import gamma_method
 
 SCHEMA = Schema((2,), (Variable("phi"),))
@@ -47,12 +48,104 @@ class Wide(Surrogate):
 def test_corrected_samples_are_those_of_the_action():
     batch = generate(Corrected(Wide(), action), 40_000, seed=1)
     assert batch.log_weight is None
-    assert set(batch.chain.tolist()) == set(range(10)), "a chain a block"
+    assert set(batch.chain.tolist()) == {4096 * block for block in range(10)}, "a chain a block"
     for values, exact in ((batch.x[:, 0], 0.5), (batch.x[:, 1] ** 2, 1.0)):
         found = gamma_method(values.detach().numpy(), chain=batch.chain.numpy())
         assert abs(found.value - exact) < 4 * found.error
         assert found.error < 0.02
     assert abs((generate(Wide(), 40_000, seed=1).x[:, 1] ** 2).mean() - 2.25) < 0.1
+
+
+class Opaque(Wide):
+    """The same, of which the density is not known."""
+
+    log_prob = sample_with_log_prob = None
+
+    def sample(self, n, condition=None, *, generator):
+        z = torch.randn(n, 2, generator=generator, dtype=self.dtype)
+        return Batch(self.width * z, condition)
+
+
+@pytest.mark.parametrize(
+    ("surrogate", "method"), [(Wide, "independence-metropolis+hmc"), (Opaque, "langevin")]
+)
+def test_forces_correct_as_well(surrogate, method):
+    corrected = Corrected(surrogate(), action, method)
+    batch = generate(corrected, 20_000, seed=2)
+    assert batch.log_weight is None
+    for values, exact in (
+        (batch.x[:, 0], 0.5),
+        (batch.x[:, 0] ** 2, 1.25),
+        (batch.x[:, 1] ** 2, 1.0),
+        (batch.x[:, 1] ** 4, 3.0),
+    ):
+        found = gamma_method(values.double().numpy(), chain=batch.chain.numpy())
+        assert abs(found.value - exact) < 4 * found.error
+        assert found.error < 0.02 * (1 + exact**2)
+        assert found.converged
+    few = generate(corrected, 4100, seed=2)
+    assert torch.equal(few.x, batch.x[:4100])
+    assert torch.equal(few.chain, batch.chain[:4100])
+
+
+@pytest.mark.parametrize("method", ["independence-metropolis+hmc", "langevin"])
+def test_forces_on_groups_keep_haars_measure(method):
+    """Of one plaquette of U(1) at beta, <cos> = I_1(beta) / I_0(beta), whatever the surrogate."""
+    theory = Gauge(group="U(1)", shape=(2, 2), beta=1.0)
+
+    class Uniform(Surrogate):
+        def __init__(self):
+            super().__init__(theory.schema)
+            self.nothing = torch.nn.Parameter(torch.zeros(()))
+
+        def sample(self, n, condition=None, *, generator):
+            return Batch(theory.arbitrary(n, generator), condition)
+
+        def sample_with_log_prob(self, n, condition=None, *, generator):
+            batch = self.sample(n, condition, generator=generator)
+            return batch, self.log_prob(batch)
+
+        def log_prob(self, batch):
+            return torch.zeros(len(batch.x), dtype=torch.float64)
+
+    corrected = Corrected(Uniform(), theory.action, method)
+    batch = corrected.sample(8192, generator=torch.Generator().manual_seed(3))
+    found = gamma_method(
+        theory.observables(Batch(batch.x.double()))["plaquette"].numpy(), chain=batch.chain.numpy()
+    )
+    assert abs(found.value - theory.exact()["plaquette"]) < 4 * found.error
+    assert batch.x.abs().max() <= torch.pi + 1e-6
+
+
+def test_each_condition_has_chains_of_its_own():
+    """Rows stand where their conditions are, and chains of different blocks do not share a name."""
+    schema = Schema((1,), (Variable("x"),), condition=(Variable("width"),))
+
+    def scaled(x, condition):
+        return 0.5 * (x / condition).square().sum(1)
+
+    class Normal(Surrogate):
+        def __init__(self):
+            super().__init__(schema)
+            self.nothing = torch.nn.Parameter(torch.zeros(()))
+
+        def sample(self, n, condition=None, *, generator):
+            return Batch(torch.randn(n, 1, generator=generator, dtype=self.dtype), condition)
+
+    surrogate = Normal()
+    surrogate.conditions.fit(torch.tensor([[0.5], [2.0]]))
+    condition = torch.tensor([[0.5], [2.0]]).repeat(3000, 1)
+    batch = generate(
+        Corrected(surrogate, scaled, "langevin"), 6000, seed=1, condition=condition.numpy()
+    )
+    torch.testing.assert_close(batch.condition, condition, check_dtype=False)
+    for width in (0.5, 2.0):
+        x = batch.x[condition[:, 0] == width]
+        assert abs(x.std() / width - 1) < 0.1
+    first, second = batch.chain[:4096], batch.chain[4096:]
+    assert not set(first.tolist()) & set(second.tolist())
+    for label in first.unique():
+        assert len(batch.condition[batch.chain == label].unique()) == 1
 
 
 def test_corrected_samples_depend_on_the_seed_alone():
@@ -83,6 +176,10 @@ def test_the_beginning_of_a_chain_is_left_out():
 def test_what_has_no_density_is_not_corrected():
     with pytest.raises(RecipeError, match="VAE does not know its density"):
         Corrected(VAE(SCHEMA), action)
+    Corrected(VAE(SCHEMA), action, "langevin")
+    spins = Schema((2,), (Variable("s", domain="spin"),))
+    with pytest.raises(RecipeError, match=r"langevin moves fields along the force.*'spin'"):
+        Corrected(VAE(spins), action, "langevin")
 
 
 @pytest.mark.parametrize("kind", ["continuous-lattice-flow", "flow"])
