@@ -43,6 +43,7 @@ class UNet(nn.Module):
         shape: (H, W).
         n_condition: C.
         options: of the levels.
+        n_channels: of x, (B, n_channels, H, W) where there are several.
 
     Raises:
         RecipeError: it is no image, or cannot be halved so often.
@@ -57,13 +58,14 @@ class UNet(nn.Module):
         shape: tuple[int, ...],
         n_condition: int = 0,
         options: UNetOptions = UNetOptions(),
+        n_channels: int = 1,
     ) -> None:
         super().__init__()
         channels, periodic = options.channels, options.periodic
         halved_shape(shape, len(channels) - 1, channels, 3)
         n_features = 4 * channels[0]
         self.embedding = Embedding(n_features, n_condition)
-        self.first = convolution(1, channels[0], 3, periodic)
+        self.first = convolution(n_channels, channels[0], 3, periodic)
         self.down = nn.ModuleList(
             _Block(before, after, n_features, periodic)
             for before, after in pairwise((channels[0], *channels))
@@ -80,7 +82,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return (B, H, W)."""
         features = self.embedding(time, condition)
-        h = self.first(x[:, None])
+        h = self.first(x if x.ndim == 4 else x[:, None])
         skipped: list[Tensor] = []
         for block in self.down:
             if skipped:

@@ -55,6 +55,19 @@ def uniform(noise: Tensor) -> Tensor:
     return u
 
 
+def refuse_others(surrogate: Surrogate) -> None:
+    """Raise `RecipeError` if samples are not links of U(1) in two dimensions, as they are."""
+    name, schema, transform = type(surrogate).__name__, surrogate.schema, surrogate.transform
+    angle = len(schema.variables) == 1 and schema.variables[0].domain == "angle"
+    if not (angle and len(schema.shape) == 3 and schema.shape[0] == 2) or schema.condition:
+        raise RecipeError(
+            f"{name} models the links of U(1) in two dimensions, angles (2, T, L) without "
+            f"conditions, and the samples are {', '.join(schema.names)} of shape {schema.shape}"
+        )
+    if not (isinstance(transform, Chain) and len(transform.transforms) == 0):
+        raise RecipeError(f"{name} keeps gauge invariance: leave 'transform' empty")
+
+
 class LinkSurrogate(Surrogate):
     """A gauge invariant density on the links of U(1) in two dimensions.
 
@@ -68,15 +81,7 @@ class LinkSurrogate(Surrogate):
 
     def __init__(self, schema: Schema, transform: Transform | None = None) -> None:
         super().__init__(schema, transform)
-        name = type(self).__name__
-        angle = len(schema.variables) == 1 and schema.variables[0].domain == "angle"
-        if not (angle and len(schema.shape) == 3 and schema.shape[0] == 2) or schema.condition:
-            raise RecipeError(
-                f"{name} models the links of U(1) in two dimensions, angles (2, T, L) without "
-                f"conditions, and the samples are {', '.join(schema.names)} of shape {schema.shape}"
-            )
-        if not (isinstance(self.transform, Chain) and len(self.transform.transforms) == 0):
-            raise RecipeError(f"{name} keeps gauge invariance: leave 'transform' empty")
+        refuse_others(self)
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
