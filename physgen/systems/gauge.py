@@ -38,7 +38,7 @@ from physgen.io.joined import joined
 from physgen.io.lattice.source import ConfigurationSource
 from physgen.io.source import Source
 from physgen.sampling import manifold
-from physgen.systems import gauge_chains, lattice_files
+from physgen.systems import gauge_chains, gauge_loops, lattice_files
 from physgen.systems.base import Derived, Moves
 from physgen.systems.family import refuse_condition, refuse_lists
 from physgen.systems.gauge_exact import strong_coupling, torus
@@ -138,6 +138,8 @@ class Gauge(lattice_files.EnsembleFiles):
     def action(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return (B,), the action of (B, *shape) links, differentiable."""
         refuse_condition(condition, self)
+        if self.n == 1:  # Angles add up, without matrices.
+            return -self.beta * gauge_loops.plaquette_angles(x).cos().flatten(1).sum(1)
         return -self.beta * self.n_plaquettes * wilson(self._links(x), 1, 1)
 
     def observables(self, batch: Batch) -> dict[str, Tensor]:
@@ -294,9 +296,8 @@ class Gauge(lattice_files.EnsembleFiles):
 
     def _charge(self, x: Tensor) -> Tensor:
         """Return (B,), Q of U(1) in two dimensions."""
-        one, two = x[:, 0], x[:, 1]
-        plaquettes = one + torch.roll(two, -1, 1) - torch.roll(one, -1, 2) - two
-        return (manifold.wrapped(plaquettes).flatten(1).sum(1) / (2 * math.pi)).round()
+        angles = manifold.wrapped(gauge_loops.plaquette_angles(x))
+        return (angles.flatten(1).sum(1) / (2 * math.pi)).round()
 
     def _slow(self, x: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """Return what changes slowly of (C, ...) links: plaquette, |L| and Q."""
@@ -330,10 +331,8 @@ class Gauge(lattice_files.EnsembleFiles):
         """Return links seen in a mirror: those along the axis run backwards."""
         flipped = x.flip(2 + axis)
         along = torch.roll(flipped[:, axis], -1, 1 + axis)
-        if self.n == 1:
-            back = -along
-        else:
-            back = torch.stack([along[..., 0], -along[..., 1]], -1).transpose(-3, -2)
+        back = self._conjugated(along)
+        back = back if self.n == 1 else back.transpose(-3, -2)
         return torch.stack(
             [back if mu == axis else flipped[:, mu] for mu in range(len(self.shape))], 1
         )

@@ -89,3 +89,14 @@ def energy_and_charge(links: Tensor) -> tuple[Tensor, Tensor | None]:
 def _trace(f: Tensor, g: Tensor) -> Tensor:
     """Return (B,), the sum of tr f g, which is real, over the sites."""
     return -(f * g.conj()).sum((-2, -1)).real.flatten(1).sum(1)
+
+
+def plaquette_angles(x: Tensor) -> Tensor:
+    """Return (B, planes, *shape), what the angles (B, d, *shape) of U(1) add up to round each."""
+    return torch.stack(
+        [
+            x[:, a] + torch.roll(x[:, b], -1, 1 + a) - torch.roll(x[:, a], -1, 1 + b) - x[:, b]
+            for a, b in itertools.combinations(range(x.shape[1]), 2)
+        ],
+        1,
+    )

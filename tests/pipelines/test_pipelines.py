@@ -14,6 +14,12 @@ SMALL = {
     "phi4-flow": {"system.shape": [4, 4], "engine.steps": 4},
     "phi4-coupling": {"system.shape": [4, 4], "engine.steps": 4},
     "u1-2d": {"system.shape": [4, 4]},
+    "u1-diffusion": {
+        "system.shape": [4, 4],
+        "data.n": 1000,
+        "engine.steps": 4,
+        "surrogate.network.channels": [4, 8],
+    },
     "calo-flow": {"data.n": 600, "engine.steps": 4},
     "events-flow": {"engine.steps": 4},
     "su2-3d": {
