@@ -283,21 +283,19 @@ class Run:
 
         Args:
             surrogate: trained, on the device to compute on.
-            proposals: return what draws the proposals, with their log-weights where it needs them.
+            proposals: return what draws the proposals, with their log-weights.
 
         Raises:
             RecipeError: the system has no action, or the surrogate does not know its density.
         """
         method = self.recipe.sampling.correction
-        if method == "none":
-            return None
+        if method == "none" or (proposals and method == "langevin"):
+            return None  # Langevin steps begin at plain samples, without weights.
         if not isinstance(self.system, HasAction):
             raise RecipeError(
                 f"sampling.correction: {method} needs an action, which system "
                 f"{self.recipe.system.kind!r} has not; set sampling.correction=none"
             )
-        if proposals and method == "langevin":
-            return None  # Where its chains begin are plain samples, without weights.
         return Corrected(surrogate, self.system.action, "none" if proposals else method)
 
     def load(self) -> Surrogate:

@@ -68,17 +68,11 @@ def open_hdf5(path: Path) -> h5py.File:
                 "(if its writer was killed: h5clear -s FILE)"
             ) from error
         refuse_cut_short(path)
-        kind = format_of(path)
-        if kind == "HDF5":
-            raise FormatError(
-                f"{path}: an HDF5 file that is cut short or damaged ({error}); copy or make it "
-                "again"
-            ) from error
+        kind, what = format_of(path), f"; `physgen inspect {path}` says what is in it"
         found = "" if kind == "other" else f" but {kind}"
-        raise FormatError(
-            f"{path}: not an HDF5 file{found}; `physgen inspect {path}` says what is in it, and "
-            "whether it is whole"
-        ) from error
+        whole = f"an HDF5 file that is cut short or damaged ({error}); copy or make it again"
+        said = whole if kind == "HDF5" else f"not an HDF5 file{found}{what}"
+        raise FormatError(f"{path}: {said}") from error
 
 
 def dataset(file: h5py.File, name: str, rank: int | Sequence[int] | None = None) -> h5py.Dataset:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,17 +38,14 @@ TUNING = 50
 def langevin(
     starts: Tensor,
     action: Action,
+    schedule: hmc.Schedule,
     *,
-    n_keep: int,
-    n_skip: int,
-    n_burn: int,
     generator: torch.Generator,
     manifold: Manifold = FLAT,
 ) -> Batch:
-    """Move (C, ...) configurations by Langevin steps; every `n_skip`-th of each chain is kept.
+    """Move (C, ...) configurations by Langevin steps, which are the trajectories of the schedule.
 
-    The step is tuned to an acceptance of `ACCEPTANCE` during the first `n_burn` steps, of which
-    nothing is kept.
+    The step is tuned to an acceptance of `ACCEPTANCE` while it warms up.
 
     Returns `n_keep` configurations of each chain, one chain after the other, with `chain`.
 
@@ -58,12 +56,13 @@ def langevin(
     >>> def action(x):  # a normal number of variance 1/4
     ...     return 2 * x.square().flatten(1).sum(1)
     >>> starts = 0.4 * torch.randn(500, 2, generator=generator, dtype=torch.double)
-    >>> batch = langevin(starts, action, n_keep=8, n_skip=5, n_burn=40, generator=generator)
+    >>> batch = langevin(starts, action, hmc.Schedule(8, 5, 40), generator=generator)
     >>> round(float(batch.x.var()), 2)
     0.25
     """
-    state, log_step, kept = hmc.init(starts, action), math.log(0.1), []
-    for time in range(n_burn + n_keep * n_skip):
+    n_keep, n_skip, n_warm = schedule
+    state, log_step, states = hmc.init(starts, action), math.log(0.1), []
+    for time in range(n_warm + n_keep * n_skip):
         state, info = hmc.step(
             state,
             action,
@@ -72,27 +71,38 @@ def langevin(
             generator=generator,
             manifold=manifold,
         )
-        if time < n_burn:
+        if time < n_warm:
             log_step += (float(info.probability.mean()) - ACCEPTANCE) / (1 + time) ** 0.6
             log_step = min(log_step, 1.0)
-        elif (time - n_burn + 1) % n_skip == 0:
-            kept.append(state.x)
+        elif (time - n_warm + 1) % n_skip == 0:
+            states.append(state.x)
     if log_step < -7.0:
         raise InputError(
             f"Langevin steps of {math.exp(log_step):.1e} are not accepted: the action is not "
             "finite, or not continuous, where the surrogate samples"
         )
-    x = torch.stack(kept, 1).flatten(0, 1)
+    x = torch.stack(states, 1).flatten(0, 1)
     return Batch(x, chain=torch.arange(len(starts), device=x.device).repeat_interleave(n_keep))
+
+
+class Turns(NamedTuple):
+    """Chains of proposals and trajectories in turn.
+
+    Attributes:
+        n_chains: that begin at the first of their proposals.
+        n_warm: states of each that are left out.
+    """
+
+    n_chains: int
+    n_warm: int
 
 
 def in_turn(
     proposals: Batch,
     action: Action,
     log_weight: LogWeight,
+    chains: Turns,
     *,
-    n_chains: int,
-    n_burn: int,
     generator: torch.Generator,
     manifold: Manifold = FLAT,
 ) -> Batch:
@@ -102,8 +112,7 @@ def in_turn(
         proposals: N independent samples of the model with `log_weight`, dealt to the chains.
         action: of the target.
         log_weight: of configurations that trajectories end at.
-        n_chains: of N // n_chains proposals each, the first of which is where a chain begins.
-        n_burn: states of each chain that are left out.
+        chains: how many there are, of N // n_chains proposals each.
         generator: the only source of randomness.
         manifold: where configurations live.
 
@@ -112,10 +121,11 @@ def in_turn(
     Raises:
         InputError: there are too few proposals, or they have no log-weights.
     """
+    n_chains, n_warm = chains
     length = len(proposals) // n_chains
-    if proposals.log_weight is None or length - n_burn < 1:
+    if proposals.log_weight is None or length - n_warm < 1:
         raise InputError(
-            f"{n_chains} chains need more than {n_chains * n_burn} proposals, with log-weights"
+            f"{n_chains} chains need more than {n_chains * n_warm} proposals, with log-weights"
         )
     x = proposals.x[: n_chains * length].reshape(n_chains, length, *proposals.x.shape[1:])
     offered = proposals.log_weight[: n_chains * length].reshape(n_chains, length)
@@ -124,7 +134,7 @@ def in_turn(
     )
     n_steps = max(1, round(1 / tuned.step_size))
     here = tuned.x[:, 0]
-    state, kept = metropolis.init(log_weight(here)), []
+    state, states = metropolis.init(log_weight(here)), []
     for time in range(1, length + 1):
         uniform = torch.rand(n_chains, generator=generator, device=x.device, dtype=x.dtype)
         state, accepted = metropolis.step(state, offered[:, time - 1], uniform)
@@ -140,8 +150,8 @@ def in_turn(
         )
         here = moved.x
         state = metropolis.State(log_weight(here), state.index, state.time)
-        if time > n_burn:
-            kept.append(here)
-    samples = torch.stack(kept, 1)
+        if time > n_warm:
+            states.append(here)
+    samples = torch.stack(states, 1)
     chain = torch.arange(n_chains, device=x.device).repeat_interleave(samples.shape[1])
     return Batch(samples.flatten(0, 1), chain=chain)

@@ -19,6 +19,7 @@ from torch import Tensor
 from physgen.batch import Batch, Schema
 from physgen.errors import DomainError, RecipeError
 from physgen.sampling import local
+from physgen.sampling.hmc import Schedule
 from physgen.sampling.manifold import BY_DOMAIN, Manifold
 from physgen.sampling.metropolis import independence_metropolis
 from physgen.surrogates.base import HasDensity, HasLogWeight, Surrogate, density_of
@@ -34,10 +35,8 @@ BURN_IN = 512
 less than 1e-6 at an acceptance of 3%."""
 TARGETS = 64
 """Different conditions of which chains are made at once: each spends `BURN_IN` proposals."""
-CHAINS, TURNS = 64, 32
-"""Chains of proposals and trajectories in turn, and of each the first states that are left out."""
-LANGEVIN_KEPT, LANGEVIN_SKIP, LANGEVIN_BURN = 16, 50, 500
-"""Of a chain of Langevin steps: states that are kept, steps from one to the next, steps before."""
+TURNS = local.Turns(n_chains=64, n_warm=32)
+LANGEVIN = Schedule(n_keep=16, n_skip=50, n_warm=500)
 
 
 class Corrected:
@@ -166,8 +165,7 @@ class Corrected:
             proposals,
             self._action_at(proposals.condition),
             log_weight,
-            n_chains=CHAINS,
-            n_burn=TURNS,
+            TURNS,
             generator=generator,
             manifold=self._manifold,
         )
@@ -177,9 +175,7 @@ class Corrected:
         moved = local.langevin(
             starts.x,
             self._action_at(starts.condition),
-            n_keep=LANGEVIN_KEPT,
-            n_skip=LANGEVIN_SKIP,
-            n_burn=LANGEVIN_BURN,
+            LANGEVIN,
             generator=generator,
             manifold=self._manifold,
         )
@@ -205,8 +201,8 @@ class Corrected:
         if self.method == "independence-metropolis":
             return n + BURN_IN
         if self.method == "langevin":
-            return -(-n // LANGEVIN_KEPT)
-        return CHAINS * (-(-n // CHAINS) + TURNS)
+            return -(-n // LANGEVIN.n_keep)
+        return TURNS.n_chains * (-(-n // TURNS.n_chains) + TURNS.n_warm)
 
     def for_proposals(self, condition: Tensor) -> Tensor:
         """Return (N, C) conditions of the proposals that samples at (n, C) take, sorted."""
