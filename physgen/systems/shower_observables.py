@@ -9,8 +9,8 @@ With voxel energies v in layer i, E_i = sum v, they are
 
 Centres and widths are measured where it is known where voxels lie.
 
-What depends on a layer's energy is not defined (NaN) where the layer is empty. CaloChallenge
-(arXiv:2410.21611) calls the mean of `occupied` the sparsity.
+What depends on a layer's energy is not defined (NaN) where the layer is empty. The sparsity of
+CaloChallenge (arXiv:2410.21611) is 1 - `occupied_i`.
 """
 
 from __future__ import annotations

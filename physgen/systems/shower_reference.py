@@ -17,13 +17,15 @@ lie, there are none. Its histograms are
     E_layer_i       39 log bins from the threshold to the largest of the truth
     centre_eta_i    100 bins of +-100 mm, +-500 in layers 12 and 13, +-30 for electrons; phi too
     width_eta_i     100 bins from 0 to 100 mm, 400 in layers 12 and 13, 30 for electrons; phi too
-    centre_r_i, width_r_i    100 bins from 0 to the limits of the centre and of the width
+    centre_r_i      100 bins from 0 to 500 mm, 1500 in layers 12, 13 and 14, 42 for electrons
+    width_r_i       100 bins from 0 to 500 mm, 1500 in layers 12, 13 and 14, 20 for electrons
     sparsity_i      20 bins from 0 to 1
     voxels          49 log bins from the threshold to the largest of the truth
     voxels near the threshold, layer i    20 log bins from the threshold to ten times it
 
-of which what lies outside is not counted. Those of r, of the sparsity and of the voxels near the
-threshold are physgen's own.
+of which what lies outside is not counted. Those of r and of the sparsity the reference defines, but
+`evaluate.py` of its revision 9b41df7 does not ask for them; those of the voxels near the threshold
+are physgen's own.
 """
 
 from __future__ import annotations
@@ -175,11 +177,15 @@ def _linear(name: str, geometry: Geometry) -> NDArray[float64]:
     kind, *middle, number = name.split("_")
     if kind == "sparsity":
         return np.linspace(0.0, 1.0, 21)
-    far = int(number) in (12, 13)
-    electron = abs(geometry.pid) == 11
-    limits = (30.0, 30.0) if electron else (500.0, 400.0) if far else (100.0, 100.0)
+    electron, radial = abs(geometry.pid) == 11, middle == ["r"]
+    if radial:
+        far = int(number) in (12, 13, 14)
+        limits = (42.0, 20.0) if electron else (1500.0, 1500.0) if far else (500.0, 500.0)
+    else:
+        far = int(number) in (12, 13)
+        limits = (30.0, 30.0) if electron else (500.0, 400.0) if far else (100.0, 100.0)
     limit = limits[kind == "width"]
-    return np.linspace(-limit if kind == "centre" and middle != ["r"] else 0.0, limit, 101)
+    return np.linspace(-limit if kind == "centre" and not radial else 0.0, limit, 101)
 
 
 def _logarithmic(low: float, high: float, n: int, truth: NDArray[float64]) -> NDArray[float64]:

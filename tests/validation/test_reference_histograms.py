@@ -77,8 +77,15 @@ def test_empty_layers_count_as_0_or_are_excluded(comparison, rows):
         {row.name: row for row in ReferenceHistograms(empty=kind).rows(both)}
         for kind in ("zero", "excluded")
     )
-    name = "separation centre_r_12, reference bins"
-    assert zero[name].value > 0.25 > 0.05 > excluded[name].value
+    name, edges = "separation centre_r_12, reference bins", np.linspace(0, 1500, 101)
+    values = SYSTEM.reference_quantities(comparison.truth, "zero")["centre_r_12"].numpy()
+    counted = np.append(np.zeros(300), values[300:]), values
+    expected = [
+        separation(*(np.histogram(v[v >= least], edges)[0].astype(float) for v in counted))
+        for least in (0.0, 1e-9)
+    ]
+    assert expected[0] > 3 * expected[1]
+    assert (zero[name].value, excluded[name].value) == pytest.approx(expected)
     assert "empty layers: zero" in zero[name].note
     assert "empty layers: excluded" in excluded[name].note
 
