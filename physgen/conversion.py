@@ -226,7 +226,7 @@ def _check(
             "becomes the other, with --binning (a CaloChallenge XML)"
         )
     if takes == "cells" and (cells is None or cells.mm <= 0):
-        raise InputError(f"{new.key}: say the grid, as in --cells 30,30,30 --cell-mm 5")
+        raise InputError(f"{new.key}: say the grid, as in --cells 30,30,49 --cell-mm 5.088333")
     n_voxels = source.schema.shape[0]
     if old.holds == "voxels" and geometry is not None and geometry.n_voxels != n_voxels:
         raise InputError(

@@ -246,7 +246,7 @@ def test_the_verb_says_what_is_lost_and_ends_with_2_where_it_cannot(tmp_path, ca
         return end.value.code, capsys.readouterr()
 
     words = (tmp_path / "p.h5", tmp_path / "c.h5", "--to", "ddml", "--cells")
-    code, said = call(*words, "2,4,4", "--json")
+    code, said = call(*words, "2,30,49", "--json")
     assert code in (0, None)
     assert json.loads(said.out)["lost"][0] == "energy: 0.25 in layers without voxels (5), of 1"
     code, said = call(*words, "2,4", "--overwrite")
@@ -295,7 +295,7 @@ def test_layouts_are_called_by_their_dataset_too():
 
 def test_which_layers_are_whose_goes_with_the_points(tmp_path, binning):
     path = write_calohadronic(tmp_path / "a.h5")
-    points = ShowerOptions(cells=Cells(layers=42, x=8, y=9, mm=10.0))
+    points = ShowerOptions(cells=Cells(layers=42, rows=20, columns=31, mm=10.0))
     for name, to, options in (("p.h5", "showerdata", ShowerOptions()), ("c.h5", "ddml", points)):
         convert(path, tmp_path / name, to=to, showers=options)
         source = open_points(tmp_path / name)

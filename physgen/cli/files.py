@@ -87,9 +87,9 @@ def convert(
         str | None, typer.Option(help="Which particle's binning, where there are several.")
     ] = None,
     cells: Annotated[
-        str | None, typer.Option(help="Grid of cells to write: layers, in x, in y; 30,30,30.")
+        str | None, typer.Option(help="Grid of cells to write: layers, in y, in x; 30,30,49.")
     ] = None,
-    cell_mm: Annotated[float, typer.Option(help="How large these cells are.")] = 5.0,
+    cell_mm: Annotated[float, typer.Option(help="How large these cells are.")] = 5.088333,
     precision: Annotated[
         int | None, typer.Option(help="Bits of the numbers of gauge configurations, 32 or 64.")
     ] = None,
@@ -131,7 +131,7 @@ def _bits(precision: int | None) -> Literal[32, 64] | None:
 
 def _three(text: str) -> tuple[int, int, int]:
     """Return three positive numbers out of a text."""
-    asked = "30,30,30 (layers, in x, in y)"
+    asked = "30,30,49 (layers, in y, in x)"
     numbers = _whole(text, "--cells", asked)
     if len(numbers) != 3:
         raise InputError(f"--cells {text}: three numbers are wanted, {asked}")

@@ -1,9 +1,17 @@
 """Showers in cells of a rectangular grid, as the `LoadHdf5` of key4hep's DDML plays them back.
 
-HDF5 with `layers` (N, layers, cells in x, cells in y), MeV: the order in which DDML's models of
-regular grids take them. The cell (l, i, j) lies at x = (i - n_x // 2 + 1/2) d, y likewise with j,
+HDF5 with `layers` (N, layers, rows, columns), MeV, the first layer first. DDML (revision a908dfb)
+loads it for one model only, RegularGridTwoAngleBIBAEModel, which has the rows along y, the columns
+along x, and the point of incidence not in the middle of the grid. Of a particle that enters at a
+right angle the cell (l, i, j) lies at
+
+    y = (i - a + 1/2) d,  x = (j - b + 1/2) d,  (a, b) = `INCIDENCE`
+
 in mm, d being the attribute `cell_mm` of the file. DDML needs nothing else; beside it physgen keeps
 `incident_energies` (N, 1) in MeV and `directions` (N, 3), and asks for the former on reading.
+
+The attribute `ddml_model` names the model. Files that physgen wrote without it have x along the
+rows, y along the columns, and the axis in the middle: x = (i - n_i // 2 + 1/2) d, y with j.
 """
 
 from __future__ import annotations
@@ -26,6 +34,15 @@ from physgen.io.showers import check_energies, packed, point_schema
 from physgen.io.writer import Append, hdf5_writer
 
 NAME = "DDML HDF5"
+MODEL = "RegularGridTwoAngleBIBAEModel"
+
+INCIDENCE = (77 / 5.088333, 137 / 5.088333)
+"""(a, b), rows and columns before the point where a particle enters at a right angle.
+
+In cells, whatever their size and number: the model has them from its own grid, which begins 77 mm
+and 137 mm before that point and has cells of 5.088333 mm.
+"""
+
 _LAYERS, _ENERGIES, _DIRECTIONS = "layers", "incident_energies", "directions"
 
 
@@ -43,10 +60,18 @@ def open_ddml(path: Path, n_points: int = 1) -> ShowerSource:
 
     Raises:
         FormatError: it is not such a file, or does not say how large its cells are, or at which
-            energies showers were made. All showers are looked at, block by block.
+            energies showers were made, or is for another model. All showers are looked at, block by
+            block.
     """
     with open_hdf5(path) as file:
         layers = dataset(file, _LAYERS, 4)
+        model = attribute(file, "ddml_model")
+        if model not in (None, MODEL):
+            raise FormatError(
+                f"{path}: the attribute 'ddml_model' is {model!r}, and where cells lie is known "
+                f"for {MODEL} only"
+            )
+        swapped = model is None and attribute(file, "physgen_version") is not None
         size = attribute(file, "cell_mm")
         if isinstance(size, str) or size is None or np.ndim(size) or not 0 < size < np.inf:
             raise FormatError(
@@ -73,9 +98,12 @@ def open_ddml(path: Path, n_points: int = 1) -> ShowerSource:
     def rows(file: h5py.File, start: int, stop: int) -> dict[str, NDArray[Any]]:
         cells = read_rows(dataset(file, _LAYERS), start, stop)
         check_energies(f"{path}: {_LAYERS!r}", cells, start)
-        row, layer, *place = np.nonzero(cells)
-        x, y = ((i - n // 2 + 0.5) * size for i, n in zip(place, shape[1:], strict=True))
-        columns = np.stack([x, y, layer, cells[row, layer, *place] * factors[0]], 1)
+        row, layer, i, j = np.nonzero(cells)
+        if swapped:
+            x, y = (i - shape[1] // 2 + 0.5) * size, (j - shape[2] // 2 + 0.5) * size
+        else:
+            y, x = (i - INCIDENCE[0] + 0.5) * size, (j - INCIDENCE[1] + 0.5) * size
+        columns = np.stack([x, y, layer, cells[row, layer, i, j] * factors[0]], 1)
         counts = np.bincount(row, minlength=len(cells))
         points, mask = packed(columns.astype(np.float32), counts, most)
         given = [read_rows(dataset(file, _ENERGIES), start, stop).reshape(-1, 1)]
@@ -97,7 +125,7 @@ def ddml_writer(
     facts: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> AbstractContextManager[Append]:
-    """Write showers in cells (B, layers, n_x, n_y) of `cell_mm`, in MeV, atomically."""
+    """Write showers in cells (B, layers, rows, columns) of `cell_mm`, in MeV, atomically."""
 
     def layout(batch: Batch) -> dict[str, NDArray[Any]]:
         columns = {_LAYERS: batch.x.numpy().astype(np.float32)}
@@ -111,7 +139,7 @@ def ddml_writer(
     return hdf5_writer(
         path,
         layout,
-        attributes={**(facts or {}), "cell_mm": cell_mm},
+        attributes={**(facts or {}), "cell_mm": cell_mm, "ddml_model": MODEL},
         units={_LAYERS: "MeV", _ENERGIES: "MeV"},
         compression="gzip",
         overwrite=overwrite,

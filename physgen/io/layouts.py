@@ -22,7 +22,7 @@ from physgen.io.source import Source
 from physgen.io.writer import Append
 
 Kind = Literal["points", "voxels", "cells"]
-"""Points are masked sets, voxels flat in the order of CaloChallenge, cells (layers, x, y)."""
+"""Points are masked sets, voxels flat as in CaloChallenge, cells (layers, rows, columns)."""
 
 
 @dataclass(frozen=True)

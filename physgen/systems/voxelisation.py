@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from physgen.batch import Batch
+from physgen.io.ddml import INCIDENCE
 from physgen.io.showers import ENERGY, packed
 from physgen.systems.geometry import Geometry
 
@@ -120,46 +121,53 @@ def to_voxels(batch: Batch, geometry: Geometry, losses: Losses) -> Batch:
 
 
 class Cells(NamedTuple):
-    """A grid of square cells around the axis.
+    """A grid of square cells, of which `physgen.io.ddml` says where they lie.
 
     Attributes:
-        layers, x, y: how many.
+        layers: how many; DDML's NCellsZ.
+        rows: how many in y; DDML's NCellsX.
+        columns: how many in x; DDML's NCellsY.
         mm: how large they are.
     """
 
     layers: int
-    x: int
-    y: int
+    rows: int
+    columns: int
     mm: float
 
 
 def to_cells(batch: Batch, cells: Cells, losses: Losses) -> Batch:
-    """Return showers of points in rectangular cells (B, layers, n_x, n_y), in MeV.
+    """Return showers of points in rectangular cells (B, layers, rows, columns), in MeV.
 
-    The cell (l, i, j) holds layer l, and x from (i - n_x // 2) cells on, y likewise with j.
+    The cell (l, i, j) holds layer l, y from (i - a) cells on and x from (j - b) cells on, a and b
+    being those of `physgen.io.ddml.INCIDENCE`.
 
     Args:
         batch: masked, with columns x, y in mm, layer, energy in MeV.
         cells: the grid.
         losses: is told of these showers.
 
-    >>> x = torch.tensor([[[-0.1, 4.0, 1.0, 5.0], [0.0, 99.0, 1.0, 2.0]]])
+    >>> x = torch.tensor([[[40.0, 2.0, 1.0, 5.0], [999.0, 0.0, 1.0, 2.0]]])
     >>> batch = Batch(x, mask=torch.ones(1, 2, dtype=torch.bool))
-    >>> to_cells(batch, Cells(2, 2, 2, 5.0), losses := Losses()).x.tolist()
-    [[[[0.0, 0.0], [0.0, 0.0]], [[0.0, 5.0], [0.0, 0.0]]]]
+    >>> to_cells(batch, Cells(2, 30, 49, 5.0), losses := Losses()).x.nonzero().tolist()
+    [[0, 1, 15, 34]]
     >>> losses.outside
     1
     """
-    n_layers, n_x, n_y, size = cells
+    n_layers, n_rows, n_columns, size = cells
     rows, points = _points(batch)
     x, y, number = points[:, :3].T
-    i, j = (np.floor(c / size).astype(np.int64) + n // 2 for c, n in ((x, n_x), (y, n_y)))
+    i, j = (
+        np.floor(c / size + before).astype(np.int64)
+        for c, before in zip((y, x), INCIDENCE, strict=True)
+    )
     layer = number.astype(np.int64)
-    within = (i >= 0) & (i < n_x) & (j >= 0) & (j < n_y)
-    cell = (layer * n_x + i) * n_y + j
+    within = (i >= 0) & (i < n_rows) & (j >= 0) & (j < n_columns)
+    cell = (layer * n_rows + i) * n_columns + j
     place = np.where(layer < n_layers, np.where(within, cell, _BEYOND), _NO_LAYER)
-    sums = _summed(batch, rows, points, place, n_layers * n_x * n_y, losses)
-    return batch.replace(x=torch.from_numpy(sums.reshape(-1, n_layers, n_x, n_y)), mask=None)
+    sums = _summed(batch, rows, points, place, n_layers * n_rows * n_columns, losses)
+    x_cells = sums.reshape(-1, n_layers, n_rows, n_columns)
+    return batch.replace(x=torch.from_numpy(x_cells), mask=None)
 
 
 _BEYOND, _NO_LAYER = -1, -2

@@ -14,6 +14,7 @@ from physgen.io.inspect import inspect
 from physgen.io.layouts import known_layout, layout_of, open_points, open_voxels
 from physgen.systems.geometry import Geometry, Layer, write_geometry
 from physgen.systems.voxelisation import Cells
+from tests.io.test_showerdata import write as write_points
 
 
 def hdf5(path, **datasets):
@@ -148,11 +149,59 @@ def test_calohadronic_is_read_in_mev_with_its_second_axis_as_the_layer(tmp_path,
     assert len(open_points(calohadronic(tmp_path / "b.h5", n_points=None))) == 2
 
 
-def test_ddml_is_read_as_points_in_the_middle_of_cells(tmp_path):
-    batch = open_points(ddml(tmp_path / "a.h5")).read(0, 2)
+def played_back(layers, size):
+    """Points that RegularGridTwoAngleBIBAEModel makes of one shower, at a right angle of incidence.
+
+    It goes through the numbers as they come, layer by layer and row by row. Its own grid begins at
+    -77 mm across the rows and -237 mm across the columns, and the particle enters at 0 and -100 mm:
+    so many cells of 5.088333 mm before the point of incidence, half a cell less to a cell's middle.
+    """
+    n_layers, n_rows, n_columns = layers.shape
+    numbers = iter(layers.ravel())
+    found = []
+    for layer in range(n_layers):
+        for row in range(n_rows):
+            for column in range(n_columns):
+                energy = float(next(numbers))
+                y = (row - (0 - -77) / 5.088333 + 0.5) * size
+                x = (column - (-100 - -237) / 5.088333 + 0.5) * size
+                if energy > 0:
+                    found.append((x, y, layer, energy))
+    return np.array(found)
+
+
+def test_ddml_is_read_as_the_points_that_are_played_back(tmp_path):
+    path = ddml(tmp_path / "a.h5")
+    batch = open_points(path).read(0, 2)
+    with h5py.File(path) as file:
+        for x, mask, layers in zip(batch.x, batch.mask, file["layers"], strict=True):
+            np.testing.assert_allclose(x[mask], played_back(layers, 10.0), rtol=1e-5)
+    assert batch.condition.tolist() == [[20], [10]]
+
+
+@pytest.mark.parametrize("size", [5.088333, 4.0])
+def test_a_point_is_played_back_where_it_was(tmp_path, size):
+    points = [[40.3, 3.1, 5, 0.25], [-60.2, -20.9, 29, 0.5], [0.1, 45.7, 0, 1.0], [1.9, -0.2, 1, 2]]
+    write_points(tmp_path / "p.h5", [points])
+    grid = ShowerOptions(cells=Cells(30, 30, 49, size))
+    report = convert(tmp_path / "p.h5", tmp_path / "c.h5", to="ddml", showers=grid)
+    assert report["energy"] == 1
+    with h5py.File(tmp_path / "c.h5") as file:
+        assert file["layers"].shape == (1, 30, 30, 49)
+        assert file.attrs["ddml_model"] == "RegularGridTwoAngleBIBAEModel"
+        found = played_back(file["layers"][0], size)
+    expected = np.array(sorted(points, key=lambda point: point[2]))
+    assert np.abs(found[:, :2] - expected[:, :2]).max() <= size / 2
+    np.testing.assert_allclose(found[:, 2:], expected[:, 2:] * [1, 1000])
+    read = open_points(tmp_path / "c.h5").read(0, 1)
+    np.testing.assert_allclose(read.x[0], found, rtol=1e-5, atol=1e-5)
+
+
+def test_ddml_files_written_before_keep_their_places(tmp_path):
+    before = {"cell_mm": 10.0, "physgen_version": "0.1.0"}
+    batch = open_points(ddml(tmp_path / "a.h5", attributes=before)).read(0, 2)
     assert batch.x[0].tolist() == [[-15, 5, 1, 5], [15, -5, 2, 7]]
     assert batch.x[1].tolist() == [[5, 5, 0, 9], [0, 0, 0, 0]]
-    assert batch.condition.tolist() == [[20], [10]]
 
 
 def test_a_triple_is_read_as_it_is_or_layer_by_layer(tmp_path):
@@ -185,6 +234,11 @@ NAN, EMPTY = np.full((2, 3, 4, 2), np.nan), np.zeros((0, 3, 4, 2))
         (calohadronic, {"events": np.full((2, 4, 6), -1.0)}, "'events' row 0, column 0 is -1"),
         (calohadronic, {"events": np.ones((2, 5, 6))}, r"expected \(N, 4, points\)"),
         (ddml, {"attributes": {}}, r"attrs\['cell_mm'\] = 5.0"),
+        (
+            ddml,
+            {"attributes": {"cell_mm": 5.0, "ddml_model": "RegularGridGANModel"}},
+            "'ddml_model' is 'RegularGridGANModel'.* for RegularGridTwoAngleBIBAEModel only",
+        ),
         (ddml, {"incident_energies": None}, "does not say at which energies"),
         (ddml, {"layers": np.ones((2, 3, 4))}, "3 dimension"),
         (triple, {"E": np.ones(3)}, "'layers' has 2 rows, and 'E' 3"),
@@ -229,18 +283,19 @@ def test_lemurs_comes_back_from_another_layout(tmp_path, binning, to):
 
 def test_points_fill_cells_and_come_back_from_their_middle(tmp_path, binning):
     path = calohadronic(tmp_path / "a.h5")
-    grid = Cells(layers=42, x=8, y=9, mm=10.0)
+    grid = Cells(layers=42, rows=18, columns=31, mm=10.0)
     report = convert(path, tmp_path / "cells.h5", to="ddml", showers=ShowerOptions(cells=grid))
     assert (report["energy"], report["lost"]) == (1.0, ["places of points within their cells"])
     with h5py.File(tmp_path / "cells.h5") as file:
         layers = file["layers"]
-        assert (layers.shape, layers.dtype, layers.attrs["unit"]) == ((2, 42, 8, 9), "f4", "MeV")
-        assert layers[0, 3, 3, 6] == 500
-        assert layers[0, 41, 7, 0] == 1500
+        assert (layers.shape, layers.dtype, layers.attrs["unit"]) == ((2, 42, 18, 31), "f4", "MeV")
+        assert layers[0, 3, 17, 25] == 500  # y of 20 mm, x of -10 mm
+        assert layers[0, 41, 11, 29] == 1500
     batch = open_points(tmp_path / "cells.h5").read(0, 2)
-    assert batch.x[0].tolist() == [[-5, 25, 3, 500], [35, -35, 41, 1500]]
+    expected = torch.tensor([[-14.243, 23.673, 3, 500], [25.757, -36.327, 41, 1500]])
+    torch.testing.assert_close(batch.x[0], expected, atol=1e-3, rtol=0)
     small = convert(
-        path, tmp_path / "small.h5", to="ddml", showers=ShowerOptions(cells=Cells(10, 8, 9, 10.0))
+        path, tmp_path / "small.h5", to="ddml", showers=ShowerOptions(cells=Cells(10, 30, 49, 10.0))
     )
     assert small["lost"][0] == "energy: 0.25 in layers without voxels (41), of 1"
     with pytest.raises(InputError, match="say the grid, as in --cells"):
@@ -253,15 +308,16 @@ def test_voxels_fill_cells_by_way_of_points(tmp_path, binning):
         path,
         tmp_path / "c.h5",
         to="ddml",
-        showers=ShowerOptions(binning, cells=Cells(2, 4, 4, 5.0)),
+        showers=ShowerOptions(binning, cells=Cells(2, 18, 28, 5.0)),
     )
     assert report["lost"] == [
         "energy: 0.375 beyond the outermost voxels, of 1",
         *report["lost"][1:],
     ]
     batch = open_points(tmp_path / "c.h5").read(0, 2)
-    # The first ring, middle at 2.5 mm, and the last sector, middle at 3 pi / 4.
-    assert batch.x[1, 0].tolist() == [-2.5, 2.5, 0, 50]
+    # The first ring, middle at 2.5 mm, and the last sector, middle at 3 pi / 4: -1.77, 1.77.
+    expected = torch.tensor([-2.1217, 1.8366, 0, 50])
+    torch.testing.assert_close(batch.x[1, 0], expected, atol=1e-3, rtol=0)
 
 
 def test_a_triple_states_energies_of_layers_and_needs_to_know_them(tmp_path, binning):
