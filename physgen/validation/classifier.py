@@ -136,7 +136,7 @@ class ClassifierTest:
                 _each(scores, "auc"),
                 tolerance=self.maximum,
                 p_value=self._p_value(comparison, ours),
-                verdict=self._verdict(ours),
+                verdict=self._verdict(ours, scores.get("floor")),
                 note=note,
                 curves={f"ROC {role}": score.roc for role, score in scores.items()},
             )
@@ -216,11 +216,12 @@ class ClassifierTest:
 
         return neural(task, seed, self.epochs or FAST_EPOCHS, build=build)
 
-    def _verdict(self, score: ClassifierScore) -> Verdict:
+    def _verdict(self, score: ClassifierScore, floor: ClassifierScore | None) -> Verdict:
         if self.maximum is None or score.n_test < FEWEST_TESTED:
             return "info"
         # An AUC far below one half tells the samples apart just as well.
-        return verdict_within(abs(score.auc.value - 0.5), score.auc.error, self.maximum - 0.5)
+        off, perfect = (0.0 if s is None else abs(s.auc.value - 0.5) for s in (score, floor))
+        return verdict_within(off, score.auc.error, self.maximum - 0.5, perfect)
 
     def _p_value(self, comparison: Comparison, score: ClassifierScore) -> float | None:
         """Return that of AUC = 1/2; not where each row is tested by what the others trained."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from physgen.validation.comparison import Comparison, Measured, Role, varies
 from physgen.validation.independence import Selection, select
-from physgen.validation.scorecard import Row, row_by_role, verdict_within
+from physgen.validation.scorecard import Row, floor_of, row_by_role, verdict_within
 from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
@@ -93,7 +93,7 @@ class Correlations:
                     "correlations",
                     scores,
                     tolerance=limit,
-                    verdict=verdict_within(ours.value, ours.error, limit),
+                    verdict=verdict_within(ours.value, ours.error, limit, floor_of(scores)),
                     note=notes[i],
                 )
             )

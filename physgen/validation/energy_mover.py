@@ -26,7 +26,7 @@ from physgen.systems.jets import Jets
 from physgen.systems.kernels.energy_mover import energy_mover
 from physgen.validation.comparison import Comparison, Role
 from physgen.validation.independence import Selection, select
-from physgen.validation.scorecard import Row, at_least, row_by_role, verdict_within
+from physgen.validation.scorecard import Row, at_least, floor_of, row_by_role, verdict_within
 from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
@@ -95,7 +95,6 @@ class EnergyMover:
             scores = [coverage_and_distance(*pair, self.radius) for pair in pairs]
             covered[role], distance[role] = map(_mean, zip(*scores, strict=True))
         note = f"{self.draws} draws of {n} jets of each sample"
-        floor = distance["floor"].value if "floor" in distance else 0.0
         share, ours = covered["generated"], distance["generated"]
         return [
             row_by_role(
@@ -111,7 +110,7 @@ class EnergyMover:
                 "energy-mover",
                 distance,
                 tolerance=self.tolerance,
-                verdict=verdict_within(ours.value, ours.error, self.tolerance, floor=floor),
+                verdict=verdict_within(ours.value, ours.error, self.tolerance, floor_of(distance)),
                 note=note + ", in units of the jet's pT",
             ),
         ]

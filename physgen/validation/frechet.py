@@ -23,7 +23,7 @@ from physgen.validation.comparison import Comparison
 from physgen.validation.features import embed
 from physgen.validation.half_sampling import half_sampling
 from physgen.validation.permutation import Relabelling
-from physgen.validation.scorecard import Row, row_by_role, verdict_within
+from physgen.validation.scorecard import Row, floor_of, row_by_role, verdict_within
 from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
@@ -89,7 +89,9 @@ class Frechet:
                 distances,
                 p_value=chance,
                 tolerance=self.tolerance,
-                verdict=verdict_within(distance.value, distance.error, self.tolerance),
+                verdict=verdict_within(
+                    distance.value, distance.error, self.tolerance, floor_of(distances)
+                ),
                 note=note,
             ),
             row_by_role(

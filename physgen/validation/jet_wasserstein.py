@@ -28,7 +28,7 @@ from physgen.validation.comparison import Comparison, Role
 from physgen.validation.half_sampling import half_sampling
 from physgen.validation.independence import select
 from physgen.validation.means import refuse_unknown
-from physgen.validation.scorecard import Row, row_by_role, verdict_within
+from physgen.validation.scorecard import Row, floor_of, row_by_role, verdict_within
 from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
@@ -85,14 +85,13 @@ class JetWasserstein:
         for index, name in enumerate(_NAMES):
             by_role: dict[Role, Estimate] = {r: found[index] for r, found in estimates.items()}
             ours, limit = by_role["generated"], limits.get(name)
-            floor = by_role["floor"].value if "floor" in by_role else 0.0
             rows.append(
                 row_by_role(
                     name,
                     "jet-wasserstein",
                     by_role,
                     tolerance=limit,
-                    verdict=verdict_within(ours.value, ours.error, limit, floor=floor),
+                    verdict=verdict_within(ours.value, ours.error, limit, floor_of(by_role)),
                     note=how,
                 )
             )

@@ -26,7 +26,7 @@ from physgen.validation.comparison import Comparison, Role, evenly_spaced
 from physgen.validation.half_sampling import apart
 from physgen.validation.independence import select
 from physgen.validation.permutation import Relabelling
-from physgen.validation.scorecard import Row, row_by_role, verdict_within
+from physgen.validation.scorecard import Row, floor_of, row_by_role, verdict_within
 from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
@@ -92,14 +92,17 @@ class MaximumMeanDiscrepancy:
                 if relabelling.usable:
                     p_value = kernel_p_value(relabelling, pooled, mmds[role].bandwidth)
         ours = mmds["generated"]
+        scores = {role: Estimate(mmd.value, mmd.error) for role, mmd in mmds.items()}
         return [
             row_by_role(
                 f"MMD^2 {self.level} level",
                 "mmd",
-                {role: Estimate(mmd.value, mmd.error) for role, mmd in mmds.items()},
+                scores,
                 p_value=p_value,
                 tolerance=self.tolerance,
-                verdict=verdict_within(max(ours.value, 0.0), ours.error, self.tolerance),
+                verdict=verdict_within(
+                    max(ours.value, 0.0), ours.error, self.tolerance, max(floor_of(scores), 0.0)
+                ),
                 note=f"{len(truth.features)} rows of each sample, bandwidth {ours.bandwidth:.3g}",
             )
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,39 +55,34 @@ def profile_row(
         profiles: by role.
     """
     values = {role: np.array([one.value for one in bins]) for role, bins in profiles.items()}
-    truth, bias = values["truth"], values["generated"] - values["truth"]
-    sigma = _deviation(comparison, "generated", name, profiles)
-    pairs = zip(profiles["generated"], profiles["truth"], strict=True)
-    known = [degrees_of_freedom(*pair) for pair in pairs]
-    pulls = [pull(*one) for one in zip(bias.tolist(), sigma.tolist(), known, strict=True)]
+    truth, ours = values["truth"], _Bias.of(comparison, "generated", name, profiles)
     compared = [i for i in range(len(truth)) if not math.isnan(truth[i])]
     if not compared:
         verdict: Verdict = "info" if tolerance is None else "fail"
         note = "not defined in any true sample"
         return Row(name=name, metric="means", value=None, verdict=verdict, note=note)
     limit = None if tolerance is None else tolerance * float(np.nanmax(np.abs(truth)))
-    highest = np.nan_to_num(np.abs(bias) + 2 * sigma, nan=math.inf)
-    farthest = min(compared, key=lambda i: pulls[i][1])
-    worst = farthest if limit is None else max(compared, key=lambda i: highest[i])
+    farthest = ours.farthest(compared)
+    worst = farthest if limit is None else ours.highest(compared)
     content: dict[str, Any] = {}
-    if "floor" in profiles:
-        content["floor"] = abs(values["floor"][worst] - truth[worst])
-        content["floor_error"] = _deviation(comparison, "floor", name, profiles)[worst]
+    # In the worst bin of the floor itself: that of the generated sample would be none of the worst.
+    floor = _Bias.of(comparison, "floor", name, profiles) if "floor" in profiles else None
+    if floor and (there := [i for i in compared if not math.isnan(floor.value[i])]):
+        bin_number = floor.farthest(there) if limit is None else floor.highest(there)
+        content |= {"floor": abs(floor.value[bin_number]), "floor_error": floor.error[bin_number]}
     if "baseline" in profiles:
         content["baseline"] = values["baseline"][worst]
     used = [profiles[role][i] for role in ("generated", "truth") for i in compared]
-    single = min(pulls[farthest][1], 1 - 1e-16)
+    single = min(ours.pulls[farthest][1], 1 - 1e-16)
     p_value = -math.expm1(len(compared) * math.log1p(-single))
-    verdict, converged = (
-        verdict_within(bias[worst], sigma[worst], limit),
-        all(u.converged for u in used),
-    )
+    converged = all(one.converged for one in used)
+    verdict = verdict_within(ours.value[worst], ours.error[worst], limit, content.get("floor", 0.0))
     if verdict == "pass" and not converged:
         verdict, content["warning"] = "info", NOT_CONVERGED
     notes = ["the bin that is farthest off" if limit is None else "the bin nearest to the limit"]
     notes += caveats(comparison.measured["generated"], least_mixed(profiles["generated"]))
     if "generated" in comparison.paired:
-        notes.append(paired_note(sigma[worst]))
+        notes.append(paired_note(ours.error[worst]))
     return Row(
         name=f"{name}, bin {worst + 1} of {len(truth)}",
         metric="means",
@@ -96,7 +91,7 @@ def profile_row(
         exact=truth[worst],
         exact_error=profiles["truth"][worst].error,
         exact_source="truth",
-        pull=pulls[worst][0],
+        pull=ours.pulls[worst][0],
         # An error that is a lower limit, or weights that give no number, prove nothing.
         p_value=p_value if converged and usable(comparison.measured["generated"]) else None,
         tolerance=limit,
@@ -105,6 +100,40 @@ def profile_row(
         note="; ".join(notes),
         **content,
     )
+
+
+@dataclass(frozen=True)
+class _Bias:
+    """How far the bins of a sample are off those of the truth.
+
+    Attributes:
+        value, error: (bins,) differences and their errors.
+        pulls: of each bin, with its p-value.
+    """
+
+    value: NDArray[float64]
+    error: NDArray[float64]
+    pulls: list[tuple[float, float]]
+
+    @classmethod
+    def of(
+        cls, comparison: Comparison, role: Role, name: str, profiles: Mapping[Role, Profile]
+    ) -> _Bias:
+        pairs = list(zip(profiles[role], profiles["truth"], strict=True))
+        value = np.array([ours.value - true.value for ours, true in pairs])
+        error = _deviation(comparison, role, name, profiles)
+        known = [degrees_of_freedom(*pair) for pair in pairs]
+        pulls = [pull(*one) for one in zip(value.tolist(), error.tolist(), known, strict=True)]
+        return cls(value, error, pulls)
+
+    def farthest(self, compared: list[int]) -> int:
+        """Return the bin that is least probable."""
+        return min(compared, key=lambda i: self.pulls[i][1])
+
+    def highest(self, compared: list[int]) -> int:
+        """Return the bin of the largest |bias| + 2 sigma."""
+        highest = np.nan_to_num(np.abs(self.value) + 2 * self.error, nan=math.inf)
+        return max(compared, key=lambda i: highest[i])
 
 
 def _deviation(

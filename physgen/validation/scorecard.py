@@ -215,6 +215,11 @@ def verdict_within(bias: float, error: float, limit: float | None, floor: float 
     return "info" if unresolved else "fail"
 
 
+def floor_of(scores: Mapping[Role, Estimate]) -> float:
+    """Return what a perfect surrogate's score would be, 0 where that was not measured."""
+    return scores["floor"].value if "floor" in scores else 0.0
+
+
 def at_least(value: float, error: float, minimum: float | None) -> Verdict:
     """Judge value - 2 sigma of what must not be small; what is not finite fails."""
     if minimum is None:

@@ -21,7 +21,7 @@ from physgen.validation.independence import select
 from physgen.validation.means import refuse_unknown
 from physgen.validation.resampling import Resampled, resample
 from physgen.validation.sample import Sample
-from physgen.validation.scorecard import Row, row_by_role, verdict_within
+from physgen.validation.scorecard import Row, floor_of, row_by_role, verdict_within
 from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
@@ -32,8 +32,9 @@ _KINDS = ("W1", "KS", "separation")
 class Histograms:
     """W1, KS and separation power of every observable; of one with bins, those of its worst bin.
 
-    The worst bin of several is the one whose value + 2 sigma is largest. Its p-value is that of the
-    bin that is least probable, times the number of bins (Bonferroni).
+    The worst bin of several is the one whose value + 2 sigma is largest; floor and baseline
+    have worst bins of their own. The p-value is that of the bin that is least probable, times the
+    number of bins (Bonferroni).
 
     Errors and p-values are those of the rows that `physgen.validation.independence` counts. Samples
     that carry chains have no p-value: a chain that rejects repeats its samples, so that they are
@@ -138,10 +139,10 @@ class _Bin:
         resampled = self.resampled.get(role)
         return Estimate(value, math.nan if resampled is None else astuple(resampled.error)[kind])
 
-    def highest(self, kind: int) -> float:
-        """Return value + 2 sigma of the generated sample's distance."""
-        distance = self.estimate(kind, "generated")
-        return distance.value + 2 * distance.error
+    def highest(self, kind: int, role: Role) -> float:
+        """Return value + 2 sigma of a sample's distance; that of the baseline has no error."""
+        distance = self.estimate(kind, role)
+        return distance.value + (0.0 if role == "baseline" else 2 * distance.error)
 
 
 def _defined(truth: Measured, name: str) -> list[int]:
@@ -182,8 +183,12 @@ def _row(
     comparison: Comparison, name: str, kind: str, bins: list[_Bin], tolerance: float | None
 ) -> Row:
     which = _KINDS.index(kind)
-    worst = max(bins, key=lambda column: column.highest(which))
-    distances = {role: worst.estimate(which, role) for role in worst.distances}
+    # Of each sample its own worst bin: one that another sample chose would be none of the worst.
+    worst = {
+        role: max(bins, key=lambda column, role=role: column.highest(which, role))
+        for role in bins[0].distances
+    }
+    distances = {role: column.estimate(which, role) for role, column in worst.items()}
     tested = [column.resampled["generated"] for column in bins]
     p_values = [astuple(one.p_value)[which] for one in tested if one.p_value is not None]
     unit, limit = "1", tolerance
@@ -192,11 +197,10 @@ def _row(
         scale = max(column.deviation for column in bins)
         limit = None if tolerance is None else tolerance * scale
     ours = distances["generated"]
-    floor = distances["floor"].value if "floor" in distances else 0.0
     notes = []
     if comparison.measured["truth"].values[name].ndim > 1:
         n_bins = comparison.measured["truth"].values[name].shape[1]
-        notes.append(f"bin {worst.number + 1}, the worst of {n_bins}")
+        notes.append(f"bin {worst['generated'].number + 1}, the worst of {n_bins}")
     if p_values and not all(one.exact for one in tested):
         notes.append("p is asymptotic")
     return row_by_role(
@@ -206,6 +210,6 @@ def _row(
         p_value=min(1.0, len(bins) * min(p_values)) if p_values else None,
         tolerance=limit,
         unit=unit,
-        verdict=verdict_within(ours.value, ours.error, limit, floor=floor),
+        verdict=verdict_within(ours.value, ours.error, limit, floor_of(distances)),
         note="; ".join(notes),
     )
