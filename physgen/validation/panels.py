@@ -1,7 +1,9 @@
 """Panels of distributions and profiles: curves with errors above, their ratios to the first below.
 
-Histograms are in the bins of `distances.bin_edges`, with bands of their statistical errors
-sqrt(sum w^2).
+Histograms are in the bins of `distances.bin_edges`, with bands of the statistical errors of the
+shares p of all rows: with weights w and d = 1 in the bin and 0 elsewhere, those of the sum of
+w (d - p) / sum w, terms of one unit being summed before they are squared; of Markov chains, those
+of the Gamma-method for the mean of d.
 """
 
 from __future__ import annotations
@@ -15,11 +17,15 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.validation.comparison import Measured
-from physgen.validation.uncertainty import Estimate
+from physgen.validation.uncertainty import Estimate, gamma_method
 
 Array = NDArray[float64]
+Rows = NDArray[np.int64]
 RATIO, PROFILE_RATIO = (0.5, 1.5), (0.8, 1.2)
 """Ratios to the truth that are shown, of histograms and of profiles; triangles mark others."""
+
+STRETCHES = 5000
+"""So many, at least, of long Markov chains: errors of histograms need no more."""
 
 Bars = tuple[Array, Array]
 """(bins,) values and their errors."""
@@ -56,12 +62,61 @@ def density(measured: Measured, name: str, edges: Array) -> Bars:
     """Return (bins,) densities and errors; what lies outside the edges is in the outer bins."""
     values = measured.values[name]
     keep = np.isfinite(values)
+    n_bins = len(edges) - 1
     weight = np.ones(len(values)) if measured.weight is None else measured.weight
-    inside = np.clip(values[keep], edges[0], np.nextafter(edges[-1], -np.inf))
-    counts, _ = np.histogram(inside, edges, weights=weight[keep])
-    squares, _ = np.histogram(inside, edges, weights=weight[keep] ** 2)
-    norm = weight[keep].sum() * np.diff(edges)
-    return counts / norm, np.sqrt(squares) / norm
+    weight = weight[keep] / weight[keep].sum()
+    number = np.searchsorted(edges, values[keep], side="right").clip(1, n_bins) - 1
+    shares: Array = np.bincount(number, weight, n_bins).astype(float64)
+    if measured.chain is not None:
+        errors = _errors_of_chains(number, weight, measured.chain[keep], n_bins)
+    else:
+        group = None if measured.group is None else measured.group[keep]
+        errors = np.sqrt(np.maximum(_variances(number, weight, group, shares), 0.0))
+    return shares / np.diff(edges), errors / np.diff(edges)
+
+
+def _errors_of_chains(number: Rows, weight: Array, chain: Rows, n_bins: int) -> Array:
+    """Return (bins,) errors of shares; long chains are added up over stretches, which is faster."""
+    order = np.argsort(chain, kind="stable")
+    begins = np.unique(chain[order], return_index=True)[1]
+    lengths = np.diff(np.append(begins, len(order)))
+    length = max(1, min(len(order) // STRETCHES, int(lengths.max()) // 50))
+    if length > 1 and weight.min() > 0:
+        place = (np.arange(len(order)) - np.repeat(begins, lengths)) // length
+        first = np.append(True, (place[1:] != place[:-1]) | (np.diff(chain[order]) != 0))
+        starts = np.flatnonzero(first)
+        stretch = np.empty(len(order), dtype=np.int64)
+        stretch[order] = np.cumsum(first) - 1
+        chain = chain[order][starts]
+    else:
+        stretch = np.arange(len(number))
+    total = np.bincount(stretch, weight)
+    errors = np.zeros(n_bins)
+    for k in np.unique(number):
+        inside = np.bincount(stretch, weight * (number == k), len(total))
+        share = np.divide(inside, total, out=np.zeros_like(total), where=total != 0)
+        errors[k] = gamma_method(share, chain=chain, weight=total).error
+    return errors
+
+
+def _variances(number: Rows, weight: Array, group: Rows | None, shares: Array) -> Array:
+    """Return (bins,), sum over units of (sum of w (d - p) over the unit's rows)^2.
+
+    Args:
+        number: (N,) bin of each row.
+        weight: (N,), of unit sum.
+        group: (N,) keys of the units, or `None`.
+        shares: (bins,), p.
+    """
+    n_bins = len(shares)
+    units = np.arange(len(number)) if group is None else np.unique(group, return_inverse=True)[1]
+    total = np.bincount(units, weight)  # of each unit
+    # Weights of each unit in each of the bins that it fills.
+    filled, place = np.unique(units * n_bins + number, return_inverse=True)
+    inside, bins, unit = np.bincount(place, weight), filled % n_bins, filled // n_bins
+    squares = np.bincount(bins, inside**2, n_bins)
+    products = np.bincount(bins, inside * total[unit], n_bins)
+    return np.asarray(squares - 2 * shares * products + shares**2 * (total @ total))
 
 
 def means(bins: Sequence[Estimate]) -> Bars:

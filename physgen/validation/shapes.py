@@ -185,7 +185,7 @@ def _row(
     which = _KINDS.index(kind)
     # Of each sample its own worst bin: one that another sample chose would be none of the worst.
     worst = {
-        role: max(bins, key=lambda column, role=role: column.highest(which, role))
+        role: bins[int(np.argmax([column.highest(which, role) for column in bins]))]
         for role in bins[0].distances
     }
     distances = {role: column.estimate(which, role) for role, column in worst.items()}
