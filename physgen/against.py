@@ -20,6 +20,7 @@ from typing import Any
 from physgen.arguments import user_path
 from physgen.components import system_of
 from physgen.errors import FormatError, InputError
+from physgen.io.shipped import shipped_recipes
 from physgen.io.source import blocks
 from physgen.run import Run
 from physgen.scoring import (
@@ -33,6 +34,7 @@ from physgen.scoring import (
     training_rows_of,
 )
 from physgen.validation.comparison import Comparison, Role
+from physgen.validation.geometries import assumed_geometry, geometry_facts
 from physgen.validation.judging import judge
 from physgen.validation.rows_read import look_at
 from physgen.validation.scorecard import Scorecard
@@ -101,6 +103,10 @@ class Against:
         self._sha256 = self.file.source.digest()
         self._training = None if training is None else self._rows_of(user_path(training))
         stated = "validation.metrics" in overrides
+        self._assumes = "data.binning" not in overrides and criteria.recipe in (
+            None,
+            *shipped_recipes(),
+        )
         self.metrics = metrics_of(self.recipe) if stated else metrics_for_files(self.recipe)
         self._most = self.recipe.sampling.n
         if criteria.preset is None and "sampling.n" not in overrides:
@@ -182,6 +188,7 @@ class Against:
                 "used": used,
             },
             "paired": sorted(samples.paired),
+            **geometry_facts(self.system, assumed=self._assumes),
         }
         sides: dict[Role, Any] = {"truth": samples.truth, "generated": sample}
         for role, batch in sides.items():
@@ -195,7 +202,11 @@ class Against:
             progress=progress,
         )
         # What is said of all rows of a file takes the place of what is said of those drawn.
-        found = (*self._wrong.rows("true"), *wrong.rows("generated"))
+        found = (
+            *assumed_geometry(self.system, (self.path, generated) if self._assumes else ()),
+            *self._wrong.rows("true"),
+            *wrong.rows("generated"),
+        )
         names = {row.name for row in found}
         others = (row for row in card.rows if row.name not in names)
         return comparison, card.model_copy(update={"rows": (*others, *found)})

@@ -13,12 +13,17 @@ from typing import Any
 from physgen.arguments import user_path
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError, InputError
-from physgen.io.calochallenge import CaloChallengeSource
+from physgen.io.calochallenge import (
+    BINNING,
+    GEOMETRY_SHA256,
+    CaloChallengeSource,
+    stated_geometry,
+)
 from physgen.io.joined import expand
 from physgen.io.lattice.content import lattice_format
 from physgen.io.lattice.conversion import UNCHANGED, ConfigurationOptions, convert_configurations
 from physgen.io.layouts import LAYOUTS, Kind, Layout, Written, layout_called, layout_of
-from physgen.io.shipped import shipped_or_own
+from physgen.io.shipped import resolve_path, shipped_or_own
 from physgen.io.shower_source import write_calorimeters
 from physgen.io.showerdata import ShowerdataSource
 from physgen.io.showers import deposited, point_schema, voxel_schema
@@ -26,6 +31,7 @@ from physgen.io.source import Source, blocks
 from physgen.io.writer import refuse_existing, sha256
 from physgen.isolation import isolated
 from physgen.systems.geometry import Geometry, read_geometry
+from physgen.systems.geometry_of_files import check_stated, with_geometry
 from physgen.systems.voxelisation import Cells, Losses, to_cells, to_points, to_voxels
 from physgen.version import __version__
 
@@ -106,6 +112,9 @@ def convert(
     if output.exists() and any(output.samefile(path) for path in paths):
         raise InputError(f"{output} is the file to convert; choose another path")
     geometry, cells = _geometry(showers), showers.cells
+    if geometry is not None and old.holds == "voxels":
+        for path in paths:
+            check_stated(path, str(showers.binning), geometry)
     sources = [_open(path, old, geometry) for path in paths]
     first = sources[0]
     for other in sources:
@@ -126,6 +135,7 @@ def convert(
             "source_sha256": ", ".join(map(sha256, paths)),
             "physgen_version": __version__,
             **(write_calorimeters(_calorimeters(sources)) if new.holds == "points" else {}),
+            **(_geometry_facts(paths, showers, geometry) if new.key == "calochallenge" else {}),
         },
         overwrite=overwrite,
     )
@@ -212,7 +222,19 @@ def _target(output: Path, to: str | None) -> Layout:
 def _geometry(options: ShowerOptions) -> Geometry | None:
     if options.binning is None:
         return None
-    return read_geometry(shipped_or_own("datasets", Path(options.binning)), options.particle)
+    file = shipped_or_own("datasets", resolve_path(str(options.binning), Path.cwd()))
+    return read_geometry(file, options.particle)
+
+
+def _geometry_facts(
+    paths: Sequence[Path], options: ShowerOptions, geometry: Geometry | None
+) -> dict[str, Any]:
+    """Return the attributes that say the geometry: the one given, or the one of all files."""
+    if geometry is not None:
+        return with_geometry({}, str(options.binning), geometry)
+    stated = {stated_geometry(path) for path in paths}
+    known = stated.pop() if len(stated) == 1 else None
+    return {} if known is None else dict(zip((BINNING, GEOMETRY_SHA256), known, strict=True))
 
 
 def _check(

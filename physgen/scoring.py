@@ -31,6 +31,7 @@ from physgen.surrogates.base import Surrogate
 from physgen.systems.base import HasFiles, Simulates, System, open_files
 from physgen.timing import milliseconds
 from physgen.validation.comparison import Comparison, HeldOut, Role
+from physgen.validation.geometries import geometry_facts
 from physgen.validation.judging import Metric, judge
 from physgen.validation.likelihood import Likelihood
 from physgen.validation.scorecard import Row, Scorecard
@@ -194,6 +195,7 @@ def score_run(
         "samples": judged,
         **({"sampling": dict(run.sampling)} if run.sampling else {}),
         **run.provenance,
+        **geometry_facts(run.system, assumed=False),
     }
     card = judge(comparison, metrics_of(run.recipe), provenance=provenance, progress=progress)
     shared = shared_events(run)

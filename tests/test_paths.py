@@ -9,7 +9,11 @@ import torch
 
 import physgen
 from physgen import comparing, recipe
+from physgen.batch import Batch
 from physgen.components import system_of
+from physgen.conversion import ShowerOptions, convert
+from physgen.io.calochallenge import calochallenge_writer
+from physgen.io.shipped import shipped
 from physgen.run import Run
 
 CARD = "read: {path: numbers.h5, fields: [a, b]}\n"
@@ -109,3 +113,25 @@ def test_shipped_names_stay_names_whatever_lies_in_the_working_folder(project, t
     assert system_of(calo).schema.shape == (368,)
     assert digits.data.path == "digits.yaml"
     assert system_of(digits).schema.shape == (8, 8)
+
+
+def test_one_own_file_that_is_called_like_a_shipped_one_is_never_taken_for_it(project, tmp_path):
+    own = tmp_path / "elsewhere/calo-368.xml"
+    content = shipped("datasets", "calo-368.xml").read_bytes()
+    own.write_bytes(content)
+    assert recipe.read("calo-flow", {"data.binning": own.name}).data.binning == own.name
+    own.write_text("<nothing/>")
+    remedy = rf"'\./calo-368\.xml', or the latter as '.*datasets{os.sep}calo-368\.xml'"
+    with pytest.raises(physgen.errors.InputError, match=remedy):
+        recipe.read("calo-flow", {"data.binning": own.name})
+    for name in (f"./{own.name}", str(own)):
+        changed = recipe.read("calo-flow", {"data.binning": name})
+        assert changed.data.binning == str(own)
+        with pytest.raises(physgen.errors.FormatError, match="<nothing>"):
+            system_of(changed).schema  # noqa: B018
+    with calochallenge_writer(tmp_path / "v.h5") as append:
+        append(Batch(torch.ones(2, 368), condition=torch.full((2, 1), 500.0)))
+    for name, fault in ((own.name, remedy), (f"./{own.name}", "<nothing>")):
+        by = ShowerOptions(binning=name)
+        with pytest.raises(physgen.errors.InputError, match=fault):
+            convert(tmp_path / "v.h5", tmp_path / "p.h5", to="showerdata", showers=by)

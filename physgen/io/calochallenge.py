@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError, InputError
+from physgen.io.attributes import attribute
+from physgen.io.formats import format_of
 from physgen.io.hdf5 import dataset_names, has, open_hdf5
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.showers import check_energies, mev, voxel_schema
@@ -30,6 +32,18 @@ ENERGIES, SHOWERS = "incident_energies", "showers"
 _COMPANIONS = {name: name for name in ("weight", "chain", "log_weight")}
 
 
+ASSUMED = "calo-368.xml"
+"""The shipped binning in which showers are read where nobody says another one."""
+
+ASSUMED_LAYERS = "8+144+192+12+12"
+"""The voxels of its layers."""
+
+PUBLISHED_LAYERS = "8+160+190+5+5"
+"""Those of published CaloChallenge set 1 photons, as many in all."""
+
+BINNING, GEOMETRY_SHA256 = "binning", "geometry_sha256"
+"""Attributes of a file that say its geometry: the name of the binning, and its hash."""
+
 OTHER_NAMES = ("incident_energy", "incident_E", "energies", "energy", "E_inc")
 """What some call the energies of the particles."""
 
@@ -37,6 +51,28 @@ OTHER_NAMES = ("incident_energy", "incident_E", "energies", "energy", "E_inc")
 def is_calochallenge(names: set[str]) -> bool:
     """Return whether these are the datasets of such a file, or nearly: see `energies_of`."""
     return SHOWERS in names and not names.isdisjoint((ENERGIES, *OTHER_NAMES))
+
+
+def stated_geometry(path: Path) -> tuple[str, str] | None:
+    """Return the binning file, and the SHA-256 of the geometry, that a file says it is of.
+
+    `None` if it says neither, as public files, or if it is no HDF5 file.
+    """
+    if format_of(path) != "HDF5":
+        return None
+    with open_hdf5(path) as file:
+        name, sha = attribute(file, BINNING), attribute(file, GEOMETRY_SHA256)
+    return (name, sha) if isinstance(name, str) and isinstance(sha, str) else None
+
+
+def assumption() -> str:
+    """Return what is assumed of the geometry of showers that say nothing of it, and the remedy."""
+    return (
+        f"nothing says in which geometry the showers lie: {ASSUMED} ({ASSUMED_LAYERS} voxels in "
+        "its layers) is assumed; published CaloChallenge set 1 photons have as many voxels in "
+        f"other layers ({PUBLISHED_LAYERS}); name theirs with --binning FILE.xml (train: "
+        "data.binning=FILE.xml)"
+    )
 
 
 def energies_of(path: Path) -> str:

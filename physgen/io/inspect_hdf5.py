@@ -17,7 +17,13 @@ import h5py
 from physgen.errors import FormatError, InputError
 from physgen.io.arrays import stated
 from physgen.io.attributes import unit_of
-from physgen.io.calochallenge import SHOWERS, CaloChallengeSource
+from physgen.io.calochallenge import (
+    ASSUMED,
+    SHOWERS,
+    CaloChallengeSource,
+    assumption,
+    stated_geometry,
+)
 from physgen.io.guard import library
 from physgen.io.hdf5 import (
     DEEPEST,
@@ -181,6 +187,9 @@ def _inspect_calochallenge(path: Path, report: dict[str, Any]) -> None:
     stated = f"{n_voxels} voxels" + (
         f", as many as public CaloChallenge set {known}" if known else ""
     )
+    own = stated_geometry(path)
+    if own is not None:
+        report["showers"]["geometry"] = own[0]
     try:
         shipped("datasets", binning)
         hints.append(
@@ -189,6 +198,8 @@ def _inspect_calochallenge(path: Path, report: dict[str, Any]) -> None:
         )
     except InputError:
         hints.append(f"{stated}; name the file of their geometry with data.binning=")
+    if own is None and binning == ASSUMED:
+        hints.append(assumption())
     if energies["unit"] == "MeV" and energies.get("high", math.inf) < 1000:
         hints.append("incident energies below 1000: are they GeV? MeV are expected")
 

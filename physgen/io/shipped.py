@@ -6,6 +6,7 @@ In a clone they lie beside the package, in an installed wheel inside it as `phys
 from __future__ import annotations
 
 import re
+from os import PathLike
 from pathlib import Path
 
 from physgen.arguments import user_path
@@ -51,21 +52,43 @@ def shipped_recipes() -> dict[str, Path]:
     return {file.stem: file for file in recipes}
 
 
-def shipped_or_own(folder: str, path: Path) -> Path:
-    """Return the shipped file of a bare name, else the path as it is."""
-    known = path.parent == Path() and (shipped_folder(folder) / path.name).is_file()
-    return shipped_folder(folder) / path.name if known else path
+def shipped_or_own(folder: str, path: str | PathLike[str]) -> Path:
+    """Return the shipped file of a bare name, else the path as it is.
+
+    A path with a folder part ("./calo-368.xml") is never that of a shipped file.
+
+    Raises:
+        InputError: a bare name is neither that of a shipped file nor of another one.
+    """
+    if not _bare(str(path)):
+        return Path(path)
+    known = shipped_folder(folder) / path
+    if known.is_file():
+        return known
+    return Path(path) if Path(path).exists() else shipped(folder, str(path))
 
 
 def resolve_path(text: str, folder: Path) -> str:
-    """Return the absolute path of a file that a file in `folder` names.
+    """Return the absolute path of a file that a file in `folder` names, or a user there.
 
-    What names no file of the user stays: a data set card or a geometry that physgen ships, unless
-    the folder holds a file of that name, and what lies in a package, such as "sklearn:digits".
+    What names no file of the user stays: the bare name of a data set card or a geometry that
+    physgen ships, and what lies in a package, such as "sklearn:digits".
+
+    Raises:
+        InputError: a bare name is that of a shipped file, and of another one in the folder.
     """
     path = user_path(text, folder)
-    if path.exists() or not (
-        re.match(r"[a-z][a-z-]+:", text) or shipped_or_own("datasets", Path(text)) != Path(text)
-    ):
-        return str(path)
-    return text
+    known = shipped_folder("datasets") / text if _bare(text) else path
+    if known != path and known.is_file():
+        if path.is_file() and path.read_bytes() != known.read_bytes():
+            raise InputError(
+                f"{text!r} is a file in {folder}, and another one that physgen ships: name the "
+                f"former as {'./' + text!r}, or the latter as {str(known)!r}"
+            )
+        return text
+    return text if re.match(r"[a-z][a-z-]+:", text) and not path.exists() else str(path)
+
+
+def _bare(text: str) -> bool:
+    """Return whether a path is a name without a folder."""
+    return Path(text).name == text

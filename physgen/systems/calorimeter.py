@@ -24,7 +24,7 @@ from physgen.batch import Batch, Schema
 from physgen.errors import DomainError, NotMeasurable, RecipeError
 from physgen.io.calochallenge import calochallenge_writer
 from physgen.io.layouts import open_voxels
-from physgen.io.shipped import shipped, shipped_or_own
+from physgen.io.shipped import shipped_or_own
 from physgen.io.showers import voxel_schema
 from physgen.io.source import Source
 from physgen.io.writer import Append, sha256
@@ -32,6 +32,7 @@ from physgen.systems import shower_observables, shower_reference
 from physgen.systems.base import Bins, Derived, System
 from physgen.systems.depths import voxels_of
 from physgen.systems.geometry import Geometry, cells_in_layers, read_geometry
+from physgen.systems.geometry_of_files import check_stated, with_geometry
 from physgen.systems.kernels.parameters import Beam, Detector, Medium, Readout
 from physgen.systems.media import homogeneous, material, sampling
 
@@ -46,8 +47,8 @@ class Calorimeter:
     It makes about 3,000 showers a second and core, at 1 to 256 GeV in the default medium.
 
     Attributes:
-        binning: path of a CaloChallenge binning XML, or the name of a shipped one; or, where the
-            places of cells are not known, how many there are, as in "layers:47x2076".
+        binning: path of a CaloChallenge binning XML, or the bare name of a shipped one; or, where
+            the places of cells are not known, how many there are, as in "layers:47x2076".
         particle: name or PDG code in the binning file, `None` where it holds one only; photons
             convert at an exponential depth.
         medium: "sampling" (absorber and active layers) or "homogeneous" (active material only).
@@ -135,9 +136,7 @@ class Calorimeter:
 
     @property
     def _binning_file(self) -> Path:
-        path = shipped_or_own("datasets", Path(self.binning))
-        # A bare name that is not there is taken for that of a shipped file, to be corrected.
-        return path if path.exists() or path.parent != Path() else shipped("datasets", path.name)
+        return shipped_or_own("datasets", self.binning)
 
     def digest(self) -> str:
         """Return the SHA-256 of the binning file, or of what is said in its place."""
@@ -226,12 +225,9 @@ class Calorimeter:
         self, batch: Batch, empty: Literal["zero", "excluded"]
     ) -> dict[str, Tensor]:
         """Return `shower_reference.quantities`; voxels below `cut_mev` are taken for 0."""
-        return shower_reference.quantities(
-            shower_reference.thresholded(batch.x, self.cut_mev),
-            self._incident(batch),
-            self.geometry,
-            empty=0.0 if empty == "zero" else math.nan,
-        )
+        x = shower_reference.thresholded(batch.x, self.cut_mev)
+        given = 0.0 if empty == "zero" else math.nan
+        return shower_reference.quantities(x, self._incident(batch), self.geometry, empty=given)
 
     def reference_spectra(self, batch: Batch) -> dict[str, Tensor]:
         """Return the voxels, of all layers and layer by layer."""
@@ -331,13 +327,15 @@ class Calorimeter:
 
     def open(self, path: Path) -> Source:
         """Open a file of voxels that fits the binning; raises `FormatError` otherwise."""
-        return open_voxels(path, self.geometry.n_voxels, self.geometry.grid)
+        source = open_voxels(path, self.geometry.n_voxels, self.geometry.grid)
+        check_stated(path, self.binning, self.geometry)
+        return source
 
     def writer(
         self, path: Path, n: int, facts: Mapping[str, Any] | None = None
     ) -> AbstractContextManager[Append]:
-        """Write showers as a CaloChallenge HDF5 file piece by piece."""
-        return calochallenge_writer(path, facts=facts)
+        """Write showers as a CaloChallenge HDF5 file piece by piece; it says its geometry."""
+        return calochallenge_writer(path, facts=with_geometry(facts, self.binning, self.geometry))
 
 
 def geometry_of(system: System, user: str) -> Geometry:

@@ -11,6 +11,8 @@ are its middle's: eta = r cos(alpha), phi = r sin(alpha), in mm (CaloChallenge, 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -86,6 +88,18 @@ class Geometry:
     eta: tuple[float, float] | None = None
     unused: tuple[int, ...] = ()
     placed: bool = True
+
+    @property
+    def in_short(self) -> str:
+        """Voxels of its layers, such as "8+144+192+12+12", or "45 x 144" where all have as many."""
+        sizes = [layer.n_voxels for layer in self.layers]
+        return f"{len(sizes)} x {sizes[0]}" if len(set(sizes)) == 1 else "+".join(map(str, sizes))
+
+    @property
+    def sha256(self) -> str:
+        """Of what says where the voxels lie: ids, edges in mm and sectors of the layers."""
+        layers = [[x.id, x.n_alpha, [f"{edge:.9g}" for edge in x.r_edges]] for x in self.layers]
+        return hashlib.sha256(json.dumps(layers).encode()).hexdigest()
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
