@@ -38,6 +38,36 @@ def test_each_batch_is_drawn_once_more_than_it_is_timed_at_conditions_of_the_tru
     assert torch.get_num_threads() == threads
 
 
+class Slow(Counting):
+    """Takes 3 s and 1 s a sample, and another 100 s when a size comes for the first time."""
+
+    clock = 0.0
+
+    def sample(self, n, condition=None, *, generator):
+        self.clock += 3 + n + 100 * (n not in [size for size, _ in self.asked])
+        super().sample(n, condition, generator=generator)
+
+
+def test_milliseconds_are_of_one_sample(monkeypatch):
+    surrogate = Slow()
+    monkeypatch.setattr("physgen.timing.time.perf_counter", lambda: surrogate.clock)
+    found = milliseconds(surrogate, None, batches=(1, 8), repeats=3, seed=0)
+    assert {size: taken.tolist() for size, taken in found.items()} == {
+        1: [4000.0] * 3,
+        8: [1375.0] * 3,
+    }
+
+
+def test_one_thread_draws_whatever_the_host_has_set():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        milliseconds(Counting(), None, batches=(1,), repeats=2, seed=0)  # Asserts one thread.
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_rows_are_mean_and_spread():
     comparison = Comparison(
         None, None, timing={1: np.array([1.0, 2.0, 3.0])}, timed_on="one thread"

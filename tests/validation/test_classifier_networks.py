@@ -87,6 +87,54 @@ def test_networks_of_the_reference_have_its_sizes():
     assert residual(torch.randn(2, 1 + 45 * 16 * 9)).shape == (2, 1)
 
 
+def test_the_perceptron_of_the_reference_has_its_activations():
+    network = perceptron(10)
+    kinds = [torch.nn.Linear, torch.nn.LeakyReLU] * 3 + [torch.nn.Linear]
+    assert [type(module) for module in network] == kinds
+    assert torch.equal(network[1](torch.tensor([-1.0, 2.0])), torch.tensor([-0.01, 2.0]))
+    assert {network[i].negative_slope for i in (1, 3, 5)} == {0.01}
+
+
+class Recording(torch.nn.Module):
+    """One weight, and what it saw in training: its value, and how many rows of which type."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen = []
+
+    def forward(self, x):
+        if self.training:
+            self.seen.append((self.weight.item(), len(x), x.dtype))
+        return self.weight * x[:, :1]
+
+
+def test_training_is_that_of_the_reference(monkeypatch):
+    """Batches of 1000, 50 epochs, and a rate of 2e-4: the first step of Adam is as long."""
+    network = Recording()
+    monkeypatch.setattr("physgen.validation.classifier_networks.perceptron", lambda n: network)
+    y = np.tile([1.0, 0.0], 1260)
+    x = np.where(np.arange(2520) < 2500, 2 * y - 1, 1.0)[:, None]  # Half right where it is chosen.
+    rows = np.arange(2520)
+    as_reference(Task(x.__getitem__, y, np.ones(2520), rows[:2500], rows[2500:2510]), 0)
+    weights, sizes, types = zip(*network.seen, strict=True)
+    assert list(sizes) == [1000, 1000, 500] * 50
+    assert set(types) == {torch.float64}
+    assert weights[:2] == pytest.approx([0, 2e-4], rel=1e-5)
+
+
+def test_the_metric_trains_the_reference_for_its_epochs(showers, monkeypatch):
+    asked = []
+
+    def record(task, seed, shape, epochs):
+        asked.append(epochs)
+        return np.zeros(len(task.y))
+
+    monkeypatch.setattr("physgen.validation.classifier.as_reference", record)
+    ClassifierTest(settings="reference").rows(Comparison(SMALL, *showers))
+    assert asked == [50]
+
+
 def test_the_residual_network_learns_where_voxels_lie(monkeypatch):
     monkeypatch.setattr("physgen.validation.classifier_networks.RATE", 0.002)
     monkeypatch.setattr("physgen.validation.classifier_networks.BATCH", 40)
