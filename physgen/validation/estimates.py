@@ -23,6 +23,8 @@ UNDEFINED = Estimate(math.nan, math.nan)
 
 NOT_CONVERGED = "not judged: chains that do not mix, or too short to know their errors"
 
+UNKNOWN_ERROR = "not judged: the error is not known"
+
 USABLE = 50
 """Effective samples below which weights give no numbers."""
 
@@ -110,15 +112,22 @@ def paired_note(sigma: float) -> str:
 
 
 def pull(bias: float, sigma: float, degrees_of_freedom: float = math.inf) -> tuple[float, float]:
-    """Return bias / sigma and its two-sided p-value; a bias without an error is impossible.
+    """Return bias / sigma and its two-sided p-value.
+
+    A bias whose error is 0 is impossible; of one whose error is not known (NaN) nothing is.
 
     Args:
         bias, sigma: of what should be 0.
         degrees_of_freedom: degrees of freedom that sigma is known with, those of Student's t.
+
+    >>> pull(1.0, 0.0), pull(1.0, math.nan)
+    ((inf, 0.0), (nan, nan))
     """
+    if math.isnan(sigma):
+        return math.nan, math.nan
     if math.isnan(bias):
         return math.nan, 0.0
-    if not sigma > 0:
+    if sigma == 0:
         return (0.0, 1.0) if bias == 0 else (math.copysign(math.inf, bias), 0.0)
     off = bias / sigma
     if math.isinf(degrees_of_freedom):
@@ -135,6 +144,21 @@ def degrees_of_freedom(*estimates: Estimate) -> float:
     spread = sum((one.error * one.error_of_error) ** 2 for one in known)
     total = sum(one.error**2 for one in estimates if one.error > 0)
     return total**2 / (2 * spread) if spread > 0 else math.inf
+
+
+def unknown_error(estimates: Mapping[Role, Estimate]) -> str:
+    """Say why the error of a difference to the truth is not known.
+
+    An observable may be defined in no row of a sample, or in one: then there is no spread.
+    """
+    names: dict[Role, str] = {"generated": "generated", "truth": "true"}
+    lacking = [
+        f"{'no' if math.isnan(estimates[role].value) else 'one'} {name} sample"
+        for role, name in names.items()
+        if role in estimates and math.isnan(estimates[role].error)
+    ]
+    where = f": defined in {' and '.join(lacking)}" if lacking else ""
+    return f"not judged: the error is not known{where}"
 
 
 def caveats(measured: Measured, mean: Estimate) -> list[str]:

@@ -26,6 +26,7 @@ from physgen.validation.comparison import Comparison, Measured, Role
 from physgen.validation.estimates import (
     NOT_CONVERGED,
     UNDEFINED,
+    UNKNOWN_ERROR,
     caveats,
     degrees_of_freedom,
     deviation,
@@ -33,6 +34,7 @@ from physgen.validation.estimates import (
     paired_error,
     paired_note,
     pull,
+    unknown_error,
     usable,
 )
 from physgen.validation.mixing import mixing
@@ -153,6 +155,10 @@ def _row(
         content["note"] = "; ".join(filter(None, (content["note"], paired_note(sigma))))
     used = [ours, truth] if source == "truth" and truth is not None else [ours]
     content["pull"], content["p_value"] = pull(bias, sigma, degrees_of_freedom(*used))
+    if source == "truth" and math.isnan(sigma):
+        content["note"] = "; ".join(filter(None, (content["note"], unknown_error(estimates))))
+    elif math.isnan(ours.value):
+        content["p_value"] = 0.0  # It is known what it should be, and it is nothing.
     if not (all(one.converged for one in used) and usable(comparison.measured["generated"])):
         # An error that is a lower limit, or weights that give no number, prove nothing.
         content["p_value"] = None
@@ -161,6 +167,8 @@ def _row(
         content["verdict"] = verdict_within(bias, sigma, content["tolerance"])
         if content["verdict"] == "pass" and not all(one.converged for one in used):
             content |= {"verdict": "info", "warning": NOT_CONVERGED}
+        if math.isnan(sigma) and not math.isnan(ours.value):
+            content |= {"verdict": "info", "warning": UNKNOWN_ERROR}
     return Row(**content)
 
 

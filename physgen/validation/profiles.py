@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from physgen.validation.comparison import Comparison, Measured, Role
 from physgen.validation.estimates import (
     NOT_CONVERGED,
+    UNKNOWN_ERROR,
     caveats,
     degrees_of_freedom,
     estimate,
@@ -57,29 +58,36 @@ def profile_row(
     values = {role: np.array([one.value for one in bins]) for role, bins in profiles.items()}
     truth, ours = values["truth"], _Bias.of(comparison, "generated", name, profiles)
     compared = [i for i in range(len(truth)) if not math.isnan(truth[i])]
+    # Of a bin that is defined in one sample, or none, there is a mean at most, and no error.
+    judged = [i for i in compared if not math.isnan(ours.pulls[i][1])]
+    limited = [i for i in compared if i in judged or math.isnan(ours.value[i])]
     if not compared:
         verdict: Verdict = "info" if tolerance is None else "fail"
         note = "not defined in any true sample"
         return Row(name=name, metric="means", value=None, verdict=verdict, note=note)
     limit = None if tolerance is None else tolerance * float(np.nanmax(np.abs(truth)))
-    farthest = ours.farthest(compared)
-    worst = farthest if limit is None else ours.highest(compared)
+    farthest = ours.farthest(judged or compared)
+    worst = farthest if limit is None else ours.highest(limited or compared)
     content: dict[str, Any] = {}
     # In the worst bin of the floor itself: that of the generated sample would be none of the worst.
     floor = _Bias.of(comparison, "floor", name, profiles) if "floor" in profiles else None
-    if floor and (there := [i for i in compared if not math.isnan(floor.value[i])]):
+    if floor and (there := [i for i in compared if not math.isnan(floor.pulls[i][1])]):
         bin_number = floor.farthest(there) if limit is None else floor.highest(there)
         content |= {"floor": abs(floor.value[bin_number]), "floor_error": floor.error[bin_number]}
     if "baseline" in profiles:
         content["baseline"] = values["baseline"][worst]
     used = [profiles[role][i] for role in ("generated", "truth") for i in compared]
     single = min(ours.pulls[farthest][1], 1 - 1e-16)
-    p_value = -math.expm1(len(compared) * math.log1p(-single))
+    p_value = -math.expm1(len(judged) * math.log1p(-single)) if judged else None
     converged = all(one.converged for one in used)
     verdict = verdict_within(ours.value[worst], ours.error[worst], limit, content.get("floor", 0.0))
+    if limit is not None and not limited:
+        verdict, content["warning"] = "info", UNKNOWN_ERROR
     if verdict == "pass" and not converged:
         verdict, content["warning"] = "info", NOT_CONVERGED
     notes = ["the bin that is farthest off" if limit is None else "the bin nearest to the limit"]
+    if len(judged) < len(compared):
+        notes.append(f"{len(compared) - len(judged)} bins are not judged: no error is known")
     notes += caveats(comparison.measured["generated"], least_mixed(profiles["generated"]))
     if "generated" in comparison.paired:
         notes.append(paired_note(ours.error[worst]))

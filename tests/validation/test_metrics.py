@@ -12,6 +12,7 @@ from physgen.errors import InputError, RecipeError
 from physgen.validation.comparison import Comparison, measure
 from physgen.validation.correlations import correlation_matrix
 from physgen.validation.ensemble import analyse
+from physgen.validation.estimates import pull
 from physgen.validation.importance import acceptance
 from physgen.validation.judging import judge
 from physgen.validation.metrics import (
@@ -231,6 +232,42 @@ def test_some_undefined_are_counted():
     x = draw(500, 6).x.clone()
     x[:7, 0] = float("nan")
     assert "7 of 500" in by_name(Means().rows(compare(Batch(x=x))))["a"].note
+
+
+def defined_in(n, seed, rows):
+    x = draw(n, seed).x.clone()
+    x[rows:, 0] = float("nan")
+    return Batch(x=x)
+
+
+@pytest.mark.parametrize(("ours", "truth"), [(3, 1), (1, 3), (0, 1), (1, 0), (0, 0)])
+def test_a_mean_whose_error_is_unknown_is_not_judged(ours, truth):
+    samples = defined_in(500, 6, ours), defined_in(500, 1, truth), draw(500, 2)
+    comparison = Comparison(Normal(known=False), *samples)
+    row = by_name(judge(comparison, [Means()], tested=True).rows)["a"]
+    assert (row.p_value, row.pull, row.verdict) == (None, None, "info")
+    assert "not judged: the error is not known: defined in " in row.note
+    profile = next(r for r in Means().rows(comparison) if r.name.startswith("both"))
+    assert profile.name == "both, bin 2 of 2"
+    assert profile.p_value > 0.01
+    assert "not judged" in profile.note or truth == 0
+    limited = by_name(Means(tolerance={"a": 1e9, "both": 1e9}).rows(comparison))
+    assert limited["a"].verdict == ("fail" if ours == 0 else "info")
+    if ours and truth:
+        assert "the error is not known" in limited["a"].warning
+        assert limited["both, bin 2 of 2"].verdict == "pass"
+
+
+def test_a_bias_whose_error_is_nothing_is_impossible():
+    assert pull(1e-3, 0.0) == (math.inf, 0.0)
+    assert pull(0.0, 0.0) == (0.0, 1.0)
+    assert all(map(math.isnan, pull(1e-3, math.nan)))
+    x = draw(500, 6).x.clone()
+    x[:, 0] = 1.0
+    card = judge(
+        Comparison(Normal(known=False), Batch(x=x), Batch(x=x + 1)), [Means()], tested=True
+    )
+    assert (card["a"].p_value, card["a"].verdict) == (0.0, "fail")
 
 
 def test_correlations():
