@@ -85,7 +85,13 @@ def _copies(truth: Batch, generated: Batch, floor: Batch | None) -> list[Row]:
     every, made = keys_of(truth), keys_of(generated)
     first, counts = np.unique(every, return_counts=True)
     natural = first[counts > 1]
-    second = first[:0] if floor is None else keys_of(floor)
+    if floor is None:  # Halves of the truth say how many copies are usual.
+        order = np.random.default_rng(0).permutation(len(every))
+        first, second = (every[half] for half in (order[::2], order[1::2]))
+        first, counts = np.unique(first, return_counts=True)
+        natural = first[counts > 1]
+    else:
+        second = keys_of(floor)
     empty, usual_empty = (int((keys == EMPTY).sum()) for keys in (made, every))
     natural = np.append(natural, EMPTY)
     first, ours, theirs = (k[~np.isin(k, natural)] for k in (first, made, second))
@@ -93,7 +99,8 @@ def _copies(truth: Batch, generated: Batch, floor: Batch | None) -> list[Row]:
     shared = int((np.isin(ours, first) | np.isin(ours, theirs)).sum())
     usual = int(np.isin(theirs, first).sum())
     repeated, usual_repeated = (len(keys) - len(np.unique(keys)) for keys in (ours, theirs))
-    pairs = n * (len(truth) + m), m * len(truth)
+    n_first = len(every) - (m if floor is None else 0)
+    pairs = n * (n_first + m), m * n_first
     rows = []
     if empty:
         where = int((made == EMPTY).argmax())
@@ -115,8 +122,8 @@ def _copies(truth: Batch, generated: Batch, floor: Batch | None) -> list[Row]:
         _copies_row(
             "rows that repeat",
             (repeated, usual_repeated),
-            # Without a second sample nothing says how many are usual: half of them at most.
-            n / (n + (m or n)),
+            # Of independent rows, repeats grow as their pairs do.
+            n**2 / (n**2 + m**2),
             f"{repeated} of {n} rows repeat others of the sample, which holds fewer independent "
             "ones than it seems: remove the copies, or see why they are made",
         ),
@@ -140,7 +147,7 @@ def _trained_on(comparison: Comparison, truth: Batch) -> list[Row]:
 
 
 def _copies_row(name: str, counts: tuple[int, int], share: float, warning: str) -> Row:
-    p_value = float(bdtrc(counts[0] - 1, sum(counts), min(share, 0.9)))
+    p_value = float(bdtrc(counts[0] - 1, sum(counts), share))
     return Row(
         name=name,
         metric="copies",

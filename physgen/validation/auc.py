@@ -122,20 +122,31 @@ def jensen_shannon(
 def calibrated(scores: Array, labels: Array, weights: Array, choose: Rows, test: Rows) -> Array:
     """Map scores of the rows `test` to probabilities, by isotonic regression on those of `choose`.
 
-    The odds are even, also where groups of unequal size make classes unequal.
+    The odds are even, also where groups of unequal size make classes unequal. Rows of negative
+    weight count with |w| in the other class; with u the share of a step, the probability of label 1
+    is then 1/2 + (u - 1/2) sum |w| / sum w.
     """
     from sklearn.isotonic import IsotonicRegression
 
     regression = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
-    y, weight = labels[choose], np.abs(weights[choose])
+    y, signed = labels[choose], weights[choose].copy()
     for label in (0.0, 1.0):
-        weight[y == label] /= weight[y == label].sum()
+        signed[y == label] /= signed[y == label].sum()
+    weight, target = np.abs(signed), np.where(signed < 0, 1 - y, y)
     # A step that k rows of one class make at either end is no certainty: a row of the other class
     # beyond it makes it 1 / (k + 1), as far as so many rows can tell.
     score, row = scores[choose], 2 / len(y)
     regression.fit(
         np.concatenate([[score.min()], score, [score.max()]]),
-        np.concatenate([[1.0], y, [0.0]]),
+        np.concatenate([[1.0], target, [0.0]]),
         sample_weight=np.concatenate([[row], weight, [row]]),
     )
-    return np.asarray(regression.predict(scores[test]), dtype=float64)
+    share = np.asarray(regression.predict(scores[test]), dtype=float64)
+    if not (signed < 0).any():
+        return share
+    steps, step = np.unique(regression.predict(score), return_inverse=True)
+    total, left = (np.bincount(step, w) for w in (weight, signed))
+    # Where nearly all cancels, what is left is not positive, and the sign of u - 1/2 is known.
+    factor = np.divide(total, left, np.full(len(steps), np.inf), where=left > 0)
+    value = np.clip(0.5 + np.sign(steps - 0.5) * np.abs(steps - 0.5) * factor, 0.0, 1.0)
+    return np.asarray(np.interp(share, steps, np.nan_to_num(value, nan=0.5)))

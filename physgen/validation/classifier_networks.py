@@ -147,7 +147,7 @@ def as_reference(
         network = perceptron(width) if shape is None else ResNet18(shape)
     network = network.double().to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=RATE)
-    target = torch.from_numpy(task.y).to(device)
+    target = torch.from_numpy(task.target).to(device)
     weight = torch.from_numpy(np.abs(task.w)).to(device)
     generator = torch.Generator().manual_seed(seed)
     others = np.setdiff1d(np.arange(len(task.y)), task.train)
@@ -182,7 +182,7 @@ def as_reference(
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         now = scored(others)
-        right = (now[choose] > 0) == (task.y[others[choose]] == 1)
+        right = (now[choose] > 0) == (task.target[others[choose]] == 1)
         accuracy = float(np.average(right, weights=np.abs(task.w[others[choose]])))
         if accuracy > best:
             best, scores[others] = accuracy, now

@@ -1,8 +1,8 @@
 """The two classifiers: a small network, and gradient-boosted trees, scoring rows they never saw.
 
 Neither trees nor network are fitted to the rows that decide when to stop, so that these can
-calibrate the score afterwards. Both train with |w|: the test that follows uses signed weights, and
-is right for whatever score was learned.
+calibrate the score afterwards. Both train with |w|, rows of negative weight as the other class; the
+test that follows uses signed weights.
 """
 
 from __future__ import annotations
@@ -61,6 +61,15 @@ class Task:
     train: Rows
     choose: Rows
 
+    @property
+    def target(self) -> Array:
+        """(N,), what is learned with |w|: y, and the other class of rows of negative weight.
+
+        With p and q the densities of both classes, signed, the score that is learned is above 1/2
+        where p > q; of the classes as they are, it would be that of the densities of |w|.
+        """
+        return np.where(self.w < 0, 1 - self.y, self.y)
+
 
 def most_rows(n_columns: int) -> int:
     """Return how many rows of so many columns trees learn from at most."""
@@ -94,10 +103,10 @@ def boosted(task: Task, seed: int) -> Array:
     release()
     trees.fit(
         bins,
-        task.y[learned],
+        task.target[learned],
         sample_weight=np.abs(task.w[learned]),
         X_val=_binned(task.features(chosen), edges),
-        y_val=task.y[chosen],
+        y_val=task.target[chosen],
         sample_weight_val=np.abs(task.w[chosen]),
     )
     scores = np.full(len(task.y), np.nan)
@@ -159,7 +168,7 @@ def neural(
     def inputs(rows: Tensor) -> Tensor:
         return torch.from_numpy(scale(x[rows.numpy()]))
 
-    target = torch.from_numpy(task.y).float()
+    target = torch.from_numpy(task.target).float()
     weight = torch.from_numpy(np.abs(task.w)).float()
     generator = torch.Generator().manual_seed(seed)
     network = (build or _network)(scale.width, generator)

@@ -83,6 +83,8 @@ def _row(combined: Combined, pool: Pool) -> Row:
         notes.append(f"extrapolated p {combined.extrapolated:.1g}")
     if not pool.relabelling.exact:
         notes.append("p is asymptotic")
+    if pool.left_out:
+        notes.append(pool.left_out)
     notes += _causes(combined.findings)
     return Row(
         name="combined test",

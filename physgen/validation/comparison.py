@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch
 from physgen.errors import InputError
-from physgen.systems.base import HasExact, HasFeatures, HasReference, HasUnits, System
+from physgen.systems.base import HasExact, HasFeatures, HasReference, HasUnits, HasVoxelGrid, System
 from physgen.validation.training_rows import TrainingRows
 
 Value = TypeVar("Value")
@@ -152,6 +152,17 @@ class Comparison:
             )
         return self.measured["truth"]
 
+    def left_out(self, max_bins: int = 1) -> str:
+        """Return words on what observables of at most so many bins do not show; none, no words."""
+        values = self.measured_truth.values
+        names = [n for n, v in values.items() if v.ndim > 1 and v.shape[1] > max_bins]
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        bins = "several" if max_bins == 1 else f"more than {max_bins}"
+        parts = [f"{', '.join(names[:4])}{more} ({bins} bins)"] if names else []
+        if isinstance(self.system, HasVoxelGrid):
+            parts.append("voxels one by one, which classifiers of low level see")
+        return f"not looked at: {' and '.join(parts)}" if parts else ""
+
     def once(self, of: Callable[[Comparison], Value]) -> Value:
         """Return what a function makes of this comparison; computed once for all metrics."""
         if of not in self._computed:
@@ -244,6 +255,17 @@ def in_blocks(batch: Batch) -> Iterator[Batch]:
 def evenly_spaced(n: int, chosen: int) -> NDArray[np.int64]:
     """Return the numbers of at most `chosen` of `n` rows, evenly spaced."""
     return np.linspace(0, n - 1, min(chosen, n)).astype(np.int64)
+
+
+def random_rows(n: int, chosen: int, seed: int) -> NDArray[np.int64]:
+    """Return the numbers of at most `chosen` of `n` rows, drawn at random, in rising order.
+
+    The same of samples of one length, so that pairs stay pairs. Rows that alternate, or stand side
+    by side, would be lost among evenly spaced ones.
+    """
+    if chosen >= n:
+        return np.arange(n)
+    return np.sort(np.random.default_rng([seed, n]).choice(n, chosen, replace=False))
 
 
 def varies(values: NDArray[float64]) -> bool:

@@ -11,7 +11,7 @@ N(\infty) = V_P / b^2 however many are generated, 90% of which are reached at
 m = 9 N(\infty) V_Q / V_P.
 
 The features of an observable say in which of K bins of equal probability an event lies, times
-1/sqrt(p_k) (the metric of chi^2, V_P = K - 1). Those of all observables together have N with
+1/sqrt((K - 1) p_k) (the metric of chi^2, V_P = 1). Those of all observables together have N with
 1/N the mean of their 1/N; their outermost bins alone are those of the tails, the bins of a region
 those of this. Events of the whole sample are counted all the same. The joint features are random
 Fourier features of the whitened observables (Rahimi & Recht, NIPS 2007), which see what no single
@@ -53,6 +53,8 @@ Part = slice | list[int]
 
 _WIDE = 512
 """Columns of a covariance that are held."""
+
+_OF_ALL = "N_equiv, mean of observables", "N_equiv, tails of observables"
 
 CONFIDENCE = 0.95
 TOO_GOOD = 1e-4
@@ -192,8 +194,7 @@ class EquivalentEvents:
         }
         worths: dict[str, dict[Role, Worth]] = {}
         whole = slice(None)
-        parts: dict[str, Part] = {"N_equiv, mean of observables": whole}
-        parts["N_equiv, tails of observables"] = ends
+        parts: dict[str, Part] = dict(zip(_OF_ALL, (whole, ends), strict=True))
         parts |= {f"N_equiv {name}": part for name, part in columns.items()}
         for role in selected:
             if role == "truth":
@@ -208,9 +209,11 @@ class EquivalentEvents:
             for name, worth in found.items():
                 worths.setdefault(name, {})[role] = worth
         m = len(selected["generated"].rows)
-        jointly_in = f"{FREQUENCIES} random frequencies of {of_what}"
+        without = f"; {left_out}" if (left_out := comparison.left_out()) else ""
+        of_all = {"N_equiv": f"{FREQUENCIES} frequencies of {of_what}{without}"}
+        of_all |= dict.fromkeys(_OF_ALL, f"{self.bins} bins{without}")
         return [
-            _row(name, worth, m, jointly_in if name == "N_equiv" else f"{self.bins} bins")
+            _row(name, worth, m, of_all.get(name, f"{self.bins} bins"))
             for name, worth in worths.items()
         ]
 

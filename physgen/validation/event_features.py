@@ -9,6 +9,8 @@ import numpy as np
 from numpy import float64
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.special import ndtri
+from scipy.stats import qmc
 
 from physgen.errors import NotMeasurable
 from physgen.validation.comparison import Comparison, Role, varies
@@ -57,6 +59,8 @@ def binned(
             continue
         share = np.bincount(_bin_of(reference, edges), weight, len(edges) + 2) / weight.sum()
         scale = 1 / np.sqrt(np.maximum(share, 0.5 / len(reference)))
+        # V_P of each observable is one, so that 1 / N of all is the mean of their 1 / N.
+        scale /= np.sqrt(max(1, int(np.count_nonzero(share)) - 1))
         for role, chosen in selected.items():
             place = _bin_of(comparison.measured[role].values[name][chosen.rows], edges)
             n = len(place)
@@ -104,7 +108,7 @@ def in_region(
     weight = np.ones(truth.n) if truth.weight is None else truth.weight
     weight = weight[selected["truth"].rows]
     share = np.bincount(_bin_of(reference, edges), weight, len(edges) + 2)[1 : len(edges)]
-    scale = np.sqrt(weight.sum() / np.maximum(share, 0.5))
+    scale = np.sqrt(1 / np.maximum(share / weight.sum(), 0.5 / len(reference)))
     result: dict[Role, Features] = {}
     for role, chosen in selected.items():
         place = _bin_of(comparison.measured[role].values[name][chosen.rows], edges) - 1
@@ -143,7 +147,7 @@ def fourier(
     Features are (n, FREQUENCIES), of as many principal components as the true events bear.
     """
     scalars, chosen = comparison.measured["truth"].scalars, selected["truth"].rows
-    names = [name for name, values in scalars.items() if varies(values[chosen])]
+    names = sorted(name for name, values in scalars.items() if varies(values[chosen]))
     rows = {
         role: np.stack([comparison.measured[role].values[n][one.rows] for n in names], 1)
         for role, one in selected.items()
@@ -157,14 +161,19 @@ def fourier(
     of = "all observables" if borne >= len(names) else f"the {borne} largest principal components"
     if borne < len(names):
         values, vectors = values[-borne:], vectors[:, -borne:]
-    root = vectors / np.sqrt(np.maximum(values, FLOORED * values[-1]))
-    generator = np.random.default_rng(comparison.seed)
+    # Of all whitenings the one that turns nothing: eigenvectors turn at random where values are
+    # nearly the same, and N with them.
+    root = (vectors / np.sqrt(np.maximum(values, FLOORED * values[-1]))) @ vectors.T
+    # N depends on the frequencies as it does on K: they are always the same.
+    generator = np.random.default_rng(0)
     some = z["truth"][generator.integers(len(truth), size=(2, 2000))] @ root
     scale = float(np.median(np.sqrt(np.square(some[0] - some[1]).sum(1)))) or 1.0
-    frequency = generator.standard_normal((len(values), FREQUENCIES)) / scale
+    # Points that fill the space evenly see all directions alike, as random ones do not.
+    points = qmc.Sobol(len(root) + 1, seed=generator).random(FREQUENCIES).T
+    frequency = ndtri(np.clip(points[1:], 1e-9, 1 - 1e-9)) / scale
     # Half of them look at half that distance.
-    frequency[:, ::2] *= 2
-    phase = generator.uniform(0, 2 * np.pi, FREQUENCIES)
+    frequency[:, points[0] < 0.5] *= 2
+    phase = 2 * np.pi * (2 * points[0] % 1)
     return {role: np.cos(x @ root @ frequency + phase) for role, x in z.items()}, of
 
 

@@ -35,7 +35,7 @@ from scipy.stats import hypergeom
 from torch import Tensor
 
 from physgen.validation.classifiers import Scale
-from physgen.validation.comparison import Comparison, Role, evenly_spaced
+from physgen.validation.comparison import Comparison, Role, random_rows
 from physgen.validation.copies import learned
 from physgen.validation.independence import select
 from physgen.validation.scorecard import ALARM, Row
@@ -89,7 +89,7 @@ class Memorisation:
         selected = comparison.once(select)
         samples: list[tuple[Array, Rows]] = []
         for role in roles:
-            chosen = selected[role][evenly_spaced(len(selected[role].rows), self.n)]
+            chosen = selected[role][random_rows(len(selected[role].rows), self.n, comparison.seed)]
             batch = comparison.samples[role][torch.from_numpy(chosen.rows)]
             samples.append((comparison.features(batch, "high").astype(float64), chosen.unit))
         reference = samples[0][0] if known is None else known.features
@@ -130,15 +130,19 @@ class _Neighbours:
     Attributes:
         distance: (n, k), rising.
         place: (n,), the number of the nearest one.
+        again: (n,), whether a row is at no distance from another, as one before it that is the same
+            is: of discrete data these count together, or not at all.
     """
 
     distance: Array
     place: Rows
+    again: NDArray[np.bool_]
 
     @property
     def ratios(self) -> Array:
-        """(n,), of the first to the last distance."""
-        return _ratio(self.distance[:, 0], self.distance[:, -1])
+        """(n,), of the first to the last distance; 1 of rows that were counted before."""
+        ratio = _ratio(self.distance[:, 0], self.distance[:, -1])
+        return np.where(self.again, 1.0, ratio)
 
     @property
     def once(self) -> Array:
@@ -199,7 +203,11 @@ class _Points:
             distance[rows] = exact.numpy()
         order = np.argsort(distance, axis=1)
         place = np.take_along_axis(found, order, 1)[:, 0]
-        return _Neighbours(np.take_along_axis(distance, order, 1), place)
+        distance = np.take_along_axis(distance, order, 1)
+        again = distance[:, 0] == 0
+        _, first = np.unique(self.x.numpy()[again], axis=0, return_index=True)
+        again[np.flatnonzero(again)[first]] = False
+        return _Neighbours(distance, place, again)
 
 
 def _nearer(

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
 from physgen.errors import InputError
-from physgen.validation.comparison import Comparison, Role, evenly_spaced
+from physgen.validation.comparison import Comparison, Role, evenly_spaced, random_rows
 from physgen.validation.half_sampling import apart
 from physgen.validation.independence import select
 from physgen.validation.permutation import Relabelling
@@ -108,9 +108,12 @@ class MaximumMeanDiscrepancy:
         ]
 
     def _shown(self, comparison: Comparison, role: Role) -> _Shown:
-        """Return evenly spaced rows of those that count."""
+        """Return some of the rows that count; of chains evenly spaced ones."""
         selected, measured = comparison.once(select)[role], comparison.measured[role]
-        selected = selected[evenly_spaced(len(selected.rows), self.n)]
+        n, chains = len(selected.rows), measured.chain is not None
+        selected = selected[
+            evenly_spaced(n, self.n) if chains else random_rows(n, self.n, comparison.seed)
+        ]
         batch = comparison.samples[role][torch.from_numpy(selected.rows)]
         return _Shown(
             comparison.features(batch, self.level).astype(float64),

@@ -29,7 +29,7 @@ import numpy as np
 from numpy import float64
 from numpy.typing import NDArray
 
-from physgen.errors import DomainError
+from physgen.errors import DomainError, NotMeasurable
 from physgen.validation.comparison import Comparison, Role
 from physgen.validation.frechet import between_normals, frechet_distance
 from physgen.validation.half_sampling import half_sampling
@@ -167,7 +167,8 @@ def fpd(
         seed: of the draws.
 
     Raises:
-        DomainError: arrays of unlike width, or values that are not finite.
+        DomainError: arrays of unlike width.
+        NotMeasurable: values are not finite.
 
     >>> ones, zeros = np.ones((1000, 2)), np.zeros((1000, 2))
     >>> round(fpd(2 * ones, zeros, sizes=(100, 1000)).value, 3)
@@ -249,7 +250,8 @@ def kpd(
         seed: of the batches.
 
     Raises:
-        DomainError: arrays of unlike width, or values that are not finite.
+        DomainError: arrays of unlike width.
+        NotMeasurable: values are not finite.
 
     >>> ones, zeros = np.ones((1000, 2)), np.zeros((1000, 2))
     >>> round(kpd(2 * ones, zeros, batch=100).value, 6)
@@ -312,7 +314,7 @@ def _check(truth: Array, generated: Array) -> None:
     for name, sample in (("truth", truth), ("generated", generated)):
         bad = int((~np.isfinite(sample)).any(1).sum())
         if bad:
-            raise DomainError(
+            raise NotMeasurable(
                 f"{bad} rows of the {name} features are not finite, of which FPD and KPD are not "
                 "defined: leave these rows out"
             )

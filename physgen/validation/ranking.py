@@ -287,9 +287,11 @@ def _off(row: Row) -> _Off | None:
     if row.exact is not None:
         common = row.exact_error or 0.0
         return _Off(abs(value - row.exact), error, value > row.exact, common)
-    if row.metric == "classifier" and row.name.startswith("AUC"):
+    if " less elsewhere" in row.name:
+        return _Off(abs(value), error)  # A difference of two areas.
+    if row.name.startswith(("AUC", "balanced accuracy")):
         return _Off(abs(value - 0.5), error)
-    if row.metric in _TO_THE_FLOOR:
+    if row.metric in _TO_THE_FLOOR or row.name.startswith("COV"):
         if row.floor is None:
             return None
         common = row.floor_error or 0.0

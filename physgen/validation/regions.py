@@ -128,13 +128,15 @@ class Regions:
         if rows:
             return rows
         what = f"no region of one or two of {len(names)} observables"
+        left_out = comparison.left_out()
+        also = f"; {left_out}" if left_out else ""
         return [
             Row(
                 name="regions",
                 metric="regions",
                 value=0,
                 p_value=min(adjusted, default=1.0),
-                note=f"{what} has too many rows, or too few, beyond chance",
+                note=f"{what} has too many rows, or too few, beyond chance{also}",
             )
         ]
 

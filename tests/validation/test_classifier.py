@@ -287,3 +287,43 @@ def test_trees_of_many_columns_learn_from_a_bounded_number_of_values(monkeypatch
     test = rows[3200:]
     assert auc(scores[test], y[test], np.ones(len(test))).value > 0.8
     assert max(converted) <= 1024
+
+
+def signed(n, rng):
+    """Normal numbers with weights of both signs, of which more cancel on one side."""
+    x = rng.normal(size=(n, 2))
+    return x, np.where(rng.random(n) < np.where(x[:, 0] < 0, 0.95, 0.6), 1.0, -1.0)
+
+
+@pytest.mark.parametrize("model", ["boosted", "neural"])
+def test_negative_weights_are_learned_with_their_sign(model):
+    """The density of |w| is not that of w: AUC .659; rows of the latter pass."""
+    rng = np.random.default_rng(4)
+    n = 4000
+    (x, w), spare = signed(n, rng), rng.normal(size=(12 * n, 2))
+    right = spare[rng.random(12 * n) < np.where(spare[:, 0] < 0, 0.9, 0.2)][:n]
+    wrong = rng.normal(size=(n, 2))
+    test = ClassifierTest(model=model, calibrate=True)
+    perfect, blind = (test.test(Sample(x, w), Sample(g), seed=1) for g in (right, wrong))
+    assert abs(perfect.auc.value - 0.5) < 3 * perfect.auc.error
+    assert blind.auc.value - 3 * blind.auc.error > 0.55
+    assert perfect.tails.missing.value < 0.05
+    assert blind.tails.surplus.value > 0.1
+
+
+def test_probabilities_of_signed_rows_are_those_of_their_sum():
+    """Of true rows .9 have weight 1 and .1 weight -1 where s = 0: .8 of them are left."""
+    n = 40_000
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 2, n).astype(float)
+    labels = rng.integers(0, 2, n).astype(float)
+    negative = (labels == 1) & (scores == 0) & (rng.random(n) < 0.1)
+    weights = np.where(negative, -1.0, 1.0)
+    rows = np.arange(n)
+    found = calibrated(scores, labels, weights, rows, rows)
+    for s in (0.0, 1.0):
+        here = scores == s
+        p, q = (
+            weights[here & (labels == k)].sum() / weights[labels == k].sum() for k in (1.0, 0.0)
+        )
+        assert found[here][0] == pytest.approx(p / (p + q), abs=0.002)

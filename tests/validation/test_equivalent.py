@@ -10,10 +10,12 @@ from scipy.stats import norm
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import NotMeasurable, RecipeError
 from physgen.validation import equivalent
+from physgen.validation.combined import CombinedTest
 from physgen.validation.comparison import Comparison
 from physgen.validation.equivalent import EquivalentEvents, Worth, _difference
 from physgen.validation.event_features import binned, fourier, in_region
 from physgen.validation.independence import select
+from physgen.validation.regions import Regions
 
 BINS = 10
 
@@ -349,3 +351,52 @@ def test_the_covariance_is_gone_through_in_columns(wide, monkeypatch):
         assert one.along == pytest.approx(d[part] @ s @ d[part])
         assert one.distance == pytest.approx(np.square(d[part]).sum())
         assert one.generated == pytest.approx(phi["generated"][:, part].var(0).sum() / 3000)
+
+
+def test_observables_of_few_values_count_as_much_as_others():
+    """1/N of all is the mean of their 1/N."""
+    rng, n = np.random.default_rng(0), 20_000
+    ours, truth = (
+        Batch(torch.from_numpy(np.stack([rng.normal(size=n), 1.0 * (rng.random(n) < p)], 1)))
+        for p in (0.6, 0.5)
+    )
+    rows = {row.name: row for row in EquivalentEvents().rows(Comparison(Columns(), ours, truth))}
+    single = [rows[f"N_equiv {name}"].value for name in "xy"]
+    mean = 2 / sum(1 / value for value in single)
+    assert rows["N_equiv, mean of observables"].value == pytest.approx(mean, rel=0.02)
+
+
+def test_the_joint_number_depends_on_neither_seed_nor_order():
+    class Swapped(Columns):
+        def observables(self, batch):
+            return dict(reversed(super().observables(batch).items()))
+
+    ours, truth = sample(4000, 1, 0.2), sample(4000, 2)
+    values = {
+        EquivalentEvents().rows(Comparison(system, ours, truth, seed=seed))[0].value
+        for system in (Columns(), Swapped())
+        for seed in (0, 1)
+    }
+    assert max(values) == pytest.approx(min(values), rel=1e-9)
+
+
+def test_weights_of_any_size_are_worth_the_same_in_a_region():
+    truth, ours = sample(4000, 2), sample(4000, 1, 0.1)
+    metric = EquivalentEvents(regions={"x": (1.0, 3.0)})
+    values = []
+    for size in (1.0, 1e-4):
+        weighted = truth.replace(weight=torch.full((4000,), size, dtype=torch.float64))
+        rows = {row.name: row for row in metric.rows(Comparison(Columns(), ours, weighted))}
+        values.append(rows["N_equiv x from 1 to 3"].value)
+    assert values[0] == pytest.approx(values[1], rel=1e-9)
+
+
+def test_what_is_not_looked_at_is_named():
+    class Profile(Columns):
+        def observables(self, batch):
+            return super().observables(batch) | {"profile": batch.x.repeat(1, 20)}
+
+    comparison = Comparison(Profile(), sample(1000, 1), sample(1000, 2))
+    for metric, row in ((EquivalentEvents(), 0), (Regions(), 0), (CombinedTest(), 0)):
+        note = metric.rows(comparison)[row].note
+        assert "not looked at: profile" in note

@@ -154,3 +154,48 @@ def test_p_values_of_generators_without_memory_are_valid():
     p = np.array([[found(seed=s, n=400, m=900)[k].p_value for k in names] for s in range(300)])
     # 5% of 300 with 99.9%: 28.
     assert ((p < 0.05).sum(0) <= 28).all()
+
+
+def test_copies_that_alternate_or_stand_side_by_side_are_found():
+    """Of many rows some are looked at, and not every second one."""
+    rng, truth = np.random.default_rng(0), batch(normal(3000, 0, 1))
+    pairs = np.repeat(normal(1500, 0, 2), 2, 0) + 1e-4 * rng.normal(size=(3000, DIMENSION))
+    (row,) = Memorisation(n=1500).rows(Comparison(Table(), batch(pairs), truth))
+    assert row.p_value < 1e-10
+    trained = normal(3000, 0, 3)
+    ours = normal(3000, 0, 4)
+    ours[1::2] = trained[:1500] + 1e-3 * rng.normal(size=(1500, DIMENSION))
+    known = TrainingRows(lambda: iter([batch(trained)]), 3000)
+    rows = Memorisation(n=1500).rows(Comparison(Table(), batch(ours), truth, training=known))
+    assert max(row.p_value for row in rows[:2]) < 1e-10
+
+
+def test_rows_of_few_values_are_no_near_copies():
+    """Of 100 points, which all rows share, those of a few rows would count together."""
+    found = []
+    for seed in range(20):
+        rng = np.random.default_rng([0, seed])
+        places = [rng.integers(0, 100, 1000) for _ in range(2)]
+        x = [np.pad(np.stack([k % 10, k // 10], 1), ((0, 0), (0, 4))) for k in places]
+        (row,) = Memorisation().rows(Comparison(Table(), *(batch(v.astype(float)) for v in x)))
+        found.append(row.p_value)
+    assert min(found) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "second"), [(2000, 500, 500), (500, 2000, 2000), (1000, 1000, 0)]
+)
+def test_copies_are_as_usual_as_among_samples_of_other_sizes(n, m, second):
+    """Rows of 20,000 equally likely values: none is a copy."""
+    alarmed = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        x = [
+            batch(np.repeat(rng.integers(0, 20_000, (k, 1)), DIMENSION, 1).astype(float))
+            for k in (n, m, second)
+            if k
+        ]
+        rows = [row for row in alarms(Comparison(Table(), *x)) if row.metric == "copies"]
+        assert len(rows) >= 2
+        alarmed += [row.p_value < 0.01 for row in rows]
+    assert np.mean(alarmed) < 0.05

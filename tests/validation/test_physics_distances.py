@@ -5,7 +5,7 @@ import pytest
 from scipy import linalg, optimize, stats
 from toy import Normal, compare, draw
 
-from physgen.errors import DomainError, InputError
+from physgen.errors import DomainError, InputError, NotMeasurable
 from physgen.systems.calorimeter import Calorimeter
 from physgen.validation.comparison import Comparison
 from physgen.validation.physics_distances import (
@@ -130,7 +130,7 @@ def test_features_below_zero_are_divided_by_their_largest_size():
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(DomainError, match=r"\(N, F\) and \(M, F\)"):
         fpd(np.zeros((10, 2)), np.zeros((10, 3)))
-    with pytest.raises(DomainError, match="1 rows of the generated features are not finite"):
+    with pytest.raises(NotMeasurable, match="1 rows of the generated features are not finite"):
         kpd(np.zeros((10, 2)), np.array([[np.nan, 0.0]] + [[0.0, 0.0]] * 9))
     weighted = draw(100, 3)
     weighted = weighted.replace(weight=weighted.x[:, 0].abs() + 1)

@@ -32,6 +32,22 @@ def test_samples_that_differ_by_less_than_their_errors_share_a_rank():
     [
         ("means", "m", [(5.4, 0.1), (4.5, 0.1), (6.0, 0.1)], {"exact": 5.0}, [1, 1, 3]),
         ("classifier", "AUC, boosted", [(0.42, 0.01), (0.55, 0.01)], {}, [2, 1]),
+        ("condition-bins", "AUC, t below 2", [(0.40, 0.01), (0.51, 0.01)], {}, [2, 1]),
+        ("classifier", "balanced accuracy, boosted", [(0.4, 0.01), (0.51, 0.01)], {}, [2, 1]),
+        (
+            "condition-bins",
+            "AUC, left out of training less elsewhere",
+            [(-0.2, 0.01), (0.01, 0.01)],
+            {},
+            [2, 1],
+        ),
+        (
+            "energy-mover",
+            "COV, energy mover",
+            [(0.28, 0.01), (0.55, 0.01)],
+            {"floor": 0.56},
+            [2, 1],
+        ),
         ("equivalent-events", "N_equiv", [(100, 10), (5000, 500), (4800, 500)], {}, [3, 1, 1]),
         ("coverage", "density", [(1.6, 0.05), (0.9, 0.05)], {"floor": 1.0}, [2, 1]),
         ("mmd", "MMD^2", [(-3e-4, 3e-4), (3e-4, 3e-4), (4e-3, 3e-4)], {}, [1, 1, 3]),

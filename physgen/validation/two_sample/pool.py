@@ -17,7 +17,7 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from physgen.errors import NotMeasurable
-from physgen.validation.comparison import Comparison, Role, evenly_spaced, varies
+from physgen.validation.comparison import Comparison, Role, evenly_spaced, random_rows, varies
 from physgen.validation.independence import select
 from physgen.validation.permutation import Relabelling
 from physgen.validation.two_sample.residuals import residuals
@@ -90,6 +90,7 @@ class Pool:
         alone: whether all rows stand alone.
         paired: whether row i of both samples was drawn at one condition.
         seed: of everything that is drawn.
+        left_out: words on observables that are not among them; none where all are.
     """
 
     names: tuple[str, ...]
@@ -102,6 +103,7 @@ class Pool:
     alone: bool = True
     paired: bool = False
     seed: int = 0
+    left_out: str = ""
 
     @classmethod
     def of(cls, comparison: Comparison) -> Pool:
@@ -126,7 +128,15 @@ class Pool:
         least = min(len(rows.rows) for rows in chosen)
         if "generated" not in comparison.paired:
             # More rows would not be seen beside so few, and labels of all of them are drawn.
-            chosen = [rows[evenly_spaced(len(rows.rows), RATIO * least)] for rows in chosen]
+            most, seed = RATIO * least, comparison.seed
+            chosen = [
+                part[
+                    random_rows(len(part.rows), most, seed)
+                    if one.chain is None
+                    else evenly_spaced(len(part.rows), most)
+                ]
+                for part, one in zip(chosen, measured, strict=True)
+            ]
         columns = [one.columns(MOST_BINS) for one in measured]
         values = {
             name: without_rounding(pooled(part[name] for part in columns)) for name in columns[0]
@@ -150,6 +160,7 @@ class Pool:
             all(part.alone for part in chosen),
             "generated" in comparison.paired,
             comparison.seed,
+            comparison.left_out(MOST_BINS),
         )
 
     @property
