@@ -161,6 +161,7 @@ def test_samples_cannot_be_told_from_themselves(monkeypatch):
         auc=Estimate(0.5 + 1e-16, 3e-18),
         chance=3e-18,
         balanced_accuracy=Estimate(0.5, 0.0),
+        calibrated_auc=Estimate(0.5, 0.0),
         jsd=Estimate(0.0, 0.0),
         roc=((0.0,), (0.0,)),
         tails=Tails.of(nothing + 0.5, labels, nothing + 1),
