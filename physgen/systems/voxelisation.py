@@ -34,6 +34,7 @@ class Losses:
         by_layer: energy in layers that the geometry does not have, by their number.
         beyond: energy beyond the outermost ring of its layer.
         outside: points in no voxel.
+        oblique: showers that came at an angle, in cells that lie as if they had not.
     """
 
     showers: int = 0
@@ -42,6 +43,7 @@ class Losses:
     energy: float = 0.0
     beyond: float = 0.0
     outside: int = 0
+    oblique: int = 0
     by_layer: dict[int, float] = field(default_factory=dict)
 
     def sentences(self) -> list[str]:
@@ -61,6 +63,11 @@ class Losses:
             result.append(
                 f"points: {self.outside} of {self.points} lie in no voxel, {merged} were added to "
                 "others of their voxel"
+            )
+        if self.oblique:
+            result.append(
+                f"angles of incidence: {self.oblique} of {self.showers} showers came at an angle, "
+                "and are placed as if at a right one"
             )
         return result
 
@@ -166,11 +173,17 @@ def to_cells(batch: Batch, cells: Cells, losses: Losses) -> Batch:
     cell = (layer * n_rows + i) * n_columns + j
     place = np.where(layer < n_layers, np.where(within, cell, _BEYOND), _NO_LAYER)
     sums = _summed(batch, rows, points, place, n_layers * n_rows * n_columns, losses)
+    if batch.condition is not None and batch.condition.shape[1] >= 4:
+        along = batch.condition[:, 1:4]
+        losses.oblique += int((along[:, :2].norm(dim=1) > _ALONG * along[:, 2]).sum())
     x_cells = sums.reshape(-1, n_layers, n_rows, n_columns)
     return batch.replace(x=torch.from_numpy(x_cells), mask=None)
 
 
 _BEYOND, _NO_LAYER = -1, -2
+
+_ALONG = 1e-3
+"""Tangent of the angle up to which a particle comes at a right angle: 0.2 mm in 20 cm of depth."""
 
 
 def _points(batch: Batch) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
