@@ -146,7 +146,8 @@ def calibrated(scores: Array, labels: Array, weights: Array, choose: Rows, test:
         return share
     steps, step = np.unique(regression.predict(score), return_inverse=True)
     total, left = (np.bincount(step, w) for w in (weight, signed))
-    # Where nearly all cancels, what is left is not positive, and the sign of u - 1/2 is known.
-    factor = np.divide(total, left, np.full(len(steps), np.inf), where=left > 0)
-    value = np.clip(0.5 + np.sign(steps - 0.5) * np.abs(steps - 0.5) * factor, 0.0, 1.0)
-    return np.asarray(np.interp(share, steps, np.nan_to_num(value, nan=0.5)))
+    # Where nearly all cancels, what is left is not positive, and the sign of u - 1/2 is known; rows
+    # of weight 0 between two steps have none of their own.
+    factor = np.divide(total, left, np.where(total > 0, 1e300, 1.0), where=left > 0)
+    value = np.clip(0.5 + (steps - 0.5) * factor, 0.0, 1.0)
+    return np.asarray(np.interp(share, steps, value))

@@ -25,26 +25,18 @@ from numpy.typing import NDArray
 from physgen.batch import Batch
 from physgen.errors import InputError, NotMeasurable, RecipeError
 from physgen.isolation import global_generators
-from physgen.validation.auc import (
-    auc,
-    balanced_accuracy,
-    calibrated,
-    chance,
-    jensen_shannon,
-    roc,
-)
 from physgen.validation.classifier_inputs import Inputs, Stacked, grid_of
 from physgen.validation.classifier_networks import EPOCHS, Cylinder, as_reference
+from physgen.validation.classifier_score import ClassifierScore, Fold
 from physgen.validation.classifiers import Task, boosted, most_rows, neural
 from physgen.validation.comparison import Comparison, Floats, Role
 from physgen.validation.estimates import pull
 from physgen.validation.independence import partition
 from physgen.validation.reference import features_of
 from physgen.validation.sample import Sample
-from physgen.validation.scorecard import Curve, Row, Verdict, row_by_role, verdict_within
-from physgen.validation.tails import Tails, rows_of
+from physgen.validation.scorecard import Row, Verdict, row_by_role, verdict_within
+from physgen.validation.tails import rows_of
 from physgen.validation.threshold import cut_in_words
-from physgen.validation.uncertainty import Estimate
 
 Array = NDArray[float64]
 Rows = NDArray[np.int64]
@@ -277,7 +269,8 @@ class ClassifierTest:
         w = np.concatenate(weights)
         keys, part = np.concatenate(identity), np.concatenate(parts)
         y = np.repeat([1.0, 0.0], n)
-        tested, n_train = [], 0
+        folds: list[Fold] = []
+        n_train = 0
         for fold in range(self.folds):
             test = np.flatnonzero(part == fold)
             choose = np.flatnonzero(part == (fold + 1) % n_parts)
@@ -289,60 +282,12 @@ class ClassifierTest:
             scores = self._trained(task, seed + fold, grid)
             if not np.isfinite(scores[test]).all():
                 raise InputError("the classifier's scores are not finite: it learned nothing")
-            certain = calibrated(scores, y, w, choose, test)
-            rows = np.concatenate(chosen)[test]
-            tested.append((scores[test], y[test], w[test], certain, keys[test], rows))
-        scores, y, w, certain, keys, rows = map(np.concatenate, zip(*tested, strict=True))
-        return ClassifierScore(
-            auc=auc(scores, y, w, keys),
-            chance=chance(scores, y, w, keys),
-            balanced_accuracy=balanced_accuracy(scores, y, w, keys),
-            calibrated_auc=auc(certain, y, w, keys),
-            jsd=jensen_shannon(certain, y, w, keys),
-            roc=roc(scores, y, w),
-            tails=Tails.of(certain, y, w, keys),
-            n_train=n_train,
-            n_test=len(scores) // 2,
-            not_finite=int(features.holes.sum()),
-            scores=scores,
-            labels=y,
-            weights=w,
-            unit=keys,
-            rows=rows,
+            folds.append(Fold(scores, choose, test))
+        not_finite = int(features.holes.sum())
+        rows = np.concatenate(chosen)
+        return ClassifierScore.of(
+            folds, y, w, keys, rows, n_train=n_train, not_finite=not_finite, seed=seed
         )
-
-
-@dataclass(frozen=True)
-class ClassifierScore:
-    """How well one classifier tells two samples apart.
-
-    Attributes:
-        auc, balanced_accuracy, calibrated_auc, jsd: with errors; the JSD in bits.
-        chance: the standard deviation of the AUC of samples that agree.
-        roc: (false positive rate, true positive rate).
-        tails: of the weights p / (1 - p).
-        n_train, n_test: rows of each class that trained, and that were tested; the mean of both
-            classes, where groups make them differ.
-        not_finite: how many feature values were NaN or infinite.
-        scores, labels, weights, unit: (k,) of the rows that were tested; labels are 1 of the truth.
-        rows: (k,), their numbers among the rows of their sample that count.
-    """
-
-    auc: Estimate
-    chance: float
-    balanced_accuracy: Estimate
-    calibrated_auc: Estimate
-    jsd: Estimate
-    roc: Curve
-    tails: Tails
-    n_train: int
-    n_test: int
-    not_finite: int
-    scores: Array
-    labels: Array
-    weights: Array
-    unit: Rows
-    rows: Rows
 
 
 def _each(scores: Mapping[Role, ClassifierScore], part: str) -> dict[Role, Any]:

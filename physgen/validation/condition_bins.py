@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from physgen.errors import NotMeasurable, RecipeError
 from physgen.validation.auc import auc
-from physgen.validation.classifier import ClassifierScore, ClassifierTest
+from physgen.validation.classifier import ClassifierTest
+from physgen.validation.classifier_score import ClassifierScore
 from physgen.validation.comparison import Comparison, Role
 from physgen.validation.half_sampling import HalfSampled, half_sampling
 from physgen.validation.independence import Selection, select

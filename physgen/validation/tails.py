@@ -58,8 +58,7 @@ class Tails:
         >>> tails.surplus.value, tails.missing.value, tails.quantiles["generated"][-1]
         (0.5, 0.5, 0.111)
         """
-        p = np.clip(calibrated, 1e-4, 1 - 1e-4)
-        w = p / (1 - p)
+        w = _odds(calibrated)
         classes = {"generated": labels == 0, "true": labels == 1}
         return cls(
             surplus=_share(w < 1 / FACTOR, classes["generated"], weights, unit),
@@ -72,6 +71,19 @@ class Tails:
                 name: _histogram(np.log10(w[rows]), weights[rows]) for name, rows in classes.items()
             },
         )
+
+
+def shares(calibrated: Array, labels: Array, weights: Array) -> tuple[float, float]:
+    """Return the values of `Tails.surplus` and `Tails.missing` alone, as for resampled weights."""
+    w = _odds(calibrated)
+    sides = (labels == 0, w < 1 / FACTOR), (labels == 1, w > FACTOR)
+    surplus, missing = (float(weights[of & tail].sum() / weights[of].sum()) for of, tail in sides)
+    return surplus, missing
+
+
+def _odds(calibrated: Array) -> Array:
+    p = np.clip(calibrated, 1e-4, 1 - 1e-4)
+    return np.asarray(p / (1 - p))
 
 
 def rows_of(tails: Mapping[Role, Tails], classifier: str, also: str = "") -> list[Row]:

@@ -8,7 +8,7 @@ import torch
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.systems.base import Derived
-from physgen.validation.classifier import ClassifierScore
+from physgen.validation.classifier_score import ClassifierScore
 from physgen.validation.comparison import Comparison
 from physgen.validation.metrics import (
     ClassifierTest,

@@ -8,10 +8,11 @@ from toy import compare
 from toy import draw as sample
 
 from physgen.batch import Batch
+from physgen.validation.classifier_score import ClassifierScore, Fold
 from physgen.validation.curves import scores
 from physgen.validation.judging import judge
 from physgen.validation.metrics import ClassifierTest
-from physgen.validation.tails import Tails
+from physgen.validation.tails import Tails, shares
 
 
 def exact(shift, n, seed):
@@ -48,8 +49,39 @@ def test_weights_of_either_sign_count_in_shares_and_units_in_errors():
     tails = Tails.of(p, labels, weights, np.array([0, 0, 1, 2, 3, 4]))
     assert tails.surplus.value == pytest.approx(0.5)
     assert tails.missing.value == pytest.approx(0.75)
+    assert shares(p, labels, weights) == (tails.surplus.value, tails.missing.value)
     # Units of the generated rows: (3 - 1)/4 * 1/2, and twice 1/4 * -1/2.
     assert tails.surplus.error == pytest.approx(math.sqrt(0.25**2 + 2 * 0.125**2))
+
+
+def scored(seed, shift, times=1):
+    """The ideal classifier between 800 + 800 normal numbers, of which one half calibrates."""
+    rng = np.random.default_rng(seed)
+    x = np.concatenate([rng.normal(0, 1, 800), rng.normal(shift, 1, 800)])
+    x, labels, unit = (np.repeat(a, times) for a in (x, np.repeat([1.0, 0.0], 800), range(1600)))
+    part = unit % 2
+    fold = Fold(-x, np.flatnonzero(part == 0), np.flatnonzero(part == 1))
+    rows = np.arange(len(x))
+    return ClassifierScore.of(
+        [fold], labels, np.ones(len(x)), unit, rows, n_train=1, not_finite=0, seed=seed
+    )
+
+
+def test_errors_of_tails_and_divergence_know_of_the_calibration():
+    """That of the rows that are tested alone is a quarter of the scatter, and .9 of it."""
+    found = [scored(seed, 0.5) for seed in range(24)]
+    for of in (lambda s: s.tails.surplus, lambda s: s.tails.missing, lambda s: s.jsd):
+        values, errors = np.array([(of(one).value, of(one).error) for one in found]).T
+        # 1.0 to 1.2 over 400 repeats; the scatter of 24 is known to 15%.
+        assert 0.65 < np.sqrt(np.mean(errors**2)) / values.std(ddof=1) < 1.7
+
+
+def test_rows_of_a_unit_are_drawn_together():
+    once, five = scored(1, 2.0), scored(1, 2.0, times=5)
+    for of in (lambda s: s.tails.surplus, lambda s: s.jsd):
+        assert of(five).value == pytest.approx(of(once).value, abs=0.5 * of(once).error)
+        # Of rows drawn one by one it would be 5^(1/2) times less.
+        assert of(five).error == pytest.approx(of(once).error, rel=0.3)
 
 
 def test_rows_and_picture_name_the_classifier_and_the_floor():
