@@ -138,6 +138,12 @@ def _open_array_of(path: Path, kind: Format, group: tuple[str, ...]) -> Callable
     return lambda name: opened(path, x=name, group=group)
 
 
+def column_names(path: Path, tree: str | None) -> Sequence[str]:
+    """Return the names of all columns of a file."""
+    kinds = ("ROOT", *TABLES)
+    return open_branches(path, tree).names if format_of(path) in kinds else names_in(path)
+
+
 def columns_to_choose(path: Path, tree: str | None) -> str:
     """Return which columns a file has, with an example of how to name some; "" if it is absent.
 

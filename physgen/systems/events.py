@@ -38,6 +38,7 @@ from physgen.systems.event_files import (
     EventCard,
     Named,
     branch_writer,
+    column_names,
     columns_to_choose,
     located,
     open_columns,
@@ -160,10 +161,12 @@ class EventTable:
         if path.suffix in (".yaml", ".yml"):
             source = dataclasses.replace(self, path=str(path)).source
         else:
-            # Event numbers serve the split of the files described; generated files have none.
+            # Generated files need not have event numbers; others do, as the files described.
             card, file = self._card, located(str(path))
             known = [] if card["path"] is None else _files(card["path"])
-            group = tuple(card["group"] or ()) if file in known else ()
+            group = tuple(card["group"] or ())
+            if file not in known and not set(group) <= set(column_names(file, card["tree"])):
+                group = ()
             names = tuple(variable.name for variable in self.paired)
             source = self._open([file], group, self._most, names)
         self._check_units(source)

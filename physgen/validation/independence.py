@@ -18,7 +18,7 @@ window of Theiler, Phys. Rev. A 34 (1986) 2427).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,14 +45,16 @@ class Selection:
         unit: (n,), equal for rows that are not independent; no two samples have one in common,
             unless they are paired.
         alone: whether every row is its own unit, so that all are exchangeable with others.
+        correlated: of rows that follow one another, how they are correlated; else "".
     """
 
     rows: Rows
     unit: Rows
     alone: bool
+    correlated: str = ""
 
     def __getitem__(self, chosen: Rows) -> Selection:
-        return Selection(self.rows[chosen], self.unit[chosen], self.alone)
+        return replace(self, rows=self.rows[chosen], unit=self.unit[chosen])
 
 
 def select(
@@ -80,21 +82,29 @@ def select(
                 f"no score without usable weights: {measured.n} rows of the {role} sample are "
                 f"worth {effective_samples(measured):.3g}"
             )
-        rows = np.arange(measured.n)
+        rows, correlated = np.arange(measured.n), ""
         if measured.chain is not None:
-            rows, keys = _of_chains(comparison, role, measured.chain)
+            rows, keys, correlated = _of_chains(comparison, role, measured.chain)
         else:
             keys = rows if measured.group is None else measured.group
         _, first, unit = np.unique(keys, return_index=True, return_inverse=True)
-        selections[role] = Selection(rows, begin + unit.astype(np.int64), len(first) == len(rows))
+        alone = len(first) == len(rows)
+        selections[role] = Selection(rows, begin + unit.astype(np.int64), alone, correlated)
         begin += len(first)
     if paired:
         selections |= dict.fromkeys(paired, selections["truth"])
     return selections
 
 
-def _of_chains(comparison: Comparison, role: Role, chain: Rows) -> tuple[Rows, Rows]:
-    """Return the rows that are kept of Markov chains, and the keys of their units."""
+REMEDY = (
+    "run longer chains, or more of them; shuffle a file that is only sorted; name what rows of one "
+    "event have in common (data.group)"
+)
+"""Against rows that follow one another and are correlated."""
+
+
+def _of_chains(comparison: Comparison, role: Role, chain: Rows) -> tuple[Rows, Rows, str]:
+    """Return the rows that are kept of Markov chains, the keys of their units, and tau_int."""
     measured = comparison.measured[role]
     times = {name: estimate(comparison, measured, name).tau_int for name in measured.scalars}
     slowest = max(times, key=lambda name: times[name], default="")
@@ -117,11 +127,17 @@ def _of_chains(comparison: Comparison, role: Role, chain: Rows) -> tuple[Rows, R
         raise NotMeasurable(
             f"no score without independent samples: the Markov chains of the {role} sample "
             f"({len(order)} rows in {len(begins)}, tau_int {tau:.2g} of {slowest!r}) hold {units} "
-            f"stretches of {2 * LENGTH} tau_int, and {FEWEST} are the fewest; run longer chains, "
-            "or more of them; name what events have in common (data.group); shuffle a file that is "
-            "only sorted"
+            f"stretches of {2 * LENGTH} tau_int, and {FEWEST} are the fewest; {REMEDY}"
         )
-    return rows, keys
+    worth = len(order) / max(1.0, 2 * tau)
+    return (
+        rows,
+        keys,
+        (
+            f"{len(order)} rows of the {role} sample (tau_int {tau:.2g} of {slowest!r}: worth "
+            f"{worth:.3g} independent ones)"
+        ),
+    )
 
 
 def _joined(comparison: Comparison, role: Role, rows: Rows, keys: Rows, chain: Rows) -> Rows:

@@ -16,6 +16,7 @@ that is known to be approximate):
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -34,6 +35,10 @@ SIGNIFICANCE = math.erfc(3 / math.sqrt(2))
 
 FEWEST = 50
 """Rows of each sample without which nothing passes."""
+
+
+MAIN_TEST = "combined-test"
+"""The metric that tests whether two samples are of one distribution; others see parts of it."""
 
 
 class Metric(Protocol):
@@ -74,6 +79,8 @@ def judge(
     rows += threshold_alarm(comparison, rows)
     if comparison.corrected or tested:
         rows = judge_family(rows)
+    if tested and any(row.metric == MAIN_TEST and row.p_value is None for row in rows):
+        rows = [_without_main_test(row) for row in rows]
     rows = refuse_unreliable(rows)
     fewest = min(len(batch) for batch in (comparison.generated, comparison.truth) if batch)
     rows = [_with_power(row, fewest) for row in rows]
@@ -86,8 +93,28 @@ def _rows(metric: Metric, comparison: Comparison) -> list[Row]:
     try:
         return metric.rows(comparison)
     except NotMeasurable as error:
-        name = type(metric).__name__
+        name = _kind(metric)
         return [Row(name=name, metric=name, value=None, warning=str(error))]
+
+
+def _kind(metric: Metric) -> str:
+    """Return what recipes call a metric.
+
+    >>> from physgen.validation.combined import CombinedTest
+    >>> _kind(CombinedTest())
+    'combined-test'
+    """
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(metric).__name__).lower()
+    return {"classifier-test": "classifier", "maximum-mean-discrepancy": "mmd"}.get(words, words)
+
+
+def _without_main_test(row: Row) -> Row:
+    """Return the row, which passes by its own limit only: what looks at everything could not."""
+    if row.metric == MAIN_TEST:
+        warning = f"{row.warning}; without this test nothing passes that has no limit of its own"
+        return row.model_copy(update={"warning": warning})
+    passes = row.verdict == "pass" and row.tolerance is None
+    return row.model_copy(update={"verdict": "info"}) if passes else row
 
 
 def _with_unpaired_floor(row: Row) -> Row:

@@ -273,3 +273,15 @@ def test_units_of_the_file_and_of_the_recipe_are_compared(tmp_path):
         assert EventTable(fields=fields).open(tmp_path / "a.h5").schema.variables[0].unit == "MeV"
     with pytest.raises(FormatError, match=r"'e' is in MeV, and data.fields says GeV; convert"):
         EventTable(fields=({"name": "e", "unit": "GeV"},)).open(tmp_path / "a.h5")
+
+
+def test_other_files_have_the_groups_whose_columns_they_have(tmp_path):
+    events = np.repeat(np.arange(5), 2)
+    for name, columns in (("a", ("m", "event")), ("b", ("m", "event")), ("c", ("m",))):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            for column in columns:
+                file[column] = events.astype("f8" if column == "m" else "i8")
+    table = EventTable(path=str(tmp_path / "a.h5"), fields=("m",), group=("event",))
+    for name, grouped in (("a", True), ("b", True), ("c", False)):
+        keys = table.open(tmp_path / f"{name}.h5").keys()
+        assert (keys is not None and len(np.unique(keys)) == 5) == grouped

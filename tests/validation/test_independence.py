@@ -13,7 +13,14 @@ from physgen.sampling.metropolis import independence_metropolis
 from physgen.validation.comparison import Comparison
 from physgen.validation.independence import LENGTH, select
 from physgen.validation.judging import judge
-from physgen.validation.metrics import ClassifierTest, Coverage, Frechet, Means, NearestNeighbour
+from physgen.validation.metrics import (
+    ClassifierTest,
+    CombinedTest,
+    Coverage,
+    Frechet,
+    Means,
+    NearestNeighbour,
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,34 @@ def metropolis(n, generator, width=1.5):
     x = width * normal(n, generator).x
     log_weight = (0.5 * (x / width) ** 2 - 0.5 * x**2).sum(1)
     return independence_metropolis(Batch(x, log_weight=log_weight), generator=generator).batch
+
+
+def test_rows_that_follow_one_another_and_are_too_few_pass_nothing():
+    truth, ours, floor = (autoregressive(800, 0.5, seed).replace() for seed in range(3))
+    comparison = Comparison(Independent(2), ours, truth, floor)
+    card = judge(comparison, [CombinedTest(), Means()], tested=True)
+    row = card["combined-test"]
+    assert (row.metric, row.p_value, row.verdict) == ("combined-test", None, "info")
+    for words in (
+        "taken for a Markov chain: 800 rows of the truth sample (tau_int 1.",
+        "and 800 rows of the generated sample (tau_int 1.",
+        "stretches of 10 tau_int, and a test needs 200",
+        "shuffle a file that is only sorted; name what rows of one event have in common (data.g",
+        "without this test nothing passes",
+    ):
+        assert words in row.warning
+    assert card["x0"].p_value > 0.001
+    assert card.verdict == "info"
+    limited = judge(comparison, [CombinedTest(), Means(tolerance={"x0": 1e9})], tested=True)
+    assert limited["x0"].verdict != "fail"
+    x = autoregressive(800, 0.5, 3).x + 5
+    moved = Comparison(Independent(2), autoregressive(800, 0.5, 3).replace(x=x), truth, floor)
+    assert judge(moved, [CombinedTest(), Means()], tested=True).verdict == "fail"
+    weighted = ours.replace(chain=None, weight=torch.rand(800).double() ** 8)
+    few = Comparison(Independent(2), weighted, truth.replace(chain=None))
+    assert (
+        "weighted rows, or rows in groups" in judge(few, [CombinedTest()])["combined-test"].warning
+    )
 
 
 def autoregressive(n, a, seed, n_chains=1):

@@ -119,6 +119,17 @@ def test_rows_without_labels_are_a_chain_if_they_follow_one_another():
     assert chain_labels(Independent(2), ArraySource(ordered, CONDITIONED)) is None
 
 
+def test_rows_of_groups_that_are_known_are_no_chain():
+    keys = np.repeat(np.arange(400), 4)
+    of_group = normal(400, torch.Generator().manual_seed(0), 2).x.numpy()[keys]
+    batch = Batch(torch.from_numpy(of_group))
+    assert chain_labels(Independent(2), ArraySource(batch, SCHEMA)) is not None
+    assert chain_labels(Independent(2), ArraySource(batch, SCHEMA, keys=keys)) is None
+    groups = autoregressive(400, 0.8, seed=0).x[torch.from_numpy(keys)]
+    source = ArraySource(Batch(groups), SCHEMA, keys=keys)
+    assert chain_labels(Independent(2), source) is not None
+
+
 def test_chains_that_take_turns_are_told_apart():
     """Rows of 20 chains in turns: the next row knows nothing of a row, the 20th one does."""
     rows = np.stack([autoregressive(200, 0.9, seed=s).x[:, :1].numpy() for s in range(20)], axis=1)

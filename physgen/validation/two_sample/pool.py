@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from physgen.errors import NotMeasurable
 from physgen.validation.comparison import Comparison, Role, evenly_spaced, random_rows, varies
-from physgen.validation.independence import select
+from physgen.validation.independence import LENGTH, REMEDY, select
 from physgen.validation.permutation import Relabelling
 from physgen.validation.two_sample.residuals import residuals
 
@@ -91,6 +91,7 @@ class Pool:
         paired: whether row i of both samples was drawn at one condition.
         seed: of everything that is drawn.
         left_out: words on observables that are not among them; none where all are.
+        correlated: how rows are that follow one another; "" where none do.
     """
 
     names: tuple[str, ...]
@@ -104,6 +105,7 @@ class Pool:
     paired: bool = False
     seed: int = 0
     left_out: str = ""
+    correlated: str = ""
 
     @classmethod
     def of(cls, comparison: Comparison) -> Pool:
@@ -161,6 +163,7 @@ class Pool:
             "generated" in comparison.paired,
             comparison.seed,
             comparison.left_out(MOST_BINS),
+            " and ".join(part.correlated for part in chosen if part.correlated),
         )
 
     @property
@@ -215,11 +218,18 @@ class Pool:
 
     def refuse_few(self) -> None:
         """Raise `NotMeasurable` where p-values are asymptotic, and rows too few for that."""
-        if not self.relabelling.exact and self.effective_units() < FEWEST:
+        if self.relabelling.exact or self.effective_units() >= FEWEST:
+            return
+        if self.correlated:
             raise NotMeasurable(
-                f"weighted rows, or rows in groups, that are worth {self.effective_units():.3g} "
-                f"independent ones are too few for a test: give {FEWEST} at least of each sample"
+                "rows that follow one another are correlated, and taken for a Markov chain: "
+                f"{self.correlated}; they hold {self.effective_units():.3g} stretches of "
+                f"{2 * LENGTH} tau_int, and a test needs {FEWEST} of each sample: {REMEDY}"
             )
+        raise NotMeasurable(
+            f"weighted rows, or rows in groups, that are worth {self.effective_units():.3g} "
+            f"independent ones are too few for a test: give {FEWEST} at least of each sample"
+        )
 
     def in_deviations(self, sums: Array) -> Array:
         """Return (M, F) sums of features of variance 1, with D in its standard deviations."""
