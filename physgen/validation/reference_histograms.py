@@ -9,7 +9,9 @@ log10 where bins are logarithmic),
 
 What lies outside of the bins is not counted, as in the reference. Unlike `histograms`, which tests,
 these are for setting beside published figures, and beside their floor: of n rows a side, separation
-is about (filled bins)/(4 n) by chance, and chi^2/bin 1.
+is about (filled bins)/(4 n) by chance, and chi^2/bin 1 where each sample has one entry. The entries
+of a spectrum that are of one shower are not independent: chi^2/bin is then by chance the trace of
+the covariance of the differences, which is found from the showers, and stands in the note.
 """
 
 from __future__ import annotations
@@ -77,7 +79,7 @@ class ReferenceHistograms:
         histograms = _filled(comparison, system, self.empty)
         selected = comparison.once(select)
         halves: dict[Role, HalfSampled] = {}
-        counts: dict[Role, list[tuple[Array, Array]]] = {}
+        chi: dict[Role, list[tuple[Estimate, float]]] = {}
         for role in comparison.samples:
             if role == "truth":
                 continue
@@ -90,9 +92,7 @@ class ReferenceHistograms:
             rows = [np.arange(len(one.rows)) for one in both]
             units = [one.unit for one in both]
             halves[role] = half_sampling(distances, rows, units, seed=comparison.seed)
-            counts[role] = [
-                (h.counts("truth", rows[0]), h.counts(role, rows[1])) for h in histograms
-            ]
+            chi[role] = [h.chi_square(role, rows, units) for h in histograms]
         cut = cut_in_words(comparison)
         result = []
         for number, histogram in enumerate(histograms):
@@ -101,8 +101,12 @@ class ReferenceHistograms:
                 found = {role: half.estimate(2 * number + which) for role, half in halves.items()}
                 unit = histogram.unit if kind == "W1" else "1"
                 result.append(_row(f"{kind} {histogram.name}", found, about, unit))
-            chi = {role: chi_square(*pairs[number]) for role, pairs in counts.items()}
-            result.append(_row(f"chi^2/bin {histogram.name}", chi, about, "1"))
+            by_chance = chi["generated"][number][1]
+            if histogram.contents and math.isfinite(by_chance):
+                said = f"{by_chance:.2g} by chance, entries of a shower not being independent"
+                about = "; ".join(filter(None, (about, said)))
+            found = {role: of[number][0] for role, of in chi.items()}
+            result.append(_row(f"chi^2/bin {histogram.name}", found, about, "1"))
         means = {role: half.estimate(2 * len(histograms)) for role, half in halves.items()}
         note = f"mean of {len(histograms)} histograms; empty layers: {self.empty}"
         note += f"; {cut}" if cut else ""
@@ -156,6 +160,13 @@ class Histogram:
         off = n / max(n.sum(), 1.0) - m / max(m.sum(), 1.0)
         return separation(n, m), float(self.widths @ np.abs(np.cumsum(off)))
 
+    def chi_square(self, role: Role, rows: list[Rows], units: list[Rows]) -> tuple[Estimate, float]:
+        """Return chi^2/bin of rows of the truth and of another sample, and what it is by chance."""
+        if "truth" in self.contents:
+            contents = self.contents["truth"][rows[0]], self.contents[role][rows[1]]
+            return chi_square_of_spectra(*contents, units)
+        return chi_square(self.counts("truth", rows[0]), self.counts(role, rows[1])), 1.0
+
 
 def bin_numbers(values: Array, edges: Array) -> NDArray[np.int16]:
     """Return the bin of each value, -1 outside; the last edge is in the last bin.
@@ -195,6 +206,44 @@ def chi_square(n: Array, m: Array) -> Estimate:
     ratio = math.sqrt(second / first)
     chi = float(((n * ratio - m / ratio)[filled] ** 2 / (n + m)[filled]).sum())
     return Estimate(chi / k, math.sqrt(2 * k + 4 * max(chi - k, 0.0)) / k)
+
+
+def chi_square_of_spectra(
+    a: NDArray[Any], b: NDArray[Any], units: list[Rows]
+) -> tuple[Estimate, float]:
+    """Return chi^2/bin of histograms of several entries a row, and what it is by chance.
+
+    With z the differences of the contents over (n + m)^1/2 and C the covariance of z, found from
+    the rows, chi^2 = z.z is by chance tr C, and its variance 2 tr C^2 + 4 (z.C z - tr C^2).
+
+    Args:
+        a, b: (N, bins) and (M, bins) contents of the rows of both samples.
+        units: (N,) and (M,), equal for rows that are not independent.
+
+    >>> one = np.eye(2, dtype=int)[[0] * 10 + [1] * 10]
+    >>> value, chance = chi_square_of_spectra(one, one, list(np.split(np.arange(40), 2)))
+    >>> value.value, round(chance, 6)
+    (0.0, 1.0)
+    """
+    n, m = a.sum(0, dtype=float64), b.sum(0, dtype=float64)
+    value, filled = chi_square(n, m), n + m > 0
+    if math.isnan(value.value):
+        return value, math.nan
+    k, ratio = int(filled.sum()) - 1, math.sqrt(m.sum() / n.sum())
+    scale = np.sqrt((n + m)[filled])
+    z = (n * ratio - m / ratio)[filled] / scale
+    terms = []  # What each row adds to z.
+    for contents, sums, factor in ((a, n, ratio), (b, m, -1 / ratio)):
+        share = sums[filled] / sums.sum()
+        off = contents[:, filled] - contents.sum(1, dtype=float64)[:, None] * share
+        terms.append(factor * off / scale)
+    pooled, unit = np.concatenate(terms), np.unique(np.concatenate(units), return_inverse=True)[1]
+    if unit.max() + 1 < len(unit):
+        pooled = np.stack([np.bincount(unit, column) for column in pooled.T], axis=1)
+    covariance = pooled.T @ pooled
+    squares = float((covariance**2).sum())
+    variance = 2 * squares + 4 * max(float(z @ covariance @ z) - squares, 0.0)
+    return Estimate(value.value, math.sqrt(variance) / k), float(np.trace(covariance)) / k
 
 
 def _filled(

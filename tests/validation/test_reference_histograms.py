@@ -11,7 +11,12 @@ from physgen.errors import NotMeasurable
 from physgen.systems.calorimeter import Calorimeter
 from physgen.validation.comparison import Comparison
 from physgen.validation.coverage import Coverage
-from physgen.validation.reference_histograms import ReferenceHistograms, chi_square, separation
+from physgen.validation.reference_histograms import (
+    ReferenceHistograms,
+    chi_square,
+    chi_square_of_spectra,
+    separation,
+)
 
 SYSTEM = Calorimeter()
 
@@ -115,6 +120,32 @@ def test_chi_square_of_equal_distributions_follows_its_law():
     values = np.array([one.value for one in found]) * 19
     assert stats.kstest(values, stats.chi2(19).cdf).pvalue > 1e-3
     assert np.mean([one.error for one in found]) == pytest.approx(np.std(values) / 19, rel=0.25)
+
+
+def test_entries_of_one_row_are_not_independent():
+    """Three entries a row that are always alike: chi^2 is three times as large by chance."""
+    generator = np.random.default_rng(2)
+    share = generator.dirichlet(np.full(12, 3.0))
+    a, b = (generator.multinomial(1, share, n) for n in (3000, 2000))
+    units = list(np.split(np.arange(5000), [3000]))
+    (one, by_chance), (three, thrice) = (chi_square_of_spectra(k * a, k * b, units) for k in (1, 3))
+    plain = chi_square(a.sum(0).astype(float), b.sum(0).astype(float))
+    assert (one.value, by_chance) == pytest.approx((plain.value, 1.0), rel=0.01)
+    assert one.error == pytest.approx(plain.error, rel=0.1)
+    assert (three.value, three.error) == pytest.approx((3 * one.value, 3 * one.error))
+    assert thrice == pytest.approx(3 * by_chance)
+    # As rows of three of one unit each.
+    rows, unit = (np.repeat(a, 3, 0), np.repeat(b, 3, 0)), [np.repeat(u, 3) for u in units]
+    found, chance = chi_square_of_spectra(*rows, unit)
+    assert (found.value, found.error, chance) == pytest.approx((three.value, three.error, thrice))
+
+
+def test_chi_square_of_voxels_says_what_it_is_by_chance(rows):
+    row = rows["chi^2/bin voxels, reference bins"]
+    said = float(row.note.split("; ")[-1].split()[0])
+    assert said > 1
+    assert abs(row.value - said) < 4 * row.error
+    assert "by chance" not in rows["chi^2/bin E_layer_2, reference bins"].note
 
 
 def test_values_outside_of_the_bins_get_bins_of_their_own(comparison):
