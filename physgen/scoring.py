@@ -17,6 +17,7 @@ from physgen.components import surrogate_of
 from physgen.engine.device import choose_device
 from physgen.errors import FormatError, InputError, RecipeError
 from physgen.held_out import held_out
+from physgen.io.formats import TABLES
 from physgen.io.inspect import inspect
 from physgen.io.joined import expand
 from physgen.io.layouts import LAYOUTS
@@ -218,9 +219,12 @@ def recipe_for(
         return read(name, overrides, preset)
     file_format = _described(expand(path)[0])["format"]
     if file_format not in RECIPES:
+        table = file_format in ("ROOT", *TABLES)
+        which = "events-flow (tables of events)" if table else "RECIPE"
+        setting = '"data.fields=[NAMES]"' if table else "what it needs"
         raise InputError(
-            f"{path} is {file_format}: say whose samples these are, with --system RECIPE (and "
-            "--set)"
+            f"{path} is {file_format}: say whose samples these are, with --system {which}, and "
+            f"--set {setting}"
         )
     # Of sets of points, the file says how many there are, and in how many layers.
     stated = {"data.path": str(path)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,10 +138,43 @@ def _open_array_of(path: Path, kind: Format, group: tuple[str, ...]) -> Callable
     return lambda name: opened(path, x=name, group=group)
 
 
-def column_names(path: Path, tree: str | None) -> Sequence[str]:
-    """Return the names of all columns of a file."""
-    kinds = ("ROOT", *TABLES)
-    return open_branches(path, tree).names if format_of(path) in kinds else names_in(path)
+def of_other_file(
+    path: Path,
+    tree: str | None,
+    group: tuple[str, ...],
+    columns: Collection[str],
+    described_in: str | None,
+) -> tuple[str | None, tuple[str, ...]]:
+    """Return the tree and the group columns of a file that is not the one described.
+
+    Only ROOT files have trees, and generated files need not have event numbers.
+
+    Args:
+        path: of the file.
+        tree, group, columns: of the file described.
+        described_in: the card that names the columns; `None` if they are said otherwise.
+
+    Raises:
+        FormatError: there is a card, and a tree or table has none of its columns.
+    """
+    kind = format_of(path)
+    if kind not in ("ROOT", *TABLES):
+        return tree, group if set(group) <= set(names_in(path)) else ()
+    tree = None if kind in TABLES else tree
+    try:
+        names = open_branches(path, tree).names
+    except FormatError:
+        if not described_in:
+            raise
+        # A tree of another name is no fault of a file that is none of these.
+        names, tree = open_branches(path).names, None
+    if described_in and set(columns).isdisjoint(names):
+        first = ", ".join(list(columns)[:2])
+        raise FormatError(
+            f"{path}: has no column that {described_in} describes ({first}, ...); name its own in "
+            f"data.fields{columns_to_choose(path, tree)}"
+        )
+    return tree, group if set(group) <= set(names) else ()
 
 
 def columns_to_choose(path: Path, tree: str | None) -> str:

@@ -38,9 +38,9 @@ from physgen.systems.event_files import (
     EventCard,
     Named,
     branch_writer,
-    column_names,
     columns_to_choose,
     located,
+    of_other_file,
     open_columns,
 )
 from physgen.systems.presence import presence_rules
@@ -164,11 +164,12 @@ class EventTable:
             # Generated files need not have event numbers; others do, as the files described.
             card, file = self._card, located(str(path))
             known = [] if card["path"] is None else _files(card["path"])
-            group = tuple(card["group"] or ())
-            if file not in known and not set(group) <= set(column_names(file, card["tree"])):
-                group = ()
+            group, tree = tuple(card["group"] or ()), card["tree"]
+            if file not in known:
+                where = None if self.fields else str(self.path)
+                tree, group = of_other_file(file, tree, group, self._columns, where)
             names = tuple(variable.name for variable in self.paired)
-            source = self._open([file], group, self._most, names)
+            source = self._open([file], group, self._most, names, tree=tree)
         self._check_units(source)
         return Unrolled(source, n_beside(source, self._columns)) if source.schema.masked else source
 
@@ -325,7 +326,7 @@ class EventTable:
         if card["path"] is None:
             raise RecipeError("system events: say which file to read in data.path")
         group = tuple(card["group"] or ())
-        return self._open(_files(card["path"]), group, self.max_items)
+        return self._open(_files(card["path"]), group, self.max_items, tree=card["tree"])
 
     def _open(
         self,
@@ -333,11 +334,13 @@ class EventTable:
         group: tuple[str, ...],
         most: int | None,
         paired: tuple[str, ...] = (),
+        *,
+        tree: str | None,
     ) -> Source:
         """Open files with the columns of this table, and further conditions."""
         card = self._card
         named = Named(tuple(self._columns), (*self._conditions, *paired), card["weight"], group)
-        return open_columns(paths, named, tree=card["tree"], max_items=most)
+        return open_columns(paths, named, tree=tree, max_items=most)
 
 
 def _files(path: str | Sequence[str]) -> list[Path]:

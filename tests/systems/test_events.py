@@ -13,6 +13,7 @@ import yaml
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError, InputError, RecipeError
 from physgen.io.split import split
+from physgen.scoring import recipe_for
 from physgen.systems.base import HasFeatures, HasFiles, HasUnits, System
 from physgen.systems.events import EventTable
 
@@ -285,3 +286,27 @@ def test_other_files_have_the_groups_whose_columns_they_have(tmp_path):
     for name, grouped in (("a", True), ("b", True), ("c", False)):
         keys = table.open(tmp_path / f"{name}.h5").keys()
         assert (keys is not None and len(np.unique(keys)) == 5) == grouped
+
+
+def test_a_table_that_is_not_of_the_card_is_asked_for_its_columns(tmp_path):
+    ak.to_parquet(ak.Array({"pt": [1.0, 2.0]}), tmp_path / "a.parquet")
+    with uproot.recreate(tmp_path / "a.root") as file:
+        file["mine"] = {"pt": np.arange(2.0)}
+    (tmp_path / "card.yaml").write_text(
+        "read: {path: b.root, tree: events, fields: [{name: met, dtype: float32}]}"
+    )
+    table = EventTable(path=str(tmp_path / "card.yaml"))
+    for name in ("a.parquet", "a.root"):
+        message = rf"{name}: has no column that .*card\.yaml describes \(met.*data\.fields.*'pt'"
+        with pytest.raises(FormatError, match=message):
+            table.open(tmp_path / name)
+    ak.to_parquet(ak.Array({"met": np.arange(3, dtype="f4")}), tmp_path / "generated.parquet")
+    assert len(table.open(tmp_path / "generated.parquet")) == 3
+
+
+def test_tables_are_said_to_be_those_of_events_flow(tmp_path):
+    ak.to_parquet(ak.Array({"pt": [1.0, 2.0]}), tmp_path / "a.parquet")
+    with pytest.raises(
+        InputError, match=r"a\.parquet is Parquet: .* --system events-flow .*fields="
+    ):
+        recipe_for(tmp_path / "a.parquet", None, {"data.fields": ["pt"]})
