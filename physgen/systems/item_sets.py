@@ -124,11 +124,13 @@ class ItemSets(EventTable):
         group: tuple[str, ...],
         most: int | None,
         paired: tuple[str, ...] = (),
+        *,
+        tree: str | None,
     ) -> Source:
         """Open files with the columns of these items, and further conditions."""
         kinds = {format_of(path) for path in paths}
         if not kinds <= {"HDF5", "npz"}:
-            source = super()._open(paths, group, most, paired)
+            source = super()._open(paths, group, most, paired, tree=tree)
             flat = [name for name in self._columns if name not in source.schema.names]
             if flat:
                 raise FormatError(
