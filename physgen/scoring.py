@@ -229,6 +229,12 @@ def recipe_for(
     # Of sets of points, the file says how many there are, and in how many layers.
     stated = {"data.path": str(path)}
     for layout in LAYOUTS:
+        if layout.name == file_format and layout.holds == "points" and "data.binning" in overrides:
+            raise InputError(
+                f"{path} ({file_format}) holds showers of points, and a binning is one of voxels: "
+                "leave it out to judge points by points; voxels are judged by voxels (physgen "
+                "convert makes the one of the other, by a geometry)"
+            )
         if layout.name == file_format and layout.binning is not None:
             stated["data.binning"] = layout.binning(expand(path)[0])
     return read(RECIPES[file_format], {**stated, **overrides}, preset)

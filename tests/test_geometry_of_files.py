@@ -7,7 +7,7 @@ import torch
 from physgen.against import Against, Criteria
 from physgen.batch import Batch
 from physgen.conversion import ShowerOptions, convert
-from physgen.errors import FormatError
+from physgen.errors import FormatError, InputError
 from physgen.io.calochallenge import ASSUMED, ASSUMED_LAYERS, PUBLISHED_LAYERS, stated_geometry
 from physgen.io.inspect import inspect
 from physgen.io.shipped import shipped
@@ -100,6 +100,13 @@ def test_converted_files_say_their_geometry(tmp_path, public):
     convert(path, points, to="showerdata", showers=ShowerOptions(binning=ASSUMED))
     convert(points, back, to="calochallenge", showers=wrong)
     assert stated_geometry(back)[0] == "public.xml"
+
+
+def test_a_binning_for_a_truth_of_points_is_said_to_be_one_of_voxels(tmp_path):
+    voxels = showers(tmp_path / "v.h5", 1, n=2)
+    convert(voxels, tmp_path / "p.h5", to="showerdata", showers=ShowerOptions(binning=ASSUMED))
+    with pytest.raises(InputError, match=r"p\.h5 .*holds showers of points, and a binning is one"):
+        card_of(tmp_path / "p.h5", voxels, **{"data.binning": ASSUMED})
 
 
 def test_what_is_said_of_layers_is_what_they_are(public):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError, suggest
+from physgen.io.hdf5 import dataset, has, open_hdf5
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.source import as_batch, blocks, digest_of
 
@@ -120,14 +121,48 @@ class JetNetSource:
         """Return nothing: jets stand alone."""
 
     def notes(self) -> list[str]:
-        """Return how many particles have a negative pT."""
+        """Return how many particles have a negative pT, and what `faults` says."""
         negative = sum(int((batch.x[..., 2] < 0).sum()) for batch in blocks(self))
         if not negative:
-            return []
+            return list(self.faults().values())
         return [
+            *self.faults().values(),
             f"{self.path}: {negative} particles have a negative ptrel; set their features and mask "
-            "to 0 if they are padding"
+            "to 0 if they are padding",
         ]
+
+    def faults(self) -> dict[str, str]:
+        """Return which jets have particles without pT, or another number of them than is said."""
+        found: dict[str, list[int]] = {"particles without pT": [], "num_particles": []}
+        said = self._stated_numbers()
+        for start in range(0, len(self), self.block):
+            stored = self._source.arrays(start, start + self.block, ("x",))["x"]
+            there = stored[..., 3] == 1
+            dark = there.any(1) & ~(there & (stored[..., 2] != 0)).any(1)
+            found["particles without pT"] += (start + np.flatnonzero(dark)).tolist()
+            if said is not None:
+                wrong = there.sum(1) != said[start : start + self.block]
+                found["num_particles"] += (start + np.flatnonzero(wrong)).tolist()
+        sentences = {
+            "particles without pT": "have particles (mask 1) whose ptrel is 0 throughout, the "
+            "first being row {row}: write their ptrel, or 0 in the mask",
+            "num_particles": "have another num_particles than particles in their mask, the first "
+            "being row {row}: correct it, unless jets were cut to their leading particles",
+        }
+        return {
+            what: f"{self.path}: {len(rows)} of {len(self)} jets {sentences[what]}".format(
+                row=rows[0]
+            )
+            for what, rows in found.items()
+            if rows
+        }
+
+    def _stated_numbers(self) -> NDArray[np.float64] | None:
+        """Return (N,) num_particles, `None` where there are no features of the jets."""
+        with open_hdf5(self.path) as file:
+            if not has(file, JETS) or file[JETS].shape != (len(self), len(JET)):
+                return None
+            return np.asarray(dataset(file, JETS, 2)[:, _NUMBER], np.float64)
 
 
 def hardest(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError
 from physgen.io.lattice.folders import configurations_in
-from physgen.io.source import HasNotes, Source, blocks, digest_of
+from physgen.io.source import HasFaults, HasNotes, Source, blocks, digest_of
 
 _CHAINS = 2**40
 """Chains of one file are fewer: those of the next one are numbered from there."""
@@ -107,6 +107,14 @@ class Joined:
     def notes(self) -> list[str]:
         """Return what the readers of the files have to say."""
         return [stated for s in self._sources if isinstance(s, HasNotes) for stated in s.notes()]
+
+    def faults(self) -> dict[str, str]:
+        """Return what looks wrong in the files."""
+        found: dict[str, str] = {}
+        for source in self._sources:
+            for what, said in source.faults().items() if isinstance(source, HasFaults) else ():
+                found[what] = f"{found[what]}; {said}" if what in found else said
+        return found
 
 
 def _padded(batch: Batch, schema: Schema) -> Batch:

@@ -57,6 +57,15 @@ class HasNotes(Protocol):
 
 
 @runtime_checkable
+class HasFaults(Protocol):
+    """A source some of whose rows look wrong, though they can be read."""
+
+    def faults(self) -> dict[str, str]:
+        """Return, by what is wrong, a sentence that names the file, a row, and what to do."""
+        ...
+
+
+@runtime_checkable
 class ReadsConditions(Protocol):
     """A source whose conditions can be read without the samples that were made at them."""
 

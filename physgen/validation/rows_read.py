@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from physgen.batch import Batch, Schema
-from physgen.io.source import Source, blocks
+from physgen.io.source import HasFaults, Source, blocks
 from physgen.validation.scorecard import Row
 
 
@@ -35,11 +35,13 @@ class RowsRead:
         n: how many rows it has.
         found: how many rows are wrong and the number of the first, by what is wrong with them:
             "empty", or the name of a variable that is negative and cannot be.
+        faults: what the reader of the file finds wrong besides.
     """
 
     file: str
     n: int
     found: dict[str, tuple[int, int]] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
 
     def add(self, wrong: str, rows: Tensor, start: int) -> None:
         """Count the rows (B,) of a part of the file that begins at row `start`."""
@@ -61,6 +63,9 @@ class RowsRead:
                 remedy = "put them right (padding is 0 where there is a mask), or leave them out"
             warning = f"{of} {fault}, the first being row {first}: {remedy}"
             result.append(Row(name=name, metric="domains", value=count, warning=warning))
+        for wrong, warning in self.faults.items():
+            name = f"{wrong}, {what} rows"
+            result.append(Row(name=name, metric="domains", value=None, warning=warning))
         return result
 
 
@@ -78,7 +83,8 @@ def look_at(source: Source, schema: Schema) -> RowsRead:
     domains = {variable.domain for variable in schema.variables}
     # A row of a table may well be zeros.
     can_be_empty = schema.masked or (domains == {"non-negative"} and len(schema.variables) == 1)
-    result = RowsRead(source.name, len(source))
+    faults = source.faults() if isinstance(source, HasFaults) else {}
+    result = RowsRead(source.name, len(source), faults=faults)
     if not (can_be_empty or "non-negative" in domains):
         return result
     for number, part in enumerate(blocks(source)):

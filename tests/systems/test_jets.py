@@ -19,11 +19,15 @@ from physgen.cli.app import app
 from physgen.errors import DomainError, FormatError, RecipeError
 from physgen.io.inspect import inspect
 from physgen.io.jetnet import JetNetSource
+from physgen.io.joined import joined
 from physgen.systems import jet_observables
 from physgen.systems.jet_observables import DEGREES
 from physgen.systems.jets import Jets
 from physgen.validation.comparison import Comparison
 from physgen.validation.judging import judge
+from physgen.validation.rows_read import look_at
+
+PT = "particles without pT"
 
 
 def some_jets(n, particles=30, seed=1, generator=None):
@@ -337,3 +341,25 @@ def test_a_baseline_is_trained_and_writes_jets(tmp_path):
     out = Path(tmp_path / "made.h5")
     physgen.load(run.path).write(out, 50, seed=1)
     assert JetNetSource(out, ["pt"]).read(0, 50).condition.tolist() == [[1000.0]] * 50
+
+
+def test_jets_without_pt_and_with_other_numbers_are_named(tmp_path):
+    write_jetnet(tmp_path / "a.h5", n=60)
+    assert JetNetSource(tmp_path / "a.h5").faults() == {}
+    write_jetnet(tmp_path / "b.h5", n=60)
+    with h5py.File(tmp_path / "b.h5", "r+") as file:
+        particles = file["particle_features"][:]
+        particles[3, :, 2] = 0
+        file["particle_features"][:] = particles
+        file["jet_features"][7, 3] = 77
+    source = JetNetSource(tmp_path / "b.h5")
+    said = source.faults()
+    assert "b.h5: 1 of 60 jets have particles (mask 1) whose ptrel is 0" in said[PT]
+    assert "the first being row 3" in said[PT]
+    assert "b.h5: 1 of 60 jets have another num_particles" in said["num_particles"]
+    assert "the first being row 7" in said["num_particles"]
+    assert set(said.values()) <= set(inspect(tmp_path / "b.h5")["hints"])
+    rows = {row.name: row.warning for row in look_at(source, source.schema).rows("generated")}
+    assert rows[f"{PT}, generated rows"] == said[PT]
+    both = joined([JetNetSource(tmp_path / "a.h5"), source])
+    assert both.faults() == said
