@@ -1,5 +1,7 @@
 """Corrected samples are those of the action, whatever the surrogate."""
 
+import math
+
 import h5py
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from physgen.batch import Batch, Schema, Variable
 from physgen.card import read_card
 from physgen.errors import InputError, RecipeError
 from physgen.generation import generate
+from physgen.sampling import hmc, local
 from physgen.sampling.reweighting import log_partition_function
 from physgen.surrogates.autoencoders.vae import VAE
 from physgen.surrogates.base import Surrogate
@@ -86,6 +89,29 @@ def test_forces_correct_as_well(surrogate, method):
     few = generate(corrected, 4100, seed=2)
     assert torch.equal(few.x, batch.x[:4100])
     assert torch.equal(few.chain, batch.chain[:4100])
+
+
+def test_chains_that_begin_in_steep_places_leave_them():
+    """x^4 at x = 30: a step that fits the others overshoots by 10^4."""
+
+    def steep(x):
+        return x.pow(4).flatten(1).sum(1)
+
+    generator = torch.Generator().manual_seed(1)
+    starts = torch.randn(400, 1, generator=generator, dtype=torch.float64) * 0.5
+    starts[::20] = 30.0
+    batch = local.langevin(starts, steep, hmc.Schedule(16, 10, 300), generator=generator)
+    assert batch.x.abs().max() < 4
+    exact = math.gamma(0.75) / math.gamma(0.25)  # <x^2>
+    found = gamma_method((batch.x[:, 0] ** 2).numpy(), chain=batch.chain.numpy())
+    assert abs(found.value - exact) < 4 * found.error
+    with pytest.raises(InputError, match="chains of Langevin steps never move"):
+        local.langevin(
+            starts,
+            lambda x: torch.where(x.abs() < 1e-9, 0.0 * x, x + math.inf).sum(1),
+            hmc.Schedule(2, 2, 4),
+            generator=generator,
+        )
 
 
 @pytest.mark.parametrize("method", ["independence-metropolis+hmc", "langevin"])
