@@ -27,7 +27,7 @@ from physgen.errors import InputError, NotMeasurable, RecipeError
 from physgen.isolation import global_generators
 from physgen.validation.classifier_inputs import Inputs, Stacked, grid_of
 from physgen.validation.classifier_networks import EPOCHS, Cylinder, as_reference
-from physgen.validation.classifier_score import ClassifierScore, Fold
+from physgen.validation.classifier_score import ClassifierScore, Fold, Pooled
 from physgen.validation.classifiers import Task, boosted, most_rows, neural
 from physgen.validation.comparison import Comparison, Floats, Role
 from physgen.validation.estimates import pull
@@ -284,10 +284,8 @@ class ClassifierTest:
                 raise InputError("the classifier's scores are not finite: it learned nothing")
             folds.append(Fold(scores, choose, test))
         not_finite = int(features.holes.sum())
-        rows = np.concatenate(chosen)
-        return ClassifierScore.of(
-            folds, y, w, keys, rows, n_train=n_train, not_finite=not_finite, seed=seed
-        )
+        pooled = Pooled(y, w, keys, np.concatenate(chosen))
+        return ClassifierScore.of(folds, pooled, n_train=n_train, not_finite=not_finite, seed=seed)
 
 
 def _each(scores: Mapping[Role, ClassifierScore], part: str) -> dict[Role, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy import float64
@@ -50,6 +51,15 @@ class Fold:
     test: Rows
 
 
+class Pooled(NamedTuple):
+    """What is known of the (N,) rows of both samples; see the attributes of `ClassifierScore`."""
+
+    labels: Array
+    weights: Array
+    unit: Rows
+    rows: Rows
+
+
 @dataclass(frozen=True)
 class ClassifierScore:
     """How well one classifier tells two samples apart.
@@ -86,10 +96,7 @@ class ClassifierScore:
     def of(
         cls,
         folds: Sequence[Fold],
-        labels: Array,
-        weights: Array,
-        unit: Rows,
-        rows: Rows,
+        pooled: Pooled,
         *,
         n_train: int,
         not_finite: int,
@@ -99,10 +106,11 @@ class ClassifierScore:
 
         Args:
             folds: one for each trained classifier; no row is tested twice.
-            labels, weights, unit, rows: (N,) of all rows, as the attributes of these names.
+            pooled: of all rows.
             n_train, not_finite: see there.
             seed: of the bootstrap.
         """
+        labels, weights, unit, rows = pooled
         tested = np.concatenate([fold.test for fold in folds])
         scores = np.concatenate([fold.scores[fold.test] for fold in folds])
         y, w, keys = labels[tested], weights[tested], unit[tested]

@@ -8,7 +8,7 @@ from toy import compare
 from toy import draw as sample
 
 from physgen.batch import Batch
-from physgen.validation.classifier_score import ClassifierScore, Fold
+from physgen.validation.classifier_score import ClassifierScore, Fold, Pooled
 from physgen.validation.curves import scores
 from physgen.validation.judging import judge
 from physgen.validation.metrics import ClassifierTest
@@ -61,10 +61,8 @@ def scored(seed, shift, times=1):
     x, labels, unit = (np.repeat(a, times) for a in (x, np.repeat([1.0, 0.0], 800), range(1600)))
     part = unit % 2
     fold = Fold(-x, np.flatnonzero(part == 0), np.flatnonzero(part == 1))
-    rows = np.arange(len(x))
-    return ClassifierScore.of(
-        [fold], labels, np.ones(len(x)), unit, rows, n_train=1, not_finite=0, seed=seed
-    )
+    pooled = Pooled(labels, np.ones(len(x)), unit, np.arange(len(x)))
+    return ClassifierScore.of([fold], pooled, n_train=1, not_finite=0, seed=seed)
 
 
 def test_errors_of_tails_and_divergence_know_of_the_calibration():
