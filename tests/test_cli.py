@@ -208,7 +208,7 @@ def test_simulate_overwrites_only_when_asked(monkeypatch, capsys, tmp_path):
 
 def test_two_ensembles_are_judged_without_a_surrogate(monkeypatch, capsys, tmp_path):
     for name, seed in (("a.h5", 1), ("b.h5", 2)):
-        arguments = ["simulate", "phi4-flow", "-n", "600", "-o", tmp_path / name, "--seed", seed]
+        arguments = ["simulate", "phi4-flow", "-n", "9000", "-o", tmp_path / name, "--seed", seed]
         assert call(monkeypatch, capsys, *arguments, "system.shape=[4,4]")[0] == 0
     arguments = ["validate", tmp_path / "a.h5", "--against", tmp_path / "b.h5", "--json"]
     options = ["--system", "phi4-flow", "--set", "system.shape=[4,4]"]

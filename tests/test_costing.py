@@ -125,7 +125,9 @@ def scored(monkeypatch, *rows):
         path=Path(),
         load=lambda: Proposals(clock),
         corrected=lambda model, proposals: model,
-        recipe=SimpleNamespace(name="flow"),
+        recipe=SimpleNamespace(
+            name="flow", sampling=SimpleNamespace(correction="independence-metropolis")
+        ),
         system=clock,
         scorecard=Scorecard(rows=rows),
     )

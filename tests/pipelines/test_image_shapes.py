@@ -76,5 +76,5 @@ def test_images_without_usable_labels_are_scored(tmp_path, labels):
         {"kind": "inception-score"},
     ]
     run = physgen.train("digits-vae", changes, runs=tmp_path, track=False)
-    assert "needs classes" in run.scorecard["InceptionScore"].warning
+    assert "needs classes" in run.scorecard["inception-score"].warning
     assert "features of high level" in run.scorecard["Frechet distance"].note

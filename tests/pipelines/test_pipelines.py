@@ -43,7 +43,7 @@ def test_a_pipeline_runs_from_recipe_to_report(name, tmp_path):
     undefined = {row.name for row in card.rows if row.value is None}
     # Of so few samples, M^2 may be below the lowest mode; a flow of four steps has no usable
     # weights, and its Markov chain few independent rows: then that is said.
-    short = {"ESS", "acceptance", "ln Z", "Histograms"} if card.warnings else set()
+    short = {"ESS", "acceptance", "ln Z", "histograms"} if card.warnings else set()
     assert undefined <= {"xi2"} | short
     assert "<html" in (run.path / "report.html").read_text()
     description = json.loads((run.path / "surrogate" / "card.json").read_text())

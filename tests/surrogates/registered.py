@@ -14,6 +14,7 @@ from physgen.batch import Batch, Schema, Variable
 from physgen.errors import RecipeError
 from physgen.networks.mlp import MLPOptions
 from physgen.networks.residual import ResidualOptions
+from physgen.networks.unet import UNetOptions
 from physgen.registry import lookup, registered
 from physgen.surrogates.flows.autoregressive import AutoregressiveOptions
 from physgen.surrogates.flows.continuous import ContinuousOptions
@@ -33,6 +34,7 @@ SAMPLES = {
     "continuous-lattice-flow": "lattice",
     "closure-defect": "links",
     "gauge-flow": "links",
+    "link-diffusion": "links",
     "stochastic-gauge-flow": "links",
     "u1-coupling-flow": "links",
     "shower-copula": "showers",
@@ -58,6 +60,7 @@ SURROGATES = {
     "flow, normflows": {"bijection": NormflowsOptions(n_layers=3)},
     **{kind: {"network": RESIDUAL} for kind in ("diffusion", "variational-diffusion")},
     "diffusion-flow": {"network": RESIDUAL, "integration_steps": 4},
+    "link-diffusion": {"network": UNetOptions(channels=(8, 16)), "steps": 4},
 }
 KINDS = sorted({*registered("surrogates"), *SURROGATES} - {"flow"})
 """What is registered; of flows, one of each bijection."""

@@ -32,7 +32,7 @@ UNCONDITIONAL = {
     *("rbm", "gaussian-rbm", "energy", "flow, normflows"),
     *("checkerboard-flow", "closure-defect", "gauge-flow"),
     "stochastic-gauge-flow",
-    "u1-coupling-flow",
+    *("u1-coupling-flow", "link-diffusion"),
 }
 """Families that say that they know no conditions."""
 DETERMINISTIC = {"reweighting"}

@@ -34,8 +34,9 @@ STEPS = {
     "reweighting": 600,
 }
 BATCH = 64
-SYMMETRIC = {"checkerboard-flow", "continuous-lattice-flow"}
-"""They have the symmetries of the lattice, so that they cannot learn any half plane."""
+SYMMETRIC = {"checkerboard-flow", "continuous-lattice-flow", "link-diffusion"}
+"""They have the symmetries of the lattice, or of the gauge, so that they cannot learn any half
+plane."""
 
 
 def share(batch):
