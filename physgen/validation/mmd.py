@@ -41,7 +41,7 @@ class MaximumMeanDiscrepancy:
 
     Attributes:
         level: which features (`HasFeatures`).
-        n: rows of each sample, evenly spaced; the cost grows as n^2.
+        n: rows of each sample, drawn at random, of chains evenly spaced; the cost grows as n^2.
         tolerance: limit on value + 2 sigma.
 
     >>> import torch
