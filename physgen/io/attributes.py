@@ -19,7 +19,7 @@ def attribute(node: Any, *names: str) -> Any:
     """
     for name in names:
         try:
-            value = node.attrs.get(name)
+            value = None if overlapping(node.attrs.get_id(name).dtype) else node.attrs[name]
         except (OSError, KeyError, TypeError, ValueError, RuntimeError):
             continue
         if value is None or isinstance(value, h5py.Empty):
@@ -31,6 +31,20 @@ def attribute(node: Any, *names: str) -> Any:
             text = array.reshape(-1)[0]
             return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
     return None
+
+
+def overlapping(kind: np.dtype[Any]) -> bool:
+    """Return whether fields of a record share bytes, or do not fit into it.
+
+    h5py gives floating-point numbers of a kind that NumPy does not know the next wider type, but
+    leaves the fields of records where they were (h5py 3.16): to read them overwrites memory.
+    """
+    end = 0
+    for field, offset, *_ in sorted((kind.base.fields or {}).values(), key=lambda field: field[1]):
+        if offset < end or overlapping(field):
+            return True
+        end = offset + field.itemsize
+    return end > kind.base.itemsize
 
 
 def unit_of(node: h5py.Dataset) -> str:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from physgen.batch import Schema
 from physgen.errors import FormatError, suggest
-from physgen.io.attributes import attribute, check_filled, packing
+from physgen.io.attributes import attribute, check_filled, overlapping, packing
 from physgen.io.formats import format_of, refuse_cut_short
 from physgen.io.guard import LARGEST_DEFLATED, library, regular
 from physgen.io.probe import probe
@@ -177,8 +177,7 @@ def _try(path: Path) -> None:
 def _try_attributes(node: Any) -> None:
     with suppress(Exception):
         for name in node.attrs:
-            with suppress(Exception):
-                node.attrs[name]
+            attribute(node, name)
 
 
 def has(file: h5py.File, name: str) -> bool:
@@ -192,24 +191,6 @@ def has(file: h5py.File, name: str) -> bool:
             return link is not None
         node = file[name]
         return isinstance(node, h5py.Dataset) and (_leads_out(node) or node.shape is not None)
-
-
-def text_of(file: h5py.File, name: str) -> str:
-    """Return the text that a dataset of one element holds.
-
-    Raises:
-        FormatError: it is absent, a link, or holds no text.
-    """
-    where = f"{file.filename}: dataset {name!r}"
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        raise FormatError(f"{where} is a link, which is not followed, or not there")
-    with library(where):
-        node = file[name]
-        _check_place(node, where)
-        value = np.ravel(node[()])[0] if node.size == 1 else None
-    if not isinstance(value, bytes | str):
-        raise FormatError(f"{where} is not one text")
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def optional(file: h5py.File, name: str, rows: int, rank: int | Sequence[int] = 1) -> bool:
@@ -237,6 +218,12 @@ def _check_place(node: h5py.Dataset, where: str) -> None:
         raise FormatError(
             f"{where} keeps its data in other files, which are not opened; write it into one file, "
             "for example with h5repack"
+        )
+    if overlapping(node.dtype):
+        raise FormatError(
+            f"{where} is a table of records ({', '.join(node.dtype.names)}), some of which overlap: "
+            "it is damaged, or has floating-point numbers of a kind that NumPy does not know; "
+            "write its columns as datasets of their own"
         )
 
 

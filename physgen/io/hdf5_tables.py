@@ -1,4 +1,4 @@
-"""Datasets of HDF5 that are no arrays of numbers: lists of unequal length, tables of records."""
+"""Datasets of HDF5 that are no arrays of numbers: lists of unequal length, tables, one text."""
 
 from __future__ import annotations
 
@@ -109,3 +109,18 @@ class Records:
         for key in self.fields:
             check_finite(rows[key], start, f"{self.where}, field {key!r}")
         return {key: rows[key] for key in self.fields}
+
+
+def text_of(file: h5py.File, name: str) -> str:
+    """Return the text that a dataset of one element holds.
+
+    Raises:
+        FormatError: it is absent, a link, a group, or holds no text.
+    """
+    where = f"{file.filename}: dataset {name!r}"
+    node = located(file, name)
+    with library(where):
+        value = np.ravel(node[()])[0] if node.size == 1 else None
+    if not isinstance(value, bytes | str):
+        raise FormatError(f"{where} is not one text")
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

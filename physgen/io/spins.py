@@ -24,6 +24,7 @@ from physgen.io import hdf5
 from physgen.io.arrays import AXES_REMEDY, MARKOV, Axes, names_in, open_array
 from physgen.io.attributes import attribute
 from physgen.io.formats import format_of
+from physgen.io.hdf5_tables import text_of
 from physgen.io.npz import read_arrays
 from physgen.io.source import as_batch, blocks, digest_of
 from physgen.io.writer import Append, atomic, hdf5_writer, named_conditions, npz_writer
@@ -206,7 +207,7 @@ def _facts(path: Path) -> dict[str, Any]:
         with hdf5.open_hdf5(path) as file:
             result["shape"] = attribute(file, "shape")
             if hdf5.has(file, "variable_type"):
-                result["variable_type"] = hdf5.text_of(file, "variable_type")
+                result["variable_type"] = text_of(file, "variable_type")
     facts: dict[str, Any] = {}
     shape, kind = (np.ravel(np.asarray(result.get(name))) for name in ("shape", "variable_type"))
     if shape.dtype.kind in "iu" and (shape > 0).all():

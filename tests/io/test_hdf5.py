@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError
+from physgen.io.attributes import attribute
 from physgen.io.hdf5 import dataset, dataset_names, open_hdf5
 from physgen.io.hdf5_source import HDF5Source
+from physgen.io.hdf5_tables import Records
 from physgen.io.source import ArraySource, blocks, check_finite, digest_of
 from physgen.io.stream import Stream
 from physgen.io.writer import hdf5_writer
@@ -324,3 +326,27 @@ def test_the_first_value_that_is_not_finite_is_named_by_its_place(shape, place, 
     array[(2, *place)] = np.nan
     with pytest.raises(FormatError, match=re.escape(said)):
         check_finite(array, 0, "file: data set")
+
+
+def test_records_of_rare_numbers_are_refused_before_they_overwrite_memory(tmp_path):
+    rare = h5py.h5t.IEEE_F32LE.copy()
+    rare.set_ebias(119)
+    kind = h5py.h5t.create(h5py.h5t.COMPOUND, 12)
+    for place, (name, number) in enumerate(((b"theta", rare), (b"energy", h5py.h5t.IEEE_F32LE))):
+        kind.insert(name, 4 * place, number)
+    with h5py.File(tmp_path / "rare.h5", "w") as file:
+        h5py.h5d.create(file.id, b"events", kind, h5py.h5s.create_simple((9,)))
+        h5py.h5a.create(file.id, b"unit", kind, h5py.h5s.create_simple((9,)))
+        file["numbers"] = np.ones(3)
+    with open_hdf5(tmp_path / "rare.h5") as file:
+        with pytest.raises(FormatError, match=r"'events' .*\(theta, energy\), some .* overlap"):
+            Records(file, "events")
+        assert attribute(file, "unit") is None
+
+
+def test_records_with_gaps_are_read(tmp_path):
+    kind = np.dtype({"names": ["b", "a"], "formats": ["f4", "u1"], "offsets": [8, 1]}, align=False)
+    with h5py.File(tmp_path / "gaps.h5", "w") as file:
+        file["events"] = np.ones(4, kind)
+    with open_hdf5(tmp_path / "gaps.h5") as file:
+        assert Records(file, "events").read(0, 4)["b"].tolist() == [1.0] * 4
