@@ -221,7 +221,7 @@ def _check_place(node: h5py.Dataset, where: str) -> None:
         )
     if overlapping(node.dtype):
         raise FormatError(
-            f"{where} is a table of records ({', '.join(node.dtype.names)}), some of which overlap: "
+            f"{where} is a table of records ({', '.join(node.dtype.names)}) some of which overlap: "
             "it is damaged, or has floating-point numbers of a kind that NumPy does not know; "
             "write its columns as datasets of their own"
         )

@@ -5,34 +5,56 @@ The proposal x' = x - eps dS/dx + sqrt(2 eps) xi, xi ~ N(0, 1), has the density
     log T(x -> x') = -|x' - x + eps dS/dx(x)|^2 / (4 eps) + const
 
 and is accepted with probability min(1, exp(-S(x') + S(x)) T(x' -> x) / T(x -> x')), which makes the
-target exact at any eps. Without the second half, the discretised equation is biased of order eps.
-With the gradient cut to a largest length in all of this (MALTA, ibid.) the target stays exact, and
-chains cannot be thrown out of steep places.
+target exact at any eps. It is one leapfrog step of length (2 eps)^1/2 of Hybrid Monte Carlo, and is
+computed as that, so that it exists on groups as well (`physgen.sampling.manifold`). With the
+gradient cut to a largest length in all of this (MALTA, ibid.) the target stays exact, since the
+step is reversible with any force, and chains cannot be thrown out of steep places.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from physgen.sampling.hmc import Action, Info, State, choose, init
+from physgen.sampling.manifold import FLAT, Manifold
 
-__all__ = ["init", "log_transition", "step", "truncated"]
+__all__ = ["init", "lengths", "proposed", "step", "truncated"]
 
 
-def log_transition(start: State, end: Tensor, step_size: float | Tensor) -> Tensor:
-    """Return (C,), log T(start -> end) up to a constant."""
-    distance = end - start.x + step_size * start.gradient
-    return -distance.square().flatten(1).sum(1) / (4 * step_size)
+def lengths(state: State) -> Tensor:
+    """Return (C,), the lengths of the gradients."""
+    return state.gradient.square().flatten(1).sum(1).sqrt()
 
 
 def truncated(state: State, longest: float) -> State:
     """Cut the gradient of each chain to a largest length."""
-    each = (-1, *[1] * (state.x.ndim - 1))
-    length = state.gradient.flatten(1).norm(dim=1).reshape(each)
-    return replace(state, gradient=state.gradient * (longest / length).clamp(max=1))
+    share = (longest / lengths(state)).clamp(max=1)
+    return replace(state, gradient=state.gradient * share.reshape(-1, *[1] * (state.x.ndim - 1)))
+
+
+def proposed(
+    state: State,
+    momentum: Tensor,
+    action: Action,
+    step_size: float | Tensor,
+    longest: float = math.inf,
+    manifold: Manifold = FLAT,
+) -> tuple[State, Tensor]:
+    """Return where chains go with a momentum (C, ...), which is xi, and (C,) H' - H.
+
+    The acceptance is min(1, exp(-(H' - H))).
+    """
+    length = (2 * step_size) ** 0.5
+    force = truncated(state, longest).gradient
+    half = manifold.kick(momentum, state.x, force, 0.5 * length)
+    proposal = init(manifold.drift(state.x, half, length), action)
+    end = manifold.kick(half, proposal.x, truncated(proposal, longest).gradient, 0.5 * length)
+    kinetic = manifold.kinetic(end) - manifold.kinetic(momentum)
+    return proposal, proposal.action - state.action + kinetic
 
 
 def step(
@@ -41,26 +63,21 @@ def step(
     *,
     step_size: float | Tensor,
     generator: torch.Generator,
-    longest: float | None = None,
+    longest: float = math.inf,
+    manifold: Manifold = FLAT,
 ) -> tuple[State, Info]:
     """Move every chain by one accepted or refused Langevin step.
 
     Args:
-        state: of (C, ...) chains; its gradients are cut too, if any are.
+        state: of (C, ...) chains.
         action: of the target.
         step_size: eps.
         generator: the only source of randomness.
         longest: length to which gradients are cut.
+        manifold: where configurations live.
     """
-    shape, device, dtype = state.x.shape, state.x.device, state.x.dtype
-    noise = torch.randn(shape, generator=generator, device=device, dtype=dtype)
-    uniform = torch.rand(shape[:1], generator=generator, device=device, dtype=dtype)
-    if longest is not None:
-        state = truncated(state, longest)
-    moved = state.x - step_size * state.gradient + (2 * step_size) ** 0.5 * noise
-    proposal = init(moved, action)
-    if longest is not None:
-        proposal = truncated(proposal, longest)
-    forwards = log_transition(state, proposal.x, step_size)
-    backwards = log_transition(proposal, state.x, step_size)
-    return choose(state, proposal, proposal.action - state.action + forwards - backwards, uniform)
+    device, dtype = state.x.device, state.x.dtype
+    momentum = manifold.momentum(state.x, generator)
+    uniform = torch.rand(len(state.x), generator=generator, device=device, dtype=dtype)
+    proposal, change = proposed(state, momentum, action, step_size, longest, manifold)
+    return choose(state, proposal, change, uniform)

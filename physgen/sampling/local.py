@@ -24,6 +24,7 @@ from physgen.batch import Batch
 from physgen.errors import InputError
 from physgen.sampling import hmc, metropolis
 from physgen.sampling.hmc import Action
+from physgen.sampling.langevin import lengths, step
 from physgen.sampling.manifold import FLAT, Manifold
 
 LogWeight = Callable[[Tensor], Tensor]
@@ -63,24 +64,23 @@ def langevin(
     0.25
     """
     n_keep, n_skip, n_warm = schedule
-    bounded = _bounded(action, hmc.init(starts, action))
-    state, log_step, states = hmc.init(starts, bounded), math.log(0.1), []
+    state, log_step, states = hmc.init(starts, action), math.log(0.1), []
+    longest = _usual(state)
     moved = torch.zeros_like(state.action, dtype=torch.bool)
     for time in range(n_warm + n_keep * n_skip):
-        state, info = hmc.step(
+        state, info = step(
             state,
-            bounded,
-            step_size=math.exp(log_step),
-            n_steps=1,
+            action,
+            step_size=0.5 * math.exp(2 * log_step),
             generator=generator,
+            longest=longest,
             manifold=manifold,
         )
         if time < n_warm:
             log_step += (float(info.probability.mean()) - ACCEPTANCE) / (1 + time) ** 0.6
             log_step = min(log_step, 1.0)
             if time == n_warm // 2:  # Forces are now those of the target.
-                bounded = _bounded(action, hmc.init(state.x, action))
-                state = hmc.init(state.x, bounded)
+                longest = _usual(state)
             continue
         moved |= info.accepted
         if (time - n_warm + 1) % n_skip == 0:
@@ -95,18 +95,10 @@ def langevin(
     return Batch(x, chain=torch.arange(len(starts), device=x.device).repeat_interleave(n_keep))
 
 
-def _bounded(action: Action, usual: hmc.State) -> Action:
-    """Return an action of the same values, whose gradient is at most twice as long as usual."""
-    longest = 2 * usual.gradient.flatten(1).norm(dim=1).median()
-
-    def bounded(x: Tensor) -> Tensor:
-        state = hmc.init(x, action)
-        length = state.gradient.flatten(1).norm(dim=1).clamp(min=1e-300)
-        share = (longest / length).clamp(max=1).reshape(-1, *[1] * (x.ndim - 1))
-        value: Tensor = (share * state.gradient * (x - x.detach())).flatten(1).sum(1)
-        return state.action + value
-
-    return bounded
+def _usual(state: hmc.State) -> float:
+    """Return twice the median length of gradients, beyond which they are cut."""
+    usual = 2 * float(lengths(state).nanmedian())
+    return usual if usual > 0 else math.inf
 
 
 class Turns(NamedTuple):

@@ -339,7 +339,9 @@ def test_records_of_rare_numbers_are_refused_before_they_overwrite_memory(tmp_pa
         h5py.h5a.create(file.id, b"unit", kind, h5py.h5s.create_simple((9,)))
         file["numbers"] = np.ones(3)
     with open_hdf5(tmp_path / "rare.h5") as file:
-        with pytest.raises(FormatError, match=r"'events' .*\(theta, energy\), some .* overlap"):
+        with pytest.raises(
+            FormatError, match=r"'events' .*\(theta, energy\) some of which overlap"
+        ):
             Records(file, "events")
         assert attribute(file, "unit") is None
 

@@ -18,6 +18,7 @@ from physgen.surrogates.autoencoders.vae import VAE
 from physgen.surrogates.base import Surrogate
 from physgen.surrogates.correction import BURN_IN, Corrected
 from physgen.systems.gauge import Gauge
+from physgen.validation.mixing import disagrees
 from physgen.validation.uncertainty import gamma_method
 
 SCHEMA = Schema((2,), (Variable("phi"),))
@@ -112,6 +113,23 @@ def test_chains_that_begin_in_steep_places_leave_them():
             hmc.Schedule(2, 2, 4),
             generator=generator,
         )
+
+
+def test_langevin_chains_that_stay_in_two_wells_disagree():
+    """Nine of ten samples of the surrogate are in one of two equal wells, far apart."""
+
+    class Lopsided(Opaque):
+        def sample(self, n, condition=None, *, generator):
+            batch = super().sample(n, condition, generator=generator)
+            right = torch.rand(n, generator=generator) < 0.9
+            return Batch(0.1 * batch.x + torch.where(right, 6.0, -6.0)[:, None], condition)
+
+    def wells(x, condition):
+        return 8 * (x.abs() - 6).square().flatten(1).sum(1)
+
+    batch = generate(Corrected(Lopsided(), wells, "langevin"), 8192, seed=4)
+    found = gamma_method(batch.x[:, 0].double().numpy(), chain=batch.chain.numpy())
+    assert disagrees(found)
 
 
 @pytest.mark.parametrize("method", ["independence-metropolis+hmc", "langevin"])
