@@ -32,7 +32,7 @@ from physgen.surrogates.base import Surrogate
 from physgen.systems.base import HasFiles, Simulates, System, open_files
 from physgen.timing import milliseconds
 from physgen.validation.comparison import Comparison, HeldOut, Role
-from physgen.validation.geometries import geometry_facts
+from physgen.validation.geometries import assumed_geometry, geometry_facts
 from physgen.validation.judging import Metric, judge
 from physgen.validation.likelihood import Likelihood
 from physgen.validation.scorecard import Row, Scorecard
@@ -184,7 +184,7 @@ def score_run(
 ) -> tuple[Comparison, Scorecard]:
     """Compare and judge; `progress` is called after each metric, see `judge`."""
     comparison = compare(run, surrogate)
-    method = run.recipe.sampling.correction
+    method, assumed = run.recipe.sampling.correction, read_as_assumed(run)
     judged = (
         "as the surrogate draws them"
         if method == "none"
@@ -196,14 +196,23 @@ def score_run(
         "samples": judged,
         **({"sampling": dict(run.sampling)} if run.sampling else {}),
         **run.provenance,
-        **geometry_facts(run.system, assumed=False),
+        **geometry_facts(run.system, assumed=bool(assumed)),
     }
     card = judge(comparison, metrics_of(run.recipe), provenance=provenance, progress=progress)
-    shared = shared_events(run)
-    if shared:
-        row = Row(name="independence of the samples", metric="alarms", value=None, warning=shared)
-        card = card.model_copy(update={"rows": (*card.rows, row)})
-    return comparison, card
+    rows = assumed_geometry(run.system, assumed)
+    if shared := shared_events(run):
+        name = "independence of the samples"
+        rows.append(Row(name=name, metric="alarms", value=None, warning=shared))
+    return comparison, card.model_copy(update={"rows": (*card.rows, *rows)})
+
+
+def read_as_assumed(run: Run) -> list[Path]:
+    """Return the files of a run's samples if nobody named the geometry they are read in."""
+    data = run.recipe.target
+    if data is None or data.path is None:
+        return []
+    named = data.binning is not None or "binning" in run.recipe.system.options
+    return [] if named else expand(data.path)
 
 
 def recipe_for(

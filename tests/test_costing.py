@@ -117,17 +117,18 @@ class Proposals:
         return Batch(x=torch.randn(n, 1, generator=generator), log_weight=torch.zeros(n))
 
 
-def scored(monkeypatch, *rows):
+def scored(monkeypatch, *rows, correction="independence-metropolis"):
     clock = Clock()
+    model = Proposals(clock)
+    if correction == "langevin":
+        model.sample = lambda n, generator: clock.simulate(n, generator.initial_seed())
     monkeypatch.setattr(costing.time, "process_time", lambda: clock.now)
     monkeypatch.setattr(costing.cards, "read_card", lambda path: {"training_seconds": 7.0})
     run = SimpleNamespace(
         path=Path(),
-        load=lambda: Proposals(clock),
+        load=lambda: model,
         corrected=lambda model, proposals: model,
-        recipe=SimpleNamespace(
-            name="flow", sampling=SimpleNamespace(correction="independence-metropolis")
-        ),
+        recipe=SimpleNamespace(name="flow", sampling=SimpleNamespace(correction=correction)),
         system=clock,
         scorecard=Scorecard(rows=rows),
     )
@@ -143,6 +144,12 @@ def test_a_surrogate_is_as_efficient_as_its_scorecard_says(monkeypatch):
     assert (cost.setup, cost.efficiency, cost.warning) == (7.0, 0.9, "")
     assert cost.seconds == pytest.approx(0.01)
     assert math.isfinite(cost.cheaper_from(CHAIN))
+
+
+def test_chains_of_langevin_steps_are_as_efficient_as_their_slowest_observable(monkeypatch):
+    cost = scored(monkeypatch, correction="langevin")
+    assert cost.efficiency == pytest.approx(1 / Clock.repeats, rel=0.15)
+    assert (cost.setup, cost.warning) == (7.0, "")
 
 
 @pytest.mark.parametrize(

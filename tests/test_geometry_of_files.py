@@ -11,8 +11,12 @@ from physgen.errors import FormatError, InputError
 from physgen.io.calochallenge import ASSUMED, ASSUMED_LAYERS, PUBLISHED_LAYERS, stated_geometry
 from physgen.io.inspect import inspect
 from physgen.io.shipped import shipped
+from physgen.recipe import read
+from physgen.run import Run
+from physgen.scoring import read_as_assumed
 from physgen.systems.calorimeter import Calorimeter
 from physgen.systems.geometry import Geometry, Layer, read_geometry, write_geometry
+from physgen.validation.geometries import assumed_geometry
 
 METRICS = [{"kind": "means", "tolerance": {"E_tot/E_inc": 1.0}}]
 
@@ -67,6 +71,22 @@ def test_an_assumed_geometry_is_a_warning_and_stands_in_the_provenance(tmp_path,
     hints = "\n".join(inspect(files[0])["hints"])
     assert PUBLISHED_LAYERS in hints
     assert "--binning FILE.xml" in hints
+
+
+def test_a_run_whose_file_was_read_in_an_assumed_geometry_says_so(tmp_path):
+    path = showers(tmp_path / "mine.h5", 1, n=600)
+
+    def rows_with(**more):
+        changes = {"data.path": str(path), **more}
+        run = Run.create(read("calo-vae", changes), tmp_path / "runs")[0]
+        return assumed_geometry(run.system, read_as_assumed(run))
+
+    [row] = rows_with()
+    assert str(path) in row.warning
+    assert PUBLISHED_LAYERS in row.warning
+    assert rows_with(**{"data.binning": ASSUMED}) == []
+    simulated = Run.create(read("calo-vae"), tmp_path / "runs")[0]
+    assert read_as_assumed(simulated) == []
 
 
 def test_files_that_physgen_writes_say_their_geometry(tmp_path, public):

@@ -109,7 +109,6 @@ def test_shipped_names_stay_names_whatever_lies_in_the_working_folder(project, t
     (tmp_path / "elsewhere/calo-368.xml").write_text("<nothing/>")
     (tmp_path / "elsewhere/digits.yaml").write_text("read: {path: nothing.npz}")
     calo, digits = recipe.read("calo-flow"), recipe.read("digits-pca")
-    assert calo.data.binning == "calo-368.xml"
     assert system_of(calo).schema.shape == (368,)
     assert digits.data.path == "digits.yaml"
     assert system_of(digits).schema.shape == (8, 8)

@@ -169,6 +169,8 @@ def histogram(cell: Any, drawn: Sequence[Drawn], edges: Array, label: str) -> No
     positive = last[last > 0]
     if len(positive) and positive.max() > 300 * np.median(positive):
         axes[0].set_yscale("log")
+        # Error bands of single entries end a little below the entry, or below zero.
+        axes[0].set_ylim(bottom=0.3 * least_entry(drawn))
     else:
         axes[0].set_ylim(bottom=0)
     axes[0].margins(x=0)
@@ -177,6 +179,11 @@ def histogram(cell: Any, drawn: Sequence[Drawn], edges: Array, label: str) -> No
     if two:
         _ratios(axes[1], drawn, edges)
         cell.align_ylabels(axes)
+
+
+def least_entry(drawn: Sequence[Drawn]) -> float:
+    """Return the least positive value of all that are drawn."""
+    return float(min(one.values[one.values > 0].min(initial=np.inf) for one in drawn))
 
 
 def _ratios(axis: Any, drawn: Sequence[Drawn], edges: Array) -> None:

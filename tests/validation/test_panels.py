@@ -32,6 +32,18 @@ def test_ratios_beyond_the_panel_are_triangles_at_its_edge():
     assert marked == {"v": ([0.5], [RATIO[0]]), "^": ([3.5], [RATIO[1]])}
 
 
+def test_logarithmic_axes_end_below_the_least_entry():
+    """Whatever the error of a single entry is, which may reach zero."""
+    bars = np.array([1.0, 1e-3, 2e-3, 1e-3])
+    truth = Drawn("truth", (bars, bars), "black")
+    ours = Drawn("generated", (bars * [1, 1, 0, 1], bars), "red")
+    figure = Figure()
+    histogram(figure.subfigures(), [truth, ours], np.arange(5.0), "x")
+    axis = figure.axes[0] if figure.axes else figure.subfigs[0].axes[0]
+    assert axis.get_yscale() == "log"
+    assert 1e-4 < axis.get_ylim()[0] < 1e-3
+
+
 def test_errors_of_shares_are_those_of_the_binomial_law():
     values, found = errors(VALUES)
     share = values * np.diff(EDGES)
