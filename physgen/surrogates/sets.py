@@ -13,11 +13,11 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
-from physgen.networks.mlp import MLP
 from physgen.ranges import Positive, Widths
 from physgen.surrogates.base import Surrogate
 from physgen.surrogates.flows.bijection import standard_normal
 from physgen.surrogates.flows.stack import CouplingOptions, CouplingStack
+from physgen.surrogates.number import NumberOfItems
 from physgen.transforms.base import INEXACT, Transform
 
 
@@ -62,8 +62,7 @@ class IndependentItems(Surrogate):
             )
         self.n_items, features = self.transform.latent_shape(schema.shape)
         n_condition = self.transform.latent_condition(len(schema.condition))
-        # One input at least, which is constant where there is no condition.
-        self.number = MLP(max(n_condition, 1), self.n_items + 1, hidden=hidden, activation="silu")
+        self.number = NumberOfItems(self.n_items, n_condition, hidden=hidden)
         options = CouplingOptions(n_layers=n_layers, hidden=hidden)
         self.flow = CouplingStack(features, n_condition + 1, options)
 
@@ -72,7 +71,7 @@ class IndependentItems(Surrogate):
         if batch.mask is None:
             raise RecipeError("independent-items models masked samples, and these have no mask")
         n = batch.mask.sum(1)
-        of_number = self._number(batch.condition, len(batch)).gather(1, n[:, None])[:, 0]
+        of_number = self.number.log_p(batch.condition, len(batch)).gather(1, n[:, None])[:, 0]
         sample = batch.mask.nonzero()[:, 0]
         given = self._given(n, batch.condition)[sample]
         of_items = self.flow.log_prob(batch.x[batch.mask], given)
@@ -94,8 +93,8 @@ class IndependentItems(Surrogate):
         """Draw samples and return their (n,) log-density."""
         condition = self.conditions.resolve(condition, n, generator)
         mapped = None if condition is None else self.transform.map_condition(condition)
-        logits = self._number(mapped, n)
-        number = torch.multinomial(logits.exp(), 1, generator=generator)
+        u = torch.rand(n, generator=generator, device=self.device, dtype=self.dtype)
+        number = self.number.quantile(u, mapped)[:, None]
         mask = torch.arange(self.n_items, device=self.device) < number
         sample = mask.nonzero()[:, 0]
         shape = len(sample), self.flow.features
@@ -106,16 +105,11 @@ class IndependentItems(Surrogate):
         latent = latent.index_put((mask,), items)
         physical = self.transform.inverse(Batch(latent, mapped, mask=mask)).x
         batch = Batch(physical, condition, mask=mask)
-        log_prob = logits.gather(1, number)[:, 0].index_add(0, sample, of_items)
+        log_prob = (
+            self.number.log_p(mapped, n).gather(1, number)[:, 0].index_add(0, sample, of_items)
+        )
         _, transform_log_det = self.transform(batch)
         return batch, log_prob + transform_log_det
-
-    def _number(self, condition: Tensor | None, n: int) -> Tensor:
-        """Return (n, n_items + 1), the log-probabilities of every number of items."""
-        if condition is None:
-            condition = torch.ones(n, 1, device=self.device, dtype=self.dtype)
-        log_p: Tensor = self.number(condition).log_softmax(1)
-        return log_p
 
     def _given(self, n: Tensor, condition: Tensor | None) -> Tensor:
         """Return (B, C + 1): what the flow of an item is told."""

@@ -141,9 +141,19 @@ class Chain(Transform):
         self.register_buffer("like", torch.empty(0), persistent=False)
 
     def fit(self, batch: Batch) -> None:
-        """Fit each transform on what the ones before it make of the batch."""
+        """Fit each transform on what the ones before it make of the batch.
+
+        Raises:
+            DomainError: samples are masked, and there is no item in any of them.
+        """
         if batch.mask is not None:
-            batch = Items.of(batch).table(batch)
+            items = Items.of(batch)
+            if not items.mask.any():
+                raise DomainError(
+                    f"all {len(batch)} samples are empty: their masks show no item to learn from; "
+                    "look at the columns of the data, and at what was selected"
+                )
+            batch = items.table(batch)
         generator = torch.Generator(device=batch.x.device).manual_seed(0)
         batch = self._widened(batch)
         for transform in self._parts():

@@ -12,6 +12,7 @@ from randomised import generator
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import RecipeError
+from physgen.networks.epic import EPiCOptions
 from physgen.networks.mlp import MLPOptions
 from physgen.networks.residual import ResidualOptions
 from physgen.networks.unet import UNetOptions
@@ -30,6 +31,7 @@ SHARE, ROWS = 0.9, 2000
 SAMPLES = {
     "rbm": "spins",
     "independent-items": "sets",
+    "point-diffusion": "sets",
     "checkerboard-flow": "lattice",
     "continuous-lattice-flow": "lattice",
     "closure-defect": "links",
@@ -60,6 +62,7 @@ SURROGATES = {
     "flow, normflows": {"bijection": NormflowsOptions(n_layers=3)},
     **{kind: {"network": RESIDUAL} for kind in ("diffusion", "variational-diffusion")},
     "diffusion-flow": {"network": RESIDUAL, "integration_steps": 4},
+    "point-diffusion": {"network": EPiCOptions(hidden=16, n_global=8, depth=2, heads=2)},
     "link-diffusion": {"network": UNetOptions(channels=(8, 16)), "steps": 4},
 }
 KINDS = sorted({*registered("surrogates"), *SURROGATES} - {"flow"})

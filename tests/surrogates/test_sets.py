@@ -104,7 +104,7 @@ def test_the_density_is_normalised():
     """The probabilities of all numbers of items, and the density of a lone item, sum to one."""
     model, _ = fitted(n_columns=1)
     model = model.double()
-    p = model._number(None, 1).exp()[0]
+    p = model.number.log_p(None, 1).exp()[0]
     assert p.sum().item() == pytest.approx(1.0)
     grid = torch.linspace(-9, 13, 4001, dtype=torch.float64).exp()
     x = torch.zeros(len(grid), MOST, 1, dtype=torch.float64)
@@ -133,7 +133,7 @@ def test_samples_come_with_their_density(condition):
 def test_numbers_of_items_come_as_often_as_they_are_probable():
     model, _ = fitted()
     n = model.sample(20_000, generator=generator()).mask.sum(1)
-    p = model._number(None, 1).exp()[0].detach()
+    p = model.number.log_p(None, 1).exp()[0].detach()
     for number in range(MOST + 1):
         error = math.sqrt(p[number] * (1 - p[number]) / 20_000)
         assert abs((n == number).float().mean() - p[number]) < 4.5 * error

@@ -36,7 +36,7 @@ from physgen.surrogates.sampler_options import SamplerOptions
 from physgen.transforms.base import Transform
 
 DenoiserOptions = Annotated[ResidualOptions | UNetOptions, Field(discriminator="kind")]
-"""What a denoiser can be made of."""
+"""What a denoiser of samples of one shape can be made of."""
 
 
 class Diffusion(Surrogate):
@@ -130,8 +130,19 @@ class Diffusion(Surrogate):
         if data is not None:
             generator = torch.Generator(device=data.x.device).manual_seed(0)
             mapped, _ = self.transform(data, generator)
-            size = mapped.x.flatten(1).square().mean(1)
-            self.denoiser.scale.copy_(moments(size, data)[0].sqrt())
+            self.denoiser.scale.copy_(moments(self.size(mapped), data)[0].sqrt())
+
+    def size(self, mapped: Batch) -> Tensor:
+        """Return (B,) mean squares of samples in the transform's space."""
+        return mapped.x.flatten(1).square().mean(1)
+
+    def flat(self, mapped: Batch) -> Batch:
+        """Return a batch of the transform's space as the denoiser takes it: x is (B, D)."""
+        return mapped.replace(x=mapped.x.flatten(1))
+
+    def loss(self, x: Tensor, noise: Tensor, log_snr: Tensor, condition: Tensor | None) -> Tensor:
+        """Return (B,) what is minimised over flat samples and their noise (B, D)."""
+        return self.denoiser.loss(x, noise, log_snr, condition)
 
     def start(self) -> Tensor:
         """Return the deviation of z at t = 1, (), where sampling starts."""
@@ -235,15 +246,14 @@ class Denoising(Method):
 
     def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Map to the transform's space, adding its noise; samples become flat."""
-        mapped = super().prepare(batch, generator)
-        return mapped.replace(x=mapped.x.flatten(1))
+        return self.model.flat(super().prepare(batch, generator))
 
     def loss(self, batch: Batch, noise: Tensor, log_snr: Tensor, shows: Tensor) -> Tensor:
         """Return (B,) errors of a prepared batch; `shows` (B,) is 0 where conditions are hidden."""
         condition = batch.condition
         if condition is not None and self.model.condition_dropout:
             condition = shown(condition, shows)
-        return self.model.denoiser.loss(batch.x, noise, log_snr, condition)
+        return self.model.loss(batch.x, noise, log_snr, condition)
 
     def step(self, batches: Mapping[str, Batch], ctx: StepContext) -> dict[str, Tensor]:
         """Take one step."""
