@@ -5,7 +5,8 @@ BIN := .venv/bin
 TORCH ?= torch==2.13.0
 RUNS ?= runs
 
-.PHONY: install install-dev quickstart demo test test-slow lint docs reliability bench-peers clean
+.PHONY: install install-dev quickstart demo test test-slow lint docs reliability bench-peers clean \
+	gpu gpu-test gpu-bench gpu-train
 
 install: .venv/installed
 install-dev: .venv/installed-dev
@@ -51,6 +52,20 @@ docs: install-dev
 bench-peers: install-dev
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/run.py all --json benchmarks/results/latest.json
+
+# On a machine with a CUDA device, which TORCH then names a build for (TORCH=torch). Each takes nine
+# minutes at most and writes benchmarks/results/CARD.json; gpu-train goes on where it was stopped.
+RECIPE ?= calo-flow
+gpu: gpu-test gpu-bench gpu-train
+
+gpu-test: install-dev
+	timeout --signal=TERM 540 $(BIN)/pytest -m cuda
+
+gpu-bench: install-dev
+	timeout --signal=TERM 540 $(BIN)/python benchmarks/run.py device-speed --results
+
+gpu-train: install-dev
+	timeout --signal=TERM 540 $(BIN)/python benchmarks/run.py full-size --recipe $(RECIPE) --results
 
 clean:
 	rm -rf .venv build dist

@@ -1,7 +1,8 @@
 """Run benchmarks: `python benchmarks/run.py NAME --json FILE`, or `all`.
 
 Each file beside this one measures one thing against a peer in the same process and returns rows of
-{name, value, unit, peer, peer_value, ratio}; ratios carry their spread over repeats.
+{name, value, unit, peer, peer_value, ratio}; ratios carry their spread over repeats. `--results`
+writes them into the file of the machine's device in `results/`, beside what else it holds.
 """
 
 import argparse
@@ -9,14 +10,24 @@ import importlib.util
 import json
 import os
 import platform
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 HERE = Path(__file__).parent
+ONE_RECIPE = "full-size"
+"""The benchmark of a recipe that `--recipe` names."""
 
 
 def available():
     return sorted(p.stem.replace("_", "-") for p in HERE.glob("*.py") if p.stem != "run")
+
+
+def results_file(machine):
+    """Return the file for the figures of a machine, by the name of its device."""
+    device = machine["device"]
+    name = f"cpu-{machine['cores']}-cores" if device == "cpu" else device.lower()
+    return HERE / "results" / f"{re.sub('[^a-z0-9]+', '-', name).strip('-')}.json"
 
 
 def load(name):
@@ -44,16 +55,29 @@ def machine():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=[*available(), "all"])
-    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--json", type=Path, help="file to write the figures to")
+    where.add_argument("--results", action="store_true", help="write them to that of the device")
+    parser.add_argument("--recipe", help=f"of {ONE_RECIPE}")
     arguments = parser.parse_args()
-    names = available() if arguments.name == "all" else [arguments.name]
-    figures = {"machine": machine()}
+    if (arguments.name == ONE_RECIPE) != bool(arguments.recipe):
+        parser.error(f"{ONE_RECIPE}, and no other benchmark, needs --recipe NAME")
+    every = [name for name in available() if name != ONE_RECIPE]
+    names = every if arguments.name == "all" else [arguments.name]
+    about = machine()
+    path = results_file(about) if arguments.results else arguments.json
+    figures = {}
+    if arguments.results and path.exists():
+        figures = json.loads(path.read_text(encoding="utf-8"))
+    figures["machine"] = about
     for name in names:
-        figures[name] = load(name).run()
-        print(json.dumps({name: figures[name]}, indent=1), flush=True)
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+        options = [arguments.recipe] if name == ONE_RECIPE else []
+        key = " ".join([name, *options])
+        figures[key] = load(name).run(*options)
+        print(json.dumps({key: figures[key]}, indent=1), flush=True)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

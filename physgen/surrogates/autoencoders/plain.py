@@ -93,9 +93,11 @@ class Autoencoder(DecodedNoise):
     @torch.no_grad()
     def update_latent_stats(self, z: Tensor, rate: float) -> None:
         """Let the normal distribution move towards (B, latent) vectors by a share `rate`."""
+        z = z.to(self.latent_mean)
         self.latent_mean.lerp_(z.mean(0), rate)
         rest = z - self.latent_mean
-        self.latent_covariance.lerp_(rest.T @ rest / len(z), rate)
+        with torch.autocast(z.device.type, enabled=False):
+            self.latent_covariance.lerp_(rest.T @ rest / len(z), rate)
         # A latent entry that never varies must not make the matrix singular.
         ridge = 1e-6 * self.latent_covariance.diagonal().mean() + torch.finfo(z.dtype).tiny
         regular = self.latent_covariance + ridge * torch.eye(z.shape[1]).to(z)
