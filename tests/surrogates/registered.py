@@ -49,6 +49,7 @@ SURROGATES = {
     "pca": {"components": 1},
     "autoencoder": {"latent": 1, "network": MLPOptions(hidden=(16,))},
     "vae": {"latent": 2, "network": MLPOptions(hidden=(32,))},
+    "bottleneck-autoencoder": {"latent": 1, "noise": 2, "network": MLPOptions(hidden=(32,))},
     "generator": {"latent": 4, "network": LEAKY},
     "rbm": {"hidden": 4, "n_chains": 512, "burn_in": 20, "thin": 5},
     "gaussian-rbm": {"hidden": 8, "n_chains": 512, "burn_in": 20, "thin": 5},
@@ -70,6 +71,7 @@ KINDS = sorted({*registered("surrogates"), *SURROGATES} - {"flow"})
 METHODS = {
     "flow-matching": [{"coupling": "independent"}, {"coupling": "optimal-transport"}],
     "adversarial": [{"r1": 1.0, "critic": LEAKY, "learning_rate": 2e-3}],
+    "information-bottleneck": [{"critic": LEAKY, "learning_rate": 3e-3}],
 }
 UNTRAINED = ("shower-copula",)
 """Fitted at once: no method trains them."""

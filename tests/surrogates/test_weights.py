@@ -30,6 +30,7 @@ STEPS = {
     "flow, continuous": 60,
     "flow, normflows": 60,
     "energy": 100,
+    "bottleneck-autoencoder": 400,
     "generator": 300,
     "reweighting": 600,
 }
