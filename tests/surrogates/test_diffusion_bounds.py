@@ -8,8 +8,8 @@ import torch
 from mixtures import Mixture, schedule_of
 from randomised import generator
 
-from physgen.surrogates.diffusion.matching import transport_plan
 from physgen.surrogates.diffusion.schedule import SCHEDULES
+from physgen.surrogates.diffusion.transport import transport_plan
 from physgen.surrogates.diffusion.variational import bound_terms
 
 F64 = torch.float64

@@ -1,5 +1,7 @@
 """Sets of points: no order, nothing seen of padding, numbers first."""
 
+from itertools import permutations
+
 import pytest
 import torch
 from randomised import generator, randomised
@@ -227,3 +229,22 @@ def test_a_class_that_was_not_trained_on_is_refused():
     assert model.sample(3, torch.tensor([[0.0], [1.0], [0.0]]).double(), seed=1).x.shape[0] == 3
     with pytest.raises(DomainError, match=r"kind = 2.*outside the trained domain|not a label"):
         model.sample(1, torch.tensor([[2.0]]).double(), seed=1)
+
+
+def test_noise_is_exchanged_within_each_set_alone():
+    model, data = fitted()
+    flat = model.flat(model.transform(data)[0])
+    flat = flat.replace(x=flat.x.double())
+    noise = torch.randn(flat.x.shape, generator=generator(1), dtype=torch.float64)
+    paired = model.exchanged(flat.x, noise, flat.condition)
+    for x, before, after, n in zip(
+        *(part.reshape(-1, MOST, 2) for part in (flat.x, noise, paired)),
+        flat.condition[:, -1].long().tolist(),
+        strict=True,
+    ):
+        assert torch.equal(before[n:], after[n:])
+        orders = list(permutations(range(n)))
+        costs = [float((x[:n] - before[list(order)]).square().sum()) for order in orders]
+        assert torch.equal(
+            after[:n], before[list(orders[min(range(len(orders)), key=costs.__getitem__)])]
+        )

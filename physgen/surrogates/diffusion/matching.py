@@ -9,7 +9,8 @@ by optimal transport within each batch (Pooladian et al., arXiv 2304.14772; Tong
     minimise over permutations pi:    sum_i |x_i - eps_pi(i)|^2,
 
 they hardly do, and few steps suffice. Noise changes places only among samples of one condition:
-otherwise it would depend on the condition, which sampling does not know of.
+otherwise it would depend on the condition, which sampling does not know of. Of sets of points the
+noise changes places within each set (Klein, Kraemer & Noe, arXiv 2306.15030).
 """
 
 from __future__ import annotations
@@ -17,9 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from physgen.batch import Batch
@@ -37,7 +36,8 @@ class FlowMatching(Denoising):
     Args:
         surrogate: a `Diffusion` with schedule "straight" and prediction "velocity".
         coupling: which noise goes with which sample; "optimal-transport" exchanges noise among
-            samples of equal conditions, so that where all differ it does nothing.
+            samples of equal conditions, so that where all differ it does nothing, and of sets
+            among the points of each.
         learning_rate: of AdamW, before the engine's schedule.
         weight_decay: of AdamW.
 
@@ -79,30 +79,10 @@ class FlowMatching(Denoising):
         x = mapped.x
         noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         if self.coupling == "optimal-transport":
-            noise = noise[transport_plan(x, noise, mapped.condition)]
+            noise = self.model.exchanged(x, noise, mapped.condition)
         return mapped.replace(x=torch.stack([x, noise], 1))
 
     def step(self, batches: Mapping[str, Batch], ctx: StepContext) -> dict[str, Tensor]:
         """Take one step."""
         x, noise = batches["data"].x.unbind(1)
         return self.learn(batches["data"].replace(x=x), noise, ctx)
-
-
-def transport_plan(x: Tensor, noise: Tensor, condition: Tensor | None = None) -> Tensor:
-    """Return (B,) which row of `noise` goes with each row of `x`, by exact optimal transport.
-
-    Args:
-        x, noise: (B, D).
-        condition: (B, C); only rows of equal conditions exchange their noise.
-    """
-    cost = torch.cdist(x, noise).square().cpu().numpy()
-    plan = np.arange(len(x))
-    groups = [plan]
-    if condition is not None:
-        group = torch.unique(condition, dim=0, return_inverse=True)[1].cpu().numpy()
-        groups = [np.flatnonzero(group == label) for label in range(group.max() + 1)]
-    for rows in groups:
-        if len(rows) > 1:
-            _, columns = linear_sum_assignment(cost[np.ix_(rows, rows)])
-            plan[rows] = rows[columns]
-    return torch.from_numpy(plan).to(x.device)

@@ -31,6 +31,7 @@ from physgen.surrogates.diffusion.schedule import (
     Schedule,
     ScheduleName,
 )
+from physgen.surrogates.diffusion.transport import transport_plan
 from physgen.surrogates.method import Method, StepContext
 from physgen.surrogates.sampler_options import SamplerOptions
 from physgen.transforms.base import Transform
@@ -139,6 +140,10 @@ class Diffusion(Surrogate):
     def flat(self, mapped: Batch) -> Batch:
         """Return a batch of the transform's space as the denoiser takes it: x is (B, D)."""
         return mapped.replace(x=mapped.x.flatten(1))
+
+    def exchanged(self, x: Tensor, noise: Tensor, condition: Tensor | None) -> Tensor:
+        """Return noise (B, D) in the order in which optimal transport pairs it with x (B, D)."""
+        return noise[transport_plan(x, noise, condition)]
 
     def loss(self, x: Tensor, noise: Tensor, log_snr: Tensor, condition: Tensor | None) -> Tensor:
         """Return (B,) what is minimised over flat samples and their noise (B, D)."""

@@ -26,10 +26,11 @@ from physgen.surrogates.diffusion.denoiser import Denoise, Prediction
 from physgen.surrogates.diffusion.guidance import conditioned
 from physgen.surrogates.diffusion.model import Diffusion
 from physgen.surrogates.diffusion.schedule import ScheduleName
+from physgen.surrogates.diffusion.transport import point_plan
 from physgen.surrogates.number import NumberOfItems
 from physgen.transforms.base import Transform
 
-AT_ONCE = 2**15
+AT_ONCE = 2**13
 """Points drawn together: their vectors fit into the caches of a processor."""
 
 
@@ -102,6 +103,13 @@ class PointDiffusion(Diffusion):
         number = mask.sum(1, keepdim=True).to(x)
         given = number if mapped.condition is None else torch.cat([mapped.condition, number], 1)
         return mapped.replace(x=x, condition=given, mask=None)
+
+    def exchanged(self, x: Tensor, noise: Tensor, condition: Tensor | None) -> Tensor:
+        """Return the noise of each set in the order in which transport pairs it with the points."""
+        assert condition is not None
+        points, places = (flat.reshape(-1, *self.latent_shape) for flat in (x, noise))
+        plan = point_plan(points, places, condition[:, -1])
+        return places.gather(1, plan[..., None].expand_as(places)).flatten(1)
 
     def loss(self, x: Tensor, noise: Tensor, log_snr: Tensor, condition: Tensor | None) -> Tensor:
         """Return (B,) errors, means over the points of a sample, plus -log p of their number."""
