@@ -120,6 +120,74 @@ class EPiCDenoiser(nn.Module):
         return torch.where(present(number, x.shape[1])[..., None], self.last(h), 0.0)
 
 
+class EPiCDecoder(nn.Module):
+    """Sets of points from noise: (z (B, n_shared + N n_own), condition (B, C)) -> (B, N, F).
+
+    The last column of the condition is the number of points; 0 is returned where there is none.
+
+    Args:
+        shape: N and F.
+        n_shared: noise that all points of a set see.
+        n_own: noise of each point.
+        n_condition: C.
+        options: of the layers.
+
+    >>> network = EPiCDecoder((5, 3), 2, 4, 1, EPiCOptions(hidden=8, depth=2))
+    >>> network(torch.randn(2, 22), torch.tensor([[5.0], [2.0]])).shape
+    torch.Size([2, 5, 3])
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        n_shared: int,
+        n_own: int,
+        n_condition: int,
+        options: EPiCOptions = EPiCOptions(),
+    ) -> None:
+        super().__init__()
+        self.n_places, self.n_shared = shape[0], n_shared
+        self.layers = EPiC(n_own, n_shared + n_condition - 1, options)
+        self.last = nn.Linear(options.hidden, shape[1])
+
+    def forward(self, z: Tensor, condition: Tensor) -> Tensor:
+        """Return (B, N, F)."""
+        shared, number = z[:, : self.n_shared], condition[:, -1]
+        own = z[:, self.n_shared :].reshape(len(z), self.n_places, -1)
+        h, _ = self.layers(own, number, torch.cat([shared, condition[:, :-1]], 1))
+        return torch.where(present(number, self.n_places)[..., None], self.last(h), 0.0)
+
+
+class EPiCEncoder(nn.Module):
+    """A vector of each set: (x (B, N, F), condition (B, C)) -> (B, n_out), whatever the order.
+
+    Args:
+        n_features: F.
+        n_out: size of the output.
+        n_condition: C, of which the last column is the number of points.
+        options: of the layers.
+
+    >>> network = EPiCEncoder(3, 1, 1, EPiCOptions(hidden=8, depth=2))
+    >>> network(torch.ones(2, 5, 3), torch.tensor([[5.0], [2.0]])).shape
+    torch.Size([2, 1])
+    """
+
+    def __init__(
+        self, n_features: int, n_out: int, n_condition: int, options: EPiCOptions = EPiCOptions()
+    ) -> None:
+        super().__init__()
+        self.layers = EPiC(n_features, n_condition - 1, options)
+        n_in = 2 * options.hidden + options.n_global
+        self.last = MLP(n_in, n_out, hidden=(options.hidden,))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Return (B, n_out)."""
+        number = condition[:, -1]
+        h, g = self.layers(x, number, condition[:, :-1])
+        out: Tensor = self.last(torch.cat([*_pooled(h, present(number, x.shape[1])), g], 1))
+        return out
+
+
 class _Layer(nn.Module):
     def __init__(self, n_known: int, options: EPiCOptions) -> None:
         super().__init__()
@@ -151,9 +219,10 @@ class _Attention(nn.Module):
         )
         # A set of no points has nothing to look at, and nobody looks at what it sees.
         seen = mask | ~mask[:, :1]
-        mixed = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=seen[:, None, None, :]
-        )
+        # Fused attention has no second derivatives, which gradient penalties take.
+        score = query @ key.mT / key.shape[-1] ** 0.5
+        score = torch.where(seen[:, None, None], score, -torch.inf)
+        mixed = score.softmax(3) @ value
         out: Tensor = self.outward(mixed.transpose(1, 2).flatten(2))
         return out
 

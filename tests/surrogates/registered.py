@@ -32,6 +32,7 @@ SAMPLES = {
     "rbm": "spins",
     "independent-items": "sets",
     "point-diffusion": "sets",
+    "point-generator": "sets",
     "checkerboard-flow": "lattice",
     "continuous-lattice-flow": "lattice",
     "closure-defect": "links",
@@ -44,6 +45,7 @@ SAMPLES = {
     "reweighting": "events of two samples",
 }
 LEAKY = MLPOptions(hidden=(32, 32), activation="leaky-relu")
+EPIC = EPiCOptions(hidden=16, n_global=8, depth=2, heads=2)
 RESIDUAL = ResidualOptions(hidden=32, depth=2)
 SURROGATES = {
     "pca": {"components": 1},
@@ -63,14 +65,17 @@ SURROGATES = {
     "flow, normflows": {"bijection": NormflowsOptions(n_layers=3)},
     **{kind: {"network": RESIDUAL} for kind in ("diffusion", "variational-diffusion")},
     "diffusion-flow": {"network": RESIDUAL, "integration_steps": 4},
-    "point-diffusion": {"network": EPiCOptions(hidden=16, n_global=8, depth=2, heads=2)},
+    "point-diffusion": {"network": EPIC},
+    "point-generator": {"network": EPIC},
     "link-diffusion": {"network": UNetOptions(channels=(8, 16)), "steps": 4},
 }
 KINDS = sorted({*registered("surrogates"), *SURROGATES} - {"flow"})
 """What is registered; of flows, one of each bijection."""
 METHODS = {
     "flow-matching": [{"coupling": "independent"}, {"coupling": "optimal-transport"}],
-    "adversarial": [{"r1": 1.0, "critic": LEAKY, "learning_rate": 2e-3}],
+    "adversarial": [
+        {"r1": 1.0, "critic": critic, "learning_rate": 2e-3} for critic in (LEAKY, EPIC)
+    ],
     "information-bottleneck": [{"critic": LEAKY, "learning_rate": 3e-3}],
 }
 UNTRAINED = ("shower-copula",)

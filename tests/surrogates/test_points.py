@@ -12,6 +12,9 @@ from physgen.errors import DomainError, RecipeError
 from physgen.networks.epic import EPiC, EPiCDenoiser, EPiCOptions
 from physgen.surrogates.diffusion.matching import FlowMatching
 from physgen.surrogates.diffusion.points import PointDiffusion
+from physgen.surrogates.gan.adversarial import Adversarial
+from physgen.surrogates.gan.networks import Critic, Generator
+from physgen.surrogates.gan.points import PointGenerator
 from physgen.surrogates.number import NumberOfItems
 from physgen.surrogates.sampler_options import SamplerOptions
 from physgen.transforms.affine import Standardise
@@ -248,3 +251,95 @@ def test_noise_is_exchanged_within_each_set_alone():
         assert torch.equal(
             after[:n], before[list(orders[min(range(len(orders)), key=costs.__getitem__)])]
         )
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_points_come_in_the_order_of_the_data(sign):
+    model, data = fitted()
+    assert model.order == 0
+    x = torch.where(data.mask[..., None], data.x, torch.inf * sign)
+    x = x.gather(1, x[..., 1].argsort(dim=1, descending=sign < 0)[..., None].expand_as(x))
+    there = x[..., 1].isfinite()
+    in_order = data.replace(x=torch.where(there[..., None], x, 0.0), mask=there)
+    model.initialise(in_order)
+    assert model.order == -2 * sign  # The second column ascends, or descends.
+    drawn = model.sample(200, seed=1)
+    step = sign * drawn.x[..., 1].diff(dim=1)[drawn.mask[:, 1:]]
+    assert len(step) > 100
+    assert (step >= 0).all()
+    model.order.zero_()
+    before = model.sample(200, seed=1)
+    assert torch.equal(before.mask, drawn.mask)
+    for column in range(2):
+        same = (batch.x[..., column].sort(dim=1).values for batch in (before, drawn))
+        assert torch.equal(*same)
+
+
+def generators(condition=False):
+    torch.manual_seed(0)
+    described = schema((LABEL,) if condition else ())
+    transform = Chain([Standardise(described.items)], described)
+    model = PointGenerator(described, transform, shared_noise=3, point_noise=2, network=SMALL)
+    data = samples(condition=condition)
+    model.initialise(data)
+    return randomised(model, 0.3).double(), data
+
+
+@pytest.mark.parametrize("condition", [False, True])
+def test_a_generator_moves_points_with_their_noise_and_sees_no_others(condition):
+    model, data = generators(condition)
+    noise = torch.randn(7, *model.noise_shape, generator=generator(5), dtype=torch.float64)
+    given = None if data.condition is None else data.condition[:7].double()
+    with torch.no_grad():
+        drawn = model.from_noise(noise, given)
+        number = (drawn != 0).any(2).sum(1)
+        assert len(number.unique()) > 2
+        own = noise[:, 3:-1].reshape(7, MOST, 2).clone()
+        for row, n in enumerate(number.tolist()):
+            own[row, :n] = own[row, :n].flip(0)
+            own[row, n:] = 9.0
+        other = torch.cat([noise[:, :3], own.flatten(1), noise[:, -1:]], 1)
+        again = model.from_noise(other, given)
+    for row, n in enumerate(number.tolist()):
+        torch.testing.assert_close(again[row, :n].flip(0), drawn[row, :n], rtol=0, atol=1e-12)
+        assert (drawn[row, n:] == 0).all()
+
+
+@pytest.mark.parametrize("network", [SMALL, WITH_HEADS])
+def test_the_score_of_a_set_knows_no_order_and_no_padding(network):
+    torch.manual_seed(0)
+    critic = randomised(Critic((MOST, 2), 1, network), 0.3).double()
+    x = torch.randn(4, MOST, 2, generator=generator(1), dtype=torch.float64)
+    number = torch.tensor([[5.0], [3.0], [0.0], [1.0]]).double()
+    there = (torch.arange(MOST) < number)[..., None]
+    turned = x.clone()
+    turned[0], turned[1, :3] = x[0].flip(0), x[1, :3].flip(0)
+    score = critic(x, number)
+    torch.testing.assert_close(critic(turned, number), score, rtol=0, atol=1e-12)
+    torch.testing.assert_close(critic(x.where(there, 1e3), number), score, rtol=0, atol=0)
+    assert score.diff().abs().min() > 1e-3
+
+
+def test_critics_and_generators_of_sets_belong_together():
+    model, _ = generators()
+    with pytest.raises(RecipeError, match="epic is for sets of points, and they need it"):
+        Adversarial(model, steps=1)
+    plain = Generator(Schema((2,), (Variable("a"), Variable("b"))), latent=2)
+    with pytest.raises(RecipeError, match="epic is for sets of points"):
+        Adversarial(plain, steps=1, critic=SMALL)
+
+
+def test_generators_learn_the_number_of_points_beside_the_game():
+    model, data = generators()
+    method = Adversarial(model, steps=1, critic=SMALL, r1=1.0)
+    batch = method.prepare(data, generator(1))
+    assert batch.mask is None
+    assert batch.condition[:, -1].tolist() == data.mask.sum(1).tolist()
+    noise = torch.randn(len(data), model.latent, generator=generator(2), dtype=torch.float64)
+    batch = batch.to(dtype=torch.float64)
+    method.critic.double()
+    score = method.critic(model.decode_noise(noise, batch.condition), batch.condition)
+    log_p = model.number.log_p(None, len(data))
+    log_p = log_p[torch.arange(len(data)), batch.condition[:, -1].long()]
+    expected = torch.nn.functional.softplus(-score) - log_p
+    torch.testing.assert_close(method.generator_loss(batch, noise), expected)

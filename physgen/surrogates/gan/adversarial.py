@@ -13,12 +13,12 @@ from torch import Tensor
 
 from physgen.batch import Batch
 from physgen.errors import RecipeError, errors_of
-from physgen.networks.bodies import NetworkOptions
+from physgen.networks.epic import EPiCOptions
 from physgen.networks.mlp import MLPOptions
 from physgen.ranges import NotNegative, Positive, PositiveFloat, Probability
 from physgen.surrogates.gan.losses import LOSSES, LossName, slope_penalty, squared_slope
 from physgen.surrogates.gan.monitor import GANMonitor, coverage, spread
-from physgen.surrogates.gan.networks import Critic, Generator
+from physgen.surrogates.gan.networks import Critic, CriticOptions, Generator
 from physgen.surrogates.method import Method, StepContext
 
 MONITOR_EVERY = 50
@@ -45,7 +45,8 @@ class Adversarial(Method):
         gradient_penalty: lambda of the penalty on slopes other than 1 between data and samples.
         r1: gamma of the penalty on slopes at the data.
         spectral_norm: divide the critic's weights by their largest singular values.
-        critic: its network; convolutions need more channels than those of its generator.
+        critic: its network; convolutions need more channels than those of its generator, and sets
+            of points are for "epic" alone.
         learning_rate: of Adam, for both.
         momentum: of Adam's first moment; the opponent moves, so that none is most stable.
 
@@ -70,7 +71,7 @@ class Adversarial(Method):
         gradient_penalty: NotNegative = 0.0,
         r1: NotNegative = 0.0,
         spectral_norm: bool = False,
-        critic: NetworkOptions = MLPOptions(activation="leaky-relu"),
+        critic: CriticOptions = MLPOptions(activation="leaky-relu"),
         learning_rate: PositiveFloat = 5e-4,
         momentum: Probability = 0.0,
     ) -> None:
@@ -91,6 +92,11 @@ class Adversarial(Method):
                 "method.loss: wasserstein needs a critic of bounded slope: set gradient_penalty=10,"
                 " clip=0.01, or spectral_norm=true"
             )
+        if surrogate.schema.masked != isinstance(critic, EPiCOptions):
+            raise RecipeError(
+                "method.critic.kind: epic is for sets of points, and they need it: no other critic "
+                "forgets their order"
+            )
         self.generator, self.loss = surrogate, LOSSES[loss]
         self.n_critic, self.clip = n_critic, clip
         self.gradient_penalty, self.r1 = gradient_penalty, r1
@@ -110,6 +116,10 @@ class Adversarial(Method):
         self._monitor = GANMonitor(
             saturates=self.loss.saturates, late=steps / 2, meaning=self.loss.meaning
         )
+
+    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Map to the transform's space, adding its noise."""
+        return self.generator.packed(super().prepare(batch, generator))
 
     def critic_loss(self, batch: Batch, noise: Tensor, mix: Tensor) -> Tensor:
         """Return (B,) losses of the critic.
@@ -136,7 +146,8 @@ class Adversarial(Method):
     def generator_loss(self, batch: Batch, noise: Tensor) -> Tensor:
         """Return (B,) losses of the generator at the conditions of a prepared batch."""
         fake = self.generator.decode_noise(noise, batch.condition)
-        return self.loss.generator(self.critic(fake, batch.condition))
+        loss = self.loss.generator(self.critic(fake, batch.condition))
+        return loss + self.generator.surprise(batch.condition)
 
     def step(self, batches: Mapping[str, Batch], ctx: StepContext) -> dict[str, Tensor]:
         """Move the critic `n_critic` times, then the generator."""
@@ -158,9 +169,9 @@ class Adversarial(Method):
         metrics = {"loss": loss, "critic_loss": critic, f"{name}_real": real, f"{name}_fake": fake}
         if ctx.step % MONITOR_EVERY == 0:
             with torch.no_grad():
-                generated = self.generator.decode_noise(noise, batch.condition)[:MONITOR_SAMPLES]
-            metrics["coverage"] = coverage(batch.x[:MONITOR_SAMPLES], generated)
-            metrics["spread"] = spread(batch.x[:MONITOR_SAMPLES], generated)
+                generated = self.generator.decode_noise(noise, batch.condition)
+            pair = [self.generator.comparable(x[:MONITOR_SAMPLES]) for x in (batch.x, generated)]
+            metrics["coverage"], metrics["spread"] = coverage(*pair), spread(*pair)
         return metrics
 
     def warnings(self, step: int, metrics: Mapping[str, float]) -> list[str]:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from physgen.batch import Schema
+from physgen.batch import Batch, Schema
 from physgen.errors import errors_of
 from physgen.networks.bodies import Decoder, Encoder, NetworkOptions
+from physgen.networks.conv import ConvOptions
+from physgen.networks.epic import EPiCEncoder, EPiCOptions
 from physgen.networks.mlp import MLPOptions
 from physgen.ranges import Positive
 from physgen.surrogates.decoding import DecodedNoise
 from physgen.transforms.base import Transform
+
+CriticOptions = Annotated[MLPOptions | ConvOptions | EPiCOptions, Field(discriminator="kind")]
+"""What critics can be made of."""
 
 
 class Generator(DecodedNoise):
@@ -47,7 +55,23 @@ class Generator(DecodedNoise):
         self.latent_shape = self.transform.latent_shape(schema.shape)
         self.n_condition = self.transform.latent_condition(len(schema.condition))
         with errors_of("surrogate.network"):
-            self.body = Decoder(latent, self.latent_shape, self.n_condition, network)
+            self.body = self._body(network)
+
+    def _body(self, network: NetworkOptions) -> nn.Module:
+        """Return the network of noise (B, latent) and mapped conditions."""
+        return Decoder(self.latent, self.latent_shape, self.n_condition, network)
+
+    def packed(self, mapped: Batch) -> Batch:
+        """Return a batch of the transform's space as the critic takes it."""
+        return mapped
+
+    def surprise(self, condition: Tensor | None) -> Tensor | float:
+        """Return (B,) -log p of what is learned of a packed condition besides the game."""
+        return 0.0
+
+    def comparable(self, x: Tensor) -> Tensor:
+        """Return samples (B, *latent_shape) such that their distances mean something."""
+        return x
 
     def decode_noise(self, noise: Tensor, condition: Tensor | None) -> Tensor:
         """Map (B, latent) noise and (B, C) mapped conditions to (B, *latent_shape)."""
@@ -83,12 +107,16 @@ class Critic(nn.Module):
         self,
         shape: tuple[int, ...],
         n_condition: int,
-        options: NetworkOptions,
+        options: CriticOptions,
         *,
         spectral_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.body = Encoder(shape, 1, n_condition, options)
+        self.body: nn.Module
+        if isinstance(options, EPiCOptions):
+            self.body = EPiCEncoder(shape[1], 1, n_condition, options)
+        else:
+            self.body = Encoder(shape, 1, n_condition, options)
         if spectral_norm:
             _normalise(self.body)
 
