@@ -31,6 +31,7 @@ from physgen.io.parquet_writer import parquet_writer
 from physgen.io.source import Source, blocks, digest_of
 from physgen.io.trees import Tree
 from physgen.io.writer import Append, root_writer
+from physgen.systems.shower_pair import SIMULATED, simulated_file
 
 PACKAGED = "skhep-testdata:"
 """Begins paths of files inside the package scikit-hep-testdata."""
@@ -52,9 +53,13 @@ CARD_KEYS = tuple(EventCard.model_fields)
 def located(path: str) -> Path:
     """Return the path of a file; those of scikit-hep-testdata are found inside the package.
 
+    Those of the built-in simulation are made where they are not there yet.
+
     Raises:
         FormatError: the package is absent, or holds no such file (near misses are named).
     """
+    if path.startswith(SIMULATED):
+        return simulated_file(path)
     if not path.startswith(PACKAGED):
         return Path(path)
     name = path.removeprefix(PACKAGED)
