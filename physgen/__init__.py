@@ -21,16 +21,28 @@ if TYPE_CHECKING:
     from physgen.batch import Batch
     from physgen.generation import Sampler
     from physgen.pipeline import generate, load, train, validate
+    from physgen.refinement import refine
     from physgen.run import Run
     from physgen.validation.scorecard import Scorecard
 
-__all__ = ["Batch", "Run", "Sampler", "Scorecard", "generate", "load", "train", "validate"]
+__all__ = [
+    "Batch",
+    "Run",
+    "Sampler",
+    "Scorecard",
+    "generate",
+    "load",
+    "refine",
+    "train",
+    "validate",
+]
 
 _PLACES = {
     "Batch": "physgen.batch",
     "Run": "physgen.run",
     "Sampler": "physgen.generation",
     "Scorecard": "physgen.validation.scorecard",
+    "refine": "physgen.refinement",
 }
 
 

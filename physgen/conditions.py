@@ -77,9 +77,11 @@ def rows_as_conditions(source: Source, variables: Sequence[Variable], *, of_samp
         of_samples: whether the samples of the file are the conditions, and not its conditions.
 
     Raises:
-        FormatError: it does not hold them all.
+        FormatError: it does not hold them all, or has no rows.
     """
     given, weights = [], []
+    if not len(source):
+        raise FormatError(f"{source.name}: there are no events in it; name a file that has some")
     for batch in blocks(source):
         columns = batch.x.flatten(1) if of_samples else batch.condition
         if columns is None or columns.shape[1] != len(variables):

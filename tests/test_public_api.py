@@ -8,7 +8,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import physgen
-from physgen import pipeline
 
 
 def test_the_python_face():
@@ -37,12 +36,13 @@ def test_the_python_face():
         "validate": ["run", "sampling", "output", "trust", "progress"],
         "load": ["run", "device", "sampling", "uncorrected", "trust"],
         "generate": ["run", *asked, "device"],
+        "refine": ["run", "file", "output", "seed", "overwrite", "progress"],
     }
 
 
 def test_docstrings_say_what_may_be_raised():
     for name in physgen.__all__[4:]:
-        assert "Raises:" in getattr(pipeline, name).__doc__
+        assert "Raises:" in getattr(physgen, name).__doc__
 
 
 def test_what_users_call_or_name_in_recipes_has_an_example():

@@ -1,4 +1,4 @@
-"""Verbs that do the work: simulate, train, validate, generate."""
+"""Verbs that do the work: simulate, train, validate, generate, refine."""
 
 from __future__ import annotations
 
@@ -264,6 +264,28 @@ def generate(
 
         sampler.write(output, count, seed, given, overwrite=overwrite, progress=report_progress)
     print_mapping({"file": str(output), "n": count, "seed": seed}, as_json)
+
+
+@app.command()
+def refine(
+    run: Annotated[Path, typer.Argument(help="A run directory, of a recipe such as refine-dctr.")],
+    file: Annotated[Path, typer.Argument(help="Fast events: ROOT, Parquet, HDF5 or npz.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File of this format to write.")],
+    seed: int = 1,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Refine a file of fast events to full ones; old columns stay beside, as NAME_unrefined.
+
+    Example: `physgen refine runs/refine-bridge/0123456789 fast.root -o full.root`
+    """
+    from physgen import refinement
+
+    with bars(as_json) as progress:
+        report = refinement.refine(
+            run, file, output, seed=seed, overwrite=overwrite, progress=progress
+        )
+    print_mapping(report, as_json)
 
 
 @tracking.command()

@@ -130,7 +130,7 @@ class EventTable:
         }
 
     def features(self, batch: Batch, level: Literal["low", "high"]) -> Tensor:
-        """Return conditions and columns, absent ones as 0 ("low"), and ratios and differences.
+        """Return conditions if given, columns, 0 where absent ("low"), ratios and differences.
 
         "high" appends, for every two of them of the same unit that are real numbers, their
         difference (of angles the shorter way round), or the logarithm of their ratio if neither is
@@ -142,12 +142,13 @@ class EventTable:
             column if rule is None else torch.where(rule(raw), column, torch.zeros_like(column))
             for column, rule in zip(raw, rules, strict=True)
         ]
+        every = self.schema.variables
         if self.schema.condition and batch.condition is not None:
+            every = (*self.schema.condition, *every)
             columns = [*batch.condition.unbind(-1), *columns]
             dtype = torch.promote_types(batch.x.dtype, batch.condition.dtype)
             columns = [column.to(batch.x.device, dtype) for column in columns]
         if level == "high":
-            every = (*self.schema.condition, *self.schema.variables)
             columns += event_columns.comparisons(every, columns)
         return torch.stack(columns, -1)
 
@@ -162,7 +163,7 @@ class EventTable:
             source = dataclasses.replace(self, path=str(path)).source
         else:
             # Generated files need not have event numbers; others do, as the files described.
-            card, file = self._card, located(str(path))
+            card, file = self.card, located(str(path))
             known = [] if card["path"] is None else _files(card["path"])
             group, tree = tuple(card["group"] or ()), card["tree"]
             if file not in known:
@@ -176,7 +177,7 @@ class EventTable:
     @property
     def _most(self) -> int | None:
         """How many items an event has, in every file: as in the ones described."""
-        if self.max_items is not None or self._card["path"] is None or self._is_described:
+        if self.max_items is not None or self.card["path"] is None or self._is_described:
             return self.max_items
         shape = self.source.schema.shape
         return shape[0] if len(shape) == 2 else None
@@ -204,7 +205,7 @@ class EventTable:
         whose unit HDF5 keeps. Events without weights get equal ones, see `weigh`, if the table has
         a weight column.
         """
-        schema, card = self.schema, self._card
+        schema, card = self.schema, self.card
         n_jagged, n_flat = 0, 0
         if path.suffix in (".root", ".parquet"):
             if schema.names != tuple(self._columns):
@@ -231,14 +232,14 @@ class EventTable:
             yield append
 
     def _layout(self, batch: Batch) -> dict[str, Any]:
-        return branches(batch, self.schema, self._card["weight"] or "weight")
+        return branches(batch, self.schema, self.card["weight"] or "weight")
 
     def weigh(self, batch: Batch, total: int) -> Batch:
         """Give generated events the weight sum(w) / total, `total` being how many are generated.
 
         Events that have weights, and those of tables without a weight column, stay as they are.
         """
-        if batch.weight is not None or not self._card.get("weight"):
+        if batch.weight is not None or not self.card.get("weight"):
             return batch
         written = self.source.read(0, 1).weight
         kind = torch.float64 if written is None else written.dtype
@@ -255,7 +256,7 @@ class EventTable:
         return total
 
     @cached_property
-    def _card(self) -> dict[str, Any]:
+    def card(self) -> dict[str, Any]:
         """What is given here, else what the card says: path, tree, fields and the others."""
         given = {key: getattr(self, key) for key in CARD_KEYS}
         if isinstance(self.path, str) and Path(self.path).suffix in (".yaml", ".yml"):
@@ -270,13 +271,13 @@ class EventTable:
     @cached_property
     def _columns(self) -> dict[str, dict[str, Any]]:
         """Options of every column by its name."""
-        return event_columns.checked(self._card["fields"], self._where("fields"))
+        return event_columns.checked(self.card["fields"], self._where("fields"))
 
     @cached_property
     def _conditions(self) -> dict[str, dict[str, Any]]:
         """Options of every condition by its name."""
         where = self._where("condition")
-        conditions = event_columns.checked(self._card["condition"] or (), where)
+        conditions = event_columns.checked(self.card["condition"] or (), where)
         for name, options in conditions.items():
             if name in self._columns:
                 raise RecipeError(f"{where}: {name} is one of the fields too; leave it out of one")
@@ -322,7 +323,7 @@ class EventTable:
     @cached_property
     def source(self) -> Source:
         """The file, in its own shape."""
-        card = self._card
+        card = self.card
         if card["path"] is None:
             raise RecipeError("system events: say which file to read in data.path")
         group = tuple(card["group"] or ())
@@ -338,7 +339,7 @@ class EventTable:
         tree: str | None,
     ) -> Source:
         """Open files with the columns of this table, and further conditions."""
-        card = self._card
+        card = self.card
         named = Named(tuple(self._columns), (*self._conditions, *paired), card["weight"], group)
         return open_columns(paths, named, tree=tree, max_items=most)
 

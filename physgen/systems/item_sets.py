@@ -109,7 +109,7 @@ class ItemSets(EventTable):
 
         Events without weights get equal ones, as those of tables do.
         """
-        card = self._card
+        card = self.card
         if path.suffix in (".root", ".parquet"):
             opened = branch_writer(path, self.schema, card["tree"], card["weight"], facts)
         else:

@@ -23,12 +23,20 @@ class Unrolled:
     Attributes:
         masked: the source itself.
         schema: made by `unrolled`.
+
+    Raises:
+        FormatError: there are events, and all of them are empty.
     """
 
     def __init__(self, masked: Source, n_flat: int = 0) -> None:
         self.masked, self._n_flat = masked, n_flat
         self.name, self.block = masked.name, masked.block
         given, most = masked.schema.condition, masked.schema.shape[0]
+        if len(masked) and not most:
+            raise FormatError(
+                f"{self.name}: all {len(masked)} events are empty: none has an item of "
+                f"{', '.join(masked.schema.names)}; name other branches, or a file with items"
+            )
         self.schema = unrolled(masked.schema.variables, most, given[n_flat:], given[:n_flat])
 
     def __len__(self) -> int:
