@@ -69,6 +69,8 @@ class ClassifierTest:
             field, see `physgen.validation.classifier_networks`.
         level: which features (`HasFeatures`); "normalised" ones only the reference has. The
             convolutional classifier takes those of low level.
+        conditions: whether they hold the conditions. Of events that are made from others, paired
+            with them, these are the others: without, the samples are compared as they are.
         n_train: at most so many training rows of each class.
         epochs: of a network; 12 by default, 50 as in the reference.
         folds: from 3 on, cross-validation: every row is tested once, by one that never saw it.
@@ -87,6 +89,7 @@ class ClassifierTest:
     model: Literal["neural", "boosted", "convolutional"] = "neural"
     settings: Literal["fast", "reference"] = "fast"
     level: Literal["low", "normalised", "high"] = "low"
+    conditions: bool = True
     n_train: int = 20000
     epochs: int | None = None
     folds: int = 1
@@ -114,6 +117,7 @@ class ClassifierTest:
         ours = scores["generated"]
         name = f"{self.model} classifier, {self.level} level"
         name += ", reference settings" if self.settings == "reference" else ""
+        name += "" if self.conditions else ", without conditions"
         note = f"trained on {ours.n_train} + {ours.n_train} rows, tested on {ours.n_test}"
         if self.folds > 1:
             note += f", {self.folds}-fold"
@@ -180,6 +184,7 @@ class ClassifierTest:
 
     def _features(self, comparison: Comparison, role: Role) -> Inputs:
         def take(batch: Batch) -> Floats:
+            batch = batch if self.conditions else batch.replace(condition=None)
             if self.settings == "reference":
                 return features_of(comparison, batch, self.level)
             level: Literal["low", "high"] = "high" if self.level == "high" else "low"

@@ -11,6 +11,7 @@ from physgen.validation.correlations import Correlations
 from physgen.validation.coverage import Coverage
 from physgen.validation.energy_mover import EnergyMover
 from physgen.validation.equivalent import EquivalentEvents
+from physgen.validation.event_weights import EventWeights
 from physgen.validation.frechet import Frechet
 from physgen.validation.importance import Importance
 from physgen.validation.jet_wasserstein import JetWasserstein
@@ -35,6 +36,7 @@ __all__ = [
     "Coverage",
     "EnergyMover",
     "EquivalentEvents",
+    "EventWeights",
     "Frechet",
     "Histograms",
     "Importance",
