@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 
 import numpy as np
 import torch
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from physgen.batch import Batch
-from physgen.io.source import Source
+from physgen.errors import FormatError
+from physgen.io.source import Source, blocks
 from physgen.io.stream import Stream
 from physgen.run import Run
 from physgen.run_data import RunData
@@ -21,6 +23,8 @@ from physgen.validation.sources import SEED
 COMPARED = 20_000
 """Rows of two files that are compared with each other, one by one."""
 FEWEST = 50
+EXPECTED = 20.0
+"""Events of a class that a sample lacks beyond chance: e^-20 is the probability of none."""
 
 
 def rows_made_from(origin: RunData, n: int) -> tuple[Batch, dict[Role, NDArray[np.int64]]]:
@@ -63,6 +67,49 @@ def shared_events(run: Run) -> str:
             "they are only sorted alike, shuffle one"
         )
     return ""
+
+
+def check_classes(run: Run) -> None:
+    """Refuse two samples of which one lacks a class of the other: nothing can be made into it.
+
+    Classes are the values of binary columns, and of integer ones that state `low` and `high`; so
+    rare ones that they may be absent by chance do not count.
+
+    Raises:
+        FormatError: naming the column, its value, and a row of the sample that has it.
+    """
+    if run.origin is None or run.data is None:
+        return
+    one, other = run.origin.source, run.data.source
+    for place, variable in enumerate(run.data.system.schema.variables):
+        bounded = variable.low is not None and variable.high is not None
+        if variable.domain != "binary" and not (variable.domain == "integer" and bounded):
+            continue
+        found = [(source, *_classes(source, place)) for source in (one, other)]
+        for (has, rows, counts), (lacks, others, _) in (found, found[::-1]):
+            for value in sorted(rows.keys() - others.keys()):
+                if counts[value] * len(lacks) < EXPECTED * len(has):
+                    continue
+                raise FormatError(
+                    f"{lacks.name}: no event has {variable.name} = {value:g}, which row "
+                    f"{rows[value]} of {has.name} and {counts[value] - 1} others have: events of "
+                    "one class are not made from others; take files of the same classes, or leave "
+                    "such events out"
+                )
+
+
+def _classes(source: Source, place: int) -> tuple[dict[float, int], Counter[float]]:
+    """Return the values of a column, with the first row that has each, and how many have."""
+    rows: dict[float, int] = {}
+    number: Counter[float] = Counter()
+    start = 0
+    for batch in blocks(source):
+        column = batch.x.flatten(1)[:, place].numpy()
+        values, first, counts = np.unique(column, return_index=True, return_counts=True)
+        rows = {**dict(zip(values.tolist(), (start + first).tolist(), strict=True)), **rows}
+        number.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        start += len(batch)
+    return rows, number
 
 
 def _go_together(source: Source, target: Source) -> bool:

@@ -68,7 +68,10 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
     truth, floor, paired = truths.truth, truths.floor, truths.paired
     n = recipe.sampling.n if truth is None else len(truth)
     condition = None if truth is None else truth.condition
-    baseline = _baseline(run, n, condition)
+    made_from = None
+    if run.origin is not None and truth is not None:
+        made_from, groups = rows_made_from(run.origin, len(truth))
+    baseline = _baseline(run, n, condition if made_from is None else made_from.x.flatten(1))
     if baseline is not None and truth is not None and condition is not None and truth.chain is None:
         paired |= {"baseline"}
     device = choose_device(recipe.engine.device)
@@ -98,15 +101,16 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
         machine = "one thread" if device.type == "cpu" else torch.cuda.get_device_name(device)
         comparison = replace(comparison, timing=taken, timed_on=machine)
     corrected = run.corrected(surrogate)
-    if run.origin is not None and truth is not None:
-        made_from, groups = rows_made_from(run.origin, len(truth))
+    if made_from is not None:
         given = made_from.x.flatten(1).to(device=device, dtype=surrogate.dtype)
         generated = surrogate.sample(n, given, generator=generator).to("cpu")
         weights = [one.weight for one in (generated, made_from) if one.weight is not None]
         weight = torch.stack([w.double() for w in weights]).prod(0) if weights else None
         generated = generated.replace(weight=weight, chain=made_from.chain, condition=None)
+        if baseline is not None:
+            baseline = baseline.replace(weight=made_from.weight, condition=None)
         groups = {**comparison.groups, **groups}
-        return replace(comparison, generated=generated, groups=groups)
+        return replace(comparison, generated=generated, baseline=baseline, groups=groups)
     if condition is not None:
         condition = condition.to(device=device, dtype=surrogate.dtype)
     if corrected is None:
@@ -156,7 +160,7 @@ def check_scoring(run: Run, surrogate: Surrogate) -> None:
     metrics_of(recipe)
     if recipe.baseline is not None:
         with global_generators(recipe.engine.seed):
-            surrogate_of(recipe, recipe.baseline, run.system.schema, run.system)
+            surrogate_of(recipe, recipe.baseline, run.schema, run.system)
 
 
 def metrics_of(recipe: Recipe) -> list[Metric]:
@@ -320,7 +324,7 @@ def _baseline(run: Run, n: int, condition: torch.Tensor | None) -> Batch | None:
     if component is None:
         return None
     with global_generators(run.recipe.engine.seed):
-        surrogate = surrogate_of(run.recipe, component, run.system.schema, run.system)
+        surrogate = surrogate_of(run.recipe, component, run.schema, run.system)
         surrogate.initialise(run.training_sample())
     generator = torch.Generator().manual_seed(run.recipe.sampling.seed)
     return surrogate.sample(n, condition, generator=generator)

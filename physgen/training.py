@@ -28,7 +28,7 @@ from physgen.io.source import blocks
 from physgen.io.stream import Stream
 from physgen.io.weights import WeightSums
 from physgen.isolation import global_generators
-from physgen.made_from import shared_events
+from physgen.made_from import check_classes, shared_events
 from physgen.registry import build
 from physgen.run import Run
 from physgen.run_data import RunData
@@ -243,6 +243,7 @@ def _prepare_data(run: Run, report_progress: Progress) -> None:
             for note in data.notes:
                 LOG.warning(note)
         report_progress(stage, rows, rows, {})
+    check_classes(run)
     shared = shared_events(run)
     if shared:
         LOG.warning(shared)

@@ -42,7 +42,7 @@ SAMPLES = {
     "u1-coupling-flow": "links",
     "shower-copula": "showers",
     "shower-flow": "showers",
-    "reweighting": "events of two samples",
+    **dict.fromkeys(("reweighting", "bridge", "translator", "unrefined"), "events of two samples"),
 }
 LEAKY = MLPOptions(hidden=(32, 32), activation="leaky-relu")
 EPIC = EPiCOptions(hidden=16, n_global=8, depth=2, heads=2)
@@ -67,6 +67,8 @@ SURROGATES = {
     "diffusion-flow": {"network": RESIDUAL, "integration_steps": 4},
     "point-diffusion": {"network": EPIC},
     "point-generator": {"network": EPIC},
+    "bridge": {"network": RESIDUAL},
+    "translator": {"network": MLPOptions(hidden=(32, 32))},
     "link-diffusion": {"network": UNetOptions(channels=(8, 16)), "steps": 4},
 }
 KINDS = sorted({*registered("surrogates"), *SURROGATES} - {"flow"})
@@ -77,9 +79,13 @@ METHODS = {
         {"r1": 1.0, "critic": critic, "learning_rate": 2e-3} for critic in (LEAKY, EPIC)
     ],
     "information-bottleneck": [{"critic": LEAKY, "learning_rate": 3e-3}],
+    # Few steps, and far to go: without the terms that hold events where they are.
+    "cycle-consistency": [
+        {"cycle": 0.0, "identity": 0.0, "r1": 1.0, "critic": LEAKY, "learning_rate": 2e-3}
+    ],
 }
-UNTRAINED = ("shower-copula",)
-"""Fitted at once: no method trains them."""
+UNTRAINED = ("shower-copula", "unrefined")
+"""Fitted at once, or not at all: no method trains them."""
 
 
 def class_of(kind):

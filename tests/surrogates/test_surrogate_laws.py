@@ -35,7 +35,7 @@ UNCONDITIONAL = {
     *("u1-coupling-flow", "link-diffusion"),
 }
 """Families that say that they know no conditions."""
-DETERMINISTIC = {"reweighting"}
+DETERMINISTIC = {"reweighting", "translator", "unrefined"}
 """Families whose samples follow from their conditions."""
 UNROLLED = {"flow, normflows", "shower-flow"}
 """Families whose map is iterated until it has converged, or is hundreds of steps: minutes."""

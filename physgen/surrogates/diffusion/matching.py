@@ -71,7 +71,7 @@ class FlowMatching(Denoising):
         self.negative_weights = coupling == "independent"
 
     def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Map to the transform's space; x becomes (B, 2, D), a sample and its noise.
+        """Map to the transform's space; x becomes (B, 2, D), a sample and where its path begins.
 
         They are paired here, where the whole batch is, not a rank's part of it.
         """
@@ -80,6 +80,7 @@ class FlowMatching(Denoising):
         noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         if self.coupling == "optimal-transport":
             noise = self.model.exchanged(x, noise, mapped.condition)
+        noise = self.model.begin(noise, mapped.condition)
         return mapped.replace(x=torch.stack([x, noise], 1))
 
     def step(self, batches: Mapping[str, Batch], ctx: StepContext) -> dict[str, Tensor]:

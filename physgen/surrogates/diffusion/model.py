@@ -155,6 +155,10 @@ class Diffusion(Surrogate):
         alpha, sigma = self.schedule.amplitudes(log_snr)
         return ((alpha * self.denoiser.scale).square() + sigma.square()).sqrt()
 
+    def begin(self, noise: Tensor, condition: Tensor | None) -> Tensor:
+        """Return where paths begin, (B, D), for normal noise (B, D) and mapped conditions."""
+        return noise
+
     def denoise(self, condition: Tensor | None) -> Denoise:
         """Return the denoiser at physical conditions (B, C), guided where the recipe says so."""
         mapped = None if condition is None else self.transform.map_condition(condition)
@@ -191,7 +195,8 @@ class Diffusion(Surrogate):
     ) -> Tensor:
         """Sample from normal numbers (B, D), in physical units."""
         grid = self.schedule.grid(self.sampler.steps, self.sampler.spacing, start)
-        denoise, z = self.denoise(condition), self.start() * start
+        mapped = None if condition is None else self.transform.map_condition(condition)
+        denoise, z = self.denoise(condition), self.start() * self.begin(start, mapped)
         if self._noisy:
             x = ancestral(denoise, z, grid, noise)
         else:

@@ -1,0 +1,158 @@
+"""The recipes of refinement, on few showers; and what files of events must not be."""
+
+import awkward as ak
+import numpy as np
+import pytest
+import torch
+import uproot
+
+import physgen
+from physgen.batch import Batch
+from physgen.errors import FormatError, InputError
+from physgen.systems.events import EventTable
+from physgen.systems.shower_pair import shower_table, simulated_file
+from physgen.validation.classifier import ClassifierTest
+from physgen.validation.comparison import Comparison
+
+SMALL = {
+    "engine.steps": 5,
+    "engine.batch_size": 64,
+    "sampling.n": 300,
+    "validation.metrics": [
+        {"kind": "means"},
+        {"kind": "classifier", "model": "boosted", "conditions": False},
+    ],
+}
+PATHS = {
+    "refine-dctr": {"source": "fast/1", "target": "full/2"},
+    "refine-cycle": {"source": "fast/1", "target": "full/2"},
+    "refine-bridge": {"fast": "fast/1", "full": "full/1"},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("showers")
+        patch.setenv("PHYSGEN_DATA", str(folder))
+        yield folder
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_recipe_runs_from_showers_to_a_refined_file(name, folder, tmp_path):
+    paths = {f"data.{k}.path": f"simulated:showers-{v}/1500" for k, v in PATHS[name].items()}
+    run = physgen.train(name, SMALL | paths, runs=tmp_path, track=False)
+    rows = {row.name: row for row in run.scorecard.rows}
+    row = rows["AUC, boosted classifier, low level, without conditions"]
+    assert row.baseline > 0.65, "the fast events stand beside, as they were"
+    assert abs(row.floor - 0.5) < 0.15
+    report = physgen.refine(run, "simulated:showers-fast/1/1500", tmp_path / "refined.root")
+    with uproot.open(tmp_path / "refined.root") as file:
+        found = file["events"].arrays(library="np")
+    fast = shower_table("showers-fast", 1500, seed=1).x.numpy()
+    changed = (
+        []
+        if name == "refine-dctr"
+        else ["response", "fraction_1", "fraction_3", "fraction_12", "width_1", "width_2"]
+    )
+    assert report["refined"] == changed, "the energy stays what it is"
+    np.testing.assert_array_equal(found["energy"], fast[:, 1].astype("f4"))
+    old = "response_unrefined" if changed else "response"
+    np.testing.assert_array_equal(found[old], fast[:, 2].astype("f4"))
+    if changed:
+        assert (found["response"] != found["response_unrefined"]).mean() > 0.9
+    else:
+        assert found["weight"].sum() == pytest.approx(1500)
+
+
+def test_the_same_showers_are_in_both_files(folder):
+    with pytest.raises(FormatError, match=r"simulated:NAME/SEED/N.*'showers-fast'"):
+        simulated_file("simulated:shower-fast")
+    fast, full = (shower_table(f"showers-{kind}", 1200, seed=4).x for kind in ("fast", "full"))
+    assert (fast[:, :2] == full[:, :2]).all()
+    for column in (2, 3, 4):  # Neither angle nor cross-talk, which moves energy, nor noise change.
+        assert np.corrcoef(fast[:, column], full[:, column])[0, 1] > 0.99
+    assert full[:, 6].mean() > 1.1 * fast[:, 6].mean()
+
+
+def test_a_classifier_without_conditions_does_not_see_what_events_are_made_of(tmp_path):
+    """Truth is its condition with a smear; made is as true, but of other events."""
+    rng = np.random.default_rng(1)
+    np.savez(tmp_path / "a.npz", x=rng.normal(size=9))
+    columns = {"name": "x", "dtype": "float32"}
+    system = EventTable(
+        path=str(tmp_path / "a.npz"), fields=(columns,), condition=({**columns, "name": "y"},)
+    )
+    x, y = torch.from_numpy(rng.normal(size=(2, 2000, 1)).astype("f4"))
+    comparison = Comparison(system, Batch(x, y), Batch(x + 0.1 * y, x))
+    values = {}
+    for conditions in (True, False):
+        test = ClassifierTest(model="boosted", conditions=conditions, level="high")
+        values[conditions] = test.rows(comparison)[0].value
+    assert values[True] > 0.95
+    assert values[False] == pytest.approx(0.5, abs=0.08)
+
+
+RECIPE = """
+name: classes
+system: {kind: events}
+data:
+  source: {path: source.root, fields: FIELDS}
+  target: {path: target.root, fields: FIELDS}
+transform: [{kind: standardise}]
+surrogate: {kind: KIND}
+method: {kind: METHOD}
+engine: {steps: 2, batch_size: 32}
+"""
+KINDS = {"reweighting": "density-ratio", "translator": "cycle-consistency"}
+
+
+def write(path, n=400, **columns):
+    with uproot.recreate(path) as file:
+        file["events"] = {"E": np.random.default_rng(n).normal(size=n).astype("f4"), **columns}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_class_that_one_of_two_files_lacks_is_refused(kind, tmp_path):
+    fields = "[E, {name: label, low: 0, high: 9}]"
+    text = RECIPE.replace("FIELDS", fields).replace("KIND", kind).replace("METHOD", KINDS[kind])
+    (tmp_path / "recipe.yaml").write_text(text)
+    label = np.arange(400) % 3
+    write(tmp_path / "source.root", label=label)
+    write(tmp_path / "target.root", label=np.where(label == 1, 0, label))
+    options = {"runs": tmp_path / "runs", "track": False, "score": False}
+    message = r"target\.root: no event has label = 1, which row 1 of .*source\.root and 132 others"
+    with pytest.raises(FormatError, match=message):
+        physgen.train(tmp_path / "recipe.yaml", **options)
+    write(tmp_path / "target.root", n=401, label=np.arange(401) % 4)
+    with pytest.raises(FormatError, match=r"source\.root: no event has label = 3.*take files of"):
+        physgen.train(tmp_path / "recipe.yaml", **options)
+    few = label.copy()
+    few[:3] = 7  # So few may be absent by chance.
+    write(tmp_path / "target.root", n=402, label=np.append(few, [0, 0]))
+    physgen.train(tmp_path / "recipe.yaml", **options)
+
+
+def test_events_that_are_all_empty_are_refused(tmp_path):
+    text = RECIPE.replace("FIELDS", "[hits]").replace("KIND", "reweighting")
+    (tmp_path / "recipe.yaml").write_text(text.replace("METHOD", "density-ratio"))
+    for name in ("source", "target"):
+        with uproot.recreate(tmp_path / f"{name}.root") as file:
+            file.mktree("events", {"hits": "var * float64"})
+            empty = ak.unflatten(np.zeros(0), np.zeros(50, dtype=int))
+            file["events"].extend({"hits": empty})
+    with pytest.raises(FormatError, match=r"source\.root: all 50 events are empty: .* hits; name"):
+        physgen.train(tmp_path / "recipe.yaml", runs=tmp_path / "runs", track=False, score=False)
+
+
+def test_negative_weights_are_refused_by_name_where_nothing_learns_from_them(tmp_path):
+    weight = np.where(np.arange(400) % 4, 1.0, -1.0)
+    for name in ("source", "target"):
+        write(tmp_path / f"{name}.root", n=400 + len(name[:1]), w=np.append(weight, 1.0))
+    for kind, method in KINDS.items():
+        text = RECIPE.replace("FIELDS", "[E], weight: w").replace("KIND", kind)
+        (tmp_path / "recipe.yaml").write_text(text.replace("METHOD", method))
+        with pytest.raises(InputError, match=f"negative, and method.kind: {method}"):
+            physgen.train(
+                tmp_path / "recipe.yaml", runs=tmp_path / "runs", track=False, score=False
+            )
