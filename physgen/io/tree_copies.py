@@ -31,6 +31,15 @@ class TreeCopy:
         flat: (type, shape of an entry) of branches with as many numbers in each entry.
         jagged: branches of lists by the name of the branch that counts their items.
         lost: branches that hold something else, with what it is.
+
+    >>> import tempfile
+    >>> import uproot
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with uproot.recreate(f"{folder}/a.root") as file:
+    ...         file["events"] = {"pt": np.array([1.5, 2.5])}
+    ...     with uproot.open(f"{folder}/a.root") as file:
+    ...         TreeCopy(file["events"], "a.root").flat
+    {'pt': dtype('float64')}
     """
 
     def __init__(self, tree: Any, where: str) -> None:

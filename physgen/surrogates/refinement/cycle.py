@@ -21,13 +21,17 @@ from torch import Tensor, nn
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
 from physgen.networks.mlp import MLP, MLPOptions
-from physgen.ranges import NotNegative, PositiveFloat, Probability
+from physgen.ranges import NotNegative, PositiveFloat
 from physgen.surrogates.base import Surrogate
-from physgen.surrogates.gan.losses import LOSSES, LossName, squared_slope
+from physgen.surrogates.gan.losses import LOSSES, squared_slope
 from physgen.surrogates.gan.networks import Critic
 from physgen.surrogates.method import Method, StepContext
 from physgen.surrogates.refinement.origin import Origin
 from physgen.transforms.base import Transform
+
+
+BETAS = (0.0, 0.99)
+"""Of Adam: the opponents move, so that no momentum is most stable."""
 
 
 class Residual(nn.Module):
@@ -113,13 +117,11 @@ class CycleConsistency(Method):
 
     Args:
         surrogate: a `Translator`.
-        loss: what is played for.
         cycle: lambda.
         identity: lambda_i.
         r1: gamma of the penalty on the critics' slopes at their data.
         critic: network of each critic.
         learning_rate: of Adam, for all.
-        momentum: of Adam's first moment.
 
     Raises:
         RecipeError: the surrogate is another one.
@@ -137,13 +139,11 @@ class CycleConsistency(Method):
         self,
         surrogate: Surrogate,
         *,
-        loss: LossName = "non-saturating",
         cycle: NotNegative = 1.0,
         identity: NotNegative = 0.5,
         r1: NotNegative = 0.1,
         critic: MLPOptions = MLPOptions(hidden=(128, 128), activation="leaky-relu"),
         learning_rate: PositiveFloat = 5e-4,
-        momentum: Probability = 0.0,
     ) -> None:
         super().__init__(surrogate)
         if not isinstance(surrogate, Translator):
@@ -151,23 +151,17 @@ class CycleConsistency(Method):
                 "method.kind: cycle-consistency trains the surrogate translator, not "
                 f"{type(surrogate).__name__}"
             )
-        if loss == "wasserstein":
-            raise RecipeError(
-                "method.loss: the critics of cycle-consistency are held by r1, which does not "
-                "bound their slope as wasserstein needs it; take non-saturating or hinge"
-            )
-        self.model, self.loss = surrogate, LOSSES[loss]
+        self.model, self.loss = surrogate, LOSSES["non-saturating"]
         self.cycle, self.identity, self.r1 = cycle, identity, r1
         self.back = Residual(surrogate.forth.free, surrogate.network)
         shape = surrogate.schema.shape
         self.critics = nn.ModuleList(Critic(shape, 0, critic) for _ in self.inputs)
         self.modules |= {"back": self.back, "critics": self.critics}
         maps = [*surrogate.parameters(), *self.back.parameters()]
-        betas = (momentum, 0.99)
         self.optimisers["critics"] = torch.optim.Adam(
-            self.critics.parameters(), lr=learning_rate, betas=betas
+            self.critics.parameters(), lr=learning_rate, betas=BETAS
         )
-        self.optimisers["maps"] = torch.optim.Adam(maps, lr=learning_rate, betas=betas)
+        self.optimisers["maps"] = torch.optim.Adam(maps, lr=learning_rate, betas=BETAS)
         self._terms: list[Tensor] = []
 
     def critic_loss(self, source: Batch, target: Batch) -> Tensor:
