@@ -29,7 +29,6 @@ from physgen.surrogates.method import Method, StepContext
 from physgen.surrogates.refinement.origin import Origin
 from physgen.transforms.base import Transform
 
-
 BETAS = (0.0, 0.99)
 """Of Adam: the opponents move, so that no momentum is most stable."""
 
