@@ -1,6 +1,6 @@
 """The baseline every shower surrogate must beat: all marginals right, no correlations.
 
-Layer shares, and the splits that divide a layer's energy among its voxels, have the distributions
+The response, and the splits that divide a shower's energy among its voxels, have the distributions
 that `ShowerTransform` measured at their energy, and are otherwise independent of each other. There
 is nothing to train.
 """
@@ -16,7 +16,7 @@ from physgen.surrogates.base import Surrogate, refuse_negative_weights
 from physgen.systems.base import System
 from physgen.systems.calorimeter import geometry_of
 from physgen.transforms.base import Chain, Transform
-from physgen.transforms.showers import ShowerTransform, choose
+from physgen.transforms.showers import ShowerTransform, choose, log_odds
 
 
 class ShowerSurrogate(Surrogate):
@@ -84,7 +84,7 @@ class ShowerCopula(ShowerSurrogate):
         transform: Transform | None = None,
         *,
         system: System,
-        n_knots: int = 24,
+        n_knots: int = 32,
         n_bins: int = 128,
     ) -> None:
         geometry = geometry_of(system, "surrogate shower-copula")
@@ -99,19 +99,19 @@ class ShowerCopula(ShowerSurrogate):
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        """One number a layer, two a split."""
-        return (self.showers.n_layers + 2 * self.showers.n_splits,)
+        """One number for the response, two a split."""
+        return (1 + 2 * self.showers.n_splits,)
 
     def from_noise(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, *noise_shape) noise and (B, 1) incident energies to (B, n_voxels) in MeV."""
         if condition is None:
             raise DomainError("showers need incident energies: pass them as the condition (B, 1)")
         t, n = self.showers, self.showers.n_splits
-        layers, noise, z = torch.split(noise, [t.n_layers, n, n], 1)
-        u = torch.special.ndtr(noise)
+        first, noise, z = torch.split(noise, [1, n, n], 1)
+        u, x = torch.special.ndtr(noise), log_odds(z)
 
         def divide(whole: Tensor, stage: slice) -> tuple[Tensor, Tensor]:
-            number = choose(u[:, stage], z[:, stage], *t.outcomes(whole, stage))
-            return t.divide(whole, number, stage)
+            outcomes = t.outcomes(whole / t.threshold, t.tree.group[stage])
+            return t.divide(whole, choose(u[:, stage], x[:, stage], outcomes), stage)
 
-        return t.tree.scatter(t.to_layers(layers, condition), divide)
+        return t.tree.scatter(t.draw(first, condition), divide)

@@ -1,20 +1,22 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from physgen.batch import Batch
 from physgen.errors import DomainError, RecipeError
-from physgen.surrogates.base import FromNoise, HasBound, HasDensity
+from physgen.surrogates.base import FromNoise, HasDensity, density_of
 from physgen.surrogates.copula import ShowerCopula
 from physgen.surrogates.flows.likelihood import HasLatentDensity, MaximumLikelihood
 from physgen.surrogates.flows.shower import ShowerFlow
+from physgen.surrogates.flows.shower_order import order_of, touching
 from physgen.systems.calorimeter import Calorimeter
 from physgen.systems.geometry import Geometry, Layer, write_geometry
-from physgen.systems.shower_observables import layer_energies
 from physgen.transforms.base import Chain
-from physgen.transforms.showers import ALL_LEFT
+from physgen.transforms.showers import ALL_LEFT, ALL_RIGHT
+from physgen.transforms.splits import SplitTree
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +67,9 @@ def train(flow, data, steps=150):
 @pytest.fixture(scope="module")
 def trained(system, data):
     torch.manual_seed(0)
-    flow = ShowerFlow(system.schema, system=system, hidden=96, n_layers=4, layer_hidden=(32,))
+    flow = ShowerFlow(system.schema, system=system, hidden=32, n_running=16)
     losses = train(flow, data)
-    return flow, losses
+    return flow.eval(), losses
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +83,8 @@ def test_it_keeps_the_contracts(trained):
     flow, _ = trained
     assert isinstance(flow, HasLatentDensity)
     assert isinstance(flow, FromNoise)
-    assert isinstance(flow, HasBound)
-    assert not isinstance(flow, HasDensity)
+    assert isinstance(flow, HasDensity)
+    assert density_of(flow) is flow
 
 
 def test_training_lowers_the_loss(trained):
@@ -94,62 +96,68 @@ def test_a_new_flow_is_the_copula(system, data, copula):
     flow = ShowerFlow(system.schema, system=system, hidden=32)
     flow.initialise(data)
     noise = torch.randn(200, *flow.noise_shape, generator=generator())
-    noise[:, :4] = noise[:, :1]  # A new flow of layer energies permutes them.
     incident = data.condition[:200]
+    first, noise_of_splits = noise[:, :1], noise[:, 1:].reshape(200, 2, -1)
+    natural = torch.empty_like(noise_of_splits)
+    natural[..., flow.places] = noise_of_splits
     with torch.no_grad():
-        assert torch.allclose(
-            flow.from_noise(noise, incident), copula.from_noise(noise, incident), rtol=1e-3
-        )
+        flow.network.split_out.bias.zero_()  # All components in the middle.
+        flow.network.split_out.bias[-3:] = torch.tensor([0.0, -99.0, -99.0])
+        made = flow.from_noise(noise, incident)
+        expected = copula.from_noise(torch.cat([first, natural.flatten(1)], 1), incident)
+    torch.testing.assert_close(made, expected, rtol=1e-3, atol=1e-2)
+
+
+def numbers(flow, batch, seed=0):
+    """Numbers and energies of the splits, as they are in a mapped batch."""
+    mapped, _ = flow.showers.numbers(batch)
+    n = flow.showers.n_splits
+    return mapped, mapped.x[:, 1 : 1 + n], mapped.x[:, 1 + n : 1 + 2 * n]
 
 
 def test_what_a_split_adds_to_the_density_integrates_to_one(trained, data):
     flow, _ = trained
     t, n = flow.showers, 4000
-    x = data.x[:1].expand(n, -1)
-    latent, _ = t(Batch(x=x, condition=data.condition[:1].expand(n, -1)), generator())
-    _, energy, _ = latent.x[:, 4:].reshape(n, 3, t.n_splits).unbind(1)
-    last = int((energy[0] >= 0).nonzero().max())
-    grid = torch.linspace(-8, 8, n - 2)
-    values = torch.cat([torch.tensor([-ALL_LEFT, ALL_LEFT]), grid])
-    varied = latent.x.clone()
-    varied[:, 4 + last] = values
-    varied[:, :4] = varied[0, :4]
+    mapped, _, energy = numbers(flow, data[:1])
+    # The last to be drawn: nothing depends on it.
+    last = int(flow.places[(energy[0] > math.log(2))[flow.places].nonzero().max()])
+    grid = torch.linspace(-24, 15, n - 2) + 4
+    varied = mapped.x.expand(n, -1).clone()
+    varied[:, 1 + last] = torch.cat([torch.tensor([ALL_RIGHT, ALL_LEFT]), grid.clamp(-15.9, 15.9)])
+    many = mapped.replace(x=varied, condition=mapped.condition.expand(n, -1))
+    without = mapped.x.clone()
+    without[:, 1 + t.n_splits + last] = -1.0
     with torch.no_grad():
-        log_q = flow.latent_log_prob(latent.replace(x=varied)).double()
-    p = (log_q - log_q.max()).exp()
-    step = float(grid[1] - grid[0])
-    total = p[0] + p[1] + step * p[2:].sum()
-    # Without the split, the rest of the sum remains.
-    with torch.no_grad():
-        others = flow.latent_log_prob(latent.replace(x=_without(varied, last, t.n_splits)))
-    expected = others[0].double()
-    assert (log_q.max() + total.log()).item() == pytest.approx(expected.item(), abs=0.02)
+        log_q = flow.latent_log_prob(many).double()
+        others = flow.latent_log_prob(mapped.replace(x=without)).double()
+    p = (log_q - others).exp()
+    inside = (grid > -15.9) & (grid < 15.9)
+    total = p[0] + p[1] + float(grid[1] - grid[0]) * p[2:][inside].sum()
+    assert total.item() == pytest.approx(1, abs=2e-3)
 
 
-def _without(x, split, n_splits):
-    """The same showers where the split has nothing to divide: its term is absent."""
-    x = x.clone()
-    x[:, 4 + n_splits + split] = -1.0
-    return x
-
-
-def test_the_bound_is_a_density_of_showers(tmp_path):
-    # Layers of one and two voxels, each with energy or without: integrated over all there is.
-    path = tmp_path / "tiny.xml"
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Layers of one and two voxels, and a flow that has learnt a little of them."""
+    path = tmp_path_factory.mktemp("geometry") / "tiny.xml"
     write_geometry(path, Geometry((Layer(0, (0.0, 99.0), 1), Layer(1, (0.0, 9.0, 99.0), 1))))
-    tiny = Calorimeter(
+    system = Calorimeter(
         binning=path,
         depths=(0.0, 9.0, 30.0),
         energies_mev=(1000.0, 4000.0),
         resolution=0.11,
         max_spots=50,
     )
-    data = tiny.simulate(4000, 1)
+    data = system.simulate(4000, 1)
     torch.manual_seed(0)
-    flow = ShowerFlow(tiny.schema, system=tiny, hidden=16, n_layers=2, layer_hidden=(8,), n_bins=32)
+    flow = ShowerFlow(system.schema, system=system, hidden=16, n_running=8, n_bins=32)
     train(flow, data, steps=10)
-    noise, n, incident = generator(1), 50_000, 2000.0
-    v0 = float(flow.showers.threshold)
+    return flow.eval()
+
+
+def integrals(flow, incident, n=50_000):
+    """Integrals of the density, and of it times the share of the first voxel, by the pattern."""
+    noise, v0, top = generator(1), float(flow.showers.threshold), float(flow.showers.top)
 
     def cut(whole, two):
         # In two, with ln(L/R) uniform, and the logarithm of 1 / density; or all to the right.
@@ -162,13 +170,15 @@ def test_the_bound_is_a_density_of_showers(tmp_path):
             return torch.zeros(n), whole, torch.zeros(n)
         return left, right, torch.where(possible, log_weight, -torch.inf)
 
-    integral = torch.zeros((), dtype=torch.float64)
+    empty = Batch(x=torch.zeros(1, 3), condition=torch.full((1, 1), incident))
+    with torch.no_grad():
+        found = {(False, False, False): (flow.log_prob(empty).exp().item(), 0.0)}
     for first, second, third in itertools.product((False, True), repeat=3):
         both, none = second and third, not (second or third)
         if none and not first:
             continue
-        total = incident * (0.3 + 1.4 * torch.rand(n, generator=noise))
-        log_weight = torch.full((n,), math.log(1.4 * incident))
+        total = incident * top * torch.rand(n, generator=noise)
+        log_weight = torch.full((n,), math.log(top * incident))
         one, rest, more = cut(total, two=first and not none)
         if none:
             one, rest = rest, one
@@ -179,9 +189,23 @@ def test_the_bound_is_a_density_of_showers(tmp_path):
         kept = log_weight > -torch.inf
         batch = Batch(x=torch.stack([one, a, b], 1), condition=torch.full((n, 1), incident))[kept]
         with torch.no_grad():
-            log_p = flow.elbo(batch, generator=noise)
-        integral += (log_p + log_weight[kept]).double().exp().sum() / n
-    assert integral.item() == pytest.approx(1, abs=0.1)
+            p = (flow.log_prob(batch) + log_weight[kept]).double().exp() / n
+        found[first, second, third] = p.sum().item(), (p * (one / total)[kept]).sum().item()
+    return found
+
+
+def test_the_density_of_showers_is_that_of_samples_and_integrates_to_one(tiny):
+    found, n = integrals(tiny, 2000.0), 20_000
+    assert sum(p for p, _ in found.values()) == pytest.approx(1, abs=0.02)
+    batch, log_p = tiny.sample_with_log_prob(n, torch.full((n, 1), 2000.0), generator=generator())
+    torch.testing.assert_close(log_p, tiny.log_prob(batch))
+    assert torch.isfinite(log_p).all()
+    share = (batch.x[:, 0] / batch.x.sum(1)).nan_to_num()
+    for pattern, (p, moment) in found.items():
+        rows = ((batch.x > 0) == torch.tensor(pattern)).all(1)
+        error = 4 * (p / n) ** 0.5 + 0.015 * p + 1e-4
+        assert rows.double().mean().item() == pytest.approx(p, abs=error), pattern
+        assert (share * rows).double().mean().item() == pytest.approx(moment, abs=error), pattern
 
 
 def test_the_same_noise_makes_the_same_showers_in_double_precision_too(trained):
@@ -213,11 +237,11 @@ def test_showers_made_singly_are_those_made_together(trained, data, monkeypatch)
             together = flow.from_noise(noise, incident)
     finally:
         flow.float()
-    assert torch.allclose(singly, together, rtol=1e-9, atol=1e-9)
-    assert torch.allclose(singly[7:8], alone, rtol=1e-9)
+    torch.testing.assert_close(singly, together, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(singly[7:8], alone, rtol=1e-9, atol=1e-9)
 
 
-def test_layer_energies_and_the_threshold_hold_in_samples(trained, data, system):
+def test_energies_and_the_threshold_hold_in_samples(trained, data):
     flow, _ = trained
     batch = flow.sample(2000, data.condition[:2000], generator=generator())
     threshold = flow.showers.threshold
@@ -225,32 +249,103 @@ def test_layer_energies_and_the_threshold_hold_in_samples(trained, data, system)
     noise = torch.randn(500, *flow.noise_shape, generator=generator(1))
     incident = data.condition[:500]
     with torch.no_grad():
-        latent, _ = flow.layers.inverse(noise[:, :4], flow.showers.map_condition(incident))
-        wanted = flow.showers.to_layers(latent, incident)
-        made = layer_energies(flow.from_noise(noise, incident), system.geometry)
-    assert torch.allclose(made, wanted, rtol=1e-5, atol=1e-3)
+        wanted = flow.showers.draw(noise[:, :1], incident)
+        made = flow.from_noise(noise, incident).sum(1)
+    torch.testing.assert_close(made, wanted, rtol=1e-5, atol=1e-3)
 
 
-def test_samples_look_like_the_truth_more_than_the_copula_does(trained, copula, data, system):
+def test_samples_look_like_the_truth_more_than_the_copula_does(trained, copula, system):
     flow, _ = trained
     truth = system.simulate(4000, 2)
-    batches = {
-        "flow": flow.sample(4000, truth.condition, generator=generator()),
-        "copula": copula.sample(4000, truth.condition, generator=generator()),
-    }
-    layers = {name: layer_energies(batch.x, system.geometry) for name, batch in batches.items()}
-    layers["truth"] = layer_energies(truth.x, system.geometry)
-    zeros = {name: (value == 0).float().mean(0) for name, value in layers.items()}
-    assert torch.allclose(zeros["flow"], zeros["truth"], atol=0.05)
-    assert torch.allclose(zeros["copula"], zeros["truth"], atol=0.05)
+    made = flow.sample(4000, truth.condition, generator=generator())
+    independent = copula.sample(4000, truth.condition, generator=generator())
+    occupied = [(batch.x > 0).float().mean(0) for batch in (made, independent, truth)]
+    torch.testing.assert_close(occupied[0], occupied[2], rtol=0, atol=0.05)
+    torch.testing.assert_close(occupied[1], occupied[2], rtol=0, atol=0.05)
 
     def correlation(x):
         # Opposite sectors of the inner rings: the impact point moves energy between them.
         return torch.corrcoef(x[:, [2, 8, 14, 18]].log1p().T)
 
     expected = correlation(truth.x)
-    error = {name: (correlation(b.x) - expected).abs().mean() for name, b in batches.items()}
-    assert error["flow"] < 0.6 * error["copula"]
+    errors = [(correlation(batch.x) - expected).abs().mean() for batch in (made, independent)]
+    assert errors[0] < 0.6 * errors[1]
+
+
+def test_symmetric_copies_are_of_training_only(system, data):
+    flow = ShowerFlow(system.schema, system=system, hidden=8, symmetric=True)
+    flow.initialise(data)
+    rows = data[:50]
+    first, second = (flow.train().transform(rows, generator(i))[0].x for i in range(2))
+    assert not torch.equal(first, second)
+    copies = flow.showers.copies
+    turned = rows.x.gather(1, copies[torch.randint(8, (50,), generator=generator())])
+    again, _ = flow.showers.numbers(rows.replace(x=turned))
+    assert torch.equal(first, again.x)
+    exact = flow.log_prob(rows)
+    assert torch.equal(exact, flow.eval().log_prob(rows))
+    assert torch.equal(flow.transform(rows, generator())[0].x, flow.showers.numbers(rows)[0].x)
+
+
+def test_no_block_holds_splits_that_touch():
+    tree = SplitTree(Calorimeter().geometry)
+    order = order_of(tree)
+    assert sorted(order.splits) == list(range(tree.n_splits))
+    stage_of = np.concatenate([np.full(s.stop - s.start, i) for i, s in enumerate(tree.stages)])
+    touched = [members for stage in tree.stages for members in touching(tree, stage)]
+    block_of = np.repeat(np.arange(len(order.sizes)), order.sizes)
+    for number in range(len(order.sizes)):
+        block = order.splits[block_of == number]
+        assert len(set(stage_of[block])) == 1
+        for split in block:
+            assert set(touched[split]) & set(block) == {split}
+    # Each touches what is beside it: of two halves of one ring, the other one.
+    split = int(((tree.extents.turns == [0, 0.5]).all(1)).nonzero()[0][0])
+    assert split + 1 in touched[split]
+    known = order.neighbours < tree.n_splits
+    earlier = block_of[np.minimum(order.neighbours, tree.n_splits - 1)] < block_of[:, None]
+    assert (earlier | ~known).all()
+    # The first of neighbours is the parent, of all but the first split.
+    parents = (tree.parent.numpy()[order.splits] - 1) // 2
+    assert (order.splits[order.neighbours[1:, 0]] == parents[1:]).all()
+    assert known[:, 2:].any(0).all()
+
+
+def saved(flow, batch):
+    """How many numbers a step holds for the backward pass."""
+    storages = {}
+
+    def count(x):
+        storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes() // 4
+        return x
+
+    kept = {p.untyped_storage().data_ptr() for p in flow.parameters()}
+    mapped, _ = flow.showers.numbers(batch)
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
+        loss = flow.latent_log_prob(mapped).sum()
+    total = sum(n for place, n in storages.items() if place not in kept)
+    loss.backward()
+    return total
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_step_follows_the_occupied_voxels(tmp_path):
+    # As many voxels as the largest set of the CaloChallenge.
+    edges = tuple(4.65 * i for i in range(19))
+    path = tmp_path / "large.xml"
+    write_geometry(path, Geometry(tuple(Layer(i, edges, 50) for i in range(45)), 11, "electron"))
+    large = Calorimeter(binning=path, depths=(), cut_mev=0.01515)
+    flow = ShowerFlow(large.schema, system=large)
+    assert sum(p.numel() for p in flow.parameters()) < 30_000_000
+    numbers = []
+    for occupied in (1000, 4000):
+        x = torch.zeros(2, 40_500)
+        for row in x:
+            row[torch.randperm(40_500, generator=generator())[:occupied]] = 2.0
+        numbers.append(saved(flow, Batch(x=x, condition=torch.full((2, 1), 9e3))))
+    few, many = (n / 2 for n in numbers)
+    assert many < 12_000_000  # 48 MB a shower; dense layers would hold a thousand million numbers.
+    assert many < 3.5 * few
 
 
 def test_the_copula_has_the_right_marginals(copula, system):
@@ -266,7 +361,7 @@ def test_the_copula_has_the_right_marginals(copula, system):
 
 def test_a_rebuilt_surrogate_with_the_same_state_samples_the_same(trained, system):
     flow, _ = trained
-    other = ShowerFlow(system.schema, system=system, hidden=96, n_layers=4, layer_hidden=(32,))
+    other = ShowerFlow(system.schema, system=system, hidden=32, n_running=16)
     other.load_state_dict(flow.state_dict())
     a, b = (f.sample(50, generator=generator(7)) for f in (flow, other))
     assert torch.equal(a.x, b.x)
@@ -289,4 +384,4 @@ def test_conditions_outside_the_trained_domain_are_refused(kind, system, data):
 def test_showers_need_incident_energies(trained):
     flow, _ = trained
     with pytest.raises(DomainError, match="incident energies"):
-        flow.latent_log_prob(Batch(x=torch.zeros(1, 4 + 60)))
+        flow.latent_log_prob(Batch(x=torch.zeros(1, 1 + 3 * flow.showers.n_splits)))

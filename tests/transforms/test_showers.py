@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -11,8 +12,10 @@ from physgen.errors import DomainError, RecipeError
 from physgen.surrogates.copula import ShowerCopula
 from physgen.surrogates.flows.shower import ShowerFlow
 from physgen.systems.calorimeter import Calorimeter
+from physgen.systems.geometry import Geometry, Layer
 from physgen.systems.ising import Ising
 from physgen.transforms.base import Chain
+from physgen.transforms.copies import symmetric_copies
 from physgen.transforms.gaussian_showers import GaussianShowers
 from physgen.transforms.quantile_table import QuantileTable
 from physgen.transforms.showers import ALL_LEFT, ALL_RIGHT, ShowerTransform, choose
@@ -52,33 +55,53 @@ def test_it_inverts(fitted, as_one_vector, data, kind, lost):
     transform, rows = fitted if kind == "as they are" else as_one_vector, data[:500]
     latent, log_det = transform(rows, generator())
     back = transform.inverse(latent)
-    assert log_det is None
-    assert not transform.exact
+    assert (log_det is not None) == transform.exact == (kind == "as they are")
     assert latent.x.shape == (500, *transform.latent_shape((368,)))
     assert latent.condition.shape == (500, transform.latent_condition(1))
     close = torch.isclose(back.x, rows.x, rtol=1e-2, atol=1e-2) & ((back.x > 0) == (rows.x > 0))
     assert (~close).double().mean() <= lost
     assert torch.allclose(back.condition, rows.condition, rtol=1e-4)
-    assert torch.allclose(
-        transform.layer_energies(back.x), transform.layer_energies(rows.x), rtol=1e-4, atol=1e-3
-    )
+    assert torch.allclose(back.x.sum(1), rows.x.sum(1), rtol=1e-3)
 
 
 def blocks(latent):
-    """Numbers, energies and contrasts of the splits, (B, 363) each."""
-    return latent.x[:, 5:].reshape(len(latent), 3, 363).unbind(1)
+    """Numbers, energies and contrasts of the splits, (B, 367) each."""
+    return latent.x[:, 1:].reshape(len(latent), 3, 367).unbind(1)
 
 
-def test_new_showers_are_gaussian_in_its_space(fitted):
+def test_new_showers_are_logistic_in_its_space(fitted):
     latent, _ = fitted(SYSTEM.simulate(2000, 2), generator())
-    for column in range(5):
-        assert stats.kstest(latent.x[:, column].numpy(), "norm").statistic < 0.05, column
-    z, energy, _ = blocks(latent)
-    inner = (z.abs() < ALL_LEFT / 2) & (energy >= 0)
-    assert abs(z[inner].mean()) < 0.05
-    assert z[inner].std() == pytest.approx(1, abs=0.1)
-    assert set(z[~inner].unique().tolist()) == {ALL_RIGHT, 0.0, ALL_LEFT}
-    assert (z[energy < 0] == 0).all()
+    assert stats.kstest(latent.x[:, 0].numpy(), "logistic").statistic < 0.05
+    x, energy, _ = blocks(latent)
+    inner = (x.abs() < ALL_LEFT / 2) & (energy >= 0)
+    level = torch.sigmoid(x[inner])
+    assert abs(level.mean() - 0.5) < 0.01
+    assert level.std() == pytest.approx(12**-0.5, abs=0.02)
+    assert set(x[~inner].unique().tolist()) == {ALL_RIGHT, 0.0, ALL_LEFT}
+    assert (x[energy < 0] == 0).all()
+
+
+def test_the_volume_is_that_of_the_voxels_with_energy(fitted, data):
+    # One voxel a little larger: of the numbers that change, by how much.
+    row = data[:1].replace(x=data.x[:1].double(), condition=data.condition[:1].double())
+    transform = copy.deepcopy(fitted).double()
+    occupied = (row.x[0] > 0).nonzero()[:, 0]
+
+    def numbers(x):
+        mapped, log_det = transform.numbers(row.replace(x=x))
+        real = mapped.x[0, : 1 + 367]
+        return real[(real != 0) & (real.abs() < ALL_LEFT / 2)], log_det
+
+    found, log_det = numbers(row.x)
+    assert len(found) == len(occupied)
+    moved = row.x[:, occupied].expand(len(occupied), -1) + 1e-7 * torch.diag(row.x[0, occupied])
+    columns = []
+    for values, voxel in zip(moved, occupied, strict=True):
+        x = row.x.clone()
+        x[0, occupied] = values
+        columns.append((numbers(x)[0] - found) / (x - row.x)[0, voxel])
+    expected = torch.linalg.slogdet(torch.stack(columns, 1)).logabsdet
+    assert log_det.item() == pytest.approx(expected.item(), abs=0.02 * len(occupied) ** 0.5)
 
 
 def test_energies_and_contrasts_are_those_of_the_splits(fitted, data):
@@ -91,7 +114,7 @@ def test_energies_and_contrasts_are_those_of_the_splits(fitted, data):
     present = whole > 0
     assert torch.equal(energy >= 0, present)
     assert torch.allclose((energy.exp() * fitted.threshold)[present], whole[present], rtol=1e-4)
-    layers = nodes[:, fitted.tree.layer].clamp(min=fitted.threshold)
+    layers = nodes[:, fitted.tree.base].clamp(min=fitted.threshold)
     assert torch.allclose(contrast * fitted.spread, (left - right) / layers, atol=1e-5)
     assert torch.equal(z == ALL_LEFT, present & (right == 0))
     assert torch.equal(z == ALL_RIGHT, present & (left == 0))
@@ -99,18 +122,18 @@ def test_energies_and_contrasts_are_those_of_the_splits(fitted, data):
 
 def test_the_outcomes_have_the_frequencies_of_the_data(fitted):
     latent, _ = fitted(SYSTEM.simulate(2000, 2), generator())
-    z, energy, _ = blocks(latent)
+    x, energy, _ = blocks(latent)
     present = energy >= 0
-    odds = fitted.outcomes(energy.exp() * fitted.threshold, slice(None))
-    p = torch.stack([*odds, torch.zeros_like(z)]).softmax(0)
-    assert p.shape == (3, 2000, 363)
-    for outcome, expected in ((z == ALL_RIGHT, p[0]), (z == ALL_LEFT, p[1])):
+    p = torch.stack(fitted.outcomes(energy.exp(), fitted.tree.group)).exp()
+    assert p.shape == (3, 2000, 367)
+    torch.testing.assert_close(p.sum(0), torch.ones(2000, 367), rtol=0, atol=1e-5)
+    for outcome, expected in ((x == ALL_RIGHT, p[0]), (x == ALL_LEFT, p[1])):
         off = torch.where(present, outcome.float() - expected, 0.0).mean(0)
         assert abs(off.mean()) < 0.005
         assert off.abs().max() < 0.06
 
 
-@given(st.floats(1.0, 3.0) | st.floats(1.0, 1e6), st.floats(-40.0, 40.0), st.integers(0, 362))
+@given(st.floats(1.0, 3.0) | st.floats(1.0, 1e6), st.floats(-40.0, 40.0), st.integers(0, 366))
 @settings(max_examples=200)
 def test_whatever_is_drawn_a_split_keeps_the_sum_and_the_threshold(fitted, energy, z, split):
     v0 = fitted.threshold
@@ -135,48 +158,69 @@ def test_whatever_is_drawn_a_split_keeps_the_sum_and_the_threshold(fitted, energ
 def test_outcomes_are_chosen_with_their_probabilities():
     n = 20000
     u = (torch.arange(n) + 0.5) / n
-    odds = (torch.full((n,), value).log() for value in (0.5, 1.0))
-    z = choose(u, torch.full((n,), 0.3), *odds)
-    shares = [(z == value).float().mean().item() for value in (ALL_RIGHT, 0.3, ALL_LEFT)]
+    outcomes = tuple(torch.full((n,), value).log() for value in (0.5, 1.0, 1.0))
+    x = choose(u, torch.full((n,), 0.3), outcomes)
+    shares = [(x == value).float().mean().item() for value in (ALL_RIGHT, 0.3, ALL_LEFT)]
     assert shares == pytest.approx([0.2, 0.4, 0.4], abs=1e-3)
 
 
-def test_gaussian_noise_becomes_layers_with_the_right_zeros(fitted, data):
+def test_noise_becomes_responses_like_those_of_the_data(fitted, data):
     incident = data.condition
-    energies = fitted.to_layers(torch.randn(len(incident), 5, generator=generator()), incident)
-    truth = fitted.layer_energies(data.x)
-    assert torch.allclose((energies == 0).float().mean(0), (truth == 0).float().mean(0), atol=0.03)
-    assert ((energies == 0) | (energies >= fitted.threshold)).all()
-    assert torch.allclose(energies.sum(1) / incident[:, 0], torch.tensor(1.0), atol=0.6)
+    total = fitted.draw(torch.randn(len(incident), 1, generator=generator()), incident)
+    truth = data.x.sum(1)
+    response, wanted = total / incident[:, 0], truth / incident[:, 0]
+    assert stats.ks_2samp(response.numpy(), wanted.numpy()).statistic < 0.03
+    assert response.std() == pytest.approx(wanted.std().item(), rel=0.03)
+    assert ((total == 0) | (total >= fitted.threshold)).all()
+
+
+def filled(y, s, n_knots, n_bins, weight=None, pieces=1):
+    table, group = QuantileTable(1, n_knots, n_bins, prior=1.0), torch.zeros(1, dtype=torch.long)
+    table.start(y.min(), y.max())
+    weights = [None] * pieces if weight is None else weight.chunk(pieces)
+    for part in zip(y.chunk(pieces), s.chunk(pieces), weights, strict=True):
+        table.count(part[0], part[1], group, part[2])
+    table.finish()
+    return table, group
 
 
 def test_tables_reproduce_atoms_and_distributions():
     n = 20000
     y = torch.rand(n, 1, generator=generator()) * 3
     u = torch.rand(n, 1, generator=generator(1))
-    s = u * (1 + y)
+    s = u * (1 + y) / 4
     zero = torch.rand(n, 1, generator=generator(2)) < 0.1 * y
     whole = torch.rand(n, 1, generator=generator(3)) < 0.1
     s = torch.where(zero, -torch.inf, torch.where(whole, torch.inf, s))
-    table, group = QuantileTable(1, 8, 64, bounded=False), torch.zeros(1, dtype=torch.long)
-    table.fit(y, s, group)
-    z = table.with_atoms(y, s, group, generator(4))
-    assert stats.kstest(z.flatten().numpy(), "norm").statistic < 0.02
-    back = table.without_atoms(y, z, group)
+    table, group = filled(y, s, 8, 512)
     inner = torch.isfinite(s)
-    assert torch.equal(back[~inner], s[~inner])
-    assert torch.allclose(back[inner], s[inner], atol=2e-3)
+    level = table.level(y, s, group)
+    # The edge moves with y, and between knots F is linear.
+    assert stats.kstest(level[inner].numpy(), "uniform").statistic < 0.03
+    back = table.number(y, level, group)
+    torch.testing.assert_close(back[inner].float(), s[inner], rtol=0, atol=1e-4)
     p_zero, p_whole = table.probabilities(torch.tensor([[0.5], [2.5]]), group)
     assert p_zero.flatten().tolist() == pytest.approx([0.05, 0.25], abs=0.02)
     assert p_whole.flatten().tolist() == pytest.approx([0.095, 0.075], abs=0.02)
+    # dF/ds integrates to 1, wherever y is.
+    grid = ((torch.arange(6400) + 0.5) / 6400)[:, None]
+    density = table.log_slope(torch.full_like(grid, 1.3), grid, group).exp()
+    assert density.mean().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_tables_counted_in_pieces_are_the_same():
+    y, s = torch.rand(999, 1, generator=generator()), torch.rand(999, 1, generator=generator(1))
+    whole, parts = filled(y, s, 4, 32)[0], filled(y, s, 4, 32, pieces=7)[0]
+    torch.testing.assert_close(whole.below, parts.below)
+    torch.testing.assert_close(whole.atoms, parts.atoms)
 
 
 def test_event_weights_count():
-    y, group = torch.zeros(4000, 1), torch.zeros(1, dtype=torch.long)
+    y = torch.zeros(4000, 1)
     s = torch.rand(4000, 1, generator=generator())
-    table = QuantileTable(1, 4, 64, bounded=False)
-    table.fit(y, s, group, weight=(s[:, 0] < 0.5).float())
-    assert table.gaussian(y[:1], torch.tensor([[0.25]]), group).item() == pytest.approx(0, abs=0.1)
+    weight = torch.where(s < 0.5, 1.0, -1.0)
+    table, group = filled(y, s, 4, 64, weight)
+    assert table.level(y[:1], torch.tensor([[0.25]]), group).item() == pytest.approx(0.5, abs=0.05)
 
 
 def test_what_it_cannot_map_is_refused(fitted):
@@ -206,8 +250,8 @@ def test_noise_becomes_showers(as_one_vector, data):
     made = as_one_vector.inverse(mapped.replace(x=noise))
     positive = made.x[made.x > 0]
     assert positive.min() >= 0.999 * as_one_vector.threshold
-    wanted = as_one_vector.to_layers(noise[:, :5], rows.condition)
-    torch.testing.assert_close(as_one_vector.layer_energies(made.x), wanted, rtol=1e-3, atol=1e-3)
+    wanted = as_one_vector.draw(noise[:, :1], rows.condition)
+    torch.testing.assert_close(made.x.sum(1), wanted, rtol=1e-3, atol=1e-3)
     occupied = [(batch.x > 0).double().mean(1) for batch in (made, rows)]
     sigma = math.hypot(*(float(o.std()) / math.sqrt(1000) for o in occupied))
     assert abs(float(occupied[0].mean() - occupied[1].mean())) < 4 * sigma
@@ -224,7 +268,8 @@ def test_its_bound_under_a_normal_law_is_the_density_of_independent_splits(as_on
     # Noise within atoms is as the normal law has it there: the bound does not depend on it.
     torch.testing.assert_close(found, repeated, rtol=1e-4, atol=0.1)
     with torch.no_grad():
-        exact = flow.elbo(rows, generator=generator())
+        flow.network.split_out.bias.zero_()  # All components in the middle: the copula.
+        exact = flow.log_prob(rows)
     assert (found - exact).abs().median() < 0.1
 
 
@@ -246,12 +291,41 @@ def test_other_systems_have_no_showers(build):
 def test_nothing_piles_up_at_a_sharp_edge():
     noise, n = torch.Generator().manual_seed(0), 40_000
     s, y = torch.rand(n, 1, generator=noise), torch.rand(n, 1, generator=noise)
-    table, group = QuantileTable(1, 4, 16, bounded=True), torch.zeros(1, dtype=torch.long)
-    table.fit(y, s, group)
-    drawn = table.number(y, torch.randn(n, 1, generator=noise), group)
+    table, group = filled(y, s, 4, 16)
+    drawn = table.number(y, torch.rand(n, 1, generator=noise).double(), group)
     for share in (0.005, 0.02):
         band = 4 * (2 * share / n) ** 0.5
         assert ((drawn < share).double().mean() - share).abs() < band
         assert ((drawn > 1 - share).double().mean() - share).abs() < band
-    z = table.gaussian(y, s, group)
-    torch.testing.assert_close(table.number(y, z, group), s, rtol=1e-4, atol=1e-4)
+    back = table.number(y, table.level(y, s, group), group)
+    torch.testing.assert_close(back.float(), s, rtol=0, atol=1e-4)
+
+
+def test_copies_are_the_symmetries_of_a_square():
+    copies = symmetric_copies(SYSTEM.geometry)
+    assert copies.shape == (8, 368)
+    assert copies.unique(dim=0).shape == (8, 368)
+    for order in copies:
+        assert torch.equal(order.sort().values, torch.arange(368))
+    geometry = SYSTEM.geometry
+    eta, phi, r = (torch.as_tensor(geometry.coordinate(name)) for name in ("eta", "phi", "r"))
+    sectors = torch.as_tensor((geometry.layer == 1) | (geometry.layer == 2))
+    assert torch.allclose(r[copies], r.expand(8, -1))
+    # Centres go to (+-eta, +-phi) or (+-phi, +-eta).
+    found = torch.stack([eta[copies], phi[copies]])[..., sectors]
+    kinds = set()
+    for x, y in found.unbind(1):
+        for i, a in enumerate((eta, phi)):
+            for sign in (1, -1):
+                for other in (1, -1):
+                    b = (phi, eta)[i]
+                    if torch.allclose(x, sign * a[sectors]) and torch.allclose(
+                        y, other * b[sectors]
+                    ):
+                        kinds.add((i, sign, other))
+    assert len(kinds) == 8
+
+
+def test_sectors_that_cannot_be_turned_by_quarters_are_refused():
+    with pytest.raises(RecipeError, match="6 sectors"):
+        symmetric_copies(Geometry((Layer(3, (0.0, 1.0), 6),)))

@@ -1,0 +1,42 @@
+r"""Mixtures of logistic densities, whose parameters are outputs of a network.
+
+    q(x) = \sum_c w_c \sigma'((x - \mu_c)/s_c)/s_c,
+
+with the logistic function \sigma. Of n components there are 3 n outputs: n locations, n of scales,
+n of shares. A draw takes a uniform number, which says the component, and a standard logistic one.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+LOG_SCALE_LIMIT = 3.0
+"""Bound on |ln s| of a component."""
+FARTHEST = 11.5
+"""Bound on |x| of draws: where the logistic function is 1e-5, and 1 less that."""
+
+
+def _components(out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return locations, ln of scales and ln of shares up to a constant, (N, n) each."""
+    location, scale, share = out.chunk(3, -1)
+    return location, LOG_SCALE_LIMIT * torch.tanh(scale / LOG_SCALE_LIMIT), share
+
+
+def log_density(x: Tensor, out: Tensor) -> Tensor:
+    """Return the logarithm of the density of x, (N,), given outputs (N, 3 n)."""
+    location, log_scale, share = _components(out)
+    r = (x[:, None] - location) * (-log_scale).exp()
+    each = functional.logsigmoid(r) + functional.logsigmoid(-r) - log_scale
+    return (each + share.log_softmax(-1)).logsumexp(-1)
+
+
+def draw(u: Tensor, logistic: Tensor, out: Tensor) -> Tensor:
+    """Return x, (N,): `u` decides which component, and `logistic` is standard logistic."""
+    location, log_scale, share = _components(out)
+    below = share.softmax(-1).cumsum(-1)[:, :-1]
+    which = (u[:, None] >= below).sum(-1, keepdim=True)
+    scale = log_scale.gather(-1, which).exp()[:, 0]
+    x = location.gather(-1, which)[:, 0] + scale * logistic
+    return x.clamp(-FARTHEST, FARTHEST)
