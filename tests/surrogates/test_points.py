@@ -2,8 +2,11 @@
 
 from itertools import permutations
 
+import awkward as ak
+import numpy as np
 import pytest
 import torch
+import uproot
 from randomised import generator, randomised
 from stub import StubContext
 
@@ -17,8 +20,10 @@ from physgen.surrogates.gan.networks import Critic, Generator
 from physgen.surrogates.gan.points import PointGenerator
 from physgen.surrogates.number import NumberOfItems
 from physgen.surrogates.sampler_options import SamplerOptions
+from physgen.systems.item_sets import ItemSets
 from physgen.transforms.affine import Standardise
 from physgen.transforms.base import Chain
+from physgen.transforms.quantile import Gaussianise
 
 MOST = 5
 SMALL = EPiCOptions(hidden=16, n_global=8, depth=2)
@@ -343,3 +348,45 @@ def test_generators_learn_the_number_of_points_beside_the_game():
     log_p = log_p[torch.arange(len(data)), batch.condition[:, -1].long()]
     expected = torch.nn.functional.softplus(-score) - log_p
     torch.testing.assert_close(method.generator_loss(batch, noise), expected)
+
+
+def test_generated_collections_are_nested_as_they_were(tmp_path):
+    """ROOT in and out: one counter, the types of the branches, and the order by pT."""
+    rng = np.random.default_rng(1)
+    counts = rng.integers(0, 5, 300)
+    pt = ak.unflatten(rng.exponential(30, counts.sum()).astype(np.float32) + 20, counts)
+    charge = ak.unflatten(rng.choice([-1, 1], counts.sum()).astype(np.int32), counts)
+    muons = ak.zip({"pt": ak.sort(pt, ascending=False), "charge": charge})
+    path, out = tmp_path / "in.root", tmp_path / "out.root"
+    with uproot.recreate(path) as file:
+        kinds = {"Muon": muons.type.content}
+        file.mktree("Events", kinds, field_name=lambda outer, inner: f"{outer}_{inner}")
+        file["Events"].extend({"Muon": muons})
+    system = ItemSets(path=str(path), tree="Events", fields=("Muon_pt", "Muon_charge"))
+    transform = Chain([Gaussianise(system.schema.items)], system.schema)
+    model = PointDiffusion(system.schema, transform, network=SMALL)
+    model.initialise(system.source.read(0, 300))
+    drawn = randomised(model, 0.1).sample(100, seed=1)
+    with system.writer(out, 100) as append:
+        append(drawn)
+    tree = uproot.open(out)["Events"]
+    kinds = {name: str(tree[name].typename) for name in ("nMuon", "Muon_pt", "Muon_charge")}
+    assert kinds == {"nMuon": "int32_t", "Muon_pt": "float[]", "Muon_charge": "int32_t[]"}
+    read = tree.arrays()
+    assert read["nMuon"].to_list() == drawn.mask.sum(1).tolist()
+    assert ak.num(read["Muon_pt"]).to_list() == read["nMuon"].to_list()
+    assert len(set(read["nMuon"].to_list())) > 2
+    assert ak.all(read["Muon_pt"][:, 1:] <= read["Muon_pt"][:, :-1])
+    assert set(ak.flatten(read["Muon_charge"]).to_list()) == {-1, 1}
+
+
+def test_more_points_than_were_trained_on_are_refused():
+    given = Variable("num_particles", domain="non-negative")
+    described = schema((given,))
+    model = PointDiffusion(described, network=SMALL)
+    data = samples()
+    number = data.mask.sum(1, keepdim=True).float()
+    model.initialise(data.replace(condition=number))
+    assert model.sample(2, number[:2], seed=1).x.shape == (2, MOST, 2)
+    with pytest.raises(DomainError, match=r"num_particles = 9 .*outside the trained domain"):
+        model.sample(1, torch.tensor([[9.0]]), seed=1)
