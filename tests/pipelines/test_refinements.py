@@ -156,3 +156,37 @@ def test_negative_weights_are_refused_by_name_where_nothing_learns_from_them(tmp
             physgen.train(
                 tmp_path / "recipe.yaml", runs=tmp_path / "runs", track=False, score=False
             )
+
+
+def test_samples_of_any_surrogate_of_tables_are_reweighted(tmp_path):
+    """A Gaussian model of a column of two peaks: its events between them weigh little."""
+    rng = np.random.default_rng(1)
+    x = rng.choice([-1.0, 1.0], 2000) + 0.3 * rng.normal(size=2000)
+    np.savez(tmp_path / "true.npz", x=x, y=rng.normal(size=2000))
+    common = "transform: [{kind: standardise}]\nengine: {batch_size: 200, steps: STEPS}\n"
+    (tmp_path / "model.yaml").write_text(
+        "name: model\nsystem: {kind: events}\ndata: {path: true.npz, fields: [x, y]}\n"
+        "surrogate: {kind: flow, bijection: {kind: coupling, n_layers: 2, hidden: [4]}}\n"
+        "method: {kind: maximum-likelihood}\n" + common.replace("STEPS", "0")
+    )
+    (tmp_path / "weighing.yaml").write_text(
+        "name: weighing\nsystem: {kind: events}\ndata:\n"
+        "  source: {path: made.npz, fields: [x, y]}\n  target: {path: true.npz, fields: [x, y]}\n"
+        "surrogate: {kind: reweighting, network: {kind: mlp, hidden: [32]}}\n"
+        "method: {kind: density-ratio, learning_rate: 0.01}\nbaseline: {kind: unrefined}\n"
+        "sampling: {n: 600}\nvalidation:\n  metrics:\n    - {kind: event-weights}\n"
+        "    - {kind: classifier, model: boosted}\n" + common.replace("STEPS", "600")
+    )
+    options = {"runs": tmp_path / "runs", "track": False}
+    model = physgen.train(tmp_path / "model.yaml", score=False, **options)
+    physgen.load(model).write(tmp_path / "made.npz", 2000, seed=1)
+    run = physgen.train(tmp_path / "weighing.yaml", **options)
+    rows = {row.name: row for row in run.scorecard.rows}
+    auc = rows["AUC, boosted classifier, low level"]
+    assert auc.baseline > 0.6, "as it was generated"
+    assert auc.value < auc.baseline - 0.08, "and weighed"
+    assert 0.2 < rows["ESS of event weights"].value < 0.95
+    report = physgen.refine(run, tmp_path / "made.npz", tmp_path / "weighed.npz")
+    assert report["verdict"] == run.scorecard.verdict
+    with np.load(tmp_path / "weighed.npz") as file:
+        assert file["weight"][np.abs(file["x"]) < 0.2].mean() < 0.5
