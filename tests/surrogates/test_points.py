@@ -28,6 +28,7 @@ from physgen.transforms.quantile import Gaussianise
 MOST = 5
 SMALL = EPiCOptions(hidden=16, n_global=8, depth=2)
 WITH_HEADS = EPiCOptions(hidden=16, n_global=8, depth=2, heads=4)
+ENERGY = Variable("energy", "GeV", "non-negative")
 LABEL = Variable("kind", domain="integer", dtype="int32", low=0, high=2)
 
 
@@ -41,12 +42,13 @@ def samples(n=200, condition=False):
     mask = torch.rand(n, MOST, generator=generator(2)) < torch.rand(n, 1, generator=generator(3))
     x[~mask] = -1e6
     label = torch.randint(0, 2, (n, 1), generator=generator(4)).float()
-    return Batch(x, label if condition else None, mask=mask)
+    given = torch.cat([label, 100 + 50 * torch.rand(n, 1, generator=generator(5))], 1)
+    return Batch(x, given if condition else None, mask=mask)
 
 
 def fitted(network=SMALL, condition=False, dtype=torch.float64):
     torch.manual_seed(0)
-    described = schema((LABEL,) if condition else ())
+    described = schema((LABEL, ENERGY) if condition else ())
     model = PointDiffusion(
         described, Chain([Standardise(described.items)], described), network=network
     )
@@ -234,9 +236,14 @@ def test_events_that_are_all_empty_are_refused():
 
 def test_a_class_that_was_not_trained_on_is_refused():
     model, _ = fitted(condition=True)
-    assert model.sample(3, torch.tensor([[0.0], [1.0], [0.0]]).double(), seed=1).x.shape[0] == 3
+    assert (
+        model.sample(
+            3, torch.tensor([[0.0, 120.0], [1.0, 120.0], [0.0, 120.0]]).double(), seed=1
+        ).x.shape[0]
+        == 3
+    )
     with pytest.raises(DomainError, match=r"kind = 2.*outside the trained domain|not a label"):
-        model.sample(1, torch.tensor([[2.0]]).double(), seed=1)
+        model.sample(1, torch.tensor([[2.0, 120.0]]).double(), seed=1)
 
 
 def test_noise_is_exchanged_within_each_set_alone():
@@ -282,7 +289,7 @@ def test_points_come_in_the_order_of_the_data(sign):
 
 def generators(condition=False):
     torch.manual_seed(0)
-    described = schema((LABEL,) if condition else ())
+    described = schema((LABEL, ENERGY) if condition else ())
     transform = Chain([Standardise(described.items)], described)
     model = PointGenerator(described, transform, shared_noise=3, point_noise=2, network=SMALL)
     data = samples(condition=condition)

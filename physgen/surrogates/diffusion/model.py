@@ -159,9 +159,13 @@ class Diffusion(Surrogate):
         """Return where paths begin, (B, D), for normal noise (B, D) and mapped conditions."""
         return noise
 
+    def map_condition(self, condition: Tensor | None) -> Tensor | None:
+        """Map physical conditions (B, C) as the denoiser takes them."""
+        return None if condition is None else self.transform.map_condition(condition)
+
     def denoise(self, condition: Tensor | None) -> Denoise:
         """Return the denoiser at physical conditions (B, C), guided where the recipe says so."""
-        mapped = None if condition is None else self.transform.map_condition(condition)
+        mapped = self.map_condition(condition)
         if mapped is None or not self.condition_dropout:
             return conditioned(self.denoiser, mapped)
         return guided(self.denoiser, mapped, self.sampler.guidance)
@@ -195,7 +199,7 @@ class Diffusion(Surrogate):
     ) -> Tensor:
         """Sample from normal numbers (B, D), in physical units."""
         grid = self.schedule.grid(self.sampler.steps, self.sampler.spacing, start)
-        mapped = None if condition is None else self.transform.map_condition(condition)
+        mapped = self.map_condition(condition)
         denoise, z = self.denoise(condition), self.start() * self.begin(start, mapped)
         if self._noisy:
             x = ancestral(denoise, z, grid, noise)
@@ -205,7 +209,7 @@ class Diffusion(Surrogate):
 
     def physical(self, x: Tensor, condition: Tensor | None) -> Tensor:
         """Map clean samples (B, D) back to physical units, (B, *shape)."""
-        mapped = None if condition is None else self.transform.map_condition(condition)
+        mapped = self.map_condition(condition)
         return self.transform.inverse(Batch(x.reshape(-1, *self.latent_shape), mapped)).x
 
 

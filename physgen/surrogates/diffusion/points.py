@@ -17,8 +17,7 @@ from physgen.batch import Batch, Schema
 from physgen.errors import errors_of
 from physgen.networks.epic import EPiCDenoiser, EPiCOptions, present
 from physgen.ranges import Widths
-from physgen.surrogates.diffusion.denoiser import Denoise, Prediction
-from physgen.surrogates.diffusion.guidance import conditioned
+from physgen.surrogates.diffusion.denoiser import Prediction
 from physgen.surrogates.diffusion.model import Diffusion
 from physgen.surrogates.diffusion.schedule import ScheduleName
 from physgen.surrogates.diffusion.transport import point_plan
@@ -103,10 +102,9 @@ class PointDiffusion(PointSet, Diffusion):
         error = super().loss(x, torch.where(there, noise, 0.0), log_snr, condition)
         return error * (n_places / number.clamp_min(1)) + self.surprise(condition)
 
-    def denoise(self, condition: Tensor | None) -> Denoise:
-        """Return the denoiser at physical conditions and the number of points, (B, C + 1)."""
-        assert condition is not None
-        return conditioned(self.denoiser, self.map_numbered(condition))
+    def map_condition(self, condition: Tensor | None) -> Tensor | None:
+        """Map physical conditions and the number of points, (B, C + 1)."""
+        return None if condition is None else self.map_numbered(condition)
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
