@@ -67,6 +67,7 @@ def write_root(path, columns):
             file["events"].extend({**columns, "hits": hits})
         file["runs"] = {"run": np.array([1, 2])}
         file["h"] = np.histogram(columns["E"], 5)
+        file["plots/h2"] = np.histogram(columns["E"], 3)
         file["made_by"] = "somebody"
 
 
@@ -109,6 +110,7 @@ def test_a_root_file_comes_back_with_the_unrefined_columns_beside(folder, bridge
             assert ak.all(after[there].array() == before[name].array()), name
             assert after[there].typename == before[name].typename
         assert after.title == "all events"
+        assert set(new.keys(cycle=False)) == {*old.keys(cycle=False), "physgen_provenance"}
         assert new["runs"]["run"].array().tolist() == [1, 2]
         assert new["h"].values().tolist() == old["h"].values().tolist()
         assert str(new["made_by"]) == "somebody"

@@ -260,6 +260,9 @@ def _copy_objects(file: Any, new: Any, but: Collection[str]) -> None:
         source = file[folder] if folder else file
         target = new.mkdir(folder) if folder else new
         target.copy_from(source, filter_name=name)
+        # It makes a folder without a name for what lies in no other.
+        if ";1" in target.keys(recursive=False):
+            del target[";1"]
 
 
 _Copy = Callable[[Path, Path, Columns, str | None, Mapping[str, str]], Replaced]
