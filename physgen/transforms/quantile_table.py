@@ -25,6 +25,8 @@ FLAT = 1e-12
 """Least rise of F between points of the grid, where nothing was seen."""
 UNSEEN = 1e-5
 """Share of the numbers that is spread over all of [0, 1], for what other samples bring."""
+PIECE = 10_000_000
+"""Numbers of a table that are smoothed at once."""
 WIDEST = 10.0
 """Largest width of the kernel, in bins."""
 
@@ -92,14 +94,17 @@ class QuantileTable(torch.nn.Module):
         """Fill the table with what has been counted."""
         counts = self._counts.reshape(-1, self.n_knots, self.n_bins + 2)
         del self._counts
-        overall = counts.sum(1, keepdim=True)
-        overall = overall / overall.sum(-1, keepdim=True).clamp(min=1e-9)
-        # One event for the probabilities: their knots are few, and seen often.
-        share = counts[..., [0, -1]] + overall[..., [0, -1]]
-        share = share / (counts.sum(-1, keepdim=True) + 1)
-        self.atoms.copy_(share.movedim(-1, 0))
-        inner = counts[..., 1:-1]
-        self.below.copy_(_below(inner, self.prior * overall[..., 1:-1]))
+        step = max(1, PIECE // counts[0].numel())
+        for first in range(0, len(counts), step):
+            part = counts[first : first + step]
+            overall = part.sum(1, keepdim=True)
+            overall = overall / overall.sum(-1, keepdim=True).clamp(min=1e-9)
+            # One event for the probabilities: their knots are few, and seen often.
+            share = part[..., [0, -1]] + overall[..., [0, -1]]
+            share = share / (part.sum(-1, keepdim=True) + 1)
+            self.atoms[:, first : first + step] = share.movedim(-1, 0)
+            below = _below(part[..., 1:-1], self.prior * overall[..., 1:-1])
+            self.below[first : first + step] = below
 
     def level(self, y: Tensor, s: Tensor, group: Tensor) -> Tensor:
         """Return F(s | y) of the continuous part, in double precision, `EDGE` away from 0 and 1."""
