@@ -23,7 +23,7 @@ from physgen.batch import Batch, Variable
 from physgen.errors import DomainError, InputError
 from physgen.generation import Sampler, generate_blocks
 from physgen.io.formats import format_of
-from physgen.io.replacing import copy_with
+from physgen.io.replacing import WEIGHT, copy_with
 from physgen.io.shipped import resolve_path
 from physgen.io.trees import open_root, tree_names
 from physgen.io.writer import refuse_existing
@@ -36,9 +36,6 @@ from physgen.training import Progress
 from physgen.version import __version__
 
 LOG = logging.getLogger("physgen")
-
-WEIGHT = "weight"
-"""The column of density ratios, where events have no weights."""
 
 
 @isolated()
@@ -98,6 +95,7 @@ def refine(
     weight = rows.weight
     if made.weight is not None:
         weight = _weights(made.weight, rows.weight, path)
+        # A column of density ratios, where events have no weights.
         columns[table.card["weight"] or WEIGHT] = Variable(WEIGHT, dtype="float64"), weight
     verdict = str(cards.read_card(opened.path / "surrogate").get("verdict", "not validated"))
     if verdict != "pass":

@@ -72,8 +72,11 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
     if run.origin is not None and truth is not None:
         made_from, groups = rows_made_from(run.origin, len(truth))
     baseline = _baseline(run, n, condition if made_from is None else made_from.x.flatten(1))
-    if baseline is not None and truth is not None and condition is not None and truth.chain is None:
-        paired |= {"baseline"}
+    if baseline is not None and truth is not None and condition is not None:
+        # Conditions count as often as they do in the truth.
+        baseline = baseline.replace(weight=truth.weight)
+        if truth.chain is None:
+            paired |= {"baseline"}
     device = choose_device(recipe.engine.device)
     surrogate = copy.deepcopy(surrogate).to(device)
     generator = torch.Generator(device=device).manual_seed(recipe.sampling.seed)
@@ -118,7 +121,6 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
             generated = surrogate.sample(n, generator=generator).to("cpu")
             return replace(comparison, generated=generated)
         generated = surrogate.sample(n, condition, generator=generator).to("cpu")
-        # Conditions count as often as they do in the truth.
         generated = generated.replace(weight=truth.weight)
         if truth.chain is None:
             paired |= {"generated"}

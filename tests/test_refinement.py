@@ -199,6 +199,42 @@ def test_negative_weights_keep_their_signs_and_their_sum(folder, weighing, bridg
         np.testing.assert_array_equal(file["events"]["w"].array(library="np"), columns["w"])
 
 
+@pytest.mark.parametrize("suffix", [".root", ".h5", ".npz", ".parquet"])
+def test_new_weights_are_not_rounded_to_the_integers_that_old_ones_were(
+    folder, weighing, tmp_path, suffix
+):
+    columns, source = arrays(1), tmp_path / f"signs{suffix}"
+    columns["w"] = np.where(np.arange(N) % 7, 1, -1).astype("i4")
+    if suffix == ".root":
+        write_root(source, columns)
+    elif suffix == ".h5":
+        with h5py.File(source, "w") as file:
+            file.update(columns)
+    elif suffix == ".npz":
+        np.savez(source, **columns)
+    else:
+        pa = pytest.importorskip("pyarrow")
+        pq.write_table(pa.table(columns), source)
+    report = physgen.refine(weighing, source, tmp_path / f"weighed{suffix}")
+    if suffix == ".root":
+        with uproot.open(report["file"]) as file:
+            found = file["events"].arrays(["w", "w_unrefined"], library="np")
+    elif suffix == ".h5":
+        with h5py.File(report["file"]) as file:
+            found = {name: file[name][:] for name in ("w", "w_unrefined")}
+    elif suffix == ".npz":
+        found = dict(np.load(report["file"]))
+    else:
+        table = pq.read_table(report["file"])
+        found = {name: table[name].to_numpy() for name in ("w", "w_unrefined")}
+    np.testing.assert_array_equal(found["w_unrefined"], columns["w"])
+    assert found["w_unrefined"].dtype == np.int32
+    ratio = found["w"] / columns["w"]
+    assert (ratio > 0).all()
+    assert len(np.unique(ratio)) > N // 2
+    assert found["w"].sum() == pytest.approx(columns["w"].sum(), rel=1e-9)
+
+
 def test_what_cannot_be_refined_is_refused_with_its_row(folder, bridge, weighing, tmp_path):
     far = arrays(1)
     far["E"][17] = 500

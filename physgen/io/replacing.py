@@ -1,8 +1,9 @@
 """Copies of files of events in which some columns are new, with the old ones beside them.
 
 A column X of the new file takes the type that X has in the old one, and the old X is there as
-`X_unrefined`, as CMS calls it. All else is passed through: other columns, flat or jagged, other
-trees, other objects, attributes.
+`X_unrefined`, as CMS calls it. Only new weights are never rounded to the integers that old ones
+were (signs, say): they become double precision. All else is passed through: other columns, flat or
+jagged, other trees, other objects, attributes.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from physgen.io.writer import atomic
 
 UNREFINED = "_unrefined"
 """Ends the names of columns that have a new one beside them."""
+WEIGHT = "weight"
+"""Name of the variable that event weights are, whatever their column is called."""
 
 _ROWS = 2**16
 """Rows that are copied at once."""
@@ -123,7 +126,8 @@ def _changes(where: str, rows: int, names: Sequence[str], columns: Columns) -> R
 def _written(columns: Columns, name: str, rows: slice, dtype: Any = None) -> NDArray[Any]:
     """Return values in the type of the old column, else in that of the variable."""
     variable, values = columns[name]
-    if dtype is not None:
+    whole = variable.name == WEIGHT and np.dtype(dtype).kind in "biu"
+    if dtype is not None and not whole:
         variable = replace(variable, dtype=str(np.dtype(dtype)))
     return as_written(values[rows], variable)
 

@@ -97,7 +97,7 @@ class TreeCopy:
         types: dict[str, Any] = {}
         for name, dtype in self.flat.items():
             changed = take(name, slice(0, 0), dtype)
-            types[name] = dtype
+            types[name] = dtype if changed is None else changed[1].dtype
             if changed is not None:
                 types[changed[0]] = dtype
         types |= added

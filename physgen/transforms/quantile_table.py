@@ -179,10 +179,13 @@ def _below(counts: Tensor, prior: Tensor) -> Tensor:
     for i, level in enumerate(levels.tolist()):
         rows = nearest == i
         if rows.any():
-            reach = min(int(3 * level) + 1, n_bins - 1)
+            reach = min(int(3 * level) + 1, n_bins)
             steps = torch.arange(-reach, reach + 1, device=counts.device)
             kernel = torch.exp(-0.5 * (steps / level).square()).to(counts)
-            padded = functional.pad(smooth[rows][:, None], (reach, reach), mode="reflect")
+            # About the edges of the first and last bins, whose numbers would else get lost.
+            line = smooth[rows]
+            ends = line[:, :reach].flip(1), line[:, -reach:].flip(1)
+            padded = torch.cat([ends[0], line, ends[1]], 1)[:, None]
             smooth[rows] = functional.conv1d(padded, (kernel / kernel.sum())[None, None])[:, 0]
     smooth = smooth / smooth.sum(-1, keepdim=True)
     below = functional.pad(((1 - UNSEEN) * smooth + UNSEEN / n_bins).double().cumsum(-1), (1, 0))

@@ -28,7 +28,7 @@ from physgen.batch import Batch, Schema
 from physgen.errors import DomainError
 from physgen.systems.geometry import Geometry
 from physgen.transforms.base import Transform
-from physgen.transforms.quantile_table import QuantileTable
+from physgen.transforms.quantile_table import EDGE, QuantileTable
 from physgen.transforms.splits import SplitTree
 
 ALL_RIGHT, ALL_LEFT = -32.0, 32.0
@@ -175,8 +175,10 @@ class ShowerTransform(Transform):
         nodes = self.tree.gather(batch.x)
         y, s = self._response(batch)
         only = self.tree.group.new_zeros(1)
-        level, is_empty = self.total.level(y, s, only), s == -torch.inf
-        slope = self.total.log_slope(y, s, only) - _log_width(level)
+        least, is_empty = self._least(self._incident(batch)), s == -torch.inf
+        level = (self.total.level(y, s, only) - least) / (1 - least)
+        level = level.clamp(EDGE, 1 - EDGE)
+        slope = self.total.log_slope(y, s, only) - _log_width(level) - (1 - least).log()
         slope = slope - (self.top * self._incident(batch)).log()
         log_det = torch.where(is_empty, 0.0, slope)[:, 0]
         latents = [torch.where(is_empty, EMPTY, torch.logit(level))]
@@ -217,7 +219,9 @@ class ShowerTransform(Transform):
         return (self._logs(incident, nodes) - self.centre) / self.scale
 
     def response(self, level: Tensor, incident: Tensor) -> Tensor:
-        """Return E_tot in MeV, (B,), of levels F and incident energies, (B, 1)."""
+        """Return E_tot in MeV, (B,), of levels F above v_0 and incident energies, (B, 1)."""
+        least = self._least(incident)
+        level = least + (1 - least) * level
         s = self.total.number(incident.log(), level, self.tree.group.new_zeros(1))
         total = s.to(incident) * self.top * incident
         return total.clamp(min=self.threshold)[:, 0]
@@ -280,6 +284,11 @@ class ShowerTransform(Transform):
         """Return ln E_inc, ln E_tot and ln E_i, (B, 2 + n_layers)."""
         energies = torch.cat([nodes[:, :1], nodes[:, self.tree.layers]], 1)
         return torch.cat([incident, energies.clamp(min=self.threshold)], 1).log()
+
+    def _least(self, incident: Tensor) -> Tensor:
+        """Return (B, 1), what a smooth table of responses has below the threshold."""
+        s = self.threshold / (self.top * incident)
+        return self.total.level(incident.log(), s, self.tree.group.new_zeros(1))
 
     def _response(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return (ln E_inc, s), (B, 1) each; s is -inf for empty showers."""

@@ -9,6 +9,7 @@ import uproot
 import physgen
 from physgen.batch import Batch
 from physgen.errors import FormatError, InputError
+from physgen.scoring import compare
 from physgen.systems.events import EventTable
 from physgen.systems.shower_pair import shower_table, simulated_file
 from physgen.validation.classifier import ClassifierTest
@@ -91,6 +92,35 @@ def test_a_classifier_without_conditions_does_not_see_what_events_are_made_of(tm
         values[conditions] = test.rows(comparison)[0].value
     assert values[True] > 0.95
     assert values[False] == pytest.approx(0.5, abs=0.08)
+
+
+def test_the_baseline_of_weighted_pairs_has_their_weights(tmp_path):
+    """Nothing is between fast and full but 1: so the baseline is 1 off, whatever weights are."""
+    rng = np.random.default_rng(1)
+    x, event = rng.exponential(1.0, 2000), np.arange(2000)
+    np.savez(tmp_path / "fast.npz", x=x, event=event)
+    np.savez(tmp_path / "full.npz", x=x + 1, event=event, w=x)
+    (tmp_path / "pairs.yaml").write_text("""
+name: pairs
+system: {kind: events}
+data:
+  fast: {path: fast.npz, fields: [x], group: [event]}
+  full: {path: full.npz, fields: [x], group: [event], weight: w, paired_with: fast}
+transform: [{kind: standardise}]
+surrogate: {kind: bridge, network: {kind: residual, hidden: 4, depth: 1}}
+method: {kind: flow-matching}
+baseline: {kind: unrefined}
+engine: {steps: 1, batch_size: 32}
+validation: {metrics: [{kind: means}]}
+""")
+    run = physgen.train(tmp_path / "pairs.yaml", runs=tmp_path, track=False, score=False)
+    samples = compare(run, run.load())
+    means = {
+        role: float(np.average(m.values["x"].squeeze(), weights=m.weight))
+        for role, m in samples.measured.items()
+    }
+    assert means["truth"] == pytest.approx(means["baseline"] + 1, abs=1e-5)
+    assert means["truth"] > 2.5  # Without weights it is 2, with those x it is 3.
 
 
 RECIPE = """

@@ -301,6 +301,38 @@ def test_nothing_piles_up_at_a_sharp_edge():
     torch.testing.assert_close(back.float(), s, rtol=0, atol=1e-4)
 
 
+def test_responses_of_faint_showers_do_not_pile_up_at_the_threshold():
+    """One voxel has all of the energy, log-uniform from the threshold to 40 times as much."""
+    n, transform = 4000, ShowerTransform(SYSTEM.schema, SYSTEM.geometry)
+    x = torch.zeros(n, 368)
+    x[:, 5] = 10 * 40 ** torch.rand(n, generator=generator(1))
+    transform.fit(Batch(x, 1000 + 3000 * torch.rand(n, 1, generator=generator(2))))
+    v0, top = float(transform.threshold), float(transform.top)
+    incident = torch.full((n, 1), 3000.0)
+    total = transform.draw(torch.randn(n, 1, generator=generator(3)), incident)
+    assert (total <= v0 * (1 + 1e-6)).double().mean() < 1e-3
+    edges = torch.logspace(math.log10(v0), math.log10(top * 3000), n + 1, dtype=torch.double)
+    x = torch.zeros(n, 368)
+    x[:, 5] = ((edges[1:] + edges[:-1]) / 2).float()
+    mapped, log_det = transform.numbers(Batch(x, incident))
+    number = mapped.x[:, 0].double()
+    log_p = torch.nn.functional.logsigmoid(number) + torch.nn.functional.logsigmoid(-number)
+    density = (log_p + log_det).exp()
+    assert (density * edges.diff()).sum().item() == pytest.approx(1, abs=2e-3)
+
+
+def test_smoothing_loses_no_numbers_at_the_ends():
+    """Half of the numbers lie within the first bin, or the last, the other half anywhere."""
+    noise, n = torch.Generator().manual_seed(0), 40_000
+    s = torch.rand(n, 1, generator=noise)
+    s = torch.where(torch.rand(n, 1, generator=noise) < 0.5, s / 128, s)
+    y = torch.rand(n, 1, generator=noise)
+    for numbers, level in ((s, 0.5 + 0.5 * 0.25), (1 - s, 0.5 * 0.75)):
+        table, group = filled(y, numbers, 2, 128)
+        at = torch.full((1, 1), 0.25 if level > 0.5 else 0.75)
+        assert table.level(y[:1], at, group).item() == pytest.approx(level, abs=0.015)
+
+
 def test_copies_are_the_symmetries_of_a_square():
     copies = symmetric_copies(SYSTEM.geometry)
     assert copies.shape == (8, 368)
