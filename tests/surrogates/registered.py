@@ -51,7 +51,7 @@ SURROGATES = {
     "pca": {"components": 1},
     "autoencoder": {"latent": 1, "network": MLPOptions(hidden=(16,))},
     "vae": {"latent": 2, "network": MLPOptions(hidden=(32,))},
-    "bottleneck-autoencoder": {"latent": 1, "noise": 2, "network": MLPOptions(hidden=(32,))},
+    "bottleneck-autoencoder": {"latent": 1, "network": MLPOptions(hidden=(32,))},
     "generator": {"latent": 4, "network": LEAKY},
     "rbm": {"hidden": 4, "n_chains": 512, "burn_in": 20, "thin": 5},
     "gaussian-rbm": {"hidden": 8, "n_chains": 512, "burn_in": 20, "thin": 5},

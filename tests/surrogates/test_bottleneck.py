@@ -47,36 +47,35 @@ def test_the_discrepancy_of_the_same_distribution_is_zero_on_average():
 
 def test_the_post_processor_gives_entries_the_distribution_of_the_data():
     """What is decoded is N(0, 1/4) and N(1, 4); the data are N(0, 1) and N(-1, 1)."""
-    model = BottleneckAutoencoder(SCHEMA, latent=1, noise=1, network=SMALL)
+    model = BottleneckAutoencoder(SCHEMA, latent=1, network=SMALL)
     method = InformationBottleneck(model, weights=LossWeights(proximity=0.0), learning_rate=1e-2)
-    model.decode = lambda numbers, condition: (
-        numbers * torch.tensor([0.5, 2.0]) + torch.tensor([0.0, 1.0])
-    )
+    width, place = torch.tensor([0.5, 2.0]), torch.tensor([0.0, 1.0])
+    model.decode = lambda numbers, condition: numbers[:, 1:] * width + place
     context = StubContext(512)
     torch.manual_seed(1)
     for _ in range(300):
         x = context.randn(2) + torch.tensor([0.0, -1.0])
         optimiser = method.optimisers["post-processor"]
-        context.minimise(method.post_processor_loss, optimiser, Batch(x), context.randn(2))
+        context.minimise(method.post_processor_loss, optimiser, Batch(x), context.randn(3))
     with torch.no_grad():
-        drawn = model.decode_noise(torch.randn(20_000, 2, generator=generator(5)), None)
+        drawn = model.decode_noise(torch.randn(20_000, 3, generator=generator(5)), None)
     torch.testing.assert_close(drawn.mean(0), torch.tensor([0.0, -1.0]), atol=0.1, rtol=0)
     torch.testing.assert_close(drawn.std(0), torch.ones(2), atol=0.1, rtol=0)
 
 
 def test_critics_tell_reconstructions_and_latents_apart():
     """At weight 0 nothing follows them: both scores rise to a distance that is not zero."""
-    model = BottleneckAutoencoder(SCHEMA, latent=1, noise=0, network=SMALL)
+    model = BottleneckAutoencoder(SCHEMA, latent=1, network=SMALL)
     critic = MLPOptions(hidden=(32,), activation="leaky-relu")
     method = InformationBottleneck(model, critic=critic, learning_rate=5e-3)
     context = StubContext(256)
     losses = []
     for _ in range(150):
         batch = Batch(3 + context.randn(2))
-        arguments = context.randn(1), context.randn(1), context.rand(2)
+        arguments = context.randn(3), context.randn(1), context.rand(2)
         optimiser = method.optimisers["critics"]
         losses.append(context.minimise(method.critic_loss, optimiser, batch, *arguments))
-    # y is near 0, and the data are 3 sqrt(2) away in x, as much again in y - x.
+    # y is normal about 0, and the data are 3 sqrt(2) away.
     assert torch.stack(losses[-20:]).mean() < -3
 
 

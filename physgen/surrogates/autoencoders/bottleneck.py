@@ -1,22 +1,26 @@
 r"""Bounded-information-bottleneck autoencoders (Buhmann et al., arXiv 2005.05334; BIB-AE).
 
-An autoencoder x -> z -> y whose reconstructions are judged by a critic instead of a distance, and
+An autoencoder x -> z -> y whose reconstructions are judged by a critic besides a distance, and
 whose z, N(\mu, \sigma^2) by a network of x, is held to a standard normal distribution three times
-over: by a divergence, by a second critic, and by a maximum mean discrepancy. The decoder sees more
-normal numbers beside z, for what z does not say. Encoder and decoder minimise
+over: by a divergence, by a second critic, and by a maximum mean discrepancy. The decoder sees
+normal numbers \epsilon beside z, as many as x has entries, for what z does not say: it begins with
+y = \epsilon, which in the space of a transform to normal numbers are samples without correlations,
+and learns what to add. Encoder and decoder minimise
 
-    L = -w_x c_x(y, y - x) - w_z c_z(z)
+    L = -w_x c_x(y) - w_z c_z(z) + w_d |y - x|
         + \beta KL(N(\mu, \sigma^2) || N(0, 1)) + w_m MMD^2(z, N(0, 1)),
 
-where c_x tells (x, 0) from (y, y - x), and c_z normal numbers from z; both are Wasserstein critics
-with a gradient penalty (`physgen.surrogates.gan.losses`). A last network, the post-processor
-P(y) = y + f(y), moves what the decoder makes of normal numbers alone by as little as gives every
-entry the distribution that it has in the data: it minimises the squared distances of sorted entries
+where c_x tells x from y, and c_z normal numbers from z; both are Wasserstein critics with a
+gradient penalty (`physgen.surrogates.gan.losses`). The paper's critic of differences tells y - x
+from 0; the best one of slope 1 is the distance from 0, and needs no network. A last network, the
+post-processor P(y) = y + f(y), moves what the decoder makes of normal numbers alone by as little as
+gives every entry the distribution that it has in the data: it minimises
 
     1/B \sum_b |P(y)_{(b)} - x_{(b)}|^2 + w_p |P(y) - y|^2,
 
-which is the square of the Wasserstein distance of each entry, where the paper has a kernel between
-sorted cells. All this happens in the transform's space, under a condition everywhere.
+entries sorted in a batch of B, which is the square of the Wasserstein distance of each entry, where
+the paper has a kernel between sorted cells. All this happens in the transform's space, under a
+condition everywhere.
 """
 
 from __future__ import annotations
@@ -29,9 +33,9 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
-from physgen.networks.bodies import Decoder, Encoder, joined
+from physgen.networks.bodies import Encoder, joined
 from physgen.networks.mlp import MLP, MLPOptions
-from physgen.ranges import Count, NotNegative, Options, Positive, PositiveFloat
+from physgen.ranges import NotNegative, Options, Positive, PositiveFloat
 from physgen.surrogates.autoencoders.levels import kl_to_standard_normal, normal
 from physgen.surrogates.decoding import DecodedNoise
 from physgen.surrogates.gan.losses import LOSSES, slope_penalty
@@ -50,11 +54,10 @@ class BottleneckAutoencoder(DecodedNoise):
         schema: of the samples.
         transform: from physical samples to what critics compare.
         latent: dimension of z.
-        noise: more normal numbers that the decoder sees.
         network: of the encoder; the decoder mirrors it, and the post-processor has its widths.
 
     >>> from physgen.batch import Variable
-    >>> model = BottleneckAutoencoder(Schema((4,), (Variable("x"),)), latent=2, noise=3)
+    >>> model = BottleneckAutoencoder(Schema((4,), (Variable("x"),)), latent=2)
     >>> model.sample(5, seed=1).x.shape
     torch.Size([5, 4])
     """
@@ -65,22 +68,23 @@ class BottleneckAutoencoder(DecodedNoise):
         transform: Transform | None = None,
         *,
         latent: Positive = 24,
-        noise: Count = 40,
         network: MLPOptions = MLPOptions(hidden=(256, 256)),
     ) -> None:
         super().__init__(schema, transform)
         shape = self.transform.latent_shape(schema.shape)
         self.entries = math.prod(shape)
         self.n_condition = self.transform.latent_condition(len(schema.condition))
-        self.latent, self._n_noise = latent, latent + noise
+        self.latent = latent
         self.encoder = Encoder(shape, 2 * latent, self.n_condition, network)
-        self.decoder = Decoder(latent + noise, shape, self.n_condition, network)
-        self.post_processor = MLP(
-            self.entries + self.n_condition,
-            self.entries,
-            hidden=network.hidden,
-            activation=network.activation,
-            zero_output=True,
+        self.decoder, self.post_processor = (
+            MLP(
+                n_in + self.entries + self.n_condition,
+                self.entries,
+                hidden=network.hidden,
+                activation=network.activation,
+                zero_output=True,
+            )
+            for n_in in (latent, 0)
         )
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -88,9 +92,9 @@ class BottleneckAutoencoder(DecodedNoise):
         return normal(self.encoder(batch.x, batch.condition))
 
     def decode(self, numbers: Tensor, condition: Tensor | None) -> Tensor:
-        """Return (B, entries) of z and the normal numbers beside it, not yet post-processed."""
-        decoded: Tensor = self.decoder(numbers, condition)
-        return decoded.flatten(1)
+        """Return (B, entries) of z and the normal numbers after it, not yet post-processed."""
+        decoded: Tensor = numbers[:, self.latent :] + self.decoder(joined(numbers, condition))
+        return decoded
 
     def corrected(self, y: Tensor, condition: Tensor | None) -> Tensor:
         """Return P(y), (B, entries)."""
@@ -99,16 +103,16 @@ class BottleneckAutoencoder(DecodedNoise):
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        """z, and the normal numbers beside it."""
-        return (self._n_noise,)
+        """z, and the normal numbers after it."""
+        return (self.latent + self.entries,)
 
     @property
     def n_latent(self) -> int:
-        """All of them."""
-        return self._n_noise
+        """Z."""
+        return self.latent
 
     def decode_noise(self, noise: Tensor, condition: Tensor | None) -> Tensor:
-        """Map (B, latent + noise) and mapped conditions to (B, entries)."""
+        """Map (B, latent + entries) and mapped conditions to (B, entries)."""
         return self.corrected(self.decode(noise, condition), condition)
 
 
@@ -117,6 +121,7 @@ class LossWeights(Options):
 
     Attributes:
         samples, latent: w_x and w_z, of the scores of the critics.
+        distance: w_d.
         divergence: beta.
         discrepancy: w_m.
         proximity: w_p.
@@ -124,6 +129,7 @@ class LossWeights(Options):
 
     samples: NotNegative = 1.0
     latent: NotNegative = 1.0
+    distance: NotNegative = 0.1
     divergence: NotNegative = 0.05
     discrepancy: NotNegative = 10.0
     proximity: NotNegative = 0.1
@@ -169,7 +175,7 @@ class InformationBottleneck(Method):
         self.model, self.n_critic = surrogate, n_critic
         self.weights = weights
         n_condition = surrogate.n_condition
-        self.of_samples = Critic((2 * surrogate.entries,), n_condition, critic)
+        self.of_samples = Critic((surrogate.entries,), n_condition, critic)
         self.of_latents = Critic((surrogate.latent,), n_condition, critic)
         self.modules |= {"sample critic": self.of_samples, "latent critic": self.of_latents}
         for name, networks in (
@@ -189,7 +195,7 @@ class InformationBottleneck(Method):
 
         Args:
             batch: prepared data.
-            noise: (B, latent + noise), normal, of z and beside it.
+            noise: (B, latent + entries), normal, of z and after it.
             prior: (B, latent), normal, what z should be like.
             mix: (B, 2), uniform, for the penalties.
         """
@@ -198,7 +204,7 @@ class InformationBottleneck(Method):
         x, play = batch.x.flatten(1), LOSSES["wasserstein"]
         loss = torch.zeros_like(mix[:, 0])
         for critic, real, fake, u in (
-            (self.of_samples, _beside(x, x), _beside(y, x), mix[:, :1]),
+            (self.of_samples, x, y, mix[:, :1]),
             (self.of_latents, prior, z, mix[:, 1:]),
         ):
             scores = critic(real, batch.condition), critic(fake, batch.condition)
@@ -209,10 +215,10 @@ class InformationBottleneck(Method):
     def loss(self, batch: Batch, noise: Tensor, prior: Tensor) -> Tensor:
         """Return (B,), the terms of L of a prepared batch; arguments as of `critic_loss`."""
         y, z, divergence = self._reconstructed(batch, noise)
-        scores = self.of_samples(_beside(y, batch.x.flatten(1)), batch.condition)
         terms = {
-            "samples": -scores,
+            "samples": -self.of_samples(y, batch.condition),
             "latent": -self.of_latents(z, batch.condition),
+            "distance": (y - batch.x.flatten(1)).square().sum(1).sqrt(),
             "divergence": divergence,
             "discrepancy": discrepancy(z, prior),
         }
@@ -221,7 +227,7 @@ class InformationBottleneck(Method):
         return torch.stack(parts).sum(0)
 
     def post_processor_loss(self, batch: Batch, noise: Tensor) -> Tensor:
-        """Return (B,), what the post-processor minimises; `noise` is (B, latent + noise)."""
+        """Return (B,), what the post-processor minimises; `noise` is (B, latent + entries)."""
         with torch.no_grad():
             y = self.model.decode(noise, batch.condition)
         moved = self.model.corrected(y, batch.condition)
@@ -230,7 +236,7 @@ class InformationBottleneck(Method):
 
     def step(self, batches: Mapping[str, Batch], ctx: StepContext) -> dict[str, Tensor]:
         """Move the critics `n_critic` times, then the autoencoder and the post-processor."""
-        batch, numbers = batches["data"], (self.model.n_latent, self.model.latent)
+        batch, numbers = batches["data"], (self.model.noise_shape[0], self.model.latent)
         for turn in range(self.n_critic):
             if turn:
                 batch = ctx.next()
@@ -244,7 +250,7 @@ class InformationBottleneck(Method):
         moved = ctx.minimise(
             self.post_processor_loss, self.optimisers["post-processor"], batch, noise
         )
-        names = ("samples", "latent", "divergence", "discrepancy")
+        names = ("samples", "latent", "distance", "divergence", "discrepancy")
         means = torch.stack(self._terms).mean(0).unbind()
         terms = dict(zip(names, means, strict=True))
         return {"loss": loss, "post_processor_loss": moved, **terms}
@@ -273,8 +279,3 @@ def discrepancy(z: Tensor, prior: Tensor) -> Tensor:
     own, others = kernel(z, z), kernel(prior, prior)
     within = (own.sum(1) - own.diagonal() + others.sum(1) - others.diagonal()) / max(1, n - 1)
     return within - 2 * kernel(z, prior).mean(1)
-
-
-def _beside(y: Tensor, x: Tensor) -> Tensor:
-    """Return (B, 2 entries): what the critic of samples sees of y, made from x."""
-    return torch.cat([y, y - x], 1)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from physgen.batch import Batch, Schema
-from physgen.errors import errors_of
+from physgen.errors import RecipeError, errors_of
 from physgen.networks.bodies import Decoder, Encoder, NetworkOptions
 from physgen.networks.conv import ConvOptions
 from physgen.networks.epic import EPiCEncoder, EPiCOptions
@@ -31,9 +33,12 @@ class Generator(DecodedNoise):
         latent: dimension of the noise.
         network: whose layers are said from the sample inwards, as those of the critic.
         bounded: end in tanh, for transforms into [-1, 1].
+        residual: let the network say what to add to the noise, at first nothing: for transforms to
+            nearly normal numbers, of which there are as many as entries of the noise. The game then
+            begins with independent entries.
 
     Raises:
-        RecipeError: a network that does not fit.
+        RecipeError: a network that does not fit, or residual noise of another size.
 
     >>> from physgen.batch import Variable
     >>> model = Generator(Schema((2,), (Variable("x"),)), latent=4)
@@ -49,13 +54,25 @@ class Generator(DecodedNoise):
         latent: Positive = 64,
         network: NetworkOptions = MLPOptions(activation="leaky-relu"),
         bounded: bool = False,
+        residual: bool = False,
     ) -> None:
         super().__init__(schema, transform)
-        self.latent, self.bounded = latent, bounded
+        self.latent, self.bounded, self.residual = latent, bounded, residual
         self.latent_shape = self.transform.latent_shape(schema.shape)
         self.n_condition = self.transform.latent_condition(len(schema.condition))
         with errors_of("surrogate.network"):
             self.body = self._body(network)
+        if not residual:
+            return
+        entries = math.prod(self.latent_shape)
+        if latent != entries or bounded:
+            raise RecipeError(
+                f"surrogate.residual adds noise to samples: latent={latent} must be {entries}, as "
+                "the entries of a sample in the transform's space, and bounded be false"
+            )
+        with torch.no_grad():
+            for parameter in list(self.body.parameters())[-2:]:  # Of its last layer.
+                parameter.zero_()
 
     def _body(self, network: NetworkOptions) -> nn.Module:
         """Return the network of noise (B, latent) and mapped conditions."""
@@ -76,6 +93,8 @@ class Generator(DecodedNoise):
     def decode_noise(self, noise: Tensor, condition: Tensor | None) -> Tensor:
         """Map (B, latent) noise and (B, C) mapped conditions to (B, *latent_shape)."""
         x: Tensor = self.body(noise, condition).reshape(-1, *self.latent_shape)
+        if self.residual:
+            return x + noise.reshape(x.shape)
         return x.tanh() if self.bounded else x
 
     @property
