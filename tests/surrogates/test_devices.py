@@ -25,6 +25,7 @@ ASK_FOR_VALUES = {
     *("energy", "gaussian-rbm", "rbm"),  # how often chains are thinned
     *("gauge-flow", "stochastic-gauge-flow"),  # kernels on the CPU
     *("reweighting", "shower-copula", "shower-flow", "independent-items"),
+    *("bridge", "translator", "unrefined"),  # whether conditions were trained on
     "flow, normflows",
 }
 """Families that look at numbers to sample."""
