@@ -17,6 +17,7 @@ from physgen.networks.mlp import MLPOptions
 from physgen.networks.residual import ResidualOptions
 from physgen.networks.unet import UNetOptions
 from physgen.registry import lookup, registered
+from physgen.surrogates.autoencoders.bottleneck import LossWeights
 from physgen.surrogates.flows.autoregressive import AutoregressiveOptions
 from physgen.surrogates.flows.continuous import ContinuousOptions
 from physgen.surrogates.flows.normflows import NormflowsOptions
@@ -78,7 +79,13 @@ METHODS = {
     "adversarial": [
         {"r1": 1.0, "critic": critic, "learning_rate": 2e-3} for critic in (LEAKY, EPIC)
     ],
-    "information-bottleneck": [{"critic": LEAKY, "learning_rate": 3e-3}],
+    "information-bottleneck": [
+        {
+            "critic": LEAKY,
+            "learning_rate": 3e-3,
+            "weights": LossWeights(distance=3.0, divergence=0.1),
+        }
+    ],
     # Few steps, and far to go: without the terms that hold events where they are.
     "cycle-consistency": [
         {"cycle": 0.0, "identity": 0.0, "r1": 1.0, "critic": LEAKY, "learning_rate": 2e-3}
