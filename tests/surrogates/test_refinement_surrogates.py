@@ -11,6 +11,7 @@ from physgen.errors import RecipeError
 from physgen.networks.mlp import MLPOptions
 from physgen.networks.residual import ResidualOptions
 from physgen.surrogates.diffusion.matching import FlowMatching
+from physgen.surrogates.diffusion.model import Denoising
 from physgen.surrogates.flows.flow import Flow
 from physgen.surrogates.refinement.bridge import Bridge
 from physgen.surrogates.refinement.cycle import CycleConsistency, Residual, Translator
@@ -57,13 +58,14 @@ def test_a_bridge_between_gaussians_is_the_optimal_map(noise):
     torch.testing.assert_close(made, SLOPE * y + SHIFT + WIDTH * eps, atol=0.01, rtol=0)
 
 
-def test_a_bridge_learns_a_gaussian_pair():
+@pytest.mark.parametrize("trains", [FlowMatching, Denoising])
+def test_a_bridge_learns_a_gaussian_pair(trains):
     y = torch.randn(4096, 1, generator=generator(1))
     x = SLOPE * y + SHIFT + WIDTH * torch.randn(4096, 1, generator=generator(2))
     torch.manual_seed(0)
     model = Bridge(ONE, Standardise(ONE), network=ResidualOptions(hidden=32, depth=1))
     model.initialise(Batch(x, y))
-    method = FlowMatching(model, learning_rate=5e-3)
+    method = trains(model, learning_rate=5e-3)
     context = StubContext(512)
     for step in range(200):
         rows = torch.randint(4096, (512,), generator=generator(step))

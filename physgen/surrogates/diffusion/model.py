@@ -271,7 +271,9 @@ class Denoising(Method):
 
     def step(self, batches: Mapping[str, Batch], ctx: StepContext) -> dict[str, Tensor]:
         """Take one step."""
-        return self.learn(batches["data"], ctx.randn(self.model.features), ctx)
+        batch = batches["data"]
+        noise = self.model.begin(ctx.randn(self.model.features), batch.condition)
+        return self.learn(batch, noise, ctx)
 
     def learn(self, batch: Batch, noise: Tensor, ctx: StepContext) -> dict[str, Tensor]:
         """Take one step on samples (B, D) and the noise (B, D) that goes with them."""
