@@ -162,7 +162,7 @@ class Sampler:
             DomainError: a condition is unknown, missing, or outside the trained domain.
             InputError: an argument cannot be understood, the output exists, or its suffix names no
                 format.
-            TrainingError: a sample is not finite.
+            TrainingError: a sample, or its weight, is not finite.
         """
         path, n, seed = user_path(output), whole("n", n), whole("seed", seed)
         system = None if self.open_system is None else self.open_system()
@@ -214,7 +214,7 @@ def generate_blocks(
         DomainError: a condition is outside the trained domain (its row is named), or there are not
             `n` of them.
         InputError: `n`, `seed` or the condition cannot be understood.
-        TrainingError: a sample is not finite.
+        TrainingError: a sample, or its weight, is not finite.
     """
     n = whole("n", n)
     if n < 1:
@@ -263,10 +263,12 @@ def _whole_piece(condition: Tensor, n: int) -> Tensor:
 
 
 def _check_finite(batch: Batch, start: int) -> None:
-    if batch.x.is_floating_point() and not batch.x.isfinite().all():
-        row = int((~batch.x.isfinite()).flatten(1).any(1).nonzero()[0])
+    for what, numbers in (("sample", batch.x), ("the weight of sample", batch.weight)):
+        if numbers is None or not numbers.is_floating_point() or numbers.isfinite().all():
+            continue
+        row = int((~numbers.isfinite()).reshape(len(batch), -1).any(1).nonzero()[0])
         raise TrainingError(
-            f"sample {start + row} is not finite: the surrogate overflows; train it longer, with "
+            f"{what} {start + row} is not finite: the surrogate overflows; train it longer, with "
             "clipping or at a lower learning rate, or generate in float64"
         )
 

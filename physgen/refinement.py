@@ -91,7 +91,8 @@ def refine(
             progress(f"{sampler.facts['recipe']}: refine", done, len(rows), {})
 
     made = _made(sampler, rows, seed, path, report_progress)
-    columns = _changed(section, made, rows)
+    assert rows.condition is not None  # Rows of conditions have them.
+    columns = _changed(section, made, rows.condition.to(sampler.surrogate.dtype))
     weight = rows.weight
     if made.weight is not None:
         weight = _weights(made.weight, rows.weight, path)
@@ -159,15 +160,14 @@ def _made(
     return Batch.concatenate(parts).replace(schema=sampler.schema)
 
 
-def _changed(section: str, made: Batch, rows: Batch) -> dict[str, tuple[Variable, Tensor]]:
-    """Return the columns that are not what they were."""
+def _changed(section: str, made: Batch, given: Tensor) -> dict[str, tuple[Variable, Tensor]]:
+    """Return the columns that are not what they were, in the precision that they were `given`."""
     assert made.schema is not None  # `_made` sets it.
-    assert rows.condition is not None  # Rows of conditions have them.
     places = {variable.name: i for i, variable in enumerate(made.schema.condition)}
     changed = {}
     for variable, column in zip(made.schema.variables, made.x.unbind(1), strict=True):
         place = places.get(f"{section}_{variable.name}")
-        if place is None or not torch.equal(column, rows.condition[:, place].to(column)):
+        if place is None or not torch.equal(column, given[:, place].to(column)):
             changed[variable.name] = variable, column
     return changed
 

@@ -8,12 +8,13 @@ import h5py
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 import uproot
 from typer.testing import CliRunner
 
 import physgen
 from physgen.cli import app
-from physgen.errors import DomainError, FormatError, InputError
+from physgen.errors import DomainError, FormatError, InputError, TrainingError
 
 N = 600
 RECIPE = """
@@ -197,6 +198,30 @@ def test_negative_weights_keep_their_signs_and_their_sum(folder, weighing, bridg
     physgen.refine(bridge, tmp_path / "none.root", tmp_path / "bridged.root")
     with uproot.open(tmp_path / "bridged.root") as file:
         np.testing.assert_array_equal(file["events"]["w"].array(library="np"), columns["w"])
+
+
+def test_columns_that_stay_are_not_rounded_to_the_precision_of_the_network(tmp_path):
+    columns = {**arrays(1), "E": np.random.default_rng(3).normal(50, 5, N)}
+    np.savez(tmp_path / "fast.npz", **columns)
+    np.savez(tmp_path / "full.npz", **{**columns, "n": columns["n"] + 1})
+    text = RECIPE.replace(", weight: WEIGHT", "").replace(
+        "kind: bridge", "kind: bridge, unchanged: [E]"
+    )
+    text = text.replace("FAST", "fast.npz").replace("FULL", "full.npz")
+    (tmp_path / "stays.yaml").write_text(text)
+    run = physgen.train(tmp_path / "stays.yaml", runs=tmp_path, track=False, score=False)
+    report = physgen.refine(run, tmp_path / "fast.npz", tmp_path / "refined.npz")
+    assert report["refined"] == ["n"]
+    np.testing.assert_array_equal(np.load(tmp_path / "refined.npz")["E"], columns["E"])
+
+
+def test_density_ratios_that_overflow_are_refused(folder, weighing, tmp_path, monkeypatch):
+    def overflowing(self, batch):
+        return torch.where(torch.arange(len(batch.x)) == 3, 1e3, 0.0)
+
+    monkeypatch.setattr("physgen.surrogates.reweighting.Reweighting.latent_log_ratio", overflowing)
+    with pytest.raises(TrainingError, match="the weight of sample 3 is not finite"):
+        physgen.refine(weighing, folder / "fast.root", tmp_path / "no.root")
 
 
 @pytest.mark.parametrize("suffix", [".root", ".h5", ".npz", ".parquet"])
