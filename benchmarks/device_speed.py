@@ -147,7 +147,7 @@ def measure(name, folder, most, copies):
 
 def sampling(run: Run):
     """Return milliseconds a sample by batch, on one thread where the device is a CPU."""
-    surrogate = run.load()
+    surrogate = run.load().to(DEVICE)
     rows = None if run.data is None else run.data.source.read(0, 2000).condition
     taken = milliseconds(surrogate, rows, batches=BATCHES, repeats=REPEATS, seed=1)
     return [

@@ -7,6 +7,7 @@ import statistics
 
 import physgen
 from physgen.card import read_card
+from physgen.engine.device import choose_device
 from physgen.timing import milliseconds
 
 PRESET, BATCHES, REPEATS = "gpu", (1, 100, 10_000), 5
@@ -14,7 +15,7 @@ PRESET, BATCHES, REPEATS = "gpu", (1, 100, 10_000), 5
 
 def run(recipe):
     trained = physgen.train(recipe, preset=PRESET, track=False)
-    surrogate = trained.load()
+    surrogate = trained.load().to(choose_device())
     rows = [
         {
             "name": f"{recipe}: {row.name}",
