@@ -115,6 +115,10 @@ class ShowerTransform(Transform):
 
     def fit(self, batch: Batch) -> None:
         """Learn threshold and distribution functions, piece by piece."""
+        if batch.weight is not None:
+            # As many as they are worth, since what is seen is set against what is assumed.
+            w = batch.weight.double().clamp(min=0)
+            batch = batch.replace(weight=w * w.sum() / w.square().sum())
         incident, total = self._incident(batch), batch.x.sum(1, keepdim=True)
         step = max(1, PIECE // (1 + 2 * self.n_splits))
         least = [
@@ -145,8 +149,9 @@ class ShowerTransform(Transform):
             y = torch.where((whole > 0) & ~few, self.knot(whole), torch.nan)
             self.splits.count(y, s, group, weight)
             for side, to in ((0, -torch.inf), (1, torch.inf)):
-                n = (few & (whole > 0) & (s == to)).to(square).sum(0)
-                sides[side].index_add_(0, group, n)
+                n = (few & (whole > 0) & (s == to)).to(square)
+                n = n if weight is None else n * weight.to(square)
+                sides[side].index_add_(0, group, n.sum(0))
             square += self._contrasts(nodes).square().sum(0)
         self.total.finish()
         self.splits.finish()

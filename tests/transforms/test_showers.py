@@ -301,6 +301,29 @@ def test_nothing_piles_up_at_a_sharp_edge():
     torch.testing.assert_close(back.float(), s, rtol=0, atol=1e-4)
 
 
+def test_the_unit_of_event_weights_does_not_count(data):
+    fits = []
+    for unit in (None, 1e-4, 1e4):
+        transform = ShowerTransform(SYSTEM.schema, SYSTEM.geometry)
+        rows = data[:1000]
+        transform.fit(rows if unit is None else rows.replace(weight=torch.full((1000,), unit)))
+        fits.append(transform.state_dict())
+    for other in fits[1:]:
+        for name, values in fits[0].items():
+            torch.testing.assert_close(other[name], values, msg=name)
+
+
+def test_event_weights_count_where_energy_does_not_suffice_for_two():
+    """Nine tenths of the weight are in the first layer, and all has the energy of one voxel."""
+    x = torch.zeros(1000, 368)
+    x[:500, 0], x[500:, 367] = 10.0, 10.0
+    weight = torch.where(torch.arange(1000) < 500, 0.9, 0.1)
+    transform = ShowerTransform(SYSTEM.schema, SYSTEM.geometry)
+    transform.fit(Batch(x, torch.full((1000, 1), 1000.0), weight=weight))
+    right = float(transform.outcomes(torch.ones(1), torch.zeros(1, dtype=torch.long))[0].exp())
+    assert right == pytest.approx(0.1, abs=0.01)
+
+
 def test_responses_of_faint_showers_do_not_pile_up_at_the_threshold():
     """One voxel has all of the energy, log-uniform from the threshold to 40 times as much."""
     n, transform = 4000, ShowerTransform(SYSTEM.schema, SYSTEM.geometry)
