@@ -23,7 +23,7 @@ from physgen.batch import Batch, Variable
 from physgen.errors import DomainError, InputError
 from physgen.generation import Sampler, generate_blocks
 from physgen.io.formats import format_of
-from physgen.io.replacing import WEIGHT, copy_with
+from physgen.io.replacing import RATIO, WEIGHT, copy_with
 from physgen.io.shipped import resolve_path
 from physgen.io.trees import open_root, tree_names
 from physgen.io.writer import refuse_existing
@@ -66,7 +66,8 @@ def refine(
     Raises:
         CheckpointError: there is no finished surrogate, or a file of it was changed.
         DomainError: an event is outside the trained domain: its row is named.
-        FormatError: the file is absent, unfit, empty, or was refined before.
+        FormatError: the file is absent, unfit, empty, was refined before, or has a column of
+            weights that the recipe does not name.
         InputError: the run does not make events from others, or the output exists.
 
     >>> import tempfile
@@ -96,8 +97,8 @@ def refine(
     weight = rows.weight
     if made.weight is not None:
         weight = _weights(made.weight, rows.weight, path)
-        # A column of density ratios, where events have no weights.
-        columns[table.card["weight"] or WEIGHT] = Variable(WEIGHT, dtype="float64"), weight
+        name = table.card["weight"]
+        columns[name or WEIGHT] = Variable(WEIGHT if name else RATIO, dtype="float64"), weight
     verdict = str(cards.read_card(opened.path / "surrogate").get("verdict", "not validated"))
     if verdict != "pass":
         LOG.warning("%s: the verdict of this run is: %s", opened.path, verdict)

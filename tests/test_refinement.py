@@ -215,6 +215,22 @@ def test_columns_that_stay_are_not_rounded_to_the_precision_of_the_network(tmp_p
     np.testing.assert_array_equal(np.load(tmp_path / "refined.npz")["E"], columns["E"])
 
 
+def test_density_ratios_take_the_place_of_no_weights(folder, tmp_path):
+    text = WEIGHING.replace("FAST, tree: events", "fast.npz").replace(", weight: w", "")
+    np.savez(tmp_path / "fast.npz", **arrays(1))
+    np.savez(tmp_path / "full.npz", **arrays(2, shift=2.0))
+    (tmp_path / "weighing.yaml").write_text(text.replace("FULL", "full.npz"))
+    run = physgen.train(tmp_path / "weighing.yaml", runs=tmp_path, track=False, score=False)
+    report = physgen.refine(run, tmp_path / "fast.npz", tmp_path / "weighed.npz")
+    assert report["added"] == ["weight"]
+    columns = arrays(1)
+    columns["weight"] = columns.pop("w")
+    np.savez(tmp_path / "fast.npz", **columns)
+    with pytest.raises(FormatError, match=r"fast\.npz has a column 'weight'.*data\.source\.weight"):
+        physgen.refine(run, tmp_path / "fast.npz", tmp_path / "no.npz")
+    assert not (tmp_path / "no.npz").exists()
+
+
 def test_density_ratios_that_overflow_are_refused(folder, weighing, tmp_path, monkeypatch):
     def overflowing(self, batch):
         return torch.where(torch.arange(len(batch.x)) == 3, 1e3, 0.0)

@@ -34,6 +34,8 @@ UNREFINED = "_unrefined"
 """Ends the names of columns that have a new one beside them."""
 WEIGHT = "weight"
 """Name of the variable that event weights are, whatever their column is called."""
+RATIO = "ratio"
+"""Name of that which they are where events had no weights; it takes the place of no column."""
 
 _ROWS = 2**16
 """Rows that are copied at once."""
@@ -109,7 +111,13 @@ def copy_with(
 
 def _changes(where: str, rows: int, names: Sequence[str], columns: Columns) -> Replaced:
     """Return which columns are replaced, of a file of so many rows and columns of these names."""
-    for name, (_, values) in columns.items():
+    for name, (variable, values) in columns.items():
+        if variable.name == RATIO and name in names:
+            raise FormatError(
+                f"{where} has a column {name!r}, which density ratios alone would replace: if it "
+                "is the weight of events, name it in the recipe (data.source.weight) and train "
+                "anew; else take a file without it"
+            )
         if name + UNREFINED in names:
             raise FormatError(
                 f"{where}: {name + UNREFINED!r} is there already, so that {name!r} was refined "
