@@ -82,6 +82,7 @@ def test_families_stand_side_by_side_and_are_trained_once(tmp_path):
     assert [run.path.joinpath("scorecard.json").stat().st_mtime_ns for run in runs] == before
 
 
+@pytest.mark.slow
 def test_a_family_whose_training_breaks_down_is_left_out_and_said(tmp_path):
     name = plan(tmp_path)
     broken = SMALL | VAE | {"name": "two", "summary": "two"}

@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_a_kill_at_any_write_of_the_end_is_repaired_by_the_same_command(tmp_path, record_property):
     script = Path(__file__).with_name("finished.py")
     process = subprocess.run(

@@ -32,7 +32,13 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", SMALL)
+LONG = ("su2-3d", "u1-diffusion", "phi4-coupling")
+"""Compiled for long, where a shorter one is of the same kind."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in SMALL]
+)
 def test_a_pipeline_runs_from_recipe_to_report(name, tmp_path):
     if name == "events-flow":
         pytest.importorskip("skhep_testdata")

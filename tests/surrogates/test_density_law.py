@@ -20,6 +20,7 @@ from physgen.surrogates.flows.lattice.continuous import ContinuousLatticeFlow
 from physgen.surrogates.flows.lattice.gauge import GaugeFlow
 from physgen.surrogates.flows.lattice.u1 import U1CouplingFlow
 from physgen.surrogates.flows.normflows import NormflowsOptions
+from physgen.surrogates.flows.shower import ShowerFlow
 from physgen.surrogates.flows.stack import CouplingOptions
 from physgen.surrogates.sets import IndependentItems
 from physgen.transforms.affine import Standardise
@@ -64,9 +65,9 @@ DENSITIES = {
 
 
 def test_no_density_is_left_out():
-    """Those of links, which are many numbers, are integrated in tests of their own."""
+    """Those of links and of showers, which are many numbers, have tests of their own."""
     classes = {type(build(bounded())) for build in DENSITIES.values()}
-    classes |= {IndependentItems, ClosureDefect, GaugeFlow, U1CouplingFlow}
+    classes |= {IndependentItems, ClosureDefect, GaugeFlow, U1CouplingFlow, ShowerFlow}
     known = {lookup("surrogates", kind) for kind in registered("surrogates")}
     assert classes == {cls for cls in known if hasattr(cls, "log_prob")}
 
