@@ -31,7 +31,7 @@ SETTINGS = {
     "coverage": [{}, {"level": "voxels"}],
 }
 NOT_OF_SHOWERS = {"constraints", "energy-mover", "importance", "inception-score", "jet-wasserstein"}
-NOT_OF_SHOWERS |= {"likelihood", "timing"}
+NOT_OF_SHOWERS |= {"event-weights", "likelihood", "timing"}
 
 
 def every_metric():
