@@ -3,19 +3,14 @@
 A training that is stopped goes on where it was when the same command is given again.
 """
 
-import statistics
+from device_speed import sampling
 
 import physgen
 from physgen.card import read_card
-from physgen.engine.device import choose_device
-from physgen.timing import milliseconds
-
-PRESET, BATCHES, REPEATS = "gpu", (1, 100, 10_000), 5
 
 
 def run(recipe):
-    trained = physgen.train(recipe, preset=PRESET, track=False)
-    surrogate = trained.load().to(choose_device())
+    trained = physgen.train(recipe, preset="gpu", track=False)
     rows = [
         {
             "name": f"{recipe}: {row.name}",
@@ -31,14 +26,4 @@ def run(recipe):
     rows.append(
         {"name": f"{recipe}: training", "value": float(card["training_seconds"]), "unit": "s"}
     )
-    conditions = None if trained.data is None else trained.data.source.read(0, 2000).condition
-    taken = milliseconds(surrogate, conditions, batches=BATCHES, repeats=REPEATS, seed=1)
-    return rows + [
-        {
-            "name": f"{recipe}: sampling, batches of {size}",
-            "value": float(statistics.median(values)),
-            "unit": "ms a sample",
-            "spread": [float(min(values)), float(max(values))],
-        }
-        for size, values in taken.items()
-    ]
+    return rows + sampling(trained)

@@ -1,6 +1,6 @@
 """Benchmarks of a device draw samples on it."""
 
-import importlib.util
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,17 +15,10 @@ META = torch.device("meta")
 """A device that every machine has."""
 
 
-def benchmark(name):
-    path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("name", ["device_speed", "full_size"])
 def test_samples_are_timed_on_the_device(name, monkeypatch):
-    module, timed = benchmark(name), []
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    module, speed, timed = import_module(name), import_module("device_speed"), []
 
     def milliseconds(surrogate, condition, *, batches, repeats, seed):
         timed.append(surrogate.device)
@@ -38,13 +31,12 @@ def test_samples_are_timed_on_the_device(name, monkeypatch):
         recipe=SimpleNamespace(name="any"),
         scorecard=SimpleNamespace(rows=()),
     )
-    monkeypatch.setattr(module, "milliseconds", milliseconds)
-    if name == "device_speed":
-        monkeypatch.setattr(module, "DEVICE", META)
+    monkeypatch.setattr(speed, "milliseconds", milliseconds)
+    monkeypatch.setattr(speed, "DEVICE", META)
+    if module is speed:
         module.sampling(run)
     else:
-        monkeypatch.setattr(module, "choose_device", lambda: META)
         monkeypatch.setattr(module, "read_card", lambda folder: {"training_seconds": 1})
         monkeypatch.setattr(module.physgen, "train", lambda *_, **__: run)
-        module.run("any")
+        assert len(module.run("any")) == 1 + len(speed.BATCHES)
     assert timed == [META]

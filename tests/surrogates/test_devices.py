@@ -10,12 +10,11 @@ from functools import partial
 import pytest
 import torch
 from randomised import generator, randomised
-from registered import KINDS, SAMPLES, UNTRAINED, built, methods_of
+from registered import KINDS, SAMPLES, UNTRAINED, built, class_of, methods_of
 from stub import StubContext
 
 from physgen.batch import Batch
 from physgen.engine.loop import _place
-from physgen.surrogates.base import HasDensity
 
 CUDA = [
     pytest.mark.cuda,
@@ -31,6 +30,8 @@ ASK_FOR_VALUES = {
 """Families that look at numbers to sample."""
 ITERATED = {"diffusion-flow", *ASK_FOR_VALUES} - {"flow, normflows"}
 """Families that look at numbers to give densities."""
+DENSE = [kind for kind in KINDS if hasattr(class_of(kind), "log_prob")]
+"""Families that know their density."""
 FEW = 16
 
 
@@ -55,11 +56,9 @@ def test_samples_lie_where_the_parameters_do(kind):
     assert drawn.x.shape == batch.x.shape
 
 
-@pytest.mark.parametrize("kind", sorted({*KINDS} - ITERATED))
+@pytest.mark.parametrize("kind", sorted({*DENSE} - ITERATED))
 def test_densities_lie_where_the_parameters_do(kind):
     surrogate, batch = ready(kind)
-    if not isinstance(surrogate, HasDensity):
-        pytest.skip(f"{kind} does not know its density")
     with torch.no_grad():
         value = surrogate.to("meta").log_prob(there(batch, "meta"))
     assert (value.device.type, value.shape) == ("meta", (FEW,))
@@ -98,11 +97,9 @@ def test_losses_in_bfloat16_are_finite_and_leave_parameters_as_they_are(kind):
             assert torch.isfinite(value).all(), f"{kind} by {name}: {key}"
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=CUDA) for kind in KINDS])
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=CUDA) for kind in DENSE])
 def test_cuda_gives_the_densities_of_the_cpu(kind):
     surrogate, batch = ready(kind)
-    if not isinstance(surrogate, HasDensity):
-        pytest.skip(f"{kind} does not know its density")
     surrogate, batch = surrogate.double(), batch.to(dtype=torch.float64)
     with torch.no_grad():
         expected = surrogate.log_prob(batch)

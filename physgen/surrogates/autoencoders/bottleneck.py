@@ -108,7 +108,7 @@ class BottleneckAutoencoder(DecodedNoise):
 
     @property
     def n_latent(self) -> int:
-        """Z."""
+        """Those of z."""
         return self.latent
 
     def decode_noise(self, noise: Tensor, condition: Tensor | None) -> Tensor:
