@@ -33,6 +33,7 @@ STEPS = {
     "bottleneck-autoencoder": 400,
     "generator": 300,
     "reweighting": 600,
+    "bridge": 800,
     "translator": 400,
 }
 BATCH = 64
