@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from physgen.arguments import user_path
+from physgen.batch import Batch
 from physgen.components import system_of
 from physgen.errors import FormatError, InputError
 from physgen.io.shipped import shipped_recipes
@@ -37,7 +38,7 @@ from physgen.validation.comparison import Comparison, Role
 from physgen.validation.geometries import assumed_geometry, geometry_facts
 from physgen.validation.judging import judge
 from physgen.validation.rows_read import look_at
-from physgen.validation.scorecard import Scorecard
+from physgen.validation.scorecard import Row, Scorecard
 from physgen.validation.sources import TrueFile
 from physgen.validation.training_rows import TrainingRows
 
@@ -77,12 +78,21 @@ class Criteria:
         return replace(self, recipe=str(Run(sample).path / "recipe.yaml"))
 
 
+def outside_domain(run: Run, samples: Batch) -> Row | None:
+    """Return a warning if samples of a run have conditions that it was not trained on."""
+    outside = "" if samples.condition is None else run.load().conditions.outside(samples.condition)
+    if not outside:
+        return None
+    warning = f"{outside}: nothing that was learnt holds there"
+    return Row(name="domain", metric="domain", value=None, warning=warning)
+
+
 class Against:
     """A file of true samples, read and measured once, that samples are judged by.
 
     Args:
         truth: the file.
-        criteria: how they are judged.
+        criteria: how they are judged; changes to the section `sampling` are those of runs, too.
         samples: what will be judged; where nothing tells whose samples these are, a damaged file,
             be it of training rows, is named first.
     """
@@ -90,6 +100,11 @@ class Against:
     def __init__(self, truth: Path, criteria: Criteria, samples: Sequence[Path] = ()) -> None:
         self.path = truth
         overrides, training = criteria.overrides, criteria.training
+        self.sampling = {
+            key.removeprefix("sampling."): value
+            for key, value in overrides.items()
+            if key.startswith("sampling.") and key not in ("sampling.n", "sampling.seed")
+        }
         try:
             self.recipe = recipe_for(truth, criteria.recipe, overrides, criteria.preset)
         except InputError:
@@ -190,6 +205,8 @@ class Against:
             "paired": sorted(samples.paired),
             **geometry_facts(self.system, assumed=self._assumes),
         }
+        if run is not None and run.sampling:
+            provenance["sampling"] = dict(run.sampling)
         sides: dict[Role, Any] = {"truth": samples.truth, "generated": sample}
         for role, batch in sides.items():
             if batch.chain is not None:
@@ -201,8 +218,10 @@ class Against:
             provenance=provenance,
             progress=progress,
         )
+        extrapolated = None if run is None else outside_domain(run, sample)
         # What is said of all rows of a file takes the place of what is said of those drawn.
         found = (
+            *([] if extrapolated is None else [extrapolated]),
             *assumed_geometry(self.system, (self.path, generated) if self._assumes else ()),
             *self._wrong.rows("true"),
             *wrong.rows("generated"),

@@ -95,8 +95,9 @@ def surrogate_of(
     return surrogate
 
 
-def choose_sampler(recipe: Recipe, surrogate: Surrogate) -> None:
-    """Let a surrogate draw as `sampling.sampler` says; `RecipeError` if it cannot."""
+def choose_sampling(recipe: Recipe, surrogate: Surrogate) -> None:
+    """Let a surrogate draw as the section `sampling` says; `RecipeError` if it cannot."""
+    surrogate.conditions.extrapolate = recipe.sampling.extrapolate
     sampler = recipe.sampling.sampler
     if sampler is None:
         return

@@ -117,6 +117,15 @@ class Sampler:
             raise InputError("these samples have no conditions that could be read from a file")
         return self.read_conditions(user_path(file))
 
+    def outside_domain(self, n: int, condition: Condition | None) -> str:
+        """Say how many of `n` conditions are outside the trained domain; "" if none is.
+
+        They are accepted with `sampling.extrapolate`, and files of their samples say it.
+        """
+        prior = self._source.conditions
+        given = conditions(prior.variables, condition, n)
+        return "" if given is None else prior.outside(given)
+
     @isolated()
     def sample(self, n: Whole, seed: Whole = 1, condition: Condition | None = None) -> Batch:
         """Return `n` samples in physical units, on the CPU.
@@ -130,7 +139,8 @@ class Sampler:
                 of the training data.
 
         Raises:
-            DomainError: a condition is unknown, missing, or outside the trained domain.
+            DomainError: a condition is unknown, missing, or outside the trained domain (but for
+                `sampling.extrapolate`).
             InputError: `n`, `seed` or `condition` cannot be understood.
         """
         return generate(self._source, n, seed=seed, condition=condition)
@@ -159,7 +169,8 @@ class Sampler:
             progress: called with the number of samples done, after each block.
 
         Raises:
-            DomainError: a condition is unknown, missing, or outside the trained domain.
+            DomainError: a condition is unknown, missing, or outside the trained domain (but for
+                `sampling.extrapolate`).
             InputError: an argument cannot be understood, the output exists, or its suffix names no
                 format.
             TrainingError: a sample, or its weight, is not finite.
@@ -171,6 +182,8 @@ class Sampler:
         temporary = path.with_name(f"{path.stem}.{secrets.token_hex(4)}{path.suffix}")
         target = temporary if replaced else path
         provenance = {"physgen": __version__, **self.facts, "n": n, "seed": seed}
+        if outside := self.outside_domain(n, condition):
+            provenance["outside_domain"] = outside
         facts = {"physgen_provenance": json.dumps(provenance)}
         parts = generate_blocks(self._source, n, seed=seed, condition=condition)
         try:

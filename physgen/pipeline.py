@@ -300,13 +300,13 @@ def samples_of(
     if not target.is_dir():
         yield target, None
         return
-    sampler = load(target, trust=trust)
+    sampler = load(target, sampling=truth.sampling, trust=trust)
     given = sampler.conditions_in(truth.path) if sampler.schema.condition else None
     n = min(len(truth), truth.recipe.sampling.n) if given is None else len(given)
     with TemporaryDirectory(prefix="physgen-") as folder:
         file = Path(folder) / "samples.hdf5"
         sampler.write(file, n, condition=given)
-        yield file, Run(target, trust)
+        yield file, Run(target, trust, truth.sampling)
 
 
 def _open_run(

@@ -49,12 +49,15 @@ class Sampling(Section):
         correction: what makes them exact, for a system with an action; see
             `physgen.surrogates.correction`.
         sampler: how a diffusion model draws them.
+        extrapolate: accept conditions outside the trained domain, where nothing is known of the
+            samples; files and scorecards say how many there are.
     """
 
     n: int = Field(default=16_384, gt=0)
     seed: int = 1
     correction: Correction = "none"
     sampler: SamplerOptions | None = None
+    extrapolate: bool = False
 
 
 class Validation(Section):

@@ -14,7 +14,7 @@ import torch
 from physgen import card as cards
 from physgen.arguments import user_path
 from physgen.batch import Batch, Schema
-from physgen.components import as_conditions, choose_sampler, surrogate_of, system_of
+from physgen.components import as_conditions, choose_sampling, surrogate_of, system_of
 from physgen.conditions import rows_as_conditions
 from physgen.engine.device import describe_machine, describe_revision
 from physgen.errors import CheckpointError, RecipeError, printable
@@ -275,7 +275,7 @@ class Run:
         """Construct the surrogate of the recipe, untrained."""
         component, system = self.recipe.surrogate, self.system
         surrogate = surrogate_of(self.recipe, component, self.schema, system)
-        choose_sampler(self.recipe, surrogate)
+        choose_sampling(self.recipe, surrogate)
         return surrogate
 
     def corrected(self, surrogate: Surrogate, *, proposals: bool = False) -> Corrected | None:
@@ -320,7 +320,7 @@ class Run:
         # Layers begin with random weights, which are not to be drawn from the host's generators.
         with global_generators(0):
             surrogate = surrogate_of(self.recipe, component, schema, system)
-        choose_sampler(self.recipe, surrogate)
+        choose_sampling(self.recipe, surrogate)
         surrogate.to(getattr(torch, description["dtype"]))
         cards.load_weights(surrogate, folder, description)
         return surrogate.eval()

@@ -209,6 +209,21 @@ def test_wrong_conditions_are_refused_before_anything_is_computed(surrogate):
     assert surrogate.asked == []
 
 
+def test_conditions_outside_the_domain_are_accepted_on_request_and_counted(surrogate, tmp_path):
+    surrogate.conditions.extrapolate = True
+    sampler = Sampler(surrogate)
+    given = [10.0, 2000.0, 5000.0, 20.0]
+    path = sampler.write(tmp_path / "a.h5", 4, seed=1, condition=given)
+    with h5py.File(path) as file:
+        about = json.loads(file.attrs["physgen_provenance"])
+    said = "2 of 4 samples are outside the trained domain: e_inc [-39.5, 1049.5] MeV"
+    assert about["outside_domain"] == said
+    with h5py.File(sampler.write(tmp_path / "b.h5", 2, condition=[10.0, 20.0])) as file:
+        assert "outside_domain" not in json.loads(file.attrs["physgen_provenance"])
+    with pytest.raises(DomainError, match=r"e_inc = nan MeV \(row 1\).*give numbers"):
+        generate(surrogate, 2, seed=1, condition=[10.0, float("nan")])
+
+
 def test_samples_that_are_not_finite_are_not_passed_on():
     schema = dataclasses.replace(SCHEMA, condition=())
     with pytest.raises(TrainingError, match=r"sample \d+ is not finite"):

@@ -11,7 +11,7 @@ from test_cli import call
 
 from physgen import pipeline, reports
 from physgen.against import Criteria
-from physgen.errors import InputError
+from physgen.errors import DomainError, InputError
 from physgen.systems.calorimeter import Calorimeter
 
 METRICS = "validation.metrics=[{kind: means}, {kind: histograms}]"
@@ -120,6 +120,22 @@ def test_a_run_stands_beside_a_file_at_the_conditions_of_the_truth(files, tmp_pa
     assert not (run.path / "scorecard.json").exists()
     alone = pipeline.validate_files(run.path, files / "truth.hdf5", criteria)
     assert alone.rows == ranking.cards[name].rows
+    assert "domain" not in {row.name for row in alone.rows}
+    # Some energies lie beyond what the run has seen.
+    with h5py.File(files / "truth.hdf5") as truth, h5py.File(tmp_path / "far.hdf5", "w") as far:
+        far["showers"] = truth["showers"][:]
+        energies = truth["incident_energies"][:]
+        energies[:10] *= 1000.0
+        far["incident_energies"] = energies
+    with pytest.raises(DomainError, match=r"sampling\.extrapolate=true"):
+        pipeline.validate_files(run.path, tmp_path / "far.hdf5", criteria)
+    changes = {**criteria.overrides, "sampling.extrapolate": True, "sampling.n": 400}
+    card = pipeline.validate_files(
+        run.path, tmp_path / "far.hdf5", Criteria(overrides=changes, recipe="calo-flow")
+    )
+    assert card.provenance["sampling"] == {"extrapolate": True}
+    assert re.match(r"\d+ of \d+ samples are outside", card["domain"].warning)
+    assert card["domain"].warning in " ".join(card.warnings)
 
 
 def test_names_tell_samples_apart():

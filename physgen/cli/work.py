@@ -9,7 +9,18 @@ from typing import Annotated, Any, Literal
 import typer
 
 from physgen.arguments import user_path, whole
-from physgen.cli.app import Json, Overrides, Preset, RecipeName, Runs, Set, Trust, app, tracking
+from physgen.cli.app import (
+    Json,
+    Overrides,
+    Preset,
+    RecipeName,
+    Runs,
+    Set,
+    Trust,
+    app,
+    tracking,
+)
+from physgen.cli.words import numbers, sampling_changes
 from physgen.console import bars, print_mapping, print_ranking, print_scorecards
 from physgen.errors import InputError
 
@@ -189,7 +200,7 @@ def validate(
                     f"{output}: pyerrors takes a Markov chain that is analysed alone: name "
                     f"{target / 'samples.h5'}"
                 )
-            sampling = _of_sampling(changes)
+            sampling = sampling_changes(changes)
             card = pipeline.validate(
                 target, sampling=sampling, output=output, trust=trust, progress=progress
             )
@@ -247,10 +258,10 @@ def generate(
     if condition and condition_from is not None:
         raise InputError("--condition and --condition-from both state conditions; leave one out")
     count = 0 if n is None else whole("n", n)
-    changes = _of_sampling(parse_overrides(overrides or []))
+    changes = sampling_changes(parse_overrides(overrides or []))
     with bars(as_json) as progress:
         sampler = pipeline.load(run, device, sampling=changes, uncorrected=uncorrected, trust=trust)
-        given: Any = _numbers(condition or []) or None
+        given: Any = numbers(condition or []) or None
         if condition_from is not None:
             given = sampler.conditions_in(condition_from)
             count = count or len(given)
@@ -263,7 +274,10 @@ def generate(
                 progress(f"{sampler.facts['recipe']}: generate", done, count, {})
 
         sampler.write(output, count, seed, given, overwrite=overwrite, progress=report_progress)
-    print_mapping({"file": str(output), "n": count, "seed": seed}, as_json)
+    facts = {"file": str(output), "n": count, "seed": seed}
+    if outside := sampler.outside_domain(count, given):
+        facts["outside_domain"] = outside
+    print_mapping(facts, as_json)
 
 
 @app.command()
@@ -325,26 +339,3 @@ def quickstart(
         return
     print_scorecards({run.recipe.name: run.scorecard for run in finished}, as_json=False)
     typer.echo(f"report: {page}")
-
-
-def _of_sampling(changes: dict[str, Any]) -> dict[str, Any]:
-    """Return changes to the section `sampling` of a run, without its name."""
-    for key in changes:
-        if not key.startswith("sampling."):
-            raise InputError(
-                f"--set {key}: of a trained run only its section sampling may be changed, such as "
-                "sampling.sampler.steps=50; train another run for anything else"
-            )
-    return {key.removeprefix("sampling."): value for key, value in changes.items()}
-
-
-def _numbers(words: list[str]) -> dict[str, float]:
-    """Turn `name=value` words into numbers by name."""
-    numbers = {}
-    for word in words:
-        name, _, value = word.partition("=")
-        try:
-            numbers[name] = float(value)
-        except ValueError as error:
-            raise InputError(f"--condition {word}: not of the form name=number") from error
-    return numbers

@@ -19,8 +19,13 @@ RESOLUTION = 1e-4
 """Rounding of a condition by more than this share of its range is a loss."""
 
 
+REMEDY = "train on a range that covers it, or set sampling.extrapolate=true and judge the samples"
+
 _BOX = 1024
 """Conditions remembered of a box that is evenly drawn from."""
+
+TOLERANCE = 1e-6
+"""Rounding by which a condition may exceed the domain."""
 
 LARGEST = 1_000_000
 """How many training rows conditions are remembered of; of more, a random subset."""
@@ -48,6 +53,7 @@ class ConditionPrior(nn.Module):
 
     def __init__(self, schema: Schema) -> None:
         super().__init__()
+        self.extrapolate = False  # Whether numbers outside the domain are accepted.
         self.variables = schema.condition
         n_columns = len(schema.condition)
         self.register_buffer("values", torch.zeros(0, n_columns))
@@ -164,7 +170,7 @@ class ConditionPrior(nn.Module):
         self.check(condition)
         return condition
 
-    def check(self, condition: Tensor, tolerance: float = 1e-6) -> None:
+    def check(self, condition: Tensor, tolerance: float = TOLERANCE) -> None:
         """Raise `DomainError` naming the first row and variable outside the trained range."""
         if condition.ndim != 2 or condition.shape[1] != len(self.variables):
             names = ", ".join(f"{v.name} [{v.unit}]" for v in self.variables) or "none"
@@ -172,9 +178,9 @@ class ConditionPrior(nn.Module):
                 f"condition of shape {tuple(condition.shape)}: expected (n, "
                 f"{len(self.variables)}), the columns being {names}"
             )
-        slack = tolerance * torch.maximum(self.low.abs(), self.high.abs())
-        # Written so that NaN, which compares false with everything, counts as outside.
-        inside = (condition >= self.low - slack) & (condition <= self.high + slack)
+        inside = self._inside(condition, tolerance)
+        if self.extrapolate:
+            inside = condition.isfinite()
         if not inside.all():
             row, column = (~inside).nonzero()[0].tolist()
             variable = self.variables[column]
@@ -183,7 +189,7 @@ class ConditionPrior(nn.Module):
                 f"condition {variable.name} = {condition[row, column].item():g}{unit} "
                 f"(row {row}) is outside the trained domain "
                 f"[{self.low[column].item():g}, {self.high[column].item():g}]{unit}; "
-                "train on a range that covers it"
+                f"{'give numbers' if self.extrapolate else REMEDY}"
             )
         for column, variable in enumerate(self.variables):
             if _n_labels(variable) and self.labels[column].any():
@@ -196,6 +202,26 @@ class ConditionPrior(nn.Module):
                         f"condition {variable.name} = {condition[row, column].item():g} (row "
                         f"{row}) is not a label of the training data, which had {labels}"
                     )
+
+    def outside(self, condition: Tensor) -> str:
+        """Say how many of (n, C) conditions are outside the trained range; "" if none is."""
+        beyond = ~self._inside(condition.to(self.low), TOLERANCE)
+        if not beyond.any():
+            return ""
+        domains = []
+        for column in beyond.any(0).nonzero()[:, 0].tolist():
+            variable, low, high = self.variables[column], self.low[column], self.high[column]
+            unit = "" if variable.unit == "1" else f" {variable.unit}"
+            domains.append(f"{variable.name} [{low.item():g}, {high.item():g}]{unit}")
+        return (
+            f"{int(beyond.any(1).sum())} of {len(condition)} samples are outside the trained "
+            f"domain: {', '.join(domains)}"
+        )
+
+    def _inside(self, condition: Tensor, tolerance: float) -> Tensor:
+        slack = tolerance * torch.maximum(self.low.abs(), self.high.abs())
+        # Written so that NaN, which compares false with everything, counts as outside.
+        return (condition >= self.low - slack) & (condition <= self.high + slack)
 
     def _check_resolution(self, condition: Tensor) -> None:
         """Refuse columns that are kept, and given to networks, with less than they hold."""
