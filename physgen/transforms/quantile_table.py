@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from physgen.batch import Batch
+
 EDGE = 1e-5
 """Least F, and 1 - F, that anything is mapped to."""
 FLAT = 1e-12
@@ -162,6 +164,17 @@ class QuantileTable(torch.nn.Module):
         j = position.floor().clamp(max=self.n_bins - 1)
         low, high = (self._at(base, i, fraction) for i in (j.long(), j.long() + 1))
         return low, high, position - j
+
+
+def worth(batch: Batch) -> Batch:
+    """Return a batch whose weights sum to the number of events of weight 1 that know as much.
+
+    What is seen is set against what is assumed; negative weights become 0.
+    """
+    if batch.weight is None:
+        return batch
+    w = batch.weight.double().clamp(min=0)
+    return batch.replace(weight=w * w.sum() / w.square().sum())
 
 
 def _below(counts: Tensor, prior: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from physgen.batch import Batch, Schema
 from physgen.errors import DomainError
 from physgen.systems.geometry import Geometry
 from physgen.transforms.base import Transform
-from physgen.transforms.quantile_table import EDGE, QuantileTable
+from physgen.transforms.quantile_table import EDGE, QuantileTable, worth
 from physgen.transforms.splits import SplitTree
 
 ALL_RIGHT, ALL_LEFT = -32.0, 32.0
@@ -115,10 +115,7 @@ class ShowerTransform(Transform):
 
     def fit(self, batch: Batch) -> None:
         """Learn threshold and distribution functions, piece by piece."""
-        if batch.weight is not None:
-            # As many as they are worth, since what is seen is set against what is assumed.
-            w = batch.weight.double().clamp(min=0)
-            batch = batch.replace(weight=w * w.sum() / w.square().sum())
+        batch = worth(batch)
         incident, total = self._incident(batch), batch.x.sum(1, keepdim=True)
         step = max(1, PIECE // (1 + 2 * self.n_splits))
         least = [

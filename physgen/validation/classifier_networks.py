@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from physgen.isolation import global_generators
+from physgen.networks.cylinder import cylinder_padded, voxel_image
 from physgen.validation.classifiers import Rows, Task
 
 Array = NDArray[float64]
@@ -56,10 +57,9 @@ class Cylinder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, 1) logits."""
-        image = functional.pad(x[:, self.voxels], (0, 1))[:, self.grid]
+        image = voxel_image(x[:, self.voxels], self.grid)
         for layer in (self.first, self.second):
-            image = functional.pad(image, (0, 0, 1, 1), mode="circular")
-            image = functional.leaky_relu(layer(functional.pad(image, (1, 1))))
+            image = functional.leaky_relu(layer(cylinder_padded(image)))
         others = x[:, : self.voxels.start], x[:, self.voxels.stop :]
         result: Tensor = self.head(torch.cat([image.flatten(1), *others], 1))
         return result

@@ -21,6 +21,7 @@ SMALL = {
         "surrogate.network.channels": [4, 8],
     },
     "calo-flow": {"data.n": 600, "engine.steps": 4},
+    "calo-conv-flow-matching": {"data.n": 600, "engine.steps": 4},
     "events-flow": {"engine.steps": 4},
     "su2-3d": {
         "system.shape": [2, 2, 2],
@@ -32,8 +33,8 @@ SMALL = {
 }
 
 
-LONG = ("su2-3d", "u1-diffusion", "phi4-coupling")
-"""Compiled for long, where a shorter one is of the same kind."""
+LONG = ("su2-3d", "u1-diffusion", "phi4-coupling", "calo-conv-flow-matching")
+"""Compiled or sampled for long, where a shorter one is of the same kind."""
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from randomised import generator
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import RecipeError
+from physgen.networks.cylinder import CylindricalOptions
 from physgen.networks.epic import EPiCOptions
 from physgen.networks.mlp import MLPOptions
 from physgen.networks.residual import ResidualOptions
@@ -42,6 +43,7 @@ SAMPLES = {
     "stochastic-gauge-flow": "links",
     "u1-coupling-flow": "links",
     "shower-copula": "showers",
+    "shower-diffusion": "showers",
     "shower-flow": "showers",
     **dict.fromkeys(("reweighting", "bridge", "translator", "unrefined"), "events of two samples"),
 }
@@ -57,6 +59,7 @@ SURROGATES = {
     "rbm": {"hidden": 4, "n_chains": 512, "burn_in": 20, "thin": 5},
     "gaussian-rbm": {"hidden": 8, "n_chains": 512, "burn_in": 20, "thin": 5},
     "energy": {"network": MLPOptions(hidden=(32,)), "n_chains": 512, "burn_in": 20, "thin": 10},
+    "shower-diffusion": {"network": CylindricalOptions(channels=8, depth=1, patch=(5, 16))},
     "shower-flow": {"hidden": 16},
     "u1-coupling-flow": {"n_layers": 2, "channels": 4, "hidden": 8, "candidates": 2},
     "reweighting": {"network": MLPOptions(hidden=(64, 64))},

@@ -23,7 +23,8 @@ CUDA = [
 ASK_FOR_VALUES = {
     *("energy", "gaussian-rbm", "rbm"),  # how often chains are thinned
     *("gauge-flow", "stochastic-gauge-flow"),  # kernels on the CPU
-    *("reweighting", "shower-copula", "shower-flow", "independent-items"),
+    *("reweighting", "independent-items"),
+    *("shower-copula", "shower-diffusion", "shower-flow"),
     *("bridge", "translator", "unrefined"),  # whether conditions were trained on
     "flow, normflows",
 }

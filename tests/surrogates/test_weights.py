@@ -26,6 +26,7 @@ TOLERANCE = 0.04
 
 STEPS = {
     "pca": 0,
+    "shower-diffusion": 60,
     "shower-flow": 20,
     "flow, continuous": 60,
     "flow, normflows": 60,
