@@ -20,6 +20,7 @@ from physgen.engine.distributed import connect
 from physgen.ensembles import score_ensemble
 from physgen.errors import InputError
 from physgen.generation import Sampler
+from physgen.identity import check_unchanged
 from physgen.io.pyerrors import SUFFIX as PYERRORS
 from physgen.io.shipped import shipped_recipes
 from physgen.io.writer import refuse_existing
@@ -85,7 +86,7 @@ def train(
             if track and world.first:
                 stack.enter_context(Tracker(run.path))
             if run.finished:
-                run.check_unchanged()
+                check_unchanged(run)
             else:
                 train_run(run, world, progress if progress and world.first else silent, force=force)
             if score and world.first and not run.scored:

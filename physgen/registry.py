@@ -24,7 +24,7 @@ from physgen.systems.family import family
 
 Group = Literal["systems", "transforms", "surrogates", "methods", "metrics"]
 
-CONTEXT = frozenset({"schema", "transform", "system", "surrogate", "steps", "paired"})
+CONTEXT = frozenset({"schema", "transform", "system", "surrogate", "steps", "paired", "trained"})
 """Constructor parameters that the builder provides; a recipe cannot set them."""
 
 

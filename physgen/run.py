@@ -27,7 +27,7 @@ from physgen.registry import asks_for
 from physgen.run_data import SIMULATED, RunData, inputs_of
 from physgen.surrogates.base import Surrogate
 from physgen.surrogates.correction import Corrected
-from physgen.systems.base import HasAction, HasFiles, HasOwnFiles, System, open_files
+from physgen.systems.base import HasAction, HasFiles, System, open_files
 from physgen.tables import html_table
 from physgen.validation.scorecard import Scorecard
 from physgen.version import FORMAT, __version__
@@ -219,6 +219,13 @@ class Run:
         """The samples that those are made from, if there are any and the two are not paired."""
         return next(iter(self.inputs.values())) if len(self.inputs) > 1 else None
 
+    @property
+    def teacher(self) -> Run | None:
+        """The run whose surrogate this one is distilled from, if its method names one."""
+        method = self.recipe.method
+        path = method.options.get("teacher") if asks_for("methods", method, "trained") else None
+        return None if path is None else Run(Path(path), self.trust)
+
     @cached_property
     def schema(self) -> Schema:
         """What the surrogate generates, and at which conditions."""
@@ -249,23 +256,6 @@ class Run:
             raise RecipeError(f"system {self.recipe.system.kind!r} has no files to read")
         source = open_files(system, path)
         return rows_as_conditions(source, self.schema.condition, of_samples=other is not None)
-
-    def identity(self) -> dict[str, str]:
-        """Return hashes of all that the training depends on: recipe, data, files of the system."""
-        hashes = {"recipe": self.recipe.digest()}
-        if isinstance(self.system, HasOwnFiles):
-            hashes["system"] = self.system.digest()
-        return hashes | {name: data.source.digest() for name, data in self.inputs.items()}
-
-    def check_unchanged(self) -> None:
-        """Raise `CheckpointError` if what a finished run was trained on has changed since."""
-        now, before = self.identity(), self.provenance.get("identity", {})
-        for name in sorted((now | before).keys() - {"recipe"}):
-            if now.get(name) != before.get(name):
-                raise CheckpointError(
-                    f"{self.path} was trained with another {name}: a file that the recipe names "
-                    "has changed since; remove the directory to train again, or put the file back"
-                )
 
     def training_sample(self) -> Batch | None:
         """Return training rows for all that is fitted once; `None` without data."""
@@ -320,6 +310,11 @@ class Run:
         # Layers begin with random weights, which are not to be drawn from the host's generators.
         with global_generators(0):
             surrogate = surrogate_of(self.recipe, component, schema, system)
+        if self.teacher is not None and any(key.startswith("sampler") for key in self.sampling):
+            raise RecipeError(
+                "sampling.sampler: this surrogate was distilled for the sampler of its recipe, and "
+                "is of use with that alone; distil again for another, or sample the teacher"
+            )
         choose_sampling(self.recipe, surrogate)
         surrogate.to(getattr(torch, description["dtype"]))
         cards.load_weights(surrogate, folder, description)

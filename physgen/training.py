@@ -19,11 +19,13 @@ from physgen.animation import (
     write_gif,
 )
 from physgen.batch import Batch
+from physgen.distilled_from import describe_teacher, teacher_of
 from physgen.engine import journal
 from physgen.engine.distributed import World
 from physgen.engine.loop import FitResult, fit
 from physgen.engine.options import Engine
 from physgen.errors import InputError, Stopped
+from physgen.identity import identity_of
 from physgen.io.source import blocks
 from physgen.io.stream import Stream
 from physgen.io.weights import WeightSums
@@ -74,7 +76,7 @@ def train_run(run: Run, world: World, report_progress: Progress, *, force: bool 
     data = run.data
     streams = {key: _training_stream(one, recipe.engine) for key, one in run.inputs.items()}
     surrogate, method = _build(run, streams)
-    identity = run.identity()
+    identity, teacher = identity_of(run), describe_teacher(run)
     description = _describe_inputs(run, streams, surrogate, identity)
     evaluate = None
     if data is not None and len(data.parts.validation):
@@ -125,6 +127,7 @@ def train_run(run: Run, world: World, report_progress: Progress, *, force: bool 
             "surrogate": recipe.surrogate.model_dump(),
             "transform": [part.model_dump() for part in recipe.transform],
             "data": description,
+            **teacher,
             "steps": result.step,
             "training_seconds": round(_seconds(run), 1),
             "held_out": result.best,
@@ -140,6 +143,7 @@ def _build(run: Run, streams: Mapping[str, Stream]) -> tuple[Surrogate, Method]:
         InputError: the method cannot learn from the weights of these rows.
     """
     recipe = run.recipe
+    trained = teacher_of(run)
     sample = run.training_sample()
     with global_generators(recipe.engine.seed):
         surrogate = run.build_surrogate()
@@ -163,6 +167,7 @@ def _build(run: Run, streams: Mapping[str, Stream]) -> tuple[Surrogate, Method]:
                     surrogate.conditions.cover(given)
         check_scoring(run, surrogate)
         context = {"surrogate": surrogate, "system": run.system, "steps": recipe.engine.steps}
+        context["trained"] = trained
         method: Method = build("methods", recipe.method, context)
     for stream in streams.values():
         if stream.weights is not None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from physgen.ranges import Positive
 
 SamplerName = Literal["ancestral", "ddim", "heun", "dpm-solver"]
-Spacing = Literal["time", "noise"]
+Spacing = Literal["time", "noise", "even"]
 
 FEWEST: dict[SamplerName, int] = {"ancestral": 1, "ddim": 1, "heun": 2, "dpm-solver": 2}
 """Steps that a sampler needs to be one: with fewer, those of second order never act."""
@@ -21,7 +21,7 @@ class SamplerOptions(BaseModel):
     Attributes:
         kind: which one.
         steps: levels of noise it goes through.
-        spacing: how these are spaced; "time" is DDPM's, "noise" EDM's.
+        spacing: how these are spaced; "time" is DDPM's, "noise" EDM's, "even" that of few steps.
         guidance: weight of classifier-free guidance; 1 is none.
 
     >>> SamplerOptions(kind="heun", steps=20)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache
 
 import torch
-from randomised import generator
+from randomised import generator, randomised
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import RecipeError
@@ -23,6 +23,7 @@ from physgen.surrogates.flows.autoregressive import AutoregressiveOptions
 from physgen.surrogates.flows.continuous import ContinuousOptions
 from physgen.surrogates.flows.normflows import NormflowsOptions
 from physgen.surrogates.flows.stack import CouplingOptions
+from physgen.surrogates.sampler_options import SamplerOptions
 from physgen.systems.calorimeter import Calorimeter
 from physgen.systems.gauge import Gauge
 from physgen.systems.scalar import Phi4
@@ -89,6 +90,7 @@ METHODS = {
             "weights": LossWeights(distance=3.0, divergence=0.1),
         }
     ],
+    "distillation": [{"sampler": SamplerOptions(kind="ddim", steps=2)}],
     # Few steps, and far to go: without the terms that hold events where they are.
     "cycle-consistency": [
         {"cycle": 0.0, "identity": 0.0, "r1": 1.0, "critic": LEAKY, "learning_rate": 2e-3}
@@ -160,6 +162,13 @@ def built(kind):
     return cls(schema, transform, **known, **SURROGATES.get(kind, {})), system, batch
 
 
+def trained(kind):
+    """A teacher of a kind, which is not what a student of it is before it learns."""
+    surrogate, _, batch = built(kind)
+    surrogate.initialise(batch)
+    return randomised(surrogate, 0.1)
+
+
 def methods_of(kind):
     """Every registered method that takes a surrogate of this kind, with what it is to learn."""
     for name in registered("methods"):
@@ -169,6 +178,8 @@ def methods_of(kind):
             surrogate, system, batch = built(kind)
             known = {"steps": 300, "system": system, "learning_rate": 5e-3}
             given = {key: value for key, value in known.items() if key in parameters}
+            if "trained" in parameters:
+                given["trained"] = trained(kind)
             try:
                 method = cls(surrogate, **{**given, **options})
             except RecipeError:

@@ -28,6 +28,7 @@ from physgen.surrogates.diffusion.guidance import conditioned, guided, shown
 from physgen.surrogates.diffusion.sampler import DETERMINISTIC, ancestral
 from physgen.surrogates.diffusion.schedule import (
     SCHEDULES,
+    Grid,
     Schedule,
     ScheduleName,
 )
@@ -149,6 +150,10 @@ class Diffusion(Surrogate):
         """Return (B,) what is minimised over flat samples and their noise (B, D)."""
         return self.denoiser.loss(x, noise, log_snr, condition)
 
+    def distance(self, x: Tensor, other: Tensor, condition: Tensor | None) -> Tensor:
+        """Return (B,) mean squared differences of samples (B, D) at what is `given`."""
+        return (x - other).square().mean(1)
+
     def start(self) -> Tensor:
         """Return the deviation of z at t = 1, (), where sampling starts."""
         log_snr = self.schedule.log_snr(self.denoiser.scale.new_ones(()))
@@ -177,9 +182,14 @@ class Diffusion(Surrogate):
 
     def from_noise(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, *noise_shape) noise and (B, C) physical conditions to (B, *shape) samples."""
+        noise, condition = self.given(noise, condition)
         if self._noisy:
             return self._sample_from(noise[:, 0], condition, lambda i: noise[:, i])
         return self._sample_from(noise, condition, lambda i: noise)
+
+    def given(self, noise: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return noise of entries of samples alone, and all that is given besides them."""
+        return noise, condition
 
     def draw(self, n: int, condition: Tensor | None, generator: torch.Generator) -> Batch:
         """Draw `n` samples; the noise of all steps at once may not fit into memory."""
@@ -198,14 +208,30 @@ class Diffusion(Surrogate):
         self, start: Tensor, condition: Tensor | None, noise: Callable[[int], Tensor]
     ) -> Tensor:
         """Sample from normal numbers (B, D), in physical units."""
-        grid = self.schedule.grid(self.sampler.steps, self.sampler.spacing, start)
-        mapped = self.map_condition(condition)
-        denoise, z = self.denoise(condition), self.start() * self.begin(start, mapped)
         if self._noisy:
-            x = ancestral(denoise, z, grid, noise)
+            grid = self._grid(start)
+            x = ancestral(self.denoise(condition), self._begun(start, condition), grid, noise)
         else:
-            x = DETERMINISTIC[self.sampler.kind](denoise, z, grid)
+            x = self.cleaned(start, condition)
         return self.physical(x, condition)
+
+    def cleaned(self, start: Tensor, condition: Tensor | None) -> Tensor:
+        """Return samples of the transform's space, (B, D), by a sampler that adds no noise.
+
+        Args:
+            start: (B, D), normal, where sampling begins.
+            condition: (B, C), physical, see `given`.
+        """
+        follow = DETERMINISTIC[self.sampler.kind]
+        return follow(self.denoise(condition), self._begun(start, condition), self._grid(start))
+
+    def _begun(self, start: Tensor, condition: Tensor | None) -> Tensor:
+        """Return z at t = 1, (B, D)."""
+        return self.start() * self.begin(start, self.map_condition(condition))
+
+    def _grid(self, like: Tensor) -> Grid:
+        """Return the levels of noise that sampling goes through."""
+        return self.schedule.grid(self.sampler.steps, self.sampler.spacing, like)
 
     def physical(self, x: Tensor, condition: Tensor | None) -> Tensor:
         """Map clean samples (B, D) back to physical units, (B, *shape)."""

@@ -97,10 +97,21 @@ class PointDiffusion(PointSet, Diffusion):
         """Return (B,) errors, means over the points of a sample, plus -log p of their number."""
         assert condition is not None
         n_places, number = self.latent_shape[0], condition[:, -1]
-        there = present(number, n_places)[..., None].expand(-1, *self.latent_shape).flatten(1)
         # Noise where there is no point would have to be predicted.
-        error = super().loss(x, torch.where(there, noise, 0.0), log_snr, condition)
+        error = super().loss(x, self._of_points(noise, number), log_snr, condition)
         return error * (n_places / number.clamp_min(1)) + self.surprise(condition)
+
+    def distance(self, x: Tensor, other: Tensor, condition: Tensor | None) -> Tensor:
+        """Return (B,) mean squared differences of points, given their number."""
+        assert condition is not None
+        n_places, number = self.latent_shape[0], condition[:, -1]
+        error = super().distance(self._of_points(x, number), self._of_points(other, number), None)
+        return error * (n_places / number.clamp_min(1))
+
+    def _of_points(self, x: Tensor, number: Tensor) -> Tensor:
+        """Return entries (B, D) with zeros where there is no point."""
+        there = present(number, self.latent_shape[0])[..., None]
+        return torch.where(there.expand(-1, *self.latent_shape).flatten(1), x, 0.0)
 
     def map_condition(self, condition: Tensor | None) -> Tensor | None:
         """Map physical conditions and the number of points, (B, C + 1)."""
@@ -112,10 +123,10 @@ class PointDiffusion(PointSet, Diffusion):
         *steps, features = super().noise_shape
         return *steps, features + 1
 
-    def from_noise(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Map (B, *noise_shape) noise and (B, C) physical conditions to (B, N, F), zero-padded."""
+    def given(self, noise: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return noise of the points, and conditions with their number, which its end decides."""
         first = noise[:, 0] if noise.ndim == 3 else noise
-        return super().from_noise(noise[..., :-1], self.numbered(first[:, -1], condition))
+        return noise[..., :-1], self.numbered(first[:, -1], condition)
 
     def draw(self, n: int, condition: Tensor | None, generator: torch.Generator) -> Batch:
         """Draw `n` masked samples: their numbers of points first."""

@@ -67,9 +67,15 @@ class Schedule(nn.Module):
             steps: N, at least 1.
             spacing: "time" puts the levels equally far apart in t; "noise" puts the powers
                 (sigma / alpha)^(1/7) equally far apart (Karras et al., arXiv 2206.00364, eq. 5).
+                "even" ends at t = 1/N, equally far from the clean level: of few levels, none is to
+                be spent on t = 0, where hardly anything is left to do.
             like: a tensor of the type and on the device wanted.
+
+        >>> Straight().grid(2, "even", torch.zeros(())).sigma.round(decimals=2)
+        tensor([1.0000, 0.5000, 0.0000])
         """
-        time = torch.linspace(1, 0, steps, dtype=like.dtype, device=like.device)
+        end = 1 / steps if spacing == "even" else 0.0
+        time = torch.linspace(1, end, steps, dtype=like.dtype, device=like.device)
         if spacing == "noise":
             first, last = self.log_snr(like.new_tensor([1.0, 0.0])).unbind()
             power = -0.5 / CURVATURE
