@@ -37,8 +37,8 @@ from physgen.surrogates.sampler_options import SamplerOptions
 class Distillation(Method):
     """Train a `Diffusion` to give the samples of its teacher by its own sampler, of few steps.
 
-    All that is not the network stays the teacher's: transform, conditions, schedule, the
-    distribution of the number of points.
+    All that is not the network stays the teacher's: transform, conditions, schedule, and what is
+    drawn first, such as the number of points.
 
     Args:
         surrogate: a `Diffusion` that draws by a sampler of few steps.
@@ -74,9 +74,9 @@ class Distillation(Method):
         super().__init__(surrogate)
         if not isinstance(surrogate, Diffusion) or isinstance(surrogate, HasBound):
             raise RecipeError(
-                "method.kind: distillation trains a diffusion, point-diffusion or bridge, not "
-                f"{type(surrogate).__name__}: a distilled network no longer denoises, and has no "
-                "density"
+                "method.kind: distillation trains diffusion, point-diffusion, shower-diffusion or "
+                f"bridge, not {type(surrogate).__name__}: a distilled network no longer denoises, "
+                "and has no density"
             )
         if trained is None:
             raise RecipeError(

@@ -108,11 +108,11 @@ class ShowerDiffusion(Diffusion):
         *steps, features = super().noise_shape
         return *steps, self.n_layers + features
 
-    def from_noise(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Map (B, *noise_shape) noise and (B, 1) incident energies to (B, n_voxels) in MeV."""
+    def given(self, noise: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return noise of the voxels, and E_inc with the layers, which the other noise decides."""
         of_layers, of_voxels = noise.tensor_split([self.n_layers], -1)
         first = of_layers[:, 0] if of_layers.ndim == 3 else of_layers
-        return super().from_noise(of_voxels, self.layered(first, condition))
+        return of_voxels, self.layered(first, condition)
 
     def draw(self, n: int, condition: Tensor | None, generator: torch.Generator) -> Batch:
         """Draw `n` showers: the energies of their layers first."""
