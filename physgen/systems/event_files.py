@@ -31,7 +31,7 @@ from physgen.io.parquet_writer import parquet_writer
 from physgen.io.source import Source, blocks, digest_of
 from physgen.io.trees import Tree
 from physgen.io.writer import Append, root_writer
-from physgen.systems.shower_pair import SIMULATED, simulated_file
+from physgen.systems.simulated_tables import SIMULATED, simulated_file
 
 PACKAGED = "skhep-testdata:"
 """Begins paths of files inside the package scikit-hep-testdata."""

@@ -54,7 +54,9 @@ _INVISIBLE = (12, 14, 16)
 Arrays = dict[str, NDArray[Any]]
 
 
-def simulate(process: Process, n: int, seed: int, particles: int, workers: int) -> Arrays:
+def simulate(
+    process: Process, n: int, seed: int, particles: int, workers: int, *, multiparton: bool = True
+) -> Arrays:
     """Return `n` jets: x (n, particles, 3), mask (n, particles), and jet (n, 4).
 
     Columns of x are eta and phi relative to the jet and pT over the jet's; of jet its pT (GeV),
@@ -66,6 +68,7 @@ def simulate(process: Process, n: int, seed: int, particles: int, workers: int) 
         seed: the same jets for the same seed.
         particles: how many are taken of a jet.
         workers: processes that simulate.
+        multiparton: whether other partons of the protons collide too, as in the underlying event.
 
     Raises:
         InputError: Pythia or FastJet are not installed.
@@ -74,7 +77,8 @@ def simulate(process: Process, n: int, seed: int, particles: int, workers: int) 
     seeds = np.random.SeedSequence(seed).generate_state(math.ceil(n / BLOCK), np.uint64)
     # What Pythia takes for a seed.
     numbers = [int(one % 900_000_000) + 1 for one in seeds]
-    make = partial(_block, process, particles)
+    switch = "PartonLevel:MPI = " + ("on" if multiparton else "off")
+    make = partial(_block, process, particles, switch)
     if min(workers, len(numbers)) < 2:
         blocks = list(map(make, numbers))
     else:
@@ -94,11 +98,11 @@ def _needs_extra() -> None:
             ) from error
 
 
-def _block(process: Process, particles: int, seed: int) -> Arrays:
+def _block(process: Process, particles: int, switch: str, seed: int) -> Arrays:
     """Return `BLOCK` jets."""
     parts: list[Arrays] = []
     found = 0
-    for events in _collisions(process, seed):
+    for events in _collisions(process, switch, seed):
         # What has no pT (the beams, and what becomes of them) has no eta, and is left out.
         with np.errstate(all="ignore"):
             part = _jets(events, process, particles)
@@ -111,7 +115,7 @@ def _block(process: Process, particles: int, seed: int) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
 
 
-def _collisions(process: Process, seed: int) -> Iterator[Any]:
+def _collisions(process: Process, switch: str, seed: int) -> Iterator[Any]:
     """Yield awkward arrays of `_EVENTS` collisions each, without end."""
     import pythia8mc
 
@@ -123,6 +127,7 @@ def _collisions(process: Process, seed: int) -> Iterator[Any]:
         f"Random:seed = {seed}",
         "PhaseSpace:pTHatMin = 990.",
         "PhaseSpace:pTHatMax = 1010.",
+        switch,
         *_SETTINGS[process],
     ):
         pythia.readString(setting)

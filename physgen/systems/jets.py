@@ -44,6 +44,7 @@ class Jets:
         particles: how many a jet has at most, of more those of largest pT; `None` is as many as in
             the files at `path` (of JetClass 128), or 30.
         process: what is simulated.
+        multiparton: whether other partons of the protons collide too in what is simulated.
 
     Raises:
         RecipeError: a condition is no jet feature.
@@ -60,6 +61,7 @@ class Jets:
     condition: tuple[str | dict[str, Any], ...] = ()
     particles: int | None = None
     process: Literal["gluon", "light-quark", "top", "w"] = "gluon"
+    multiparton: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what is no feature of a jet."""
@@ -188,7 +190,12 @@ class Jets:
         from physgen.systems import jet_simulation
 
         made = jet_simulation.simulate(
-            self.process, n, seed, self._n_particles, torch.get_num_threads()
+            self.process,
+            n,
+            seed,
+            self._n_particles,
+            torch.get_num_threads(),
+            multiparton=self.multiparton,
         )
         batch = Batch(torch.from_numpy(made["x"]), mask=torch.from_numpy(made["mask"]))
         columns = [[variable.name for variable in JET].index(name) for name in self._names]

@@ -9,32 +9,20 @@ Row i of both is the same shower, if their seeds are the same.
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import torch
 
 from physgen.batch import Batch, Schema, Variable
-from physgen.errors import FormatError, suggest
-from physgen.io.fetch import data_folder
-from physgen.io.writer import root_writer
 from physgen.systems.calorimeter import Calorimeter
 from physgen.systems.shower_observables import observables
 
-SIMULATED = "simulated:"
-"""Begins paths of files that are simulated when they are first read."""
-
-N = 80_000
-"""Showers of a file."""
-
 _CUT_MEV = 1.0
-_DETECTORS = {
+DETECTORS = {
     "showers-fast": (0.0, 0.0, 0.0),
     "showers-full": (12.0, 0.5, 0.8),
 }
 """Largest angle in degrees, cross-talk, and noise of a cell in MeV, by name."""
 
-_SCHEMA = Schema(
+SHOWER_COLUMNS = Schema(
     (8,),
     (
         Variable("event", domain="integer", dtype="int32"),
@@ -61,7 +49,7 @@ def shower_table(name: str, n: int, seed: int) -> Batch:
     >>> bool((fast[:, :2] == full[:, :2]).all()), bool(full[:, 6].mean() > fast[:, 6].mean())
     (True, True)
     """
-    angle, cross_talk, noise = _DETECTORS[name]
+    angle, cross_talk, noise = DETECTORS[name]
     calorimeter = Calorimeter(
         energies_mev=(20_000.0, 200_000.0),
         max_spots=1000,
@@ -78,25 +66,4 @@ def shower_table(name: str, n: int, seed: int) -> Batch:
     measured = observables(x, incident[:, 0], calorimeter.geometry, calorimeter.spectrum_edges)
     names = ["E_tot/E_inc", "fraction_1", "fraction_3", "fraction_12", "width_eta_1", "width_eta_2"]
     columns = [torch.arange(n), incident[:, 0], *(measured[key].nan_to_num(0) for key in names)]
-    return Batch(torch.stack([column.double() for column in columns], 1), schema=_SCHEMA)
-
-
-def simulated_file(path: str) -> Path:
-    """Return the ROOT file of "simulated:NAME[/SEED[/N]]", made where it is not there yet.
-
-    It is kept in the folder of `physgen.io.fetch.data_folder`.
-
-    Raises:
-        FormatError: there is no simulation of this name.
-    """
-    found = re.fullmatch(rf"{SIMULATED}([a-z-]+)(?:/(\d+))?(?:/(\d+))?", path)
-    if found is None or found[1] not in _DETECTORS or found[3] == "0":
-        raise FormatError(
-            f"{path}: simulated are {SIMULATED}NAME/SEED/N{suggest(path, sorted(_DETECTORS))}"
-        )
-    name, seed, n = found[1], int(found[2] or 1), int(found[3] or N)
-    file = data_folder() / f"{name}-{seed}-{n}.root"
-    if not file.is_file():
-        with root_writer(file, _SCHEMA, overwrite=True) as append:
-            append(shower_table(name, n, seed))
-    return file
+    return Batch(torch.stack([column.double() for column in columns], 1), schema=SHOWER_COLUMNS)

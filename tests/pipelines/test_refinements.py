@@ -11,7 +11,8 @@ from physgen.batch import Batch
 from physgen.errors import FormatError, InputError
 from physgen.scoring import compare
 from physgen.systems.events import EventTable
-from physgen.systems.shower_pair import shower_table, simulated_file
+from physgen.systems.shower_pair import shower_table
+from physgen.systems.simulated_tables import simulated_file
 from physgen.validation.classifier import ClassifierTest
 from physgen.validation.comparison import Comparison
 

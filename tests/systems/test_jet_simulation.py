@@ -5,6 +5,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
+import uproot
 from typer.testing import CliRunner
 
 from physgen.cli.app import app
@@ -12,6 +13,7 @@ from physgen.errors import DomainError, InputError
 from physgen.io.jetnet import JetNetSource
 from physgen.systems import jet_simulation
 from physgen.systems.jets import Jets
+from physgen.systems.simulated_tables import simulated_file
 
 
 def test_without_the_packages_the_extra_is_named(monkeypatch):
@@ -71,6 +73,22 @@ def test_processes_differ_as_they_must(small_blocks):
     }
     number = {kind: jets["jet"][:, 3].mean() for kind, jets in made.items()}
     assert number["gluon"] > 1.3 * number["light-quark"]
+
+
+@pytest.mark.slow
+def test_multiparton_interactions_add_particles(tmp_path, monkeypatch):
+    """An underlying event is added to the jet: seven particles in 96, of a spread of 30."""
+    pytest.importorskip("pythia8mc")
+    pytest.importorskip("fastjet")
+    monkeypatch.setenv("PHYSGEN_DATA", str(tmp_path))
+    tables = []
+    for name in ("fast/5", "full/4"):
+        with uproot.open(simulated_file(f"simulated:jets-{name}/1000")) as file:
+            tables.append(file["events"].arrays(library="np"))
+    fast, full = (table["n"] for table in tables)
+    error = np.hypot(fast.std(), full.std()) / np.sqrt(1000)
+    assert full.mean() - fast.mean() > 3 * error
+    assert ((tables[1]["pt"] > 800) & (tables[1]["pt"] < 1600)).all()
 
 
 @pytest.mark.slow
