@@ -3,10 +3,11 @@ r"""What models of sets of points have in common, however they come by the point
     q(x_1, ..., x_n, n | c) = p(n | c) q(x_1, ..., x_n | n, c),
 
 p(n | c) is a categorical distribution, and all orders of the points are equally probable; where
-all data were in an order (jets by pT), samples are put into it afterwards.
+all data were in an order (jets by pT), samples are put into it afterwards. Between the number and
+the points their weighted moments may be drawn, see `physgen.surrogates.moments`.
 
 Inside, a sample has N places of F columns, of which the first n are points and the others zero, and
-n is the last column of its condition.
+its moments and n are the last columns of its condition.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
 from physgen.networks.epic import present
 from physgen.surrogates.base import Surrogate
+from physgen.surrogates.moments import Moments
 from physgen.surrogates.number import NumberOfItems
 
 
@@ -26,19 +28,31 @@ class PointSet(Surrogate):
 
     Attributes:
         number: p(n | c), of mapped conditions.
+        n_first: how many numbers are drawn before the points: that of them, and their moments.
+        moments: of the points; `None` if they are not drawn apart.
         order: (), the column, counted from 1, in which the points of all data descend; its negative
             where they ascend, and 0 where there is none.
     """
 
     knows_masks = True
 
+    n_first: int
     number: NumberOfItems
+    moments: Moments | None
     order: Tensor
 
-    def count_points(self, hidden: tuple[int, ...]) -> None:
-        """Make p(n | c), of a network of these widths; the last step of a constructor."""
+    def count_points(self, hidden: tuple[int, ...], weighted_by: str | None) -> None:
+        """Make what is drawn before the points; the last step of a constructor.
+
+        Args:
+            hidden: widths of the network of p(n | c).
+            weighted_by: column that weights the points, where moments are drawn.
+        """
         n_condition = self.transform.latent_condition(len(self.schema.condition))
         self.number = NumberOfItems(self.schema.shape[0], n_condition, hidden=hidden)
+        self.moments = None
+        if weighted_by is not None:
+            self.moments = Moments(self.schema, weighted_by, n_condition)
         self.register_buffer("order", torch.zeros((), dtype=torch.long))
 
     def initialise(self, data: Batch | None) -> None:
@@ -46,52 +60,78 @@ class PointSet(Surrogate):
         super().initialise(data)
         if data is not None:
             self.order.fill_(order_of(data))
+            if self.moments is not None and data.mask is not None:
+                self.moments.fit(self.moments.of(data.x, data.mask), data.weight)
 
     def packed(self, mapped: Batch) -> Batch:
-        """Put the points first, and their number behind the condition; there is no mask then."""
+        """Put the points first, and what is drawn before them behind the condition, unmasked."""
         x, mask = _first(mapped)
-        number = mask.sum(1, keepdim=True).to(x)
-        given = number if mapped.condition is None else torch.cat([mapped.condition, number], 1)
-        return mapped.replace(x=x, condition=given, mask=None)
+        given = [] if mapped.condition is None else [mapped.condition]
+        if self.moments is not None:
+            points = self._physical(x, mapped.condition)
+            given.append(self.moments.mapped(self.moments.of(points, mask)).to(x))
+        given.append(mask.sum(1, keepdim=True).to(x))
+        return mapped.replace(x=x, condition=torch.cat(given, 1), mask=None)
 
     def surprise(self, condition: Tensor | None) -> Tensor:
-        """Return (B,) -log p of the numbers of points in a packed condition (B, C + 1)."""
+        """Return (B,) -log p of what is drawn first, in a packed condition (B, C + n_first)."""
         assert condition is not None
-        log_p = self.number.log_p(condition[:, :-1], len(condition))
-        return -log_p.gather(1, condition[:, -1:].long())[:, 0]
+        given, number = condition[:, : -self.n_first], condition[:, -1:]
+        log_p = self.number.log_p(given, len(condition))
+        surprise = -log_p.gather(1, number.long())[:, 0]
+        if self.moments is None:
+            return surprise
+        moments = condition[:, -self.n_first : -1]
+        return surprise - self.moments.log_q(moments, given, number[:, 0])
 
     def numbered(self, noise: Tensor, condition: Tensor | None) -> Tensor:
-        """Return (B, C + 1): physical conditions, and the numbers that follow from noise (B,)."""
-        mapped = None if condition is None else self.transform.map_condition(condition)
-        number = self.number.quantile(torch.special.ndtr(noise), mapped)[:, None]
-        if condition is None:
-            return number.to(noise)
-        return torch.cat([condition, number.to(condition)], 1)
+        """Return (B, C + n_first): physical conditions, and what follows from noise (B, n_first).
+
+        These are mapped moments, and the number of points.
+        """
+        given = noise.new_empty(len(noise), 0)
+        if condition is not None:
+            given = self.transform.map_condition(condition).to(noise)
+        number = self.number.quantile(torch.special.ndtr(noise[:, 0]), given)[:, None].to(noise)
+        parts = [noise.new_empty(len(noise), 0) if condition is None else condition]
+        if self.moments is not None:
+            parts.append(self.moments.draw(noise[:, 1:], given, number[:, 0]).to(parts[0]))
+        return torch.cat([*parts, number.to(parts[0])], 1)
 
     def map_numbered(self, condition: Tensor) -> Tensor:
-        """Map physical conditions whose last column is the number of points, (B, C + 1)."""
-        given, number = condition[:, :-1], condition[:, -1:].to(self.dtype)
+        """Map physical conditions behind which is what was drawn first, (B, C + n_first)."""
+        given, first = condition[:, : -self.n_first], condition[:, -self.n_first :].to(self.dtype)
         if not given.shape[1]:
-            return number
-        return torch.cat([self.transform.map_condition(given), number], 1)
+            return first
+        return torch.cat([self.transform.map_condition(given), first], 1)
 
     def placed(self, x: Tensor, condition: Tensor) -> Tensor:
         """Map points (B, N, F) to physical units, in their order, zero where there is none.
 
         Args:
             x: in the transform's space.
-            condition: (B, C + 1), physical, with the number of points.
+            condition: (B, C + n_first), physical, and what was drawn first.
         """
-        n_places = x.shape[1]
-        mapped = self.map_numbered(condition)[:, :-1]
-        given = mapped.repeat_interleave(n_places, 0) if mapped.shape[1] else None
-        rows = Batch(x.flatten(0, 1), given)
-        points = self.transform.inverse(rows).x.reshape(len(x), *self.schema.shape)
-        there = present(condition[:, -1], n_places)
+        points = self._physical(x, self.map_numbered(condition)[:, : -self.n_first])
+        there = present(condition[:, -1], x.shape[1])
+        if self.moments is not None:
+            points = self.moments.impose(points, there, condition[:, -self.n_first : -1])
         column = points.index_select(2, (self.order.abs() - 1).clamp_min(0)[None])[..., 0]
         key = torch.where(there, -self.order.sign() * column, torch.inf)
         turn = key.argsort(dim=1, stable=True)[..., None].expand_as(points)
         return torch.where(there[..., None], points, 0.0).gather(1, turn)
+
+    def _physical(self, x: Tensor, mapped: Tensor | None) -> Tensor:
+        """Map points (B, N, F) of the transform's space at mapped conditions to physical units."""
+        if mapped is not None:
+            mapped = mapped.repeat_interleave(x.shape[1], 0) if mapped.shape[1] else None
+        rows = Batch(x.flatten(0, 1), mapped)
+        return self.transform.inverse(rows).x.reshape(len(x), *self.schema.shape)
+
+
+def n_first(schema: Schema, weighted_by: str | None) -> int:
+    """Return how many numbers are drawn before the points, `PointSet.n_first`."""
+    return 1 if weighted_by is None else 2 * schema.shape[1]
 
 
 def require_mask(schema: Schema, kind: str, other: str) -> None:

@@ -21,7 +21,7 @@ from physgen.surrogates.diffusion.denoiser import Prediction
 from physgen.surrogates.diffusion.model import Diffusion
 from physgen.surrogates.diffusion.schedule import ScheduleName
 from physgen.surrogates.diffusion.transport import point_plan
-from physgen.surrogates.point_sets import PointSet, require_mask
+from physgen.surrogates.point_sets import PointSet, n_first, require_mask
 from physgen.transforms.base import Transform
 
 AT_ONCE = 2**13
@@ -40,6 +40,8 @@ class PointDiffusion(PointSet, Diffusion):
         schedule, prediction: see `Diffusion`; these are those of flow matching.
         network: that learns it.
         number_hidden: widths of the network of p(n | c).
+        weighted_by: column of weights, pT or energy, whose moments are drawn before the points and
+            imposed on them; see `physgen.surrogates.moments`.
 
     Raises:
         RecipeError: the samples have no mask.
@@ -60,19 +62,21 @@ class PointDiffusion(PointSet, Diffusion):
         prediction: Prediction = "velocity",
         network: EPiCOptions = EPiCOptions(),
         number_hidden: Widths = (64,),
+        weighted_by: str | None = None,
     ) -> None:
         require_mask(schema, "point-diffusion", "diffusion")
+        self.n_first = n_first(schema, weighted_by)
         # `_body` takes what `Diffusion` itself makes nothing of.
         options: Any = network
         super().__init__(
             schema, transform, schedule=schedule, prediction=prediction, network=options
         )
         self.at_once = max(1, AT_ONCE // self.latent_shape[0])
-        self.count_points(number_hidden)
+        self.count_points(number_hidden, weighted_by)
 
     def _body(self, network: Any, n_condition: int) -> tuple[tuple[int, ...], nn.Module]:
         with errors_of("surrogate.network"):
-            body = EPiCDenoiser(self.latent_shape[1], n_condition + 1, network)
+            body = EPiCDenoiser(self.latent_shape[1], n_condition + self.n_first, network)
         return self.latent_shape, body
 
     def size(self, mapped: Batch) -> Tensor:
@@ -114,24 +118,26 @@ class PointDiffusion(PointSet, Diffusion):
         return torch.where(there.expand(-1, *self.latent_shape).flatten(1), x, 0.0)
 
     def map_condition(self, condition: Tensor | None) -> Tensor | None:
-        """Map physical conditions and the number of points, (B, C + 1)."""
+        """Map physical conditions and what was drawn first, (B, C + n_first)."""
         return None if condition is None else self.map_numbered(condition)
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        """One normal number an entry and one for the number of points, as often as is drawn."""
+        """One normal number an entry and each of what is drawn first, as often as is drawn."""
         *steps, features = super().noise_shape
-        return *steps, features + 1
+        return *steps, features + self.n_first
 
     def given(self, noise: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return noise of the points, and conditions with their number, which its end decides."""
+        """Return noise of the points, and conditions with what its end decides."""
         first = noise[:, 0] if noise.ndim == 3 else noise
-        return noise[..., :-1], self.numbered(first[:, -1], condition)
+        first = first[:, -self.n_first :]
+        return noise[..., : -self.n_first], self.numbered(first, condition)
 
     def draw(self, n: int, condition: Tensor | None, generator: torch.Generator) -> Batch:
         """Draw `n` masked samples: their numbers of points first."""
-        of_number = torch.randn(n, generator=generator, device=self.device, dtype=self.dtype)
-        given = self.numbered(of_number, condition)
+        shape = n, self.n_first
+        first = torch.randn(shape, generator=generator, device=self.device, dtype=self.dtype)
+        given = self.numbered(first, condition)
         drawn = super().draw(n, given, generator)
         return drawn.replace(condition=condition, mask=present(given[:, -1], drawn.x.shape[1]))
 

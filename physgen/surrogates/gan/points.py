@@ -16,7 +16,7 @@ from physgen.batch import Batch, Schema
 from physgen.networks.epic import EPiCDecoder, EPiCOptions, present
 from physgen.ranges import Positive, Widths
 from physgen.surrogates.gan.networks import Generator
-from physgen.surrogates.point_sets import PointSet, require_mask
+from physgen.surrogates.point_sets import PointSet, n_first, require_mask
 from physgen.transforms.base import Transform
 
 
@@ -30,6 +30,8 @@ class PointGenerator(PointSet, Generator):
         point_noise: numbers of each point.
         network: of the generator.
         number_hidden: widths of the network of p(n | c).
+        weighted_by: column of weights, pT or energy, whose moments are drawn before the points and
+            imposed on them; see `physgen.surrogates.moments`.
 
     Raises:
         RecipeError: the samples have no mask, or a network that does not fit.
@@ -50,18 +52,22 @@ class PointGenerator(PointSet, Generator):
         point_noise: Positive = 4,
         network: EPiCOptions = EPiCOptions(),
         number_hidden: Widths = (64,),
+        weighted_by: str | None = None,
     ) -> None:
         require_mask(schema, "point-generator", "generator")
+        self.n_first = n_first(schema, weighted_by)
         self._noise = shared_noise, point_noise
         # `_body` takes what `Generator` itself makes nothing of.
         options: Any = network
         latent = shared_noise + schema.shape[0] * point_noise
         super().__init__(schema, transform, latent=latent, network=options)
-        self.n_condition += 1
-        self.count_points(number_hidden)
+        self.n_condition += self.n_first
+        self.count_points(number_hidden, weighted_by)
 
     def _body(self, network: Any) -> nn.Module:
-        return EPiCDecoder(self.latent_shape, *self._noise, self.n_condition + 1, network)
+        return EPiCDecoder(
+            self.latent_shape, *self._noise, self.n_condition + self.n_first, network
+        )
 
     def comparable(self, x: Tensor) -> Tensor:
         """Return points (B, N, F) with each column in order: what their order does not change."""
@@ -69,21 +75,26 @@ class PointGenerator(PointSet, Generator):
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        """Noise of the network, and one normal number more for the number of points."""
-        return (self.latent + 1,)
+        """Noise of the network, and one normal number more for each of what is drawn first."""
+        return (self.latent + self.n_first,)
 
     def from_noise(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, *noise_shape) noise and (B, C) physical conditions to (B, N, F), zero-padded."""
-        return self._made(noise[:, :-1], self.numbered(noise[:, -1], condition))
+        return self._made(*self._first(noise, condition))
 
     def draw(self, n: int, condition: Tensor | None, generator: torch.Generator) -> Batch:
         """Draw `n` masked samples: their numbers of points first."""
         shape = n, *self.noise_shape
         noise = torch.randn(shape, generator=generator, device=self.device, dtype=self.dtype)
-        given = self.numbered(noise[:, -1], condition)
+        own, given = self._first(noise, condition)
         mask = present(given[:, -1], self.schema.shape[0])
-        return Batch(self._made(noise[:, :-1], given), condition, mask=mask)
+        return Batch(self._made(own, given), condition, mask=mask)
+
+    def _first(self, noise: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the noise of the network, and conditions with what is drawn first."""
+        own, first = noise[:, : self.latent], noise[:, self.latent :]
+        return own, self.numbered(first, condition)
 
     def _made(self, noise: Tensor, condition: Tensor) -> Tensor:
-        """Return samples of noise (B, latent), physical conditions and numbers of points."""
+        """Return samples of noise (B, latent), conditions and what was drawn first."""
         return self.placed(self.decode_noise(noise, self.map_numbered(condition)), condition)
