@@ -36,6 +36,7 @@ SAMPLES = {
     "independent-items": "sets",
     "point-diffusion": "sets",
     "point-generator": "sets",
+    "point-diffusion, moments": "weighted sets",
     "checkerboard-flow": "lattice",
     "continuous-lattice-flow": "lattice",
     "closure-defect": "links",
@@ -72,6 +73,7 @@ SURROGATES = {
     "diffusion-flow": {"network": RESIDUAL, "integration_steps": 4},
     "point-diffusion": {"network": EPIC},
     "point-generator": {"network": EPIC},
+    "point-diffusion, moments": {"network": EPIC, "weighted_by": "w"},
     "bridge": {"network": RESIDUAL},
     "translator": {"network": MLPOptions(hidden=(32, 32))},
     "link-diffusion": {"network": UNetOptions(channels=(8, 16)), "steps": 4},
@@ -131,6 +133,11 @@ def data(kind):
         x = side * (0.5 + 0.5 * torch.randn(ROWS, generator=noise).abs())
         items = torch.stack([x, torch.full_like(x, -1e6)], 1)[..., None]
         batch = Batch(items, mask=torch.tensor([True, False]).expand(ROWS, 2))
+    elif kind == "weighted sets":
+        schema = Schema((2, 2), (Variable("x"), Variable("w", domain="non-negative")), masked=True)
+        x = torch.randn(ROWS, 2, generator=noise)
+        x = side[:, None] * (0.5 + 0.5 * x.abs())
+        batch = Batch(torch.stack([x, x.abs()], 2), mask=torch.ones(ROWS, 2, dtype=torch.bool))
     elif kind == "lattice":
         system = Phi4(shape=(4, 4))
         schema, batch = system.schema, Batch(side[:, None, None].expand(-1, 4, 4))
