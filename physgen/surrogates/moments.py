@@ -2,13 +2,14 @@ r"""Weighted moments of sets of points, which are drawn before the points.
 
 Points that have a weight w_i >= 0, the pT of particles or the energy of points, have as a set
 
-    W = \sum_i w_i,   m_a = \sum_i w_i x_ia / W,   s_a^2 = \sum_i w_i (x_ia - m_a)^2 / W,
+    W = \sum_i w_i,   m_a = \sum_i w_i x_ia / W,   C_ab = \sum_i w_i (x_ia - m_a)(x_ib - m_b) / W,
 
-for every other column a. A model of single points gets these only as well as it gets the sums of
-many; a spline flow learns q(W, m, s | n, c) of these few numbers directly. The points are drawn to
-them, and then moved and scaled to have them, but for columns of integers. The mass of a jet is
-pT (s_eta^2 + s_phi^2)^(1/2) to second order in the angles, the response of a shower W over its
-energy.
+with a and b the other columns. A model of single points gets these only as well as it gets the sums
+of many; a spline flow learns q(W, m, L | n, c) of these few numbers directly, C = L L^T with L
+lower triangular. The points are drawn given them, and then scaled and sheared to have them. Columns
+of integers cannot be moved: of these the width C_aa^(1/2) is drawn alone, and it and the mean are
+what they become. The mass of a jet is pT (tr C)^(1/2) to second order in the angles, the response
+of a shower W over its energy.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ LEAST = 1e-12
 
 
 class Moments(nn.Module):
-    """q(W, m, s | n, c) of the points of a schema.
+    """q(W, m, L | n, c) of the points of a schema.
 
     Args:
         schema: of the sets.
@@ -42,8 +43,8 @@ class Moments(nn.Module):
     >>> schema = Schema((5, 2), (Variable("x"), Variable("w", domain="non-negative")), masked=True)
     >>> moments = Moments(schema, "w", 0)
     >>> x = torch.tensor([[[0.0, 1.0], [4.0, 3.0]]])
-    >>> moments.of(x, torch.ones(1, 2, dtype=torch.bool))[0].tolist()  # W, m, s
-    [4.0, 3.0, 1.7320508075688772]
+    >>> moments.of(x, torch.ones(1, 2, dtype=torch.bool)).round(decimals=4)  # W, m, L
+    tensor([[4.0000, 3.0000, 1.7321]], dtype=torch.float64)
     """
 
     def __init__(self, schema: Schema, weight: str, n_condition: int) -> None:
@@ -58,22 +59,28 @@ class Moments(nn.Module):
             raise RecipeError(
                 f"surrogate.weighted_by: {weight} must be non-negative, beside another column"
             )
-        self.others = [i for i in range(len(names)) if i != self.column]
-        # What is moved: all but integers, which would be none any more.
-        self.moved = [schema.variables[i].domain in ("real", "angle") for i in self.others]
-        self.n_places, self.size = schema.shape[0], 1 + 2 * len(self.others)
+        others = [i for i in range(len(names)) if i != self.column]
+        whole = [schema.variables[i].domain == "integer" for i in others]
+        self.moved = [i for i, fixed in zip(others, whole, strict=True) if not fixed]
+        self.fixed = [i for i, fixed in zip(others, whole, strict=True) if fixed]
+        self.n_places, self.size = schema.shape[0], n_moments(schema)
         variables = tuple(Variable(f"moment_{i}") for i in range(self.size))
         self.transform = Gaussianise(Schema((self.size,), variables), atoms=0)
         self.flow = FLOW.build((self.size,), n_condition + 1)
 
     def of(self, x: Tensor, there: Tensor) -> Tensor:
-        """Return (B, size) moments of points (B, N, F) where they are `there` (B, N), float64."""
-        w, rest = self._parts(x, there)
-        total = w.sum(1)
-        mean = (w[..., None] * rest).sum(1) / total.clamp_min(LEAST)[:, None]
-        square = (w[..., None] * (rest - mean[:, None]).square()).sum(1)
-        width = (square / total.clamp_min(LEAST)[:, None]).sqrt()
-        return torch.cat([total[:, None], mean, width], 1)
+        """Return (B, size) moments of points (B, N, F) where they are `there` (B, N), float64.
+
+        They are W, the means and L of columns that can be moved, by rows, and the means and widths
+        of the others.
+        """
+        w, share, moved, fixed = self._parts(x, there)
+        mean, lower = _mean_and_lower(share, moved)
+        centre = (share[..., None] * fixed).sum(1)
+        width = (share[..., None] * (fixed - centre[:, None]).square()).sum(1).sqrt()
+        rows, columns = torch.tril_indices(len(self.moved), len(self.moved))
+        parts = [w.sum(1, keepdim=True), mean, lower[:, rows, columns], centre, width]
+        return torch.cat(parts, 1)
 
     def fit(self, moments: Tensor, weight: Tensor | None) -> None:
         """Make each moment of the training data a normal number."""
@@ -93,29 +100,49 @@ class Moments(nn.Module):
         return self.flow.from_noise(noise, self._given(condition, number))
 
     def impose(self, x: Tensor, there: Tensor, mapped: Tensor) -> Tensor:
-        """Return points (B, N, F), moved and scaled to have mapped moments (B, size).
+        """Return points (B, N, F), moved and sheared to have mapped moments (B, size).
 
-        A width that is 0 remains so.
+        Fewer points than columns cannot have any widths: these keep the directions that they lack.
         """
         wanted = self.transform.inverse(Batch(mapped.double())).x
-        found = self.of(x, there)
-        n = len(self.others)
-        w, rest = self._parts(x, there)
-        scale = wanted[:, :1].clamp_min(0) / found[:, :1].clamp_min(LEAST)
-        mean, width = (found[:, 1 + i : 1 + i + n][:, None] for i in (0, n))
-        to_mean, to_width = (wanted[:, 1 + i : 1 + i + n][:, None] for i in (0, n))
-        stretch = torch.where(width.square() > LEAST, to_width / width.clamp_min(LEAST), 1.0)
-        moved = to_mean + (rest - mean) * stretch.clamp_min(0)
-        kept = torch.tensor(self.moved, device=x.device)
-        result = torch.empty_like(x)
-        result[..., self.others] = torch.where(kept, moved, rest).to(x)
-        result[..., self.column] = (w * scale).to(x)
+        w, share, moved, _ = self._parts(x, there)
+        n = len(self.moved)
+        rows, columns = torch.tril_indices(n, n)
+        lower = wanted.new_zeros(len(x), n, n)
+        lower[:, rows, columns] = wanted[:, 1 + n : 1 + n + len(rows)]
+        mean, found = _mean_and_lower(share, moved)
+        white = torch.linalg.solve_triangular(found, (moved - mean[:, None]).mT, upper=False)
+        result = x.clone()
+        result[..., self.moved] = (wanted[:, None, 1 : 1 + n] + (lower @ white).mT).to(x)
+        total = w.sum(1, keepdim=True).clamp_min(LEAST)
+        result[..., self.column] = (w * (wanted[:, :1].clamp_min(0) / total)).to(x)
         return torch.where(there[..., None], result, x)
 
-    def _parts(self, x: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-        """Return weights (B, N), 0 where no point is, and the other columns."""
+    def _parts(self, x: Tensor, there: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return w_i and w_i / W, 0 where no point is, columns that can be moved, and others."""
         x = torch.where(there[..., None], x, 0.0).double()
-        return x[..., self.column].clamp_min(0), x[..., self.others]
+        w = x[..., self.column].clamp_min(0)
+        share = w / w.sum(1, keepdim=True).clamp_min(LEAST)
+        return w, share, x[..., self.moved], x[..., self.fixed]
 
     def _given(self, condition: Tensor, number: Tensor) -> Tensor:
         return torch.cat([condition, number[:, None] / self.n_places], 1)
+
+
+def n_moments(schema: Schema) -> int:
+    """Return how many moments sets of a schema have, with one column of weights."""
+    others = len(schema.variables) - 1
+    fixed = sum(variable.domain == "integer" for variable in schema.variables)
+    moved = others - fixed
+    return 1 + others + moved * (moved + 1) // 2 + fixed
+
+
+def _mean_and_lower(share: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return means (B, M) and L (B, M, M) of columns (B, N, M) of points of shares (B, N)."""
+    mean = (share[..., None] * x).sum(1)
+    away = x - mean[:, None]
+    covariance = (share[..., None] * away).mT @ away
+    size = covariance.diagonal(dim1=1, dim2=2).sum(1) + LEAST
+    # Of few points it is singular.
+    least = LEAST * size[:, None, None] * torch.eye(x.shape[2], dtype=x.dtype, device=x.device)
+    return mean, torch.linalg.cholesky(covariance + least)

@@ -19,7 +19,7 @@ from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
 from physgen.networks.epic import present
 from physgen.surrogates.base import Surrogate
-from physgen.surrogates.moments import Moments
+from physgen.surrogates.moments import Moments, n_moments
 from physgen.surrogates.number import NumberOfItems
 
 
@@ -131,7 +131,7 @@ class PointSet(Surrogate):
 
 def n_first(schema: Schema, weighted_by: str | None) -> int:
     """Return how many numbers are drawn before the points, `PointSet.n_first`."""
-    return 1 if weighted_by is None else 2 * schema.shape[1]
+    return 1 if weighted_by is None else 1 + n_moments(schema)
 
 
 def require_mask(schema: Schema, kind: str, other: str) -> None:
