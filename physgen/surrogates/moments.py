@@ -52,12 +52,13 @@ class Moments(nn.Module):
         names = [variable.name for variable in schema.variables]
         if weight not in names:
             raise RecipeError(
-                f"surrogate.weighted_by: no column is called {weight!r}{suggest(weight, names)}"
+                f"surrogate.first.weighted_by: no column is called {weight!r}"
+                f"{suggest(weight, names)}"
             )
         self.column = names.index(weight)
         if schema.variables[self.column].domain != "non-negative" or len(names) < 2:
             raise RecipeError(
-                f"surrogate.weighted_by: {weight} must be non-negative, beside another column"
+                f"surrogate.first.weighted_by: {weight} must be non-negative, beside another column"
             )
         others = [i for i in range(len(names)) if i != self.column]
         whole = [schema.variables[i].domain == "integer" for i in others]

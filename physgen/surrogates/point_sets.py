@@ -18,9 +18,23 @@ from torch import Tensor
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
 from physgen.networks.epic import present
+from physgen.ranges import Options, Widths
 from physgen.surrogates.base import Surrogate
 from physgen.surrogates.moments import Moments, n_moments
 from physgen.surrogates.number import NumberOfItems
+
+
+class FirstOptions(Options):
+    """What is drawn before the points of a set.
+
+    Attributes:
+        hidden: widths of the network of p(n | c).
+        weighted_by: column of weights, pT or energy, whose moments are drawn too, and imposed on
+            the points; see `physgen.surrogates.moments`.
+    """
+
+    hidden: Widths = (64,)
+    weighted_by: str | None = None
 
 
 class PointSet(Surrogate):
@@ -41,18 +55,13 @@ class PointSet(Surrogate):
     moments: Moments | None
     order: Tensor
 
-    def count_points(self, hidden: tuple[int, ...], weighted_by: str | None) -> None:
-        """Make what is drawn before the points; the last step of a constructor.
-
-        Args:
-            hidden: widths of the network of p(n | c).
-            weighted_by: column that weights the points, where moments are drawn.
-        """
+    def draw_first(self, options: FirstOptions) -> None:
+        """Make what draws the number of points, and moments; the last step of a constructor."""
         n_condition = self.transform.latent_condition(len(self.schema.condition))
-        self.number = NumberOfItems(self.schema.shape[0], n_condition, hidden=hidden)
+        self.number = NumberOfItems(self.schema.shape[0], n_condition, hidden=options.hidden)
         self.moments = None
-        if weighted_by is not None:
-            self.moments = Moments(self.schema, weighted_by, n_condition)
+        if options.weighted_by is not None:
+            self.moments = Moments(self.schema, options.weighted_by, n_condition)
         self.register_buffer("order", torch.zeros((), dtype=torch.long))
 
     def initialise(self, data: Batch | None) -> None:
@@ -129,9 +138,9 @@ class PointSet(Surrogate):
         return self.transform.inverse(rows).x.reshape(len(x), *self.schema.shape)
 
 
-def n_first(schema: Schema, weighted_by: str | None) -> int:
+def n_first(schema: Schema, options: FirstOptions) -> int:
     """Return how many numbers are drawn before the points, `PointSet.n_first`."""
-    return 1 if weighted_by is None else 1 + n_moments(schema)
+    return 1 if options.weighted_by is None else 1 + n_moments(schema)
 
 
 def require_mask(schema: Schema, kind: str, other: str) -> None:

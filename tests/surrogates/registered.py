@@ -23,6 +23,7 @@ from physgen.surrogates.flows.autoregressive import AutoregressiveOptions
 from physgen.surrogates.flows.continuous import ContinuousOptions
 from physgen.surrogates.flows.normflows import NormflowsOptions
 from physgen.surrogates.flows.stack import CouplingOptions
+from physgen.surrogates.point_sets import FirstOptions
 from physgen.surrogates.sampler_options import SamplerOptions
 from physgen.systems.calorimeter import Calorimeter
 from physgen.systems.gauge import Gauge
@@ -73,7 +74,7 @@ SURROGATES = {
     "diffusion-flow": {"network": RESIDUAL, "integration_steps": 4},
     "point-diffusion": {"network": EPIC},
     "point-generator": {"network": EPIC},
-    "point-diffusion, moments": {"network": EPIC, "weighted_by": "w"},
+    "point-diffusion, moments": {"network": EPIC, "first": FirstOptions(weighted_by="w")},
     "bridge": {"network": RESIDUAL},
     "translator": {"network": MLPOptions(hidden=(32, 32))},
     "link-diffusion": {"network": UNetOptions(channels=(8, 16)), "steps": 4},

@@ -16,12 +16,14 @@ from physgen.surrogates.diffusion.matching import FlowMatching
 from physgen.surrogates.diffusion.points import PointDiffusion
 from physgen.surrogates.gan.points import PointGenerator
 from physgen.surrogates.moments import Moments
+from physgen.surrogates.point_sets import FirstOptions
 from physgen.surrogates.sampler_options import SamplerOptions
 from physgen.transforms.base import Chain
 from physgen.transforms.quantile import Gaussianise
 
 MOST = 6
 SMALL = EPiCOptions(hidden=16, n_global=8, depth=2)
+FIRST = FirstOptions(weighted_by="w")
 LAYER, Y = Variable("layer", domain="integer", low=0), Variable("y")
 WEIGHT = Variable("w", domain="non-negative")
 
@@ -54,7 +56,7 @@ def chain(described):
 def fitted(cls=PointDiffusion, described=None, **options):
     described = schema() if described is None else described
     torch.manual_seed(0)
-    model = cls(described, chain(described), network=SMALL, weighted_by="w", **options)
+    model = cls(described, chain(described), network=SMALL, first=FIRST, **options)
     model.initialise(sets(described=described))
     return randomised(model, 0.2)
 
@@ -126,7 +128,7 @@ def test_generated_sets_have_the_moments_that_were_drawn(cls):
 def test_what_is_drawn_first_is_a_density():
     """The surprise is -log p(n) - log q(M | n): of new networks the uniform and the normal one."""
     described = schema()
-    model = PointDiffusion(described, chain(described), network=SMALL, weighted_by="w").double()
+    model = PointDiffusion(described, chain(described), network=SMALL, first=FIRST).double()
     z = torch.randn(4, 3, generator=generator(1), dtype=torch.float64)
     packed = torch.cat([z, torch.tensor([[0.0], [1], [2], [3]]).double()], 1)
     log_p = model.number.log_p(None, 4).gather(1, packed[:, -1:].long())[:, 0]
@@ -143,7 +145,8 @@ def test_sums_are_learned_that_points_alone_do_not_have(tmp_path):
     for weighted_by in ("w", None):
         torch.manual_seed(0)
         described = schema()
-        model = PointDiffusion(described, chain(described), network=SMALL, weighted_by=weighted_by)
+        first = FirstOptions(weighted_by=weighted_by)
+        model = PointDiffusion(described, chain(described), network=SMALL, first=first)
         model.initialise(data)
         method = FlowMatching(model, learning_rate=5e-3)
         stream = Stream(ArraySource(data, described, block=256), batch_size=128, seed=0)
@@ -165,4 +168,4 @@ def test_sums_are_learned_that_points_alone_do_not_have(tmp_path):
 )
 def test_a_column_that_weighs_nothing_is_refused(weight, said):
     with pytest.raises(RecipeError, match=said):
-        PointDiffusion(schema(), network=SMALL, weighted_by=weight)
+        PointDiffusion(schema(), network=SMALL, first=FirstOptions(weighted_by=weight))

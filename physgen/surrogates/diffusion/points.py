@@ -16,12 +16,11 @@ from torch import Tensor, nn
 from physgen.batch import Batch, Schema
 from physgen.errors import errors_of
 from physgen.networks.epic import EPiCDenoiser, EPiCOptions, present
-from physgen.ranges import Widths
 from physgen.surrogates.diffusion.denoiser import Prediction
 from physgen.surrogates.diffusion.model import Diffusion
 from physgen.surrogates.diffusion.schedule import ScheduleName
 from physgen.surrogates.diffusion.transport import point_plan
-from physgen.surrogates.point_sets import PointSet, n_first, require_mask
+from physgen.surrogates.point_sets import FirstOptions, PointSet, n_first, require_mask
 from physgen.transforms.base import Transform
 
 AT_ONCE = 2**13
@@ -39,9 +38,7 @@ class PointDiffusion(PointSet, Diffusion):
         transform: from physical points to real numbers of order one.
         schedule, prediction: see `Diffusion`; these are those of flow matching.
         network: that learns it.
-        number_hidden: widths of the network of p(n | c).
-        weighted_by: column of weights, pT or energy, whose moments are drawn before the points and
-            imposed on them; see `physgen.surrogates.moments`.
+        first: what is drawn before the points.
 
     Raises:
         RecipeError: the samples have no mask.
@@ -61,18 +58,17 @@ class PointDiffusion(PointSet, Diffusion):
         schedule: ScheduleName = "straight",
         prediction: Prediction = "velocity",
         network: EPiCOptions = EPiCOptions(),
-        number_hidden: Widths = (64,),
-        weighted_by: str | None = None,
+        first: FirstOptions = FirstOptions(),
     ) -> None:
         require_mask(schema, "point-diffusion", "diffusion")
-        self.n_first = n_first(schema, weighted_by)
+        self.n_first = n_first(schema, first)
         # `_body` takes what `Diffusion` itself makes nothing of.
         options: Any = network
         super().__init__(
             schema, transform, schedule=schedule, prediction=prediction, network=options
         )
         self.at_once = max(1, AT_ONCE // self.latent_shape[0])
-        self.count_points(number_hidden, weighted_by)
+        self.draw_first(first)
 
     def _body(self, network: Any, n_condition: int) -> tuple[tuple[int, ...], nn.Module]:
         with errors_of("surrogate.network"):

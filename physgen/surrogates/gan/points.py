@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from physgen.batch import Batch, Schema
 from physgen.networks.epic import EPiCDecoder, EPiCOptions, present
-from physgen.ranges import Positive, Widths
+from physgen.ranges import Positive
 from physgen.surrogates.gan.networks import Generator
-from physgen.surrogates.point_sets import PointSet, n_first, require_mask
+from physgen.surrogates.point_sets import FirstOptions, PointSet, n_first, require_mask
 from physgen.transforms.base import Transform
 
 
@@ -29,9 +29,7 @@ class PointGenerator(PointSet, Generator):
         shared_noise: numbers that all points of a set see.
         point_noise: numbers of each point.
         network: of the generator.
-        number_hidden: widths of the network of p(n | c).
-        weighted_by: column of weights, pT or energy, whose moments are drawn before the points and
-            imposed on them; see `physgen.surrogates.moments`.
+        first: what is drawn before the points.
 
     Raises:
         RecipeError: the samples have no mask, or a network that does not fit.
@@ -51,18 +49,17 @@ class PointGenerator(PointSet, Generator):
         shared_noise: Positive = 16,
         point_noise: Positive = 4,
         network: EPiCOptions = EPiCOptions(),
-        number_hidden: Widths = (64,),
-        weighted_by: str | None = None,
+        first: FirstOptions = FirstOptions(),
     ) -> None:
         require_mask(schema, "point-generator", "generator")
-        self.n_first = n_first(schema, weighted_by)
+        self.n_first = n_first(schema, first)
         self._noise = shared_noise, point_noise
         # `_body` takes what `Generator` itself makes nothing of.
         options: Any = network
         latent = shared_noise + schema.shape[0] * point_noise
         super().__init__(schema, transform, latent=latent, network=options)
         self.n_condition += self.n_first
-        self.count_points(number_hidden, weighted_by)
+        self.draw_first(first)
 
     def _body(self, network: Any) -> nn.Module:
         return EPiCDecoder(
