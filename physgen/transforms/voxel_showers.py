@@ -102,10 +102,10 @@ class VoxelShowers(Transform):
     def fit(self, batch: Batch) -> None:
         """Learn threshold and distribution functions, piece by piece."""
         batch = worth(batch)
-        energies = self.layer_energies(batch.x)
-        self.layers.fit(batch.replace(x=energies))
         step = max(1, PIECE // batch.x.shape[1])
         parts = [batch[i : i + step] for i in range(0, len(batch), step)]
+        energies = torch.cat([self.layer_energies(part.x) for part in parts])
+        self.layers.fit(batch.replace(x=energies))
         self.threshold.copy_(torch.stack([p.x[p.x > 0].min() for p in parts if p.x.any()]).min())
         logs = self._logs(torch.cat([_incident(batch), energies], 1))
         self.centre.copy_(logs.mean(0))

@@ -90,6 +90,10 @@ class ShowerDiffusion(Diffusion):
             body = CylindricalNetwork(self.geometry.voxel_grid, n_condition, network)
         return self.latent_shape, body
 
+    def initialise(self, data: Batch | None) -> None:
+        """Fit the transform, piece by piece; its numbers have unit variance as they are."""
+        super(Diffusion, self).initialise(data)
+
     def loss(self, x: Tensor, noise: Tensor, log_snr: Tensor, condition: Tensor | None) -> Tensor:
         """Return (B,) errors of the voxels, plus -log q of the layers, of a mapped condition."""
         energies, numbers = _given(condition).tensor_split([1 + self.n_layers], 1)
