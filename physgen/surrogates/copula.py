@@ -18,6 +18,9 @@ from physgen.systems.calorimeter import geometry_of
 from physgen.transforms.base import Chain, Transform
 from physgen.transforms.showers import ShowerTransform, choose, log_odds
 
+AT_ONCE = 4_000_000
+"""Nodes of showers that are drawn together, which bounds the memory."""
+
 
 class ShowerSurrogate(Surrogate):
     """What surrogates of showers share: the transform, the range of energies, sampling by blocks.
@@ -37,6 +40,7 @@ class ShowerSurrogate(Surrogate):
             raise RecipeError("transform: shower surrogates bring their own; remove it")
         super().__init__(schema, own)
         self.showers = own
+        self.at_once = max(1, AT_ONCE // (1 + 2 * own.n_splits))
 
     @property
     def noise_shape(self) -> tuple[int, ...]:

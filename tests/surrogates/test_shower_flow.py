@@ -208,6 +208,30 @@ def test_the_density_of_showers_is_that_of_samples_and_integrates_to_one(tiny):
         assert (share * rows).double().mean().item() == pytest.approx(moment, abs=error), pattern
 
 
+def test_many_showers_are_looked_at_piece_by_piece(trained, data, monkeypatch):
+    flow, _ = trained
+    whole, sizes, of_mapped = flow.log_prob(data[:100]), [], flow.latent_log_prob
+
+    def watched(batch):
+        sizes.append(len(batch))
+        return of_mapped(batch)
+
+    monkeypatch.setattr(flow, "latent_log_prob", watched)
+    nodes = 1 + 2 * flow.showers.n_splits
+    monkeypatch.setattr("physgen.surrogates.flows.shower.AT_ONCE", 30 * nodes)
+    torch.testing.assert_close(flow.log_prob(data[:100]), whole, rtol=1e-4, atol=1e-3)
+    assert sizes == [30, 30, 30, 10]
+
+
+@pytest.mark.parametrize("kind", [ShowerFlow, ShowerCopula])
+def test_many_voxels_are_drawn_for_few_showers_at_once(kind, tmp_path):
+    path = tmp_path / "many.xml"
+    edges = tuple(4.65 * i for i in range(19))
+    write_geometry(path, Geometry(tuple(Layer(i, edges, 16) for i in range(20)), 11, "electron"))
+    large = Calorimeter(binning=path, depths=())
+    assert kind(large.schema, system=large).at_once * 2 * large.geometry.n_voxels < 5_000_000
+
+
 def test_the_same_noise_makes_the_same_showers_in_double_precision_too(trained):
     flow, _ = trained
     noise = torch.randn(64, *flow.noise_shape, generator=generator(), dtype=torch.float64)

@@ -50,8 +50,8 @@ SHOWN_SCALE, SHOWN_LIMIT = 0.6, 3.0
 """How the later splits see x: scaled, and bounded, which is also how they see all to one side."""
 FEW = 1024
 """Up to so many showers at once are divided shower by shower, on a CPU."""
-AT_ONCE = 4_000_000
-"""Nodes of showers that are drawn together, which bounds the memory."""
+AT_ONCE = 1_000_000
+"""Nodes of showers whose densities are computed together, which bounds the memory."""
 
 
 class ShowerFlow(ShowerSurrogate):
@@ -101,7 +101,6 @@ class ShowerFlow(ShowerSurrogate):
         copies = symmetric_copies(geometry) if symmetric else None
         own = ShowerTransform(schema, geometry, copies=copies, n_knots=n_knots, n_bins=n_bins)
         super().__init__(schema, transform, own)
-        self.at_once = max(1, AT_ONCE // (1 + 2 * own.n_splits))
         order = order_of(own.tree)
         n_context = 2 + 2 * own.n_layers
         self.network = BlockNetwork(
@@ -117,8 +116,11 @@ class ShowerFlow(ShowerSurrogate):
 
     def log_prob(self, batch: Batch) -> Tensor:
         """Return (B,) log q of showers: per MeV of each voxel with energy."""
-        mapped, log_det = self.showers.numbers(batch)
-        return self.latent_log_prob(mapped) + log_det
+        step, parts = max(1, AT_ONCE // (1 + 2 * self.showers.n_splits)), []
+        for first in range(0, len(batch), step):
+            mapped, log_det = self.showers.numbers(batch[first : first + step])
+            parts.append(self.latent_log_prob(mapped) + log_det)
+        return torch.cat(parts)
 
     def sample_with_log_prob(
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
