@@ -409,3 +409,12 @@ def test_showers_need_incident_energies(trained):
     flow, _ = trained
     with pytest.raises(DomainError, match="incident energies"):
         flow.latent_log_prob(Batch(x=torch.zeros(1, 1 + 3 * flow.showers.n_splits)))
+
+
+def test_a_calorimeter_of_one_voxel_is_refused(tmp_path):
+    path = tmp_path / "one.xml"
+    layer = '<Layer id="0" r_edges="0,5" n_bin_alpha="1" />'
+    path.write_text(f'<Bins><Bin pid="22" name="photon">{layer}</Bin></Bins>')
+    system = Calorimeter(binning=str(path))
+    with pytest.raises(RecipeError, match="this binning has one; take shower-copula"):
+        ShowerFlow(system.schema, system=system)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from physgen.batch import Batch, Schema
-from physgen.errors import DomainError
+from physgen.errors import DomainError, RecipeError
 from physgen.ranges import Positive
 from physgen.surrogates.copula import ShowerSurrogate
 from physgen.surrogates.flows.logistic_mixture import FARTHEST, LOG_SCALE_LIMIT, draw, log_density
@@ -70,8 +70,8 @@ class ShowerFlow(ShowerSurrogate):
         n_knots, n_bins: of the transform's tables.
 
     Raises:
-        RecipeError: the recipe asks for a transform, the system is no calorimeter, or its sectors
-            cannot be turned by quarters.
+        RecipeError: the recipe asks for a transform, the system is no calorimeter or one of a
+            single voxel, or its sectors cannot be turned by quarters.
 
     >>> from physgen.systems.calorimeter import Calorimeter
     >>> system = Calorimeter()
@@ -101,6 +101,11 @@ class ShowerFlow(ShowerSurrogate):
         copies = symmetric_copies(geometry) if symmetric else None
         own = ShowerTransform(schema, geometry, copies=copies, n_knots=n_knots, n_bins=n_bins)
         super().__init__(schema, transform, own)
+        if not own.n_splits:
+            raise RecipeError(
+                "surrogate.kind: shower-flow divides showers among voxels, and this binning has "
+                "one; take shower-copula"
+            )
         order = order_of(own.tree)
         n_context = 2 + 2 * own.n_layers
         self.network = BlockNetwork(
