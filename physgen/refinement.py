@@ -104,6 +104,9 @@ def refine(
         LOG.warning("%s: the verdict of this run is: %s", opened.path, verdict)
     facts = {"physgen": __version__, **sampler.facts, "verdict": verdict, "seed": seed}
     facts["refined_from"] = path.name
+    if outside := sampler.outside_domain(len(rows), rows):
+        facts["outside_domain"] = outside
+        LOG.warning("%s: %s", path, outside)
     done = copy_with(
         path,
         target,

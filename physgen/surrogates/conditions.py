@@ -180,7 +180,8 @@ class ConditionPrior(nn.Module):
             )
         inside = self._inside(condition, tolerance)
         if self.extrapolate:
-            inside = condition.isfinite()
+            least, most = condition.new_tensor([v.range for v in self.variables]).T
+            inside = condition.isfinite() & (condition >= least) & (condition <= most)
         if not inside.all():
             row, column = (~inside).nonzero()[0].tolist()
             variable = self.variables[column]

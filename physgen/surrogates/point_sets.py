@@ -70,7 +70,7 @@ class PointSet(Surrogate):
         if data is not None:
             self.order.fill_(order_of(data))
             if self.moments is not None and data.mask is not None:
-                self.moments.fit(self.moments.of(data.x, data.mask), data.weight)
+                self.moments.fit(data.x, data.mask, data.weight)
 
     def packed(self, mapped: Batch) -> Batch:
         """Put the points first, and what is drawn before them behind the condition, unmasked."""

@@ -1,5 +1,7 @@
 """Weighted moments of sets of points: drawn first, and had by the points."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -12,10 +14,11 @@ from physgen.errors import RecipeError
 from physgen.io.source import ArraySource
 from physgen.io.stream import Stream
 from physgen.networks.epic import EPiCOptions
+from physgen.surrogates import moments as moments_module
 from physgen.surrogates.diffusion.matching import FlowMatching
 from physgen.surrogates.diffusion.points import PointDiffusion
 from physgen.surrogates.gan.points import PointGenerator
-from physgen.surrogates.moments import Moments
+from physgen.surrogates.moments import STRETCH, Moments
 from physgen.surrogates.point_sets import FirstOptions
 from physgen.surrogates.sampler_options import SamplerOptions
 from physgen.transforms.base import Chain
@@ -79,9 +82,10 @@ def test_moments_are_those_of_the_points_alone_in_any_order():
 
 
 @pytest.mark.parametrize("described", [schema(), schema(LAYER), schema(Y)])
-def test_points_are_given_the_moments_but_for_integers(described):
+def test_points_are_given_the_moments_but_for_integers(described, monkeypatch):
+    monkeypatch.setattr(moments_module, "STRETCH", math.inf)
     moments, data = Moments(described, "w", 0), sets(described=described)
-    moments.fit(moments.of(data.x, data.mask), None)
+    moments.fit(data.x, data.mask, None)
     wanted = moments.mapped(moments.of(data.x, data.mask)).flip(0)
     enough = data.mask.sum(1) > len(moments.moved)
     several = enough & enough.flip(0)
@@ -105,7 +109,8 @@ def test_points_are_given_the_moments_but_for_integers(described):
 
 
 @pytest.mark.parametrize("cls", [PointDiffusion, PointGenerator])
-def test_generated_sets_have_the_moments_that_were_drawn(cls):
+def test_generated_sets_have_the_moments_that_were_drawn(cls, monkeypatch):
+    monkeypatch.setattr(moments_module, "STRETCH", math.inf)
     model = fitted(cls).double()
     n = 300
     noise = torch.randn(n, *model.noise_shape, generator=generator(7), dtype=torch.float64)
@@ -123,6 +128,54 @@ def test_generated_sets_have_the_moments_that_were_drawn(cls):
     drawn = model.sample(n, generator=generator(8))
     assert (drawn.mask.sum(1) > 1).any()
     assert drawn.x.isfinite().all()
+
+
+def test_hardly_weighted_points_are_not_thrown_away():
+    """Half of the points have no weight, so that few decide the shape of a set."""
+    moments, data = Moments(schema(Y), "w", 0), sets(described=schema(Y))
+    x = data.x.clone()
+    x[:, ::2, 2] = 0.0
+    moments.fit(x, data.mask, None)
+    wanted = moments.mapped(moments.of(x, data.mask)).flip(0)
+    made, there = moments.impose(x, data.mask, wanted), data.mask
+    assert made.isfinite().all()
+    size = [torch.where(there[..., None], part[..., :2], 0.0).flatten(1) for part in (made, x)]
+    centres = moments.transform.inverse(Batch(wanted)).x[:, 1:3].abs().amax(1)
+    furthest = [part.abs().amax(1) for part in size]
+    assert (furthest[0] <= centres + 3 * STRETCH * furthest[1] + 1e-9).all()
+    assert (made[..., 2][x[..., 2] == 0] == 0).all()
+
+
+def test_columns_with_bounds_or_on_a_grid_stay_what_they_are():
+    share = Variable("share", low=0, high=1)
+    described, data = schema(share), sets()
+    inside = torch.rand(*data.mask.shape, 1, generator=generator(9)).double()
+    x = torch.cat([data.x[..., :1], inside, data.x[..., 1:]], 2)
+    moments = Moments(described, "w", 0)
+    moments.fit(x, data.mask, None)
+    wanted = moments.mapped(moments.of(x, data.mask)).flip(0)
+    made = moments.impose(x, data.mask, wanted)
+    assert (made[..., 1] == x[..., 1]).all()
+    assert (made[..., 0] != x[..., 0])[data.mask].any()
+    x[..., 0] = (10 * x[..., 0]).round() / 10
+    moments.fit(x, data.mask, None)
+    made = moments.impose(x, data.mask, wanted)
+    assert (made[..., 0] == x[..., 0]).all(), "tenths stay tenths"
+    assert (made[..., 2] != x[..., 2])[data.mask].any(), "weights are scaled"
+
+
+@pytest.mark.parametrize("scale", [1e-13, 1e7])
+def test_units_do_not_matter(scale):
+    described, data = schema(Y), sets(described=schema(Y))
+    moments = Moments(described, "w", 0)
+    found = []
+    for unit in (1.0, scale):
+        units = torch.tensor([1.0, unit, unit]).double()
+        x = data.x * units
+        moments.fit(x, data.mask, None)
+        wanted = moments.mapped(moments.of(x, data.mask)).flip(0)
+        found.append(moments.impose(x, data.mask, wanted)[data.mask] / units)
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-4)
 
 
 def test_what_is_drawn_first_is_a_density():

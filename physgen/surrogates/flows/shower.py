@@ -122,7 +122,7 @@ class ShowerFlow(ShowerSurrogate):
     def log_prob(self, batch: Batch) -> Tensor:
         """Return (B,) log q of showers: per MeV of each voxel with energy."""
         step, parts = max(1, AT_ONCE // (1 + 2 * self.showers.n_splits)), []
-        for first in range(0, len(batch), step):
+        for first in range(0, max(len(batch), 1), step):
             mapped, log_det = self.showers.numbers(batch[first : first + step])
             parts.append(self.latent_log_prob(mapped) + log_det)
         return torch.cat(parts)
