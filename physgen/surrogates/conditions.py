@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -180,7 +181,9 @@ class ConditionPrior(nn.Module):
             )
         inside = self._inside(condition, tolerance)
         if self.extrapolate:
-            least, most = condition.new_tensor([v.range for v in self.variables]).T
+            # What is said of the data ends where they do; a negative energy never is one.
+            kinds = [replace(v, low=None, high=None).range for v in self.variables]
+            least, most = condition.new_tensor(kinds).T
             inside = condition.isfinite() & (condition >= least) & (condition <= most)
         if not inside.all():
             row, column = (~inside).nonzero()[0].tolist()

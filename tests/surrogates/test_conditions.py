@@ -177,3 +177,14 @@ def test_the_domain_covers_rows_that_nothing_is_drawn_from():
     prior.cover(torch.tensor([[3.0], [0.5]]))
     prior.check(torch.tensor([[3.0]]))
     assert prior.draw(1000, torch.Generator().manual_seed(0)).max() <= 1.05
+
+
+def test_no_extrapolation_leads_to_negative_energies():
+    energy = Variable("e", "MeV", "non-negative", low=1.0, high=10.0)
+    prior = ConditionPrior(Schema((1,), (Variable("x"),), (energy,)))
+    prior.fit(torch.linspace(2, 9, 50)[:, None])
+    prior.extrapolate = True
+    prior.check(torch.tensor([[0.5], [100.0]]))
+    assert "2 of 3 samples are outside" in prior.outside(torch.tensor([[0.5], [100.0], [5.0]]))
+    with pytest.raises(DomainError, match=r"e = -5 MeV .*give numbers"):
+        prior.check(torch.tensor([[-5.0]]))
