@@ -61,11 +61,13 @@ def refine(
     Returns:
         file, events, verdict: of the run. refined, added: columns that have an old one beside them,
         and columns that the file did not have. lost: what could not be passed through.
+        outside_domain: how many events are outside the trained domain, if any.
         sum_of_weights, effective_share: (sum w)^2 / (n sum w^2), where events have weights.
 
     Raises:
         CheckpointError: there is no finished surrogate, or a file of it was changed.
-        DomainError: an event is outside the trained domain: its row is named.
+        DomainError: an event is outside the trained domain: its row is named; not with
+            `sampling.extrapolate`.
         FormatError: the file is absent, unfit, empty, was refined before, or has a column of
             weights that the recipe does not name.
         InputError: the run does not make events from others, or the output exists.
@@ -104,9 +106,8 @@ def refine(
         LOG.warning("%s: the verdict of this run is: %s", opened.path, verdict)
     facts = {"physgen": __version__, **sampler.facts, "verdict": verdict, "seed": seed}
     facts["refined_from"] = path.name
-    if outside := sampler.outside_domain(len(rows), rows):
-        facts["outside_domain"] = outside
-        LOG.warning("%s: %s", path, outside)
+    outside = sampler.outside_domain(len(rows), rows)
+    facts |= {"outside_domain": outside} if outside else {}
     done = copy_with(
         path,
         target,
@@ -123,6 +124,7 @@ def refine(
         "verdict": verdict,
         **{"refined": list(done.new), "added": list(done.added), "lost": list(done.lost)},
     }
+    report |= {"outside_domain": outside} if outside else {}
     if weight is not None:
         w = weight.double()
         report["sum_of_weights"] = float(w.sum())

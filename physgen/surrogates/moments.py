@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -38,8 +39,8 @@ any would do."""
 SHARPEST = 20.0
 """Largest ln q: moments that a set of few points does not have are constants."""
 
-DISTINCT = 0.5
-"""A column with a smaller share of different values lies on a grid."""
+DISTINCT, LOOKED_AT = 0.5, 100_000
+"""A column with a smaller share of different values lies on a grid; of how many points."""
 
 
 class Moments(nn.Module):
@@ -102,8 +103,8 @@ class Moments(nn.Module):
     def fit(self, x: Tensor, there: Tensor, weight: Tensor | None) -> None:
         """Make each moment of training points normal, and see whether these lie on a grid."""
         self.transform.fit(Batch(self.of(x, there), weight=weight))
-        columns = [x[..., i][there] for i in self.moved]
-        different = [len(set(column.tolist())) / max(len(column), 1) for column in columns]
+        columns = [x[..., i][there][:LOOKED_AT].cpu().numpy() for i in self.moved]
+        different = [len(np.unique(column)) / max(len(column), 1) for column in columns]
         self.on_grid.fill_(min(different, default=1.0) < DISTINCT)
 
     def mapped(self, moments: Tensor) -> Tensor:

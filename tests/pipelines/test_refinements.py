@@ -1,5 +1,7 @@
 """The recipes of refinement, on few showers; and what files of events must not be."""
 
+import json
+
 import awkward as ak
 import numpy as np
 import pytest
@@ -65,6 +67,19 @@ def test_a_recipe_runs_from_showers_to_a_refined_file(name, folder, tmp_path):
         assert (found["response"] != found["response_unrefined"]).mean() > 0.9
     else:
         assert found["weight"].sum() == pytest.approx(1500)
+
+
+def test_events_outside_the_domain_are_counted_where_they_are_accepted(folder, tmp_path):
+    paths = {
+        f"data.{k}.path": f"simulated:showers-{v}/300" for k, v in PATHS["refine-dctr"].items()
+    }
+    changes = SMALL | paths | {"sampling.extrapolate": True}
+    run = physgen.train("refine-dctr", changes, runs=tmp_path, track=False, score=False)
+    report = physgen.refine(run, "simulated:showers-fast/7/5000", tmp_path / "refined.root")
+    assert " of 5000 samples are outside the trained domain: " in report["outside_domain"]
+    with uproot.open(tmp_path / "refined.root") as file:
+        about = json.loads(str(file["physgen_provenance"]))
+    assert about["outside_domain"] == report["outside_domain"]
 
 
 def test_the_same_showers_are_in_both_files(folder):
