@@ -3,7 +3,7 @@
 They are read from JetNet HDF5 files, and from ROOT or Parquet files with the columns of JetClass,
 or simulated by `physgen.systems.jet_simulation`.
 
-What is measured of them is in `physgen.systems.jet_observables`.
+What is measured of them is in `physgen.systems.jet_sets`.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from physgen.batch import Batch, Schema
 from physgen.errors import DomainError, RecipeError, suggest
 from physgen.io.formats import TABLES, format_of
 from physgen.io.jetclass import MOST, JetClassSource
-from physgen.io.jetnet import JET, PARTICLE, JetNetSource, hardest, jetnet_layout
+from physgen.io.jetnet import JET, PARTICLE, JetNetSource, jetnet_layout
 from physgen.io.joined import expand
 from physgen.io.source import Source
 from physgen.io.writer import Append, hdf5_writer
-from physgen.systems import jet_observables
-from physgen.systems.base import Derived
+from physgen.systems.jet_observables import relative_mass
+from physgen.systems.jet_sets import JetSets, mask_of
 
 N_PARTICLES = 30
 """Particles a jet of the usual JetNet file."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Jets:
+class Jets(JetSets):
     """Jets: particles of which `ptrel` is relative to the jet's pT, and a mask.
 
     Args:
@@ -95,53 +95,9 @@ class Jets:
         return tuple(str(name) for name in self.condition)
 
     @property
-    def derived(self) -> Mapping[str, Derived]:
-        """Nothing: all is measured jet by jet."""
-        return {}
-
-    @property
     def plausible(self) -> Mapping[str, tuple[float, float]]:
         """The particles of a jet carry its pT, but for those that were cut."""
         return {"relative pT sum": (0.1, 3.0)}
-
-    def observables(self, batch: Batch) -> dict[str, Tensor]:
-        """Return (B,) each: number, pT sum, mass, tau_21, tau_32 and energy-flow polynomials.
-
-        The polynomials are the 20 connected ones of 1 to 4 edges.
-        """
-        mask = _mask_of(batch)
-        x = batch.x
-        tau_21, tau_32 = jet_observables.subjettiness_ratios(x, mask)
-        efps = jet_observables.connected_polynomials(x, mask)
-        values = {
-            "number of particles": mask.sum(1).double(),
-            "relative pT sum": efps.pop(""),
-            "relative mass": jet_observables.relative_mass(x, mask),
-            "tau_21": tau_21,
-            "tau_32": tau_32,
-        }
-        return values | {f"EFP {graph}": efp for graph, efp in efps.items()}
-
-    def features(self, batch: Batch, level: Literal["low", "high"]) -> Tensor:
-        """Return what a classifier looks at, (B, F) float32.
-
-        Args:
-            batch: jets.
-            level: "low" are conditions, the number of particles and those of largest pT, as many as
-                the schema has, 0 where there is none; "high" are conditions and observables, of
-                the energy-flow polynomials of d edges the d-th root, and 0 for what is not defined.
-        """
-        mask = _mask_of(batch)
-        if level == "low":
-            # As many of any sample, whatever it is padded to.
-            x, there = batch.x.cpu().numpy(), mask.cpu().numpy()
-            particles = torch.from_numpy(hardest(x, there, self._n_particles)[0]).flatten(1)
-            columns = torch.cat([mask.sum(1, keepdim=True).to(particles), particles], 1)
-        else:
-            values = {name: _compressed(name, v) for name, v in self.observables(batch).items()}
-            columns = torch.stack(list(values.values()), 1).nan_to_num(0.0)
-        given = [] if batch.condition is None else [batch.condition.to(columns)]
-        return torch.cat([*given, columns], 1).float()
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -168,7 +124,7 @@ class Jets:
         """
 
         def layout(batch: Batch) -> dict[str, Any]:
-            mass = jet_observables.relative_mass(batch.x, _mask_of(batch))
+            mass = relative_mass(batch.x, mask_of(batch))
             return jetnet_layout(batch, mass.cpu().numpy(), self._names)
 
         stated = dict(facts or {})
@@ -205,26 +161,3 @@ class Jets:
     def with_all_conditions(self) -> Jets:
         """Return the same jets, of which all features are conditions."""
         return dataclasses.replace(self, condition=tuple(variable.name for variable in JET))
-
-    def reference_features(
-        self, batch: Batch, level: Literal["low", "normalised", "high", "voxels"]
-    ) -> Tensor:
-        """Return what JetNet compares, (B, F): the 36 polynomials ("high"), else the particles."""
-        if level != "high":
-            return self.features(batch.replace(condition=None), "low").double()
-        connected = jet_observables.connected_polynomials(batch.x, _mask_of(batch))
-        return torch.stack(list(jet_observables.all_polynomials(connected).values()), 1)
-
-
-def _compressed(name: str, value: Tensor) -> Tensor:
-    """Return the d-th root of a polynomial of d edges, and other observables as they are."""
-    kind, _, graph = name.partition(" ")
-    if kind != "EFP":
-        return value
-    return value.abs() ** (1 / jet_observables.DEGREES[graph]) * value.sign()
-
-
-def _mask_of(batch: Batch) -> Tensor:
-    if batch.mask is None:
-        raise DomainError("jets are sets of particles, and their mask is missing")
-    return batch.mask

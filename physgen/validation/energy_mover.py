@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch
 from physgen.errors import InputError, NotMeasurable, RecipeError
-from physgen.systems.jets import Jets
+from physgen.systems.jet_sets import JetSets
 from physgen.systems.kernels.energy_mover import energy_mover
 from physgen.validation.comparison import Comparison, Role
 from physgen.validation.independence import Selection, select
@@ -67,10 +67,10 @@ class EnergyMover:
             InputError: there is no truth, or samples carry weights.
             NotMeasurable: there are too few jets.
         """
-        if not isinstance(comparison.system, Jets):
+        if not isinstance(comparison.system, JetSets):
             raise RecipeError(
-                "validation.metrics: energy-mover is for jets: it needs system.kind=jets, not a "
-                f"system of {type(comparison.system).__name__}"
+                "validation.metrics: energy-mover is for jets: it needs system.kind=jets or "
+                f"tracks, not a system of {type(comparison.system).__name__}"
             )
         _ = comparison.measured_truth
         for role, measured in comparison.measured.items():

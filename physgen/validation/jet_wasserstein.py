@@ -1,6 +1,7 @@
 """W1 of jets as JetNet quotes it: of the mass, of the particles' features, of polynomials.
 
-W1M is the one-dimensional Wasserstein distance of the relative mass; W1P that of the features of
+W1M is the one-dimensional Wasserstein distance of the relative mass, W1N, which JetNet does not
+quote, that of the number of particles; W1P that of the features of
 all particles that are there (those with a feature other than 0), the mean of eta, phi and pT; W1EFP
 that of the energy-flow polynomials of four vertices and four edges, the mean of the five (Kansal et
 al., arXiv:2106.11535). In the units of the observables, which are relative to the jet's pT.
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from physgen.batch import Batch
 from physgen.errors import RecipeError
 from physgen.systems.jet_observables import DEGREES, vertices
-from physgen.systems.jets import Jets
+from physgen.systems.jet_sets import JetSets
 from physgen.validation.comparison import Comparison, Role
 from physgen.validation.half_sampling import half_sampling
 from physgen.validation.independence import select
@@ -37,12 +38,12 @@ Rows = NDArray[np.int64]
 POLYNOMIALS = tuple(g for g, degree in DEGREES.items() if degree == 4 and vertices(g) == 4)
 """The five that W1EFP is the mean of."""
 
-_NAMES = ("W1M", "W1P", "W1P etarel", "W1P phirel", "W1P ptrel", "W1EFP")
+_NAMES = ("W1M", "W1N", "W1P", "W1P etarel", "W1P phirel", "W1P ptrel", "W1EFP")
 
 
 @dataclass(frozen=True, kw_only=True)
 class JetWasserstein:
-    """W1M, W1P (also of each feature) and W1EFP of jets.
+    """W1M, W1N, W1P (also of each feature) and W1EFP of jets.
 
     Attributes:
         samples: jets a batch, drawn with replacement; `None` takes all jets once.
@@ -56,7 +57,7 @@ class JetWasserstein:
     >>> mask = torch.ones(40, 5, dtype=torch.bool)
     >>> samples = Comparison(Jets(particles=5), *(Batch(one, mask=mask) for one in x))
     >>> [row.name for row in JetWasserstein().rows(samples)]
-    ['W1M', 'W1P', 'W1P etarel', 'W1P phirel', 'W1P ptrel', 'W1EFP']
+    ['W1M', 'W1N', 'W1P', 'W1P etarel', 'W1P phirel', 'W1P ptrel', 'W1EFP']
     """
 
     samples: int | None = None
@@ -106,8 +107,8 @@ class JetWasserstein:
         def distances(i: Rows, j: Rows) -> Array:
             first = np.bincount(i, minlength=len(truth.unit)) * truth.weight
             second = np.bincount(j, minlength=len(other.unit)) * other.weight
-            mass, *rest = (pool.distance(first, second) for pool in pools)
-            return np.array([mass, np.mean(rest[:3]), *rest[:3], np.mean(rest[3:])])
+            mass, number, *rest = (pool.distance(first, second) for pool in pools)
+            return np.array([mass, number, np.mean(rest[:3]), *rest[:3], np.mean(rest[3:])])
 
         everyone = np.arange(len(truth.unit)), np.arange(len(other.unit))
         if self.samples is None:
@@ -136,19 +137,21 @@ class _Jets:
 
 
 def _jets_of(comparison: Comparison, role: Role) -> _Jets:
-    if not isinstance(comparison.system, Jets):
+    if not isinstance(comparison.system, JetSets):
         raise RecipeError(
-            "validation.metrics: jet-wasserstein is for jets: it needs system.kind=jets, not a "
-            f"system of {type(comparison.system).__name__}"
+            "validation.metrics: jet-wasserstein is for jets: it needs system.kind=jets or "
+            f"tracks, not a system of {type(comparison.system).__name__}"
         )
     measured = comparison.measured_truth if role == "truth" else comparison.measured[role]
     selected = comparison.once(select)[role]
-    names = ["relative mass", *(f"EFP {graph}" for graph in POLYNOMIALS)]
+    names = ["relative mass", "number of particles", *(f"EFP {graph}" for graph in POLYNOMIALS)]
     jets = np.arange(len(selected.rows))
-    mass, *polynomials = ((measured.values[name][selected.rows], jets) for name in names)
+    mass, number, *polynomials = ((measured.values[name][selected.rows], jets) for name in names)
     x, jet = particles(comparison.samples[role][torch.from_numpy(selected.rows)])
     weight = np.ones(len(jets)) if measured.weight is None else measured.weight[selected.rows]
-    return _Jets([mass, *((column, jet) for column in x.T), *polynomials], weight, selected.unit)
+    return _Jets(
+        [mass, number, *((column, jet) for column in x.T), *polynomials], weight, selected.unit
+    )
 
 
 def particles(batch: Batch) -> tuple[Array, Rows]:

@@ -102,6 +102,9 @@ def test_distances_of_wasserstein_are_those_of_scipy():
     a, b = (SYSTEM.observables(batch) for batch in (ours, truth))
     mass = wasserstein_distance(a["relative mass"], b["relative mass"])
     assert rows["W1M"].value == pytest.approx(mass)
+    number = wasserstein_distance(a["number of particles"], b["number of particles"])
+    assert rows["W1N"].value == pytest.approx(number)
+    assert number > 0
     features = [
         wasserstein_distance(ours.x[ours.mask][:, i], truth.x[truth.mask][:, i]) for i in range(3)
     ]
