@@ -73,12 +73,12 @@ class FourMomentaSource:
 
     >>> import tempfile
     >>> import awkward, uproot
-    >>> tracks = {f"Track_{name}": awkward.Array([[2.0, 3.0], [5.0]]) for name in POLAR}
-    >>> jets = {f"Jet_{name}": np.array([10.0, 10.0]) for name in POLAR}
+    >>> tracks = {f"track_{name}": awkward.Array([[2.0, 3.0], [5.0]]) for name in POLAR}
+    >>> jets = {f"jet_{name}": np.array([10.0, 10.0]) for name in POLAR}
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with uproot.recreate(f"{folder}/a.root") as file:
     ...         file["events"] = tracks | jets
-    ...     source = FourMomentaSource(f"{folder}/a.root", Collections(("Track",), ("Jet",)))
+    ...     source = FourMomentaSource(f"{folder}/a.root", Collections(("track",), ("jet",)))
     ...     (10 * source.read(0, 2).x[..., 2]).round().tolist()
     [[3.0, 2.0], [5.0, 0.0]]
     """

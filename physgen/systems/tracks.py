@@ -1,8 +1,8 @@
 """Jets of tracks in files of four-momenta, as sets of tracks relative to their jet, with a mask.
 
 Read are collections of `TLorentzVector` of ROOT files, see `physgen.io.four_momenta`. Generated
-tracks are written as jagged branches Track_pt, Track_eta, Track_phi and Track_mass with the counter
-nTrack, beside Jet_pt, Jet_eta, ... of the jets that they were generated for, in double precision
+tracks are written as jagged branches track_pt, track_eta, track_phi and track_mass with the counter
+ntrack, beside jet_pt, jet_eta, ... of the jets that they were generated for, in double precision
 and in the unit of the file that was learned from; such files are read again.
 """
 
@@ -31,7 +31,7 @@ from physgen.systems.jet_sets import JetSets, mask_of
 
 PION = 0.13957039
 """Mass of a charged pion in GeV (R. L. Workman et al., PTEP 2022, 083C01), that of most tracks."""
-TRACK, JET = "Track", "Jet"
+TRACK, JET = "track", "jet"
 """Begin the names of branches that are written."""
 
 

@@ -41,17 +41,17 @@ def write(path, tracks=TRACKS, jets=JETS):
     jets = {**jets, "mass": [5.0] * len(jets["pt"])}
     with uproot.recreate(path) as file:
         columns = {
-            f"Track_{n}": ak.unflatten(
+            f"track_{n}": ak.unflatten(
                 np.array([x for row in v for x in row], "f8"), [len(row) for row in v]
             )
             for n, v in tracks.items()
         }
-        file["events"] = columns | {f"Jet_{n}": np.array(v, "f8") for n, v in jets.items()}
+        file["events"] = columns | {f"jet_{n}": np.array(v, "f8") for n, v in jets.items()}
     return str(path)
 
 
 def system(path, **options):
-    return Tracks(**{"collections": ("Track",), "jets": ("Jet",), "path": path, **options})
+    return Tracks(**{"collections": ("track",), "jets": ("jet",), "path": path, **options})
 
 
 def real_file():
@@ -78,7 +78,7 @@ def test_tracks_are_relative_to_their_jet_in_the_order_of_pt(tmp_path):
 
 def test_files_are_read_alike_in_any_pieces(tmp_path):
     path = write(tmp_path / "a.root")
-    both = Tracks(collections=("Track", "Track"), jets=("Jet", "Jet"), path=path)
+    both = Tracks(collections=("track", "track"), jets=("jet", "jet"), path=path)
     source = both.open(path)
     assert len(source) == 6
     assert source.keys().tolist() == [0, 0, 1, 1, 2, 2]
@@ -105,7 +105,7 @@ def test_jets_without_a_momentum_are_the_sums_of_their_tracks(tmp_path):
     assert as_cartesian(batch.condition.double().numpy())[0] == pytest.approx(total, rel=1e-5)
     tracks = absolute(batch.x[0].double().numpy(), batch.condition.double().numpy()[:, :3], 0.2)
     assert as_cartesian(tracks)[0] == pytest.approx(momenta[1], rel=1e-5)
-    message = r"row 1 of 'Track' has no tracks, and so no axis: name the jets"
+    message = r"row 1 of 'track' has no tracks, and so no axis: name the jets"
     with pytest.raises(FormatError, match=message):
         opened(write(tmp_path / "b.root"), jets=()).read(0, 3)
 
@@ -150,17 +150,17 @@ def test_generated_tracks_are_nested_again_with_counters_and_types(tmp_path):
         tree = file["tree"]
         types = {name: branch.typename for name, branch in tree.items()}
         assert types == {
-            "nTrack": "int32_t",
-            **{f"Track_{name}": "double[]" for name in POLAR},
-            **{f"Jet_{name}": "double" for name in POLAR},
+            "ntrack": "int32_t",
+            **{f"track_{name}": "double[]" for name in POLAR},
+            **{f"jet_{name}": "double" for name in POLAR},
         }
         made = tree.arrays()
         assert json.loads(file["physgen_provenance"])["n"] == 300
-    assert ak.num(made.Track_pt).tolist() == made.nTrack.tolist()
-    assert ak.all(made.Track_pt[:, :-1] >= made.Track_pt[:, 1:])
-    assert ak.to_numpy(ak.flatten(made.Track_mass)) == pytest.approx(1e3 * PION)
+    assert ak.num(made.track_pt).tolist() == made.ntrack.tolist()
+    assert ak.all(made.track_pt[:, :-1] >= made.track_pt[:, 1:])
+    assert ak.to_numpy(ak.flatten(made.track_mass)) == pytest.approx(1e3 * PION)
     # In MeV, as the file is.
-    assert 5e4 < ak.mean(made.Jet_pt) < 5e6
+    assert 5e4 < ak.mean(made.jet_pt) < 5e6
     sampled = physgen.generate(run.path, 300, seed=1)
     again = run.system.open(output).read(0, 300)
     assert torch.equal(again.mask, sampled.mask)
@@ -177,44 +177,46 @@ def test_nanoevents_see_collections(tmp_path):
     made = system(write(tmp_path / "a.root"), condition=POLAR)
     with made.writer(tmp_path / "b.root", 3) as append:
         append(made.open(made.path).read(0, 3))
+    schemas.NanoAODSchema.error_missing_event_ids = False
     events = schemas.NanoEventsFactory.from_root(
-        {str(tmp_path / "b.root"): "events"}, schemaclass=schemas.NanoAODSchema
+        {str(tmp_path / "b.root"): "events"}, schemaclass=schemas.NanoAODSchema, mode="eager"
     ).events()
-    assert ak.num(events.Track).tolist() == [2, 0, 1]
-    assert events.Track.pt[0].tolist() == pytest.approx([50.0, 20.0], rel=1e-6)
+    assert ak.num(events.track).tolist() == [2, 0, 1]
+    assert events.track.pt[0].tolist() == pytest.approx([50.0, 20.0], rel=1e-6)
+    assert events.jet.pt.tolist() == pytest.approx([100.0, 30.0, 40.0])
 
 
 def test_files_that_are_unfit_are_refused(tmp_path):
     path = write(tmp_path / "a.root")
     for options, message in (
-        ({"collections": ("Tracks",)}, "there is no branch 'Tracks.fP.fX'"),
-        ({"jets": ("Jets",)}, "there is no branch 'Jets.fP.fX'"),
-        ({"collections": ("Jet",)}, "'Jet' is one four-momentum a row; name a collection"),
+        ({"collections": ("tracks",)}, "there is no branch 'tracks.fP.fX'"),
+        ({"jets": ("jets",)}, "there is no branch 'jets.fP.fX'"),
+        ({"collections": ("jet",)}, "'jet' is one four-momentum a row; name a collection"),
         ({"tree": "event"}, "no tree 'event'; did you mean 'events'"),
     ):
         with pytest.raises(FormatError, match=message):
             FourMomentaSource(
                 path,
                 Collections(
-                    options.get("collections", ("Track",)),
-                    options.get("jets", ("Jet",)),
+                    options.get("collections", ("track",)),
+                    options.get("jets", ("jet",)),
                     options.get("tree"),
                 ),
             )
     nothing = write(
         tmp_path / "b.root", {n: [[], []] for n in POLAR}, {n: [1.0, 1.0] for n in JETS}
     )
-    with pytest.raises(FormatError, match="none of the 2 jets has a track in Track"):
+    with pytest.raises(FormatError, match="none of the 2 jets has a track in track"):
         opened(nothing)
     with uproot.recreate(tmp_path / "c.root") as file:
-        file["events"] = {"Track_pt": ak.Array([[1.0]]), "Jet_pt": np.ones(1)}
-    with pytest.raises(FormatError, match="no branch 'Jet_eta'; did you mean 'Jet_pt'"):
+        file["events"] = {"track_pt": ak.Array([[1.0]]), "jet_pt": np.ones(1)}
+    with pytest.raises(FormatError, match="no branch 'jet_eta'; did you mean 'jet_pt'"):
         opened(str(tmp_path / "c.root"))
     bad = write(tmp_path / "d.root", {**TRACKS, "pt": [[20.0, 0.0], [], [10.0]]})
-    with pytest.raises(FormatError, match="row 0 of 'Track' has a track without pT; leave"):
+    with pytest.raises(FormatError, match="row 0 of 'track' has a track without pT; leave"):
         opened(bad).read(0, 3)
     bad = write(tmp_path / "e.root", jets={**JETS, "pt": [100.0, 30.0, 0.0]})
-    with pytest.raises(FormatError, match="row 2 of 'Jet' has a pT that is not positive"):
+    with pytest.raises(FormatError, match="row 2 of 'jet' has a pT that is not positive"):
         opened(bad).read(0, 3)
 
 
