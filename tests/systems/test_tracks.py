@@ -172,6 +172,7 @@ def test_generated_tracks_are_nested_again_with_counters_and_types(tmp_path):
     assert {row.name: row.value for row in rows}["W1N"] >= abs(np.diff(multiplicity))[0] - 1e-9
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of event numbers that are not there
 def test_nanoevents_see_collections(tmp_path):
     schemas = pytest.importorskip("coffea.nanoevents")
     made = system(write(tmp_path / "a.root"), condition=POLAR)
