@@ -154,7 +154,7 @@ class FourMomentaSource:
             return []
         return [
             f"{self.name}: there are jets of up to {self.longest} tracks, of which the "
-            f"{self._most} of largest pT are kept (system.particles)"
+            f"{self._most} of largest pT stay (system.particles)"
         ]
 
     def _relative(self, number: int, start: int, stop: int) -> dict[str, NDArray[Any]]:

@@ -53,6 +53,10 @@ class Tracks(JetSets):
 
     Raises:
         RecipeError: a condition is no column of a four-momentum, or a number is out of range.
+
+    >>> system = Tracks(collections=("Trk",), jets=("Jet",), condition=("pt",), particles=6)
+    >>> system.schema.shape, system.schema.names, system.schema.condition[0].unit
+    ((6, 3), ('etarel', 'phirel', 'ptrel'), 'GeV')
     """
 
     file_keys: ClassVar[frozenset[str]] = frozenset({"path", "tree", "condition"})
