@@ -102,6 +102,8 @@ class Moments(nn.Module):
 
     def fit(self, x: Tensor, there: Tensor, weight: Tensor | None) -> None:
         """Make each moment of training points normal, and see whether these lie on a grid."""
+        some = there.any(1)  # The moments of nothing are no numbers that others may come near.
+        x, there, weight = x[some], there[some], None if weight is None else weight[some]
         self.transform.fit(Batch(self.of(x, there), weight=weight))
         columns = [x[..., i][there][:LOOKED_AT].cpu().numpy() for i in self.moved]
         different = [len(np.unique(column)) / max(len(column), 1) for column in columns]

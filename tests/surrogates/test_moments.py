@@ -178,6 +178,15 @@ def test_units_do_not_matter(scale):
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-4)
 
 
+def test_sets_without_points_have_no_sums_that_others_come_near():
+    data, moments = sets(), Moments(schema(), "w", 0)
+    mask = data.mask.clone()
+    mask[:20] = False
+    moments.fit(data.x, mask, None)
+    low = moments.transform.inverse(Batch(torch.full((1, moments.size), -2.5).double())).x
+    assert low[0, 0] > 9.9
+
+
 def test_what_is_drawn_first_is_a_density():
     """The surprise is -log p(n) - log q(M | n): of new networks the uniform and the normal one."""
     described = schema()
