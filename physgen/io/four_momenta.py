@@ -34,7 +34,7 @@ JET4 = (
 )
 """The four-momentum of a jet, whose columns may be conditions."""
 POLAR = tuple(variable.name for variable in JET4)
-_CARTESIAN = ("fP.fX", "fP.fY", "fP.fZ", "fE")
+CARTESIAN = ("fP.fX", "fP.fY", "fP.fZ", "fE")
 """Members of a `TLorentzVector`."""
 
 
@@ -239,7 +239,7 @@ def _wrapped(angle: NDArray[float64]) -> NDArray[float64]:
 def _in_polar(values: NDArray[Any], branches: Sequence[str]) -> NDArray[float64]:
     """Return (..., 4) pT, eta, phi and mass of what is in branches; the mass is 0 if in none."""
     wide = values.astype(float64)
-    if branches[0].endswith(_CARTESIAN[0]):
+    if branches[0].endswith(CARTESIAN[0]):
         return as_polar(wide)
     return np.concatenate([wide, np.zeros((*wide.shape[:-1], 4 - wide.shape[-1]))], -1)
 
@@ -247,6 +247,6 @@ def _in_polar(values: NDArray[Any], branches: Sequence[str]) -> NDArray[float64]
 def _branches(name: str, known: Sequence[str], needed: Sequence[str] = ()) -> list[str]:
     """Return the branches of a four-momentum, or a collection; the mass if there or needed."""
     if name in known or f"{name}_pt" not in known:
-        return [f"{name}.{member}" for member in _CARTESIAN]
+        return [f"{name}.{member}" for member in CARTESIAN]
     branches = [f"{name}_{column}" for column in POLAR]
     return branches if branches[-1] in known or "mass" in needed else branches[:-1]

@@ -13,6 +13,7 @@ import numpy as np
 
 from physgen.errors import FormatError
 from physgen.io.branches import BranchSource
+from physgen.io.four_momenta import CARTESIAN
 from physgen.io.jetclass import COLUMNS as JETCLASS
 from physgen.io.parquet import Table, open_table
 from physgen.io.proposals import FEWEST, columns_to_learn, listed, train_on
@@ -80,6 +81,7 @@ def _inspect_tree(path: Path, name: str | None, tree: Tree | Table, report: dict
         report["problem"] = report["problem"] or f"{tree.where} is empty"
     else:
         report["hints"] += _advise(path, name, branches, tree.event_keys(), len(tree))
+        report["hints"] += _tracks(path, name, tree, branches)
 
 
 def _ranges(tree: Tree | Table) -> list[tuple[int, int]]:
@@ -181,3 +183,28 @@ def _advise(
                 f"event on one side of the split with {shlex.quote(f'data.group={listed(keys)}')}"
             )
     return hints
+
+
+def _tracks(
+    path: Path, name: str | None, tree: Tree | Table, branches: dict[str, Any]
+) -> list[str]:
+    """Say how to train on collections of `TLorentzVector`, and on the jets that these may be of."""
+    found: dict[int, list[str]] = {0: [], 1: []}
+    for branch, entry in branches.items():
+        try:
+            depth = tree.kind(f"{branch}.{CARTESIAN[0]}")[1] if "not read" in entry else None
+        except FormatError:
+            continue
+        if depth in found:
+            found[depth].append(branch)
+    jets, collections = found[0], found[1]
+    if not collections:
+        return []
+    words = [f"data.path={path}", *([] if name is None else [f"data.tree={name}"])]
+    words.append(f"system.collections={listed(collections)}")
+    words.append(f"system.jets={listed(jets if len(jets) == len(collections) else [])}")
+    return [
+        "four-momenta of tracks are learned relative to those of their jets (named in the same "
+        "order), or to their sum; with system.unit=MeV where energies are in MeV: "
+        f"physgen train tracks {' '.join(map(shlex.quote, words))}"
+    ]

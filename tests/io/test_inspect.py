@@ -227,6 +227,8 @@ def test_root_files_say_types_weights_and_events():
     assert "'data.fields=[Energy,Laystrip]'" in hints(found)
     assert "Details" not in hints(found)
     assert "sentinel" not in hints(found)
+    tracks = hints(look(data_path("uproot-issue96.root")))
+    assert "'system.collections=[jet1TrksP4,jet2TrksP4]' 'system.jets=[jet1P4,jet2P4]'" in tracks
     assert "is empty" in look(data_path("uproot-empty.root"))["problem"]
     assert "no tree in this file, only TH1F" in look(data_path("uproot-histograms.root"))["problem"]
 
