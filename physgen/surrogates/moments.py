@@ -115,8 +115,9 @@ class Moments(nn.Module):
         return batch.x
 
     def log_q(self, mapped: Tensor, condition: Tensor, number: Tensor) -> Tensor:
-        """Return (B,) ln q of mapped moments (B, size) at mapped c (B, C) and n (B,)."""
-        return self.flow.log_prob(mapped, self._given(condition, number)).clamp_max(SHARPEST)
+        """Return (B,) ln q of mapped moments (B, size) at mapped c (B, C) and n (B,); 0 of none."""
+        log_q = self.flow.log_prob(mapped, self._given(condition, number)).clamp_max(SHARPEST)
+        return torch.where(number > 0, log_q, 0.0)
 
     def draw(self, noise: Tensor, condition: Tensor, number: Tensor) -> Tensor:
         """Return mapped moments of standard normal noise (B, size)."""
