@@ -133,9 +133,11 @@ class FourMomentaSource:
         parts = [self._relative(number, first, last) for number in range(n)]
         return {
             # One collection behind the other in each event.
-            name: np.stack([part[name] for part in parts], 1).reshape(-1, *array.shape[1:])[
+            name: np.concatenate(np.stack([part[name] for part in parts], 1))[
                 start - n * first : stop - n * first
             ]
+            if len(array)
+            else array
             for name, array in parts[0].items()
         }
 
@@ -169,7 +171,10 @@ class FourMomentaSource:
             self._refuse(jet[:, 0] <= 0, start, name, "has a pT that is not positive;")
         else:
             self._refuse(
-                mask.sum(1) == 0, start, tracks, "has no tracks, and so no axis: name the jets, or"
+                mask.sum(1) == 0,
+                start,
+                tracks,
+                "has no tracks, and so no axis: name the jets (system.jets), or",
             )
             jet = as_polar(np.where(mask[..., None], as_cartesian(polar), 0.0).sum(1))
         eta, phi = polar[..., 1] - jet[:, None, 1], polar[..., 2] - jet[:, None, 2]

@@ -82,6 +82,8 @@ class Tracks(JetSets):
             raise RecipeError(f"system.particles must be 1 or more, not {self.particles}")
         if not 0 <= self.mass < np.inf:
             raise RecipeError(f"system.mass must be 0 GeV or more, not {self.mass:g}")
+        if twice := sorted(set(self.jets) & set(self.collections)):
+            raise RecipeError(f"system.jets: {twice[0]} is one of system.collections; name its jet")
         if not self.collections or len(self.jets) not in (0, len(self.collections)):
             raise RecipeError(
                 f"system.jets names {len(self.jets)} jets, and system.collections "

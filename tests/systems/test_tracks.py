@@ -10,7 +10,7 @@ import uproot
 
 import physgen
 from physgen.batch import Batch
-from physgen.errors import FormatError, RecipeError
+from physgen.errors import FormatError, InputError, RecipeError
 from physgen.io.four_momenta import Collections, FourMomentaSource, absolute, as_cartesian, as_polar
 from physgen.systems.base import open_files
 from physgen.systems.tracks import PION, Tracks
@@ -42,7 +42,8 @@ def write(path, tracks=TRACKS, jets=JETS):
     with uproot.recreate(path) as file:
         columns = {
             f"track_{n}": ak.unflatten(
-                np.array([x for row in v for x in row], "f8"), [len(row) for row in v]
+                np.array([x for row in v for x in row], "f8"),
+                np.array([len(row) for row in v], int),
             )
             for n, v in tracks.items()
         }
@@ -231,6 +232,15 @@ def test_files_of_more_tracks_than_were_trained_on_are_refused(tmp_path):
     assert system(described.path, particles=2).open(other).schema.shape == (2, 3)
 
 
+def test_an_empty_file_holds_no_rows(tmp_path):
+    path = write(tmp_path / "a.root", {n: [] for n in POLAR}, {n: [] for n in JETS})
+    source = opened(path, condition=POLAR)
+    assert (len(source), source.read(0, 0).x.shape) == (0, (0, 0, 3))
+    changes = {"data.path": path, "data.tree": "events"}
+    with pytest.raises(InputError, match=r"a\.root holds no rows"):
+        physgen.train("tracks", changes, runs=tmp_path, track=False)
+
+
 def test_recipes_that_make_no_sense_are_refused(tmp_path):
     for options, message in (
         (
@@ -238,6 +248,7 @@ def test_recipes_that_make_no_sense_are_refused(tmp_path):
             "'ptt' is no column of the jet's four-momentum; did you mean 'pt'",
         ),
         ({"jets": ("a", "b")}, "names 2 jets, and system.collections 1 collections"),
+        ({"jets": ("track",)}, "system.jets: track is one of system.collections; name its jet"),
         ({"collections": ()}, "names 1 jets, and system.collections 0 collections"),
         ({"particles": 0}, "system.particles must be 1 or more"),
         ({"mass": -1.0}, "system.mass must be 0 GeV or more"),
