@@ -136,7 +136,8 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
     if truth is not None:
         of_truth = corrected.log_weight(truth, generator=generator)
         truth = truth.replace(log_weight=of_truth.cpu())
-    return replace(comparison, generated=chains, proposals=proposals, truth=truth, corrected=True)
+    comparison = replace(comparison, proposals=proposals, reference=corrected.reference)
+    return replace(comparison, generated=chains, truth=truth, corrected=True)
 
 
 def training_rows_of(run: Run) -> TrainingRows | None:

@@ -169,6 +169,11 @@ class HasLogWeight(Protocol):
     Its samples come by random ways, and a weight is that of a way.
     """
 
+    @property
+    def reference(self) -> str:
+        """What the mean weight is Z in units of, such as "Z(beta=6)"; empty where it is Z."""
+        ...
+
     def sample_with_log_weight(
         self,
         n: int,

@@ -97,6 +97,11 @@ class Corrected:
         """Of the samples."""
         return self.original.dtype
 
+    @property
+    def reference(self) -> str:
+        """What the mean weight is Z in units of (`HasLogWeight`)."""
+        return "" if self._weighing is None else self._weighing.reference
+
     def propose(
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
     ) -> Batch:
@@ -242,6 +247,8 @@ class Corrected:
 
 class _ByDensity:
     """Log-weights -S(x) - log q(x) of a density that is known."""
+
+    reference = ""
 
     def __init__(self, density: HasDensity) -> None:
         self._density = density

@@ -67,6 +67,7 @@ class Comparison:
         floor: a second, independent truth sample of the same size.
         baseline: samples of something simple to stand beside.
         proposals: independent draws with `log_weight` that `generated` was corrected from.
+        reference: what the mean weight of the proposals is Z in units of, such as "Z(beta=6)".
         corrected: whether `generated` was corrected to be exact.
         held_out: log-likelihoods of the true samples under the model, by what they are called, the
             closest first.
@@ -98,6 +99,7 @@ class Comparison:
     floor: Batch | None = None
     baseline: Batch | None = None
     proposals: Batch | None = None
+    reference: str = ""
     corrected: bool = False
     held_out: Mapping[str, HeldOut] = field(default_factory=dict)
     timing: Mapping[int, NDArray[float64]] = field(default_factory=dict)

@@ -20,7 +20,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -48,7 +48,6 @@ from physgen.validation.uncertainty import Estimate
 _BLOCKS = 64
 _TAIL = 1e-3
 """Share of the samples, those of the smallest weights, that the first bin of a histogram holds."""
-_NAMES = ("ESS", "acceptance", "ln Z")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,14 +94,18 @@ class Importance:
             warnings.simplefilter("ignore", FewSamplesWarning)  # It becomes a note of the row.
             reverse = effective_sample_size(log_weight)
             forward, mixes = _on_truth(comparison, suffix)
+        ln_z = f"ln Z/{comparison.reference}" if comparison.reference else "ln Z"
         effective = reverse.value * len(log_weight)
         if effective < USABLE:
-            return [_unusable(name, suffix, effective, len(log_weight)) for name in _NAMES]
+            names = [name + suffix for name in ("ESS", "acceptance", ln_z)]
+            return [_unusable(name, effective, len(log_weight)) for name in names]
         missing = forward is not None and forward.value < reverse.value / 2
         rows = [
             self._ess(reverse, log_weight, _doubt(missing, mixes)),
             _acceptance(log_weight, self.minimum_acceptance, reliable=mixes and not missing),
-            _without_a_sector() if missing else _log_partition(comparison, log_weight, suffix),
+            _without_a_sector(ln_z)
+            if missing
+            else _log_partition(ln_z, comparison.known(ln_z + suffix), log_weight),
         ]
         if forward is not None:
             note = "sees the modes that the model misses"
@@ -135,6 +138,7 @@ def _by_target(comparison: Comparison) -> Iterator[tuple[str, Comparison]]:
                 generated=_rows_at(point, comparison.generated),
                 truth=None if comparison.truth is None else _rows_at(point, comparison.truth),
                 proposals=_rows_at(point, source),
+                reference=comparison.reference,
             ),
         )
 
@@ -175,9 +179,9 @@ def _doubt(missing: bool, mixes: bool) -> str:
     return ""
 
 
-def _unusable(name: str, suffix: str, effective: float, n: int) -> Row:
+def _unusable(name: str, effective: float, n: int) -> Row:
     return Row(
-        name=name + suffix,
+        name=name,
         metric="importance",
         value=None,
         verdict="fail",
@@ -185,15 +189,15 @@ def _unusable(name: str, suffix: str, effective: float, n: int) -> Row:
         warning=(
             f"no usable weights: {n} samples are worth {effective:.3g}, fewer than {USABLE}; "
             "train the model longer, or make it larger"
-            if name == _NAMES[0]
+            if name.startswith("ESS")
             else ""
         ),
     )
 
 
-def _without_a_sector() -> Row:
+def _without_a_sector(name: str) -> Row:
     return Row(
-        name="ln Z",
+        name=name,
         metric="importance",
         value=None,
         note="not known: a sector is missing, to which ln Z of these samples is blind",
@@ -241,17 +245,18 @@ def _at_least(
     )
 
 
-def _log_partition(comparison: Comparison, log_weight: Tensor, suffix: str) -> Row:
+def _log_partition(
+    name: str, known: tuple[float, float, Literal["exact", "reference"]] | None, log_weight: Tensor
+) -> Row:
     log_z = log_partition_function(log_weight)
     content: dict[str, Any] = {}
-    known = comparison.known("ln Z" + suffix)
     if known is not None:
         exact, error, source = known
         content = {"exact": exact, "exact_error": error, "exact_source": source}
         content["pull"], content["p_value"] = pull(
             log_z.value - exact, math.hypot(log_z.error, error)
         )
-    return Row(name="ln Z", metric="importance", value=log_z.value, error=log_z.error, **content)
+    return Row(name=name, metric="importance", value=log_z.value, error=log_z.error, **content)
 
 
 def acceptance(weights: NDArray[float64]) -> Estimate:

@@ -1,8 +1,10 @@
 """Stochastic flows of links: exact weights there and back, and annealing as the limit."""
 
-import numpy as np
+import copy
+
 import pytest
 import torch
+from stub import StubContext
 from test_gauge_flow import fitted, generator
 
 from physgen.errors import RecipeError
@@ -10,6 +12,7 @@ from physgen.sampling.annealing import anneal
 from physgen.sampling.reweighting import log_partition_function, reweighted_mean
 from physgen.surrogates.base import HasDensity, HasLogWeight
 from physgen.surrogates.correction import Corrected
+from physgen.surrogates.flows.lattice.regression import FlowRegression
 from physgen.surrogates.flows.lattice.stochastic import StochasticGaugeFlow
 from physgen.systems.gauge import Gauge
 from physgen.systems.kernels.gauge import heatbath
@@ -82,18 +85,36 @@ def test_without_layers_it_is_annealed_importance_sampling():
     torch.testing.assert_close(log_weight, end.log_weight, rtol=0, atol=1e-10)
 
 
-def test_a_thermalised_start_gives_ratios_of_partition_functions():
-    """Non-equilibrium evolution from one coupling to another."""
-    system = Gauge(group="U(1)", shape=(4, 4), beta=2.0)
-    flow = stochastic(system)
-    start = Gauge(group="U(1)", shape=(4, 4), beta=1.5).simulate(2 * N, 1).x
-    links = flow.matrices(start)
-    times = np.linspace(0.75, 1.0, 5)
-    gained = torch.from_numpy(flow.transport(links, times, generator(2)))
-    ratio, low = log_partition_function(gained), Gauge(group="U(1)", shape=(4, 4), beta=1.5)
-    exact = system.exact()["ln Z"] - low.exact()["ln Z"]
-    assert 0 < ratio.error < 0.1
-    assert abs(ratio.value - exact) < 4 * ratio.error
+@pytest.mark.parametrize("group", ["U(1)", "SU(3)"])
+def test_a_thermalised_start_gives_ratios_of_partition_functions(group):
+    """From one coupling to another; the layers are trained from the one on."""
+    low, high = {"U(1)": (2.0, 3.0), "SU(3)": (4.0, 5.0)}[group]
+    system, start = (Gauge(group=group, shape=(3, 3), beta=beta) for beta in (high, low))
+    flow = stochastic(system, start_beta=low)
+    untrained = copy.deepcopy(flow)
+    method = FlowRegression(flow, system, slabs=4)
+    context = StubContext(32, seed=1, dtype=torch.float64)
+    for _ in range(3):
+        method.step({}, context)
+    exact = system.exact()["ln Z"] - start.exact()["ln Z"]
+    spread = []
+    truth = system.simulate(N, 1).replace(chain=None)
+    for one in (flow, untrained):
+        corrected = Corrected(one, system.action, "none")
+        batch = corrected.propose(N, generator=generator(2))
+        back = corrected.log_weight(truth, generator=generator(5))
+        ratio, other = log_partition_function(batch.log_weight), log_partition_function(-back)
+        assert 0 < ratio.error < 0.1
+        assert abs(ratio.value - exact) < 4 * ratio.error
+        assert abs(-other.value - exact) < 4.5 * other.error
+        spread.append(float(batch.log_weight.var()))
+    assert spread[0] < 0.3 * spread[1]
+
+
+def test_a_start_above_the_target_is_refused():
+    system = Gauge(group="U(1)", shape=(3, 3), beta=2.0)
+    with pytest.raises(RecipeError, match=r"surrogate\.start_beta = 2: the flow goes upwards"):
+        stochastic(system, start_beta=2.0)
 
 
 def test_contracts():

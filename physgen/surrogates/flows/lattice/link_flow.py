@@ -31,7 +31,7 @@ _NODES = (0.0, 0.25, 2 / 3)
 
 
 class LinkFlow(Surrogate):
-    """A gradient flow dU / dt = (grad Phi_t) U of gauge links over 0 <= t <= 1.
+    """A gradient flow dU / dt = (grad Phi_t) U of gauge links over `start` <= t <= 1.
 
     It passes the couplings t beta. Of links with the condition beta, it is trained to the largest
     one, and samples at another are those at t = beta / the largest.
@@ -42,6 +42,9 @@ class LinkFlow(Surrogate):
     """
 
     at_once = 512
+
+    start = 0.0
+    """Time at which the flow begins; 0 is Haar's measure."""
 
     symmetries: tuple[str, ...] = ("gauge transformation", "translation", "charge conjugation")
     """Names (of `Gauge.moves`) of those the density has, whatever it learns."""
@@ -81,12 +84,13 @@ class LinkFlow(Surrogate):
     def flow(self, links: Links, start: float, stop: float) -> NDArray[np.float64]:
         """Move configurations (B, links, N, N) from one time to another in place.
 
-        The steps are as long as those of a flow from 0 to 1.
+        The steps are as long as those of a flow from `start` to 1.
 
         Returns:
             (B,) int dt L Phi_t, by which ln q has fallen.
         """
-        n_steps = math.ceil(abs(stop - start) * self.integration_steps - 1e-9)
+        share = abs(stop - start) / (1 - self.start)
+        n_steps = math.ceil(share * self.integration_steps - 1e-9)
         if n_steps == 0 or not bool((self.coefficients != 0).any()):
             return np.zeros(len(links))
         size = (stop - start) / n_steps
@@ -118,10 +122,19 @@ class LinkFlow(Surrogate):
             time = 1.0 if beta >= largest else float(beta) / largest
             yield np.flatnonzero(given == beta), time
 
+    def basis(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return (n_times, *times.shape), P_k(x), x being -1 at `start` and 1 at time 1."""
+        x = 2 * (times - self.start) / (1 - self.start) - 1
+        values = [np.ones_like(x), x]
+        n_times = self.coefficients.shape[1]
+        for k in range(1, n_times - 1):
+            values.append(((2 * k + 1) * x * values[k] - k * values[k - 1]) / (k + 1))
+        return np.stack(values[:n_times])
+
     def coefficients_at(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return (*times.shape, number of all terms) of the kernel, those not in use being 0."""
         learned = self.coefficients.detach().double().cpu().numpy()
-        values = np.moveaxis(legendre(times, learned.shape[1]), 0, -1) @ learned.T
+        values = np.moveaxis(self.basis(times), 0, -1) @ learned.T
         c = np.zeros((*times.shape, len(kernel.TERMS)))
         c[..., list(self.terms)] = values
         return c
@@ -151,15 +164,6 @@ def theory_of(system: System) -> Gauge | None:
     if len(theories) < len(members):
         return None
     return max(theories, key=lambda theory: theory.beta)
-
-
-def legendre(times: NDArray[np.float64], n: int) -> NDArray[np.float64]:
-    """Return (n, *times.shape), P_k(2 t - 1)."""
-    x = 2 * times - 1
-    basis = [np.ones_like(x), x]
-    for k in range(1, n - 1):
-        basis.append(((2 * k + 1) * x * basis[k] - k * basis[k - 1]) / (k + 1))
-    return np.stack(basis[:n])
 
 
 def _links_of(schema: Schema, who: str) -> tuple[int, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-r"""Training of a gauge flow by linear regression, on Monte Carlo samples between Haar and beta.
+r"""Training of a gauge flow by linear regression, on Monte Carlo samples along beta.
 
 If samples at time t have the density p_t ~ exp(t beta W / N), W = sum_P Re tr P, then the
 log-weight of a flow with the potential Phi_t = sum_i c_i W_i changes by
@@ -10,7 +10,8 @@ which is linear in c. Its variance, the mean over t of
 
     Var_t [(beta / N) W + sum_i c_i(t) X_i(t)],
 
-bounds that of ln w and is least where normal equations hold; no gradient of the flow is needed.
+bounds that of ln w and is least where normal equations hold; no gradient of the flow is needed. Of
+a flow that starts at another coupling the times are those from there on.
 Chains at fixed times, the nodes of Gauss and Legendre, are moved by heat bath and overrelaxation;
 each step adds their configurations to the normal equations and solves them.
 """
@@ -28,7 +29,7 @@ from physgen.batch import Batch
 from physgen.errors import RecipeError
 from physgen.ranges import Positive
 from physgen.surrogates.base import Surrogate
-from physgen.surrogates.flows.lattice.link_flow import LinkFlow, legendre, theory_of
+from physgen.surrogates.flows.lattice.link_flow import LinkFlow, theory_of
 from physgen.surrogates.method import Method, StepContext
 from physgen.systems.base import System
 from physgen.systems.family import Family
@@ -87,7 +88,8 @@ class FlowRegression(Method):
             surrogate.conditions.span(*system.bounds)
         self._flow, self._system, self.sweeps = surrogate, theory, sweeps
         nodes, weights = np.polynomial.legendre.leggauss(slabs)
-        self._times, self._weights = (nodes + 1) / 2, weights / 2
+        length = 1 - surrogate.start
+        self._times, self._weights = 1 + (nodes - 1) / 2 * length, weights / 2 * length
         n = surrogate.coefficients.numel()
         self.tensors = {
             "normal": torch.zeros(n, n),
@@ -98,7 +100,7 @@ class FlowRegression(Method):
     def step(self, batches: Mapping[str, Batch], ctx: StepContext) -> dict[str, Tensor]:
         """Move the chains, add them to the normal equations, and solve these.
 
-        The loss is the mean over t of Var_t [d ln w / dt] of what was just added.
+        The loss is the integral over t of Var_t [d ln w / dt] of what was just added.
         """
         flow, system = self._flow, self._system
         x = self._moved(ctx)
@@ -107,7 +109,7 @@ class FlowRegression(Method):
         shape = n_slabs, len(total) // n_slabs
         laplacian, along = (part.reshape(*shape, -1) for part in (laplacian, along))
         slope = system.beta / system.n * total.reshape(shape)
-        basis = legendre(self._times, flow.coefficients.shape[1])
+        basis = flow.basis(self._times)
         size = flow.coefficients.numel()
         normal, right = np.zeros((size, size)), np.zeros(size)
         columns, values = [], []

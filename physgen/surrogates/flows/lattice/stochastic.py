@@ -16,6 +16,11 @@ trained and the sweeps mix. Without layers, which is how it begins, this is anne
 sampling. Backwards, from samples of the target through inverse layers and the sweeps in opposite
 order, the same ln w shows what the samples of the flow do not (forward ESS).
 
+Where this takes too many steps, as at the couplings of four-dimensional SU(3), the start can be a
+smaller coupling, beta_0, of which each configuration is a heat-bath chain of its own. Then t_0 is
+its share of beta, S_0 is the action there, and <w> = Z / Z(beta_0); without layers it is
+non-equilibrium Monte Carlo.
+
 Of a theory at several couplings, conditions of the samples, beta is the largest, and the ways to
 another one are as many layers between 0 and t = its share of the largest.
 """
@@ -32,13 +37,14 @@ from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
-from physgen.ranges import Positive
+from physgen.ranges import NotNegative, Positive
 from physgen.surrogates.flows.lattice.link_flow import LinkFlow, Links, theory_of
 from physgen.systems.base import System
 from physgen.systems.family import Family
 from physgen.systems.kernels import gauge_flow as kernel
 from physgen.systems.kernels import gauge_steps
 from physgen.systems.kernels.gauge import heatbath
+from physgen.systems.kernels.gauge.ensemble import Schedule
 from physgen.transforms.base import Transform
 
 Action = Callable[[Tensor, Tensor | None], Tensor]
@@ -55,10 +61,12 @@ class StochasticGaugeFlow(LinkFlow):
         sweeps: heat-bath sweeps after a layer.
         n_times: Legendre polynomials in time.
         integration_steps: Runge-Kutta steps of all layers together; a layer has one at least.
+        start_beta: beta_0, whose configurations the first layer takes; 0 is Haar's measure.
+        start_sweeps: heat-bath sweeps, each with one of overrelaxation, from random links to there.
 
     Raises:
-        RecipeError: the system is no gauge theory, the samples are no links, or a transform is
-            given.
+        RecipeError: the system is no gauge theory, the samples are no links, a transform is given,
+            or `start_beta` is not smaller than every beta of the system.
 
     >>> from physgen.systems.gauge import Gauge
     >>> system = Gauge(group="SU(2)", shape=(4, 4), beta=1.0)
@@ -80,6 +88,8 @@ class StochasticGaugeFlow(LinkFlow):
         sweeps: Positive = 1,
         n_times: Positive = 4,
         integration_steps: Positive = 8,
+        start_beta: NotNegative = 0.0,
+        start_sweeps: Positive = 100,
     ) -> None:
         super().__init__(schema, transform, n_times, integration_steps)
         theory = theory_of(system)
@@ -90,12 +100,21 @@ class StochasticGaugeFlow(LinkFlow):
             )
         if isinstance(system, Family):
             self.conditions.span(*system.bounds)
+        lowest = system.bounds[0][0] if isinstance(system, Family) else theory.beta
+        if start_beta >= lowest > 0:
+            raise RecipeError(
+                f"surrogate.start_beta = {start_beta:g}: the flow goes upwards, to beta = "
+                f"{float(lowest):g} first; set it below that, or leave it out to start from "
+                "random links"
+            )
         self._rate = theory.beta / theory.n
+        self.start_beta, self.start_sweeps = start_beta, start_sweeps
+        self.start = start_beta / theory.beta if start_beta > 0 else 0.0
         self.layers, self.sweeps = layers, sweeps
 
     def draw(self, n: int, condition: Tensor | None, generator: torch.Generator) -> Batch:
         """Draw `n` configurations; without their weights they are not those of the target."""
-        links = self.haar(n, generator)
+        links = self._started(n, generator)
         self._transported(links, condition, generator)
         return Batch(self.stored(links), condition)
 
@@ -109,11 +128,13 @@ class StochasticGaugeFlow(LinkFlow):
     ) -> tuple[Batch, Tensor]:
         """Draw `n` configurations and their (n,) log-weights with respect to exp(-action).
 
+        The mean weight is Z, or Z / Z(start_beta).
+
         Raises:
             DomainError: a coupling is outside the trained range.
         """
         condition = self.conditions.resolve(condition, n, generator)
-        links = self.haar(n, generator)
+        links = self._started(n, generator)
         gained = self.to_tensor(self._transported(links, condition, generator))
         batch = Batch(self.stored(links), condition)
         return batch, gained - action(batch.x, condition)
@@ -128,13 +149,17 @@ class StochasticGaugeFlow(LinkFlow):
         gained = self._transported(links, batch.condition, generator, backwards=True)
         return -action(batch.x, batch.condition) - self.to_tensor(gained)
 
-    def transport(
+    @property
+    def reference(self) -> str:
+        """What Z of the mean weight is in units of."""
+        return f"Z(beta={self.start_beta:g})" if self.start > 0 else ""
+
+    def _transport(
         self, links: Links, times: NDArray[np.float64], generator: torch.Generator
     ) -> NDArray[np.float64]:
         """Move configurations in place through layers between `times`, with sweeps in between.
 
-        Time 1 is that of the (largest) beta. From a thermalised start at t_0 beta, upwards, this is
-        a non-equilibrium evolution to the last time. Downwards all is done in the opposite order.
+        Downwards all is done in the opposite order.
 
         Returns:
             (B,) minus the work of the way.
@@ -147,7 +172,9 @@ class StochasticGaugeFlow(LinkFlow):
             trace = self._traces(links)
             gained += after * self._rate * trace
             if k < len(times) - 2:
-                self._sweep(links, float(after), generator, backwards=after < before)
+                self._sweep(
+                    links, float(after), generator, Schedule(self.sweeps, 0, after < before)
+                )
                 trace = self._traces(links)
         return gained
 
@@ -159,7 +186,7 @@ class StochasticGaugeFlow(LinkFlow):
         *,
         backwards: bool = False,
     ) -> NDArray[np.float64]:
-        """Move configurations in place from Haar's measure to their couplings, or back.
+        """Move configurations in place from the start to their couplings, or back.
 
         Returns:
             (B,) minus the work of the way, without the action -time (beta / N) W of its end at
@@ -167,29 +194,36 @@ class StochasticGaugeFlow(LinkFlow):
         """
         gained = np.zeros(len(links))
         for rows, time in self.by_coupling(condition, len(links)):
-            part, times = links[rows], np.linspace(0, time, self.layers + 1)
+            part, times = links[rows], np.linspace(self.start, time, self.layers + 1)
             if backwards:
                 gained[rows] = time * self._rate * self._traces(part)
-                gained[rows] += self.transport(part, times[::-1], generator)
+                gained[rows] += self._transport(part, times[::-1], generator)
             else:
-                gained[rows] = self.transport(part, times, generator)
+                gained[rows] = self._transport(part, times, generator)
                 gained[rows] -= time * self._rate * self._traces(part)
             links[rows] = part
         return gained
 
+    def _started(self, n: int, generator: torch.Generator) -> Links:
+        """Draw `n` independent configurations of the coupling of the start."""
+        links = self.haar(n, generator)
+        if self.start > 0:
+            self._sweep(links, self.start, generator, Schedule(self.start_sweeps, 1, False))
+        return links
+
     def _sweep(
-        self, links: Links, time: float, generator: torch.Generator, *, backwards: bool
+        self, links: Links, time: float, generator: torch.Generator, schedule: Schedule
     ) -> None:
-        draws = torch.randint(2**62, (1,), generator=generator, device=generator.device)
+        seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
         shape = len(links), *self.schema.shape
-        beta, seed = time * self._rate * self.n, int(draws)
-        if self.n > 1:
-            numbers = links.view(np.float64).reshape(shape)  # The same memory.
-            heatbath.sweeps(numbers, beta, self.sweeps, 0, seed, backwards=backwards)
-            return
-        angles = np.angle(links).reshape(shape)
-        heatbath.sweeps(angles, beta, self.sweeps, 0, seed, backwards=backwards)
-        links[...] = np.exp(1j * angles).reshape(links.shape)
+        beta = time * self._rate * self.n
+        angles = np.angle(links).reshape(shape) if self.n == 1 else None
+        # Of matrices these are the same memory.
+        numbers = links.view(np.float64).reshape(shape) if angles is None else angles
+        n_heatbath, n_relax, backwards = schedule
+        heatbath.sweeps(numbers, beta, n_heatbath, n_relax, seed, backwards=backwards)
+        if angles is not None:
+            links[...] = np.exp(1j * angles).reshape(links.shape)
 
     def _traces(self, links: Links) -> NDArray[np.float64]:
         """Return (B,), W = sum_P Re tr P."""
