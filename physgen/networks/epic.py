@@ -9,6 +9,7 @@ with c what is known of the set (its condition, a time), n itself included, N th
 points, and a the leaky ReLU. Points speak to one another by way of g alone, at a cost linear in n;
 behind each layer there may be an attention block (Vaswani et al., arXiv 1706.03762), whose cost is
 quadratic. The first n of N places hold the points, and what stands in the others is not looked at.
+Points of several groups stand in order of these, and each also shows the number of its group.
 """
 
 from __future__ import annotations
@@ -90,13 +91,14 @@ class EPiC(nn.Module):
 class EPiCDenoiser(nn.Module):
     """EPiC layers of (x (B, N, F), time (B,), condition (B, C)); see `Denoiser`.
 
-    The last column of the condition is the number of points. What is returned starts as 0, and is
-    0 where there is no point.
+    The last columns of the condition are the cumulative numbers of points of the groups: of one,
+    the number of points. What is returned starts as 0, and is 0 where there is no point.
 
     Args:
         n_features: F.
         n_condition: C.
         options: of the layers.
+        n_groups: of points.
 
     >>> network = EPiCDenoiser(3, 1, EPiCOptions(hidden=8, depth=2))
     >>> network(torch.ones(2, 5, 3), torch.rand(2), torch.tensor([[5.0], [2.0]])).shape
@@ -104,11 +106,16 @@ class EPiCDenoiser(nn.Module):
     """
 
     def __init__(
-        self, n_features: int, n_condition: int, options: EPiCOptions = EPiCOptions()
+        self,
+        n_features: int,
+        n_condition: int,
+        options: EPiCOptions = EPiCOptions(),
+        n_groups: int = 1,
     ) -> None:
         super().__init__()
+        self.n_groups, n_labels = n_groups, n_groups if n_groups > 1 else 0
         self.embedding = Embedding(options.hidden, n_condition - 1)
-        self.layers = EPiC(n_features, options.hidden, options)
+        self.layers = EPiC(n_features + n_labels, options.hidden, options)
         self.last = nn.Linear(options.hidden, n_features)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
@@ -116,7 +123,13 @@ class EPiCDenoiser(nn.Module):
     def forward(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
         """Return (B, N, F)."""
         number = condition[:, -1]
-        h, _ = self.layers(x, number, self.embedding(time, condition[:, :-1]))
+        given = condition[:, :-1]
+        if self.n_groups > 1:
+            bounds = condition[:, -self.n_groups :]
+            which = functional.one_hot(groups_of(bounds, x.shape[1]), self.n_groups)
+            x = torch.cat([x, which.to(x)], 2)
+            given = torch.cat([given[:, : 1 - self.n_groups], bounds[:, :-1] / x.shape[1]], 1)
+        h, _ = self.layers(x, number, self.embedding(time, given))
         return torch.where(present(number, x.shape[1])[..., None], self.last(h), 0.0)
 
 
@@ -234,6 +247,16 @@ def present(number: Tensor, n_places: int) -> Tensor:
     tensor([[ True,  True, False]])
     """
     return torch.arange(n_places, device=number.device) < number[:, None]
+
+
+def groups_of(bounds: Tensor, n_places: int) -> Tensor:
+    """Return (B, n_places), the group of each place, of cumulative numbers of points (B, G).
+
+    >>> groups_of(torch.tensor([[1.0, 1.0, 3.0]]), 4)
+    tensor([[0, 2, 2, 2]])
+    """
+    place = torch.arange(n_places, device=bounds.device)
+    return (place[:, None] >= bounds[:, None, :-1]).sum(2)
 
 
 def _pooled(h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

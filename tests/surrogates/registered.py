@@ -38,6 +38,7 @@ SAMPLES = {
     "point-diffusion": "sets",
     "point-generator": "sets",
     "point-diffusion, moments": "weighted sets",
+    "point-diffusion, groups": "grouped sets",
     "checkerboard-flow": "lattice",
     "continuous-lattice-flow": "lattice",
     "closure-defect": "links",
@@ -75,6 +76,10 @@ SURROGATES = {
     "point-diffusion": {"network": EPIC},
     "point-generator": {"network": EPIC},
     "point-diffusion, moments": {"network": EPIC, "first": FirstOptions(weighted_by="w")},
+    "point-diffusion, groups": {
+        "network": EPIC,
+        "first": FirstOptions(weighted_by="w", grouped_by="kind", n_groups=2),
+    },
     "bridge": {"network": RESIDUAL},
     "translator": {"network": MLPOptions(hidden=(32, 32))},
     "link-diffusion": {"network": UNetOptions(channels=(8, 16)), "steps": 4},
@@ -139,6 +144,13 @@ def data(kind):
         x = torch.randn(ROWS, 2, generator=noise)
         x = side[:, None] * (0.5 + 0.5 * x.abs())
         batch = Batch(torch.stack([x, x.abs()], 2), mask=torch.ones(ROWS, 2, dtype=torch.bool))
+    elif kind == "grouped sets":
+        w = Variable("w", domain="non-negative")
+        schema = Schema((2, 3), (Variable("x"), Variable("kind", domain="integer"), w), masked=True)
+        x = side[:, None] * (0.5 + 0.5 * torch.randn(ROWS, 2, generator=noise).abs())
+        group = torch.randint(0, 2, (ROWS, 2), generator=noise)
+        mask = torch.ones(ROWS, 2, dtype=torch.bool)
+        batch = Batch(torch.stack([x, group.to(x), x.abs()], 2), mask=mask)
     elif kind == "lattice":
         system = Phi4(shape=(4, 4))
         schema, batch = system.schema, Batch(side[:, None, None].expand(-1, 4, 4))

@@ -26,6 +26,7 @@ ASK_FOR_VALUES = {
     *("reweighting", "independent-items"),
     *("shower-copula", "shower-diffusion", "shower-flow"),
     *("bridge", "translator", "unrefined"),  # whether conditions were trained on
+    *("point-diffusion, groups", "point-diffusion, moments"),  # whether points lie on a grid
     "flow, normflows",
 }
 """Families that look at numbers to sample."""

@@ -183,7 +183,7 @@ def test_sets_without_points_have_no_sums_that_others_come_near():
     mask = data.mask.clone()
     mask[:20] = False
     moments.fit(data.x, mask, None)
-    low = moments.transform.inverse(Batch(torch.full((1, moments.size), -2.5).double())).x
+    low = moments.inverse(torch.full((1, moments.size), -2.5))
     assert low[0, 0] > 9.9
 
 

@@ -86,12 +86,16 @@ class Diffusion(Surrogate):
                 "system some (such as system.labels=true), or leave it out"
             )
         self.sampler, self.condition_dropout = SamplerOptions(), condition_dropout
-        self.latent_shape = self.transform.latent_shape(schema.shape)
+        self.latent_shape = self.mapped_shape()
         self.features = math.prod(self.latent_shape)
         n_condition = self.transform.latent_condition(len(schema.condition))
         n_condition += condition_dropout > 0
         shape, body = self._body(network, n_condition)
         self.denoiser = Denoiser(SCHEDULES[schedule](), body, shape, prediction)
+
+    def mapped_shape(self) -> tuple[int, ...]:
+        """Return the shape of what is denoised."""
+        return self.transform.latent_shape(self.schema.shape)
 
     def _body(
         self, network: DenoiserOptions, n_condition: int
@@ -138,7 +142,7 @@ class Diffusion(Surrogate):
         """Return (B,) mean squares of samples in the transform's space."""
         return mapped.x.flatten(1).square().mean(1)
 
-    def flat(self, mapped: Batch) -> Batch:
+    def flat(self, mapped: Batch, generator: torch.Generator | None = None) -> Batch:
         """Return a batch of the transform's space as the denoiser takes it: x is (B, D)."""
         return mapped.replace(x=mapped.x.flatten(1))
 
@@ -286,7 +290,7 @@ class Denoising(Method):
 
     def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Map to the transform's space, adding its noise; samples become flat."""
-        return self.model.flat(super().prepare(batch, generator))
+        return self.model.flat(super().prepare(batch, generator), generator)
 
     def loss(self, batch: Batch, noise: Tensor, log_snr: Tensor, shows: Tensor) -> Tensor:
         """Return (B,) errors of a prepared batch; `shows` (B,) is 0 where conditions are hidden."""

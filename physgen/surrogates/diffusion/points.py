@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from physgen.batch import Batch, Schema
 from physgen.errors import errors_of
@@ -61,7 +62,8 @@ class PointDiffusion(PointSet, Diffusion):
         first: FirstOptions = FirstOptions(),
     ) -> None:
         require_mask(schema, "point-diffusion", "diffusion")
-        self.n_first = n_first(schema, first)
+        self.n_first, self.n_groups = n_first(schema, first), first.n_groups
+        self.per_points = first.per_points
         # `_body` takes what `Diffusion` itself makes nothing of.
         options: Any = network
         super().__init__(
@@ -72,8 +74,15 @@ class PointDiffusion(PointSet, Diffusion):
 
     def _body(self, network: Any, n_condition: int) -> tuple[tuple[int, ...], nn.Module]:
         with errors_of("surrogate.network"):
-            body = EPiCDenoiser(self.latent_shape[1], n_condition + self.n_first, network)
+            body = EPiCDenoiser(
+                self.latent_shape[1], n_condition + self.n_first, network, self.n_groups
+            )
         return self.latent_shape, body
+
+    def mapped_shape(self) -> tuple[int, ...]:
+        """Return the shape of what is denoised: without the column of groups."""
+        n_places, n_columns = super().mapped_shape()
+        return n_places, n_columns - (self.n_groups > 1)
 
     def size(self, mapped: Batch) -> Tensor:
         """Return (B,) mean squares, whose mean over a sample is that over all of its points."""
@@ -82,9 +91,9 @@ class PointDiffusion(PointSet, Diffusion):
         n_entries = self.latent_shape[1] * packed.condition[:, -1].mean()
         return packed.x.flatten(1).square().sum(1) / n_entries
 
-    def flat(self, mapped: Batch) -> Batch:
+    def flat(self, mapped: Batch, generator: torch.Generator | None = None) -> Batch:
         """Return a packed batch, see `PointSet`, as the denoiser takes it: x is (B, D)."""
-        return super().flat(self.packed(mapped))
+        return super().flat(self.packed(mapped, generator), generator)
 
     def exchanged(self, x: Tensor, noise: Tensor, condition: Tensor | None) -> Tensor:
         """Return the noise of each set in the order in which transport pairs it with the points."""
@@ -94,12 +103,19 @@ class PointDiffusion(PointSet, Diffusion):
         return places.gather(1, plan[..., None].expand_as(places)).flatten(1)
 
     def loss(self, x: Tensor, noise: Tensor, log_snr: Tensor, condition: Tensor | None) -> Tensor:
-        """Return (B,) errors, means over the points of a sample, plus -log p of their number."""
+        """Return (B,) errors, means over the points of a sample, plus -log p of what is first.
+
+        Of the first in B / `first.per_points` samples alone the points are looked at, and count for
+        the others: only the mean means something.
+        """
         assert condition is not None
+        surprise, some = self.surprise(condition), slice(None, -(-len(x) // self.per_points))
+        x, noise, log_snr, condition = x[some], noise[some], log_snr[some], condition[some]
         n_places, number = self.latent_shape[0], condition[:, -1]
         # Noise where there is no point would have to be predicted.
         error = super().loss(x, self._of_points(noise, number), log_snr, condition)
-        return error * (n_places / number.clamp_min(1)) + self.surprise(condition)
+        error = error * (n_places / number.clamp_min(1)) * (len(surprise) / len(x))
+        return surprise + functional.pad(error, (0, len(surprise) - len(x)))
 
     def distance(self, x: Tensor, other: Tensor, condition: Tensor | None) -> Tensor:
         """Return (B,) mean squared differences of points, given their number."""

@@ -119,7 +119,7 @@ class Adversarial(Method):
 
     def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Map to the transform's space, adding its noise."""
-        return self.generator.packed(super().prepare(batch, generator))
+        return self.generator.packed(super().prepare(batch, generator), generator)
 
     def critic_loss(self, batch: Batch, noise: Tensor, mix: Tensor) -> Tensor:
         """Return (B,) losses of the critic.

@@ -78,7 +78,7 @@ class Generator(DecodedNoise):
         """Return the network of noise (B, latent) and mapped conditions."""
         return Decoder(self.latent, self.latent_shape, self.n_condition, network)
 
-    def packed(self, mapped: Batch) -> Batch:
+    def packed(self, mapped: Batch, generator: torch.Generator | None = None) -> Batch:
         """Return a batch of the transform's space as the critic takes it."""
         return mapped
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from physgen.batch import Batch, Schema
+from physgen.errors import RecipeError
 from physgen.networks.epic import EPiCDecoder, EPiCOptions, present
 from physgen.ranges import Positive
 from physgen.surrogates.gan.networks import Generator
@@ -52,6 +53,11 @@ class PointGenerator(PointSet, Generator):
         first: FirstOptions = FirstOptions(),
     ) -> None:
         require_mask(schema, "point-generator", "generator")
+        if first.grouped_by is not None:
+            raise RecipeError(
+                "surrogate.first.grouped_by: point-generator knows no groups of points; leave it "
+                "out, or take surrogate.kind=point-diffusion"
+            )
         self.n_first = n_first(schema, first)
         self._noise = shared_noise, point_noise
         # `_body` takes what `Generator` itself makes nothing of.
