@@ -93,14 +93,16 @@ class Moments(nn.Module):
             raise RecipeError(
                 f"surrogate.first.weighted_by: {weight} must be non-negative, beside another column"
             )
-        others = [i for i in range(len(names)) if names[i] not in (weight, grouped_by)]
-        self.moved = [i for i in others if _moves(schema.variables[i])]
-        self.fixed = [i for i in others if not _moves(schema.variables[i])]
+        rest = [i for i in range(len(names)) if names[i] not in (weight, grouped_by)]
+        self.moved = [i for i in rest if _moves(schema.variables[i])]
+        self.fixed = [i for i in rest if not _moves(schema.variables[i])]
         self.items = schema.items
         self.n_groups = n_groups
         self.places = Places(n_groups, len(self.moved))
         self.n_places, self.size = schema.shape[0], n_moments(schema, grouped_by, n_groups)
-        variables = tuple(Variable(f"moment_{i}") for i in range(self.size))
+        shares = tuple(Variable(f"share_{i}", low=0, high=1) for i in range(1, n_groups))
+        others = tuple(Variable(f"moment_{i}") for i in range(self.size - n_groups))
+        variables = Variable("sum"), *shares, *others
         self.transform = Gaussianise(Schema((self.size,), variables), atoms=0)
         # Along a condition on which W depends sharply, an energy, its knots would be seen.
         self.by_logarithm = n_condition > 0
