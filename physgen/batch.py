@@ -302,3 +302,15 @@ class Batch:
         names = batches[0].fields().keys()
         joined = {name: torch.cat([getattr(b, name) for b in batches]) for name in names}
         return batches[0].replace(**joined)
+
+
+def product_of_weights(*batches: Batch) -> Tensor | None:
+    """Return the weights of rows that several batches weigh, (N,); `None` if none of them does.
+
+    >>> product_of_weights(Batch(torch.zeros(2, 1), weight=torch.tensor([1.0, 3.0]))).tolist()
+    [1.0, 3.0]
+    """
+    import torch
+
+    weights = [batch.weight.double() for batch in batches if batch.weight is not None]
+    return torch.stack(weights).prod(0) if weights else None

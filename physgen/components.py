@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from physgen.batch import Schema, Variable
@@ -91,8 +91,19 @@ def surrogate_of(
     items = {"schema": schema.items, "system": system}
     transforms = [build("transforms", part, items) for part in recipe.transform]
     context = {"schema": schema, "system": system, "transform": Chain(transforms, schema)}
+    inner = inner_of(component)
+    if inner is not None:
+        context["inner"] = build("surrogates", inner, context)
     surrogate: Surrogate = build("surrogates", component, context)
     return surrogate
+
+
+def inner_of(component: Component) -> Component | None:
+    """Return the generator within a surrogate that weighs another's samples, if it names one."""
+    if not asks_for("surrogates", component, "inner"):
+        return None
+    given = component.options.get("generator")
+    return Component(**given) if isinstance(given, Mapping) and "kind" in given else None
 
 
 def choose_sampling(recipe: Recipe, surrogate: Surrogate) -> None:

@@ -82,5 +82,5 @@ def located(key: str, value: Any, folder: Path) -> Any:
     return resolve_path(value, folder)
 
 
-_PATHS = re.compile(r"data\.(\w+\.)?(path|binning)|system\.action|method\.teacher")
+_PATHS = re.compile(r"data\.(\w+\.)?(path|binning)|system\.action|method\.(teacher|generator)")
 """Which keys of a recipe hold paths of files."""

@@ -24,7 +24,9 @@ from physgen.systems.family import family
 
 Group = Literal["systems", "transforms", "surrogates", "methods", "metrics"]
 
-CONTEXT = frozenset({"schema", "transform", "system", "surrogate", "steps", "paired", "trained"})
+CONTEXT = frozenset(
+    {"schema", "transform", "system", "surrogate", "steps", "paired", "trained", "inner"}
+)
 """Constructor parameters that the builder provides; a recipe cannot set them."""
 
 

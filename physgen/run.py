@@ -221,9 +221,11 @@ class Run:
 
     @property
     def teacher(self) -> Run | None:
-        """The run whose surrogate this one is distilled from, if its method names one."""
+        """The run whose surrogate this one is distilled from or weighs, if its method names one."""
         method = self.recipe.method
-        path = method.options.get("teacher") if asks_for("methods", method, "trained") else None
+        if not asks_for("methods", method, "trained"):
+            return None
+        path = method.options.get("teacher") or method.options.get("generator")
         return None if path is None else Run(Path(path), self.trust)
 
     @cached_property
@@ -312,8 +314,8 @@ class Run:
             surrogate = surrogate_of(self.recipe, component, schema, system)
         if self.teacher is not None and any(key.startswith("sampler") for key in self.sampling):
             raise RecipeError(
-                "sampling.sampler: this surrogate was distilled for the sampler of its recipe, and "
-                "is of use with that alone; distil again for another, or sample the teacher"
+                "sampling.sampler: this surrogate was distilled, or its samples weighted, for the "
+                "sampler of its recipe, and is of use with that alone; train again for another"
             )
         choose_sampling(self.recipe, surrogate)
         surrogate.to(getattr(torch, description["dtype"]))

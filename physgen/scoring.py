@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from physgen.batch import Batch
+from physgen.batch import Batch, product_of_weights
 from physgen.components import surrogate_of
 from physgen.engine.device import choose_device
 from physgen.errors import FormatError, InputError, RecipeError
@@ -107,8 +107,7 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
     if made_from is not None:
         given = made_from.x.flatten(1).to(device=device, dtype=surrogate.dtype)
         generated = surrogate.sample(n, given, generator=generator).to("cpu")
-        weights = [one.weight for one in (generated, made_from) if one.weight is not None]
-        weight = torch.stack([w.double() for w in weights]).prod(0) if weights else None
+        weight = product_of_weights(generated, made_from)
         generated = generated.replace(weight=weight, chain=made_from.chain, condition=None)
         if baseline is not None:
             baseline = baseline.replace(weight=made_from.weight, condition=None)
@@ -121,9 +120,9 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
             generated = surrogate.sample(n, generator=generator).to("cpu")
             return replace(comparison, generated=generated)
         generated = surrogate.sample(n, condition, generator=generator).to("cpu")
-        generated = generated.replace(weight=truth.weight)
-        if truth.chain is None:
+        if truth.chain is None and generated.weight is None:
             paired |= {"generated"}
+        generated = generated.replace(weight=product_of_weights(generated, truth))
         return replace(comparison, generated=generated, paired=paired)
     wanted = None if condition is None else corrected.for_proposals(condition)
     n = corrected.n_proposals(recipe.sampling.n) if wanted is None else len(wanted)

@@ -19,7 +19,7 @@ from physgen.animation import (
     write_gif,
 )
 from physgen.batch import Batch
-from physgen.distilled_from import describe_teacher, teacher_of
+from physgen.built_on import describe_teacher, teacher_of
 from physgen.engine import journal
 from physgen.engine.distributed import World
 from physgen.engine.loop import FitResult, fit

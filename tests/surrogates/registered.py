@@ -49,6 +49,7 @@ SAMPLES = {
     "shower-copula": "showers",
     "shower-diffusion": "showers",
     "shower-flow": "showers",
+    "reweighted": "showers",
     **dict.fromkeys(("reweighting", "bridge", "translator", "unrefined"), "events of two samples"),
 }
 LEAKY = MLPOptions(hidden=(32, 32), activation="leaky-relu")
@@ -67,6 +68,7 @@ SURROGATES = {
     "shower-flow": {"hidden": 16},
     "u1-coupling-flow": {"n_layers": 2, "channels": 4, "hidden": 8, "candidates": 2},
     "reweighting": {"network": MLPOptions(hidden=(64, 64))},
+    "reweighted": {"levels": ("high",), "network": MLPOptions(hidden=(32,))},
     "flow, coupling": {"bijection": CouplingOptions(n_layers=3, hidden=(32,))},
     "flow, autoregressive": {"bijection": AutoregressiveOptions()},
     "flow, continuous": {"bijection": ContinuousOptions(hidden=32)},
@@ -104,6 +106,8 @@ METHODS = {
         {"cycle": 0.0, "identity": 0.0, "r1": 1.0, "critic": LEAKY, "learning_rate": 2e-3}
     ],
 }
+INNER = "shower-copula"
+"""What is weighted by a surrogate that weighs another."""
 UNTRAINED = ("shower-copula", "unrefined")
 """Fitted at once, or not at all: no method trains them."""
 
@@ -178,12 +182,18 @@ def built(kind):
     table = SAMPLES.get(kind, "table") == "table"
     transform = Chain([Standardise(schema)] if table else [], schema)
     known = {"system": system} if asks_for_a_system(kind) else {}
+    if "inner" in inspect.signature(cls).parameters:
+        known["inner"] = built(INNER)[0]
     torch.manual_seed(0)
     return cls(schema, transform, **known, **SURROGATES.get(kind, {})), system, batch
 
 
 def trained(kind):
     """A teacher of a kind, which is not what a student of it is before it learns."""
+    if "inner" in inspect.signature(class_of(kind)).parameters:
+        surrogate, _, batch = built(INNER)
+        surrogate.initialise(batch.replace(weight=None))  # Its weights are still to be learned.
+        return surrogate
     surrogate, _, batch = built(kind)
     surrogate.initialise(batch)
     return randomised(surrogate, 0.1)

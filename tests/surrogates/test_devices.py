@@ -23,7 +23,7 @@ CUDA = [
 ASK_FOR_VALUES = {
     *("energy", "gaussian-rbm", "rbm"),  # how often chains are thinned
     *("gauge-flow", "stochastic-gauge-flow"),  # kernels on the CPU
-    *("reweighting", "independent-items"),
+    *("reweighting", "reweighted", "independent-items"),
     *("shower-copula", "shower-diffusion", "shower-flow"),
     *("bridge", "translator", "unrefined"),  # whether conditions were trained on
     *("point-diffusion, groups", "point-diffusion, moments"),  # whether points lie on a grid

@@ -34,6 +34,7 @@ STEPS = {
     "bottleneck-autoencoder": 400,
     "generator": 300,
     "reweighting": 600,
+    "reweighted": 300,
     "bridge": 800,
     "translator": 400,
 }
