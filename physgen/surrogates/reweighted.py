@@ -13,16 +13,17 @@ back, and where weights differ much few samples count (`event-weights`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
-from physgen.networks.mlp import MLP, MLPOptions
-from physgen.ranges import PositiveFloat
+from physgen.networks.mlp import MLP
+from physgen.ranges import Options, PositiveFloat, Widths
 from physgen.surrogates.base import HasSampler, Surrogate
 from physgen.surrogates.method import Method, StepContext
 from physgen.surrogates.reweighting import Reweighting
@@ -34,6 +35,18 @@ LARGEST = 8.0
 """Features further from their mean, in standard deviations, are shown to the network as this."""
 
 
+class ClassifierOptions(Options):
+    """The classifier behind the weights.
+
+    Attributes:
+        levels: of the features that it looks at: "low" (the sample itself), "high", or both.
+        hidden: units of its hidden layers.
+    """
+
+    levels: Annotated[tuple[Literal["low", "high"], ...], Field(min_length=1)] = ("low", "high")
+    hidden: Widths = (64, 64)
+
+
 class Reweighted(Surrogate):
     """Draws samples of a generator and weighs them.
 
@@ -43,8 +56,7 @@ class Reweighted(Surrogate):
         inner: the generator, as `generator` describes it.
         system: whose features the classifier looks at.
         generator: kind and options of the generator, as a section `surrogate` has them.
-        levels: of the features.
-        network: of the log-odds.
+        classifier: its features and units.
 
     Raises:
         RecipeError: there is no generator, its samples have weights already, or the system has no
@@ -67,8 +79,7 @@ class Reweighted(Surrogate):
         *,
         system: System,
         generator: Mapping[str, object] | None = None,
-        levels: tuple[Literal["low", "high"], ...] = ("low", "high"),
-        network: MLPOptions = MLPOptions(hidden=(64, 64)),
+        classifier: ClassifierOptions = ClassifierOptions(),
     ) -> None:
         self.knows_masks = inner is not None and inner.knows_masks
         super().__init__(schema)
@@ -77,24 +88,22 @@ class Reweighted(Surrogate):
                 "surrogate.kind: reweighted needs features of samples, which system "
                 f"{type(system).__name__} does not have"
             )
-        if inner is None or not levels:
+        if inner is None:
             raise RecipeError(
                 "surrogate.generator is missing: name kind and options of the surrogate that is "
                 "weighted, as in its own recipe (surrogate.generator.kind=...)"
-                if inner is None
-                else "surrogate.levels: name low, high or both"
             )
         if isinstance(inner, Reweighted | Reweighting):
             raise RecipeError(
                 f"surrogate.generator.kind: samples of {type(inner).__name__} have weights "
                 "already; weigh those of the generator itself"
             )
-        self.inner, self.levels, self._system = inner, levels, system
+        self.inner, self.levels, self._system = inner, classifier.levels, system
         self.at_once = inner.at_once
         n = self._raw_features(_any_sample(schema)).shape[1]
         self.register_buffer("centre", torch.zeros(n))
         self.register_buffer("scale", torch.ones(n))
-        self.log_odds = MLP(n, 1, hidden=network.hidden, activation=network.activation)
+        self.log_odds = MLP(n, 1, hidden=classifier.hidden)
         last = [part for part in self.log_odds.modules() if isinstance(part, torch.nn.Linear)][-1]
         torch.nn.init.zeros_(last.weight)
         torch.nn.init.zeros_(last.bias)

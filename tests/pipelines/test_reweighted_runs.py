@@ -35,7 +35,11 @@ def generator(tmp_path_factory):
 def reweighted(generator, runs, score=False, **changes):
     options = {
         **TINY,
-        "surrogate": {"kind": "reweighted", "generator": GENERATOR, "levels": ["high"]},
+        "surrogate": {
+            "kind": "reweighted",
+            "generator": GENERATOR,
+            "classifier": {"levels": ["high"]},
+        },
         "method": {"kind": "generator-ratio", "generator": str(generator), "learning_rate": 0.01},
         "engine.steps": 40,
         "engine.warmup": 0,

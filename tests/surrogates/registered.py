@@ -24,6 +24,7 @@ from physgen.surrogates.flows.continuous import ContinuousOptions
 from physgen.surrogates.flows.normflows import NormflowsOptions
 from physgen.surrogates.flows.stack import CouplingOptions
 from physgen.surrogates.point_sets import FirstOptions
+from physgen.surrogates.reweighted import ClassifierOptions
 from physgen.surrogates.sampler_options import SamplerOptions
 from physgen.systems.calorimeter import Calorimeter
 from physgen.systems.gauge import Gauge
@@ -68,7 +69,7 @@ SURROGATES = {
     "shower-flow": {"hidden": 16},
     "u1-coupling-flow": {"n_layers": 2, "channels": 4, "hidden": 8, "candidates": 2},
     "reweighting": {"network": MLPOptions(hidden=(64, 64))},
-    "reweighted": {"levels": ("high",), "network": MLPOptions(hidden=(32,))},
+    "reweighted": {"classifier": ClassifierOptions(levels=("high",), hidden=(32,))},
     "flow, coupling": {"bijection": CouplingOptions(n_layers=3, hidden=(32,))},
     "flow, autoregressive": {"bijection": AutoregressiveOptions()},
     "flow, continuous": {"bijection": ContinuousOptions(hidden=32)},

@@ -9,10 +9,9 @@ from stub import StubContext
 
 from physgen.batch import Batch
 from physgen.errors import RecipeError
-from physgen.networks.mlp import MLPOptions
 from physgen.surrogates.base import Surrogate
 from physgen.surrogates.flows.flow import Flow
-from physgen.surrogates.reweighted import GeneratorRatio, Reweighted
+from physgen.surrogates.reweighted import ClassifierOptions, GeneratorRatio, Reweighted
 from physgen.surrogates.sampler_options import SamplerOptions
 from physgen.systems.scalar import Phi4
 
@@ -36,7 +35,8 @@ class Normal(Surrogate):
 
 
 def trained(steps=400, **options):
-    model = Reweighted(SYSTEM.schema, inner=Normal(7.0), system=SYSTEM, levels=("low",), **options)
+    classifier = ClassifierOptions(levels=("low",), **options)
+    model = Reweighted(SYSTEM.schema, inner=Normal(7.0), system=SYSTEM, classifier=classifier)
     data = SHIFT + torch.randn(20000, 2, generator=generator(1))
     model.initialise(Batch(data))
     method = GeneratorRatio(model, Normal(0.0), learning_rate=5e-3, weight_decay=0.0)
@@ -71,8 +71,6 @@ def test_what_does_not_go_together_is_refused():
     make = Reweighted
     with pytest.raises(RecipeError, match=r"surrogate\.generator is missing"):
         make(SYSTEM.schema, system=SYSTEM)
-    with pytest.raises(RecipeError, match=r"surrogate\.levels"):
-        make(SYSTEM.schema, inner=Normal(0.0), system=SYSTEM, levels=())
     model = make(SYSTEM.schema, inner=Normal(0.0), system=SYSTEM)
     with pytest.raises(RecipeError, match="have weights already"):
         make(SYSTEM.schema, inner=model, system=SYSTEM)
@@ -90,7 +88,7 @@ def test_what_does_not_go_together_is_refused():
 
 def test_one_layer_is_a_linear_log_ratio():
     """Without hidden layers the log-odds of features are linear, as they should be here."""
-    model = trained(network=MLPOptions(hidden=()))
+    model = trained(hidden=())
     slope = model.log_odds(torch.eye(2)) - model.log_odds(torch.zeros(2, 2))
     torch.testing.assert_close(
         slope[:, 0] / model.scale, torch.full((2,), SHIFT), rtol=0, atol=0.08
