@@ -6,10 +6,11 @@ Points that have a weight w_i >= 0, the pT of particles or the energy of points,
 
 with a and b the other columns. A model of single points gets these only as well as it gets the sums
 of many; a spline flow learns q(W, m, L | n, c) of these few numbers directly, C = L L^T with L
-lower triangular. The points are drawn given them, and then scaled and sheared to have them. Only
-columns of real numbers without bounds are moved: of the others the width C_aa^(1/2) is drawn alone,
-and it and the mean are what they become. The mass of a jet is pT (tr C)^(1/2) to second order in
-the angles, the response of a shower W over its energy.
+lower triangular, behind an affine map whose parameters follow from n and c; where there is a c, W
+goes by its logarithm. The points are drawn given them, and then scaled and sheared to have them.
+Only columns of real numbers without bounds are moved: of the others the width C_aa^(1/2) is drawn
+alone, and it and the mean are what they become. The mass of a jet is pT (tr C)^(1/2) to second
+order in the angles, the response of a shower W over its energy.
 
 Points that belong to groups, the layers of a calorimeter, have the weight of each group drawn,
 
