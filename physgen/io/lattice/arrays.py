@@ -76,9 +76,6 @@ def read_header(path: Path, given: Given) -> Header:
         raise FormatError(
             f"{path}: array {name!r} of shape {array.shape} is not {' '.join(order.axes)}"
         )
-    for key, stated, wanted in (("shape", shape, given.shape), ("N", sizes["a"], given.n)):
-        if wanted not in (None, stated):
-            raise FormatError(f"{path}: array {name!r} has {key} {stated}, not {wanted}")
     return Header(
         HDF5_NAME if format_of(path) == "HDF5" else NUMPY_NAME,
         shape,

@@ -119,7 +119,8 @@ def read_header(path: Path, given: Given = NOTHING_GIVEN) -> tuple[Format, Heade
     """Return the format of a file, and what it says of its configurations.
 
     Raises:
-        FormatError: there is no such file, it holds no gauge configuration, or is damaged.
+        FormatError: there is no such file, it holds no gauge configuration, is damaged, or is not
+            what was given.
     """
     found = lattice_format(path, given)
     if found is None:
@@ -127,7 +128,20 @@ def read_header(path: Path, given: Given = NOTHING_GIVEN) -> tuple[Format, Heade
             f"{path} holds no gauge configuration in a format that is known (NERSC, ILDG, SciDAC, "
             f"MILC, openQCD, HDF5, npy, npz); `physgen inspect {path}` says what it is"
         )
-    return found, found.header(path, given)
+    if found is not ARRAYS and (given.dataset, given.order) != (None, None):
+        raise FormatError(
+            f"{path}: dataset and order (--dataset, --order) are of HDF5, npz and npy; a file of "
+            f"{found.key} has its one field in its one order: leave them out"
+        )
+    header = found.header(path, given)
+    shape = None if given.shape is None else list(given.shape)
+    for stated, wanted, unit in (
+        (list(header.shape), shape, " (t, z, y, x)"),
+        (header.n, given.n, ", N of SU(N)"),
+    ):
+        if wanted not in (None, stated):
+            raise FormatError(f"{path} says that it is {stated}{unit}, and {wanted} was given")
+    return found, header
 
 
 def read(

@@ -1,18 +1,18 @@
 """ILDG and SciDAC: links in records of a LIME file, big-endian.
 
 The links are in the record `ildg-binary-data`, or `scidac-binary-data`; `ildg-format` says extents
-and precision, without it `<dims>` of SciDAC's own records does. SciDAC's checksum: the CRC-32 of
-the bytes of each site, rotated to the left by its rank mod 29 (suma) or 31 (sumb), combined by
-exclusive or; in hexadecimal, with or without "0x".
+and precision, and so do SciDAC's own records; where both are there, they must agree. SciDAC's
+checksum: the CRC-32 of the bytes of each site, rotated to the left by its rank mod 29 (suma) or 31
+(sumb), combined by exclusive or; in hexadecimal, with or without "0x".
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,8 @@ SCIDAC_NAME = "SciDAC gauge configuration (LIME)"
 _DATA = ("ildg-binary-data", "scidac-binary-data")
 _TEXTS = ("ildg-format", "scidac-private-file-xml", "scidac-private-record-xml", "scidac-checksum")
 _PRECISION = {"F": 4, "D": 8}
+_DATATYPE = re.compile(r"QDP_([FD])(\d{1,2})_ColorMatrix")
+_Fact = TypeVar("_Fact")
 
 
 def read_header(path: Path, given: Given) -> Header:
@@ -43,15 +45,20 @@ def read_header(path: Path, given: Given) -> Header:
 
     Raises:
         FormatError: a record is cut short or damaged; there are no links, or several fields; the
-            extents are not known, or do not fit.
+            extents are not known, or do not fit; or records contradict one another.
     """
     data: list[Record] = []
     texts: dict[str, str] = {}
     for record in records(path):
         if record.name in _DATA:
             data.append(record)
-        elif record.name in _TEXTS and record.name not in texts:
-            texts[record.name] = text_of(path, record)
+        elif record.name in _TEXTS:
+            text = text_of(path, record)
+            if texts.setdefault(record.name, text) != text:
+                raise FormatError(
+                    f"{path}: two records {record.name!r} that differ: which belongs to the links "
+                    "is not known; split the file"
+                )
     if len(data) != 1:
         stated = "several fields: split it" if data else f"no record {_DATA[0]} or {_DATA[1]}"
         raise FormatError(f"{path}: a LIME file with {stated}; one gauge configuration is read")
@@ -80,20 +87,29 @@ def read(path: Path, header: Header) -> Raw:
 
 
 def _shape(path: Path, texts: Mapping[str, str], given: Given) -> tuple[int, ...]:
-    """Return (T, Z, Y, X): of `ildg-format`, of SciDAC's `<dims>`, or as given."""
-    stated = texts.get("ildg-format", "")
-    words = [element(stated, f"l{axis}") or "" for axis in "xyzt"]
-    if not all(words):
-        words = (element(texts.get("scidac-private-file-xml", ""), "dims") or "").split()
-    if len(words) == 4 and all(word.isdigit() for word in words):
-        sizes = [int(word[:9]) for word in words]
-        shape = checked_shape(path, dict(zip("xyzt", sizes, strict=True)))
-        if given.shape not in (None, shape):
-            raise FormatError(
-                f"{path} says that it is {list(shape)} (t, z, y, x), and {list(given.shape or ())} "
-                "was given"
-            )
-        return shape
+    """Return (T, Z, Y, X): of `ildg-format` and SciDAC's `<dims>`, which must agree, or as given.
+
+    Raises:
+        FormatError: they do not, or nothing says them; or the lattice is not of four dimensions.
+    """
+    ildg, private = texts.get("ildg-format", ""), texts.get("scidac-private-file-xml", "")
+    words = [element(ildg, f"l{axis}") or "" for axis in "xyzt"]
+    extents = _agreed(
+        path,
+        "extents (x, y, z, t)",
+        {
+            "ildg-format": _sizes(words),
+            "<dims> of scidac-private-file-xml": _sizes((element(private, "dims") or "").split()),
+        },
+    )
+    dimensions = _whole(private, "spacetime") or (4 if extents is None else len(extents))
+    if dimensions != 4 or len(extents or [0] * 4) != 4:
+        raise FormatError(
+            f"{path}: <spacetime> {dimensions} and extents {extents} of scidac-private-file-xml: "
+            "a gauge configuration of four dimensions is read"
+        )
+    if extents is not None:
+        return checked_shape(path, dict(zip("xyzt", extents, strict=True)))
     if given.shape is None or len(given.shape) != 4:
         raise FormatError(
             f"{path}: a LIME file that does not say its extents (no ildg-format, no <dims>): give "
@@ -105,20 +121,77 @@ def _shape(path: Path, texts: Mapping[str, str], given: Given) -> tuple[int, ...
 def _precision_and_n(
     path: Path, texts: Mapping[str, str], given: Given, bytes_of_link: int
 ) -> tuple[int, int]:
-    """Return bytes of a real number, and N, as far as they are said; the rest fits the size."""
-    ildg, scidac_record = texts.get("ildg-format", ""), texts.get("scidac-private-record-xml", "")
+    """Return bytes of a real number, and N, as far as they are said; the rest fits the size.
+
+    Raises:
+        FormatError: `ildg-format` and the record of SciDAC do not agree.
+    """
+    ildg, private = texts.get("ildg-format", ""), texts.get("scidac-private-record-xml", "")
     bits = element(ildg, "precision")
-    itemsize = {"32": 4, "64": 8}.get(bits or "")
-    itemsize = itemsize or _PRECISION.get(element(scidac_record, "precision") or "")
     if bits is not None and bits not in ("32", "64"):
         raise FormatError(f"{path}: precision {bits!r} in ildg-format: 32 or 64 is expected")
+    where = "of scidac-private-record-xml"
+    kind = _DATATYPE.fullmatch(element(private, "datatype") or "")
+    letters = {
+        f"<precision> {where}": element(private, "precision") or "",
+        f"<datatype> {where}": kind[1] if kind else "",
+    }
+    itemsize = _agreed(
+        path,
+        "bytes of a number",
+        {"ildg-format": {"32": 4, "64": 8}.get(bits or "")}
+        | {name: _PRECISION.get(letter) for name, letter in letters.items()},
+    )
     named = re.fullmatch(r"su(\d{1,2})gauge", element(ildg, "field") or "")
-    colours = element(scidac_record, "colors") or ""
-    n = given.n or (int(named[1]) if named else 0)
-    n = n or (int(colours) if colours.isdigit() and len(colours) < 3 else 3)
+    n = _agreed(
+        path,
+        "N of SU(N)",
+        {
+            "<field> of ildg-format": int(named[1]) if named else None,
+            f"<colors> {where}": _whole(private, "colors"),
+            f"<datatype> {where}": int(kind[2]) if kind else None,
+        },
+    )
+    n = n or given.n or 3
     if itemsize is None:
         itemsize = 4 if bytes_of_link == n * n * 8 else 8
-    return itemsize, max(n, 1)
+    size, count = _whole(private, "typesize"), _whole(private, "datacount")
+    if size and count:
+        stated = {f"SU({n}), {8 * itemsize} bits": 8 * n * n * itemsize}
+        stated |= {f"<typesize> times <datacount> {where}": size * count}
+        _agreed(path, "bytes of a site", stated)
+    return itemsize, n
+
+
+def _agreed(path: Path, what: str, stated: Mapping[str, _Fact | None]) -> _Fact | None:
+    """Return what several records say, by their names, `None` if none does.
+
+    Raises:
+        FormatError: two of them say different things.
+    """
+    said = {name: value for name, value in stated.items() if value is not None}
+    if not said:
+        return None
+    first, *others = said
+    for other in others:
+        if said[other] != said[first]:
+            raise FormatError(
+                f"{path}: {what} {said[first]} ({first}) and {said[other]} ({other}): its records "
+                "contradict one another; find out which is right, and have the file written again"
+            )
+    return said[first]
+
+
+def _sizes(words: Sequence[str]) -> list[int] | None:
+    """Return whole numbers, `None` unless all words are some."""
+    whole = bool(words) and all(word.isdigit() for word in words)
+    return [int(word[:9]) for word in words] if whole else None
+
+
+def _whole(text: str, name: str) -> int | None:
+    """Return the positive number in an element, `None` where there is no such."""
+    word = element(text, name) or ""
+    return int(word[:9]) or None if word.isdigit() else None
 
 
 def _hexadecimal(path: Path, text: str, key: str) -> int:

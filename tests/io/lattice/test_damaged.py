@@ -5,11 +5,13 @@ import struct
 
 import numpy as np
 import pytest
-from by_hand import ildg, milc, nersc, openqcd, random_links
+from by_hand import ildg, milc, nersc, openqcd, random_links, record
 
 from physgen.errors import FormatError
 from physgen.io.inspect import inspect
+from physgen.io.lattice.configuration import Given
 from physgen.io.lattice.content import read
+from physgen.io.lattice.writing import write_configuration
 
 WRITERS = {"nersc": nersc, "ildg": ildg, "milc": milc, "openqcd": openqcd}
 
@@ -134,7 +136,7 @@ def test_a_wrong_byte_order_of_milc(tmp_path, links):
     ],
 )
 def test_records_that_contradict_the_links(tmp_path, links, old, new, message):
-    path = ildg(tmp_path / "a", links)
+    path = ildg(tmp_path / "a", links, dims=False)
     whole = path.read_bytes()
     assert whole.count(old) == 1
     changed = whole.replace(old, new)
@@ -147,6 +149,57 @@ def test_records_that_contradict_the_links(tmp_path, links, old, new, message):
     path.write_bytes(changed)
     with pytest.raises(FormatError, match=message):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("<lx>2<", "<lx>3<", r"\[3, 2, 2, 4\] \(ildg-format\) and \[2, 2, 2, 4\] \(<dims>"),
+        ("<lx>2</lx><ly>2</ly><lz>2</lz><lt>4<", "<lx>4</lx><ly>2</ly><lz>2</lz><lt>2<", "<dims>"),
+        ("<dims>2 2 2 4 </dims>", "<dims>2 2 2 </dims>", r"\[2, 2, 2\] \(<dims>"),
+        ("<spacetime>4<", "<spacetime>3<", "<spacetime> 3 and extents"),
+        ("<precision>64<", "<precision>32<", r"number 4 \(ildg-format\) and 8 \(<precision>"),
+        ("<precision>D<", "<precision>F<", r"number 8 \(ildg-format\) and 4 \(<precision>"),
+        ("QDP_D3_", "QDP_F3_", r"number 8 \(ildg-format\) and 4 \(<datatype>"),
+        ("QDP_D3_", "QDP_D2_", r"N of SU\(N\) 3 \(<field>.* and 2 \(<datatype>"),
+        ("<colors>3<", "<colors>2<", r"N of SU\(N\) 3 \(<field> of ildg-format\) and 2 \(<colors>"),
+        ("<typesize>144<", "<typesize>72<", "bytes of a site 576 .* and 288 .*<typesize>"),
+        ("<datacount>4<", "<datacount>1<", "bytes of a site 576 .* and 144 .*<typesize>"),
+    ],
+)
+def test_records_that_contradict_one_another(tmp_path, old, new, message):
+    path = tmp_path / "a.ildg"
+    write_configuration(path, random_links((4, 2, 2, 2)), "ildg")
+    read(path)
+    whole = path.read_bytes()
+    assert whole.count(old.encode()) == 1
+    path.write_bytes(whole.replace(old.encode(), new.ljust(len(old)).encode()))
+    with pytest.raises(FormatError, match=message):
+        read(path)
+    assert inspect(path, force=True)["reader"] == "no"
+
+
+def test_two_records_of_a_name_must_say_the_same(tmp_path, links):
+    path = ildg(tmp_path / "a", links)
+    whole = path.read_bytes()
+    path.write_bytes(whole + record("ildg-format", b"<ildgFormat><lx>4</lx></ildgFormat>"))
+    with pytest.raises(FormatError, match="two records 'ildg-format' that differ"):
+        read(path)
+    path.write_bytes(whole + whole[whole.rindex(bytes.fromhex("456789ab")) :])
+    read(path)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_what_is_given_and_contradicts_the_file(tmp_path, links, kind):
+    path = WRITERS[kind](tmp_path / "a", links)
+    read(path, Given(shape=(2, 2, 2, 4), n=3))
+    with pytest.raises(FormatError, match=r"\[2, 2, 2, 4\] \(t, z, y, x\), and \[4, 2, 2, 2\] was"):
+        read(path, Given(shape=(4, 2, 2, 2)))
+    with pytest.raises(FormatError, match=r"it is 3, N of SU\(N\), and 2 was given"):
+        read(path, Given(n=2))
+    for given in (Given(dataset="u"), Given(order="t z y x mu(x y z t) a b")):
+        with pytest.raises(FormatError, match=f"a file of {kind} has its one field"):
+            read(path, given)
 
 
 def test_two_fields_in_one_file(tmp_path, links):
