@@ -253,6 +253,8 @@ def load(
         "run": opened.path.name,
         "correction": "none" if corrected is None else corrected.method,
     }
+    if uncorrected and corrected is not None and corrected.reference is not None:
+        facts["log_weight"] = f"of mean Z/{corrected.reference.name}"
     if opened.sampling:
         facts["sampling"] = json.dumps(dict(opened.sampling))
     return Sampler(surrogate, corrected, lambda: opened.system, opened.conditions_in, facts)

@@ -19,6 +19,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,6 +34,18 @@ _BLOCKS = 64
 
 class FewSamplesWarning(UserWarning):
     """An effective sample size was computed from so few samples that it is too good."""
+
+
+class Reference(NamedTuple):
+    """What the mean weight of ways is Z in units of.
+
+    Attributes:
+        name: such as "Z(beta=6)".
+        log_partition: its logarithm, where it is exactly known.
+    """
+
+    name: str
+    log_partition: float | None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from physgen.arguments import whole
 from physgen.batch import Batch, Schema
 from physgen.errors import InputError, RecipeError
+from physgen.sampling.reweighting import Reference
 from physgen.surrogates.conditions import ConditionPrior
 from physgen.surrogates.sampler_options import SamplerOptions
 from physgen.transforms.base import Chain, Transform
@@ -170,8 +171,8 @@ class HasLogWeight(Protocol):
     """
 
     @property
-    def reference(self) -> str:
-        """What the mean weight is Z in units of, such as "Z(beta=6)"; empty where it is Z."""
+    def reference(self) -> Reference | None:
+        """What the mean weight is Z in units of; `None` where it is Z."""
         ...
 
     def sample_with_log_weight(

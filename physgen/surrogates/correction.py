@@ -22,6 +22,7 @@ from physgen.sampling import local
 from physgen.sampling.hmc import Schedule
 from physgen.sampling.manifold import BY_DOMAIN, Manifold
 from physgen.sampling.metropolis import independence_metropolis
+from physgen.sampling.reweighting import Reference
 from physgen.surrogates.base import HasDensity, HasLogWeight, Surrogate, density_of
 from physgen.surrogates.conditions import ConditionPrior
 
@@ -98,9 +99,9 @@ class Corrected:
         return self.original.dtype
 
     @property
-    def reference(self) -> str:
+    def reference(self) -> Reference | None:
         """What the mean weight is Z in units of (`HasLogWeight`)."""
-        return "" if self._weighing is None else self._weighing.reference
+        return None if self._weighing is None else self._weighing.reference
 
     def propose(
         self, n: int, condition: Tensor | None = None, *, generator: torch.Generator
@@ -248,7 +249,7 @@ class Corrected:
 class _ByDensity:
     """Log-weights -S(x) - log q(x) of a density that is known."""
 
-    reference = ""
+    reference: Reference | None = None
 
     def __init__(self, density: HasDensity) -> None:
         self._density = density

@@ -178,12 +178,10 @@ class Gauge(lattice_files.EnsembleFiles):
         """
         refuse_condition(condition, self)
         generator = torch.Generator().manual_seed(seed)
-        links = len(self.shape), *self.shape
-        chains = gauge_chains.n_chains(n, math.prod(links))
-        start = self.arbitrary(chains, generator)
-        start[::2] = torch.zeros(links).double() if self.n == 1 else _unit(links, self.n)
+        chains = gauge_chains.n_chains(n, len(self.shape) * math.prod(self.shape))
+        start = self.beginnings(chains, generator)
         length = -(-n // chains)
-        found = gauge_chains.simulate(start.numpy(), self.beta, length, seed, self._slow)
+        found = gauge_chains.simulate(start.numpy(), self.beta, length, seed, self.slow)
         chain = torch.arange(chains).repeat_interleave(length)
         x = torch.from_numpy(found).flatten(0, 1)
         return Batch(x=x[:n].contiguous(), chain=chain[:n])
@@ -212,6 +210,14 @@ class Gauge(lattice_files.EnsembleFiles):
             return manifold.haar(links, self.n, generator)
         uniform = torch.rand(links, generator=generator, dtype=torch.float64)
         return (2 * uniform - 1) * math.pi
+
+    def beginnings(self, n: int, generator: torch.Generator) -> Tensor:
+        """Return links where `n` chains begin, in float64: in turns unit and random ones."""
+        start = self.arbitrary(n, generator)
+        start[::2] = 0.0
+        if self.n > 1:
+            start[::2, ..., 0] = torch.eye(self.n).to(start)
+        return start
 
     def moves(self) -> Moves:
         """Return the symmetries of the action: what they make of (B, *shape) links."""
@@ -299,7 +305,7 @@ class Gauge(lattice_files.EnsembleFiles):
         angles = manifold.wrapped(gauge_loops.plaquette_angles(x))
         return (angles.flatten(1).sum(1) / (2 * math.pi)).round()
 
-    def _slow(self, x: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    def slow(self, x: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """Return what changes slowly of (C, ...) links: plaquette, |L| and Q."""
         links = self._links(torch.from_numpy(x))
         values = {"plaquette": wilson(links, 1, 1), "|L|": winding(links).abs()}
@@ -340,10 +346,3 @@ class Gauge(lattice_files.EnsembleFiles):
     def _conjugated(self, x: Tensor) -> Tensor:
         """Return the complex conjugates of links."""
         return -x if self.n == 1 else torch.stack([x[..., 0], -x[..., 1]], -1)
-
-
-def _unit(links: tuple[int, ...], n: int) -> Tensor:
-    """Return (*links, n, n, 2), the unit matrix on every link."""
-    unit = torch.zeros((n, n, 2), dtype=torch.float64)
-    unit[..., 0] = torch.eye(n)
-    return unit.expand(*links, n, n, 2)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch
 from physgen.errors import InputError
+from physgen.sampling.reweighting import Reference
 from physgen.systems.base import HasExact, HasFeatures, HasReference, HasUnits, HasVoxelGrid, System
 from physgen.validation.training_rows import TrainingRows
 
@@ -67,7 +68,7 @@ class Comparison:
         floor: a second, independent truth sample of the same size.
         baseline: samples of something simple to stand beside.
         proposals: independent draws with `log_weight` that `generated` was corrected from.
-        reference: what the mean weight of the proposals is Z in units of, such as "Z(beta=6)".
+        reference: what the mean weight of the proposals is Z in units of, if not Z itself.
         corrected: whether `generated` was corrected to be exact.
         held_out: log-likelihoods of the true samples under the model, by what they are called, the
             closest first.
@@ -99,7 +100,7 @@ class Comparison:
     floor: Batch | None = None
     baseline: Batch | None = None
     proposals: Batch | None = None
-    reference: str = ""
+    reference: Reference | None = None
     corrected: bool = False
     held_out: Mapping[str, HeldOut] = field(default_factory=dict)
     timing: Mapping[int, NDArray[float64]] = field(default_factory=dict)

@@ -45,6 +45,9 @@ from physgen.validation.mixing import disagrees
 from physgen.validation.scorecard import Row, at_least
 from physgen.validation.uncertainty import Estimate
 
+Known = tuple[float, float, Literal["exact", "reference"]]
+"""A value, its error, and whether theory or the literature has it."""
+
 _BLOCKS = 64
 _TAIL = 1e-3
 """Share of the samples, those of the smallest weights, that the first bin of a histogram holds."""
@@ -94,7 +97,7 @@ class Importance:
             warnings.simplefilter("ignore", FewSamplesWarning)  # It becomes a note of the row.
             reverse = effective_sample_size(log_weight)
             forward, mixes = _on_truth(comparison, suffix)
-        ln_z = f"ln Z/{comparison.reference}" if comparison.reference else "ln Z"
+        ln_z, known = _name_and_value(comparison, suffix)
         effective = reverse.value * len(log_weight)
         if effective < USABLE:
             names = [name + suffix for name in ("ESS", "acceptance", ln_z)]
@@ -103,9 +106,7 @@ class Importance:
         rows = [
             self._ess(reverse, log_weight, _doubt(missing, mixes)),
             _acceptance(log_weight, self.minimum_acceptance, reliable=mixes and not missing),
-            _without_a_sector(ln_z)
-            if missing
-            else _log_partition(ln_z, comparison.known(ln_z + suffix), log_weight),
+            _without_a_sector(ln_z) if missing else _log_partition(ln_z, known, log_weight),
         ]
         if forward is not None:
             note = "sees the modes that the model misses"
@@ -245,9 +246,18 @@ def _at_least(
     )
 
 
-def _log_partition(
-    name: str, known: tuple[float, float, Literal["exact", "reference"]] | None, log_weight: Tensor
-) -> Row:
+def _name_and_value(comparison: Comparison, suffix: str) -> tuple[str, Known | None]:
+    """Return what the logarithm of the mean weight is called, and what it should be, if known."""
+    known, reference = comparison.known("ln Z" + suffix), comparison.reference
+    if reference is None:
+        return "ln Z", known
+    if known is None or reference.log_partition is None:
+        return f"ln Z/{reference.name}", None
+    value, error, source = known
+    return f"ln Z/{reference.name}", (value - reference.log_partition, error, source)
+
+
+def _log_partition(name: str, known: Known | None, log_weight: Tensor) -> Row:
     log_z = log_partition_function(log_weight)
     content: dict[str, Any] = {}
     if known is not None:

@@ -17,9 +17,9 @@ sampling. Backwards, from samples of the target through inverse layers and the s
 order, the same ln w shows what the samples of the flow do not (forward ESS).
 
 Where this takes too many steps, as at the couplings of four-dimensional SU(3), the start can be a
-smaller coupling, beta_0, of which each configuration is a heat-bath chain of its own. Then t_0 is
-its share of beta, S_0 is the action there, and <w> = Z / Z(beta_0); without layers it is
-non-equilibrium Monte Carlo.
+smaller coupling, beta_0, of which each configuration is a heat-bath chain of its own, in turns from
+unit and from random links. Then t_0 is its share of beta, S_0 is the action there, and <w> = Z /
+Z(beta_0) as far as these chains are thermalised; without layers it is non-equilibrium Monte Carlo.
 
 Of a theory at several couplings, conditions of the samples, beta is the largest, and the ways to
 another one are as many layers between 0 and t = its share of the largest.
@@ -27,7 +27,9 @@ another one are as many layers between 0 and t = its share of the largest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -36,8 +38,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from physgen.batch import Batch, Schema
-from physgen.errors import RecipeError
+from physgen.errors import DomainError, RecipeError
 from physgen.ranges import NotNegative, Positive
+from physgen.sampling.reweighting import Reference
 from physgen.surrogates.flows.lattice.link_flow import LinkFlow, Links, theory_of
 from physgen.systems.base import System
 from physgen.systems.family import Family
@@ -48,6 +51,10 @@ from physgen.systems.kernels.gauge.ensemble import Schedule
 from physgen.transforms.base import Transform
 
 Action = Callable[[Tensor, Tensor | None], Tensor]
+
+_STARTS, _SIGMAS = 256, 5.0
+"""Chains by which it is checked that the start is thermalised, and how far their halves may be
+apart."""
 
 
 class StochasticGaugeFlow(LinkFlow):
@@ -62,7 +69,7 @@ class StochasticGaugeFlow(LinkFlow):
         n_times: Legendre polynomials in time.
         integration_steps: Runge-Kutta steps of all layers together; a layer has one at least.
         start_beta: beta_0, whose configurations the first layer takes; 0 is Haar's measure.
-        start_sweeps: heat-bath sweeps, each with one of overrelaxation, from random links to there.
+        start_sweeps: heat-bath sweeps to there, each with one of overrelaxation.
 
     Raises:
         RecipeError: the system is no gauge theory, the samples are no links, a transform is given,
@@ -101,7 +108,7 @@ class StochasticGaugeFlow(LinkFlow):
         if isinstance(system, Family):
             self.conditions.span(*system.bounds)
         lowest = system.bounds[0][0] if isinstance(system, Family) else theory.beta
-        if start_beta >= lowest > 0:
+        if start_beta > 0 and start_beta >= lowest:
             raise RecipeError(
                 f"surrogate.start_beta = {start_beta:g}: the flow goes upwards, to beta = "
                 f"{float(lowest):g} first; set it below that, or leave it out to start from "
@@ -110,6 +117,7 @@ class StochasticGaugeFlow(LinkFlow):
         self._rate = theory.beta / theory.n
         self.start_beta, self.start_sweeps = start_beta, start_sweeps
         self.start = start_beta / theory.beta if start_beta > 0 else 0.0
+        self._start_theory = replace(theory, beta=start_beta)
         self.layers, self.sweeps = layers, sweeps
 
     def draw(self, n: int, condition: Tensor | None, generator: torch.Generator) -> Batch:
@@ -150,9 +158,36 @@ class StochasticGaugeFlow(LinkFlow):
         return -action(batch.x, batch.condition) - self.to_tensor(gained)
 
     @property
-    def reference(self) -> str:
-        """What Z of the mean weight is in units of."""
-        return f"Z(beta={self.start_beta:g})" if self.start > 0 else ""
+    def reference(self) -> Reference | None:
+        """What the mean weight is Z in units of; `None` where it is Z."""
+        if self.start == 0:
+            return None
+        known = self._start_theory.exact().get("ln Z")
+        return Reference(f"Z(beta={self.start_beta:g})", known)
+
+    def initialise(self, data: Batch | None) -> None:
+        """Check that the start is thermalised, as far as `_STARTS` chains can show.
+
+        Raises:
+            DomainError: those from unit and those from random links differ.
+        """
+        super().initialise(data)
+        if self.start == 0:
+            return
+        links = self._started(_STARTS, torch.Generator().manual_seed(0))
+        slow = self._start_theory.slow(self.stored(links).double().cpu().numpy())
+        if "Q" in slow:
+            slow["Q^2"] = slow.pop("Q") ** 2
+        for name, values in slow.items():
+            ends = values[::2], values[1::2]
+            (low, a), (high, b) = ((x.mean(), x.std(ddof=1) / math.sqrt(len(x))) for x in ends)
+            if abs(low - high) > _SIGMAS * math.hypot(a, b):
+                raise DomainError(
+                    f"surrogate.start_beta = {self.start_beta:g}: after {self.start_sweeps} sweeps "
+                    f"{name} is {low:.4g}({a:.2g}) from unit links and {high:.4g}({b:.2g}) from "
+                    "random ones, so that ln Z and all means would be wrong; raise "
+                    "surrogate.start_sweeps, or lower surrogate.start_beta"
+                )
 
     def _transport(
         self, links: Links, times: NDArray[np.float64], generator: torch.Generator
@@ -206,9 +241,12 @@ class StochasticGaugeFlow(LinkFlow):
 
     def _started(self, n: int, generator: torch.Generator) -> Links:
         """Draw `n` independent configurations of the coupling of the start."""
-        links = self.haar(n, generator)
-        if self.start > 0:
-            self._sweep(links, self.start, generator, Schedule(self.start_sweeps, 1, False))
+        if self.start == 0:
+            return self.haar(n, generator)
+        seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+        begun = self._start_theory.beginnings(n, torch.Generator().manual_seed(seed))
+        links = self.matrices(begun)
+        self._sweep(links, self.start, generator, Schedule(self.start_sweeps, 1, False))
         return links
 
     def _sweep(
