@@ -15,7 +15,7 @@ from physgen.io.joined import expand
 from physgen.io.lattice.folders import holds_configurations
 from physgen.io.lattice.source import ConfigurationSource
 from physgen.io.pyerrors import Replica, write_pyerrors
-from physgen.io.source import blocks
+from physgen.io.source import HasNotes, Source, blocks
 from physgen.registry import Component, build
 from physgen.scoring import open_samples, recipe_for
 from physgen.systems.base import System
@@ -79,7 +79,8 @@ def score_ensemble(file: Path, name: str | None, overrides: Mapping[str, Any]) -
     about = {"file": str(file)}
     if isinstance(source, ConfigurationSource):
         return _analyse_configurations(system, source, about)
-    return _in_turn(*analyse(system, blocks(source), len(source), provenance=about))
+    comparison, card = analyse(system, blocks(source), len(source), provenance=about)
+    return _in_turn(comparison, _noted(card, source))
 
 
 def _in_turn(comparison: Comparison, card: Scorecard) -> Analysis:
@@ -117,12 +118,16 @@ def _analyse_configurations(
         times=source.times,
         fewest=1,
     )
+    return Analysis(comparison, _noted(card, source), _replicas(source, comparison))
+
+
+def _noted(card: Scorecard, source: Source) -> Scorecard:
+    """Return a scorecard with what the reader of the files has to say."""
     said = [
         Row(name="configurations", metric="files", value=len(source), warning=note)
-        for note in source.notes()
+        for note in (source.notes() if isinstance(source, HasNotes) else ())
     ]
-    card = card.model_copy(update={"rows": (*card.rows, *said)})
-    return Analysis(comparison, card, _replicas(source, comparison))
+    return card.model_copy(update={"rows": (*card.rows, *said)})
 
 
 def _replicas(source: ConfigurationSource, comparison: Comparison) -> list[Replica]:

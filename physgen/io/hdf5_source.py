@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError
 from physgen.io.attributes import unit_of
+from physgen.io.forced import FORCED_ROWS, forced_in, forced_sentence
 from physgen.io.hdf5 import (
     dataset,
     dtype_of,
@@ -134,6 +135,16 @@ class HDF5Source:
                         f"{len(self)}"
                     )
             return hash_columns([read_rows(column, 0, len(self)) for column in columns])
+
+    def faults(self) -> dict[str, str]:
+        """Return what is to be said of rows that were converted by force (`physgen.io.forced`)."""
+        with self._opened() as file:
+            marked = {f"row {row}": why for row, why in forced_in(file, len(self)).items()}
+        return {FORCED_ROWS: forced_sentence(self.name, marked, len(self))} if marked else {}
+
+    def notes(self) -> list[str]:
+        """Return the same."""
+        return list(self.faults().values())
 
     @contextmanager
     def _opened(self) -> Iterator[h5py.File]:

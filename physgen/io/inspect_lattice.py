@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from physgen.errors import FormatError
+from physgen.io.forced import forced_sentence
 from physgen.io.lattice.checks import failures, verdict
 from physgen.io.lattice.configuration import Given, Header
 from physgen.io.lattice.content import NOTHING_GIVEN, Configuration, read, read_header
@@ -43,6 +44,8 @@ def inspect_configuration(
         if not force:
             raise FormatError(f"{problem}; copy it again (--force reads it as it is)")
         report |= {"reader": "by force", "problem": problem}
+    marked = {f"row {row}": why for row, why in header.forced.items()}
+    _say_forced(report, str(path), marked, header.count)
     report["hints"].append(f"to measure it: physgen validate {quote(str(path))}")
 
 
@@ -85,6 +88,7 @@ def inspect_ensemble(
     counted = {one: sums.count(one) for one in ("agrees", "none stored") if one in sums}
     contents["checksums"] = counted | {"do not agree": len(sums) - sum(counted.values())}
     report["hints"] += [note for note in source.notes() if "read by force" not in note]
+    _say_forced(report, source.name, source.marked, len(source))
     if source.failed:
         contents["failed"] = dict(list(source.failed.items())[:_SHOWN])
         path, why = next(iter(source.failed.items()))
@@ -92,6 +96,13 @@ def inspect_ensemble(
         report["reader"] = "by force" if force and len(sums) == len(source) else "no"
     report["hints"].append("to measure them: physgen validate 'PATTERN'")
     return report
+
+
+def _say_forced(report: dict[str, Any], where: str, marked: dict[str, str], total: int) -> None:
+    """Name configurations that were converted by force."""
+    if marked:
+        report["contents"]["read by force when converted"] = dict(list(marked.items())[:_SHOWN])
+        report["problem"] = report["problem"] or forced_sentence(where, marked, total)
 
 
 def _described(header: Header) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from physgen.errors import FormatError, suggest
 from physgen.io.attributes import attribute
+from physgen.io.forced import forced_in
 from physgen.io.formats import format_of
 from physgen.io.guard import library
 from physgen.io.hdf5 import check_storage, dataset_names, located, open_hdf5
@@ -76,6 +77,7 @@ def read_header(path: Path, given: Given) -> Header:
         raise FormatError(
             f"{path}: array {name!r} of shape {array.shape} is not {' '.join(order.axes)}"
         )
+    count = sizes.get("n", 1)
     return Header(
         HDF5_NAME if format_of(path) == "HDF5" else NUMPY_NAME,
         shape,
@@ -83,8 +85,17 @@ def read_header(path: Path, given: Given) -> Header:
         array.dtype if array.dtype.kind == "f" else _part(array.dtype),
         rows=sizes["a"],
         facts={"array": name, "axes": _spelled(order)},
-        count=sizes.get("n", 1),
+        count=count,
+        forced=_forced(path, count),
     )
+
+
+def _forced(path: Path, count: int) -> dict[int, str]:
+    """Return the marks of configurations that were converted by force; only HDF5 has any."""
+    if format_of(path) != "HDF5":
+        return {}
+    with open_hdf5(path) as file:
+        return forced_in(file, count)
 
 
 def labels(path: Path, count: int) -> dict[str, NDArray[np.int64]]:

@@ -56,6 +56,7 @@ class Header:
         exact: whether they have all digits of a double-precision number.
         facts: what else the file says, as text.
         count: configurations in the file.
+        forced: what did not agree when they were converted by force, by their numbers in the file.
     """
 
     format: str
@@ -68,6 +69,7 @@ class Header:
     exact: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
     count: int = 1
+    forced: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def bits(self) -> int:

@@ -80,6 +80,7 @@ class Configuration:
         links: (T, Z, Y, X, 4, N, N), directions in the order x, y, z, t.
         measured: on the links.
         checks: what was compared with what the file says, and with the group.
+        mark: what did not agree when it was converted by force; "" if it was not.
     """
 
     path: Path
@@ -87,6 +88,7 @@ class Configuration:
     links: Links
     measured: Measured
     checks: tuple[Check, ...]
+    mark: str = ""
 
 
 def format_by_magic(path: Path) -> Format | None:
@@ -170,4 +172,5 @@ def read(
             where + "; ".join(str(one) for one in wrong) + "; copy the file again (--force reads "
             "it as it is, and marks the result)"
         )
-    return Configuration(Path(path), header, raw.links, measured, checks)
+    mark = header.forced.get(row, "")
+    return Configuration(Path(path), header, raw.links, measured, checks, mark)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from physgen.errors import InputError
+from physgen.io.forced import FORCED
 from physgen.io.lattice.checks import failures
 from physgen.io.lattice.configuration import Given
-from physgen.io.lattice.content import NOTHING_GIVEN
+from physgen.io.lattice.content import NOTHING_GIVEN, Configuration
 from physgen.io.lattice.source import ConfigurationSource
 from physgen.io.lattice.writing import Bits, Key, ensemble_writer, target, write_configuration
 from physgen.io.writer import part_of, refuse_existing, sha256, sweep
@@ -98,10 +99,18 @@ def convert_configurations(
     elif key == "hdf5":
         facts = {"converted_from": f"{source.name}, {header.format}"}
         facts |= {"physgen_version": __version__}
-        with ensemble_writer(output, header, bits=bits, facts=facts, overwrite=overwrite) as append:
+        with ensemble_writer(
+            output,
+            header,
+            bits=bits,
+            facts=facts,
+            marks=options.force or bool(source.marked),
+            overwrite=overwrite,
+        ) as append:
             for row in range(len(source)):
                 found = source.configuration(row)
-                append(found.links, int(source.replica[row]), int(source.trajectory[row]))
+                place = int(source.replica[row]), int(source.trajectory[row])
+                append(found.links, *place, _mark(found))
     else:
         _write(source, 0, output, key, bits, overwrite=overwrite)
     lost = [f"numbers of {header.bits} bits are rounded to {bits}"] if bits < header.bits else []
@@ -130,9 +139,15 @@ def _write(
     facts = {key: value for key, value in found.header.facts.items() if key in _CARRIED}
     facts |= {"converted_from": f"{found.path.name}, {found.header.format}"}
     facts |= {"source_sha256": sha256(found.path), "physgen_version": __version__}
-    if wrong := failures(found.checks):
-        facts["read_by_force"] = "; ".join(map(str, wrong))
+    if mark := _mark(found):
+        facts[FORCED] = mark
     write_configuration(path, found.links, key, bits=bits, facts=facts, overwrite=overwrite)
+
+
+def _mark(found: Configuration) -> str:
+    """Return what did not agree when a configuration was read by force, now and before; or ""."""
+    now = "; ".join(map(str, failures(found.checks)))
+    return "; ".join(filter(None, [found.mark, now and f"{found.path.name}: {now}"]))
 
 
 def _names(source: ConfigurationSource) -> list[str]:

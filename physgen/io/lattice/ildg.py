@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from physgen.errors import FormatError
+from physgen.io.forced import FORCED
 from physgen.io.lattice.configuration import (
     Given,
     Header,
@@ -35,6 +36,9 @@ NAME = "ILDG gauge configuration (LIME)"
 SCIDAC_NAME = "SciDAC gauge configuration (LIME)"
 _DATA = ("ildg-binary-data", "scidac-binary-data")
 _TEXTS = ("ildg-format", "scidac-private-file-xml", "scidac-private-record-xml", "scidac-checksum")
+_FACTS = "scidac-record-xml"
+_LONGEST_FACTS = 2**16
+_FORCED = re.compile(rf"^{FORCED} = (.*)$", re.MULTILINE)
 _PRECISION = {"F": 4, "D": 8}
 _DATATYPE = re.compile(r"QDP_([FD])(\d{1,2})_ColorMatrix")
 _Fact = TypeVar("_Fact")
@@ -49,9 +53,14 @@ def read_header(path: Path, given: Given) -> Header:
     """
     data: list[Record] = []
     texts: dict[str, str] = {}
+    forced: dict[int, str] = {}
     for record in records(path):
         if record.name in _DATA:
             data.append(record)
+        elif record.name == _FACTS and record.size <= _LONGEST_FACTS:
+            facts = element(text_of(path, record), "info") or ""
+            for mark in _FORCED.findall(facts):
+                forced[0] = _plain(mark)
         elif record.name in _TEXTS:
             text = text_of(path, record)
             if texts.setdefault(record.name, text) != text:
@@ -74,6 +83,7 @@ def read_header(path: Path, given: Given) -> Header:
         offset=data[0].offset,
         rows=n,
         stored=stored,
+        forced=forced,
     )
     check_size(path, header, data[0].size, f"the record {data[0].name!r}")
     return header
@@ -224,7 +234,7 @@ def written(
          f"</recordtype><datatype>QDP_{letter}{n}_ColorMatrix</datatype><precision>{letter}"
          f"</precision><colors>{n}</colors><typesize>{n * n * 2 * itemsize}</typesize>"
          "<datacount>4</datacount></scidacRecord>"),
-        ("scidac-record-xml", f"<info>{_escaped(facts)}</info>"),
+        (_FACTS, f"<info>{_escaped(facts)}</info>"),
         ("ildg-format", '<ildgFormat xmlns="http://www.lqcd.org/ildg" '
          'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" '
          'xsi:schemaLocation="http://www.lqcd.org/ildg/filefmt.xsd"><version>1.0</version>'
@@ -252,3 +262,7 @@ def _record(name: str, content: bytes, *, first: bool = False, last: bool = Fals
 def _escaped(facts: Mapping[str, Any]) -> str:
     text = "\n".join(f"{name} = {' '.join(str(value).split())}" for name, value in facts.items())
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _plain(text: str) -> str:
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from physgen.errors import FormatError
+from physgen.io.forced import FORCED
 from physgen.io.lattice.configuration import (
     Given,
     Header,
@@ -82,6 +83,7 @@ def read_header(path: Path, given: Given) -> Header:
         rows=rows,
         stored=stored,
         facts=facts,
+        forced={0: facts[FORCED.upper()]} if FORCED.upper() in facts else {},
     )
     check_size(path, header, path.stat().st_size - header.offset)
     return header

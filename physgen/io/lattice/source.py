@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError
+from physgen.io.forced import FORCED_ROWS, forced_sentence
 from physgen.io.lattice.arrays import labels
 from physgen.io.lattice.configuration import Given, Header, Links
 from physgen.io.lattice.content import NOTHING_GIVEN, Configuration, read, read_header
@@ -33,7 +34,9 @@ class ConfigurationSource:
     Attributes:
         history: the files in their order.
         headers: what each file says.
-        failed: why checks failed, by path, of those that were read by force.
+        failed: why checks failed, of those that were read by force, by path, and number in files of
+            several.
+        marked: why checks failed when they were converted by force, by the same.
         replica: (N,) the replica, or the chain, of each configuration.
         times: (N,) steps of Monte Carlo time since the first configuration of the same replica.
         trajectory: (N,) trajectory numbers, or the times where none are known.
@@ -57,6 +60,11 @@ class ConfigurationSource:
         for path, header in zip(self.history.paths, self.headers, strict=True):
             _check_alike(self.history.paths[0], first, path, header)
         counts = [header.count for header in self.headers]
+        self.marked = {
+            self._called(number, within): why
+            for number, header in enumerate(self.headers)
+            for within, why in header.forced.items()
+        }
         if max(counts) > 1 and len(counts) > 1:
             raise FormatError(
                 f"{self.name}: files of several configurations each; name one file, or convert them"
@@ -81,7 +89,7 @@ class ConfigurationSource:
         within = row - int(self._starts[number])
         result = read(path, self._given, row=within, force=self._force)
         if wrong := [check for check in result.checks if not check.passed]:
-            self.failed[str(path)] = "; ".join(map(str, wrong))
+            self.failed[self._called(number, within)] = "; ".join(map(str, wrong))
         # No two configurations have the same plaquette and link trace to the last bit.
         mark = result.measured.plaquette, result.measured.link_trace
         where = str(path) if len(self.headers) > 1 else f"configuration {within}"
@@ -112,7 +120,8 @@ class ConfigurationSource:
     def notes(self) -> list[str]:
         """Return what is to be said of gaps, of checks that failed, and of copies."""
         said = self.history.sentences() if len(self.headers) > 1 else self._empty_places()
-        said += [f"{path}: read by force: {why}" for path, why in self.failed.items()]
+        said += [f"{name}: read by force: {why}" for name, why in self.failed.items()]
+        said += self.faults().values()
         if self._twins:
             first, other = next(iter(self._twins.items()))
             said.append(
@@ -121,6 +130,17 @@ class ConfigurationSource:
                 "them"
             )
         return said
+
+    def faults(self) -> dict[str, str]:
+        """Return what is to be said of configurations that are marked, see `physgen.io.forced`."""
+        if not self.marked:
+            return {}
+        return {FORCED_ROWS: forced_sentence(self.name, self.marked, len(self))}
+
+    def _called(self, number: int, within: int) -> str:
+        """Return what the configuration `within` the file of a number is called."""
+        several = self.headers[number].count > 1
+        return f"{self.history.paths[number]}" + f": configuration {within}" * several
 
     def _empty_places(self) -> list[str]:
         """Return what is to be said of trajectories that are missing in one file."""

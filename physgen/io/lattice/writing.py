@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch
 from physgen.errors import InputError, suggest
+from physgen.io.forced import FORCED, LONGEST
 from physgen.io.lattice import ildg, nersc
 from physgen.io.lattice.arrays import STACKED
 from physgen.io.lattice.configuration import Header, Links
@@ -38,8 +39,8 @@ KEYS: tuple[Key, ...] = ("nersc", "ildg", "hdf5")
 _LARGEST_ROW = 2**30
 """Bytes of a configuration in HDF5, beyond which physgen would not read it back."""
 
-AppendLinks = Callable[[Links, int, int], None]
-"""Takes links (T, Z, Y, X, 4, N, N), their chain and their trajectory."""
+AppendLinks = Callable[[Links, int, int, str], None]
+"""Takes links (T, Z, Y, X, 4, N, N), their chain, their trajectory and their mark."""
 
 
 def target(output: Path, to: str | None) -> Key:
@@ -112,17 +113,20 @@ def ensemble_writer(
     *,
     bits: Bits = 64,
     facts: Mapping[str, Any] | None = None,
+    marks: bool = False,
     overwrite: bool = False,
 ) -> Iterator[AppendLinks]:
     """Write configurations one by one as the ensemble of an HDF5 file, as `Gauge` reads it.
 
-    Beside `configurations` (N, d, *shape, N, N, 2) stand `chain` and `trajectory` (N,).
+    Beside `configurations` (N, d, *shape, N, N, 2) stand `chain` and `trajectory` (N,), and, if
+    some may be marked, `read_by_force` (N,), see `physgen.io.forced`.
 
     Args:
         path: of the file.
         header: says lattice and group.
         bits: of a real number in the file.
         facts: kept as attributes, by name.
+        marks: whether some may be marked.
         overwrite: replace an existing file.
 
     Raises:
@@ -134,7 +138,7 @@ def ensemble_writer(
         raise InputError(
             f"{path}: a configuration takes {row} bytes, too many for a row of HDF5: write ILDG"
         )
-    labels: dict[str, NDArray[np.int64]] = {}
+    labels: dict[str, NDArray[Any]] = {}
 
     def layout(batch: Batch) -> dict[str, NDArray[Any]]:
         return {STACKED: batch.x.numpy(), **labels}
@@ -142,8 +146,10 @@ def ensemble_writer(
     stated = {"group": header.group, "axes": own_axes(len(header.shape)), **(facts or {})}
     with hdf5_writer(path, layout, schema=schema, attributes=stated, overwrite=overwrite) as append:
 
-        def append_links(links: Links, chain: int, trajectory: int) -> None:
+        def append_links(links: Links, chain: int, trajectory: int, mark: str) -> None:
             labels["chain"], labels["trajectory"] = np.array([chain]), np.array([trajectory])
+            if marks:
+                labels[FORCED] = np.array([mark.encode()], f"S{LONGEST}")
             x = in_memory(_rounded(links, bits)).astype(f"f{bits // 8}", copy=False)
             append(as_batch({"x": x[None]}))
 

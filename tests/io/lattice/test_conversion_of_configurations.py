@@ -1,5 +1,8 @@
 """Gauge configurations from format to format: exact to the last bit, whole or absent."""
 
+import re
+
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,9 @@ from hypothesis import strategies as st
 
 from physgen.batch import Batch
 from physgen.conversion import convert
+from physgen.ensembles import score_ensemble
 from physgen.errors import FormatError, InputError
+from physgen.io.inspect import inspect_all
 from physgen.io.joined import expand
 from physgen.io.lattice.configuration import Given
 from physgen.io.lattice.content import read
@@ -141,7 +146,71 @@ def test_nothing_is_left_of_an_ensemble_in_which_one_is_damaged(tmp_path, ensemb
         path, tmp_path / "forced.nersc", configurations=ConfigurationOptions(force=True)
     )
     assert "read by force: checksum" in report["notes"][0]
-    assert read(tmp_path / "forced.nersc").header.facts["READ_BY_FORCE"].startswith("checksum")
+    assert (
+        read(tmp_path / "forced.nersc")
+        .header.facts["READ_BY_FORCE"]
+        .startswith("r2n10.nersc: checksum")
+    )
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+def test_the_mark_of_force_goes_through_all_formats(tmp_path, ensemble):
+    forced = ConfigurationOptions(force=True)
+    flipped(ensemble / "r1n30.nersc")
+    flipped(ensemble / "r2n10.nersc")
+    convert(ensemble, tmp_path / "a.h5", configurations=forced)
+    convert(tmp_path / "a.h5", tmp_path / "b.h5")
+    convert(tmp_path / "b.h5", tmp_path / "ildg", to="ildg")
+    convert(tmp_path / "ildg", tmp_path / "nersc", to="nersc")
+    convert(tmp_path / "nersc", tmp_path / "c.h5")
+    for name in ("a.h5", "b.h5", "ildg", "nersc", "c.h5"):
+        source = ConfigurationSource(expand(tmp_path / name))
+        assert [source.configuration(row).mark != "" for row in range(4)] == [
+            False,
+            True,
+            False,
+            True,
+        ], name
+        marks = list(source.marked.values())
+        assert [mark.partition(":")[0] for mark in marks] == ["r1n30.nersc", "r2n10.nersc"], name
+        assert all("is not the stored" in mark for mark in marks)
+        assert sum("2 of 4 were read by force when" in note for note in source.notes()) == 1
+        (report,) = inspect_all(expand(tmp_path / name)).values()
+        assert report["reader"] == "yes"
+        assert "2 of 4 were read by force when they were converted" in report["problem"]
+        shown = report["contents"]["read by force when converted"]
+        assert list(shown.values()) == marks
+        card = score_ensemble(tmp_path / name, None, {}).card
+        assert any("2 of 4 were read by force when" in row.warning for row in card.rows), name
+    theory = Gauge(group="SU(3)", shape=SHAPE)
+    (fault,) = theory.open(tmp_path / "c.h5").faults().values()
+    assert "row 1 (r1n30.nersc: checksum" in fault
+
+
+def test_a_second_force_adds_to_the_mark(tmp_path, ensemble):
+    forced = ConfigurationOptions(force=True)
+    flipped(ensemble / "r2n10.nersc")
+    convert(ensemble / "r2n10.nersc", tmp_path / "a.nersc", configurations=forced)
+    flipped(tmp_path / "a.nersc")
+    convert(tmp_path / "a.nersc", tmp_path / "b.ildg", configurations=forced)
+    assert re.fullmatch(
+        r"r2n10\.nersc: checksum .*; a\.nersc: checksum \w+ is not .*",
+        read(tmp_path / "b.ildg").mark,
+    )
+
+
+def test_what_is_forced_and_has_no_fault_has_no_mark(tmp_path, ensemble):
+    forced = ConfigurationOptions(force=True)
+    convert(ensemble, tmp_path / "a.h5", configurations=forced)
+    assert ConfigurationSource([tmp_path / "a.h5"]).marked == {}
+    convert(tmp_path / "a.h5", tmp_path / "b.h5")
+    with h5py.File(tmp_path / "b.h5") as file:
+        assert "read_by_force" not in file
 
 
 def test_what_has_no_place_in_a_format(tmp_path):
