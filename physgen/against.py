@@ -21,6 +21,7 @@ from physgen.arguments import user_path
 from physgen.batch import Batch
 from physgen.components import system_of
 from physgen.errors import FormatError, InputError
+from physgen.io.lattice.configuration import AS_STATED, Reading
 from physgen.io.shipped import shipped_recipes
 from physgen.io.source import blocks
 from physgen.run import Run
@@ -61,6 +62,7 @@ class Criteria:
         preset: of that recipe; "reference" of calo-flow is the evaluation of CaloChallenge.
         training: file of the rows that generators were trained on, to look for copies of them; a
             run knows its own.
+        reading: how gauge configurations are read, that are analysed alone.
 
     >>> Criteria(preset="reference").recipe is None
     True
@@ -70,6 +72,7 @@ class Criteria:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     preset: str | None = None
     training: str | PathLike[str] | None = None
+    reading: Reading = AS_STATED
 
     def of(self, sample: Path) -> Criteria:
         """Return these criteria for a sample: those of a run are those of its recipe."""
@@ -99,6 +102,12 @@ class Against:
 
     def __init__(self, truth: Path, criteria: Criteria, samples: Sequence[Path] = ()) -> None:
         self.path = truth
+        if criteria.reading != AS_STATED:
+            raise InputError(
+                "--shape, --dataset, --order and --force are of gauge configurations that are "
+                "analysed alone; to judge them --against others, convert them first, with the same "
+                "options: physgen convert FILES ensemble.h5"
+            )
         overrides, training = criteria.overrides, criteria.training
         self.sampling = {
             key.removeprefix("sampling."): value

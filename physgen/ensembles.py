@@ -8,18 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from physgen.components import system_of
-from physgen.errors import InputError
+from physgen.errors import InputError, suggest
+from physgen.io.arrays import AXES_REMEDY
+from physgen.io.documents import explain
 from physgen.io.joined import expand
+from physgen.io.lattice.configuration import AS_STATED, Reading
 from physgen.io.lattice.folders import holds_configurations
 from physgen.io.lattice.source import ConfigurationSource
 from physgen.io.pyerrors import Replica, write_pyerrors
 from physgen.io.source import HasNotes, Source, blocks
-from physgen.registry import Component, build
+from physgen.registry import Component, build, lookup, options_model
 from physgen.scoring import open_samples, recipe_for
 from physgen.systems.base import System
 from physgen.systems.ensemble import Ensemble
+from physgen.systems.gauge import Gauge
 from physgen.systems.gauge_ensemble import GaugeEnsemble, theory_of_angles
 from physgen.validation.comparison import Comparison
 from physgen.validation.ensemble import analyse
@@ -53,29 +58,60 @@ class Analysis:
         return write_pyerrors(path, columns, self.replicas, description=about, overwrite=overwrite)
 
 
-def score_ensemble(file: Path, name: str | None, overrides: Mapping[str, Any]) -> Analysis:
+def score_ensemble(
+    file: Path,
+    name: str | None,
+    overrides: Mapping[str, Any],
+    reading: Reading = AS_STATED,
+) -> Analysis:
     """Analyse a Markov chain: means with Gamma-method errors, and tau_int.
 
     With the recipe of a system, its exact and published values stand beside, and of angles of U(1)
     whose file states beta; without, only what needs no action is measured.
+
+    Args:
+        file: of one chain or several; a pattern, or a folder.
+        name: of the recipe of a system, if there is one.
+        overrides: changes to that recipe; without, options of what reads the files.
+        reading: how gauge configurations are read.
+
+    Raises:
+        FormatError: the files cannot be read.
+        InputError: a key is not known, or `reading` is of no use to these files.
     """
-    if name is None and holds_configurations(expand(file)[0]):
-        return _score_configurations(file, overrides)
+    if name is None and holds_configurations(expand(file)[0], reading.given):
+        return _score_configurations(file, overrides, reading)
+    if name is None and reading != AS_STATED:
+        raise InputError(
+            f"{file}: --shape, --dataset, --order and --force are of gauge configurations, and "
+            "these are none; of another field say --set system.shape=[...] and --set "
+            "system.dataset=NAME"
+        )
     angles = theory_of_angles(expand(file)[0]) if name is None and not overrides else None
     if angles is not None:
         source = open_samples(angles, file)
         about: dict[str, Any] = {"file": str(file), "beta": angles.beta}
         return _in_turn(*analyse(angles, blocks(source), len(source), provenance=about))
     if name is None:
-        options = {k.removeprefix("system."): v for k, v in overrides.items() if k != "data.axes"}
-        given = {"path": file, "axes": overrides.get("data.axes")}
-        ensemble: Ensemble = build("systems", Component(kind="ensemble", **options), given)
+        ensemble: Ensemble = _built(
+            "ensemble",
+            {key: value for key, value in overrides.items() if key != "data.axes"},
+            {"path": file, "axes": _axes(overrides.get("data.axes"))},
+        )
         about = {"file": str(file)}
         return _in_turn(
             *analyse(ensemble, ensemble.parts(), len(ensemble.source), provenance=about)
         )
     system = system_of(recipe_for(file, name, overrides))
-    source = open_samples(system, file)
+    if reading == AS_STATED:
+        source = open_samples(system, file)
+    elif isinstance(system, Gauge):
+        source = system.open_ensemble(expand(file), reading)
+    else:
+        raise InputError(
+            f"--shape, --dataset, --order and --force are of gauge configurations, and the system "
+            f"of {name} is another"
+        )
     about = {"file": str(file)}
     if isinstance(source, ConfigurationSource):
         return _analyse_configurations(system, source, about)
@@ -94,12 +130,36 @@ def _in_turn(comparison: Comparison, card: Scorecard) -> Analysis:
     )
 
 
-def _score_configurations(file: Path, overrides: Mapping[str, Any]) -> Analysis:
-    """Analyse gauge configurations in files, one alone without errors."""
+def _built(kind: str, overrides: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+    """Return the system that reads files without a recipe; `InputError` for what is no option."""
+    model = options_model(lookup("systems", kind))
+    known = [f"system.{name}" for name in model.model_fields]
+    known += ["data.axes"] if "axes" in given else []
+    for key in overrides:
+        if key not in known:
+            raise InputError(
+                f"--set {key}: of a Markov chain that is analysed alone there is no such key"
+                f"{suggest(key, known)}"
+            )
     options = {key.removeprefix("system."): value for key, value in overrides.items()}
-    ensemble: GaugeEnsemble = build(
-        "systems", Component(kind="gauge-ensemble", **options), {"path": file}
-    )
+    try:
+        return build("systems", Component(kind=kind, **options), given)
+    except ValidationError as error:
+        raise InputError(f"--set {explain(error, model, 'system')}") from error
+
+
+def _axes(value: Any) -> Any:
+    """Return what `data.axes` says; `InputError` unless it is chain and time."""
+    if value is not None and sorted(map(str, np.atleast_1d(value))) != ["chain", "time"]:
+        raise InputError(f"--set data.axes={value}: name the first two axes, {AXES_REMEDY}")
+    return value
+
+
+def _score_configurations(file: Path, overrides: Mapping[str, Any], reading: Reading) -> Analysis:
+    """Analyse gauge configurations in files, one alone without errors."""
+    given = {key: value for key, value in vars(reading.given).items() if value is not None}
+    given |= {"path": file, "force": True} if reading.force else {"path": file}
+    ensemble: GaugeEnsemble = _built("gauge-ensemble", overrides, given)
     return _analyse_configurations(ensemble, ensemble.source, {"file": str(file)})
 
 

@@ -182,7 +182,7 @@ def validate_files(
         refuse_existing(target, overwrite=False)
     with scoring(progress, f"{file.name}: validate") as count:
         if against is None:
-            analysis = score_ensemble(file, criteria.recipe, criteria.overrides)
+            analysis = score_ensemble(file, criteria.recipe, criteria.overrides, criteria.reading)
             comparison, card = analysis.comparison, analysis.card
             if export and target is not None:
                 analysis.write_pyerrors(target)

@@ -9,9 +9,9 @@ import typer
 
 from physgen.arguments import user_path
 from physgen.cli.app import Json, app
+from physgen.cli.words import Dataset, Extents, Force, Order, reading, whole_numbers
 from physgen.console import print_mapping
 from physgen.errors import InputError
-from physgen.io.lattice.configuration import Given
 
 
 @app.command()
@@ -23,19 +23,6 @@ def doctor(as_json: Json = False) -> None:
     from physgen.engine.device import describe_machine
 
     print_mapping(describe_machine(), as_json)
-
-
-Extents = Annotated[
-    str | None,
-    typer.Option("--shape", help="Extents of a lattice that its file does not say: t,z,y,x."),
-]
-Dataset = Annotated[str | None, typer.Option(help="Array that holds the links, in HDF5 or npz.")]
-Order = Annotated[
-    str | None, typer.Option(help='Its axes, as in "t z y x mu(x y z t) a b"; c: complex parts.')
-]
-Force = Annotated[
-    bool, typer.Option("--force", help="Read gauge configurations whose checks fail, and say so.")
-]
 
 
 @app.command()
@@ -58,16 +45,11 @@ def inspect(
     from physgen.io.joined import expand
 
     paths = [path for file in files for path in expand(user_path(file))]
-    reports = inspect_all(paths, _given(shape, dataset, order), force=force)
+    how = reading(shape, dataset, order, force)
+    reports = inspect_all(paths, how.given, force=how.force)
     print_mapping(reports if len(reports) > 1 else next(iter(reports.values())), as_json)
     if any(report["reader"] in ("no", "refused") for report in reports.values()):
         raise typer.Exit(2)
-
-
-def _given(shape: str | None, dataset: str | None, order: str | None) -> Given:
-    """Return what a user says of a gauge configuration."""
-    extents = None if shape is None else _whole(shape, "--shape", "4,24,24,24 (t, z, y, x)")
-    return Given(extents, dataset=dataset, order=order)
 
 
 @app.command()
@@ -111,13 +93,13 @@ def convert(
     from physgen.systems.voxelisation import Cells
 
     grid = None if cells is None else Cells(*_three(cells), cell_mm)
-    given = _given(shape, dataset, order)
+    how = reading(shape, dataset, order, force)
     report = run(
         source,
         output,
         to=to,
         showers=ShowerOptions(binning, particle, grid),
-        configurations=ConfigurationOptions(_bits(precision), given, force),
+        configurations=ConfigurationOptions(_bits(precision), how.given, how.force),
         overwrite=overwrite,
     )
     print_mapping(report, as_json)
@@ -132,18 +114,10 @@ def _bits(precision: int | None) -> Literal[32, 64] | None:
 def _three(text: str) -> tuple[int, int, int]:
     """Return three positive numbers out of a text."""
     asked = "30,30,49 (layers, in y, in x)"
-    numbers = _whole(text, "--cells", asked)
+    numbers = whole_numbers(text, "--cells", asked)
     if len(numbers) != 3:
         raise InputError(f"--cells {text}: three numbers are wanted, {asked}")
     return numbers[0], numbers[1], numbers[2]
-
-
-def _whole(text: str, option: str, asked: str) -> tuple[int, ...]:
-    """Return positive whole numbers out of a text."""
-    words = [word.strip() for word in text.split(",")]
-    if all(word.isdigit() and int(word[:9]) > 0 for word in words):
-        return tuple(int(word[:9]) for word in words)
-    raise InputError(f"{option} {text}: positive numbers are wanted, {asked}")
 
 
 @app.command()

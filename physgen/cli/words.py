@@ -1,14 +1,38 @@
-"""Words of the command line that name numbers, or changes to one section of a recipe."""
+"""Words of the command line: numbers, changes to one section, what is said of configurations."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from physgen.errors import InputError
+from physgen.io.lattice.configuration import AS_STATED, Given, Reading
+
+Extents = Annotated[
+    str | None,
+    typer.Option("--shape", help="Extents of a lattice that its file does not say: t,z,y,x."),
+]
+Dataset = Annotated[str | None, typer.Option(help="Array that holds the links, in HDF5 or npz.")]
+Order = Annotated[
+    str | None, typer.Option(help='Its axes, as in "t z y x mu(x y z t) a b"; c: complex parts.')
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Read gauge configurations whose checks fail, and say so.")
+]
 
 
-def sampling_changes(changes: dict[str, Any]) -> dict[str, Any]:
-    """Return changes to the section `sampling` of a run, without its name."""
+def sampling_changes(changes: dict[str, Any], files: Reading = AS_STATED) -> dict[str, Any]:
+    """Return changes to the section `sampling` of a run, without its name.
+
+    Raises:
+        InputError: there are others, or something is said of the reading of `files`.
+    """
+    if files != AS_STATED:
+        raise InputError(
+            "--shape, --dataset, --order and --force are of gauge configurations in files, and "
+            "this is a run"
+        )
     for key in changes:
         if not key.startswith("sampling."):
             raise InputError(
@@ -28,3 +52,18 @@ def numbers(words: list[str]) -> dict[str, float]:
         except ValueError as error:
             raise InputError(f"--condition {word}: not of the form name=number") from error
     return found
+
+
+def reading(shape: str | None, dataset: str | None, order: str | None, force: bool) -> Reading:
+    """Return how gauge configurations are read."""
+    asked = "4,24,24,24 (t, z, y, x)"
+    extents = None if shape is None else whole_numbers(shape, "--shape", asked)
+    return Reading(Given(extents, dataset=dataset, order=order), force)
+
+
+def whole_numbers(text: str, option: str, asked: str) -> tuple[int, ...]:
+    """Return positive whole numbers out of a text."""
+    words = [word.strip() for word in text.split(",")]
+    if all(word.isdigit() and int(word[:9]) > 0 for word in words):
+        return tuple(int(word[:9]) for word in words)
+    raise InputError(f"{option} {text}: positive numbers are wanted, {asked}")

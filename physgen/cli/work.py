@@ -20,7 +20,7 @@ from physgen.cli.app import (
     app,
     tracking,
 )
-from physgen.cli.words import numbers, sampling_changes
+from physgen.cli.words import Dataset, Extents, Force, Order, numbers, reading, sampling_changes
 from physgen.console import bars, print_mapping, print_ranking, print_scorecards
 from physgen.errors import InputError
 
@@ -144,9 +144,10 @@ def validate(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 unless the verdict is pass.")
     ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Measure gauge configurations whose checks fail.")
-    ] = False,
+    shape: Extents = None,
+    dataset: Dataset = None,
+    order: Order = None,
+    force: Force = False,
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
@@ -165,8 +166,10 @@ def validate(
 
     changes = parse_overrides(overrides or [])
     changes |= {} if binning is None else {"data.binning": binning}
-    changes |= {"system.force": True} if force else {}
-    criteria = Criteria(recipe=system, overrides=changes, preset=preset, training=training)
+    how = reading(shape, dataset, order, force)
+    criteria = Criteria(
+        recipe=system, overrides=changes, preset=preset, training=training, reading=how
+    )
     export = output is not None and output.name.endswith(PYERRORS)
     if export and len(targets) > 1:
         raise InputError(f"{output}: pyerrors takes one Markov chain that is analysed alone")
@@ -200,7 +203,7 @@ def validate(
                     f"{output}: pyerrors takes a Markov chain that is analysed alone: name "
                     f"{target / 'samples.h5'}"
                 )
-            sampling = sampling_changes(changes)
+            sampling = sampling_changes(changes, how)
             card = pipeline.validate(
                 target, sampling=sampling, output=output, trust=trust, progress=progress
             )

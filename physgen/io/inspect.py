@@ -20,6 +20,7 @@ from physgen.io.inspect_showers import inspect_showers
 from physgen.io.lattice import arrays
 from physgen.io.lattice.configuration import Given
 from physgen.io.lattice.content import NOTHING_GIVEN, lattice_format
+from physgen.io.lattice.folders import holds_configurations
 from physgen.io.lattice.source import named
 from physgen.io.layouts import recognised
 from physgen.io.npz import check_archive, read_member
@@ -32,18 +33,11 @@ def inspect_all(
     paths: Sequence[Path], given: Given = NOTHING_GIVEN, *, force: bool = False
 ) -> dict[str, dict[str, Any]]:
     """Describe files, by name; several gauge configurations as one ensemble. See `inspect`."""
-    ours = [path for path in paths if len(paths) > 1 and _is_configuration(path, given)]
+    ours = [path for path in paths if len(paths) > 1 and holds_configurations(path, given)]
     reports = {str(path): inspect(path, given, force=force) for path in paths if path not in ours}
     if ours:
         reports[named(ours)] = inspect_ensemble(ours, given, force=force)
     return reports
-
-
-def _is_configuration(path: Path, given: Given) -> bool:
-    try:
-        return lattice_format(path, given) is not None
-    except FormatError:
-        return False
 
 
 def inspect(path: Path, given: Given = NOTHING_GIVEN, *, force: bool = False) -> dict[str, Any]:

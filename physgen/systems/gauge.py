@@ -35,6 +35,7 @@ from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, FormatError
 from physgen.io.arrays import Axes
 from physgen.io.joined import joined
+from physgen.io.lattice.configuration import AS_STATED, Reading
 from physgen.io.lattice.source import ConfigurationSource
 from physgen.io.source import Source
 from physgen.sampling import manifold
@@ -252,15 +253,15 @@ class Gauge(lattice_files.EnsembleFiles):
         lattice_files.check_parameters(path, lattice_files.FIELD, parameters)
         return source
 
-    def open_ensemble(self, paths: Sequence[Path]) -> Source:
+    def open_ensemble(self, paths: Sequence[Path], reading: Reading = AS_STATED) -> Source:
         """Open files of configurations as one ensemble, those that hold ensembles one by one.
 
         Raises:
             FormatError: they are of another lattice or group, or of several.
         """
-        if not all(lattice_files.is_configuration(path) for path in paths):
+        if reading == AS_STATED and not all(map(lattice_files.is_configuration, paths)):
             return joined([self.open(path) for path in paths])
-        source = ConfigurationSource(paths)
+        source = ConfigurationSource(paths, given=reading.given, force=reading.force)
         if source.schema.shape != self.schema.shape:
             header = source.headers[0]
             raise FormatError(

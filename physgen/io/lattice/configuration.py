@@ -41,6 +41,23 @@ class Given:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How files of gauge configurations are read.
+
+    Attributes:
+        given: what they do not say themselves.
+        force: read configurations though their checks fail.
+    """
+
+    given: Given = Given()
+    force: bool = False
+
+
+AS_STATED = Reading()
+"""As files say it themselves; they must pass their checks."""
+
+
+@dataclass(frozen=True)
 class Header:
     """What a file says of its configuration.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from physgen.errors import FormatError
-from physgen.io.lattice.content import format_by_magic, lattice_format
+from physgen.io.lattice.configuration import Given
+from physgen.io.lattice.content import NOTHING_GIVEN, format_by_magic, lattice_format
 
 _NO_CONFIGURATIONS = (".part", ".xml", ".txt", ".log", ".json", ".yaml")
 
@@ -26,10 +27,10 @@ def configurations_in(folder: Path) -> list[Path]:
     return [path for path in files if path in set(known) or _ending(path) in endings]
 
 
-def holds_configurations(path: Path) -> bool:
+def holds_configurations(path: Path, given: Given = NOTHING_GIVEN) -> bool:
     """Return whether a file holds gauge configurations; not what is no file, or is damaged."""
     try:
-        return lattice_format(path) is not None
+        return lattice_format(path, given) is not None
     except FormatError:
         return False
 
