@@ -20,6 +20,7 @@ from physgen.io.calochallenge import (
     stated_geometry,
 )
 from physgen.io.joined import expand
+from physgen.io.lattice.arrays import links_hint
 from physgen.io.lattice.content import lattice_format
 from physgen.io.lattice.conversion import UNCHANGED, ConfigurationOptions, convert_configurations
 from physgen.io.layouts import LAYOUTS, Kind, Layout, Written, layout_called, layout_of
@@ -107,6 +108,8 @@ def convert(
         return convert_configurations(
             paths, output, to=to, options=configurations, overwrite=overwrite
         )
+    if (hint := links_hint(paths[0])) is not None:
+        raise FormatError(f"{paths[0]}: {hint}")
     old, new = _layout(paths), _target(output, to)
     refuse_existing(output, overwrite)
     if output.exists() and any(output.samefile(path) for path in paths):

@@ -11,10 +11,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from physgen.components import system_of
-from physgen.errors import InputError, suggest
+from physgen.errors import FormatError, InputError, suggest
 from physgen.io.arrays import AXES_REMEDY
 from physgen.io.documents import explain
 from physgen.io.joined import expand
+from physgen.io.lattice.arrays import links_hint
 from physgen.io.lattice.configuration import AS_STATED, Reading
 from physgen.io.lattice.folders import holds_configurations
 from physgen.io.lattice.source import ConfigurationSource
@@ -87,6 +88,9 @@ def score_ensemble(
             "these are none; of another field say --set system.shape=[...] and --set "
             "system.dataset=NAME"
         )
+    hint = links_hint(expand(file)[0]) if name is None and not overrides else None
+    if hint is not None:
+        raise FormatError(f"{file}: {hint}; of another field say --set system.shape=[...]")
     angles = theory_of_angles(expand(file)[0]) if name is None and not overrides else None
     if angles is not None:
         source = open_samples(angles, file)

@@ -46,7 +46,8 @@ def inspect(
 
     paths = [path for file in files for path in expand(user_path(file))]
     how = reading(shape, dataset, order, force)
-    reports = inspect_all(paths, how.given, force=how.force)
+    asked = str(files[0]) if len(files) == 1 else None
+    reports = inspect_all(paths, how.given, force=how.force, asked=asked)
     print_mapping(reports if len(reports) > 1 else next(iter(reports.values())), as_json)
     if any(report["reader"] in ("no", "refused") for report in reports.values()):
         raise typer.Exit(2)

@@ -30,13 +30,20 @@ _PICKLE_PROTOCOLS = range(2, 6)
 
 
 def inspect_all(
-    paths: Sequence[Path], given: Given = NOTHING_GIVEN, *, force: bool = False
+    paths: Sequence[Path],
+    given: Given = NOTHING_GIVEN,
+    *,
+    force: bool = False,
+    asked: str | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Describe files, by name; several gauge configurations as one ensemble. See `inspect`."""
+    """Describe files, by name; several gauge configurations as one ensemble. See `inspect`.
+
+    `asked` is the folder or pattern that stands for all files, if there is one.
+    """
     ours = [path for path in paths if len(paths) > 1 and holds_configurations(path, given)]
     reports = {str(path): inspect(path, given, force=force) for path in paths if path not in ours}
     if ours:
-        reports[named(ours)] = inspect_ensemble(ours, given, force=force)
+        reports[named(ours)] = inspect_ensemble(ours, given, force=force, asked=asked)
     return reports
 
 
@@ -66,6 +73,8 @@ def inspect(path: Path, given: Given = NOTHING_GIVEN, *, force: bool = False) ->
         if lattice_format(path, given) is not None:
             inspect_configuration(path, report, given, force=force)
         else:
+            if (hint := arrays.links_hint(path)) is not None:
+                report["hints"].append(hint)
             _look(path, head, report)
     except FormatError as error:
         reader = "refused" if report["reader"] == "refused" else "no"
@@ -93,7 +102,8 @@ def _look(path: Path, head: bytes, report: dict[str, Any]) -> None:
         _inspect_zip(path, report)
     elif head.startswith(arrays.NUMPY_MAGIC):
         report |= {"format": "NumPy array", "reader": "no"}
-        report["hints"].append("save it in an archive: numpy.savez(FILE, x=array)")
+        if not report["hints"]:
+            report["hints"].append("save it in an archive: numpy.savez(FILE, x=array)")
     elif head[:1] == b"\x80" and head[1:2] and head[1] in _PICKLE_PROTOCOLS:
         _refuse_pickle(path, report, "pickle")
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from shlex import quote
+from shlex import join
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ import numpy as np
 from physgen.errors import FormatError
 from physgen.io.forced import forced_sentence
 from physgen.io.lattice.checks import failures, verdict
-from physgen.io.lattice.configuration import Given, Header
+from physgen.io.lattice.configuration import Given, Header, Reading
 from physgen.io.lattice.content import NOTHING_GIVEN, Configuration, read, read_header
+from physgen.io.lattice.folders import configurations_in
 from physgen.io.lattice.source import ConfigurationSource, named
 
 _SHOWN = 10
@@ -46,13 +47,24 @@ def inspect_configuration(
         report |= {"reader": "by force", "problem": problem}
     marked = {f"row {row}": why for row, why in header.forced.items()}
     _say_forced(report, str(path), marked, header.count)
-    report["hints"].append(f"to measure it: physgen validate {quote(str(path))}")
+    command = _command(str(path), Reading(given, force))
+    report["hints"].append(f"to measure it: {command}")
 
 
 def inspect_ensemble(
-    paths: Sequence[Path], given: Given = NOTHING_GIVEN, *, force: bool = False
+    paths: Sequence[Path],
+    given: Given = NOTHING_GIVEN,
+    *,
+    force: bool = False,
+    asked: str | None = None,
 ) -> dict[str, Any]:
     """Describe files of gauge configurations as one ensemble, each of them read and checked.
+
+    Args:
+        paths: of the files.
+        given: what they do not say themselves.
+        force: describe those whose checks fail as well.
+        asked: the folder or pattern that stands for all of them, if there is one.
 
     Returns:
         what `physgen.io.inspect.inspect` does; contents are those of the ensemble.
@@ -94,8 +106,27 @@ def inspect_ensemble(
         path, why = next(iter(source.failed.items()))
         report["problem"] = f"{len(source.failed)} of {len(source)} files fail: {path}: {why}"
         report["reader"] = "by force" if force and len(sums) == len(source) else "no"
-    report["hints"].append("to measure them: physgen validate 'PATTERN'")
+    alone = set(configurations_in(paths[0].parent)) == set(paths)
+    target = asked or (str(paths[0].parent) if alone else None)
+    report["hints"].append(
+        "to measure them, name them by a folder or by one pattern in quotes"
+        if target is None
+        else f"to measure them: {_command(target, Reading(given, force))}"
+    )
     return report
+
+
+def _command(target: str, reading: Reading) -> str:
+    """Return the command that measures files, read as they were here."""
+    given = reading.given
+    options = {
+        "shape": None if given.shape is None else ",".join(map(str, given.shape)),
+        "dataset": given.dataset,
+        "order": given.order,
+    }
+    words = ["physgen", "validate", target]
+    words += [word for k, v in options.items() if v is not None for word in (f"--{k}", v)]
+    return join(words + ["--force"] * reading.force)
 
 
 def _say_forced(report: dict[str, Any], where: str, marked: dict[str, str], total: int) -> None:

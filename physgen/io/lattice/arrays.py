@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 
 import h5py
@@ -22,7 +23,7 @@ from physgen.io.forced import forced_in
 from physgen.io.formats import format_of
 from physgen.io.guard import library
 from physgen.io.hdf5 import check_storage, dataset_names, located, open_hdf5
-from physgen.io.lattice.axes import Order, guessed
+from physgen.io.lattice.axes import Order, guessed, likely
 from physgen.io.lattice.configuration import LARGEST_EXTENT, Given, Header, Raw
 from physgen.io.npz import array_names, array_types, read_arrays
 
@@ -37,17 +38,47 @@ NUMPY_MAGIC = b"\x93NUMPY"
 def candidates(path: Path) -> list[str]:
     """Return the names of the arrays that can be links, by their shapes."""
     result = []
-    if format_of(path) == "npz":  # None of the arrays is to be read for that.
-        types = {name: _Type(*facts) for name, facts in array_types(path).items()}
-        pairs = iter(types.items())
-    else:
-        pairs = ((name, _type(path, name)) for name in _names(path))
-    for name, array in pairs:
+    for name, array in _types(path):
         with suppress(FormatError):
             if _is_number(array.dtype):
                 _order(path, array, name, Given())
                 result.append(name)
     return result
+
+
+def _types(path: Path) -> Iterator[tuple[str, _Type]]:
+    """Yield the arrays of a file by their names; none is read."""
+    if format_of(path) == "npz":
+        for name, facts in array_types(path).items():
+            yield name, _Type(*facts)
+        return
+    for name in _names(path):
+        yield name, _type(path, name)
+
+
+def links_hint(path: Path) -> str | None:
+    """Return what is to be said of arrays that look like links, but not clearly enough to be read.
+
+    `None` where there are none, or the file is of another format.
+    """
+    if format_of(path) not in ("HDF5", "npz") and not is_npy(path):
+        return None
+    found: dict[str, list[str]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    with suppress(FormatError):  # Whoever else reads it says what is wrong.
+        for name, array in _types(path):
+            if _is_number(array.dtype) and (orders := likely(array.shape, array.dtype.kind != "f")):
+                found[name], shapes[name] = orders, array.shape
+    if not found:
+        return None
+    arrays = ", ".join(f"{name!r} {shapes[name]}".removeprefix("'' ") for name in found)
+    name, orders = next(iter(found.items()))
+    option = f"--dataset {quote(name)} and " if name else ""
+    proposed = " or ".join(map(repr, orders))
+    return (
+        f"gauge links? {arrays}: say so with {option}--order, the order of the axes, as in "
+        f"{proposed}"
+    )
 
 
 def read_header(path: Path, given: Given) -> Header:
@@ -58,12 +89,14 @@ def read_header(path: Path, given: Given) -> Header:
             order of its axes is not known.
     """
     name = given.dataset
+    if name and is_npy(path):
+        raise FormatError(f"{path}: a .npy is one array without a name: leave --dataset out")
     if name is None:
         names = _names(path)
         found = [STACKED] if STACKED in names else names if len(names) == 1 else candidates(path)
         if len(found) != 1:
             choice = suggest("", found or names)
-            raise FormatError(f"{path}: which array holds the links?{choice}; name it (dataset)")
+            raise FormatError(f"{path}: which array holds the links?{choice}; name it (--dataset)")
         name = found[0]
     with _opened(path, name):  # Raises where there is none that can be read.
         array = _type(path, name)

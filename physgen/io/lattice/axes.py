@@ -19,6 +19,8 @@ from physgen.io.lattice.configuration import Links
 DIRECTIONS = {2: "tx", 3: "tyx", 4: "tzyx"}
 """Axes of a lattice of so many dimensions, time first."""
 
+_LARGEST_N = 8
+"""Of SU(N) in an array that is taken for links though its order is not known."""
 _WORD = re.compile(r"mu\s*\(([^)]*)\)|\S+")
 
 
@@ -99,17 +101,7 @@ def guessed(shape: tuple[int, ...], is_complex: bool, *, stacked: bool, where: s
     Raises:
         FormatError: it has neither, or may have both.
     """
-    inner = shape if is_complex else shape[:-1]
-    tail = " a b" if is_complex else " a b c"
-    found: list[str] = []
-    for d, names in DIRECTIONS.items():
-        of_field = " ".join(names) + f" mu({' '.join(reversed(names))})" + tail
-        own = f"mu({' '.join(names)}) " + " ".join(names) + tail
-        for first, text in (("", of_field), ("n ", of_field), ("n ", own)):
-            if len(inner) == d + 3 + len(first) // 2:
-                at = len(first) // 2 + (d if text is of_field else 0)
-                if inner[at] == d and inner[-1] == inner[-2] and (is_complex or shape[-1] == 2):
-                    found.append(first + text)
+    found = fitting(shape, is_complex)
     if stacked:
         found = [text for text in found if text.startswith("n mu")] or found
     if len(found) == 1:
@@ -117,5 +109,58 @@ def guessed(shape: tuple[int, ...], is_complex: bool, *, stacked: bool, where: s
     stated = "may be " + " or ".join(map(repr, found)) if found else "is not that of links"
     raise FormatError(
         f"{where}: shape {shape} {stated}; say which axis is which, as in "
-        "'t z y x mu(x y z t) a b' (order)"
+        "--order 't z y x mu(x y z t) a b'"
     )
+
+
+def fitting(shape: tuple[int, ...], is_complex: bool) -> list[str]:
+    """Return the orders, of those that are known, that an array of this shape can have.
+
+    >>> fitting((8, 4, 4, 3, 3, 3), is_complex=True)
+    ['t y x mu(x y t) a b']
+    """
+    inner = shape if is_complex else shape[:-1]
+    tail = " a b" if is_complex else " a b c"
+    found: list[str] = []
+    for d, names in DIRECTIONS.items():
+        of_field, own = _known(names)
+        for first, text in (("", of_field), ("n ", of_field), ("n ", own)):
+            if len(inner) == d + 3 + len(first) // 2:
+                at = len(first) // 2 + (d if text is of_field else 0)
+                if inner[at] == d and inner[-1] == inner[-2] and (is_complex or shape[-1] == 2):
+                    found.append(first + text + tail)
+    return found
+
+
+def likely(shape: tuple[int, ...], is_complex: bool) -> list[str]:
+    """Return orders that an array may have that looks like links, none where it does not.
+
+    Links have an axis of directions, as long as there are of them, and matrices on two axes that
+    are neighbours; real numbers have them, and the two parts, at the end.
+
+    >>> likely((12, 3, 3, 8, 4, 4, 4, 4), is_complex=True)
+    ['n t z y x mu(x y z t) a b']
+    >>> likely((1000, 8, 8, 8), is_complex=False)
+    []
+    """
+    if found := fitting(shape, is_complex):
+        return found
+    inner = shape if is_complex else shape[:-1]
+    pairs = range(len(inner) - 1) if is_complex else [len(inner) - 2]
+    if not is_complex and shape[-1:] != (2,):
+        return []
+    return [
+        "n " * (len(inner) - d - 3) + _known(names)[0] + (" a b" if is_complex else " a b c")
+        for d, names in DIRECTIONS.items()
+        if len(inner) - d - 3 in (0, 1)
+        and any(
+            1 < inner[i] == inner[i + 1] <= _LARGEST_N and d in inner[:i] + inner[i + 2 :]
+            for i in pairs
+        )
+    ]
+
+
+def _known(names: str) -> tuple[str, str]:
+    """Return the orders of sites and directions in files of the field, and in those of physgen."""
+    axes = " ".join(names)
+    return f"{axes} mu({' '.join(reversed(names))})", f"mu({axes}) {axes}"

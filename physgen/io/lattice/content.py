@@ -117,6 +117,10 @@ def lattice_format(path: Path, given: Given = NOTHING_GIVEN) -> Format | None:
     return None
 
 
+def _remedy(path: Path) -> str:
+    return arrays.links_hint(path) or f"`physgen inspect {path}` says what it is"
+
+
 def read_header(path: Path, given: Given = NOTHING_GIVEN) -> tuple[Format, Header]:
     """Return the format of a file, and what it says of its configurations.
 
@@ -128,7 +132,7 @@ def read_header(path: Path, given: Given = NOTHING_GIVEN) -> tuple[Format, Heade
     if found is None:
         raise FormatError(
             f"{path} holds no gauge configuration in a format that is known (NERSC, ILDG, SciDAC, "
-            f"MILC, openQCD, HDF5, npy, npz); `physgen inspect {path}` says what it is"
+            f"MILC, openQCD, HDF5, npy, npz); {_remedy(path)}"
         )
     if found is not ARRAYS and (given.dataset, given.order) != (None, None):
         raise FormatError(
