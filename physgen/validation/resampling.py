@@ -183,6 +183,8 @@ class _Bins:
     def statistics(self, difference: Array) -> Array:
         """Return (n, 3) statistics for the test from (n, K) differences of shares."""
         coarse = np.add.reduceat(difference, self.starts, axis=1)
+        if len(self.starts) == 1:
+            coarse = np.zeros_like(coarse)  # All of both samples: what is left is rounding.
         return np.stack([*self._linear(difference), coarse**2 @ self._inverse_content], axis=1)
 
     def distances(self, p: Array, q: Array) -> Array:

@@ -122,3 +122,15 @@ def test_the_separation_power_stays_below_one_with_negative_weights():
         weights = np.where(rng.random((2, 120)) < 0.3, -1.0, 1.0)
         s = separation_power(a, b, *weights)
         assert 0 <= s <= 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_weighted_event_that_differs_is_no_evidence(seed):
+    """Too few rows for bins of their own: nothing but rounding is left of the separation power."""
+    weight = np.random.default_rng(seed).uniform(0.5, 1.5, (2, 3000))
+    values = np.zeros((2, 3000))
+    values[0, seed] = 1.0
+    ours, theirs = (Sample(x, w) for x, w in zip(values, weight, strict=True))
+    p_value = resample(ours, theirs, seed=seed).p_value
+    assert p_value.separation == 1.0
+    assert min(p_value.wasserstein, p_value.kolmogorov_smirnov) > 0.01
