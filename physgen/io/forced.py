@@ -19,7 +19,7 @@ FORCED = "read_by_force"
 """What the mark is called in files; in capitals in the header of NERSC."""
 FORCED_ROWS = "configurations read by force"
 """What is wrong with an ensemble in which there are some."""
-LONGEST = 1024
+LONGEST = 4096
 """Bytes of a mark in HDF5."""
 _SHOWN = 10
 

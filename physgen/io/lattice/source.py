@@ -36,7 +36,8 @@ class ConfigurationSource:
         headers: what each file says.
         failed: why checks failed, of those that were read by force, by path, and number in files of
             several.
-        marked: why checks failed when they were converted by force, by the same.
+        marked: why checks failed when they were converted by force, by path, or number in a file of
+            several.
         replica: (N,) the replica, or the chain, of each configuration.
         times: (N,) steps of Monte Carlo time since the first configuration of the same replica.
         trajectory: (N,) trajectory numbers, or the times where none are known.
@@ -61,8 +62,8 @@ class ConfigurationSource:
             _check_alike(self.history.paths[0], first, path, header)
         counts = [header.count for header in self.headers]
         self.marked = {
-            self._called(number, within): why
-            for number, header in enumerate(self.headers)
+            f"configuration {within}" if header.count > 1 else str(path): why
+            for path, header in zip(self.history.paths, self.headers, strict=True)
             for within, why in header.forced.items()
         }
         if max(counts) > 1 and len(counts) > 1:
