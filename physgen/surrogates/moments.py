@@ -204,7 +204,7 @@ class Moments(nn.Module):
         factor = of_groups.where(sums > 0, 0.0)
         factor = factor * (total / factor.sum(1, keepdim=True).clamp_min(TINY))
         w = w * (member @ (factor / sums.clamp_min(TINY))[..., None])[..., 0]
-        if self.places.on_grid:
+        if self.places.known_any:
             moved = self._on_grid(moved, there, group)
             w = _tilted(w, member, moved, mean, lower)
         else:

@@ -12,7 +12,7 @@ MOST = 1024
 """Places of a group that are remembered; where there are more, points stay where they are."""
 
 DISTINCT, LOOKED_AT = 0.5, 100_000
-"""A column with a smaller share of different values lies on a grid; of how many points."""
+"""A column with a smaller share of different values, if several, lies on a grid; of how many."""
 
 
 class Places(nn.Module):
@@ -23,7 +23,8 @@ class Places(nn.Module):
         n_columns: of a place.
 
     Attributes:
-        on_grid: (), whether points lie on a grid.
+        on_grid: (), whether points lie on a grid of no more than `MOST` places.
+        known_any: the same as a plain bool, which a graph of operations can branch on.
         number: (n_groups,), how many places are known; 0 where there are too many.
         shared: (), whether there are sets with two points in one place.
 
@@ -51,15 +52,22 @@ class Places(nn.Module):
         self.register_buffer("known", torch.zeros(n_groups, MOST, n_columns, dtype=torch.double))
         self.register_buffer("middle", torch.zeros(n_columns, dtype=torch.double))
         self.register_buffer("size", torch.ones(n_columns, dtype=torch.double))
+        self.known_any = False
+        self.register_load_state_dict_post_hook(_see)  # type: ignore[no-untyped-call]
 
     def fit(self, x: Tensor, there: Tensor, group: Tensor) -> None:
         """Find the places of points (B, N, M) that are `there` (B, N), of groups (B, N)."""
         self.number.zero_()
+        self._find(x, there, group)
+        self.known_any = bool(self.number.any())
+        self.on_grid.fill_(self.known_any)
+
+    def _find(self, x: Tensor, there: Tensor, group: Tensor) -> None:
         points = x.double()[there].cpu().numpy()
         some = points[:LOOKED_AT].T
-        different = [len(np.unique(column)) / max(len(column), 1) for column in some]
-        self.on_grid.fill_(bool(min(different, default=1.0) < DISTINCT))
-        if not self.on_grid:
+        different = [len(np.unique(column)) for column in some]
+        # A constant column is no grid.
+        if not any(1 < number < DISTINCT * some.shape[1] for number in different):
             return
         self.middle.copy_(torch.from_numpy(np.median(points, 0)))
         away = np.median(np.abs(points - self.middle.cpu().numpy()), 0)
@@ -85,7 +93,7 @@ class Places(nn.Module):
         those are taken whose squared distances have the least sum. They are distances of
         arsinh((x - middle) / size): where points are dense, places are.
         """
-        if not self.number.any():
+        if not self.known_any:
             return x
         result, mapped = x.clone(), self._mapped(x.detach().double()).cpu().numpy()
         known, number = self._mapped(self.known).cpu().numpy(), self.number.tolist()
@@ -107,6 +115,12 @@ class Places(nn.Module):
 
     def _mapped(self, x: Tensor) -> Tensor:
         return ((x - self.middle) / self.size).arcsinh()
+
+
+def _see(places: nn.Module, _: object) -> None:
+    """See of loaded places whether there are any."""
+    assert isinstance(places, Places)
+    places.known_any = bool(places.number.any())
 
 
 def _distinct(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

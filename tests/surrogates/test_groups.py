@@ -137,6 +137,30 @@ def test_points_take_the_nearest_free_places_of_their_group():
     assert (places.nearest(x, there, group) == x).all()
 
 
+def test_more_places_than_are_remembered_and_constant_columns_are_no_grid():
+    g = generator(1)
+    there = torch.ones(900, 5, dtype=torch.bool)
+    group = torch.zeros(900, 5, dtype=torch.long)
+    free = torch.randn(900, 5, 1, generator=g)
+    rounded, constant = (10 * torch.randn(900, 5, 1, generator=g)).round(), torch.ones(900, 5, 1)
+    places = Places(1, 2)
+    for other in (rounded, constant):
+        places.fit(torch.cat([other, free], 2), there, group)
+        assert not places.on_grid
+        assert not places.known_any
+    places.fit(torch.cat([rounded, constant], 2), there, group)
+    assert places.on_grid
+
+
+def test_loaded_places_are_taken():
+    places, x = Places(1, 1), torch.tensor([[[0.0], [1.0]]]).repeat(9, 1, 1)
+    there, group = torch.ones(9, 2, dtype=torch.bool), torch.zeros(9, 2, dtype=torch.long)
+    places.fit(x, there, group)
+    loaded = Places(1, 1)
+    loaded.load_state_dict(places.state_dict())
+    assert (loaded.nearest(x + 0.3, there, group) == x).all()
+
+
 def test_tilted_weights_have_the_sums_and_no_more_is_changed_than_that():
     g = generator(4)
     w = torch.rand(5, 40, generator=g).double() * (torch.rand(5, 40, generator=g) < 0.8)
