@@ -18,7 +18,8 @@ def teacher_of(run: Run) -> Surrogate | None:
     """Return the trained surrogate that a run is built on, if its method names one.
 
     Raises:
-        RecipeError: it is of another system, transform or surrogate: the first key is named.
+        RecipeError: it is of another system, transform or surrogate, or of other rows of the same
+            data where its samples are weighed: the first key is named.
         CheckpointError: it is no finished run, or a file of it was changed.
     """
     teacher = run.teacher
@@ -54,6 +55,8 @@ def teacher_of(run: Run) -> Surrogate | None:
             f"system: a file that it names has changed since {named} was trained; train that "
             "again, or put the file back"
         )
+    if weighs:
+        _check_rows(run, teacher, named)
     return surrogate
 
 
@@ -73,6 +76,24 @@ def describe_teacher(run: Run) -> dict[str, Any]:
     sha256 = cards.read_card(folder / "surrogate")["weights_sha256"]
     name = "weighs" if _weighs(run) else "distilled_from"
     return {name: {"recipe": recipe.name, "run": folder.name, "weights_sha256": sha256}}
+
+
+def _check_rows(run: Run, teacher: Run, named: str) -> None:
+    """Raise `RecipeError` if a generator may have been trained on rows that judge its weights."""
+    ours, theirs = (one.recipe.sections.get("data") for one in (run, teacher))
+    if ours is None or theirs is None:
+        return
+    known = teacher.provenance["identity"].get("data")
+    one_file = run.inputs["data"].source.digest() == known
+    one_seed = ours.path is None and theirs.path is None and ours.seed == theirs.seed
+    for key in ("n", "seed", "split", "left_out"):
+        here, there = getattr(ours, key), getattr(theirs, key)
+        if here != there and (one_file or one_seed):
+            raise RecipeError(
+                f"data.{key} is {here!r}, and {there!r} in {named}: rows that the generator was "
+                "trained on would be among those that judge its weights; set it as there, or take "
+                "other data"
+            )
 
 
 def _weighs(run: Run) -> bool:

@@ -120,8 +120,10 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
             generated = surrogate.sample(n, generator=generator).to("cpu")
             return replace(comparison, generated=generated)
         generated = surrogate.sample(n, condition, generator=generator).to("cpu")
-        if truth.chain is None and generated.weight is None:
+        if truth.chain is None:
             paired |= {"generated"}
+        if generated.weight is not None and truth.weight is not None:
+            comparison = replace(comparison, own_weight=generated.weight.double().numpy())
         generated = generated.replace(weight=product_of_weights(generated, truth))
         return replace(comparison, generated=generated, paired=paired)
     wanted = None if condition is None else corrected.for_proposals(condition)

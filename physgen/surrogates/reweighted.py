@@ -98,7 +98,7 @@ class Reweighted(Surrogate):
                 f"surrogate.generator.kind: samples of {type(inner).__name__} have weights "
                 "already; weigh those of the generator itself"
             )
-        self.inner, self.levels, self._system = inner, classifier.levels, system
+        self.inner, self.levels, self._measures = inner, classifier.levels, _Shared(system)
         self.at_once = inner.at_once
         n = self._raw_features(_any_sample(schema)).shape[1]
         self.register_buffer("centre", torch.zeros(n))
@@ -115,9 +115,10 @@ class Reweighted(Surrogate):
         """Fit the scales of the features; all of the generator comes with its weights."""
         super().initialise(data)
         if data is not None:
-            values = self._raw_features(data)
+            values = self._raw_features(data).double()
+            spread = values.std(0)
             self.centre.copy_(values.mean(0))
-            self.scale.copy_(values.std(0).clamp(min=1e-6))
+            self.scale.copy_(torch.where(spread > 0, spread, 1.0))
 
     def use_sampler(self, options: SamplerOptions) -> None:
         """Let the generator draw in another way; `RecipeError` if it cannot."""
@@ -154,10 +155,10 @@ class Reweighted(Surrogate):
 
     def _raw_features(self, batch: Batch) -> Tensor:
         given = batch.to("cpu")
-        parts = [self._system.features(given, level).flatten(1) for level in self.levels]
+        parts = [self._measures.system.features(given, level).flatten(1) for level in self.levels]
         if given.condition is not None:
             parts.append(given.condition.to(parts[0]))
-        return torch.cat(parts, 1).nan_to_num()
+        return torch.cat(parts, 1).nan_to_num(0.0, 0.0, 0.0)
 
 
 class GeneratorRatio(Method):
@@ -221,6 +222,16 @@ class GeneratorRatio(Method):
         generated = model.generated(len(data), data.condition, ctx.generator)
         features = model.features(generated), model.features(data)
         return {"loss": ctx.minimise(self.loss, self.optimisers["classifier"], *features)}
+
+
+class _Shared:
+    """A system, which may hold open files: copies of a surrogate share it."""
+
+    def __init__(self, system: HasFeatures) -> None:
+        self.system = system
+
+    def __deepcopy__(self, memo: dict[int, object]) -> _Shared:
+        return self
 
 
 def _any_sample(schema: Schema) -> Batch:

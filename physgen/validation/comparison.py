@@ -68,6 +68,8 @@ class Comparison:
         floor: a second, independent truth sample of the same size.
         baseline: samples of something simple to stand beside.
         proposals: independent draws with `log_weight` that `generated` was corrected from.
+        own_weight: (N,) weights that the generator gave its samples, where those of `generated` are
+            times the weights of the truth.
         reference: what the mean weight of the proposals is Z in units of, if not Z itself.
         corrected: whether `generated` was corrected to be exact.
         held_out: log-likelihoods of the true samples under the model, by what they are called, the
@@ -100,6 +102,7 @@ class Comparison:
     floor: Batch | None = None
     baseline: Batch | None = None
     proposals: Batch | None = None
+    own_weight: NDArray[float64] | None = None
     reference: Reference | None = None
     corrected: bool = False
     held_out: Mapping[str, HeldOut] = field(default_factory=dict)

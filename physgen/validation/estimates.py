@@ -62,33 +62,42 @@ def deviation(
     """Return the error of the difference of a sample's mean or derived quantity to the truth's."""
     if role not in comparison.paired:
         return math.hypot(estimates[role].error, estimates["truth"].error)
-    ours, function = _columns(comparison, comparison.measured[role], name)
-    truth, _ = _columns(comparison, comparison.measured["truth"], name)
-    return paired_error(ours, truth, comparison.measured["truth"], function)
+    sides = comparison.measured[role], comparison.measured["truth"]
+    (ours, function), (truth, _) = (_columns(comparison, side, name) for side in sides)
+    return paired_error(ours, truth, sides, function)
 
 
 def paired_error(
     ours: NDArray[float64],
     truth: NDArray[float64],
-    of: Measured,
+    sides: tuple[Measured, Measured],
     function: Function | None = None,
 ) -> float:
     """Return the error of a difference of means, or of functions of means, of paired rows.
 
     Args:
         ours, truth: (N, k) columns.
-        of: the truth, whose groups and weights are those of the pairs.
+        sides: what they are of; the groups of the truth are those of the pairs.
         function: of the (k,) means of one sample; by default its only mean.
     """
     k = ours.shape[1]
     value = function or (lambda means: float(means[0]))
+    columns = np.concatenate([ours, truth], axis=1)
+    a, b = (np.ones(len(ours)) if side.weight is None else side.weight for side in sides)
+    weight = a if np.array_equal(a, b) else None
+    if weight is None:
+        # Means of either side are ratios: of weighted values, and of the weights of these rows.
+        weights = np.repeat(np.stack([a, b], 1), k, axis=1)
+        weights = np.where(np.isnan(columns), np.nan, weights)
+        columns = np.concatenate([weights * columns, weights], axis=1)
+
+    def difference(means: NDArray[float64]) -> float:
+        if weight is None:
+            means = means[: 2 * k] / means[2 * k :]
+        return value(means[:k]) - value(means[k:])
+
     try:
-        return gamma_method(
-            np.concatenate([ours, truth], axis=1),
-            function=lambda means: value(means[:k]) - value(means[k:]),
-            group=of.group,
-            weight=of.weight,
-        ).error
+        return gamma_method(columns, function=difference, group=sides[1].group, weight=weight).error
     except DomainError:
         return math.nan
 

@@ -1,4 +1,7 @@
-"""How many events of equal weight weighted ones are worth: what reweighting costs."""
+"""How many events of equal weight weighted ones are worth: what reweighting costs.
+
+Of a generator that weighs its own samples, its weights are looked at without those of the data.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ class EventWeights:
                 "event-weights looks at the weights of events, and these have none: leave it out, "
                 "or take the surrogate reweighting"
             )
-        w = measured.weight
+        w = measured.weight if comparison.own_weight is None else comparison.own_weight
 
         def share(means: NDArray[np.float64]) -> float:
             return float(means[0] ** 2 / means[1])
@@ -48,6 +51,9 @@ class EventWeights:
         error = gamma_method(means, function=share, group=measured.group).error
         negative = float(np.abs(w[w < 0]).sum() / np.abs(w).sum())
         note = f"{ess * len(w):.0f} of {len(w)} events"
+        if comparison.own_weight is not None:
+            both = measured.weight
+            note += f"; {both.sum() ** 2 / (both**2).sum():.0f} with the weights of the data"
         return [
             Row(
                 name="ESS of event weights",

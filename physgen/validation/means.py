@@ -218,7 +218,8 @@ def _share_defined(
     sigma = math.hypot(ours.error, truth.error)
     if "generated" in comparison.paired:
         columns = shares["generated"][:, None], shares["truth"][:, None]
-        sigma = paired_error(*columns, comparison.measured["truth"])
+        sides = comparison.measured["generated"], comparison.measured["truth"]
+        sigma = paired_error(*columns, sides)
     off, p_value = pull(ours.value - truth.value, sigma, degrees_of_freedom(ours, truth))
     floor = estimates.get("floor")
     known = ours.converged and truth.converged and usable(comparison.measured["generated"])

@@ -152,5 +152,6 @@ def _deviation(
     if role not in comparison.paired:
         pairs = zip(profiles[role], profiles["truth"], strict=True)
         return np.array([math.hypot(ours.error, true.error) for ours, true in pairs])
-    columns = zip(comparison.measured[role].values[name].T, truth.values[name].T, strict=True)
-    return np.array([paired_error(a[:, None], b[:, None], truth) for a, b in columns])
+    sides = comparison.measured[role], truth
+    columns = zip(*(side.values[name].T for side in sides), strict=True)
+    return np.array([paired_error(a[:, None], b[:, None], sides) for a, b in columns])

@@ -4,8 +4,10 @@ import json
 import shutil
 
 import h5py
+import numpy as np
 import pytest
 import torch
+import uproot
 
 import physgen
 from physgen import pipeline
@@ -72,7 +74,7 @@ def test_the_weights_are_those_of_the_scores(generator, tmp_path):
     run = reweighted(generator.path, tmp_path)
     comparison = compare(run, run.load())
     assert comparison.generated.weight.std() > 0
-    assert "generated" not in comparison.paired  # The weights of its rows are others.
+    assert "generated" in comparison.paired
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,8 @@ def test_the_weights_are_those_of_the_scores(generator, tmp_path):
         ({"method.generator": None}, r"method\.generator is missing"),
         ({"surrogate.generator": None}, r"surrogate\.generator is missing"),
         ({"system.angle_deg": 3.0}, r"system\.angle_deg is 3\.0"),
+        ({"data.n": 1400}, r"data\.n is 1400, and 1500 in .*would be among those that judge"),
+        ({"data.split": [0.6, 0.2, 0.2]}, r"data\.split is \(0\.6, 0\.2, 0\.2\)"),
     ],
 )
 def test_another_generator_than_that_of_the_run_is_refused(generator, tmp_path, changes, message):
@@ -93,3 +97,31 @@ def test_the_weights_are_those_of_one_sampler(generator, tmp_path):
     run = reweighted(generator.path, tmp_path)
     with pytest.raises(RecipeError, match="for the sampler of its recipe"):
         pipeline.load(run, sampling={"sampler.steps": 4})
+
+
+def test_a_generator_of_a_root_file_is_scored_with_the_weights_of_its_events(tmp_path):
+    """Copies of the surrogate share the open file; the effective share is that of its weights."""
+    noise = np.random.default_rng(1)
+    columns = {name: noise.normal(size=1200) for name in "xy"}
+    weight = np.where(np.arange(1200) % 4 == 0, 4.0, 0.1)
+    with uproot.recreate(tmp_path / "events.root") as file:
+        file["events"] = {**columns, "w": weight}
+    events = {
+        "system": {"kind": "events"},
+        "data": {"path": str(tmp_path / "events.root"), "fields": ["x", "y"], "weight": "w"},
+        "transform": [{"kind": "standardise"}],
+        "baseline": None,
+        "engine.steps": 4,
+        "sampling.n": 300,
+        "validation.metrics": [{"kind": "event-weights", "minimum_ess": 0.8}],
+    }
+    flow = {"kind": "flow", "bijection": {"kind": "coupling", "n_layers": 2, "hidden": [8]}}
+    options = {"runs": tmp_path, "track": False}
+    made = physgen.train("events-flow", {**events, "surrogate": flow}, score=False, **options)
+    weights = {
+        "surrogate": {"kind": "reweighted", "generator": flow},
+        "method": {"kind": "generator-ratio", "generator": str(made.path)},
+    }
+    run = physgen.train("events-flow", {**events, **weights}, score=True, **options)
+    row = next(row for row in run.scorecard.rows if row.name == "ESS of event weights")
+    assert row.value > 0.9

@@ -64,8 +64,16 @@ def rows(metric, comparison):
     return {row.name.split(",")[0]: row for row in metric.rows(comparison)}
 
 
-def test_pulls_of_truth_against_truth_have_a_spread_of_one():
-    found = [rows(Means(), compared(seed)) for seed in range(150)]
+def weighted(comparison, seed):
+    """The same with weights of the generated sample that depend on nothing."""
+    noise = np.random.default_rng(seed).uniform(0.5, 1.5, len(comparison.generated))
+    made = comparison.generated.replace(weight=torch.from_numpy(noise))
+    return replace(comparison, generated=made)
+
+
+@pytest.mark.parametrize("weigh", [lambda comparison, seed: comparison, weighted])
+def test_pulls_of_truth_against_truth_have_a_spread_of_one(weigh):
+    found = [rows(Means(), weigh(compared(seed), seed)) for seed in range(150)]
     for name in ("a", "b", "variance"):
         pulls = [card[name].pull for card in found]
         assert np.std(pulls) == pytest.approx(1.0, abs=4 / np.sqrt(2 * 150)), name
