@@ -306,7 +306,7 @@ def _dropped(sources: Sequence[Source], new: Schema, layout: Layout) -> Iterator
         yield f"places of points within their {layout.takes or layout.holds}"
         if "time" in old.names:
             yield "times"
-    if layout.key != "calochallenge":
+    if layout.key not in ("calochallenge", "showerdata"):
         others = set(sources[0].read(0, 1).fields()) - {"x", "condition", "mask"}
         yield from (f"the dataset {name!r}" for name in sorted(others))
     if any(isinstance(source, ShowerdataSource) for source in sources) and not _pdg(sources):

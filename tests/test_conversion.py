@@ -224,10 +224,12 @@ def test_weights_and_particles_that_have_no_place_are_said(tmp_path, binning):
     batch = write_voxels(tmp_path / "a.hdf5").replace(weight=torch.ones(40))
     with calochallenge_writer(tmp_path / "w.hdf5") as append:
         append(batch)
-    report = convert(
-        tmp_path / "w.hdf5", tmp_path / "p.h5", to="showerdata", showers=ShowerOptions(binning)
-    )
-    assert report["lost"] == ["the dataset 'weight'"]
+    for to, suffix, lost in (("showerdata", "h5", []), ("npz", "npz", ["the dataset 'weight'"])):
+        report = convert(
+            tmp_path / "w.hdf5", tmp_path / f"p.{suffix}", to=to, showers=ShowerOptions(binning)
+        )
+        assert report["lost"] == lost
+    assert ShowerdataSource(tmp_path / "p.h5").read(0, 2).weight.tolist() == [1, 1]
     kept = convert(tmp_path / "w.hdf5", tmp_path / "v.hdf5", to="calochallenge")
     assert kept["lost"] == []
     assert CaloChallengeSource(tmp_path / "v.hdf5").read(0, 2).weight.tolist() == [1, 1]

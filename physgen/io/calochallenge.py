@@ -25,11 +25,10 @@ from physgen.io.hdf5 import dataset_names, has, open_hdf5
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.showers import check_energies, mev, voxel_schema
 from physgen.io.source import as_batch, digest_of
-from physgen.io.writer import Append, hdf5_writer
+from physgen.io.writer import COMPANIONS, Append, hdf5_writer
 
 NAME = "CaloChallenge HDF5"
 ENERGIES, SHOWERS = "incident_energies", "showers"
-_COMPANIONS = {name: name for name in ("weight", "chain", "log_weight")}
 
 
 ASSUMED = "calo-368.xml"
@@ -124,7 +123,8 @@ class CaloChallengeSource:
                     "energies of the particles in MeV; copy them from the file whose energies "
                     "the showers were made for (physgen generate --condition-from writes both)"
                 )
-        self._source = HDF5Source(path, x=SHOWERS, condition=self.energies, companions=_COMPANIONS)
+        others = {name: name for name in COMPANIONS}
+        self._source = HDF5Source(path, x=SHOWERS, condition=self.energies, companions=others)
         stored = self._source.schema
         self.block = self._source.block
         self._check_shapes(stored, n_voxels, grid)

@@ -4,7 +4,8 @@ A row of a tree is an event; a collection of it, a branch such as `jet1TrksP4`, 
 an event with two collections is two jets, one behind the other. A collection has the type
 `std::vector<TLorentzVector>`, or is the jagged branches NAME_pt, NAME_eta, NAME_phi and NAME_mass
 that physgen writes; the four-momentum of its jet is a `TLorentzVector`, or flat branches of the
-same names. Energies and momenta are in one unit, which such files do not say.
+same names. Energies and momenta are in one unit, which such files do not say. A flat branch
+`weight` is the weight of an event, and of each of its jets.
 
 Tracks become eta - eta_jet, phi - phi_jet in [-pi, pi), and pT / pT_jet, those of largest pT first.
 """
@@ -24,7 +25,10 @@ from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError
 from physgen.io.branches import BranchSource, open_branches
 from physgen.io.jetnet import PARTICLE, hardest
+from physgen.io.parquet import Table
 from physgen.io.source import as_batch, blocks, digest_of
+from physgen.io.trees import Tree
+from physgen.io.writer import COMPANIONS
 
 JET4 = (
     Variable("pt", "GeV", "non-negative"),
@@ -91,13 +95,16 @@ class FourMomentaSource:
         most: int | None = None,
     ) -> None:
         self.name, self._collections = str(path), collections
-        names = open_branches(Path(path), collections.tree).names
+        opened = open_branches(Path(path), collections.tree)
+        names, weight = opened.names, _weight(opened)
         self._sources = []
         jets: Sequence[str | None] = collections.jets or [None] * len(collections.tracks)
         for tracks, jet in zip(collections.tracks, jets, strict=True):
             fields = _branches(tracks, names)
             given = [] if jet is None else _branches(jet, names, needed=condition)
-            self._sources.append(BranchSource(path, collections.tree, fields, condition=given))
+            self._sources.append(
+                BranchSource(path, collections.tree, fields, condition=given, weight=weight)
+            )
             if not self._sources[-1].jagged:
                 raise FormatError(
                     f"{path}: {tracks!r} is one four-momentum a row; name a collection of them"
@@ -182,6 +189,7 @@ class FourMomentaSource:
         every = np.where(mask[..., None], np.stack(columns, 2), 0.0).astype(np.float32)
         ordered, mask = hardest(every, mask, self._most)
         result: dict[str, NDArray[Any]] = {"x": ordered, "mask": mask}
+        result |= {name: found[name] for name in COMPANIONS if name in found}
         if self._given:
             units = np.array([self._collections.gev, 1.0, 1.0, self._collections.gev])
             result["condition"] = (jet * units)[:, self._given].astype(np.float32)
@@ -255,3 +263,11 @@ def _branches(name: str, known: Sequence[str], needed: Sequence[str] = ()) -> li
         return [f"{name}.{member}" for member in CARTESIAN]
     branches = [f"{name}_{column}" for column in POLAR]
     return branches if branches[-1] in known or "mass" in needed else branches[:-1]
+
+
+def _weight(tree: Tree | Table) -> str | None:
+    """Return the name of the branch of event weights, `None` without one of flat numbers."""
+    try:
+        return "weight" if "weight" in tree.names and tree.kind("weight")[1] == 0 else None
+    except FormatError:
+        return None

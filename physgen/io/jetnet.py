@@ -2,7 +2,8 @@
 
 An HDF5 file with `particle_features` (N, particles, 4), of which the last axis is eta, phi and pT
 relative to the jet (etarel, phirel, ptrel = pT / jet pT) and the mask, 1 where there is a particle;
-and `jet_features` (N, 4): pt (GeV), eta, mass (GeV) and num_particles.
+and `jet_features` (N, 4): pt (GeV), eta, mass (GeV) and num_particles. Jets may have `weight`,
+`chain` and `log_weight` (N,), which physgen writes beside them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from physgen.errors import FormatError, suggest
 from physgen.io.hdf5 import dataset, has, open_hdf5
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.source import as_batch, blocks, digest_of
+from physgen.io.writer import COMPANIONS, companions
 
 PARTICLES, JETS = "particle_features", "jet_features"
 PARTICLE = (
@@ -55,7 +57,12 @@ class JetNetSource:
         self.path, self.name = Path(path), str(path)
         given = jet_variables(condition, path)
         self._columns = [JET.index(variable) for variable in given]
-        self._source = HDF5Source(path, x=PARTICLES, condition=JETS if condition else None)
+        self._source = HDF5Source(
+            path,
+            x=PARTICLES,
+            condition=JETS if condition else None,
+            companions={name: name for name in COMPANIONS},
+        )
         shape = self._source.schema.shape
         if len(shape) != 2 or shape[1] != 4:
             raise FormatError(
@@ -105,7 +112,8 @@ class JetNetSource:
         )
         if self._particles != self._stored:
             x, present = hardest(x, present, self._particles)
-        result = {"x": x, "mask": present}
+        others = {name: found[name] for name in COMPANIONS if name in found}
+        result = {"x": x, "mask": present, **others}
         if self._columns:
             jet = found["condition"].astype(np.float32)
             if self._particles < self._stored:
@@ -203,11 +211,11 @@ def _refuse(bad: NDArray[np.bool_], start: int, where: str, fault: str) -> None:
 
 def jetnet_layout(
     batch: Batch, mass: NDArray[np.float64], given: Sequence[str]
-) -> dict[str, NDArray[np.float32]]:
+) -> dict[str, NDArray[Any]]:
     """Lay jets out as the datasets of a JetNet file.
 
     Args:
-        batch: particles (B, particles, 3) with a mask.
+        batch: particles (B, particles, 3) with a mask; weights of jets are written too.
         mass: (B,) of the jets relative to their pT.
         given: names of the conditions, which are written as they are. What else jets have is
             measured; where pT and eta are not known, 1 and 0 stand for them.
@@ -225,4 +233,5 @@ def jetnet_layout(
     return {
         PARTICLES: np.concatenate([np.where(mask, x, 0.0), mask], 2).astype(np.float32),
         JETS: np.stack([features[v.name] for v in JET], 1).astype(np.float32),
+        **companions(batch),
     }

@@ -7,6 +7,7 @@ An HDF5 file has
     directions  (N, 3) of them, cosines
     pdg         (N,) their codes
     num_points  (N,), shape (3,) = N, points at most, columns; shower_ids (N,)
+    weight      (N,), chain and log_weight (N,) if physgen wrote samples that have them
 
 and the attribute `showerdata_version`. Energies are GeV and lengths mm, unless an attribute `unit`
 of `showers` or `energies` says otherwise. The library itself is not needed.
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from physgen.batch import Batch
 from physgen.errors import FormatError, InputError
 from physgen.io.attributes import unit_of
-from physgen.io.hdf5 import BLOCK_BYTES, dataset, has, open_hdf5, read_rows
+from physgen.io.hdf5 import BLOCK_BYTES, dataset, has, open_hdf5, optional, read_rows
 from physgen.io.hdf5_tables import Lists, append_lists
 from physgen.io.shower_source import read_calorimeters
 from physgen.io.showers import (
@@ -41,7 +42,7 @@ from physgen.io.showers import (
     point_schema,
 )
 from physgen.io.source import Stamp, as_batch, blocks, digest_of
-from physgen.io.writer import Append, atomic
+from physgen.io.writer import COMPANIONS, Append, atomic, companions, same_columns
 
 NAME = "showerdata HDF5"
 DATASETS = frozenset({"showers", "num_points", "shape"})
@@ -90,6 +91,7 @@ class ShowerdataSource:
             if self._directed and dataset(file, "directions", 2).shape != (len(self), 3):
                 self._refuse("directions", file["directions"].shape, f"({len(self)}, 3)")
             self._counts = self._num_points(file)
+            self._companions = [name for name in COMPANIONS if optional(file, name, len(self))]
             self._n_columns = width
             self.pdg = self._pdg(file)
             self.calorimeters = read_calorimeters(file)
@@ -114,11 +116,13 @@ class ShowerdataSource:
             given = [read_rows(dataset(file, "energies"), start, stop).reshape(-1, 1)]
             if self._directed:
                 given.append(read_rows(dataset(file, "directions"), start, stop))
+            others = {n: read_rows(dataset(file, n), start, stop) for n in self._companions}
         check_energies(f"{self.path}: 'energies'", given[0], start, positive=True)
         given[0] = given[0] * np.float64(self._energies["energies"])
         points[:, ENERGY] *= self._energies["showers"]
         x, mask = packed(points, counts, self.schema.shape[0])
-        return {"x": x, "mask": mask, "condition": np.concatenate(given, 1).astype(np.float32)}
+        condition = np.concatenate(given, 1).astype(np.float32)
+        return {"x": x, "mask": mask, "condition": condition, **others}
 
     def read(self, start: int, stop: int) -> Batch:
         """Return rows [start, stop), see `arrays`."""
@@ -244,11 +248,17 @@ def showerdata_writer(
         file.attrs["showerdata_version"] = VERSION
         for name, value in (facts or {}).items():
             file.attrs[name] = value
-        most = 0
+        most, before = 0, set[str]()
 
         def append(batch: Batch) -> None:
             nonlocal most
-            columns = _columns(batch, len(file["showers"]), pdg)
+            columns, others = _columns(batch, len(file["showers"]), pdg), companions(batch)
+            if not before:
+                for name, value in others.items():
+                    file.create_dataset(name, (0,), value.dtype, maxshape=(None,), chunks=(1024,))
+                before.update({*columns, *others})
+            columns |= others
+            same_columns(path, before, columns)
             most = max(most, int(columns["num_points"].max(initial=0)))
             append_lists(file["showers"], _lists(batch))
             for name, value in columns.items():

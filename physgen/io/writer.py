@@ -156,6 +156,20 @@ def plain(batch: Batch) -> dict[str, NDArray[Any]]:
     return {name: value.detach().cpu().numpy() for name, value in batch.fields().items()}
 
 
+COMPANIONS = ("weight", "chain", "log_weight")
+"""Of a row, as they are called in `Batch` and in files of formats that have no names for them."""
+
+
+def companions(batch: Batch) -> dict[str, NDArray[Any]]:
+    """Return those that a batch has, each (B,).
+
+    >>> import torch
+    >>> companions(Batch(torch.zeros(2, 1), weight=torch.tensor([0.5, 2.0])))
+    {'weight': array([0.5, 2. ], dtype=float32)}
+    """
+    return {name: value for name, value in plain(batch).items() if name in COMPANIONS}
+
+
 def named_conditions(
     columns: Mapping[str, NDArray[Any]], names: Sequence[str]
 ) -> dict[str, NDArray[Any]]:
@@ -217,7 +231,7 @@ def hdf5_writer(
                     )
                     if units and units.get(name, "1") != "1":
                         file[name].attrs["unit"] = units[name]
-            _same_columns(path, set(file.keys()), columns)
+            same_columns(path, set(file.keys()), columns)
             for name, value in columns.items():
                 dataset = file[name]
                 if value.shape[1:] != dataset.shape[1:]:
@@ -238,7 +252,8 @@ def _rows_per_chunk(columns: Mapping[str, NDArray[Any]]) -> int:
     return int(2 ** np.clip(np.floor(np.log2(CHUNK_BYTES / row_bytes)), 0, 14))
 
 
-def _same_columns(path: Path, before: set[str], columns: Mapping[str, Any]) -> None:
+def same_columns(path: Path, before: set[str], columns: Mapping[str, Any]) -> None:
+    """Raise `FormatError` unless columns are those of the batches before, and of one length."""
     if before != set(columns):
         changed = ", ".join(sorted(before ^ set(columns)))
         raise FormatError(f"{path}: all batches must hold the same columns; {changed} came or went")
@@ -283,7 +298,7 @@ def root_writer(
             if not before:
                 file.mktree(tree, branch_types(columns), field_name=_branch_name)
                 before.update(columns)
-            _same_columns(path, before, columns)
+            same_columns(path, before, columns)
             if len(batch):
                 file[tree].extend(columns)
 
@@ -314,7 +329,7 @@ def npz_writer(
     with atomic(path, overwrite) as part:
         yield lambda batch: parts.append(layout(batch))
         for columns in parts:
-            _same_columns(path, set(parts[0]), columns)
+            same_columns(path, set(parts[0]), columns)
         arrays = (
             {name: np.concatenate([p[name] for p in parts]) for name in parts[0]} if parts else {}
         )

@@ -148,6 +148,24 @@ def test_what_is_written_reads_back_and_no_half_file_is_left(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.h5", "b.h5"]
 
 
+def test_weights_are_read_again_and_all_showers_have_them_or_none(tmp_path):
+    batch = ShowerdataSource(write(tmp_path / "a.h5")).read(0, 4)
+    assert batch.weight is None
+    batch = batch.replace(weight=torch.tensor([0.5, -1.0, 2.0, 3.0]))
+    with showerdata_writer(tmp_path / "b.h5", 4) as append:
+        append(batch[:1])
+        append(batch[1:])
+    again = open_points(tmp_path / "b.h5").read(1, 4)
+    assert again.weight.tolist() == [-1.0, 2.0, 3.0]
+    assert torch.equal(again.x, batch.x[1:])
+    without = batch.replace(weight=None)
+    for first, second in ((batch, without), (without, batch)):
+        with showerdata_writer(tmp_path / "c.h5", 4, overwrite=True) as append:
+            append(first)
+            with pytest.raises(FormatError, match="same columns; weight came or went"):
+                append(second)
+
+
 def test_files_of_the_library_itself(tmp_path):
     showerdata = pytest.importorskip("showerdata")
     generator = np.random.default_rng(0)
@@ -165,7 +183,7 @@ def test_files_of_the_library_itself(tmp_path):
     most = counts.max()
     np.testing.assert_allclose(batch.x[..., 3], 1000 * points[:, :most, 3], rtol=1e-6)
     with showerdata_writer(tmp_path / "ours.h5", 5, pdg=211) as append:
-        append(batch)
+        append(batch.replace(weight=torch.ones(20)))
     ours = showerdata.load(tmp_path / "ours.h5")
     assert ours.points.shape == (20, most, 5)
     np.testing.assert_allclose(ours.points, points[:, :most], rtol=1e-6)

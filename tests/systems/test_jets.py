@@ -328,6 +328,21 @@ def test_jets_of_unknown_momentum_are_written_relative_to_it(tmp_path):
         assert file.attrs["recipe"] == "mine"
 
 
+def test_weights_of_jets_are_read_again(tmp_path):
+    batch = Jets().open(write_jetnet(tmp_path / "in.hdf5")).read(0, 300)
+    assert batch.weight is None
+    weight = torch.rand(300) - 0.1
+    chain = torch.arange(300) // 100
+    with Jets().writer(tmp_path / "out.hdf5", 300) as append:
+        weighted = batch.replace(weight=weight, chain=chain)
+        append(weighted[:100])
+        append(weighted[100:])
+    again = Jets().open(tmp_path / "out.hdf5").read(50, 250)
+    assert torch.equal(again.weight, weight[50:250])
+    assert torch.equal(again.chain, chain[50:250])
+    assert torch.equal(again.x, batch.x[50:250])
+
+
 def test_a_baseline_is_trained_and_writes_jets(tmp_path):
     path = write_jetnet(tmp_path / "jets.hdf5", n=600)
     run = physgen.train(

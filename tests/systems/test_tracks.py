@@ -173,6 +173,31 @@ def test_generated_tracks_are_nested_again_with_counters_and_types(tmp_path):
     assert {row.name: row.value for row in rows}["W1N"] >= abs(np.diff(multiplicity))[0] - 1e-9
 
 
+@pytest.mark.parametrize("suffix", [".root", ".parquet"])
+def test_weights_of_jets_are_read_again(tmp_path, suffix):
+    made = system(write(tmp_path / "a.root"), condition=POLAR)
+    batch = made.open(made.path).read(0, 3)
+    assert batch.weight is None
+    with made.writer(tmp_path / f"b{suffix}", 3) as append:
+        append(batch.replace(weight=torch.tensor([0.5, -1.0, 2.0])))
+    again = made.open(tmp_path / f"b{suffix}")
+    assert again.read(1, 3).weight.tolist() == [-1.0, 2.0]
+    assert torch.equal(again.read(0, 3).mask, batch.mask)
+
+
+def test_jets_of_one_event_have_its_weight_unless_that_is_jagged(tmp_path):
+    one = {f"{jet}_{n}": ak.Array([[2.0, 3.0], [5.0]]) for jet in "ab" for n in POLAR}
+    for name, weight in (("flat", np.array([2.0, 3.0])), ("jagged", one["a_pt"])):
+        with uproot.recreate(tmp_path / f"{name}.root") as file:
+            file["events"] = one | {"weight": weight}
+    flat, jagged = (
+        FourMomentaSource(tmp_path / f"{name}.root", Collections(("a", "b")))
+        for name in ("flat", "jagged")
+    )
+    assert flat.read(1, 4).weight.tolist() == [2.0, 3.0, 3.0]
+    assert jagged.read(0, 4).weight is None
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of event numbers that are not there
 def test_nanoevents_see_collections(tmp_path):
     schemas = pytest.importorskip("coffea.nanoevents")
