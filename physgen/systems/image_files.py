@@ -49,6 +49,7 @@ class ImageArrays:
         labels: (N,) int64, or `None`.
         black: the value of `pixels` that is intensity 0.
         fault: why the file's labels cannot be used, if it has some.
+        weight: (N,), or `None`.
     """
 
     name: str
@@ -57,6 +58,7 @@ class ImageArrays:
     labels: NDArray[np.int64] | None
     black: float = 0.0
     fault: str | None = None
+    weight: NDArray[Any] | None = None
 
     def intensities(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return (n, H, W) in [0, 1] of some rows."""
@@ -69,13 +71,15 @@ class ImageArrays:
         return bool(((self.pixels == self.black) | (self.pixels == self.white)).all())
 
     def digest(self) -> str:
-        """Return the SHA-256 of intensities and labels."""
+        """Return the SHA-256 of intensities, labels and weights."""
         black = f" {self.black:g}" if self.black else ""
         about = f"{self.pixels.shape} {self.pixels.dtype} {self.white:g}{black}\n"
         sha = hashlib.sha256(about.encode())
         sha.update(np.ascontiguousarray(self.pixels).data)
         if self.labels is not None:
             sha.update(self.labels.data)
+        if self.weight is not None:
+            sha.update(np.ascontiguousarray(self.weight).data)
         return sha.hexdigest()
 
 
@@ -131,7 +135,8 @@ def read_images(card: ImageCard) -> ImageArrays:
         classes = None if labels is None else _checked_labels(labels, len(pixels), str(file))
     except FormatError as error:
         fault = str(error)
-    return ImageArrays(str(file), pixels, white, classes, card.black, fault)
+    weight = _weights(file, card.array, len(pixels))
+    return ImageArrays(str(file), pixels, white, classes, card.black, fault, weight)
 
 
 def _sklearn_digits() -> ImageArrays:
@@ -179,6 +184,16 @@ def _arrays(path: Path, array: str | None) -> tuple[NDArray[Any], NDArray[Any] |
         return pixels, None if label is None else _whole(path, label, known), None
     except FormatError as error:
         return pixels, None, str(error)
+
+
+def _weights(path: Path, array: str | None, n: int) -> NDArray[Any] | None:
+    """Return (n,) weights that physgen wrote beside images; `None` without any."""
+    if format_of(path) not in ("HDF5", "npz") or not {"x", "weight"} <= set(names_in(path)):
+        return None
+    if array not in (None, "x"):
+        return None
+    source = open_array(path, "x", companions={"weight": "weight"})
+    return source.arrays(0, n).get("weight")
 
 
 def _whole(path: Path, name: str, known: list[str]) -> NDArray[Any]:

@@ -241,7 +241,9 @@ class ImageSource:
         condition = None
         if self.schema.condition:
             condition = torch.from_numpy(_labels_of(self._pictures)[numbers]).float()[:, None]
-        return Batch(torch.from_numpy(x), condition)
+        weight = self._pictures.weight
+        given = None if weight is None else torch.from_numpy(weight[numbers])
+        return Batch(torch.from_numpy(x), condition, weight=given)
 
     def digest(self) -> str:
         """Return the SHA-256 of the pictures, and how they are binarised."""

@@ -21,7 +21,7 @@ from physgen.io.arrays import AXES_REMEDY, Axes, names_in, open_array, stated
 from physgen.io.lattice.arrays import is_npy
 from physgen.io.lattice.content import lattice_format
 from physgen.io.source import Source
-from physgen.io.writer import Append, hdf5_writer, named_conditions, npz_writer
+from physgen.io.writer import COMPANIONS, Append, hdf5_writer, named_conditions, npz_writer
 
 FIELD = "configurations"
 _SAME = 1e-5
@@ -98,7 +98,8 @@ def open_ensemble(path: Path, schema: Schema, axes: Axes | None = None) -> Sourc
             f"{path}: the field must be called {FIELD!r}{suggest(FIELD, names)}; rename it, in "
             f"HDF5 by file.move(NAME, {FIELD!r})"
         )
-    source = open_array(path, FIELD, axes=axes)
+    others = {name: name for name in COMPANIONS}
+    source = open_array(path, FIELD, companions=others, axes=axes)
     shape, dtype = source.schema.shape, source.schema.variables[0].dtype
     if shape[1:] == schema.shape:
         raise FormatError(

@@ -323,6 +323,21 @@ def test_what_is_written_comes_back(digits, tmp_path, suffix, binarise):
     assert torch.equal(source.read(0, 30).condition, batch.condition)
 
 
+@pytest.mark.parametrize("suffix", [".h5", ".npz"])
+def test_weights_that_are_written_come_back(digits, tmp_path, suffix):
+    system = Images(path=str(DIGITS), labels=True)
+    batch = system.open(DIGITS).read(0, 30)
+    assert batch.weight is None
+    weight = torch.rand(30)
+    with system.writer(tmp_path / f"out{suffix}", 30) as append:
+        append(batch.replace(weight=weight))
+    source = system.open(tmp_path / f"out{suffix}")
+    assert torch.equal(source.read(5, 30).weight, weight[5:])
+    with system.writer(tmp_path / f"plain{suffix}", 30) as append:
+        append(batch)
+    assert source.digest() != system.open(tmp_path / f"plain{suffix}").digest()
+
+
 def broken(**arrays):
     return {"images": PIXELS / 255.0, "labels": CLASSES} | arrays
 

@@ -82,6 +82,16 @@ def test_what_a_system_writes_it_reads_with_its_parameters(tmp_path, spins):
             Ising(shape=(4, 4), temperature=2.1, field=0.1).open(tmp_path / name)
 
 
+@pytest.mark.parametrize("suffix", [".h5", ".npz"])
+@pytest.mark.parametrize("system", [Phi4(shape=(4, 4), m2=-4.0, lam=6.9), Ising(shape=(4, 4))])
+def test_weights_that_are_written_are_read(tmp_path, spins, system, suffix):
+    batch = Batch(torch.from_numpy(spins).to(torch.float32), weight=torch.rand(50))
+    with system.writer(tmp_path / f"a{suffix}", 50) as append:
+        append(batch)
+    again = system.open(tmp_path / f"a{suffix}").read(10, 50)
+    assert torch.equal(again.weight, batch.weight[10:])
+
+
 def test_ensembles_of_spins_are_read_as_spins(tmp_path, spins):
     wanted = torch.from_numpy(spins)
     for name, stored in {
