@@ -163,7 +163,9 @@ class TrueFile:
         n = len(samples.truth)
         if paired:
             pairs = replace(samples, paired=samples.paired | {"generated"})
-            batch = _read(generated, samples.rows).replace(weight=samples.truth.weight)
+            batch = _read(generated, samples.rows)
+            if batch.weight is None:
+                batch = batch.replace(weight=samples.truth.weight)
             return batch, pairs
         if others is not None:
             rows = evenly_spaced(len(generated), n)
@@ -199,15 +201,17 @@ class TrueFile:
         """Return the observables of both files, without chains, of at most `limit` rows each.
 
         Those are drawn at random, the same ones of both files if these are `paired`, which then
-        count as often as the true ones. Of rows with weights or groups there are as many of both:
-        unequal samples are skew, which random signs are not.
+        count as often as the true ones, unless they have weights of their own. Of rows with weights
+        or groups there are as many of both: unequal samples are skew, which random signs are not.
         """
         if not (_alone(self.source) and _alone(generated)):
             limit = min(limit, len(self.source), len(generated))
         if limit not in self._whole:
             self._whole = {limit: self._measured(self.source, limit)}
         truth, ours = self._whole[limit], self._measured(generated, limit)
-        return {"truth": truth, "generated": replace(ours, weight=truth.weight) if paired else ours}
+        if paired and ours.weight is None:
+            ours = replace(ours, weight=truth.weight)
+        return {"truth": truth, "generated": ours}
 
     def _measured(self, source: Source, limit: int) -> Measured:
         rows = np.arange(len(source))
@@ -317,19 +321,11 @@ def _read(source: Source, rows: Rows) -> Batch:
 
 
 def _same_conditions(truth: Source, generated: Source) -> bool:
-    """Return whether the rows of both files have the same conditions, and weights, one by one."""
+    """Return whether the rows of both files have the same conditions, one by one."""
     if len(truth) != len(generated) or not (truth.schema.condition and generated.schema.condition):
         return False
-    columns = [(conditions_of(truth), conditions_of(generated))]
-    if generated.read(0, 1).weight is not None:
-        columns.append((_weights(truth), _weights(generated)))
-    return all(a.shape == b.shape and np.allclose(a, b, rtol=1e-6, atol=0.0) for a, b in columns)
-
-
-def _weights(source: Source) -> NDArray[np.float64]:
-    """Return (N,), those of all rows of a source: 1 where it has none."""
-    weights = [np.ones(len(b)) if b.weight is None else b.weight.numpy() for b in blocks(source)]
-    return np.concatenate(weights).astype(np.float64)
+    a, b = conditions_of(truth), conditions_of(generated)
+    return a.shape == b.shape and np.allclose(a, b, rtol=1e-6, atol=0.0)
 
 
 def conditions_of(source: Source) -> NDArray[np.float64]:
