@@ -307,7 +307,9 @@ class Batch:
 def product_of_weights(*batches: Batch) -> Tensor | None:
     """Return the weights of rows that several batches weigh, (N,); `None` if none of them does.
 
-    >>> product_of_weights(Batch(torch.zeros(2, 1), weight=torch.tensor([1.0, 3.0]))).tolist()
+    >>> import torch
+    >>> weighted = Batch(torch.zeros(2, 1), weight=torch.tensor([1.0, 3.0]))
+    >>> product_of_weights(weighted, Batch(torch.zeros(2, 1))).tolist()
     [1.0, 3.0]
     """
     import torch
