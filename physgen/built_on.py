@@ -50,13 +50,14 @@ def teacher_of(run: Run) -> Surrogate | None:
                 f"{place} is {ours.get(key)!r}, and {theirs.get(key)!r} in {named}: the two have "
                 "the same system, transforms and network; change the recipe, or name another run"
             )
-    if teacher.provenance["identity"].get("system") != identity_of(run).get("system"):
+    now, before = identity_of(run), teacher.provenance["identity"]
+    if before.get("system") != now.get("system"):
         raise RecipeError(
             f"system: a file that it names has changed since {named} was trained; train that "
             "again, or put the file back"
         )
     if weighs:
-        _check_rows(run, teacher, named)
+        _check_rows(run, teacher, named, one_file=before.get("data") == now.get("data"))
     return surrogate
 
 
@@ -78,13 +79,11 @@ def describe_teacher(run: Run) -> dict[str, Any]:
     return {name: {"recipe": recipe.name, "run": folder.name, "weights_sha256": sha256}}
 
 
-def _check_rows(run: Run, teacher: Run, named: str) -> None:
+def _check_rows(run: Run, teacher: Run, named: str, *, one_file: bool) -> None:
     """Raise `RecipeError` if a generator may have been trained on rows that judge its weights."""
     ours, theirs = (one.recipe.sections.get("data") for one in (run, teacher))
     if ours is None or theirs is None:
         return
-    known = teacher.provenance["identity"].get("data")
-    one_file = run.inputs["data"].source.digest() == known
     one_seed = ours.path is None and theirs.path is None and ours.seed == theirs.seed
     for key in ("n", "seed", "split", "left_out"):
         here, there = getattr(ours, key), getattr(theirs, key)

@@ -18,7 +18,6 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
@@ -26,7 +25,7 @@ from physgen.networks.mlp import MLP
 from physgen.ranges import Options, PositiveFloat, Widths
 from physgen.surrogates.base import HasSampler, Surrogate
 from physgen.surrogates.method import Method, StepContext
-from physgen.surrogates.reweighting import Reweighting
+from physgen.surrogates.reweighting import Reweighting, cross_entropy
 from physgen.surrogates.sampler_options import SamplerOptions
 from physgen.systems.base import HasFeatures, System
 from physgen.transforms.base import Transform
@@ -213,8 +212,7 @@ class GeneratorRatio(Method):
 
     def loss(self, generated: Tensor, true: Tensor) -> Tensor:
         """Return (B,) binary cross-entropies of features of generated and of true samples."""
-        f_generated, f_true = self._model.log_ratio(generated), self._model.log_ratio(true)
-        return (softplus(f_generated) + softplus(-f_true)) / 2
+        return cross_entropy(*map(self._model.log_ratio, (generated, true)))
 
     def step(self, batches: Mapping[str, Batch], ctx: StepContext) -> dict[str, Tensor]:
         """Take one step on new samples of the generator at the conditions of the data."""

@@ -87,6 +87,11 @@ class Reweighting(Surrogate):
         return Batch(x, condition, weight=self.log_ratio(x).exp())
 
 
+def cross_entropy(f_source: Tensor, f_target: Tensor) -> Tensor:
+    """Return (B,) binary cross-entropies of pairs, given log-odds of being of the target."""
+    return (softplus(f_source) + softplus(-f_target)) / 2
+
+
 class DensityRatio(Method):
     """Trains the classifier of a `Reweighting` on as many source as target events.
 
@@ -124,8 +129,7 @@ class DensityRatio(Method):
 
     def loss(self, source: Batch, target: Batch) -> Tensor:
         """Return (B,) binary cross-entropies of pairs of a source and a target event."""
-        f_source, f_target = map(self._model.latent_log_ratio, (source, target))
-        return (softplus(f_source) + softplus(-f_target)) / 2
+        return cross_entropy(*map(self._model.latent_log_ratio, (source, target)))
 
     def step(self, batches: Mapping[str, Batch], ctx: StepContext) -> dict[str, Tensor]:
         """Take one step."""

@@ -211,6 +211,9 @@ def test_pairs_may_have_weights_of_their_own():
     generated, samples = TrueFile(SYSTEM, true).compared(other, n)
     assert "generated" in samples.paired
     torch.testing.assert_close(generated.weight, 1.1 - generated.x[:, 0])
+    whole = TrueFile(SYSTEM, true).whole(other, n, paired=True)
+    np.testing.assert_allclose(whole["truth"].weight, whole["truth"].scalars["x0"])
+    np.testing.assert_allclose(whole["generated"].weight, 1.1 - whole["generated"].scalars["x0"])
 
 
 def test_groups_of_the_generated_file_are_kept():

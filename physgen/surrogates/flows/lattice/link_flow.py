@@ -8,6 +8,7 @@ from typing import Self
 
 import numpy as np
 import torch
+from numpy.polynomial.legendre import legvander
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -123,18 +124,14 @@ class LinkFlow(Surrogate):
             yield np.flatnonzero(given == beta), time
 
     def basis(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return (n_times, *times.shape), P_k(x), x being -1 at `start` and 1 at time 1."""
+        """Return (*times.shape, n_times), P_k(x), x being -1 at `start` and 1 at time 1."""
         x = 2 * (times - self.start) / (1 - self.start) - 1
-        values = [np.ones_like(x), x]
-        n_times = self.coefficients.shape[1]
-        for k in range(1, n_times - 1):
-            values.append(((2 * k + 1) * x * values[k] - k * values[k - 1]) / (k + 1))
-        return np.stack(values[:n_times])
+        return np.asarray(legvander(x, self.coefficients.shape[1] - 1), np.float64)
 
     def coefficients_at(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return (*times.shape, number of all terms) of the kernel, those not in use being 0."""
         learned = self.coefficients.detach().double().cpu().numpy()
-        values = np.moveaxis(self.basis(times), 0, -1) @ learned.T
+        values = self.basis(times) @ learned.T
         c = np.zeros((*times.shape, len(kernel.TERMS)))
         c[..., list(self.terms)] = values
         return c

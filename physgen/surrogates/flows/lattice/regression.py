@@ -115,7 +115,7 @@ class FlowRegression(Method):
         columns, values = [], []
         for s, (t, weight) in enumerate(zip(self._times, self._weights, strict=True)):
             terms = laplacian[s] + t * system.beta / system.n * along[s]
-            rows = (terms - terms.mean(0))[:, :, None] * basis[:, s]
+            rows = (terms - terms.mean(0))[:, :, None] * basis[s]
             rows = rows.reshape(len(terms), -1)
             y = slope[s] - slope[s].mean()
             normal += weight * rows.T @ rows / len(rows)
