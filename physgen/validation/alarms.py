@@ -136,8 +136,10 @@ def _trained_on(comparison: Comparison, truth: Batch) -> list[Row]:
     if known is None:
         return []
     n, m = len(comparison.generated), len(truth)
+    # Rows of zeros are alike without being copied, and have a row of their own.
+    keys = known.keys[known.keys != EMPTY]
     copied, usual = (
-        int(np.isin(keys_of(batch), known.keys).sum()) for batch in (comparison.generated, truth)
+        int(np.isin(keys_of(batch), keys).sum()) for batch in (comparison.generated, truth)
     )
     warning = (
         f"{copied} of {n} rows ({copied / n:.2%}) are training rows, bit by bit: they were learned "

@@ -148,6 +148,10 @@ def fourier(
     """
     scalars, chosen = comparison.measured["truth"].scalars, selected["truth"].rows
     names = sorted(name for name, values in scalars.items() if varies(values[chosen]))
+    if not names:
+        raise NotMeasurable(
+            "no observable of the truth varies: nothing says what the sample is worth"
+        )
     rows = {
         role: np.stack([comparison.measured[role].values[n][one.rows] for n in names], 1)
         for role, one in selected.items()
@@ -155,7 +159,7 @@ def fourier(
     truth = np.where(np.isfinite(rows["truth"]), rows["truth"], np.nan)
     centre, width = np.nanmean(truth, 0), np.nanstd(truth, 0)
     z = {role: _with_undefined((x - centre) / width) for role, x in rows.items()}
-    values, vectors = np.linalg.eigh(np.cov(z["truth"].T))
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(z["truth"].T)))
     events = len(np.unique(selected["truth"].unit))
     borne = max(1, events // PER_COMPONENT)
     of = "all observables" if borne >= len(names) else f"the {borne} largest principal components"

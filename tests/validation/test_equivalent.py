@@ -307,7 +307,11 @@ def test_a_column_that_is_constant_in_the_truth_alone_counts():
     rows = {row.name: row for row in EquivalentEvents().rows(Comparison(Columns(), made, truth))}
     assert rows["N_equiv y"].value < 1
     assert rows["N_equiv, mean of observables"].value < 10
-    made.x[:] = truth.x[:] = 0.0
+    assert rows["N_equiv"].value > 500  # By the other column alone.
+    truth.x[:] = 0.0
+    with pytest.raises(NotMeasurable, match="no observable of the truth varies"):
+        EquivalentEvents().rows(Comparison(Columns(), made, truth))
+    made.x[:] = 0.0
     with pytest.raises(NotMeasurable, match="no observable varies"):
         EquivalentEvents().rows(Comparison(Columns(), made, truth))
 

@@ -67,6 +67,17 @@ def test_copies_are_found_and_counted():
     assert not rows["near copies in the sample"].warning
 
 
+def test_empty_rows_are_no_training_rows_that_were_copied():
+    def spoil(ours, trained, rng):
+        ours[:200] = trained[:100] = 0.0
+        return ours
+
+    rows = found(spoil)
+    assert rows["empty rows"].value == 200
+    assert rows["rows that are training rows"].value == 0
+    assert not rows["rows that are training rows"].warning
+
+
 def test_near_copies_are_found_where_no_bit_is_the_same():
     rows = found(copied(0.05, 0.02))
     assert rows["rows that are training rows"].value == 0
