@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from os import PathLike
@@ -27,7 +27,7 @@ from physgen.arguments import Whole, user_path, whole
 from physgen.batch import Batch, Schema
 from physgen.conditions import Condition, conditions
 from physgen.engine.random import keyed_seed
-from physgen.errors import InputError, TrainingError, suggest
+from physgen.errors import DomainError, InputError, TrainingError, suggest
 from physgen.io.writer import Append, hdf5_writer, npz_writer, refuse_existing, root_writer
 from physgen.isolation import isolated
 from physgen.surrogates.base import FromNoise, Surrogate
@@ -54,6 +54,15 @@ def generate(
     """Return `n` samples in physical units, on the CPU. See `generate_blocks`."""
     parts = generate_blocks(surrogate, n, seed=seed, condition=condition)
     return Batch.concatenate(list(parts)).replace(schema=surrogate.schema)
+
+
+@contextmanager
+def conditions_of_file(path: str | PathLike[str]) -> Iterator[None]:
+    """Name the file in errors about conditions that were read from it."""
+    try:
+        yield
+    except DomainError as error:
+        raise DomainError(f"{path}: {error}; or leave such rows out") from error
 
 
 @dataclass(frozen=True, repr=False)

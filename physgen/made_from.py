@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 
 import numpy as np
@@ -23,6 +22,8 @@ from physgen.validation.sources import SEED
 COMPARED = 20_000
 """Rows of two files that are compared with each other, one by one."""
 FEWEST = 50
+ENOUGH = 1000
+"""Pairs without any correlation that are no accident."""
 EXPECTED = 20.0
 """Events of a class that a sample lacks beyond chance: e^-20 is the probability of none."""
 
@@ -61,7 +62,7 @@ def shared_events(run: Run) -> str:
         return f"{names} have {common} events in common, by their `group` columns: {remedy}"
     if run.origin.section.path == run.data.section.path:
         return f"{names} are the same file: {remedy}"
-    if _go_together(run.origin.source, run.data.source):
+    if _related(run.origin.source, run.data.source):
         return (
             f"rows of {names} go together, one by one: if they are the same events, {remedy}; if "
             "they are only sorted alike, shuffle one"
@@ -112,10 +113,27 @@ def _classes(source: Source, place: int) -> tuple[dict[float, int], Counter[floa
     return rows, number
 
 
-def _go_together(source: Source, target: Source) -> bool:
-    """Return whether a column of two sources is correlated row by row, beyond chance."""
+def unrelated_pairs(run: Run) -> str:
+    """Return what is wrong if rows are paired by their order, and seem to be of other events."""
+    if run.data is None or run.data.partner is None or run.data.source.keys() is not None:
+        return ""
+    full, fast = run.data.source, run.data.partner.source
+    common = _columns(full, 1).keys() & _columns(fast, 1).keys()
+    if len(full) < ENOUGH or not common or _related(fast, full):
+        return ""
+    return (
+        f"{full.name} and {fast.name} are paired row by row, and none of their columns "
+        f"{', '.join(sorted(common))} is correlated with that of its partner: if rows are not in "
+        "the same order, name the columns that identify an event in `group` of both sections"
+    )
+
+
+def _related(source: Source, target: Source) -> bool:
+    """Return whether columns of the same name are correlated row by row, beyond chance."""
     n = min(len(source), len(target), COMPARED)
-    if n < FEWEST or source.schema.shape != target.schema.shape:
+    one, other = _columns(source, n), _columns(target, n)
+    names = [name for name in one if name in other]
+    if n < FEWEST or not names:
         return False
     from scipy.stats import spearmanr  # It takes a second to import.
 
@@ -124,7 +142,15 @@ def _go_together(source: Source, target: Source) -> bool:
         values = [column[both].double().numpy() for column in (a, b)]
         if len(values[0]) < FEWEST or not all(map(varies, values)):
             return False
-        return bool(spearmanr(*values).pvalue < ALARM / source.schema.shape[-1])
+        return bool(spearmanr(*values).pvalue < ALARM / len(names))
 
-    columns = [one.read(0, n).x.flatten(1).unbind(1) for one in (source, target)]
-    return any(itertools.starmap(correlated, zip(*columns, strict=True)))
+    return any(correlated(one[name], other[name]) for name in names)
+
+
+def _columns(source: Source, n: int) -> dict[str, Tensor]:
+    """Return the columns of the first rows by their names, or their numbers if they have none."""
+    columns = source.read(0, n).x.flatten(1).unbind(1)
+    names = source.schema.names
+    if len(names) != len(columns):
+        names = tuple(map(str, range(len(columns))))
+    return dict(zip(names, columns, strict=True))

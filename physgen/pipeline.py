@@ -19,7 +19,7 @@ from physgen.engine.device import DeviceName, choose_device
 from physgen.engine.distributed import connect
 from physgen.ensembles import score_ensemble
 from physgen.errors import InputError
-from physgen.generation import Sampler
+from physgen.generation import Sampler, conditions_of_file
 from physgen.identity import check_unchanged
 from physgen.io.pyerrors import SUFFIX as PYERRORS
 from physgen.io.shipped import shipped_recipes
@@ -308,7 +308,8 @@ def samples_of(
     n = min(len(truth), truth.recipe.sampling.n) if given is None else len(given)
     with TemporaryDirectory(prefix="physgen-") as folder:
         file = Path(folder) / "samples.hdf5"
-        sampler.write(file, n, condition=given)
+        with conditions_of_file(truth.path):
+            sampler.write(file, n, condition=given)
         yield file, Run(target, trust, truth.sampling)
 
 

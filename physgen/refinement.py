@@ -20,10 +20,10 @@ from torch import Tensor
 from physgen import card as cards
 from physgen.arguments import Whole, user_path, whole
 from physgen.batch import Batch, Variable
-from physgen.errors import DomainError, InputError
-from physgen.generation import Sampler, generate_blocks
+from physgen.errors import InputError
+from physgen.generation import Sampler, conditions_of_file, generate_blocks
 from physgen.io.formats import format_of
-from physgen.io.replacing import RATIO, WEIGHT, copy_with
+from physgen.io.replacing import RATIO, WEIGHT, check_output, copy_with
 from physgen.io.shipped import resolve_path
 from physgen.io.trees import open_root, tree_names
 from physgen.io.writer import refuse_existing
@@ -87,13 +87,15 @@ def refine(
     section, table = _origin(opened)
     path = located(resolve_path(str(file), Path.cwd()))
     refuse_existing(target, overwrite)
+    check_output(path, target)
     rows = sampler.conditions_in(path)
 
     def report_progress(done: int) -> None:
         if progress is not None:
             progress(f"{sampler.facts['recipe']}: refine", done, len(rows), {})
 
-    made = _made(sampler, rows, seed, path, report_progress)
+    with conditions_of_file(path):
+        made = _made(sampler, rows, seed, report_progress)
     assert rows.condition is not None  # Rows of conditions have them.
     columns = _changed(section, made, rows.condition.to(sampler.surrogate.dtype))
     weight = rows.weight
@@ -149,20 +151,15 @@ def _made(
     sampler: Sampler,
     rows: Batch,
     seed: int,
-    path: Path,
     report_progress: Callable[[int], None],
 ) -> Batch:
     """Return what the surrogate makes of the rows of a file, with the ratios of their weights."""
     parts, done = [], 0
-    try:
-        for part in generate_blocks(
-            sampler.surrogate, len(rows), seed=seed, condition=rows.condition
-        ):
-            parts.append(part)
-            done += len(part)
-            report_progress(done)
-    except DomainError as error:
-        raise DomainError(f"{path}: {error}; or leave such events out") from error
+    made = generate_blocks(sampler.surrogate, len(rows), seed=seed, condition=rows.condition)
+    for part in made:
+        parts.append(part)
+        done += len(part)
+        report_progress(done)
     return Batch.concatenate(parts).replace(schema=sampler.schema)
 
 

@@ -24,13 +24,13 @@ from physgen.engine import journal
 from physgen.engine.distributed import World
 from physgen.engine.loop import FitResult, fit
 from physgen.engine.options import Engine
-from physgen.errors import InputError, Stopped
+from physgen.errors import FormatError, InputError, Stopped
 from physgen.identity import identity_of
 from physgen.io.source import blocks
 from physgen.io.stream import Stream
 from physgen.io.weights import WeightSums
 from physgen.isolation import global_generators
-from physgen.made_from import check_classes, shared_events
+from physgen.made_from import check_classes, shared_events, unrelated_pairs
 from physgen.registry import build
 from physgen.run import Run
 from physgen.run_data import RunData
@@ -140,11 +140,18 @@ def _build(run: Run, streams: Mapping[str, Stream]) -> tuple[Surrogate, Method]:
     """Construct surrogate and method, with all that is fitted once to the training rows.
 
     Raises:
+        FormatError: all of these rows are empty.
         InputError: the method cannot learn from the weights of these rows.
     """
     recipe = run.recipe
     trained = teacher_of(run)
     sample = run.training_sample()
+    if run.data is not None and sample is not None and not sample.x.any():
+        raise FormatError(
+            f"{run.data.source.name}: all {len(sample)} training rows are empty, or nothing but "
+            "zeros: nothing can be learned from them; name a file with others, or look at the "
+            "columns of the data and at what was selected"
+        )
     with global_generators(recipe.engine.seed):
         surrogate = run.build_surrogate()
         surrogate.initialise(sample)
@@ -169,9 +176,9 @@ def _build(run: Run, streams: Mapping[str, Stream]) -> tuple[Surrogate, Method]:
         context = {"surrogate": surrogate, "system": run.system, "steps": recipe.engine.steps}
         context["trained"] = trained
         method: Method = build("methods", recipe.method, context)
-    for stream in streams.values():
+    for name, stream in streams.items():
         if stream.weights is not None:
-            _check_weights(stream.weights, method, recipe.method.kind)
+            _check_weights(name, stream.weights, method, recipe.method.kind)
     return surrogate, method
 
 
@@ -249,9 +256,9 @@ def _prepare_data(run: Run, report_progress: Progress) -> None:
                 LOG.warning(note)
         report_progress(stage, rows, rows, {})
     check_classes(run)
-    shared = shared_events(run)
-    if shared:
-        LOG.warning(shared)
+    for warning in (shared_events(run), unrelated_pairs(run)):
+        if warning:
+            LOG.warning(warning)
 
 
 def _training_stream(data: RunData, engine: Engine) -> Stream:
@@ -259,23 +266,30 @@ def _training_stream(data: RunData, engine: Engine) -> Stream:
     return Stream(data.source, data.parts.train, batch_size=engine.batch_size, seed=engine.seed)
 
 
-def _check_weights(weights: WeightSums, method: Method, kind: str) -> None:
+def _check_weights(name: str, weights: WeightSums, method: Method, kind: str) -> None:
     """Refuse negative weights where a method cannot learn from them; say if few events count.
 
     Raises:
         InputError: some weights are negative, and the method knows no negative events.
     """
+    where = "data.weight" if name == "data" else f"data.{name}.weight"
     if weights.negative_share and not method.negative_weights:
+        others = (
+            "take maximum-likelihood, denoising, evidence-lower-bound or flow-matching with "
+            "method.coupling=independent"
+            if name == "data"
+            else "pair the two files and take a bridge"
+        )
         raise InputError(
-            f"data.weight: {weights.negative_share:.2%} of the weight of the training rows is "
+            f"{where}: {weights.negative_share:.2%} of the weight of the training rows is "
             f"negative, and method.kind: {kind} cannot learn from events that are to be taken "
-            "away; take maximum-likelihood, denoising, evidence-lower-bound or flow-matching with "
-            "method.coupling=independent, or positive weights"
+            f"away; {others}, or positive weights"
         )
     if weights.effective < FEW_EVENTS:
         LOG.warning(
-            "data.weight: the weights of %d training rows have the statistics of %.3g events of "
+            "%s: the weights of %d training rows have the statistics of %.3g events of "
             "equal weight%s: expect large errors; take more rows, or weights that vary less",
+            where,
             weights.rows,
             weights.effective,
             " (some are negative)" if weights.negative_share else "",

@@ -282,6 +282,8 @@ def test_what_cannot_be_refined_is_refused_with_its_row(folder, bridge, weighing
     write_root(tmp_path / "far.root", far)
     with pytest.raises(DomainError, match=r"far\.root: condition fast_E = 500 \(row 17\)"):
         physgen.refine(bridge, tmp_path / "far.root", tmp_path / "no.root")
+    with pytest.raises(InputError, match=r"far\.root is ROOT"):  # before events are looked at
+        physgen.refine(bridge, tmp_path / "far.root", tmp_path / "no.h5")
     write_root(tmp_path / "empty.root", {name: column[:0] for name, column in far.items()})
     with pytest.raises(FormatError, match=r"empty\.root.*no events in it; name a file"):
         physgen.refine(bridge, tmp_path / "empty.root", tmp_path / "no.root")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -254,6 +255,7 @@ def generate(
     Example: `physgen generate runs/calo-flow/0123456789 -n 1e5 -o showers.hdf5 --seed 7`
     """
     from physgen import pipeline
+    from physgen.generation import conditions_of_file
     from physgen.overrides import parse_overrides
 
     if n is None and condition_from is None:
@@ -276,7 +278,9 @@ def generate(
             if progress is not None:
                 progress(f"{sampler.facts['recipe']}: generate", done, count, {})
 
-        sampler.write(output, count, seed, given, overwrite=overwrite, progress=report_progress)
+        named = nullcontext() if condition_from is None else conditions_of_file(condition_from)
+        with named:
+            sampler.write(output, count, seed, given, overwrite=overwrite, progress=report_progress)
     facts = {"file": str(output), "n": count, "seed": seed}
     if outside := sampler.outside_domain(count, given):
         facts["outside_domain"] = outside

@@ -91,13 +91,26 @@ def copy_with(
     ...     done.new, {name: array.tolist() for name, array in np.load(full).items()}
     (('pt',), {'pt': [2, 2], 'pt_unrefined': [1, 2], 'run': [7, 7]})
     """
+    check_output(source, output)
+    _, copy = _COPIES[format_of(source)]
+    with atomic(output, overwrite) as part:
+        return copy(source, part, columns, tree, {k: str(v) for k, v in (facts or {}).items()})
+
+
+def check_output(source: Path, output: Path) -> None:
+    """Refuse files that cannot be copied with new columns, and outputs of another format.
+
+    Raises:
+        InputError: the output has another format, or is the source.
+        FormatError: the source is absent, or columns are not replaced in its format.
+    """
     kind = format_of(source)
     if kind not in _COPIES:
         raise FormatError(
             f"{source}: columns are replaced in ROOT, Parquet, HDF5 and npz files; "
             f"`physgen inspect {source}` says what it is"
         )
-    suffixes, copy = _COPIES[kind]
+    suffixes, _ = _COPIES[kind]
     if output.suffix not in suffixes:
         raise InputError(
             f"{output}: {source.name} is {kind}, and so is what is made of it; name the output "
@@ -105,8 +118,6 @@ def copy_with(
         )
     if output.exists() and output.samefile(source):
         raise InputError(f"{output} is the file that is read; choose another path")
-    with atomic(output, overwrite) as part:
-        return copy(source, part, columns, tree, {k: str(v) for k, v in (facts or {}).items()})
 
 
 def _changes(where: str, rows: int, names: Sequence[str], columns: Columns) -> Replaced:

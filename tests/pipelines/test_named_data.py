@@ -123,6 +123,20 @@ def reweighted(folder):
     return train(folder, "reweighted")
 
 
+def test_rows_that_are_paired_in_another_order_are_a_warning(folder, tmp_path, caplog):
+    no_keys = {"data.fast.group": None, "data.full.group": None, "engine.steps": 1}
+    event = {name: dict(np.load(folder / f"{name}.npz")) for name in ("fast", "full")}
+    order = event["full"]["event"]
+    np.savez(tmp_path / "same.npz", **{key: x[order] for key, x in event["fast"].items()})
+    np.savez(tmp_path / "other.npz", **{key: x[: len(order)] for key, x in event["fast"].items()})
+    for name, warned in (("same", False), ("other", True)):
+        changes = {**no_keys, "data.fast.path": tmp_path / f"{name}.npz"}
+        with caplog.at_level("WARNING", "physgen"):
+            train(folder, "pairs", changes, score=False)
+        said = f"{tmp_path / name}.npz are paired row by row, and none of their columns E, eta is"
+        assert (said in caplog.text) == warned
+
+
 def test_samples_are_made_from_those_of_another_file(folder, reweighted):
     assert list(reweighted.inputs) == ["source", "target"], "in the order of the method"
     made_from = reweighted.provenance["data"]["made_from"]
@@ -274,7 +288,11 @@ def test_the_command_refines_a_file(folder, pairs, tmp_path, capsys, monkeypatch
     assert (code, f"has only {N} rows" in said) == (2, True)
     code, said = generate()
     assert (code, "-n is missing" in said) == (2, True)
-    assert not list(tmp_path.iterdir())
+    far = sample_rows(tmp_path, "far", E=[50.0, 500.0], eta=[0.0, 0.0], event=[1, 2])
+    code, said = generate("--condition-from", far)
+    assert code == 2
+    assert f"{far}: condition fast_E = 500 (row 1) is outside" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["far.npz"]
     assert generate("--condition-from", fast)[0] == 0
     with h5py.File(tmp_path / "full.h5") as file, np.load(fast) as given:
         np.testing.assert_array_equal(file["fast_E"], given["E"])

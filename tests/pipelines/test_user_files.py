@@ -13,7 +13,7 @@ import physgen
 from physgen import recipe
 from physgen.against import Against, Criteria
 from physgen.ensembles import score_ensemble
-from physgen.errors import CheckpointError, InputError
+from physgen.errors import CheckpointError, FormatError, InputError
 from physgen.io.inspect import inspect
 from physgen.overrides import parse_overrides
 from physgen.run import Run
@@ -169,6 +169,15 @@ def test_showers_of_a_user(tmp_path):
     run = train("calo-flow", changes, tmp_path)
     assert len(run.data.source) == 500
     assert run.scorecard.rows
+
+
+@pytest.mark.parametrize("name", ["calo-flow", "calo-conv-flow-matching", "calo-vae"])
+def test_showers_that_are_all_empty_are_refused_by_the_name_of_their_file(tmp_path, name):
+    with h5py.File(tmp_path / "empty.hdf5", "w") as file:
+        file["showers"], file["incident_energies"] = np.zeros((200, 368)), np.full((200, 1), 5e3)
+    changes = {"data.path": tmp_path / "empty.hdf5", "data.binning": "calo-368.xml"}
+    with pytest.raises(FormatError, match=r"empty\.hdf5: all 1.. training rows are empty.*name"):
+        physgen.train(name, changes, runs=tmp_path, track=False, score=False)
 
 
 def test_spins_of_a_user(tmp_path):
