@@ -152,6 +152,7 @@ def _family(run: Run) -> Family:
         training_seconds=float(description["training_seconds"]),
         samples_per_second=TIMED / _sampling_seconds(surrogate),
         samples=HDF5Source(run.path / "samples.h5").read(0, _GALLERY).x,
+        baseline="" if run.recipe.baseline is None else run.recipe.baseline.kind,
     )
 
 

@@ -34,7 +34,9 @@ VAE = {
 def plan(folder, **changes):
     recipes = {
         "one": SMALL | {"surrogate": {"kind": "rbm", "hidden": 3, "burn_in": 5, "n_chains": 64}},
-        "two": SMALL | VAE | {"presets": {"tiny": {"engine.steps": 1}}},
+        "two": SMALL
+        | VAE
+        | {"presets": {"tiny": {"engine.steps": 1}}, "baseline": {"kind": "pca", "components": 2}},
     }
     for name, tree in recipes.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({"name": name, "summary": name} | tree))
@@ -66,13 +68,16 @@ def test_families_stand_side_by_side_and_are_trained_once(tmp_path):
     assert lines[3][0] == "truth, exact if known"
     exact = runs[0].scorecard["E/N"]
     assert lines[3][-2:] == [with_error(exact.exact, exact.exact_error), ""]
-    for line, run in zip(lines[4:], runs, strict=True):
+    baseline = runs[1].scorecard["E/N"].baseline
+    assert runs[0].scorecard["E/N"].baseline is None
+    assert lines[4] == ["baseline: pca", "", "", "", "", with_error(baseline, None), ""]
+    for line, run in zip(lines[5:], runs, strict=True):
         row = run.scorecard["E/N"]
         parameters = sum(p.numel() for p in run.load().parameters())
         assert line[0] == run.recipe.name
         assert line[1] == str(parameters)
         assert line[-2:] == [with_error(row.value, row.error), ""]
-    assert [line[4] for line in lines[4:]] == ["estimated", "bound of 64 draws"]
+    assert [line[4] for line in lines[5:]] == ["estimated", "bound of 64 draws"]
     text = page.read_text()
     assert "Two &lt;families&gt;" in text
     assert text.count("data:image/png") == 3, "the truth and two families"

@@ -35,6 +35,7 @@ class Family:
         training_seconds: on the machine that trained it.
         samples_per_second: on this machine.
         samples: (n, *shape), some to look at.
+        baseline: kind of the surrogate that its scores stand beside, if there is one.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Family:
     training_seconds: float
     samples_per_second: float
     samples: Tensor
+    baseline: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ FACTS = ("parameters", "training [s]", "samples / s", "likelihood")
 def table(compared: Families) -> list[dict[str, str]]:
     """Return the rows of the comparison as texts by heading.
 
-    The first one holds the floors, the second what the values should be, where that is known.
+    The first one holds the floors, the second what the values should be, where that is known; then
+    come baselines, the scores of which are the same in every family that has them.
 
     >>> from physgen.systems.scalar import Phi4
     >>> rows = table(Families("phi^4", "", Phi4(), None, {"AUC": "AUC, boosted"}, []))
@@ -90,6 +93,14 @@ def table(compared: Families) -> list[dict[str, str]]:
         ideal = next((row for row in rows if row.exact is not None), None)
         ideals[heading] = "" if ideal is None else with_error(ideal.exact, ideal.exact_error)
     lines = [floors, ideals]
+    first = {family.baseline: family for family in reversed(compared.families) if family.baseline}
+    for kind, family in first.items():
+        line = {"family": f"baseline: {kind}"} | dict.fromkeys(FACTS, "")
+        for heading, name in compared.columns.items():
+            row = _row(family, name)
+            value = None if row is None else row.baseline
+            line[heading] = "" if value is None else with_error(value, None)
+        lines.append(line)
     for family in compared.families:
         line = {
             "family": family.name,
