@@ -71,7 +71,8 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
     made_from = None
     if run.origin is not None and truth is not None:
         made_from, groups = rows_made_from(run.origin, len(truth))
-    baseline = _baseline(run, n, condition if made_from is None else made_from.x.flatten(1))
+    given = condition if made_from is None else made_from.x.flatten(1)
+    baseline = _baseline(run, n, given)
     if baseline is not None and truth is not None and condition is not None:
         # Conditions count as often as they do in the truth.
         baseline = baseline.replace(weight=truth.weight)
@@ -93,10 +94,10 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
         seed=recipe.sampling.seed,
     )
     timed = next((one for one in metrics_of(recipe) if isinstance(one, Timing)), None)
-    if timed is not None and run.origin is None:
+    if timed is not None:
         taken = milliseconds(
             surrogate,
-            condition,
+            given,
             batches=timed.batches,
             repeats=timed.repeats,
             seed=recipe.sampling.seed,
@@ -104,8 +105,8 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
         machine = "one thread" if device.type == "cpu" else torch.cuda.get_device_name(device)
         comparison = replace(comparison, timing=taken, timed_on=machine)
     corrected = run.corrected(surrogate)
-    if made_from is not None:
-        given = made_from.x.flatten(1).to(device=device, dtype=surrogate.dtype)
+    if made_from is not None and given is not None:
+        given = given.to(device=device, dtype=surrogate.dtype)
         generated = surrogate.sample(n, given, generator=generator).to("cpu")
         weight = product_of_weights(generated, made_from)
         generated = generated.replace(weight=weight, chain=made_from.chain, condition=None)

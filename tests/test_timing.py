@@ -6,11 +6,19 @@ import torch
 
 import physgen
 from physgen.errors import NotMeasurable, RecipeError
+from physgen.io.shipped import shipped_recipes
 from physgen.recipe import read
 from physgen.scoring import metrics_for_files
 from physgen.timing import milliseconds
 from physgen.validation.comparison import Comparison
 from physgen.validation.timing import Timing
+
+DETECTORS = {
+    name
+    for name, file in shipped_recipes().items()
+    if file.parent.name in ("calo", "jets", "refinement") and name != "calo-layers"
+}
+"""Recipes of showers and jets, but for that of so many cells that few are held."""
 
 SMALL = {"system.shape": [4, 4], "engine.steps": 2, "engine.batch_size": 16, "sampling.n": 60}
 
@@ -81,6 +89,12 @@ def test_rows_are_mean_and_spread():
         Timing(repeats=1)
 
 
+@pytest.mark.parametrize("name", sorted(DETECTORS))
+def test_recipes_of_detectors_are_timed(name):
+    timed = [part for part in read(name).validation.metrics if part.kind == "timing"]
+    assert [part.options.get("batches", Timing.batches) for part in timed] == [(1, 100, 10_000)]
+
+
 def test_the_full_recipe_is_timed_and_files_are_not():
     def kinds(preset):
         return [part.kind for part in read("calo-flow", preset=preset).validation.metrics]
@@ -92,11 +106,22 @@ def test_the_full_recipe_is_timed_and_files_are_not():
         assert not any(isinstance(metric, Timing) for metric in asked)
 
 
-def test_a_run_is_timed_where_its_recipe_asks(tmp_path):
+PAIR = {
+    "data.source.path": "simulated:showers-fast/1/400",
+    "data.target.path": "simulated:showers-full/2/400",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "small"),
+    [
+        ("phi4-coupling", SMALL),
+        ("refine-dctr", {**PAIR, "engine.steps": 1, "baseline": None}),  # at events of the source
+    ],
+)
+def test_a_run_is_timed_where_its_recipe_asks(name, small, tmp_path):
     metrics = [{"kind": "timing", "batches": [1, 10], "repeats": 2}]
-    run = physgen.train(
-        "phi4-coupling", {**SMALL, "validation.metrics": metrics}, runs=tmp_path, track=False
-    )
+    run = physgen.train(name, {**small, "validation.metrics": metrics}, runs=tmp_path, track=False)
     names = [row.name for row in run.scorecard.rows if row.metric == "timing"]
     assert names == ["ms a sample, batch 1", "ms a sample, batch 10"]
     assert all(row.value > 0 for row in run.scorecard.rows if row.metric == "timing")
