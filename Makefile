@@ -55,6 +55,7 @@ bench-peers: install-dev
 
 # On a machine with a CUDA device, which TORCH then names a build for (TORCH=torch). Each takes nine
 # minutes at most and writes benchmarks/results/CARD.json; gpu-train goes on where it was stopped.
+# Recipes that need a file or a run take it by SET='data.path=FILE' or SET='method.teacher=RUN'.
 RECIPE ?= calo-flow
 gpu: gpu-test gpu-bench gpu-train
 
@@ -65,7 +66,7 @@ gpu-bench: install-dev
 	timeout --signal=TERM 540 $(BIN)/python benchmarks/run.py device-speed --results
 
 gpu-train: install-dev
-	timeout --signal=TERM 540 $(BIN)/python benchmarks/run.py full-size --recipe $(RECIPE) --results
+	timeout --signal=TERM 540 $(BIN)/python benchmarks/run.py full-size --recipe $(RECIPE) --set $(SET) --results
 
 clean:
 	rm -rf .venv build dist

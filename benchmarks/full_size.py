@@ -1,5 +1,6 @@
 """One recipe at its size for a GPU: `python benchmarks/run.py full-size --recipe NAME --results`.
 
+`--set key=value` names files and runs that a recipe needs (data.path, method.teacher).
 A training that is stopped goes on where it was when the same command is given again.
 """
 
@@ -7,10 +8,11 @@ from device_speed import sampling
 
 import physgen
 from physgen.card import read_card
+from physgen.overrides import parse_overrides
 
 
-def run(recipe):
-    trained = physgen.train(recipe, preset="gpu", track=False)
+def run(recipe, *changes):
+    trained = physgen.train(recipe, parse_overrides(changes), preset="gpu", track=False)
     rows = [
         {
             "name": f"{recipe}: {row.name}",

@@ -59,6 +59,7 @@ def main():
     where.add_argument("--json", type=Path, help="file to write the figures to")
     where.add_argument("--results", action="store_true", help="write them to that of the device")
     parser.add_argument("--recipe", help=f"of {ONE_RECIPE}")
+    parser.add_argument("--set", nargs="*", default=[], help=f"key=value, of {ONE_RECIPE}")
     arguments = parser.parse_args()
     if (arguments.name == ONE_RECIPE) != bool(arguments.recipe):
         parser.error(f"{ONE_RECIPE}, and no other benchmark, needs --recipe NAME")
@@ -71,8 +72,8 @@ def main():
         figures = json.loads(path.read_text(encoding="utf-8"))
     figures["machine"] = about
     for name in names:
-        options = [arguments.recipe] if name == ONE_RECIPE else []
-        key = " ".join([name, *options])
+        options = [arguments.recipe, *arguments.set] if name == ONE_RECIPE else []
+        key = " ".join([name, *options[:1]])
         figures[key] = load(name).run(*options)
         print(json.dumps({key: figures[key]}, indent=1), flush=True)
         if path is not None:

@@ -37,6 +37,10 @@ def test_samples_are_timed_on_the_device(name, monkeypatch):
         module.sampling(run)
     else:
         monkeypatch.setattr(module, "read_card", lambda folder: {"training_seconds": 1})
-        monkeypatch.setattr(module.physgen, "train", lambda *_, **__: run)
-        assert len(module.run("any")) == 1 + len(speed.BATCHES)
+        asked = []
+        monkeypatch.setattr(
+            module.physgen, "train", lambda *given, **__: asked.append(given) or run
+        )
+        assert len(module.run("any", "data.path=a.h5", "data.n=3")) == 1 + len(speed.BATCHES)
+        assert asked == [("any", {"data.path": "a.h5", "data.n": 3})]
     assert timed == [META]
