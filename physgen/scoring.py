@@ -63,7 +63,7 @@ Count = Callable[[int, int], None]
 
 def compare(run: Run, surrogate: Surrogate) -> Comparison:
     """Draw samples of a surrogate and set them beside truth, more truth, and the baseline."""
-    recipe, system = run.recipe, run.system
+    recipe, system, seed = run.recipe, run.system, run.recipe.sampling.seed
     truths = truth_of(run)
     truth, floor, paired = truths.truth, truths.floor, truths.paired
     n = recipe.sampling.n if truth is None else len(truth)
@@ -80,7 +80,7 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
             paired |= {"baseline"}
     device = choose_device(recipe.engine.device)
     surrogate = copy.deepcopy(surrogate).to(device)
-    generator = torch.Generator(device=device).manual_seed(recipe.sampling.seed)
+    generator = torch.Generator(device=device).manual_seed(seed)
     comparison = Comparison(
         system=system,
         generated=Batch(torch.empty(0)),
@@ -91,16 +91,12 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
         groups=truths.groups,
         paired=paired,
         training=training_rows_of(run),
-        seed=recipe.sampling.seed,
+        seed=seed,
     )
     timed = next((one for one in metrics_of(recipe) if isinstance(one, Timing)), None)
     if timed is not None:
         taken = milliseconds(
-            surrogate,
-            given,
-            batches=timed.batches,
-            repeats=timed.repeats,
-            seed=recipe.sampling.seed,
+            surrogate, given, batches=timed.batches, repeats=timed.repeats, seed=seed
         )
         machine = "one thread" if device.type == "cpu" else torch.cuda.get_device_name(device)
         comparison = replace(comparison, timing=taken, timed_on=machine)
@@ -130,9 +126,7 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
     wanted = None if condition is None else corrected.for_proposals(condition)
     n = corrected.n_proposals(recipe.sampling.n) if wanted is None else len(wanted)
     proposals = corrected.propose(n, wanted, generator=generator).to("cpu")
-    chains = corrected.correct(
-        proposals, generator=torch.Generator().manual_seed(recipe.sampling.seed)
-    )
+    chains = corrected.correct(proposals, generator=torch.Generator().manual_seed(seed))
     if proposals.log_weight is None:
         return replace(comparison, generated=chains, corrected=True)
     if truth is not None:
