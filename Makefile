@@ -16,7 +16,7 @@ install-dev: .venv/installed-dev
 
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install -q $(TORCH)
-	$(BIN)/pip install -q -c constraints.txt -e '.[quickstart]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[quickstart,export]'
 	touch $@
 
 .venv/installed-dev: .venv/installed

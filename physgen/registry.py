@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from physgen.errors import RecipeError, suggest
 from physgen.systems.family import family
 
-Group = Literal["systems", "transforms", "surrogates", "methods", "metrics"]
+Group = Literal["systems", "transforms", "surrogates", "methods", "metrics", "exporters"]
 
 CONTEXT = frozenset(
     {"schema", "transform", "system", "surrogate", "steps", "paired", "trained", "inner"}

@@ -19,12 +19,12 @@ def list_entries(
     kind: Annotated[
         str,
         typer.Argument(
-            help="recipes, systems, transforms, surrogates, methods, metrics or plugins."
+            help="recipes, systems, transforms, surrogates, methods, metrics, exporters or plugins."
         ),
     ],
     as_json: Json = False,
 ) -> None:
-    """List recipes, or what recipes may name: systems, transforms, surrogates, methods, metrics.
+    """List recipes, what recipes may name (systems, surrogates, ...), and what runs export to.
 
     Example: `physgen list recipes`
     """

@@ -12,14 +12,15 @@ import shutil
 import warnings
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from physgen import card as cards
 from physgen.batch import Schema
 from physgen.errors import InputError
+from physgen.export.base import Trained, new_folder
 from physgen.io import manifest
-from physgen.io.writer import part_of, sweep
 from physgen.isolation import environment
 
 CODE = Path(__file__).parents[1] / "served.py"
@@ -34,18 +35,40 @@ NEEDED = ("physgen", "torch", "safetensors", "numpy")
 _parts = shutil.ignore_patterns("*.part")
 
 
-def save(run: Path, destination: Path | None = None) -> Path:
-    """Write the trained surrogate of a run as an MLflow model folder; return the folder.
+class PyFunc:
+    """The MLflow pyfunc model as a target of `physgen export`.
+
+    >>> from physgen.registry import lookup
+    >>> lookup("exporters", "pyfunc") is PyFunc
+    True
+    """
+
+    def write(self, trained: Trained, folder: Path) -> None:
+        """Write the model; `InputError` if it is to be sampled in another way than the recipe's."""
+        if trained.sampling:
+            raise InputError(
+                "--set: a pyfunc model holds the run as it is, sampled as its recipe says; leave "
+                "it out"
+            )
+        _write(trained.run, folder)
+
+
+def save(run: Path) -> Path:
+    """Write the model of a run to `export/pyfunc` in it, which tracking copies to MLflow.
 
     Args:
         run: a run directory whose training has finished.
-        destination: of the folder; `None` is `export/pyfunc` in the run directory, which tracking
-            copies to MLflow.
 
     Raises:
         CheckpointError: the training has not finished.
-        InputError: the destination exists and is not such a folder.
     """
+    with new_folder(run / FOLDER, replace=True) as folder:
+        _write(run, folder)
+    return run / FOLDER
+
+
+def _write(run: Path, folder: Path) -> None:
+    """Write the trained surrogate of a run as an MLflow model into an empty folder."""
     # MLflow reads it, and warns of its own type hints, when it is imported.
     with (
         environment({"MLFLOW_DISABLE_TELEMETRY": "true"}),
@@ -58,9 +81,6 @@ def save(run: Path, destination: Path | None = None) -> Path:
 
     description = cards.read_card(run / "surrogate")
     schema = Schema.from_dict(description["schema"])
-    target = destination or run / FOLDER
-    if target.exists() and not (target / "MLmodel").exists():
-        raise InputError(f"{target} exists and is not an MLflow model; choose another folder")
     columns = [ColSpec("double", variable.name) for variable in schema.condition]
     columns = columns or [ColSpec("long", "n")]
     samples = TensorSpec(np.dtype(description["dtype"]), (-1, *schema.shape))
@@ -69,18 +89,15 @@ def save(run: Path, destination: Path | None = None) -> Path:
         outputs=Columns([samples]),
         params=ParamSchema([ParamSpec("seed", "long", None)]),
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    sweep(target)
-    folder = part_of(target)
-    try:
-        copied = folder / "run"
+    with TemporaryDirectory(prefix="physgen-") as place:
+        copied = Path(place) / "run"
         shutil.copytree(run / "surrogate", copied / "surrogate", ignore=_parts)
         shutil.copy(run / "recipe.yaml", copied)
         manifest.write(copied, manifest.sums_of(copied, ("recipe.yaml", "surrogate")))
         # An example input would make it generate samples only to guess what the signature says.
         with warnings.catch_warnings(action="ignore", category=UserWarning):
             save_model(
-                folder / "model",
+                folder,
                 python_model=str(CODE),
                 artifacts={"run": copied.resolve().as_uri()},
                 signature=signature,
@@ -91,12 +108,6 @@ def save(run: Path, destination: Path | None = None) -> Path:
                     "warnings": description.get("warnings", []),
                 },
             )
-        if target.exists():
-            shutil.rmtree(target)
-        (folder / "model").rename(target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return target
 
 
 def is_current(run: Path) -> bool:

@@ -139,7 +139,7 @@ class CylindricalNetwork(nn.Module):
         n = len(self.shown)
         # What stands where no voxel is goes to one that is not there.
         to = torch.where(self.grid < 0, n, self.grid).flatten()
-        sums = image.new_zeros(len(image), n + 1).index_add(1, to, image.flatten(1))
+        sums = image.new_zeros(image.shape[0], n + 1).index_add(1, to, image.flatten(1))
         return sums[:, :n] / self.shown
 
 

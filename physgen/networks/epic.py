@@ -166,7 +166,7 @@ class EPiCDecoder(nn.Module):
     def forward(self, z: Tensor, condition: Tensor) -> Tensor:
         """Return (B, N, F)."""
         shared, number = z[:, : self.n_shared], condition[:, -1]
-        own = z[:, self.n_shared :].reshape(len(z), self.n_places, -1)
+        own = z[:, self.n_shared :].reshape(z.shape[0], self.n_places, -1)
         h, _ = self.layers(own, number, torch.cat([shared, condition[:, :-1]], 1))
         return torch.where(present(number, self.n_places)[..., None], self.last(h), 0.0)
 

@@ -46,6 +46,9 @@ class Surrogate(nn.Module):
     knows_masks: bool = False
     """Whether it models masked samples (`Schema.masked`)."""
 
+    not_exported: str = ""
+    """Why samples are no map of noise of one shape, and what to do; any part may say it."""
+
     def __init__(self, schema: Schema, transform: Transform | None = None) -> None:
         super().__init__()
         if schema.masked and not self.knows_masks:

@@ -34,6 +34,11 @@ class ShowerSurrogate(Surrogate):
         RecipeError: the recipe asks for a transform.
     """
 
+    not_exported = (
+        "the shapes of what it computes depend on the energies that a shower divides; export one "
+        "distilled to a diffusion model (recipe calo-flow-distilled), or to pyfunc"
+    )
+
     def __init__(self, schema: Schema, transform: Transform | None, own: ShowerTransform) -> None:
         empty = transform is None or (isinstance(transform, Chain) and not transform.transforms)
         if not empty:
@@ -81,6 +86,8 @@ class ShowerCopula(ShowerSurrogate):
     >>> copula.sample(2, torch.tensor([[2000.0], [50000.0]]), seed=1).x.shape
     torch.Size([2, 368])
     """
+
+    not_exported = ""
 
     def __init__(
         self,

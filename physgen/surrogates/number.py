@@ -44,7 +44,7 @@ class NumberOfItems(MLP):
 
         Of uniform u they are draws.
         """
-        reached = self.log_p(condition, len(u)).exp().cumsum(1)[:, :-1]
+        reached = self.log_p(condition, u.shape[0]).exp().cumsum(1)[:, :-1]
         return (reached < u[:, None]).sum(1)
 
 
@@ -103,11 +103,11 @@ class GroupCounts(MLP):
     def draw(self, noise: Tensor, condition: Tensor) -> Tensor:
         """Return (B, G) cumulative counts of normal noise (B, G) at c (B, C)."""
         edges = torch.arange(self.n_items, device=noise.device).to(noise) + 0.5
-        drawn = noise.new_zeros(len(noise), 0)
+        drawn = noise.new_zeros(noise.shape[0], 0)
         for u in torch.special.ndtr(noise).unbind(1):
             left, before = self._left(drawn, noise)
             parts = self._parts(drawn, condition, left)
-            reached = (1 - EVEN) * _below(edges.expand(len(noise), -1), left, parts)
+            reached = (1 - EVEN) * _below(edges.expand(noise.shape[0], -1), left, parts)
             reached = reached + EVEN * ((edges + 0.5) / (left + 1)).clamp_max(1)
             count = (reached < u[:, None]).sum(1, keepdim=True).to(noise)
             drawn = torch.cat([drawn, before + count.minimum(left)], 1)
@@ -119,7 +119,7 @@ class GroupCounts(MLP):
 
     def _left(self, drawn: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return how many are left for the next count, and how many groups before it have."""
-        zero = like.new_zeros(len(like), 1)
+        zero = like.new_zeros(like.shape[0], 1)
         if not drawn.shape[1]:
             return zero + self.n_items, zero
         before = drawn[:, -1:] if drawn.shape[1] > 1 else zero
@@ -130,7 +130,7 @@ class GroupCounts(MLP):
         step = drawn.shape[1]
         before = functional.pad(drawn / self.n_items, (0, self.n_groups - step))
         which = functional.one_hot(torch.tensor(step), self.n_groups).to(condition)
-        which = which.expand(len(condition), -1)
+        which = which.expand(condition.shape[0], -1)
         parts = self(torch.cat([condition, before, which], 1))
         share, location, scale = parts.chunk(3, 1)
         # Apart from one another, or all would learn the same.

@@ -63,6 +63,11 @@ class PointSet(Surrogate):
 
     knows_masks = True
 
+    not_exported = (
+        "samples are sets of as many points as are drawn, whose mask the model has no output for; "
+        "export to pyfunc"
+    )
+
     n_first: int
     number: NumberOfItems | None
     counts: GroupCounts | None
@@ -166,7 +171,7 @@ class PointSet(Surrogate):
 
         These are mapped moments, and the cumulative numbers of points of groups.
         """
-        given = noise.new_empty(len(noise), 0)
+        given = noise.new_empty(noise.shape[0], 0)
         if condition is not None:
             given = self.transform.map_condition(condition).to(noise)
         bounds = noise[:, :1]
@@ -175,7 +180,7 @@ class PointSet(Surrogate):
         if self.number is not None:
             u = torch.special.ndtr(noise[:, 0])
             bounds = self.number.quantile(u, given)[:, None].to(noise)
-        parts = [noise.new_empty(len(noise), 0) if condition is None else condition]
+        parts = [noise.new_empty(noise.shape[0], 0) if condition is None else condition]
         if self.moments is not None:
             parts.append(self.moments.draw(noise[:, self.n_groups :], given, bounds).to(parts[0]))
         return torch.cat([*parts, bounds.to(parts[0])], 1)
@@ -217,7 +222,7 @@ class PointSet(Surrogate):
         if mapped is not None:
             mapped = mapped.repeat_interleave(x.shape[1], 0) if mapped.shape[1] else None
         rows = Batch(x.flatten(0, 1), mapped)
-        return self.transform.inverse(rows).x.reshape(len(x), *self.schema.shape)
+        return self.transform.inverse(rows).x.reshape(x.shape[0], *self.schema.shape)
 
 
 def n_first(schema: Schema, options: FirstOptions) -> int:

@@ -70,6 +70,10 @@ class Reweighted(Surrogate):
     (torch.Size([3, 4]), tensor([1., 1., 1.]))
     """
 
+    not_exported = (
+        "its samples have weights, which the model has no output for; export the generator's run"
+    )
+
     def __init__(
         self,
         schema: Schema,

@@ -48,6 +48,8 @@ class Reweighting(Surrogate):
             [2.]]), torch.Size([2]))
     """
 
+    not_exported = "it weighs events that exist, and makes none of noise; use `physgen refine`"
+
     def __init__(
         self,
         schema: Schema,

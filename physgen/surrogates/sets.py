@@ -42,6 +42,11 @@ class IndependentItems(Surrogate):
 
     knows_masks = True
 
+    not_exported = (
+        "samples are sets of as many items as are drawn, whose mask the model has no output for; "
+        "export to pyfunc"
+    )
+
     def __init__(
         self,
         schema: Schema,

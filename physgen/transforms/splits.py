@@ -165,7 +165,7 @@ class SplitTree(torch.nn.Module):
             total: (B,).
             divide: called for each stage with W, (B, n), and the stage; returns L and R.
         """
-        nodes = total.new_zeros(len(total), 1 + 2 * self.n_splits)
+        nodes = total.new_zeros(total.shape[0], 1 + 2 * self.n_splits)
         nodes[:, 0] = total
         left, right = self.sides(nodes)
         for stage in self.stages:

@@ -207,7 +207,7 @@ class VoxelShowers(Transform):
 
     def _sums(self, x: Tensor) -> Tensor:
         """Return sums over the voxels of each layer, (B, n_layers)."""
-        return x.new_zeros(len(x), self.n_layers).index_add(1, self.layer, x)
+        return x.new_zeros(x.shape[0], self.n_layers).index_add(1, self.layer, x)
 
     def _logs(self, energies: Tensor) -> Tensor:
         """Return logarithms of incident and layer energies, of empty layers that of v_0/2."""

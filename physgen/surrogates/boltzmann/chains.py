@@ -33,6 +33,11 @@ class MarkovSurrogate(Surrogate):
 
     chains: Tensor
 
+    not_exported = (
+        "its samples come from Markov chains, whose lengths depend on what they find; export to "
+        "pyfunc, or train a vae, flow or diffusion on the same data"
+    )
+
     at_once = None  # One long run of all chains, not many short ones.
 
     def __init__(

@@ -65,6 +65,11 @@ class LinkDiffusion(Surrogate):
     """
 
     at_once = 4096
+
+    not_exported = (
+        "links begin uniform on their group and are given noise at every step, which is no map of "
+        "normal noise; take u1-coupling-flow, or export to pyfunc"
+    )
     deviation: Tensor
 
     def __init__(

@@ -24,6 +24,9 @@ class Bijection(nn.Module):
     tensor([0.1592], grad_fn=<ExpBackward0>)
     """
 
+    not_exported: str = ""
+    """Why the way to the data is no graph of one shape, and what to do; see `Surrogate`."""
+
     starts_at_data: bool = False
     """Whether `start_at` is to be called before the first step."""
 

@@ -91,6 +91,11 @@ class NormflowsBijection(Bijection):
         super().__init__(math.prod(shape))
         family, n_layers, hidden = options.family, options.n_layers, options.hidden
         self.family, self.starts_at_data = family, family == "glow"
+        if family == "residual":
+            self.not_exported = (
+                "the inverse of residual blocks is iterated until it stands still, and how often "
+                "depends on the samples; take bijection.kind=coupling, or export to pyfunc"
+            )
         self._to_base, self._to_data = _DIRECTIONS[family]
         if family == "glow":
             channels, height, width = _image(shape)

@@ -80,6 +80,8 @@ class Translator(Surrogate):
     [[1.0], [2.0]]
     """
 
+    not_exported = "it makes events of other events, without noise; use `physgen refine`"
+
     def __init__(
         self,
         schema: Schema,

@@ -29,6 +29,8 @@ class Unrefined(Surrogate):
     [[1.0], [2.0]]
     """
 
+    not_exported = "it returns the events that it is given: there is nothing to export"
+
     def __init__(self, schema: Schema, transform: Transform | None = None) -> None:
         super().__init__(schema, transform)
         self.origin = Origin.of(schema, "unrefined")

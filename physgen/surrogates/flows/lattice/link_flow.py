@@ -44,6 +44,11 @@ class LinkFlow(Surrogate):
 
     at_once = 512
 
+    not_exported = (
+        "links are moved on their group by compiled kernels, which are no operators of ONNX; "
+        "generate files of configurations"
+    )
+
     start = 0.0
     """Time at which the flow begins; 0 is Haar's measure."""
 

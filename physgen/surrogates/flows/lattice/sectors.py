@@ -107,7 +107,7 @@ class ChargedPlaquettes(nn.Module):
             beta, wanted = self.log_beta.double().exp(), self.probabilities()
             edges = torch.cat([wanted[1:].flip(0), wanted]).cumsum(0)[:-1]
             charge = torch.searchsorted(edges, u[:, -1].contiguous()) - self.highest
-            several = u[:, :-1].reshape(len(u), self.candidates, self.volume)
+            several = u[:, :-1].reshape(u.shape[0], self.candidates, self.volume)
             phi = VonMises(beta, beta.new_zeros(1)).quantile(several)
             total = phi.sum(2)
             n = (total / (2 * math.pi)).round()

@@ -102,7 +102,7 @@ class PlaquetteCoupling(nn.Module):
 
     def _move(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         columns = x.roll(-self.offset, 3)
-        p = plaquettes(columns).reshape(len(x), self.shape[0], -1, STRIPES)
+        p = plaquettes(columns).reshape(x.shape[0], self.shape[0], -1, STRIPES)
         active, passive = p[..., 0], p[..., 3].roll(1, 2)
         both = wrapped(active + passive)
         raw, shift = self._bend(torch.stack([p[..., 1], p[..., 2], both], 1))
@@ -128,14 +128,14 @@ class PlaquetteCoupling(nn.Module):
         odd, direct = odd[:, :n].tanh().mT, odd[:, n]
         shift = direct + (torch.cat([odd, odd * even], -1) @ self.shift)[..., 0]
         raw = torch.cat([even, odd.square()], -1) @ self.raw + self.raw_bias
-        grid = (len(stay), *stay.shape[2:])
+        grid = (stay.shape[0], *stay.shape[2:])
         return raw.reshape(*grid, -1), shift.reshape(grid)
 
     def _convolve(self, values: Tensor, kernel: Tensor) -> Tensor:
         """Return (B, channels, sites), circular convolutions of (B, 6 sites)."""
         dense = kernel[:, :, self.relative]  # (channels, 6, in, out)
         out = values @ dense.permute(1, 2, 0, 3).reshape(values.shape[1], -1)
-        return out.reshape(len(values), len(kernel), -1)
+        return out.reshape(values.shape[0], len(kernel), -1)
 
 
 class WindingCoupling(nn.Module):

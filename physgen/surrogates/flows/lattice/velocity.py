@@ -71,12 +71,12 @@ class DenseKernels:
     def contract(self, time: int, features: Tensor) -> Tensor:
         """Return (B, V), sum_f W_f * h_f of (B, F, V) features."""
         terms = features.flatten(1) @ self._matrices[time]
-        return (self._basis * terms.view(len(terms), -1, features.shape[2])).sum(1)
+        return (self._basis * terms.view(terms.shape[0], -1, features.shape[2])).sum(1)
 
     def expand(self, time: int, field: Tensor) -> Tensor:
         """Return (B, F, V), W_f * s of (B, V) fields."""
         terms = (self._basis * field[:, None]).flatten(1)
-        return (terms @ self._matrices[time].T).view(len(field), -1, field.shape[1])
+        return (terms @ self._matrices[time].T).view(field.shape[0], -1, field.shape[1])
 
 
 class SpectralKernels:
@@ -147,7 +147,7 @@ class Velocity:
             density = -(cosines.sum(2) * self._divergence[time]).sum(1)
             pulled = self._convolutions.expand(time, state[2]).mul_(cosines)
             score = torch.einsum("f,bfv->bv", -self._frequencies, pulled)
-            curvature = self._curvature[time].expand(len(sines), -1)
+            curvature = self._curvature[time].expand(sines.shape[0], -1)
             score += torch.einsum("bf,bfv->bv", curvature, sines)
         return velocity, density, score
 

@@ -1,0 +1,292 @@
+"""Exported models: their card, their noise, how they are called from Python, and bad input."""
+
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import physgen
+from physgen import export
+from physgen.cli import app
+from physgen.errors import CheckpointError, DomainError, InputError
+from physgen.export import card as cards
+from physgen.export import needed
+from physgen.export.base import new_folder
+from physgen.export.noise import draw_inside, normal, philox
+from physgen.exporting import export as write
+
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    small = {"engine.steps": 2, "engine.batch_size": 16, "sampling.n": 100}
+    runs = tmp_path_factory.mktemp("runs")
+    return physgen.train("digits-conditional-vae", small, runs=runs, score=False, track=False)
+
+
+@pytest.fixture(scope="module")
+def folder(run, tmp_path_factory):
+    return write(run.path, "onnx", tmp_path_factory.mktemp("exported") / "input")
+
+
+@pytest.fixture
+def copied(folder, tmp_path):
+    return Path(shutil.copytree(folder, tmp_path / "copied"))
+
+
+def test_the_card_says_what_a_host_needs(run, folder):
+    card = cards.read(folder)
+    assert [(one.name, one.role, one.shape) for one in card.inputs] == [
+        ("noise", "noise", (card.noise.shape)),
+        ("label", "condition", (1,)),
+    ]
+    (samples,) = card.outputs
+    assert (samples.name, samples.shape) == ("samples", (8, 8))
+    (label,) = card.conditions
+    assert (label.name, label.labels) == ("label", tuple(range(10)))
+    description = json.loads((run.path / "surrogate" / "card.json").read_text())
+    assert card.data.sha256 == description["data"]["sha256"]
+    assert card.data.licence.startswith("CC BY 4.0")
+    assert card.scores is None
+    assert card.geometry is None
+    assert (card.noise.rule, card.outside_domain) == ("input", "error")
+    assert card.model.parity < 1e-5
+
+
+def test_samples_are_those_of_torch(run, folder):
+    model = export.load(folder)
+    surrogate = physgen.load(run.path).surrogate
+    rng = np.random.default_rng(1)
+    for n in (1, 3, 200):
+        noise = rng.standard_normal((n, *model.card.noise.shape)).astype("f4")
+        labels = rng.integers(0, 10, n)
+        found = model.sample(n, {"label": labels}, noise=noise)
+        torch = pytest.importorskip("torch")
+        given = torch.tensor(labels[:, None], dtype=torch.float32)
+        expected = surrogate.from_noise(torch.from_numpy(noise), given).detach().numpy()
+        np.testing.assert_allclose(found.x, expected, rtol=1e-5, atol=1e-5 * expected.max())
+        assert not found.outside.any()
+
+
+def test_a_seed_means_the_same_samples_wherever_noise_is_drawn(run, folder, tmp_path):
+    given = export.load(folder)
+    drawn = export.load(write(run.path, "onnx", tmp_path / "seed", {"noise": "seed"}))
+    vector = export.load(write(run.path, "onnx", tmp_path / "one", {"single_input": True}))
+    assert [one.role for one in drawn.card.inputs] == ["seed", "condition"]
+    assert [one.role for one in vector.card.inputs] == ["vector"]
+    first = given.sample(5, [3], seed=7).x
+    for model in (drawn, vector):
+        np.testing.assert_allclose(model.sample(5, [3], seed=7).x, first, atol=1e-4)
+    assert (drawn.sample(5, [3], seed=8).x != drawn.sample(5, [3], seed=7).x).any()
+    # A sample depends on its own seed alone.
+    seeds = np.array([5, -1, 2**62, 5])
+    whole = drawn.sample(4, [3], seed=seeds).x
+    alone = np.concatenate([drawn.sample(1, [3], seed=seeds[[i]]).x for i in range(4)])
+    np.testing.assert_allclose(whole, alone, rtol=1e-5, atol=1e-4)
+    assert (whole[0] == whole[3]).all()
+
+
+def test_a_condition_outside_its_domain_is_an_error_unless_allowed(folder):
+    model = export.load(folder)
+    with pytest.raises(DomainError, match=r"label = 11 \(row 1\) is outside its domain"):
+        model.sample(2, {"label": [3, 11]}, seed=1)
+    found = model.sample(2, {"label": [3, 11]}, seed=1, allow_outside_domain=True)
+    assert found.outside.tolist() == [False, True]
+    with pytest.raises(DomainError, match=r"label = 2\.5 "):
+        model.sample(1, [2.5], seed=1)
+    with pytest.raises(DomainError, match="label = nan"):
+        model.sample(1, [np.nan], seed=1)
+    with pytest.raises(DomainError, match="did you mean 'label'"):
+        model.sample(1, {"labels": 1}, seed=1)
+    with pytest.raises(DomainError, match="need conditions: label"):
+        model.sample(1, seed=1)
+
+
+def test_noise_and_seeds_are_checked(folder):
+    model = export.load(folder)
+    with pytest.raises(InputError, match="either a seed or noise"):
+        model.sample(1, [1])
+    with pytest.raises(InputError, match="noise of shape"):
+        model.sample(1, [1], noise=np.zeros((1, 3)))
+    with pytest.raises(InputError, match="2 integers wanted"):
+        model.sample(2, [1], seed=np.arange(3))
+    with pytest.raises(InputError, match=r"2\^31"):
+        model.sample(2, [1], seed=2**31)
+
+
+def edited(folder, **changes):
+    path = folder / "card.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_card_that_was_edited_is_refused(copied):
+    condition = json.loads((copied / "card.json").read_text())["conditions"][0]
+    edited(copied, conditions=[condition | {"high": 99.0}])
+    with pytest.raises(CheckpointError, match="was changed after it was written"):
+        export.load(copied)
+
+
+def test_a_card_with_other_keys_is_refused(copied):
+    edited(copied, licence="mine")
+    with pytest.raises(CheckpointError, match="unknown key 'licence'"):
+        export.load(copied)
+
+
+def test_a_card_of_another_version_is_refused(copied):
+    edited(copied, version=2)
+    with pytest.raises(CheckpointError, match="version 2 of cards"):
+        export.load(copied)
+
+
+def test_a_card_of_something_else_is_refused(run):
+    with pytest.raises(CheckpointError, match="not the card of an exported surrogate"):
+        export.load(run.path / "surrogate")
+
+
+def test_a_model_without_its_card_is_refused(copied):
+    (copied / "card.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no card\.json beside model\.onnx"):
+        export.load(copied)
+
+
+def test_a_model_that_was_changed_or_lost_is_refused(copied):
+    with (copied / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(CheckpointError, match="not the file its card was written for"):
+        export.load(copied)
+    (copied / "model.onnx").unlink()
+    with pytest.raises(CheckpointError, match=r"model\.onnx is missing"):
+        export.load(copied)
+
+
+def test_nothing_partial_is_left(tmp_path):
+    def half():
+        with new_folder(tmp_path / "model") as folder:
+            (folder / "model.onnx").write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "no space")
+
+    with pytest.raises(InputError, match="nothing was left behind"):
+        half()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_exists_or_cannot_be_written_is_refused(run, tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(InputError, match=r"there exists; choose another folder"):
+        write(run.path, "onnx", tmp_path / "there")
+
+    def read_only(self, *arguments, **options):
+        raise OSError(errno.EROFS, "read-only", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    with pytest.raises(InputError, match="Read-only file system; choose another folder"):
+        write(run.path, "onnx", tmp_path / "model")
+
+
+def test_targets_and_options_are_checked(run, tmp_path):
+    with pytest.raises(InputError, match="no exporter is called 'onxx'; did you mean 'onnx'"):
+        write(run.path, "onxx", tmp_path / "x")
+    with pytest.raises(InputError, match="unknown key 'noise'"):
+        write(run.path, "pyfunc", tmp_path / "x", {"noise": "seed"})
+    with pytest.raises(InputError, match="noise = 'seeds'"):
+        write(run.path, "onnx", tmp_path / "x", {"noise": "seeds"})
+    with pytest.raises(InputError, match="leave one of the two out"):
+        write(run.path, "onnx", tmp_path / "x", {"noise": "seed", "single_input": True})
+    with pytest.raises(InputError, match="holds the run as it is"):
+        write(run.path, "pyfunc", tmp_path / "x", sampling={"n": 5})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_missing_is_named(monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(needed, "import_module", missing)
+    with pytest.raises(InputError, match=r"pip install 'physgen\[export\]'"):
+        needed.needed("onnxruntime")
+
+
+def test_the_command(run, tmp_path):
+    target = tmp_path / "model"
+    done = CliRunner().invoke(app, ["export", str(run.path), "-o", str(target), "--noise", "seed"])
+    assert done.exit_code == 0, done.output
+    assert done.output.strip() == str(target)
+    assert sorted(path.name for path in target.iterdir()) == ["card.json", "model.onnx"]
+
+
+def words(text):
+    return [np.array([[int(word, 16)]], np.uint64) for word in text.split()]
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "expected"),
+    [  # of the authors' own tests (Random123, kat_vectors)
+        (
+            "00000000 00000000 00000000 00000000",
+            "00000000 00000000",
+            "6627e8d5 e169c58d bc57ac4c 9b00dbd8",
+        ),
+        (
+            "ffffffff ffffffff ffffffff ffffffff",
+            "ffffffff ffffffff",
+            "408f276d 41c83b0e a20bc7c6 6d5451fd",
+        ),
+        (
+            "243f6a88 85a308d3 13198a2e 03707344",
+            "a4093822 299f31d0",
+            "d16cfe09 94fdcceb 5001e420 24126ea1",
+        ),
+    ],
+)
+def test_philox_is_that_of_its_authors(counter, key, expected):
+    assert [int(w.item()) for w in philox(words(counter), words(key))] == [
+        int(w.item()) for w in words(expected)
+    ]
+
+
+def drawn(seeds, shape, kind=onnx.TensorProto.DOUBLE):
+    """Noise that a graph draws of seeds."""
+    noise, out = (
+        onnx.helper.make_tensor_value_info(name, kind, ["batch", *shape]) for name in ("noise", "y")
+    )
+    node = onnx.helper.make_node("Identity", ["noise"], ["y"])
+    graph = onnx.helper.make_graph([node], "graph", [noise], [out])
+    opset = onnx.helper.make_opsetid("", 20)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10)
+    draw_inside(model, shape)
+    onnx.checker.check_model(model)
+    session = ort.InferenceSession(model.SerializeToString())
+    return session.run(None, {"seed": seeds[:, None]})[0]
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (2, 5)])
+def test_the_graph_draws_the_noise_of_numpy(shape):
+    seeds = np.array([0, 1, -1, 2**40, 2**63 - 1, -(2**63)])
+    found = drawn(seeds, shape).reshape(len(seeds), -1)
+    np.testing.assert_allclose(found, normal(seeds, found.shape[1]), rtol=1e-12, atol=1e-12)
+    single = drawn(seeds, shape, onnx.TensorProto.FLOAT)
+    np.testing.assert_allclose(single.reshape(found.shape), found, atol=1e-5)
+
+
+def test_noise_is_standard_normal_and_independent():
+    """4e5 numbers, of seeds that follow one another: within five standard errors."""
+    z = normal(np.arange(20_000), 20)
+    n = z.size
+    for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs((z**power).mean() - moment) < 5 * np.sqrt(variance / n), power
+    among = np.corrcoef(z.T) - np.eye(20)
+    assert np.abs(among).max() < 5 / np.sqrt(len(z))
+    # And of squares, of neighbours in a sample and of neighbouring seeds.
+    square = (z**2 - 1) / np.sqrt(2)
+    assert abs((square[:, 1:] * square[:, :-1]).mean()) < 5 / np.sqrt(n)
+    assert abs((square[1:] * square[:-1]).mean()) < 5 / np.sqrt(n)
+    assert abs((z[1:] * z[:-1]).mean()) < 5 / np.sqrt(n)
+    from scipy.stats import kstest
+
+    assert kstest(z.ravel(), "norm").pvalue > 1e-4
