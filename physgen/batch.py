@@ -69,6 +69,7 @@ class Variable:
         low, high: the range it was seen in, or may take; `None` is unbounded.
         present: the rule on another column of the same row, such as "njets >= 2", that says when
             this column means anything; elsewhere it holds a constant. `None` is always.
+        classes: names of the integers 0, 1, ..., which then are classes.
 
     >>> Variable("phi", "rad", "angle").range
     (-3.141592653589793, 3.141592653589793)
@@ -81,6 +82,7 @@ class Variable:
     low: float | None = None
     high: float | None = None
     present: str | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def range(self) -> tuple[float, float]:

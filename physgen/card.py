@@ -32,6 +32,7 @@ def save(surrogate: Surrogate, directory: Path, description: dict[str, Any]) -> 
     with atomic(directory / WEIGHTS, overwrite=True) as part:
         write_tensors(part, surrogate.state_dict())
     conditions = surrogate.conditions
+    classes = conditions.trained_classes()
     card = {
         **description,
         "physgen": __version__,
@@ -41,6 +42,7 @@ def save(surrogate: Surrogate, directory: Path, description: dict[str, Any]) -> 
         "parameters": sum(p.numel() for p in surrogate.parameters()),
         "condition_domain": {
             variable.name: {"unit": variable.unit, "low": low, "high": high}
+            | ({"classes": classes[variable.name]} if variable.name in classes else {})
             for variable, low, high in zip(
                 conditions.variables, conditions.low.tolist(), conditions.high.tolist(), strict=True
             )

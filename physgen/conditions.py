@@ -24,8 +24,9 @@ def conditions(variables: Sequence[Variable], given: Condition | None, n: int) -
 
     Args:
         variables: the conditions of a surrogate.
-        given: by name, a number or `n` of them each; or (n, C) numbers, (C,) for all samples, for
-            one condition also (n,) or a number; or rows of a file.
+        given: by name, a number or `n` of them each, of classes also their names; or (n, C)
+            numbers, (C,) for all samples, for one condition also (n,) or a number; or rows of a
+            file.
         n: how many samples.
 
     Raises:
@@ -49,7 +50,7 @@ def conditions(variables: Sequence[Variable], given: Condition | None, n: int) -
         missing = [name for name in names if name not in fields]
         if missing:
             raise DomainError(f"the condition {missing[0]!r} is missing: give {', '.join(names)}")
-        columns = [_column(name, fields[name], n) for name in names]
+        columns = [_column(v.name, _numbered(v, fields[v.name]), n) for v in variables]
         return torch.stack(columns, 1)
     values = _numbers("condition", given)
     if values.ndim == 0 or (values.ndim == 1 and len(names) == 1):
@@ -101,6 +102,20 @@ def _fields(given: Any) -> Mapping[str, Any] | None:
     if names is None:
         names = getattr(getattr(given, "dtype", None), "names", None)
     return None if names is None else {name: given[name] for name in names}
+
+
+def _numbered(variable: Variable, given: Any) -> Any:
+    """Return the numbers of classes that are given by their names; all else as it is."""
+    words = np.asarray(given) if variable.classes and not isinstance(given, Tensor) else None
+    if words is None or words.dtype.kind not in "OU":
+        return given
+    for word in words.flat:
+        if word not in variable.classes:
+            raise DomainError(
+                f"condition {variable.name} = {word}: no such class"
+                f"{suggest(str(word), variable.classes)}"
+            )
+    return np.vectorize(variable.classes.index)(words)
 
 
 def _column(name: str, given: Any, n: int) -> Tensor:

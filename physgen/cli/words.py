@@ -42,15 +42,17 @@ def sampling_changes(changes: dict[str, Any], files: Reading = AS_STATED) -> dic
     return {key.removeprefix("sampling."): value for key, value in changes.items()}
 
 
-def numbers(words: list[str]) -> dict[str, float]:
-    """Turn `name=value` words into numbers by name."""
-    found = {}
+def by_name(words: list[str]) -> dict[str, float | str]:
+    """Turn `name=value` words into numbers by name, or into names of classes."""
+    found: dict[str, float | str] = {}
     for word in words:
         name, _, value = word.partition("=")
+        if not value:
+            raise InputError(f"--condition {word}: not of the form name=value")
         try:
             found[name] = float(value)
-        except ValueError as error:
-            raise InputError(f"--condition {word}: not of the form name=number") from error
+        except ValueError:
+            found[name] = value
     return found
 
 

@@ -21,7 +21,7 @@ from physgen.cli.app import (
     app,
     tracking,
 )
-from physgen.cli.words import Dataset, Extents, Force, Order, numbers, reading, sampling_changes
+from physgen.cli.words import Dataset, Extents, Force, Order, by_name, reading, sampling_changes
 from physgen.console import bars, print_mapping, print_ranking, print_scorecards
 from physgen.errors import InputError
 
@@ -230,7 +230,9 @@ def generate(
     seed: int = 1,
     condition: Annotated[
         list[str] | None,
-        typer.Option(help="One condition for all samples, name=value in the card's units."),
+        typer.Option(
+            help="One condition for all samples: name=value in the card's units, or a class."
+        ),
     ] = None,
     condition_from: Annotated[
         Path | None,
@@ -266,7 +268,7 @@ def generate(
     changes = sampling_changes(parse_overrides(overrides or []))
     with bars(as_json) as progress:
         sampler = pipeline.load(run, device, sampling=changes, uncorrected=uncorrected, trust=trust)
-        given: Any = numbers(condition or []) or None
+        given: Any = by_name(condition or []) or None
         if condition_from is not None:
             given = sampler.conditions_in(condition_from)
             count = count or len(given)

@@ -3,11 +3,14 @@
 An HDF5 file with `particle_features` (N, particles, 4), of which the last axis is eta, phi and pT
 relative to the jet (etarel, phirel, ptrel = pT / jet pT) and the mask, 1 where there is a particle;
 and `jet_features` (N, 4): pt (GeV), eta, mass (GeV) and num_particles. Jets may have `weight`,
-`chain` and `log_weight` (N,), which physgen writes beside them.
+`chain` and `log_weight` (N,), which physgen writes beside them, and `jet_type` (N,), numbers of the
+classes that the attribute `jet_classes` of the file names, or else of those of JetNet. Files of
+JetNet themselves have jets of one class, which is the first letter of their name.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +20,13 @@ from numpy.typing import NDArray
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import FormatError, suggest
+from physgen.io.attributes import attribute
 from physgen.io.hdf5 import dataset, has, open_hdf5
 from physgen.io.hdf5_source import HDF5Source
 from physgen.io.source import as_batch, blocks, digest_of
 from physgen.io.writer import COMPANIONS, companions
 
-PARTICLES, JETS = "particle_features", "jet_features"
+PARTICLES, JETS, TYPE = "particle_features", "jet_features", "jet_type"
 PARTICLE = (
     Variable("etarel"),
     Variable("phirel", "rad"),
@@ -37,6 +41,13 @@ JET = (
 )
 """The columns of a jet, which may be conditions."""
 _NUMBER = 3
+CLASS = "class"
+"""Name of the condition that says what a jet is."""
+CLASSES = ("gluon", "light-quark", "top", "w", "z")
+"""Classes of jets in the order of JetNet, whose files are named by the letters below."""
+_LETTERS = "gqtwz"
+NAMED = "jet_classes"
+"""Attribute of a file with the names of its classes, separated by commas."""
 
 
 class JetNetSource:
@@ -44,32 +55,37 @@ class JetNetSource:
 
     Args:
         path: of the file.
-        condition: which jet features are conditions.
+        condition: which jet features are conditions, "class" being one of them.
         particles: how many are kept of a jet, those of largest pT; `None` is as many as there are.
 
     Raises:
-        FormatError: datasets are absent or of other shapes.
+        FormatError: datasets are absent or of other shapes, or classes are unknown.
     """
 
     def __init__(
         self, path: Path | str, condition: Sequence[str] = (), particles: int | None = None
     ) -> None:
         self.path, self.name = Path(path), str(path)
-        given = jet_variables(condition, path)
-        self._columns = [JET.index(variable) for variable in given]
+        self._names = tuple(condition)
+        features = any(name != CLASS for name in condition)
         self._source = HDF5Source(
             path,
             x=PARTICLES,
-            condition=JETS if condition else None,
+            condition=JETS if features else None,
             companions={name: name for name in COMPANIONS},
         )
+        self._classes: NDArray[np.float64] | None = None
+        names: tuple[str, ...] = CLASSES
+        if CLASS in condition:
+            self._classes, names = _classes_of(self.path, len(self._source))
+        given = jet_variables(condition, path, names)
         shape = self._source.schema.shape
         if len(shape) != 2 or shape[1] != 4:
             raise FormatError(
                 f"{path}: {PARTICLES!r} has rows of shape {shape}; expected (particles, 4), which "
                 "are etarel, phirel, ptrel and the mask (1 where there is a particle, else 0)"
             )
-        if condition and len(self._source.schema.condition) != len(JET):
+        if features and len(self._source.schema.condition) != len(JET):
             raise FormatError(
                 f"{path}: {JETS!r} has {len(self._source.schema.condition)} columns; expected "
                 f"{len(JET)}: {', '.join(v.name for v in JET)}; leave data.condition out to read "
@@ -114,11 +130,16 @@ class JetNetSource:
             x, present = hardest(x, present, self._particles)
         others = {name: found[name] for name in COMPANIONS if name in found}
         result = {"x": x, "mask": present, **others}
-        if self._columns:
-            jet = found["condition"].astype(np.float32)
+        columns: dict[str, NDArray[Any]] = {}
+        if "condition" in found:
+            columns = dict(zip((v.name for v in JET), found["condition"].T, strict=True))
             if self._particles < self._stored:
-                jet[:, _NUMBER] = present.sum(1)
-            result["condition"] = jet[:, self._columns]
+                columns["num_particles"] = present.sum(1)
+        if self._classes is not None:
+            columns[CLASS] = self._classes[start : start + len(x)]
+        if self._names:
+            given = [columns[name] for name in self._names]
+            result["condition"] = np.stack(given, 1).astype(np.float32)
         return result
 
     def digest(self) -> str:
@@ -190,13 +211,51 @@ def hardest(
     return x, np.pad(mask, ((0, 0), (0, padding)))
 
 
-def jet_variables(names: Sequence[str], path: Path | str) -> tuple[Variable, ...]:
-    """Return jet features by name; `FormatError` for one that is not in `JET`."""
-    known = {variable.name: variable for variable in JET}
+def jet_variables(
+    names: Sequence[str], path: Path | str, classes: Sequence[str] = CLASSES
+) -> tuple[Variable, ...]:
+    """Return jet features by name; `FormatError` for one that is neither in `JET` nor the class."""
+    kind = Variable(CLASS, domain="integer", low=0, high=len(classes) - 1, classes=tuple(classes))
+    known = {variable.name: variable for variable in (*JET, kind)}
     for name in names:
         if name not in known:
             raise FormatError(f"{path}: jets have no feature {name!r}{suggest(name, known)}")
     return tuple(known[name] for name in names)
+
+
+def _classes_of(path: Path, n: int) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Return (n,) numbers of the classes of a file's jets, and the names of the classes."""
+    with open_hdf5(path) as file:
+        if not has(file, TYPE):
+            return np.full(n, float(_LETTERS.index(_letter(path)))), CLASSES
+        numbers = np.asarray(dataset(file, TYPE, 1)[:], np.float64)
+        said = attribute(file, NAMED)
+    names = CLASSES if said is None else tuple(str(said).replace(" ", "").split(","))
+    where = f"{path}: dataset {TYPE!r}"
+    if len(numbers) != n:
+        raise FormatError(f"{where} has {len(numbers)} rows, the jets {n}")
+    bad = ~np.isin(numbers, np.arange(len(names)))
+    if bad.any():
+        row = int(bad.argmax())
+        raise FormatError(
+            f"{where}: row {row} is {numbers[row]:g}, and classes are numbers from 0 to "
+            f"{len(names) - 1}: {', '.join(names)}; name others in the attribute {NAMED!r} of the "
+            "file"
+        )
+    return numbers, names
+
+
+def _letter(path: Path) -> str:
+    """Return the letter of the class of a file of JetNet; `FormatError` for another name."""
+    named = re.fullmatch(rf"([{_LETTERS}])\d*", path.stem)
+    if named is None:
+        raise FormatError(
+            f"{path}: what class its jets are is not known: write it as dataset {TYPE!r} (N,), "
+            f"numbers of {', '.join(CLASSES)} from 0 (others by the attribute {NAMED!r} of the "
+            f"file, names separated by commas), or call a file of one class {_LETTERS[0]}.hdf5, "
+            f"{_LETTERS[1]}.hdf5, ... as JetNet does"
+        )
+    return named[1]
 
 
 def _refuse(bad: NDArray[np.bool_], start: int, where: str, fault: str) -> None:
@@ -233,5 +292,6 @@ def jetnet_layout(
     return {
         PARTICLES: np.concatenate([np.where(mask, x, 0.0), mask], 2).astype(np.float32),
         JETS: np.stack([features[v.name] for v in JET], 1).astype(np.float32),
+        **({TYPE: known[CLASS].round().astype(np.int8)} if CLASS in known else {}),
         **companions(batch),
     }

@@ -135,7 +135,7 @@ def _same(first: Source, other: Source) -> None:
         schema = source.schema
         every = (*schema.variables, *schema.condition)
         shape = schema.shape[1:] if schema.masked else schema.shape
-        return (shape, *((v.name, v.unit, v.dtype) for v in every))
+        return (shape, *((v.name, v.unit, v.dtype, *v.classes) for v in every))
 
     def carried(source: Source) -> set[str]:
         return set(source.read(0, 1).fields())

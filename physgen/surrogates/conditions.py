@@ -179,6 +179,7 @@ class ConditionPrior(nn.Module):
                 f"condition of shape {tuple(condition.shape)}: expected (n, "
                 f"{len(self.variables)}), the columns being {names}"
             )
+        self._check_labels(condition)
         inside = self._inside(condition, tolerance)
         if self.extrapolate:
             # What is said of the data ends where they do; a negative energy never is one.
@@ -195,17 +196,41 @@ class ConditionPrior(nn.Module):
                 f"[{self.low[column].item():g}, {self.high[column].item():g}]{unit}; "
                 f"{'give numbers' if self.extrapolate else REMEDY}"
             )
+
+    def trained_classes(self) -> dict[str, list[str]]:
+        """Return the names of the classes that the training data had, by condition."""
+        return {
+            variable.name: [variable.classes[k] for k in self._known(column)]
+            for column, variable in enumerate(self.variables)
+            if variable.classes
+        }
+
+    def _known(self, column: int) -> list[int]:
+        """Return the labels of a column that the training data had."""
+        found = self.labels[column].nonzero()[:, 0] + int(self.variables[column].low or 0)
+        return [int(label) for label in found]
+
+    def _check_labels(self, condition: Tensor) -> None:
+        """Raise `DomainError` naming the first row and variable with an unknown label."""
         for column, variable in enumerate(self.variables):
-            if _n_labels(variable) and self.labels[column].any():
-                known = self.labels[column, self._label(column, condition)]
-                known &= condition[:, column] == condition[:, column].round()
-                if not known.all():
-                    row = int((~known).nonzero()[0])
-                    labels = (self.labels[column].nonzero()[:, 0] + int(variable.low or 0)).tolist()
-                    raise DomainError(
-                        f"condition {variable.name} = {condition[row, column].item():g} (row "
-                        f"{row}) is not a label of the training data, which had {labels}"
-                    )
+            if not _n_labels(variable) or not self.labels[column].any():
+                continue
+            labels = self._known(column)
+            given = condition[:, column]
+            known = torch.isin(given, given.new_tensor(labels))
+            if known.all():
+                continue
+            row = int((~known).nonzero()[0])
+            number = given[row].item()
+            names = self.trained_classes().get(variable.name)
+            said = f"{number:g}"
+            if variable.classes and number in range(len(variable.classes)):
+                said = variable.classes[int(number)]
+            raise DomainError(
+                f"condition {variable.name} = {said} (row {row}) is not a "
+                f"{'class' if names else 'label'} of the training data, which had "
+                f"{', '.join(names) if names else labels}"
+            )
 
     def outside(self, condition: Tensor) -> str:
         """Say how many of (n, C) conditions are outside the trained range; "" if none is."""

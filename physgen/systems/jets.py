@@ -23,12 +23,23 @@ from physgen.batch import Batch, Schema
 from physgen.errors import DomainError, RecipeError, suggest
 from physgen.io.formats import TABLES, format_of
 from physgen.io.jetclass import MOST, JetClassSource
-from physgen.io.jetnet import JET, PARTICLE, JetNetSource, jetnet_layout
+from physgen.io.jetnet import (
+    CLASS,
+    CLASSES,
+    JET,
+    NAMED,
+    PARTICLE,
+    JetNetSource,
+    jet_variables,
+    jetnet_layout,
+)
 from physgen.io.joined import expand
 from physgen.io.source import Source
 from physgen.io.writer import Append, hdf5_writer
 from physgen.systems.jet_observables import relative_mass
 from physgen.systems.jet_sets import JetSets, mask_of
+
+Process = Literal["gluon", "light-quark", "top", "w"]
 
 N_PARTICLES = 30
 """Particles a jet of the usual JetNet file."""
@@ -40,14 +51,15 @@ class Jets(JetSets):
 
     Args:
         path: of a file, a pattern, or a list of them.
-        condition: features of the jet that it is generated for, of pt, eta, mass, num_particles.
+        condition: features of the jet that it is generated for, of class, pt, eta, mass,
+            num_particles.
         particles: how many a jet has at most, of more those of largest pT; `None` is as many as in
             the files at `path` (of JetClass 128), or 30.
-        process: what is simulated.
+        process: what is simulated, one class of jets or several in equal numbers.
         multiparton: whether other partons of the protons collide too in what is simulated.
 
     Raises:
-        RecipeError: a condition is no jet feature.
+        RecipeError: a condition is no jet feature, or a process is there twice.
 
     >>> x = torch.tensor([[[0.0, 0.1, 0.5], [0.0, -0.1, 0.5], [0.0, 0.0, 0.0]]])
     >>> values = Jets(particles=3).observables(Batch(x, mask=x[..., 2] > 0))
@@ -60,26 +72,29 @@ class Jets(JetSets):
     path: str | tuple[str, ...] | None = None
     condition: tuple[str | dict[str, Any], ...] = ()
     particles: int | None = None
-    process: Literal["gluon", "light-quark", "top", "w"] = "gluon"
+    process: Process | tuple[Process, ...] = "gluon"
     multiparton: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what is no feature of a jet."""
-        known = [variable.name for variable in JET]
+        known = [CLASS, *(variable.name for variable in JET)]
         for name in self.condition:
             if name not in known:
                 raise RecipeError(
                     f"data.condition: {name!r} is no feature of a jet in JetNet files"
                     f"{suggest(str(name), known)}"
                 )
+        if not self._processes or len(set(self._processes)) < len(self._processes):
+            raise RecipeError(f"system.process: name each class once, not {list(self._processes)}")
         if self.particles is not None and self.particles < 1:
             raise RecipeError(f"system.particles must be 1 or more, not {self.particles}")
 
     @cached_property
     def schema(self) -> Schema:
         """(particles, 3), masked: etarel, phirel, ptrel."""
-        by_name = {variable.name: variable for variable in JET}
-        given = tuple(by_name[name] for name in self._names)
+        given = jet_variables(self._names, "jets")
+        if CLASS in self._names and self.path is not None:  # Files have classes of their own.
+            given = self.open(expand(self.path)[0]).schema.condition
         return Schema((self._n_particles, len(PARTICLE)), PARTICLE, given, masked=True)
 
     @property
@@ -89,6 +104,10 @@ class Jets(JetSets):
         if self.path is None:
             return N_PARTICLES
         return self.open(expand(self.path)[0]).schema.shape[0]
+
+    @property
+    def _processes(self) -> tuple[Process, ...]:
+        return (self.process,) if isinstance(self.process, str) else self.process
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -130,12 +149,16 @@ class Jets(JetSets):
         stated = dict(facts or {})
         if "pt" not in self._names:
             stated["jet_features"] = "pT is not known: 1 stands for it, and mass is relative to it"
+        for variable in self.schema.condition:
+            if variable.name == CLASS:
+                stated[NAMED] = ", ".join(variable.classes)
         return hdf5_writer(path, layout, attributes=stated, compression="gzip")
 
     def simulate(self, n: int, seed: int, condition: Tensor | None = None) -> Batch:
         """Simulate `n` jets with Pythia 8, in blocks with a seed each, on all cores.
 
-        See `physgen.systems.jet_simulation`; about 130 jets a second and core.
+        See `physgen.systems.jet_simulation`; about 130 jets a second and core. Of several processes
+        jets take turns.
 
         Raises:
             InputError: Pythia or FastJet are not installed.
@@ -145,19 +168,24 @@ class Jets(JetSets):
             raise DomainError("jets are not simulated at given conditions; leave them out")
         from physgen.systems import jet_simulation
 
-        made = jet_simulation.simulate(
-            self.process,
-            n,
-            seed,
-            self._n_particles,
-            torch.get_num_threads(),
-            multiparton=self.multiparton,
-        )
-        batch = Batch(torch.from_numpy(made["x"]), mask=torch.from_numpy(made["mask"]))
-        columns = [[variable.name for variable in JET].index(name) for name in self._names]
-        given = torch.from_numpy(made["jet"])[:, columns]
-        return batch.replace(condition=given) if columns else batch
+        parts, turns = [], len(self._processes)
+        for place, process in enumerate(self._processes):
+            made = jet_simulation.simulate(
+                process,
+                len(range(place, n, turns)),
+                seed,
+                self._n_particles,
+                torch.get_num_threads(),
+                multiparton=self.multiparton,
+            )
+            x, mask, jet = (torch.from_numpy(made[name]) for name in ("x", "mask", "jet"))
+            kind = torch.full((len(x),), float(CLASSES.index(process)))
+            columns = dict(zip((v.name for v in JET), jet.unbind(1), strict=True)) | {CLASS: kind}
+            given = [columns[name] for name in self._names]
+            parts.append(Batch(x, torch.stack(given, 1) if given else None, mask=mask))
+        order = torch.cat([torch.arange(place, n, turns) for place in range(turns)]).argsort()
+        return Batch.concatenate(parts)[order]
 
     def with_all_conditions(self) -> Jets:
         """Return the same jets, of which all features are conditions."""
-        return dataclasses.replace(self, condition=tuple(variable.name for variable in JET))
+        return dataclasses.replace(self, condition=(*(variable.name for variable in JET), CLASS))

@@ -185,7 +185,9 @@ class _Labels:
         unit = "" if variable is None or variable.unit == "1" else f" {variable.unit}"
         names, number = [], None
         for place, (a, b) in enumerate(pairwise(edges)):
-            if np.isinf(edges[-1]):
+            if variable is not None and variable.classes:
+                name = f"at {about} {variable.classes[int(a)]}"
+            elif np.isinf(edges[-1]):
                 name = f"at {about} {a:.4g}{unit}"
             else:
                 name = f"at {about} {a:.4g} to {b:.4g}{unit}"

@@ -9,6 +9,7 @@ import uproot
 
 from physgen.errors import FormatError
 from physgen.io.inspect import inspect
+from physgen.io.jetclass import LABELS
 from physgen.systems.base import open_files
 from physgen.systems.jets import Jets
 
@@ -72,3 +73,15 @@ def test_faults_are_named(tmp_path):
     without = {name: column for name, column in jets().items() if name != "part_deta"}
     with pytest.raises(FormatError, match="no column 'part_deta'"):
         Jets().open(write(tmp_path / "b.parquet", without))
+
+
+def test_labels_are_classes(tmp_path):
+    labels = {f"label_{name}": [0.0, 0.0] for name in LABELS}
+    labels |= {"label_Hbb": [0.0, 1.0], "label_Tbl": [1.0, 0.0]}
+    path = write(tmp_path / "a.parquet", {**jets(), **labels})
+    source = Jets(condition=("class", "num_particles")).open(path)
+    assert source.schema.condition[0].classes == LABELS
+    assert source.read(0, 2).condition.tolist() == [[9, 3], [1, 1]]
+    path = write(tmp_path / "b.parquet", {**jets(), **labels, "label_QCD": [0.0, 1.0]})
+    with pytest.raises(FormatError, match=r"row 1 has label_QCD, label_Hbb.* = 1, 1, 0"):
+        Jets(condition=("class",)).open(path).read(0, 2)
