@@ -31,7 +31,7 @@ def compare(
     name: Annotated[
         str,
         typer.Argument(
-            help="digits, ising, calo, lattice, or a YAML file that lists recipes.",
+            help="digits, ising, calo, jets, lattice, or a YAML file that lists recipes.",
             show_default=False,
         ),
     ],

@@ -16,7 +16,7 @@ from physgen.surrogates.base import Surrogate, refuse_negative_weights
 from physgen.systems.base import System
 from physgen.systems.calorimeter import geometry_of
 from physgen.transforms.base import Chain, Transform
-from physgen.transforms.showers import ShowerTransform, choose, log_odds
+from physgen.transforms.showers import ALL_LEFT, ALL_RIGHT, ShowerTransform, log_odds
 
 AT_ONCE = 4_000_000
 """Nodes of showers that are drawn together, which bounds the memory."""
@@ -126,3 +126,16 @@ class ShowerCopula(ShowerSurrogate):
             return t.divide(whole, choose(u[:, stage], x[:, stage], outcomes), stage)
 
         return t.tree.scatter(t.draw(first, condition), divide)
+
+
+def choose(u: Tensor, x: Tensor, outcomes: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Return the numbers of splits: `ALL_RIGHT`, `ALL_LEFT` or x.
+
+    Args:
+        u: uniform in [0, 1), decides.
+        x: the number of a split with two sides.
+        outcomes: ln p of all right, of all left and of both, up to a constant.
+    """
+    right, _, both = torch.stack(outcomes).softmax(0)
+    x = torch.where(u < right, ALL_RIGHT, x)
+    return torch.where(u >= right + both, ALL_LEFT, x)

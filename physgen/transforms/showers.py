@@ -127,39 +127,50 @@ class ShowerTransform(Transform):
         # Space above the largest, for what other samples bring.
         self.top.copy_(1.05 * (total / incident).max())
         self.total.start(incident.log().min(), incident.log().max())
-        most = total.max().clamp(min=4 * self.threshold) / self.threshold
-        self.splits.start(self.knot(torch.full_like(most, 2.0)), self.knot(most))
-        n_groups, group = len(self.scarce), self.tree.group
-        sides = incident.new_zeros(2, n_groups)
+        self._begin(batch)
         square, logs = incident.new_zeros(self.n_splits), []
         for first in range(0, len(batch), step):
             rows = batch[first : first + step]
             nodes = self.tree.gather(rows.x)
             weight = None if rows.weight is None else rows.weight[:, None]
             y, s = self._response(rows)
-            self.total.count(y, s, group.new_zeros(1), weight)
+            self.total.count(y, s, self.tree.group.new_zeros(1), weight)
             logs.append(self._logs(self._incident(rows), nodes))
-            if not self.n_splits:
-                continue
-            whole, s = self._fractions(nodes)
-            few = whole < SCARCE
-            y = torch.where((whole > 0) & ~few, self.knot(whole), torch.nan)
-            self.splits.count(y, s, group, weight)
-            for side, to in ((0, -torch.inf), (1, torch.inf)):
-                n = (few & (whole > 0) & (s == to)).to(square)
-                n = n if weight is None else n * weight.to(square)
-                sides[side].index_add_(0, group, n.sum(0))
-            square += self._contrasts(nodes).square().sum(0)
+            if self.n_splits:
+                self._count(nodes, weight)
+                square += self._contrasts(nodes).square().sum(0)
         self.total.finish()
-        self.splits.finish()
-        self.scarce.copy_((sides[0] + 1) / (sides.sum(0) + 2))
         every = torch.cat(logs)
         self.centre.copy_(every.mean(0))
         self.scale.copy_(every.std(0).clamp(min=1e-3))
+        self._finish(every)
         # Alike splits have one spread.
-        totals = square.new_zeros(n_groups).index_add(0, group, square / len(batch))
-        n = square.new_zeros(n_groups).index_add(0, group, torch.ones_like(square))
+        group = self.tree.group
+        totals = torch.zeros_like(self.scarce).index_add(0, group, square / len(batch))
+        n = torch.zeros_like(self.scarce).index_add(0, group, torch.ones_like(square))
         self.spread.copy_((totals / n).sqrt().clamp(min=1e-6)[group])
+
+    def _begin(self, batch: Batch) -> None:
+        """Begin to count how splits divide."""
+        most = batch.x.sum(1).max().clamp(min=4 * self.threshold) / self.threshold
+        self.splits.start(self.knot(torch.full_like(most, 2.0)), self.knot(most))
+        self._sides = self.scarce.new_zeros(2, len(self.scarce))
+
+    def _count(self, nodes: Tensor, weight: Tensor | None) -> None:
+        """Count a piece of the rows, given the energies of their nodes in MeV."""
+        whole, s = self._fractions(nodes)
+        few = whole < SCARCE
+        self.splits.count(torch.where(few, torch.nan, self.knot(whole)), s, self.tree.group, weight)
+        for side, to in ((0, -torch.inf), (1, torch.inf)):
+            n = (few & (whole > 0) & (s == to)).to(self._sides)
+            n = n if weight is None else n * weight.to(n)
+            self._sides[side].index_add_(0, self.tree.group, n.sum(0))
+
+    def _finish(self, logs: Tensor) -> None:
+        """Fill the tables; `logs` are those of all rows."""
+        self.splits.finish()
+        self.scarce.copy_((self._sides[0] + 1) / (self._sides.sum(0) + 2))
+        del self._sides
 
     def forward(
         self, batch: Batch, generator: torch.Generator | None = None
@@ -175,23 +186,14 @@ class ShowerTransform(Transform):
     def numbers(self, batch: Batch) -> tuple[Batch, Tensor]:
         """Map showers; ln|det| is per MeV of each voxel with energy."""
         nodes = self.tree.gather(batch.x)
-        y, s = self._response(batch)
-        only = self.tree.group.new_zeros(1)
-        least, is_empty = self._least(self._incident(batch)), s == -torch.inf
-        level = (self.total.level(y, s, only) - least) / (1 - least)
-        level = level.clamp(EDGE, 1 - EDGE)
-        slope = self.total.log_slope(y, s, only) - _log_width(level) - (1 - least).log()
-        slope = slope - (self.top * self._incident(batch)).log()
-        log_det = torch.where(is_empty, 0.0, slope)[:, 0]
-        latents = [torch.where(is_empty, EMPTY, torch.logit(level))]
-
+        first, log_det = self._first_number(batch)
         whole, s = self._fractions(nodes)
         y, group = self.knot(whole), self.tree.group
         level, both = self.splits.level(y, s, group), torch.isfinite(s) & (whole > 0)
-        slope = self.splits.log_slope(y, s, group) - _log_width(level) + self._log_scale(nodes)
+        slope = self.splits.log_slope(y, s, group) - log_width(level) + self._log_scale(nodes)
         log_det = log_det + torch.where(both, slope, 0.0).sum(1)
         x = torch.where(both, torch.logit(level), s.clamp(ALL_RIGHT, ALL_LEFT))
-        latents.append(torch.where(whole > 0, x, 0.0))
+        latents = [first, torch.where(whole > 0, x, 0.0)]
         latents.append(torch.where(whole > 0, whole.clamp(min=1).log(), -1.0))
         latents.append(self._contrasts(nodes) / self.spread)
         condition = self.condition_of(self._incident(batch), nodes)
@@ -298,6 +300,18 @@ class ShowerTransform(Transform):
         s = (total / incident / self.top).clamp(0, 1)
         return incident.log(), torch.where(total > 0, s, -torch.inf)
 
+    def _first_number(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the number of the response, (B, 1), and ln|det|, (B,)."""
+        y, s = self._response(batch)
+        only = self.tree.group.new_zeros(1)
+        least, is_empty = self._least(self._incident(batch)), s == -torch.inf
+        level = (self.total.level(y, s, only) - least) / (1 - least)
+        level = level.clamp(EDGE, 1 - EDGE)
+        slope = self.total.log_slope(y, s, only) - log_width(level) - (1 - least).log()
+        slope = slope - (self.top * self._incident(batch)).log()
+        number = torch.where(is_empty, EMPTY, torch.logit(level))
+        return number, torch.where(is_empty, 0.0, slope)[:, 0]
+
     def _fractions(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """Return (W/v_0, s), (B, n_splits) each; s is -inf or +inf if all is on one side."""
         left, right = self.tree.sides(nodes)
@@ -322,7 +336,7 @@ def _span(whole: Tensor) -> Tensor:
     return (whole - 1).clamp(min=1).log()
 
 
-def _log_width(level: Tensor) -> Tensor:
+def log_width(level: Tensor) -> Tensor:
     """Return ln dF/dx of x = logit F."""
     return (level * (1 - level)).log()
 
@@ -331,16 +345,3 @@ def log_odds(z: Tensor) -> Tensor:
     """Return standard logistic numbers of standard normal ones."""
     logistic: Tensor = torch.special.log_ndtr(z) - torch.special.log_ndtr(-z)
     return logistic
-
-
-def choose(u: Tensor, x: Tensor, outcomes: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Return the numbers of splits: `ALL_RIGHT`, `ALL_LEFT` or x.
-
-    Args:
-        u: uniform in [0, 1), decides.
-        x: the number of a split with two sides.
-        outcomes: ln p of all right, of all left and of both, up to a constant.
-    """
-    right, _, both = torch.stack(outcomes).softmax(0)
-    x = torch.where(u < right, ALL_RIGHT, x)
-    return torch.where(u >= right + both, ALL_LEFT, x)

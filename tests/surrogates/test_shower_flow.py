@@ -92,48 +92,85 @@ def test_training_lowers_the_loss(trained):
     assert sum(losses[-20:]) / 20 < losses[0] - 1
 
 
-def test_a_new_flow_is_the_copula(system, data, copula):
+def columns(flow, mapped):
+    """Numbers, ln W, contrasts, N and k of the splits, views of a mapped batch."""
+    return mapped.x[:, 1:].unflatten(1, (5, flow.showers.n_splits)).unbind(1)
+
+
+def interval(ends, number, most):
+    """Log-probabilities of standard logistic numbers between ends, open at 1 and at the most."""
+    low, high = (end.sigmoid().double() for end in ends)
+    low, high = torch.where(number <= 1, 0.0, low), torch.where(number >= most, 1.0, high)
+    return (high - low).log().float()
+
+
+def test_a_new_flow_divides_as_the_tables_say(system, data):
     flow = ShowerFlow(system.schema, system=system, hidden=32)
     flow.initialise(data)
-    noise = torch.randn(200, *flow.noise_shape, generator=generator())
-    incident = data.condition[:200]
-    first, noise_of_splits = noise[:, :1], noise[:, 1:].reshape(200, 2, -1)
-    natural = torch.empty_like(noise_of_splits)
-    natural[..., flow.places] = noise_of_splits
+    net, t = flow.network, flow.showers
     with torch.no_grad():
-        flow.network.split_out.bias.zero_()  # All components in the middle.
-        flow.network.split_out.bias[-3:] = torch.tensor([0.0, -99.0, -99.0])
-        made = flow.from_noise(noise, incident)
-        expected = copula.from_noise(torch.cat([first, natural.flatten(1)], 1), incident)
-    torch.testing.assert_close(made, expected, rtol=1e-3, atol=1e-2)
+        for layer in (net.count_out, net.energy_out):
+            layer.bias.zero_()  # All components in the middle.
+        for layer in (flow.numbers.layers_out, flow.numbers.voxels_out):
+            layer.bias.zero_()
+    mapped, _ = t.numbers(data[:50])
+    x, _, _, number, k = columns(flow, mapped)
+    row, split = (number > 0).nonzero(as_tuple=True)
+    n, left = number[row, split], k[row, split]
+    least, size = t.choices(n, split)
+    place = left - least
+    low, high = (t.count_level(n, at / size, split) for at in (place, place + 1))
+    low, high = torch.where(place == 0, 0.0, low), torch.where(place + 1 == size, 1.0, high)
+    both = (left > 0) & (left < n)
+    logistic = torch.nn.functional.logsigmoid
+    density = torch.where(both, logistic(x[row, split]) + logistic(-x[row, split]), 0.0)
+    expected = torch.zeros(50).index_add(0, row, (high - low).log().float() + density)
+    # And the numbers of layers and of their voxels, about their means at the energies.
+    energies, occupancy = mapped.condition[:, :6], t.occupancy
+    voxels, means = (data.x[:50] > 0).float(), occupancy.means(energies)
+    voxels = torch.stack([voxels[:, t.tree.leaf_layer == i].sum(1) for i in range(4)], 1)
+    layers = (voxels > 0).sum(1)
+    most = t.most(t.in_mev(energies)[:, 2:])
+    log_numbers = interval(
+        [occupancy.layer_distances(energies, layers + d) for d in (-0.5, 0.5)], layers, 4
+    )
+    each = interval([occupancy.distances(means, voxels + d) for d in (-0.5, 0.5)], voxels, most)
+    log_numbers = log_numbers + torch.where(voxels > 0, each, 0.0).sum(1)
+    response = mapped.x[:, 0]
+    log_total = log_numbers + logistic(response) + logistic(-response)
+    assert layers.unique().numel() > 1
+    with torch.no_grad():
+        found = flow.latent_log_prob(mapped)
+    torch.testing.assert_close(found, expected + log_total, rtol=1e-4, atol=1e-2)
 
 
-def numbers(flow, batch, seed=0):
-    """Numbers and energies of the splits, as they are in a mapped batch."""
-    mapped, _ = flow.showers.numbers(batch)
-    n = flow.showers.n_splits
-    return mapped, mapped.x[:, 1 : 1 + n], mapped.x[:, 1 + n : 1 + 2 * n]
-
-
-def test_what_a_split_adds_to_the_density_integrates_to_one(trained, data):
+def test_what_a_split_adds_to_the_density_sums_and_integrates_to_one(trained, data):
     flow, _ = trained
-    t, n = flow.showers, 4000
-    mapped, _, energy = numbers(flow, data[:1])
-    # The last to be drawn: nothing depends on it.
-    last = int(flow.places[(energy[0] > math.log(2))[flow.places].nonzero().max()])
-    grid = torch.linspace(-24, 15, n - 2) + 4
-    varied = mapped.x.expand(n, -1).clone()
-    varied[:, 1 + last] = torch.cat([torch.tensor([ALL_RIGHT, ALL_LEFT]), grid.clamp(-15.9, 15.9)])
-    many = mapped.replace(x=varied, condition=mapped.condition.expand(n, -1))
-    without = mapped.x.clone()
-    without[:, 1 + t.n_splits + last] = -1.0
-    with torch.no_grad():
-        log_q = flow.latent_log_prob(many).double()
-        others = flow.latent_log_prob(mapped.replace(x=without)).double()
-    p = (log_q - others).exp()
-    inside = (grid > -15.9) & (grid < 15.9)
-    total = p[0] + p[1] + float(grid[1] - grid[0]) * p[2:][inside].sum()
-    assert total.item() == pytest.approx(1, abs=2e-3)
+    t, n = flow.showers, 400
+    mapped, _ = t.numbers(data[:1])
+    _, _, _, number, _ = columns(flow, mapped)
+    order = flow.places[(number[0] > 1)[flow.places]]
+    grid = torch.linspace(-15, 15, n)
+    for last in (int(order[-1]), int(order[2])):
+        single = mapped.x.clone()
+        # The last to be drawn: nothing depends on it.
+        after = flow.places[(flow.places == last).nonzero()[0, 0] + 1 :]
+        single[:, 1 + 3 * t.n_splits + after] = 0.0
+        without = single.clone()
+        without[:, 1 + 3 * t.n_splits + last] = 0.0
+        many = int(number[0, last])
+        least, size = (int(v) for v in t.choices(number[:, last], torch.tensor([last])))
+        total = 0.0
+        with torch.no_grad():
+            nothing = flow.latent_log_prob(mapped.replace(x=without)).double()
+            for k in range(least, least + size):
+                varied = single.expand(n, -1).clone()
+                varied[:, 1 + last] = ALL_RIGHT if k == 0 else ALL_LEFT if k == many else grid
+                varied[:, 1 + 4 * t.n_splits + last] = k
+                rows = mapped.replace(x=varied, condition=mapped.condition.expand(n, -1))
+                p = (flow.latent_log_prob(rows).double() - nothing).exp()
+                total += (p[0] if k in (0, many) else p.sum() * float(grid[1] - grid[0])).item()
+        assert total == pytest.approx(1, abs=2e-3)
 
 
 @pytest.fixture(scope="module")
@@ -263,6 +300,98 @@ def test_showers_made_singly_are_those_made_together(trained, data, monkeypatch)
         flow.float()
     torch.testing.assert_close(singly, together, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(singly[7:8], alone, rtol=1e-9, atol=1e-9)
+
+
+def test_samples_are_drawn_with_what_the_density_says(trained, data, monkeypatch):
+    """A shower's splits have the same mixtures when it is drawn and when it is looked at."""
+    flow, _ = trained
+    monkeypatch.setattr("physgen.surrogates.flows.shower.FEW", 0)
+    forward, energies, found = flow.network.forward, flow.network.energies, {}
+
+    def record(split, *inputs):
+        out, h = forward(split, *inputs)
+        found.update(zip(split.tolist(), out, strict=True))
+        return out, h
+
+    def record_energies(split, *inputs):
+        out = energies(split, *inputs)
+        found.update(zip((-1 - split).tolist(), out, strict=True))
+        return out
+
+    monkeypatch.setattr(flow.network, "forward", record)
+    monkeypatch.setattr(flow.network, "energies", record_energies)
+    flow.double()
+    try:
+        for seed in range(5):
+            noise = torch.randn(1, *flow.noise_shape, generator=generator(seed)).double()
+            incident = data.condition[seed : seed + 1].double()
+            with torch.no_grad():
+                x = flow.from_noise(noise, incident)
+                drawn = dict(found)
+                found.clear()
+                flow.log_prob(Batch(x=x, condition=incident))
+            assert drawn.keys() == found.keys()
+            for key, out in found.items():
+                torch.testing.assert_close(drawn[key], out, rtol=1e-4, atol=1e-4)
+            found.clear()
+    finally:
+        flow.float()
+
+
+def test_showers_have_the_layers_and_voxels_that_are_drawn_first(trained, data, monkeypatch):
+    flow, _ = trained
+    noise = torch.randn(300, *flow.noise_shape, generator=generator(1))
+    incident, draw, wanted = data.condition[:300], flow.numbers.draw_voxels, []
+
+    def record(*inputs):
+        wanted.append(draw(*inputs))
+        return wanted[-1]
+
+    monkeypatch.setattr(flow.numbers, "draw_voxels", record)
+    t = flow.showers
+    with torch.no_grad():
+        total = t.draw(noise[:, :1], incident)
+        layers = flow.numbers.draw_layers(t, total, incident, noise[:, 1:3])
+        singly = flow.from_noise(noise, incident)
+        monkeypatch.setattr("physgen.surrogates.flows.shower.FEW", 0)
+        together = flow.from_noise(noise, incident)
+    (voxels,) = wanted
+    for made in (singly, together):
+        number, _, _ = t.numbers_of(t.tree.gather(made))
+        assert torch.equal(number, voxels)
+        assert torch.equal((number > 0).sum(1), layers.long())
+    assert voxels.sum(1).unique().numel() > 10
+
+
+def test_numbers_of_layers_and_voxels_are_drawn_with_the_probabilities_of_the_density(
+    trained, data
+):
+    flow, _ = trained
+    t, n = flow.showers, 20_000
+    nodes, incident = t.tree.gather(data.x[:1]), data.condition[:1]
+    most = t.most(nodes[:, t.tree.layers])[0].long().tolist()
+    assert min(most) >= 1
+    every = torch.cartesian_prod(*(torch.arange(1.0, 1 + m) for m in most))
+    noise = torch.randn(2 * n, 4, 2, generator=generator(5))
+
+    def repeated(number):
+        return nodes.expand(number, -1), incident.expand(number, -1)
+
+    with torch.no_grad():
+        voxels = flow.numbers.draw_voxels(t, *repeated(n), noise[:n])
+        total = nodes[:, 0].expand(n)
+        layers = flow.numbers.draw_layers(t, total, incident.expand(n, -1), noise[n:, 0])
+        nodes, incident = repeated(len(every))
+        p = flow.numbers.log_prob(t, t.counted_condition(incident, nodes, every)).exp().double()
+    # All these have four layers, which has a probability of its own.
+    assert p.sum().item() == pytest.approx((layers == 4).double().mean().item(), abs=0.02)
+    p = p / p.sum()
+    different, found = voxels.unique(dim=0, return_counts=True)
+    place = (every[None] == different[:, None]).all(2).long().argmax(1)
+    assert torch.equal(every[place], different)
+    share = torch.zeros_like(p).index_put((place,), found.double() / n)
+    assert (share - p).abs().sum() < 1.5 * (p * (1 - p) / n).sqrt().sum()
+    assert len(different) > 20
 
 
 def test_energies_and_the_threshold_hold_in_samples(trained, data):
@@ -408,7 +537,7 @@ def test_conditions_outside_the_trained_domain_are_refused(kind, system, data):
 def test_showers_need_incident_energies(trained):
     flow, _ = trained
     with pytest.raises(DomainError, match="incident energies"):
-        flow.latent_log_prob(Batch(x=torch.zeros(1, 1 + 3 * flow.showers.n_splits)))
+        flow.latent_log_prob(Batch(x=torch.zeros(1, 1 + 5 * flow.showers.n_splits)))
 
 
 def test_a_calorimeter_of_one_voxel_is_refused(tmp_path):

@@ -9,16 +9,16 @@ from scipy import stats
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.errors import DomainError, RecipeError
-from physgen.surrogates.copula import ShowerCopula
+from physgen.surrogates.copula import ShowerCopula, choose
 from physgen.surrogates.flows.shower import ShowerFlow
 from physgen.systems.calorimeter import Calorimeter
 from physgen.systems.geometry import Geometry, Layer
 from physgen.systems.ising import Ising
-from physgen.transforms.base import Chain
 from physgen.transforms.copies import symmetric_copies
+from physgen.transforms.counted_showers import CountedShowers
 from physgen.transforms.gaussian_showers import GaussianShowers
 from physgen.transforms.quantile_table import QuantileTable
-from physgen.transforms.showers import ALL_LEFT, ALL_RIGHT, ShowerTransform, choose
+from physgen.transforms.showers import ALL_LEFT, ALL_RIGHT, ShowerTransform
 
 SYSTEM = Calorimeter(energies_mev=(1000.0, 16000.0))
 
@@ -257,9 +257,12 @@ def test_noise_becomes_showers(as_one_vector, data):
     assert abs(float(occupied[0].mean() - occupied[1].mean())) < 4 * sigma
 
 
+def standard(x):
+    """The logarithm of the standard logistic density."""
+    return torch.nn.functional.logsigmoid(x) + torch.nn.functional.logsigmoid(-x)
+
+
 def test_its_bound_under_a_normal_law_is_the_density_of_independent_splits(as_one_vector, data):
-    flow = ShowerFlow(SYSTEM.schema, Chain([]), system=SYSTEM)
-    flow.initialise(data)
     rows = data[:200]
     mapped, volume = as_one_vector.bound(rows, generator())
     found = torch.distributions.Normal(0, 1).log_prob(mapped.x).sum(1) + volume
@@ -267,9 +270,14 @@ def test_its_bound_under_a_normal_law_is_the_density_of_independent_splits(as_on
     repeated = torch.distributions.Normal(0, 1).log_prob(again.x).sum(1) + volume_again
     # Noise within atoms is as the normal law has it there: the bound does not depend on it.
     torch.testing.assert_close(found, repeated, rtol=1e-4, atol=0.1)
-    with torch.no_grad():
-        flow.network.split_out.bias.zero_()  # All components in the middle: the copula.
-        exact = flow.log_prob(rows)
+    latent, log_det = as_one_vector.numbers(rows)
+    x, energy, _ = blocks(latent)
+    odds = torch.stack(as_one_vector.outcomes(energy.exp(), as_one_vector.tree.group))
+    both = (x.abs() < ALL_LEFT / 2) & (energy >= 0)
+    which = torch.where(x == ALL_RIGHT, 0, torch.where(x == ALL_LEFT, 1, 2))
+    log_p = torch.where(energy >= 0, odds.gather(0, which[None])[0], 0.0)
+    first = latent.x[:, 0]
+    exact = log_det + (log_p + torch.where(both, standard(x), 0.0)).sum(1) + standard(first)
     assert (found - exact).abs().median() < 0.1
 
 
@@ -384,3 +392,113 @@ def test_copies_are_the_symmetries_of_a_square():
 def test_sectors_that_cannot_be_turned_by_quarters_are_refused():
     with pytest.raises(RecipeError, match="6 sectors"):
         symmetric_copies(Geometry((Layer(3, (0.0, 1.0), 6),)))
+
+
+# --- with numbers of occupied voxels --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def counted(data):
+    transform = CountedShowers(SYSTEM.schema, SYSTEM.geometry)
+    transform.fit(data)
+    return transform
+
+
+def test_with_numbers_of_voxels_it_inverts(counted, data):
+    rows = data[:500]
+    latent, log_det = counted(rows, generator())
+    back = counted.inverse(latent)
+    assert torch.isfinite(log_det).all()
+    assert latent.x.shape == (500, *counted.latent_shape((368,)))
+    assert latent.condition.shape == (500, counted.latent_condition(1))
+    assert torch.equal(back.x > 0, rows.x > 0)
+    torch.testing.assert_close(back.x, rows.x, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(back.x.sum(1), rows.x.sum(1), rtol=1e-3, atol=1e-3)
+
+
+def test_numbers_of_voxels_are_those_of_the_splits(counted, data):
+    rows = data[:100]
+    latent, _ = counted(rows, generator())
+    x, log_whole, _, number, k = latent.x[:, 1:].unflatten(1, (5, 367)).unbind(1)
+    nodes = counted.tree.gather((rows.x > 0).float())
+    left, right = (side.clone() for side in counted.tree.sides(nodes))
+    # Above the layers these are the layers with energy: 5 are divided 2 + 3, 1 + 1, 1 + 2, 1 + 1.
+    full = (nodes[:, counted.tree.layers] > 0).float()
+    left[:, 0], right[:, 0] = full[:, :2].sum(1), full[:, 2:].sum(1)
+    left[:, 1:4], right[:, 1:4] = full[:, [0, 2, 3]], full[:, [1, 3, 4]]
+    right[:, 2] += full[:, 4]
+    assert torch.equal(k, left)
+    assert torch.equal(number, left + right)
+    assert torch.equal(log_whole >= 0, number > 0)
+    assert torch.equal(x == ALL_LEFT, (left > 0) & (right == 0))
+    assert torch.equal(x == ALL_RIGHT, (left == 0) & (right > 0))
+    logs = latent.condition * counted.scale + counted.centre
+    layers = nodes[:, counted.tree.layers]
+    torch.testing.assert_close(logs[:, 7:], layers.clamp(min=0.5).log(), rtol=1e-4, atol=1e-4)
+    voxels, n_layers = counted.occupied(latent.condition)
+    assert torch.equal(voxels, layers)
+    assert torch.equal(n_layers, number[:, 0])
+
+
+def test_new_showers_are_logistic_in_its_space_with_numbers_of_voxels(counted):
+    rows = SYSTEM.simulate(2000, 2)
+    latent, _ = counted(rows, generator())
+    x, _, _, number, k = latent.x[:, 1:].unflatten(1, (5, 367)).unbind(1)
+    level = torch.sigmoid(x[(k > 0) & (k < number)])
+    assert abs(level.mean() - 0.5) < 0.01
+    assert level.std() == pytest.approx(12**-0.5, abs=0.02)
+    # A division of N lies anywhere between what is below it and what is not above it.
+    row, split = (number > 0).nonzero(as_tuple=True)
+    n, left = number[row, split], k[row, split]
+    least, size = counted.choices(n, split)
+    assert ((left >= least) & (left < least + size)).all()
+    low, high = (counted.count_level(n, (left - least + i) / size, split) for i in (0, 1))
+    assert (high > low).all()
+    u = low + (high - low) * torch.rand(len(low), generator=generator(1))
+    assert stats.kstest(u[size > 1].numpy(), "uniform").statistic < 0.02
+    # And the numbers of voxels of layers lie about their means.
+    voxels, _ = counted.occupied(latent.condition)
+    energies = latent.condition[:, :7]
+    about = counted.occupancy.distances(counted.occupancy.means(energies), voxels)
+    for i in (1, 2):
+        free = (voxels[:, i] > 0) & (counted.most(counted.in_mev(energies)[:, 2:])[:, i] > 1)
+        assert abs(about[free, i].mean()) < 0.15
+        assert about[free, i].std() == pytest.approx(math.pi / 3**0.5, rel=0.1)
+
+
+def test_the_volume_with_numbers_of_voxels_is_that_of_the_voxels_with_energy(counted, data):
+    row = data[:1].replace(x=data.x[:1].double(), condition=data.condition[:1].double())
+    transform = copy.deepcopy(counted).double()
+    occupied = (row.x[0] > 0).nonzero()[:, 0]
+
+    def numbers(x):
+        mapped, log_det = transform.numbers(row.replace(x=x))
+        real = mapped.x[0, : 1 + 367]
+        return real[(real != 0) & (real.abs() < ALL_LEFT / 2)], log_det
+
+    found, log_det = numbers(row.x)
+    assert len(found) == len(occupied)
+    columns = []
+    for voxel in occupied:
+        x = row.x.clone()
+        x[0, voxel] *= 1 + 1e-7
+        columns.append((numbers(x)[0] - found) / (x - row.x)[0, voxel])
+    expected = torch.linalg.slogdet(torch.stack(columns, 1)).logabsdet
+    assert log_det.item() == pytest.approx(expected.item(), abs=0.02 * len(occupied) ** 0.5)
+
+
+@given(
+    st.floats(1.0, 1.01) | st.floats(1.0, 1e4),
+    st.floats(-40.0, 40.0),
+    st.integers(0, 40),
+    st.integers(0, 40),
+)
+@settings(max_examples=200)
+def test_whatever_is_drawn_each_side_keeps_a_threshold_a_voxel(counted, above, x, k, m):
+    v0, group = counted.threshold, torch.zeros(1, dtype=torch.long)
+    whole, counts = (k + m) * above * v0[None], (torch.tensor([float(i)]) for i in (k, m))
+    left, right = counted.part_counted(whole, torch.tensor([x]), tuple(counts), group)
+    assert (left + right).item() == pytest.approx(whole.item(), rel=1e-5)
+    for side, n in ((left, k), (right, m)):
+        assert side >= n * v0
+        assert (side == 0) == (n == 0)

@@ -24,12 +24,45 @@ def _components(out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return location, LOG_SCALE_LIMIT * torch.tanh(scale / LOG_SCALE_LIMIT), share
 
 
+def spread(n: int) -> Tensor:
+    """Return n different locations about 0: components that are alike would remain alike."""
+    return torch.linspace(-0.5, 0.5, n) if n > 1 else torch.zeros(n)
+
+
+def located(out: Tensor, shift: Tensor) -> Tensor:
+    """Return outputs (..., 3 n) whose locations are moved by (...)."""
+    n = out.shape[-1] // 3
+    return torch.cat([out[..., :n] + shift[..., None], out[..., n:]], -1)
+
+
 def log_density(x: Tensor, out: Tensor) -> Tensor:
     """Return the logarithm of the density of x, (N,), given outputs (N, 3 n)."""
     location, log_scale, share = _components(out)
     r = (x[:, None] - location) * (-log_scale).exp()
     each = functional.logsigmoid(r) + functional.logsigmoid(-r) - log_scale
     return (each + share.log_softmax(-1)).logsumexp(-1)
+
+
+def log_probability(low: Tensor, high: Tensor, out: Tensor) -> Tensor:
+    """Return ln of the probability of (low, high), (N,) each, where infinite ends are open."""
+    location, log_scale, share = _components(out)
+    first, last = torch.isneginf(low)[:, None], torch.isposinf(high)[:, None]
+    inverse = (-log_scale).exp()
+    a = (torch.where(first, 0.0, low[:, None]) - location) * inverse
+    b = (torch.where(last, 0.0, high[:, None]) - location) * inverse
+    # sigma(b) - sigma(a) = sigma(b) sigma(-a) (1 - exp(a - b)).
+    width = torch.where(first | last, 1.0, b - a).clamp(min=1e-6)
+    each = torch.where(last, 0.0, functional.logsigmoid(b))
+    each = each + torch.where(first, 0.0, functional.logsigmoid(-a))
+    each = each + torch.where(first | last, 0.0, (-torch.expm1(-width)).log())
+    return (each + share.log_softmax(-1)).logsumexp(-1)
+
+
+def below(x: Tensor, out: Tensor) -> Tensor:
+    """Return the probability of less than x, (N,), given outputs (N, 3 n)."""
+    location, log_scale, share = _components(out)
+    each = torch.sigmoid((x[:, None] - location) * (-log_scale).exp())
+    return (each * share.softmax(-1)).sum(-1)
 
 
 def draw(u: Tensor, logistic: Tensor, out: Tensor) -> Tensor:

@@ -1,53 +1,53 @@
 r"""Showers as a tree of divisions, drawn in blocks.
 
-In the space of `ShowerTransform` a shower is a response and, for each split with energy, an outcome
-o (all right, all left, both) and, for both, a real x. With e the incident energy,
+In the space of `CountedShowers` a shower is a response, the number M of layers with energy, the
+numbers N_j of their occupied voxels, and, for each split of such a number N, how many of them are
+on the left, k, and, where both sides have some, a real x for the energies. With e the incident
+energy,
 
-    q(shower | e) = q(response | e) \prod_i q(o_i, x_i | earlier blocks, e),
+    q(shower | e) = q(response | e) q(M | response, e) q(N | energies of layers, e)
+                    \prod_i q(k_i, x_i | earlier blocks, e),
 
-    q(o | ...) = softmax(ln p_o(W) + output),
     q(x | ...) = \sum_c w_c \sigma'((x - \mu_c)/s_c)/s_c,
+    q(k | ...) = \int of the same over [logit F(k), logit F(k + 1)],
 
-a mixture of logistic densities, whose parameters a small network gives (`BlockNetwork`), and p_o(W)
-the frequencies in the transform's tables. The response depends on e alone: its table is all there
-is to it. A new flow is nearly the copula of independent splits. This density is exact, of the
-voxels with energy in MeV and of which these are, and what is drawn in tens of steps has it.
+with mixtures of logistic densities, whose parameters a small network gives (`BlockNetwork`), and F
+the share of the divisions of N that lie below k in the transform's tables. M and N_j come from such
+mixtures too (`ShowerNumbers`), the latter between the splits of layers and those within. The
+response depends on e alone: its table is all there is to it. This density is exact, of the voxels
+with energy in MeV and of which these are, and what is drawn in tens of steps has it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from physgen.batch import Batch, Schema
 from physgen.errors import DomainError, RecipeError
 from physgen.ranges import Positive
 from physgen.surrogates.copula import ShowerSurrogate
-from physgen.surrogates.flows.logistic_mixture import FARTHEST, LOG_SCALE_LIMIT, draw, log_density
-from physgen.surrogates.flows.shower_kernel import Tree, Weights, divide_showers
-from physgen.surrogates.flows.shower_network import BlockNetwork
+from physgen.surrogates.flows.logistic_mixture import (
+    below,
+    draw,
+    log_density,
+    log_probability,
+)
+from physgen.surrogates.flows.shower_arrays import array_of, tree_of, weights_of
+from physgen.surrogates.flows.shower_kernel import divide_showers
+from physgen.surrogates.flows.shower_network import BlockNetwork, shown_of
+from physgen.surrogates.flows.shower_numbers import ShowerNumbers
 from physgen.surrogates.flows.shower_order import order_of
 from physgen.systems.base import System
 from physgen.systems.calorimeter import geometry_of
 from physgen.transforms.base import Transform
 from physgen.transforms.copies import symmetric_copies
-from physgen.transforms.showers import (
-    ALL_LEFT,
-    ALL_RIGHT,
-    EMPTY,
-    LOG_LEAST,
-    NEAR,
-    SCARCE,
-    ShowerTransform,
-    log_odds,
-)
+from physgen.transforms.counted_showers import CountedShowers
+from physgen.transforms.showers import ALL_LEFT, ALL_RIGHT, EMPTY, log_odds
 
-SHOWN_SCALE, SHOWN_LIMIT = 0.6, 3.0
-"""How the later splits see x: scaled, and bounded, which is also how they see all to one side."""
 FEW = 1024
 """Up to so many showers at once are divided shower by shower, on a CPU."""
 AT_ONCE = 1_000_000
@@ -81,6 +81,7 @@ class ShowerFlow(ShowerSurrogate):
     torch.Size([2, 368])
     """
 
+    showers: CountedShowers
     places: Tensor
     visible: Tensor
 
@@ -98,21 +99,22 @@ class ShowerFlow(ShowerSurrogate):
         n_bins: int = 128,
     ) -> None:
         geometry = geometry_of(system, "surrogate shower-flow")
-        copies = symmetric_copies(geometry) if symmetric else None
-        own = ShowerTransform(schema, geometry, copies=copies, n_knots=n_knots, n_bins=n_bins)
-        super().__init__(schema, transform, own)
-        if not own.n_splits:
+        if geometry.n_voxels == 1:
             raise RecipeError(
                 "surrogate.kind: shower-flow divides showers among voxels, and this binning has "
                 "one; take shower-copula"
             )
+        copies = symmetric_copies(geometry) if symmetric else None
+        own = CountedShowers(schema, geometry, copies=copies, n_knots=n_knots, n_bins=n_bins)
+        super().__init__(schema, transform, own)
         order = order_of(own.tree)
-        n_context = 2 + 2 * own.n_layers
+        n_context = own.latent_condition(1)
         self.network = BlockNetwork(
             order, n_context, n_components, hidden=hidden, n_running=n_running
         )
+        self.numbers = ShowerNumbers(own.n_layers, n_components, hidden=hidden)
         self.register_buffer("places", torch.as_tensor(order.splits), persistent=False)
-        # While layers are divided, only the energy of the shower is known.
+        # While layers are divided, only what the shower has is known.
         first = torch.as_tensor(order.splits) < own.tree.n_layer_splits
         divides_layers = torch.stack([part.all() for part in torch.split(first, list(order.sizes))])
         visible = torch.ones(len(order.sizes), n_context)
@@ -135,187 +137,177 @@ class ShowerFlow(ShowerSurrogate):
         return batch, self.log_prob(batch)
 
     def latent_log_prob(self, batch: Batch) -> Tensor:
-        """Return (B,) log q of a mapped batch; probabilities of outcomes, densities of x."""
+        """Return (B,) log q of a mapped batch; probabilities of numbers, densities of x."""
         if batch.condition is None:
             raise DomainError("shower-flow needs showers with incident energies")
         t, net, condition = self.showers, self.network, batch.condition
         n = t.n_splits
-        number, log_whole, contrast = batch.x[:, 1:].reshape(-1, 3, n)[..., self.places].unbind(1)
-        shown = _shown(number, log_whole >= 0, contrast)
-        context = self._context(condition)[:, None] * self.visible
+        parts = batch.x[:, 1:].reshape(-1, 5, n)[..., self.places]
+        number, log_whole, contrast, count, left = parts.unbind(1)
+        context = condition[:, None] * self.visible
+        row, split = (count > 0).nonzero(as_tuple=True)
+        middle = self._log_odds(count[row, split], left[row, split], 0.5, split)
+        middle = torch.zeros_like(number).index_put((row, split), middle.to(number))
+        shown = shown_of(number, middle, contrast)
         running = net.running(shown, context)
-        row, split = (log_whole >= 0).nonzero(as_tuple=True)
         # One more that is shown as nothing stands for neighbours that there are not.
-        around = functional.pad(torch.cat([shown, log_whole[..., None]], -1), (0, 0, 0, 1))
-        x, w = number[row, split], log_whole[row, split]
+        sizes = torch.stack([log_whole, count.clamp(min=1).log()], -1)
+        around = functional.pad(torch.cat([shown, sizes], -1), (0, 0, 0, 1))
         whole = net.whole(running, context, slice(None)).flatten(0, 1)
         place = row * len(net.sizes) + net.block[split]
-        out = net(
+        own = net.own_numbers(running).flatten(0, 1).index_select(0, row * n + split)
+        bases = self._bases(condition, t.occupied(condition)[1])
+        out, h = net(
             split,
             whole.index_select(0, place),
-            net.own_numbers(running).flatten(0, 1).index_select(0, row * n + split),
+            own,
             around.flatten(0, 1)[row[:, None] * (n + 1) + net.neighbours[split]],
-            torch.stack([w, self._log_base(condition)[row, self._base[split]]], 1),
+            torch.cat([sizes[row, split], bases[row, self._base[split]]], 1),
         )
-        odds = self._log_odds(w.exp(), split, out)
-        outcome = torch.where(x < ALL_RIGHT / 2, 0, torch.where(x > ALL_LEFT / 2, 1, 2))
-        each = odds.gather(1, outcome[:, None])[:, 0] - odds.logsumexp(1)
-        both = outcome == 2
-        density = log_density(torch.where(both, x, 0.0), out[:, 2:])
-        each = each + torch.where(both, density, 0.0)
-        response = self._log_response(batch.x[:, 0], condition)
-        return response.index_add(0, row, each)
+        count, left, x = count[row, split], left[row, split], number[row, split]
+        each = self._log_count(count, left, split, out)
+        right = count - left
+        both = ((left > 0) & (right > 0)).nonzero()[:, 0]
+        sides = torch.stack([left, right], 1).index_select(0, both)
+        split, h, own = (v.index_select(0, both) for v in (split, h, own))
+        density = log_density(x.index_select(0, both), net.energies(split, h, own, sides))
+        each = each.index_add(0, both, density)
+        total = self._log_response(batch.x[:, 0], condition) + self.numbers.log_prob(t, condition)
+        return total.index_add(0, row, each)
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        """Standard normal numbers behind one shower: one for the response, two a split."""
-        return (1 + 2 * self.showers.n_splits,)
+        """Standard normal numbers behind one shower: three, two a layer, and three a split."""
+        return (3 + 2 * self.showers.n_layers + 3 * self.showers.n_splits,)
 
     def from_noise(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, *noise_shape) noise and (B, 1) incident energies to (B, n_voxels) in MeV."""
         if condition is None:
             raise DomainError("showers need incident energies: pass them as the condition (B, 1)")
         t = self.showers
-        total = t.draw(noise[:, :1], condition)
-        u, normal = torch.split(noise[:, 1:], t.n_splits, 1)
+        first, of_layers, of_splits = torch.split(noise, [3, 2 * t.n_layers, 3 * t.n_splits], 1)
+        total = t.draw(first[:, :1], condition)
+        layers = self.numbers.draw_layers(t, total, condition, first[:, 1:])
         few = len(noise) <= FEW and noise.device.type == "cpu"
         singly = few and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
         divide = self._divide_singly if singly else self._divide
-        nodes = divide(total, condition, torch.special.ndtr(u), log_odds(normal))
-        return nodes[:, t.tree.leaf]
+        noises = of_layers.reshape(-1, t.n_layers, 2), of_splits.reshape(-1, 3, t.n_splits)
+        return divide(total, layers, condition, noises)[:, t.tree.leaf]
 
-    def _divide(self, total: Tensor, incident: Tensor, u: Tensor, logistic: Tensor) -> Tensor:
+    def _divide(
+        self, total: Tensor, layers: Tensor, incident: Tensor, noises: tuple[Tensor, Tensor]
+    ) -> Tensor:
         """Return the energies of all nodes in MeV, (B, n_nodes), one block after the other.
 
         Args:
             total: (B,) in MeV.
+            layers: (B,) M.
             incident: (B, 1) in MeV.
-            u, logistic: (B, n_splits) uniform, and standard logistic, in the order of the blocks.
+            noises: standard normal, (B, n_layers, 2) of the N_i, and (B, 3, n_splits), in the order
+                of the blocks.
         """
+        of_layers, noise = noises
         t, net = self.showers, self.network
         n, v0 = t.n_splits, t.threshold
         nodes = total.new_zeros(len(total), 1 + 2 * n)
-        nodes[:, 0] = total
-        around = total.new_zeros(len(total), n + 1, 4)
-        around[:, :n, 3] = -1.0
+        counts = torch.zeros_like(nodes)
+        nodes[:, 0], counts[:, 0] = total, layers
+        voxels = total.new_zeros(len(total), t.n_layers)
+        around = total.new_zeros(len(total), n + 1, 5)
+        around[..., 3] = -1.0
         added = total.new_zeros(len(total), net.begin.out_features)
         first = 0
         for k, size in enumerate(net.sizes):
             here = slice(first, first + size)
             first += size
             if k == 0 or self.visible[k, -1] > self.visible[k - 1, -1]:
-                condition = t.condition_of(incident, nodes)
-                context = self._context(condition) * self.visible[k]
+                if self.visible[k, -1]:
+                    voxels = self.numbers.draw_voxels(t, nodes, incident, of_layers)
+                    counts[:, t.tree.layers] = voxels
+                condition = t.counted_condition(incident, nodes, voxels)
+                context = condition * self.visible[k]
+                bases = self._bases(condition, layers)
             running = net.begin(context) + added
             splits = self.places[here]
-            energy = nodes[:, t.tree.parent[splits]]
-            row, j = (energy > 0).nonzero(as_tuple=True)
+            row, j = (counts[:, t.tree.parent[splits]] > 0).nonzero(as_tuple=True)
             if not len(row):
                 continue
             split, tree_split = j + here.start, splits[j]
-            energy = energy[row, j]
+            parent = t.tree.parent[tree_split]
+            energy, count = nodes[row, parent], counts[row, parent]
             w = (energy / v0).clamp(min=1)
-            log_base = self._log_base(condition)[row, self._base[split]]
+            sizes = torch.stack([w.log(), count.log()], 1)
             whole = net.whole(running[:, None], context[:, None], slice(k, k + 1))[:, 0]
-            out = net(
-                split,
-                whole.index_select(0, row),
-                net.own_numbers_of(running, k)[row, j],
-                around[row[:, None], net.neighbours[split]],
-                torch.stack([w.log(), log_base], 1),
-            )
-            right, _, both = self._log_odds(w, split, out).softmax(1).unbind(1)
-            place = u[row, split]
-            within = (place - right) / both.clamp(min=1e-9)
-            x = draw(within, logistic[row, split], out[:, 2:])
-            x = torch.where(place < right, ALL_RIGHT, x)
-            x = torch.where(place >= right + both, ALL_LEFT, x)
-            group = t.tree.group[tree_split]
-            s = t.splits.number(t.knot(w), torch.sigmoid(x.double()), group).to(w)
-            one, other = t.part(energy, s, place < right, place >= right + both)
-            nodes[row, 1 + 2 * tree_split] = one
-            nodes[row, 2 + 2 * tree_split] = other
-            base = nodes[row, t.tree.base[tree_split]]
-            contrast = (one - other) / base / t.spread[tree_split]
-            known = torch.ones_like(row, dtype=torch.bool)
-            shown = torch.cat([_shown(x, known, contrast), w.log()[:, None]], 1)
-            around[row, split] = shown
+            own = net.own_numbers_of(running, k)[row, j]
+            nearby = around[row[:, None], net.neighbours[split]]
+            base = bases[row, self._base[split]]
+            whole = whole.index_select(0, row)
+            out, h = net(split, whole, own, nearby, torch.cat([sizes, base], 1))
+            one, other = self._divide_count(count, split, out, noise[row, 0, split])
+            x = torch.where(one > 0, ALL_LEFT, ALL_RIGHT).to(w)
+            both = ((one > 0) & (other > 0)).nonzero()[:, 0]
+            sides = torch.stack([one, other], 1)[both]
+            out = net.energies(split[both], h[both], own[both], sides)
+            z = noise[row, :, split][both]
+            x[both] = draw(torch.special.ndtr(z[:, 1]), log_odds(z[:, 2]), out)
+            left, right = t.part_counted(energy, x, (one, other), t.tree.group[tree_split])
+            nodes[row, 1 + 2 * tree_split], nodes[row, 2 + 2 * tree_split] = left, right
+            counts[row, 1 + 2 * tree_split], counts[row, 2 + 2 * tree_split] = one, other
+            contrast = (left - right) / nodes[row, t.tree.base[tree_split]] / t.spread[tree_split]
+            middle = self._log_odds(count, one, 0.5, split).to(x)
+            around[row, split] = torch.cat([shown_of(x, middle, contrast), sizes], 1)
             added = added + net.step(around[:, here, :3], k)
         return nodes
 
+    def _divide_count(
+        self, number: Tensor, split: Tensor, out: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return numbers of occupied voxels of both sides, (N,) each, drawn by normal noise."""
+        least, size = self.showers.choices(number, self.places[split])
+
+        def smaller(place: Tensor) -> Tensor:
+            return below(self._log_odds(number, least + place, 0.0, split), out.double())
+
+        k = least + _largest(torch.special.ndtr(noise.double()), size, smaller)
+        return k, number - k
+
     def _divide_singly(
-        self, total: Tensor, incident: Tensor, u: Tensor, logistic: Tensor
+        self, total: Tensor, layers: Tensor, incident: Tensor, noises: tuple[Tensor, Tensor]
     ) -> Tensor:
         """Do the same shower by shower, compiled."""
         nodes = total.new_zeros(len(total), 1 + 2 * self.showers.n_splits)
-        nodes[:, 0] = total
-        inputs = (_array(x) for x in (nodes, incident[:, 0], u, logistic))
-        divide_showers(*inputs, self._weights(), self._tree())
+        counts = torch.zeros_like(nodes)
+        nodes[:, 0], counts[:, 0] = total, layers
+        inputs = (array_of(x) for x in (nodes, counts, incident[:, 0], *noises))
+        tree = tree_of(self.showers, self.network, self.places, self.visible[:, -1] > 0)
+        divide_showers(*inputs, (weights_of(self.network, self.numbers), tree))
         return nodes
-
-    def _weights(self) -> Weights:
-        net = self.network
-        values = {}
-        for name, module in net.named_children():
-            assert isinstance(module, nn.Linear)
-            values[name], values[f"{name}_bias"] = _array(module.weight.T), _array(module.bias)
-        for name, parameter in net.named_parameters(recurse=False):
-            values[name] = _array(parameter)
-        return Weights(
-            **values,
-            log_scale_limit=LOG_SCALE_LIMIT,
-            farthest=FARTHEST,
-            shown_scale=SHOWN_SCALE,
-            shown_limit=SHOWN_LIMIT,
-        )
-
-    def _tree(self) -> Tree:
-        t, places = self.showers, self.places
-        return Tree(
-            first=np.cumsum([0, *self.network.sizes]),
-            visible=_array(self.visible[:, -1] > 0),
-            neighbours=_array(self.network.neighbours),
-            place=_array(places),
-            parent=_array(t.tree.parent[places]),
-            base=_array(t.tree.base[places]),
-            group=_array(t.tree.group[places]),
-            spread=_array(t.spread[places]),
-            layers=_array(t.tree.layers),
-            centre=_array(t.centre),
-            scale=_array(t.scale),
-            below=_array(t.splits.below),
-            atoms=_array(t.splits.atoms),
-            scarce=_array(t.scarce),
-            first_knot=float(t.splits.ends[0]),
-            last_knot=float(t.splits.ends[1]),
-            threshold=float(t.threshold),
-            enough=SCARCE,
-            near=NEAR,
-            least=LOG_LEAST,
-        )
 
     @property
     def _base(self) -> Tensor:
-        """Number, among those of `_log_base`, of what each split's layer has, by place."""
+        """Number, among those of `_bases`, of what each split's layer has, by place."""
         return self.showers.tree.split_layer[self.places] + 1
 
-    def _context(self, condition: Tensor) -> Tensor:
-        """What the splits may see: energies, and which layers are empty."""
+    def _bases(self, condition: Tensor, layers: Tensor) -> Tensor:
+        """Return ln of energies over v_0 and of M, N_i, (B, 1 + n_layers, 2)."""
         t = self.showers
-        # Mapped energies of empty layers, and a little more against rounding.
-        floor = (t.threshold.log() - t.centre[2:]) / t.scale[2:] + 1e-5
-        return torch.cat([condition, (condition[:, 2:] > floor).to(condition.dtype)], 1)
+        logs, n = condition * t.scale + t.centre, t.n_layers
+        numbers = torch.cat([layers[:, None].clamp(min=1).log(), logs[:, 2 + n :]], 1)
+        return torch.stack([logs[:, 1 : 2 + n] - t.threshold.log(), numbers], -1)
 
-    def _log_base(self, condition: Tensor) -> Tensor:
-        """Return ln of the energies of the shower and its layers, (B, 1 + n_layers), over v_0."""
-        t = self.showers
-        return condition[:, 1:] * t.scale[1:] + t.centre[1:] - t.threshold.log()
+    def _log_odds(self, number: Tensor, left: Tensor, within: float, split: Tensor) -> Tensor:
+        """Return logit of how much of the divisions of N lies below k + `within`, (N,)."""
+        t, tree_split = self.showers, self.places[split]
+        least, size = t.choices(number, tree_split)
+        return torch.logit(t.count_level(number, (left - least + within) / size, tree_split))
 
-    def _log_odds(self, whole: Tensor, split: Tensor, out: Tensor) -> Tensor:
-        """Return ln p of all right, all left and both, (N, 3), up to a constant."""
-        t = self.showers
-        right, left, both = t.outcomes(whole, t.tree.group[self.places[split]])
-        return torch.stack([right + out[:, 0], left + out[:, 1], both], 1)
+    def _log_count(self, number: Tensor, left: Tensor, split: Tensor, out: Tensor) -> Tensor:
+        """Return ln of the probabilities that splits divide N into k = `left` and N - k, (N,)."""
+        least, size = self.showers.choices(number, self.places[split])
+        low, high = (self._log_odds(number, left, within, split) for within in (0.0, 1.0))
+        low = torch.where(left <= least, -torch.inf, low)
+        high = torch.where(left - least + 1 >= size, torch.inf, high)
+        return log_probability(low, high, out.double()).to(out)
 
     def _log_response(self, x: Tensor, condition: Tensor) -> Tensor:
         """Return (B,) ln of the density of the number of the response, or p of an empty shower."""
@@ -326,12 +318,18 @@ class ShowerFlow(ShowerSurrogate):
         return torch.where(x < EMPTY / 2, empty.clamp(min=1e-30).log(), density)
 
 
-def _array(x: Tensor) -> Any:
-    return x.detach().contiguous().numpy()
+def _largest(u: Tensor, size: Tensor, smaller: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the largest place j < size with P(less than j) <= u, (N,), by bisection.
 
-
-def _shown(x: Tensor, known: Tensor, contrast: Tensor) -> Tensor:
-    """Return how the later splits see one, (..., 3), and nothing where it is not `known`."""
-    both = known & (x > ALL_RIGHT / 2) & (x < ALL_LEFT / 2)
-    bounded = (SHOWN_SCALE * x).clamp(-SHOWN_LIMIT, SHOWN_LIMIT)
-    return torch.stack([bounded, both.to(x.dtype), contrast], -1)
+    Args:
+        u: (N,) uniform.
+        size: (N,) of the places 0, 1, ...
+        smaller: P(less than j) of places, (N,), from 1 on.
+    """
+    low, high = torch.zeros_like(size), size - 1
+    while bool((high > low).any()):
+        middle = ((low + high + 1) / 2).floor()
+        reached = (smaller(middle.clamp(min=1)) <= u) & (high > low)
+        low, high = torch.where(reached, middle, low), torch.where(reached, high, middle - 1)
+        high = torch.maximum(low, high)
+    return low

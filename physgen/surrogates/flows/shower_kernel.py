@@ -8,115 +8,31 @@ that a shower takes about a millisecond. A shower's voxels do not depend on the 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
+from physgen.surrogates.flows.shower_arrays import Array, Network, Tree, Weights
 from physgen.systems.kernels.cache import CACHE
 
-Array = NDArray[np.floating]
-Ints = NDArray[np.int64]
 # Sums of products may be reordered (for vector instructions), no more than that.
 _SUMS = {"reassoc", "contract"}
 
 
-class Weights(NamedTuple):
-    """Those of `BlockNetwork`; matrices of layers are (inputs, outputs).
-
-    Attributes:
-        begin, begin_bias: (n_context, n_running), (n_running,).
-        absorb: (n_splits * n_shown, n_running).
-        own: (n_running, n_splits * n_own).
-        of_block: (n_blocks, hidden).
-        shower_in, shower_hidden, shower_out: layers of a block.
-        shower_in_bias, shower_hidden_bias, shower_out_bias: (hidden,).
-        of_split: (n_splits, hidden).
-        split_in, split_hidden, split_out: layers of a split.
-        split_in_bias, split_hidden_bias, split_out_bias: (hidden,), the last (n_outputs,).
-        offset: (n_splits, n_outputs).
-        log_scale_limit, farthest, shown_scale, shown_limit: the constants of `ShowerFlow`.
-    """
-
-    begin: Array
-    begin_bias: Array
-    absorb: Array
-    own: Array
-    of_block: Array
-    shower_in: Array
-    shower_in_bias: Array
-    shower_hidden: Array
-    shower_hidden_bias: Array
-    shower_out: Array
-    shower_out_bias: Array
-    of_split: Array
-    split_in: Array
-    split_in_bias: Array
-    split_hidden: Array
-    split_hidden_bias: Array
-    split_out: Array
-    split_out_bias: Array
-    offset: Array
-    log_scale_limit: float
-    farthest: float
-    shown_scale: float
-    shown_limit: float
-
-
-class Tree(NamedTuple):
-    """The splits in the order of their blocks, and what `ShowerTransform` knows of them.
-
-    Attributes:
-        first: (n_blocks + 1,) where blocks begin.
-        visible: (n_blocks,) whether the energies of layers are known.
-        neighbours: (n_splits, n_neighbours); n_splits is none.
-        place: (n_splits,) numbers in the tree.
-        parent, base, group: (n_splits,) of the `SplitTree`.
-        spread: (n_splits,) of the contrasts.
-        layers: (n_layers,) nodes.
-        centre, scale: (2 + n_layers,) of the logarithms of energies.
-        below: F, (n_groups, n_knots, n_bins + 1).
-        atoms: (2, n_groups, n_knots).
-        scarce: (n_groups,).
-        first_knot, last_knot: of the tables.
-        threshold: v_0.
-        enough: below as many thresholds, an energy does not suffice for two.
-        near, least: the constants of the transform.
-    """
-
-    first: Ints
-    visible: NDArray[np.bool_]
-    neighbours: Ints
-    place: Ints
-    parent: Ints
-    base: Ints
-    group: Ints
-    spread: Array
-    layers: Ints
-    centre: Array
-    scale: Array
-    below: Array
-    atoms: Array
-    scarce: Array
-    first_knot: float
-    last_knot: float
-    threshold: float
-    enough: float
-    near: float
-    least: float
-
-
 @njit(cache=CACHE, nogil=True, fastmath=_SUMS)
 def _add(out: Array, weights: Array, x: Array) -> None:
-    """Add x @ weights to `out`, four rows at a time: `out` is loaded and stored less often."""
-    fours = len(x) - len(x) % 4
-    for j in range(0, fours, 4):
+    """Add x @ weights to `out`, eight rows at a time: `out` is loaded and stored less often."""
+    eights = len(x) - len(x) % 8
+    for j in range(0, eights, 8):
         x0, x1, x2, x3 = x[j], x[j + 1], x[j + 2], x[j + 3]
+        x4, x5, x6, x7 = x[j + 4], x[j + 5], x[j + 6], x[j + 7]
         w0, w1, w2, w3 = weights[j], weights[j + 1], weights[j + 2], weights[j + 3]
+        w4, w5, w6, w7 = weights[j + 4], weights[j + 5], weights[j + 6], weights[j + 7]
         for q in range(len(out)):
             out[q] += x0 * w0[q] + x1 * w1[q] + x2 * w2[q] + x3 * w3[q]
-    for j in range(fours, len(x)):
+            out[q] += x4 * w4[q] + x5 * w5[q] + x6 * w6[q] + x7 * w7[q]
+    for j in range(eights, len(x)):
         for q in range(len(out)):
             out[q] += x[j] * weights[j, q]
 
@@ -136,19 +52,32 @@ def _silu(x: Array) -> None:
 
 
 @njit(cache=CACHE, nogil=True)
+def _layer(out: Array, bias: Array, weights: Array, x: Array) -> None:
+    """Fill `out` with silu(bias + x @ weights)."""
+    out[:] = bias
+    _add(out, weights, x)
+    _silu(out)
+
+
+@njit(cache=CACHE, nogil=True, fastmath=_SUMS)
+def _product(a: Array, b: Array) -> float:
+    total: Any = a.dtype.type(0)
+    for q in range(len(a)):
+        total += a[q] * b[q]
+    result: float = total
+    return result
+
+
+@njit(cache=CACHE, nogil=True)
 def _context(nodes: Array, incident: float, visible: bool, tree: Tree, out: Array) -> None:
-    """Fill what the splits may see: mapped energies, and which layers are not empty."""
-    n = len(tree.layers)
-    v0 = tree.threshold
-    out[0] = (math.log(incident) - tree.centre[0]) / tree.scale[0]
-    out[1] = (math.log(max(nodes[0], v0)) - tree.centre[1]) / tree.scale[1]
-    out[2:] = 0.0
-    if visible:
-        for i in range(n):
-            energy = max(nodes[tree.layers[i]], v0)
-            out[2 + i] = (math.log(energy) - tree.centre[2 + i]) / tree.scale[2 + i]
-            floor = (math.log(v0) - tree.centre[2 + i]) / tree.scale[2 + i] + 1e-5
-            out[2 + n + i] = 1.0 if out[2 + i] > floor else 0.0
+    """Fill which mapped energies the splits may see (`CountedShowers.energies_of`)."""
+    n, v0 = 2 + len(tree.layers) if visible else 2, tree.threshold
+    out[:] = 0.0
+    out[0], out[1] = math.log(incident), math.log(max(nodes[0], v0))
+    for i in range(2, n):
+        out[i] = math.log(max(nodes[tree.layers[i - 2]], v0))
+    for q in range(n):
+        out[q] = (out[q] - tree.centre[q]) / tree.scale[q]
 
 
 @njit(cache=CACHE, nogil=True)
@@ -173,142 +102,248 @@ def _number(level: float, rows: Array, fraction: float) -> float:
 
 
 @njit(cache=CACHE, nogil=True)
-def _outcomes(w: float, group: int, k: int, fraction: float, tree: Tree) -> tuple[float, ...]:
-    """Return p of all right, all left and both (`ShowerTransform.outcomes`)."""
-    if w < tree.enough:
-        return tree.scarce[group], 1 - tree.scarce[group], 0.0
-    right = _between(tree.atoms[0, group], tree.atoms[0, group, 1:], k, fraction)
-    left = _between(tree.atoms[1, group], tree.atoms[1, group, 1:], k, fraction)
-    least = tree.least
-    return max(right, least), max(left, least), max(1 - right - left, least)
+def _normal(z: float) -> float:
+    p: float = 0.5 * math.erfc(-z * math.sqrt(0.5))
+    return p
 
 
 @njit(cache=CACHE, nogil=True)
-def _component(u: float, logistic: float, out: Array, weights: Weights) -> float:
-    """Return x of a mixture, given its outputs (`_draw` of `ShowerFlow`)."""
+def _knot(y: float, n_knots: int) -> tuple[int, float]:
+    """Return the knot below y, of 0 to 1, and how far y is from it."""
+    position = min(max(y * (n_knots - 1), 0.0), n_knots - 1.0)
+    knot = min(int(position), n_knots - 2)
+    return knot, position - knot
+
+
+@njit(cache=CACHE, nogil=True)
+def _mixture(out: Array, limit: float) -> None:
+    """Turn outputs into locations, inverse scales, and shares."""
     n = len(out) // 3
     largest, total = out[2 * n :].max(), 0.0
     for q in range(n):
-        total += math.exp(out[2 * n + q] - largest)
-    which, below = 0, math.exp(out[2 * n] - largest)
-    while which < n - 1 and u * total >= below:
+        out[n + q] = math.exp(-limit * math.tanh(out[n + q] / limit))
+        out[2 * n + q] = math.exp(out[2 * n + q] - largest)
+        total += out[2 * n + q]
+    for q in range(n):
+        out[2 * n + q] /= total
+
+
+@njit(cache=CACHE, nogil=True)
+def _draw(noise: Array, out: Array, farthest: float) -> float:
+    """Return x of a mixture (`logistic_mixture.draw`), of two standard normal numbers."""
+    u, logistic = _normal(noise[0]), math.log(_normal(noise[1]) / _normal(-noise[1]))
+    n = len(out) // 3
+    which, below = 0, out[2 * n]
+    while which < n - 1 and u >= below:
         which += 1
-        below += math.exp(out[2 * n + which] - largest)
-    limit = weights.log_scale_limit
-    scale = math.exp(limit * math.tanh(out[n + which] / limit))
-    x = float(out[which]) + scale * logistic
-    return min(max(x, -weights.farthest), weights.farthest)
+        below += out[2 * n + which]
+    x = float(out[which]) + logistic / out[n + which]
+    bounded: float = min(max(x, -farthest), farthest)
+    return bounded
+
+
+@njit(cache=CACHE, nogil=True)
+def _log_odds(place: float, rows: Array, fraction: float, tree: Tree) -> float:
+    """Return logit of how much of the divisions lies below a place of [0, 1], given two knots."""
+    n_bins = rows.shape[1] - 1
+    j = min(int(place * n_bins), n_bins - 1)
+    left = _between(rows[0], rows[1], j, fraction)
+    right = _between(rows[0], rows[1], j + 1, fraction)
+    level = left + (right - left) * (place * n_bins - j)
+    level = min(max(level, tree.edge), 1 - tree.edge)
+    level = (1 - tree.anywhere) * level + tree.anywhere * place
+    return math.log(level / (1 - level))
+
+
+@njit(cache=CACHE, nogil=True)
+def _count(u: float, number: float, i: int, out: Array, tree: Tree) -> tuple[float, float]:
+    """Return how many of the occupied voxels are on the left, by bisection, and its logit."""
+    leaves, n = tree.leaves, len(out) // 3
+    least = max(number - leaves[1, i], 0.0)
+    size = min(number, float(leaves[0, i])) - least + 1
+    y = math.log(number) / math.log(leaves[0, i] + leaves[1, i])
+    knot, fraction = _knot(y, tree.counts.shape[1])
+    rows = tree.counts[tree.group[i], knot : knot + 2]
+    low, high = 0.0, size - 1
+    while high > low:
+        middle = math.floor((low + high + 1) / 2)
+        x, below = _log_odds(middle / size, rows, fraction, tree), 0.0
+        for q in range(n):
+            below += out[2 * n + q] / (1 + math.exp((out[q] - x) * out[n + q]))
+        if below <= u:
+            low = middle
+        else:
+            high = middle - 1
+    place = (low + 0.5) / size
+    return least + low, _log_odds(place, rows, fraction, tree)
+
+
+@njit(cache=CACHE, nogil=True)
+def _mean(energies: Array, i: int, tree: Tree) -> float:
+    """Return the mean of the number of an N_i (`Occupancy.means`)."""
+    a, e, r, own = tree.of_layers[i], energies[0], energies[1] - energies[0], energies[2 + i]
+    mean = a[0] + own * (a[1] + own * (a[2] + own * a[3])) + a[4] * e + a[5] * r + a[8] * e * own
+    if i > 0:
+        mean += a[6] * energies[1 + i]
+    if i + 1 < len(tree.layers):
+        mean += a[7] * energies[3 + i]
+    return float(mean)
+
+
+@njit(cache=CACHE, nogil=True)
+def _occupy(
+    nodes: Array, counts: Array, context: Array, noise: Array, weights: Weights, tree: Tree
+) -> None:
+    """Fill in the N_i of a shower, and in its context (`ShowerNumbers.draw_voxels`)."""
+    n, kind, limit = len(tree.layers), nodes.dtype, weights.farthest_distance
+    n_mixture = weights.voxels_out.shape[1] // n
+    h, h_more = np.empty_like(weights.voxels_in_bias), np.empty_like(weights.voxels_in_bias)
+    _layer(h, weights.voxels_in_bias, weights.voxels_in, context[: 2 + n])
+    _layer(h_more, weights.voxels_hidden_bias, weights.voxels_hidden, h)
+    _sum(h, h, h_more)
+    outs, seen = weights.voxels_out_bias.copy(), np.zeros(n, kind)
+    _add(outs, weights.voxels_out, h)
+    for i in range(n):
+        energy, size, number = nodes[tree.layers[i]], tree.n_voxels[i], 0.0
+        if energy > 0:
+            out = outs[i * n_mixture : (i + 1) * n_mixture]
+            out[: n_mixture // 3] += _product(weights.linear[i, :i], seen[:i])
+            _mixture(out, weights.log_scale_limit)
+            x, mean = _draw(noise[i], out, weights.farthest), _mean(context, i, tree)
+            number = np.round((size + 1) / (1 + math.exp(-(tree.units[i] * x + mean))))
+            most = min(math.floor(energy / tree.threshold * (1 + tree.rounding)), size)
+            number = max(min(number, most), 1.0)
+            distance = math.log(number / max(size + 1 - number, 0.5)) - mean
+            seen[i] = min(max(distance / tree.units[i], -limit), limit)
+        counts[tree.layers[i]] = number
+        q = 2 + n + i
+        context[q] = (math.log(max(number, tree.none)) - tree.centre[q]) / tree.scale[q]
 
 
 @njit(cache=CACHE, nogil=True)
 def divide_showers(
-    nodes: Array, incident: Array, u: Array, logistic: Array, weights: Weights, tree: Tree
+    nodes: Array, counts: Array, incident: Array, of_layers: Array, noise: Array, network: Network
 ) -> None:
     """Fill in the energies of all nodes of the tree, (B, n_nodes), in MeV.
 
     Args:
         nodes: holds the energies of the showers, the first node, and 0.
+        counts: (B, n_nodes) the same of the numbers that are divided: of layers with energy.
         incident: (B,) in MeV.
-        u: (B, n_splits) uniform, decides outcomes and components, in the order of the blocks.
-        logistic: (B, n_splits) standard logistic.
-        weights, tree: see there.
+        of_layers: (B, n_layers, 2) standard normal, for the numbers of occupied voxels.
+        noise: (B, 3, n_splits) standard normal, in the order of the blocks: for the numbers, the
+            components and the energies.
+        network: see there.
     """
+    weights, tree = network
     n_splits, n_neighbours = tree.neighbours.shape
-    hidden, n_outputs = weights.of_split.shape[1], weights.offset.shape[1]
+    hidden, n_mixture = weights.of_split.shape[1], weights.count_out.shape[1]
     n_inputs, n_running = weights.split_in.shape[0], weights.begin.shape[1]
-    n_own, n_shown = weights.own.shape[1] // n_splits, len(weights.absorb) // n_splits
-    n_knots, v0, kind = tree.below.shape[1], tree.threshold, nodes.dtype
-    n_context = len(weights.begin)
-    shown, logs = np.zeros((n_splits + 1, n_shown), kind), np.zeros(n_splits + 1, kind)
+    n_own, n_shown = len(weights.own) // n_splits, len(weights.absorb) // n_splits
+    v0, kind, limit, shift = tree.threshold, nodes.dtype, weights.shown_limit, tree.shift
+    n_context, n_components = len(weights.begin), n_mixture // 3
+    shown, logs = np.zeros((n_splits + 1, n_shown), kind), np.zeros((n_splits + 1, 2), kind)
     # The running sum, and the context after it.
     known = np.empty(n_running + n_context, kind)
     running, context = known[:n_running], known[n_running:]
     start, added = np.empty(n_running, kind), np.empty(n_running, kind)
-    h1, h2, whole = np.empty(hidden, kind), np.empty(hidden, kind), np.empty(hidden, kind)
-    inputs, out = np.empty(n_inputs, kind), np.empty(n_outputs, kind)
-    at_ratio, at_own = n_neighbours * n_shown, n_neighbours * (n_shown + 1)
-    at_energy = at_own + n_own
+    h1, whole = np.empty(hidden, kind), np.empty(hidden, kind)
+    # How a split is, and after it how its voxels are divided.
+    split = np.empty(weights.energy_in.shape[0], kind)
+    h2, sides = split[:hidden], split[hidden:]
+    inputs, out = np.empty(n_inputs, kind), np.empty(n_mixture, kind)
+    at_ratio, at_own = n_neighbours * n_shown, n_neighbours * (n_shown + 2)
+    at_sizes = at_own + n_own
     for row in range(len(nodes)):
-        energies = nodes[row]
-        shown[:], logs[:] = 0.0, -1.0
+        energies, numbers = nodes[row], counts[row]
+        shown[:], logs[:, 0], logs[:, 1] = 0.0, -1.0, 0.0
         added[:] = 0.0
         for k in range(len(tree.visible)):
             if k == 0 or tree.visible[k] != tree.visible[k - 1]:
                 _context(energies, incident[row], tree.visible[k], tree, context)
+                if tree.visible[k]:
+                    _occupy(energies, numbers, context, of_layers[row], weights, tree)
                 start[:] = weights.begin_bias
                 _add(start, weights.begin, context)
             _sum(running, start, added)
             ready = False
             for i in range(tree.first[k], tree.first[k + 1]):
-                energy = energies[tree.parent[i]]
-                if energy <= 0:  # Nothing to divide, and nothing for the others to see.
-                    continue
+                energy, number = energies[tree.parent[i]], numbers[tree.parent[i]]
+                if number <= 0:
+                    continue  # Nothing to divide, and nothing for the others to see.
                 if not ready:
                     ready = True
                     _sum(h1, weights.shower_in_bias, weights.of_block[k])
                     _add(h1, weights.shower_in, known)
                     _silu(h1)
-                    h2[:] = weights.shower_hidden_bias
-                    _add(h2, weights.shower_hidden, h1)
-                    _silu(h2)
+                    _layer(h2, weights.shower_hidden_bias, weights.shower_hidden, h1)
                     _sum(h1, h1, h2)
                     _sum(whole, weights.shower_out_bias, weights.split_in_bias)
                     _add(whole, weights.shower_out, h1)
                 w = max(energy / v0, 1.0)
-                log_whole = math.log(w)
-                log_base = math.log(max(energies[tree.base[i]] / v0, 1.0))
+                log_whole, log_number = math.log(w), math.log(number)
                 for m in range(n_neighbours):
                     other = tree.neighbours[i, m]
                     for q in range(n_shown):
                         inputs[m * n_shown + q] = shown[other, q]
-                    ratio = 0.2 * (logs[other] - log_whole)
-                    inputs[at_ratio + m] = ratio if other < n_splits else 0.0
-                own = inputs[at_own:at_energy]
-                own[:] = 0.0
-                _add(own, weights.own[:, i * n_own : (i + 1) * n_own], running)
-                inputs[at_energy] = 0.3 * log_whole
-                inputs[at_energy + 1] = 0.3 * (log_whole - log_base)
-                inputs[at_energy + 2] = 0.3 * math.log(max(w - 1.9, 0.1))
-                inputs[at_energy + 3] = 1.0 if log_whole < math.log(2.0) else 0.0
+                    near = 1.0 if other < n_splits else 0.0
+                    inputs[at_ratio + 2 * m] = near * 0.2 * (logs[other, 0] - log_whole)
+                    inputs[at_ratio + 2 * m + 1] = near * 0.2 * (logs[other, 1] - log_number)
+                for q in range(n_own):
+                    inputs[at_own + q] = _product(weights.own[i * n_own + q], running)
+                base = max(energies[tree.base[i]] / v0, 1.0)
+                inputs[at_sizes] = 0.3 * (log_whole - math.log(base))
+                inputs[at_sizes + 1] = 0.3 * (log_number - math.log(numbers[tree.base[i]]))
+                inputs[at_sizes + 2] = 0.3 * log_whole
+                inputs[at_sizes + 3] = 0.5 * log_number
+                inputs[at_sizes + 4] = 0.3 * math.log(max(w / number - 0.9, 0.1))
+                inputs[at_sizes + 5] = 1 / number
                 _sum(h1, whole, weights.of_split[i])
                 _add(h1, weights.split_in, inputs)
                 _silu(h1)
-                h2[:] = weights.split_hidden_bias
-                _add(h2, weights.split_hidden, h1)
-                _silu(h2)
-                _sum(out, weights.split_out_bias, weights.offset[i])
-                _add(out, weights.split_out, h2)
-                out[0] += inputs[at_own]
-                out[1] += inputs[at_own + 1]
-                for q in range(2, 2 + (n_outputs - 2) // 3):
-                    out[q] += inputs[at_own + 2]
-
-                group = tree.group[i]
-                y = math.log(max(w - 2.0 + tree.near, tree.near))
-                y = (y - tree.first_knot) / (tree.last_knot - tree.first_knot) * (n_knots - 1)
-                y = min(max(y, 0.0), n_knots - 1.0)
-                knot = min(int(y), n_knots - 2)
-                right, left, both = _outcomes(w, group, knot, y - knot, tree)
-                right, left = right * math.exp(out[0]), left * math.exp(out[1])
-                place = u[row, i] * (right + left + both)
-                side = 2 * tree.place[i] + 1
-                limit = weights.shown_limit
-                if place < right:
-                    energies[side], energies[side + 1] = 0.0, energy
-                    shown[i, 0] = -limit
-                elif place >= right + both:
-                    energies[side], energies[side + 1] = energy, 0.0
-                    shown[i, 0] = limit
-                else:
-                    x = _component((place - right) / both, logistic[row, i], out[2:], weights)
-                    level = 1 / (1 + math.exp(-x))
-                    s = _number(level, tree.below[group, knot : knot + 2], y - knot)
-                    t = (2 * s - 1) * math.log(max(w - 1, 1.0))
-                    energies[side] = max(energy / (1 + math.exp(-t)), v0)
-                    energies[side + 1] = max(energy / (1 + math.exp(t)), v0)
+                _layer(h2, weights.split_hidden_bias, weights.split_hidden, h1)
+                _sum(out, weights.count_out_bias, weights.offset[i, :n_mixture])
+                _add(out, weights.count_out, h2)
+                for q in range(n_components):
+                    out[q] += inputs[at_own]
+                _mixture(out, weights.log_scale_limit)
+                one, middle = _count(_normal(noise[row, 0, i]), number, i, out, tree)
+                two = number - one
+                shown[i, 0] = limit if one > 0 else -limit
+                left, right = (energy, 0.0) if one > 0 else (0.0, energy)
+                if one > 0 and two > 0:
+                    sides[0], sides[1] = 0.5 * math.log(one), 0.5 * math.log(two)
+                    sides[2] = (one - two) / number
+                    tilt = weights.tilt_unit * weights.tilt[i] * (sides[0] - sides[1])
+                    _layer(h1, weights.energy_in_bias, weights.energy_in, split)
+                    _sum(h1, h1, h2)
+                    _sum(out, weights.energy_out_bias, weights.offset[i, n_mixture:])
+                    _add(out, weights.energy_out, h1)
+                    y = math.log(max(w - number + tree.near, tree.near)) - tree.first_knot
+                    y /= tree.last_knot - tree.first_knot
+                    knot, fraction = _knot(y, tree.below.shape[1])
+                    group = tree.group[i]
+                    table = tree.tables[group, 2 * int(one > 1) + int(two > 1)]
+                    rows = tree.below[table, knot : knot + 2]
+                    free = max(w - number, 0.0)
+                    low = math.log(shift * one / (shift * two + free))
+                    span = math.log((shift * one + free) / (shift * two)) - low
+                    centre = (tree.power[group] * math.log(one / two) - low) / max(span, tree.least)
+                    centre = min(max(centre, tree.nearest), 1 - tree.nearest)
+                    for q in range(n_components):
+                        out[q] += inputs[at_own + 1] + tilt
+                    _mixture(out, weights.log_scale_limit)
+                    x = _draw(noise[row, 1:, i], out, weights.farthest)
+                    s = _number(1 / (1 + math.exp(-x)), rows, fraction)
+                    t = low + span * s * centre / (s * centre + (1 - s) * (1 - centre))
+                    free, fixed = energy - (1 - shift) * number * v0, (1 - shift) * v0
+                    left = max(fixed * one + free / (1 + math.exp(-t)), one * v0)
+                    right = max(fixed * two + free / (1 + math.exp(t)), two * v0)
                     shown[i, 0] = min(max(weights.shown_scale * x, -limit), limit)
-                    shown[i, 1] = 1.0
-                difference = energies[side] - energies[side + 1]
-                shown[i, 2] = difference / energies[tree.base[i]] / tree.spread[i]
-                logs[i] = log_whole
+                side = 2 * tree.place[i] + 1
+                energies[side], energies[side + 1] = left, right
+                numbers[side], numbers[side + 1] = one, two
+                shown[i, 1] = min(max(weights.shown_scale * middle, -limit), limit)
+                shown[i, 2] = (left - right) / energies[tree.base[i]] / tree.spread[i]
+                logs[i, 0], logs[i, 1] = log_whole, log_number
                 _add(added, weights.absorb[i * n_shown : (i + 1) * n_shown], shown[i])

@@ -41,6 +41,7 @@ class Order:
             parent, grandparent, the same place in the nearest layers in front and behind, the next
             ring inwards and outwards, the nearest sector, and the next layers but one; n_splits
             where there is none.
+        n_layer_splits: how many of the splits, the first ones, are of layers.
 
     >>> from physgen.systems.calorimeter import Calorimeter
     >>> order = order_of(SplitTree(Calorimeter().geometry))
@@ -51,6 +52,7 @@ class Order:
     splits: Ints
     sizes: tuple[int, ...]
     neighbours: Ints
+    n_layer_splits: int
 
 
 def order_of(tree: SplitTree) -> Order:
@@ -69,7 +71,7 @@ def order_of(tree: SplitTree) -> Order:
     place = np.full(tree.n_splits + 1, tree.n_splits)
     place[order] = np.arange(tree.n_splits)
     neighbours = place[_neighbours(tree, block)][order] if len(order) else place[:0, None]
-    return Order(order, tuple(len(x) for x in blocks), neighbours)
+    return Order(order, tuple(len(x) for x in blocks), neighbours, tree.n_layer_splits)
 
 
 def touching(tree: SplitTree, stage: slice) -> list[list[int]]:

@@ -1,0 +1,120 @@
+r"""How many layers of a shower have energy, and how many of their voxels.
+
+M depends on E_inc and E_tot, and then N_i, layer after layer, on all energies of layers and on the
+layers in front. Of both a mixture of logistic densities is drawn, of their distances r from the
+means of `Occupancy`; that of N_i has locations
+
+    \mu_i = f_i(E) + \sum_{j < i} L_ij r_j,
+
+and f_i, the scales and the shares come from one small network. A number has the probability of the
+distances that round to it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from physgen.surrogates.flows.logistic_mixture import draw, located, log_probability, spread
+from physgen.transforms.counted_showers import CountedShowers
+from physgen.transforms.showers import log_odds
+
+FARTHEST_DISTANCE = 6.0
+"""Bound on the r_j that other layers see."""
+
+
+class ShowerNumbers(nn.Module):
+    """Densities of M and of N_i, mixtures of n components each.
+
+    Args:
+        n_layers: of the calorimeter.
+        n_components: n.
+        hidden: units of each layer of the networks.
+    """
+
+    def __init__(self, n_layers: int, n_components: int, *, hidden: int) -> None:
+        super().__init__()
+        n = 3 * n_components
+        self.layers_in = nn.Linear(2, hidden)
+        self.layers_out = nn.Linear(hidden, n)
+        self.voxels_in = nn.Linear(2 + n_layers, hidden)
+        self.voxels_hidden = nn.Linear(hidden, hidden)
+        self.voxels_out = nn.Linear(hidden, n * n_layers)
+        self.linear = nn.Parameter(torch.zeros(n_layers, n_layers))
+        for layer in (self.layers_out, self.voxels_out):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+            with torch.no_grad():
+                layer.bias.view(-1, n)[:, :n_components] = spread(n_components)
+
+    def log_prob(self, t: CountedShowers, condition: Tensor) -> Tensor:
+        """Return ln of the probabilities of M and N_i in a mapped condition, (B,)."""
+        energies = condition[:, : 2 + t.n_layers]
+        in_mev = t.in_mev(energies)
+        voxels, layers = t.occupied(condition)
+        ends = [t.occupancy.layer_distances(energies, layers + d) for d in (-0.5, 0.5)]
+        total = _log_p(layers, t.most_layers(in_mev[:, 1]), ends, self._of_layers(energies))
+        means = t.occupancy.means(energies)
+        distances = torch.where(voxels > 0, t.occupancy.distances(means, voxels), 0.0)
+        out = located(self._of_voxels(energies), self._shift(distances))
+        ends = [t.occupancy.distances(means, voxels + d) for d in (-0.5, 0.5)]
+        return total + _log_p(voxels, t.most(in_mev[:, 2:]), ends, out).sum(1)
+
+    def draw_layers(
+        self, t: CountedShowers, total: Tensor, incident: Tensor, noise: Tensor
+    ) -> Tensor:
+        """Return M, (B,), of (B,) and (B, 1) energies in MeV and standard normal noise, (B, 2)."""
+        logs = torch.cat([incident, total[:, None].clamp(min=t.threshold)], 1).log()
+        energies = (logs - t.centre[:2]) / t.scale[:2]
+        z = _draw(noise, self._of_layers(energies))
+        number = t.occupancy.layers(energies, z).round().clamp(min=1)
+        return torch.where(total > 0, torch.minimum(number, t.most_layers(total)), 0.0)
+
+    def draw_voxels(
+        self, t: CountedShowers, nodes: Tensor, incident: Tensor, noise: Tensor
+    ) -> Tensor:
+        """Return N_i, (B, n_layers), of energies of nodes in MeV and noise, (B, n_layers, 2)."""
+        layers = nodes[:, t.tree.layers]
+        energies, most = t.energies_of(incident, nodes), t.most(layers)
+        means, out = t.occupancy.means(energies), self._of_voxels(energies)
+        z, distances, voxels = (torch.zeros_like(layers) for _ in range(3))
+        for i in range(t.n_layers):
+            shift = self._shift(distances)[:, i]
+            z[:, i] = _draw(noise[:, i], located(out[:, i], shift))
+            voxels = torch.minimum(t.occupancy.voxels(means, z).round().clamp(min=1), most)
+            distances = torch.where(layers > 0, t.occupancy.distances(means, voxels), 0.0)
+        return torch.where(layers > 0, voxels, 0.0)
+
+    def _of_layers(self, energies: Tensor) -> Tensor:
+        """Return the parameters of M, (B, 3 n), given (B, 2) energies or more."""
+        out: Tensor = self.layers_out(functional.silu(self.layers_in(energies[:, :2])))
+        return out
+
+    def _of_voxels(self, energies: Tensor) -> Tensor:
+        """Return the parameters of N_i without L, (B, n_layers, 3 n)."""
+        h = functional.silu(self.voxels_in(energies))
+        h = h + functional.silu(self.voxels_hidden(h))
+        out: Tensor = self.voxels_out(h)
+        return out.reshape(len(h), len(self.linear), -1)
+
+    def _shift(self, distances: Tensor) -> Tensor:
+        """Return what r_j add to the locations, (B, n_layers)."""
+        seen = distances.clamp(-FARTHEST_DISTANCE, FARTHEST_DISTANCE)
+        return seen @ self.linear.tril(-1).T
+
+
+def _draw(noise: Tensor, out: Tensor) -> Tensor:
+    """Return distances, (B,), of standard normal noise, (B, 2)."""
+    return draw(torch.special.ndtr(noise[:, 0]), log_odds(noise[:, 1]), out)
+
+
+def _log_p(number: Tensor, most: Tensor, ends: list[Tensor], out: Tensor) -> Tensor:
+    """Return ln of the probabilities of numbers (...) of at most `most`, given (..., 3 n); 0 of 0.
+
+    `ends` are the distances between which a number is drawn.
+    """
+    low = torch.where(number <= 1, -torch.inf, ends[0]).double().flatten()
+    high = torch.where(number >= most, torch.inf, ends[1]).double().flatten()
+    log_p = log_probability(low, high, out.double().reshape(len(low), -1))
+    return torch.where(number > 0, log_p.reshape(number.shape).to(out), 0.0)

@@ -1,0 +1,367 @@
+r"""Showers as energies and numbers of occupied voxels, divided together.
+
+Each split of a `SplitTree` has, besides its energy W in units of the readout threshold v_0, a
+number N: within a layer, of the occupied voxels below it, and above the layers, of the layers with
+energy. W >= N, and N = 0 where W = 0. A split first divides N = k + m, where k is any number that
+both sides can hold, and then, if both sides have some, W = L + R with L >= k and R >= m:
+
+    q = ln(L - k + a k)/(R - m + a m),
+    r = q between its least and its largest value,    in [0, 1],
+    logit s = logit r - logit r_0,    r_0 where q = beta ln(k/m),
+
+with a small a, which shows where voxels lie near the threshold, and an exponent beta of each kind
+of split, by which energies follow the numbers on the average.
+
+So whatever is drawn, a shower has exactly the occupied voxels that it was to have, and none below
+the threshold. Tables hold the distribution functions of k, which depends on N, and of s, which
+depends on W - N. How many layers have energy, M, depends on E_inc and E_tot; then come the energies
+of the layers, and given all of them, the numbers N_i of their occupied voxels (`Occupancy`). These
+so follow the energies, as they do in a calorimeter, and not the energies them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from physgen.batch import Batch, Schema
+from physgen.errors import DomainError
+from physgen.systems.geometry import Geometry
+from physgen.transforms.occupancy import Occupancy
+from physgen.transforms.quantile_table import QuantileTable
+from physgen.transforms.showers import (
+    ALL_LEFT,
+    ALL_RIGHT,
+    EMPTY,
+    NEAR,
+    PIECE,
+    SPAN,
+    ShowerTransform,
+    log_width,
+)
+
+NONE = 0.5
+"""What takes the place of N = 0 in ln N."""
+ANYWHERE = 1e-3
+"""Share of the divisions of N that is spread over all that are possible."""
+SHIFT = 0.1
+"""a."""
+NEAREST = 0.02
+"""Least r_0, and 1 - r_0."""
+STEEPEST = 4.0
+"""Largest |beta|."""
+FEW = 10.0
+"""As many splits, with ln(k/m) of variance 1, are assumed to have beta = 1."""
+ROUNDING = 1e-5
+"""By how much the energies of voxels may add up to less than as many thresholds."""
+LEAST_SCALE = 0.05
+"""Least unit of ln N_i: where all layers were alike, one that is not remains near."""
+
+
+class CountedShowers(ShowerTransform):
+    """Map showers (B, n_voxels) to (B, 1 + 5 n_splits).
+
+    These are the number of the response, or `EMPTY`; the number x = logit F(s) of each split
+    (`ALL_RIGHT` or `ALL_LEFT` where it is not one; 0 where there is nothing to split); ln W, -1
+    where there is nothing to split; the contrasts; N; and k.
+
+    The mapped condition is (B, 2 + 2 n_layers): standardised ln E_inc, ln E_tot, and ln E_i and
+    ln N_i of the layers; of what is empty, at the threshold and at `NONE`.
+
+    Args:
+        schema, geometry, n_knots, n_bins, copies: see `ShowerTransform`.
+
+    Raises:
+        DomainError: the samples are no showers of this geometry.
+
+    >>> from physgen.systems.calorimeter import Calorimeter
+    >>> system = Calorimeter()
+    >>> transform, showers = CountedShowers(system.schema, system.geometry), system.simulate(200, 1)
+    >>> transform.fit(showers)
+    >>> mapped, _ = transform(showers)
+    >>> mapped.x[:, 1:].reshape(200, 5, -1)[:, 3, 0].max()  # of the first split, the layers
+    tensor(5.)
+    """
+
+    leaves: Tensor
+    above: Tensor
+    power: Tensor
+    tables: Tensor
+
+    def __init__(
+        self,
+        schema: Schema,
+        geometry: Geometry,
+        *,
+        n_knots: int = 32,
+        n_bins: int = 128,
+        copies: Tensor | None = None,
+    ) -> None:
+        super().__init__(schema, geometry, n_knots=n_knots, n_bins=n_bins, copies=copies)
+        self.centre = torch.zeros(2 + 2 * self.n_layers)
+        self.scale = torch.ones(2 + 2 * self.n_layers)
+        self.counts = QuantileTable(len(self.scarce), n_knots, n_bins)
+        self.occupancy = Occupancy(torch.tensor([x.n_voxels for x in geometry.layers]))
+        # Which layers lie below the sides of the splits of layers.
+        nodes = torch.zeros(self.n_layers, 1 + 2 * self.n_splits)
+        nodes[torch.arange(self.n_layers), self.tree.layers] = 1.0
+        n = self.tree.n_layer_splits
+        for split in reversed(range(n)):
+            nodes[:, self.tree.parent[split]] = nodes[:, 1 + 2 * split] + nodes[:, 2 + 2 * split]
+        self.register_buffer("above", nodes[:, 1 : 1 + 2 * n], persistent=False)
+        sides = torch.stack(self.numbers_of(torch.ones(1, 1 + 2 * self.n_splits))[1:])[:, 0].long()
+        self.register_buffer("leaves", sides, persistent=False)
+        self.register_buffer("power", torch.ones(len(self.scarce)))
+        self.register_buffer("tables", self._tables(), persistent=False)
+        self.splits = QuantileTable(1 + int(self.tables.max()), n_knots, n_bins)
+
+    def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The response, splits, their energies, contrasts, N and k."""
+        return (1 + 5 * self.n_splits,)
+
+    def latent_condition(self, n_condition: int) -> int:
+        """The incident energy, and energies and numbers of voxels of the shower and its layers."""
+        return 2 + 2 * self.n_layers
+
+    def _tables(self) -> Tensor:
+        """Return which table of s belongs to each kind of split, (n_groups, 4).
+
+        There are up to four, by whether both sides have one voxel or several, where they can have
+        several; one for splits of layers.
+        """
+        first = torch.zeros(len(self.scarce), dtype=torch.long)
+        splits = torch.arange(self.n_splits)
+        first[self.tree.group.flip(0)] = splits.flip(0)
+        several = (self.leaves[:, first] > 1) & (first >= self.tree.n_layer_splits)
+        left, right = (
+            torch.arange(4) // 2 <= several[0][:, None],
+            torch.arange(4) % 2 <= several[1][:, None],
+        )
+        possible = left & right
+        tables = possible.flatten().cumsum(0).reshape(-1, 4) - 1
+        return torch.where(possible, tables, tables[:, :1])
+
+    def _begin(self, batch: Batch) -> None:
+        self.power.copy_(self._powers(batch))
+        most = (batch.x.sum(1).max() / self.threshold).log()
+        self.splits.start(torch.full_like(most, NEAR).log(), most)
+        self.counts.start(torch.zeros_like(most), torch.ones_like(most))
+
+    def _powers(self, batch: Batch) -> Tensor:
+        """Return the slopes of q in ln(k/m), (n_groups,); near 1 where little was seen."""
+        sums = torch.zeros(5, len(self.power), dtype=torch.float64, device=batch.x.device)
+        step = max(1, PIECE // (1 + 2 * self.n_splits))
+        for first in range(0, len(batch), step):
+            rows = batch[first : first + step]
+            nodes = self.tree.gather(rows.x)
+            left, right = self.tree.sides(nodes / self.threshold)
+            _, k, m = self.numbers_of(nodes)
+            row, split = ((k > 0) & (m > 0)).nonzero(as_tuple=True)
+            left, right, k, m = (part[row, split].double() for part in (left, right, k, m))
+            x, y = (k / m).log(), (_above(left, k) / _above(right, m)).log()
+            w = torch.ones_like(x) if rows.weight is None else rows.weight[row].clamp(min=0)
+            terms = torch.stack([w, w * x, w * y, w * x * x, w * x * y])
+            sums.index_add_(1, self.tree.group[split], terms)
+        n, x, y, xx, xy = sums
+        n = n.clamp(min=1e-9)
+        slope: Tensor = (xy - x * y / n + FEW) / (xx - x * x / n + FEW)
+        return slope.clamp(-STEEPEST, STEEPEST).to(self.power)
+
+    def _count(self, nodes: Tensor, weight: Tensor | None) -> None:
+        left, right = self.tree.sides(nodes / self.threshold)
+        _, k, m = self.numbers_of(nodes)
+        row, split = (k + m > 0).nonzero(as_tuple=True)
+        left, right, k, m = (part[row, split] for part in (left, right, k, m))
+        weight = None if weight is None else weight[row, 0]
+        group = self.tree.group[split]
+        least, size = self.choices(k + m, split)
+        # Each is spread over its interval, evenly.
+        within = torch.arange(len(k), device=k.device) * 0.6180339887498949 % 1
+        free = size > 1
+        y = torch.where(free, self._count_knot(k + m, split), torch.nan)
+        self.counts.count(y, (k - least + within) / size, group, weight)
+        both = (k > 0) & (m > 0)
+        y = torch.where(both, self.energy_knot(left + right, k + m), torch.nan)
+        s, _ = fractions(left, right, (k, m), self.power[group])
+        self.splits.count(y, torch.where(both, s, 0.0), self.table_of(group, k, m), weight)
+
+    def _finish(self, logs: Tensor) -> None:
+        self.splits.finish()
+        self.counts.finish()
+        n = self.n_layers
+        self.scale[2 + n :].clamp_(min=LEAST_SCALE)
+        logs = logs[(logs[:, 2 + n :] >= 0).any(1)]  # Those that are not empty.
+        energies = (logs - self.centre)[:, : 2 + n] / self.scale[: 2 + n]
+        voxels = logs[:, 2 + n :].exp().round()
+        occupied = logs[:, 2 + n :] >= 0
+        voxels = torch.where(occupied, voxels, 0.0)
+        free = occupied & (self.most(logs[:, 2 : 2 + n].exp()) > 1)
+        self.occupancy.fit(energies, occupied.sum(1).to(logs), voxels, free)
+
+    def numbers(self, batch: Batch) -> tuple[Batch, Tensor]:
+        """Map showers; ln|det| is per MeV of each voxel with energy."""
+        nodes = self.tree.gather(batch.x)
+        voxels, k, m = self.numbers_of(nodes)
+        first, log_det = self._first_number(batch)
+        left, right = self.tree.sides(nodes)
+        whole = (left + right) / self.threshold
+        x = torch.where(k > 0, ALL_LEFT, torch.where(m > 0, ALL_RIGHT, 0.0))
+        row, split = ((k > 0) & (m > 0)).nonzero(as_tuple=True)
+        one, other, a, b = (part[row, split].double() for part in (left, right, k, m))
+        v0 = self.threshold.double()
+        y, group = self.energy_knot((one + other) / v0, a + b), self.tree.group[split]
+        s, log_slope = fractions(one / v0, other / v0, (a, b), self.power[group].double())
+        table = self.table_of(group, a, b)
+        level = self.splits.level(y, s, table)
+        slope = self.splits.log_slope(y, s, table) - log_width(level)
+        slope = slope + log_slope - v0.log()
+        x = x.double().index_put((row, split), torch.logit(level))
+        log_det = log_det.double().index_add(0, row, slope)
+        log_whole = torch.where(whole > 0, whole.clamp(min=1).log(), -1.0)
+        contrast = self._contrasts(nodes) / self.spread
+        latent = torch.cat([v.to(batch.x) for v in (first, x, log_whole, contrast, k + m, k)], 1)
+        condition = self.counted_condition(self._incident(batch), nodes, voxels)
+        return batch.replace(x=latent, condition=condition.to(batch.x)), log_det.to(batch.x)
+
+    def inverse(self, batch: Batch) -> Batch:
+        """Map back; the condition of the result are the incident energies, (B, 1)."""
+        if batch.condition is None:
+            raise DomainError("numbers of showers without the energies they stand for")
+        incident = (batch.condition[:, :1] * self.scale[:1] + self.centre[:1]).exp()
+        first = batch.x[:, :1]
+        total = self.response(torch.sigmoid(first.double()), incident)
+        total = torch.where(first[:, 0] < EMPTY / 2, 0.0, total)
+        x, _, _, number, k = batch.x[:, 1:].reshape(-1, 5, self.n_splits).unbind(1)
+
+        def divide(whole: Tensor, stage: slice) -> tuple[Tensor, Tensor]:
+            a, b = k[:, stage], (number - k)[:, stage]
+            return self.part_counted(whole, x[:, stage], (a, b), self.tree.group[stage])
+
+        return batch.replace(x=self.tree.scatter(total, divide), condition=incident)
+
+    def numbers_of(self, nodes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return N_i, (B, n_layers), and k and m of all splits, given the energies of all nodes."""
+        counts = self.tree.gather((nodes[:, self.tree.leaf] > 0).to(nodes.dtype))
+        voxels = counts[:, self.tree.layers]
+        left, right = self.tree.sides(counts)
+        above = (voxels > 0).to(nodes) @ self.above.to(nodes)
+        n = self.tree.n_layer_splits
+        k, m = (torch.cat([above[:, i::2], side[:, n:]], 1) for i, side in enumerate((left, right)))
+        return voxels, k, m
+
+    def most(self, energies: Tensor) -> Tensor:
+        """Return how many voxels of each layer its energy in MeV suffices for, (B, n_layers)."""
+        most = (energies / self.threshold * (1 + ROUNDING)).floor().clamp(min=1)
+        return torch.minimum(most, self.occupancy.n_voxels.to(most))
+
+    def most_layers(self, total: Tensor) -> Tensor:
+        """Return how many layers the energy of showers in MeV suffices for, (B,)."""
+        most = (total / self.threshold * (1 + ROUNDING)).floor()
+        return most.clamp(1, self.n_layers)
+
+    def occupied(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Return N_i, (B, n_layers), and M, (B,), of a mapped condition."""
+        n = self.n_layers
+        logs = condition[:, 2 + n :] * self.scale[2 + n :] + self.centre[2 + n :]
+        voxels = torch.where(logs > math.log(NONE) / 2, logs.exp().round(), 0.0)
+        return voxels, (voxels > 0).sum(1).to(condition)
+
+    def choices(self, number: Tensor, split: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the least k of N = k + m, and how many there are, given N and split of each."""
+        left, right = self.leaves[:, split].to(number.dtype)
+        least = (number - right).clamp(min=0)
+        return least, torch.minimum(number, left) - least + 1
+
+    def count_level(self, number: Tensor, place: Tensor, split: Tensor) -> Tensor:
+        """Return in double precision how much of the divisions of N lies below a k.
+
+        Args:
+            number: (n,) N.
+            place: (n,) k, less the least that is possible, as a share of how many are.
+            split: (n,) numbers in the tree.
+        """
+        y, group = self._count_knot(number, split), self.tree.group[split]
+        return (1 - ANYWHERE) * self.counts.level(y, place, group) + ANYWHERE * place.double()
+
+    def table_of(self, group: Tensor, k: Tensor, m: Tensor) -> Tensor:
+        """Return which of the tables of s is that of splits, given kind and numbers of both sides.
+
+        The energy of a single voxel has an edge at the threshold, that of several has none.
+        """
+        return self.tables[group, 2 * (k > 1).long() + (m > 1).long()]
+
+    def energy_knot(self, whole: Tensor, number: Tensor) -> Tensor:
+        """Return the condition of distributions of s: of the energy above N, in units of v_0."""
+        return (whole - number + NEAR).clamp(min=NEAR).log()
+
+    def part_counted(
+        self, whole: Tensor, x: Tensor, counts: tuple[Tensor, Tensor], group: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return (L, R) in MeV of energies W in MeV, given x and the numbers of occupied voxels."""
+        k, m = counts
+        w = whole / self.threshold
+        level = torch.sigmoid(x.double())
+        table = self.table_of(group, k, m)
+        s = self.splits.number(self.energy_knot(w, k + m), level, table).to(whole)
+        low, span, centre = _range(w, k.clamp(min=1), m.clamp(min=1), self.power[group])
+        q = low + span * s * centre / (s * centre + (1 - s) * (1 - centre))
+        fixed = (1 - SHIFT) * self.threshold
+        free = whole - fixed * (k + m)
+        # Each side from its own sigmoid: the small one keeps its precision.
+        left = torch.maximum(fixed * k + free * torch.sigmoid(q), k * self.threshold)
+        right = torch.maximum(fixed * m + free * torch.sigmoid(-q), m * self.threshold)
+        left = torch.where(m <= 0, whole, torch.where(k <= 0, 0.0, left))
+        right = torch.where(k <= 0, torch.where(m <= 0, 0.0, whole), right)
+        return left, torch.where(m <= 0, 0.0, right)
+
+    def counted_condition(self, incident: Tensor, nodes: Tensor, voxels: Tensor) -> Tensor:
+        """Return the mapped condition of incident energies, (B, 1), energies in MeV, and N_i."""
+        n = self.n_layers
+        numbers = (voxels.clamp(min=NONE).log() - self.centre[2 + n :]) / self.scale[2 + n :]
+        return torch.cat([self.energies_of(incident, nodes), numbers], 1)
+
+    def energies_of(self, incident: Tensor, nodes: Tensor) -> Tensor:
+        """Return the energies of the mapped condition, (B, 2 + n_layers)."""
+        logs, n = super()._logs(incident, nodes), self.n_layers
+        return (logs - self.centre[: 2 + n]) / self.scale[: 2 + n]
+
+    def in_mev(self, energies: Tensor) -> Tensor:
+        """Return what `energies_of` maps, (B, 2 + n_layers)."""
+        n = self.n_layers
+        return (energies * self.scale[: 2 + n] + self.centre[: 2 + n]).exp()
+
+    def _logs(self, incident: Tensor, nodes: Tensor) -> Tensor:
+        voxels, _, _ = self.numbers_of(nodes)
+        return torch.cat([super()._logs(incident, nodes), voxels.clamp(min=NONE).log()], 1)
+
+    def _count_knot(self, number: Tensor, split: Tensor) -> Tensor:
+        return number.clamp(min=1).log() / self.leaves[:, split].sum(0).to(number).log()
+
+
+def fractions(
+    left: Tensor, right: Tensor, counts: tuple[Tensor, Tensor], power: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return s of splits, and ln ds/dL, given L, R in units of v_0, (k, m) and beta."""
+    low, span, centre = _range(left + right, *counts, power)
+    span = span.clamp(min=SPAN)
+    a, b = _above(left, counts[0]), _above(right, counts[1])
+    r = (((a / b).log() - low) / span).clamp(0, 1)
+    one, other = r * (1 - centre), (1 - r) * centre
+    slope = centre * (1 - centre) / (one + other).square() / span * (1 / a + 1 / b)
+    return one / (one + other), slope.log()
+
+
+def _above(energy: Tensor, number: Tensor) -> Tensor:
+    """Return L - k + a k."""
+    return (energy - number).clamp(min=0) + SHIFT * number
+
+
+def _range(whole: Tensor, k: Tensor, m: Tensor, power: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the least q of energies in units of v_0, its range, and r_0."""
+    free = (whole - k - m).clamp(min=0)
+    low = (SHIFT * k / (SHIFT * m + free)).log()
+    high = ((SHIFT * k + free) / (SHIFT * m)).log()
+    centre = (power * (k / m).log() - low) / (high - low).clamp(min=SPAN)
+    return low, high - low, centre.clamp(NEAREST, 1 - NEAREST)
