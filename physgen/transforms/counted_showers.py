@@ -3,14 +3,9 @@ r"""Showers as energies and numbers of occupied voxels, divided together.
 Each split of a `SplitTree` has, besides its energy W in units of the readout threshold v_0, a
 number N: within a layer, of the occupied voxels below it, and above the layers, of the layers with
 energy. W >= N, and N = 0 where W = 0. A split first divides N = k + m, where k is any number that
-both sides can hold, and then, if both sides have some, W = L + R with L >= k and R >= m:
-
-    q = ln(L - k + a k)/(R - m + a m),
-    r = q between its least and its largest value,    in [0, 1],
-    logit s = logit r - logit r_0,    r_0 where q = beta ln(k/m),
-
-with a small a, which shows where voxels lie near the threshold, and an exponent beta of each kind
-of split, by which energies follow the numbers on the average.
+both sides can hold, and then, if both sides have some, W = L + R with L >= k and R >= m, by a
+number s in [0, 1] (`energy_shares`) that follows k/m on the average, by an exponent beta of each
+kind of split.
 
 So whatever is drawn, a shower has exactly the occupied voxels that it was to have, and none below
 the threshold. Tables hold the distribution functions of k, which depends on N, and of s, which
@@ -29,6 +24,7 @@ from torch import Tensor
 from physgen.batch import Batch, Schema
 from physgen.errors import DomainError
 from physgen.systems.geometry import Geometry
+from physgen.transforms.energy_shares import above, divided, fractions
 from physgen.transforms.occupancy import Occupancy
 from physgen.transforms.quantile_table import QuantileTable
 from physgen.transforms.showers import (
@@ -37,7 +33,6 @@ from physgen.transforms.showers import (
     EMPTY,
     NEAR,
     PIECE,
-    SPAN,
     ShowerTransform,
     log_width,
 )
@@ -46,10 +41,6 @@ NONE = 0.5
 """What takes the place of N = 0 in ln N."""
 ANYWHERE = 1e-3
 """Share of the divisions of N that is spread over all that are possible."""
-SHIFT = 0.1
-"""a."""
-NEAREST = 0.02
-"""Least r_0, and 1 - r_0."""
 STEEPEST = 4.0
 """Largest |beta|."""
 FEW = 10.0
@@ -160,7 +151,7 @@ class CountedShowers(ShowerTransform):
             _, k, m = self.numbers_of(nodes)
             row, split = ((k > 0) & (m > 0)).nonzero(as_tuple=True)
             left, right, k, m = (part[row, split].double() for part in (left, right, k, m))
-            x, y = (k / m).log(), (_above(left, k) / _above(right, m)).log()
+            x, y = (k / m).log(), (above(left, k) / above(right, m)).log()
             w = torch.ones_like(x) if rows.weight is None else rows.weight[row].clamp(min=0)
             terms = torch.stack([w, w * x, w * y, w * x * x, w * x * y])
             sums.index_add_(1, self.tree.group[split], terms)
@@ -305,13 +296,8 @@ class CountedShowers(ShowerTransform):
         level = torch.sigmoid(x.double())
         table = self.table_of(group, k, m)
         s = self.splits.number(self.energy_knot(w, k + m), level, table).to(whole)
-        low, span, centre = _range(w, k.clamp(min=1), m.clamp(min=1), self.power[group])
-        q = low + span * s * centre / (s * centre + (1 - s) * (1 - centre))
-        fixed = (1 - SHIFT) * self.threshold
-        free = whole - fixed * (k + m)
-        # Each side from its own sigmoid: the small one keeps its precision.
-        left = torch.maximum(fixed * k + free * torch.sigmoid(q), k * self.threshold)
-        right = torch.maximum(fixed * m + free * torch.sigmoid(-q), m * self.threshold)
+        sides = divided(w, s, (k, m), self.power[group])
+        left, right = (side * self.threshold for side in sides)
         left = torch.where(m <= 0, whole, torch.where(k <= 0, 0.0, left))
         right = torch.where(k <= 0, torch.where(m <= 0, 0.0, whole), right)
         return left, torch.where(m <= 0, 0.0, right)
@@ -338,30 +324,3 @@ class CountedShowers(ShowerTransform):
 
     def _count_knot(self, number: Tensor, split: Tensor) -> Tensor:
         return number.clamp(min=1).log() / self.leaves[:, split].sum(0).to(number).log()
-
-
-def fractions(
-    left: Tensor, right: Tensor, counts: tuple[Tensor, Tensor], power: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return s of splits, and ln ds/dL, given L, R in units of v_0, (k, m) and beta."""
-    low, span, centre = _range(left + right, *counts, power)
-    span = span.clamp(min=SPAN)
-    a, b = _above(left, counts[0]), _above(right, counts[1])
-    r = (((a / b).log() - low) / span).clamp(0, 1)
-    one, other = r * (1 - centre), (1 - r) * centre
-    slope = centre * (1 - centre) / (one + other).square() / span * (1 / a + 1 / b)
-    return one / (one + other), slope.log()
-
-
-def _above(energy: Tensor, number: Tensor) -> Tensor:
-    """Return L - k + a k."""
-    return (energy - number).clamp(min=0) + SHIFT * number
-
-
-def _range(whole: Tensor, k: Tensor, m: Tensor, power: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the least q of energies in units of v_0, its range, and r_0."""
-    free = (whole - k - m).clamp(min=0)
-    low = (SHIFT * k / (SHIFT * m + free)).log()
-    high = ((SHIFT * k + free) / (SHIFT * m)).log()
-    centre = (power * (k / m).log() - low) / (high - low).clamp(min=SPAN)
-    return low, high - low, centre.clamp(NEAREST, 1 - NEAREST)

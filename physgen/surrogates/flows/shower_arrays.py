@@ -11,14 +11,8 @@ from torch import Tensor, nn
 from physgen.surrogates.flows.logistic_mixture import FARTHEST, LOG_SCALE_LIMIT
 from physgen.surrogates.flows.shower_network import SHOWN_LIMIT, SHOWN_SCALE, TILT, BlockNetwork
 from physgen.surrogates.flows.shower_numbers import FARTHEST_DISTANCE, ShowerNumbers
-from physgen.transforms.counted_showers import (
-    ANYWHERE,
-    NEAREST,
-    NONE,
-    ROUNDING,
-    SHIFT,
-    CountedShowers,
-)
+from physgen.transforms.counted_showers import ANYWHERE, NONE, ROUNDING, CountedShowers
+from physgen.transforms.energy_shares import NEAREST, SHIFT
 from physgen.transforms.occupancy import LOGISTIC
 from physgen.transforms.quantile_table import EDGE
 from physgen.transforms.showers import NEAR, SPAN

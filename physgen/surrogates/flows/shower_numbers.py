@@ -31,6 +31,14 @@ class ShowerNumbers(nn.Module):
         n_layers: of the calorimeter.
         n_components: n.
         hidden: units of each layer of the networks.
+
+    >>> from physgen.systems.calorimeter import Calorimeter
+    >>> system = Calorimeter()
+    >>> showers, t = system.simulate(200, seed=1), CountedShowers(system.schema, system.geometry)
+    >>> t.fit(showers)
+    >>> mapped, _ = t.numbers(showers)
+    >>> bool((ShowerNumbers(5, 2, hidden=8).log_prob(t, mapped.condition) <= 0).all())
+    True
     """
 
     def __init__(self, n_layers: int, n_components: int, *, hidden: int) -> None:
