@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 from physgen.surrogates.base import Surrogate
 
 
+ENOUGH = 30.0
+"""Seconds after which a batch size is not drawn again."""
+
+
 @torch.no_grad()
 def milliseconds(
     surrogate: Surrogate,
@@ -23,15 +27,15 @@ def milliseconds(
     repeats: int,
     seed: int,
 ) -> dict[int, NDArray[float64]]:
-    """Return (repeats,) milliseconds of wall time a sample, by batch size, on one thread.
+    """Return milliseconds of wall time a sample, by batch size, on one thread, a number a repeat.
 
-    Each size is drawn once before, for what is only done once.
+    Each size is drawn once before, for what is only done once, and not again after `ENOUGH`.
 
     Args:
         surrogate: on its device; a GPU is waited for.
         condition: (N, C) rows to draw the conditions of samples from, or `None`.
         batches: how many samples are drawn at once.
-        repeats: how often.
+        repeats: how often at most.
         seed: of the samples.
     """
     generator = torch.Generator(device=surrogate.device).manual_seed(seed)
@@ -42,8 +46,11 @@ def milliseconds(
             if condition is not None:
                 rows = torch.arange(size) * len(condition) // size
                 given = condition[rows].to(device=surrogate.device, dtype=surrogate.dtype)
-            taken = [_seconds(surrogate, size, given, generator) for _ in range(repeats + 1)]
-            found[size] = 1000 * np.array(taken[1:]) / size
+            _seconds(surrogate, size, given, generator)
+            taken: list[float] = []
+            while len(taken) < repeats and sum(taken) < ENOUGH:
+                taken.append(_seconds(surrogate, size, given, generator))
+            found[size] = 1000 * np.array(taken) / size
     return found
 
 

@@ -66,6 +66,15 @@ def test_milliseconds_are_of_one_sample(monkeypatch):
     }
 
 
+def test_what_takes_long_is_drawn_less_often(monkeypatch):
+    surrogate = Slow()
+    monkeypatch.setattr("physgen.timing.time.perf_counter", lambda: surrogate.clock)
+    found = milliseconds(surrogate, None, batches=(1, 8, 100), repeats=9, seed=0)
+    assert {size: len(taken) for size, taken in found.items()} == {1: 8, 8: 3, 100: 1}
+    row = Timing().rows(Comparison(None, None, timing=found, timed_on="one thread"))[-1]
+    assert (row.value, row.error, row.note) == (1030.0, None, "one draw on one thread")
+
+
 def test_one_thread_draws_whatever_the_host_has_set():
     before = torch.get_num_threads()
     torch.set_num_threads(2)

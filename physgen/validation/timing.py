@@ -19,7 +19,7 @@ class Timing:
 
     Attributes:
         batches: how many samples are drawn at once.
-        repeats: how often.
+        repeats: how often at most; slow ones are drawn less often, and once have no spread.
 
     >>> import numpy as np, torch
     >>> from physgen.batch import Batch
@@ -51,9 +51,13 @@ class Timing:
                 name=f"ms a sample, batch {size}",
                 metric="timing",
                 value=float(taken.mean()),
-                error=float(taken.std(ddof=1)),
+                error=float(taken.std(ddof=1)) if len(taken) > 1 else None,
                 unit="ms",
-                note=f"mean and spread of {len(taken)} repeats on {comparison.timed_on}",
+                note=f"{_what(len(taken))} on {comparison.timed_on}",
             )
             for size, taken in comparison.timing.items()
         ]
+
+
+def _what(n: int) -> str:
+    return "one draw" if n == 1 else f"mean and spread of {n} repeats"
