@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from physgen.surrogates.base import Surrogate
 
-
 ENOUGH = 30.0
 """Seconds after which a batch size is not drawn again."""
 
