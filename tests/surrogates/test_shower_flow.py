@@ -1,3 +1,4 @@
+import copy
 import itertools
 import math
 
@@ -243,6 +244,32 @@ def test_the_density_of_showers_is_that_of_samples_and_integrates_to_one(tiny):
         error = 4 * (p / n) ** 0.5 + 0.015 * p + 1e-4
         assert rows.double().mean().item() == pytest.approx(p, abs=error), pattern
         assert (share * rows).double().mean().item() == pytest.approx(moment, abs=error), pattern
+
+
+@pytest.mark.parametrize("few", [0, 1024])
+def test_a_number_far_from_its_mean_is_drawn_as_often_as_the_density_says(tiny, few, monkeypatch):
+    """Of the second layer's two voxels nearly always both: one lies at more than 50 spreads."""
+    flow, n = copy.deepcopy(tiny).double(), 1000
+    t, numbers = flow.showers, flow.numbers
+    t.occupancy.of_layers.zero_()
+    t.occupancy.spread.fill_(0.02)
+    with torch.no_grad():
+        numbers.voxels_out.weight.zero_()
+        numbers.voxels_out.bias.zero_()
+        numbers.voxels_out.bias.view(2, 3, -1)[:, 0] = torch.tensor([-57.0, 57.0, 57.0])
+    monkeypatch.setattr("physgen.surrogates.flows.shower.FEW", few)
+    noise = torch.randn(n, *flow.noise_shape, generator=generator(2)).double()
+    incident = torch.full((n, 1), 2000.0).double()
+    with torch.no_grad():
+        x = flow.from_noise(noise, incident)
+        nodes, one = t.tree.gather(x), torch.ones(n, 2).double()
+        p = numbers.log_prob(t, t.counted_condition(incident, nodes, one)).exp()
+        both = torch.tensor([[1.0, 2.0]]).double().expand(n, -1)
+        p = p / (p + numbers.log_prob(t, t.counted_condition(incident, nodes, both)).exp())
+    rows = t.most(nodes[:, t.tree.layers])[:, 1] > 1
+    found = (x[rows, 1:] > 0).sum(1) == 1
+    assert p[rows].mean().item() == pytest.approx(1 / 3, abs=1e-3)
+    assert found.double().mean().item() == pytest.approx(1 / 3, abs=5 * n**-0.5 / 2)
 
 
 def test_many_showers_are_looked_at_piece_by_piece(trained, data, monkeypatch):

@@ -4,6 +4,12 @@ r"""Mixtures of logistic densities, whose parameters are outputs of a network.
 
 with the logistic function \sigma. Of n components there are 3 n outputs: n locations, n of scales,
 n of shares. A draw takes a uniform number, which says the component, and a standard logistic one.
+
+Of a distribution with ends, what lies beyond |x| = X is spread as a standard logistic number is,
+
+    q(x) = P(|x| > X) e^{X - |x|}    on either side,
+
+so that \sigma(x) is uniform there, however wide the components are, or far from 0.
 """
 
 from __future__ import annotations
@@ -15,7 +21,7 @@ from torch.nn import functional
 LOG_SCALE_LIMIT = 3.0
 """Bound on |ln s| of a component."""
 FARTHEST = 11.5
-"""Bound on |x| of draws: where the logistic function is 1e-5, and 1 less that."""
+"""X: where the logistic function is 1e-5, and 1 less that."""
 
 
 def _components(out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -36,10 +42,13 @@ def located(out: Tensor, shift: Tensor) -> Tensor:
 
 
 def log_density(x: Tensor, out: Tensor) -> Tensor:
-    """Return the logarithm of the density of x, (N,), given outputs (N, 3 n)."""
+    """Return the logarithm of the density with ends of x, (N,), given outputs (N, 3 n)."""
     location, log_scale, share = _components(out)
-    r = (x[:, None] - location) * (-log_scale).exp()
-    each = functional.logsigmoid(r) + functional.logsigmoid(-r) - log_scale
+    x = x[:, None]
+    r = (x.clamp(-FARTHEST, FARTHEST) - location) * (-log_scale).exp()
+    low, high = functional.logsigmoid(r), functional.logsigmoid(-r)
+    each = torch.where(x < -FARTHEST, low, low + high - log_scale)
+    each = torch.where(x > FARTHEST, high, each) - (x.abs() - FARTHEST).clamp(min=0)
     return (each + share.log_softmax(-1)).logsumexp(-1)
 
 
@@ -65,11 +74,26 @@ def below(x: Tensor, out: Tensor) -> Tensor:
     return (each * share.softmax(-1)).sum(-1)
 
 
-def draw(u: Tensor, logistic: Tensor, out: Tensor) -> Tensor:
-    """Return x, (N,): `u` decides which component, and `logistic` is standard logistic."""
+def _chosen(u: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+    """Return locations and scales of the components that u in [0, 1) decides for, (N,) each."""
     location, log_scale, share = _components(out)
     below = share.softmax(-1).cumsum(-1)[:, :-1]
     which = (u[:, None] >= below).sum(-1, keepdim=True)
-    scale = log_scale.gather(-1, which).exp()[:, 0]
-    x = location.gather(-1, which)[:, 0] + scale * logistic
-    return x.clamp(-FARTHEST, FARTHEST)
+    return location.gather(-1, which)[:, 0], log_scale.gather(-1, which).exp()[:, 0]
+
+
+def draw(u: Tensor, logistic: Tensor, out: Tensor) -> Tensor:
+    """Return x, (N,): `u` decides which component, and `logistic` is standard logistic."""
+    location, scale = _chosen(u, out)
+    return location + scale * logistic
+
+
+def draw_with_ends(u: Tensor, logistic: Tensor, out: Tensor) -> Tensor:
+    """Return the same of the density with ends."""
+    location, scale = _chosen(u, out)
+    x = location + scale * logistic
+    sign = torch.where(x < 0, -1.0, 1.0)
+    # Of what the component has beyond, this share is farther.
+    edge = (sign * location - FARTHEST) / scale
+    farther = functional.logsigmoid(-sign * logistic) - functional.logsigmoid(edge)
+    return torch.where(x.abs() > FARTHEST, sign * (FARTHEST - farther), x)

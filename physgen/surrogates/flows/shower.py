@@ -32,7 +32,7 @@ from physgen.ranges import Positive
 from physgen.surrogates.copula import ShowerSurrogate
 from physgen.surrogates.flows.logistic_mixture import (
     below,
-    draw,
+    draw_with_ends,
     log_density,
     log_probability,
 )
@@ -122,7 +122,11 @@ class ShowerFlow(ShowerSurrogate):
         self.register_buffer("visible", visible, persistent=False)
 
     def log_prob(self, batch: Batch) -> Tensor:
-        """Return (B,) log q of showers: per MeV of each voxel with energy."""
+        """Return (B,) log q of showers: per MeV of each voxel with energy.
+
+        It is finite for showers that are never drawn, too: energies below the threshold of the
+        training data, and responses above what was seen there, count as if they were at it.
+        """
         step, parts = max(1, AT_ONCE // (1 + 2 * self.showers.n_splits)), []
         for first in range(0, max(len(batch), 1), step):
             mapped, log_det = self.showers.numbers(batch[first : first + step])
@@ -249,7 +253,7 @@ class ShowerFlow(ShowerSurrogate):
             sides = torch.stack([one, other], 1)[both]
             out = net.energies(split[both], h[both], own[both], sides)
             z = noise[row, :, split][both]
-            x[both] = draw(torch.special.ndtr(z[:, 1]), log_odds(z[:, 2]), out)
+            x[both] = draw_with_ends(torch.special.ndtr(z[:, 1]), log_odds(z[:, 2]), out)
             left, right = t.part_counted(energy, x, (one, other), t.tree.group[tree_split])
             nodes[row, 1 + 2 * tree_split], nodes[row, 2 + 2 * tree_split] = left, right
             counts[row, 1 + 2 * tree_split], counts[row, 2 + 2 * tree_split] = one, other

@@ -129,17 +129,27 @@ def _mixture(out: Array, limit: float) -> None:
 
 
 @njit(cache=CACHE, nogil=True)
+def _log_sigmoid(x: float) -> float:
+    log_p: float = min(x, 0.0) - math.log1p(math.exp(-abs(x)))
+    return log_p
+
+
+@njit(cache=CACHE, nogil=True)
 def _draw(noise: Array, out: Array, farthest: float) -> float:
-    """Return x of a mixture (`logistic_mixture.draw`), of two standard normal numbers."""
+    """Return x of a mixture (`logistic_mixture.draw_with_ends`), of two standard normal numbers."""
     u, logistic = _normal(noise[0]), math.log(_normal(noise[1]) / _normal(-noise[1]))
     n = len(out) // 3
     which, below = 0, out[2 * n]
     while which < n - 1 and u >= below:
         which += 1
         below += out[2 * n + which]
-    x = float(out[which]) + logistic / out[n + which]
-    bounded: float = min(max(x, -farthest), farthest)
-    return bounded
+    location, inverse = float(out[which]), float(out[n + which])
+    x = location + logistic / inverse
+    if abs(x) > farthest:
+        sign = math.copysign(1.0, x)
+        edge = (sign * location - farthest) * inverse
+        x = sign * (farthest - _log_sigmoid(-sign * logistic) + _log_sigmoid(edge))
+    return x
 
 
 @njit(cache=CACHE, nogil=True)
@@ -209,7 +219,7 @@ def _occupy(
             out = outs[i * n_mixture : (i + 1) * n_mixture]
             out[: n_mixture // 3] += _product(weights.linear[i, :i], seen[:i])
             _mixture(out, weights.log_scale_limit)
-            x, mean = _draw(noise[i], out, weights.farthest), _mean(context, i, tree)
+            x, mean = _draw(noise[i], out, math.inf), _mean(context, i, tree)
             number = np.round((size + 1) / (1 + math.exp(-(tree.units[i] * x + mean))))
             most = min(math.floor(energy / tree.threshold * (1 + tree.rounding)), size)
             number = max(min(number, most), 1.0)
