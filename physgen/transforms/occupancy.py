@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 LOGISTIC = 0.55
 """Scale of a logistic distribution whose standard deviation is 1."""
-LEAST = (0.2, 0.02)
-"""Least spread of M, and of the number of an N_i."""
+LEAST = 0.2
+"""Least spread, in steps from one M or N_i to the next."""
 FEW = 10.0
 """As many showers are added whose numbers do not depend on their energies."""
 N_LAYER_FEATURES = 9
@@ -59,8 +59,8 @@ class Occupancy(nn.Module):
         """
         found = _regression(_of_shower(energies), layers)
         self.of_shower.copy_(found)
-        self.spread[0] = (layers - _of_shower(energies) @ found).std().clamp(min=LEAST[0])
-        numbers = self._number(voxels)
+        self.spread[0] = (layers - _of_shower(energies) @ found).std(correction=0).clamp(min=LEAST)
+        numbers, ends = self._number(voxels), [self._number(voxels + d) for d in (-0.5, 0.5)]
         for i, features in enumerate(_of_layers(energies).unbind(1)):
             rows = free[:, i]
             if int(rows.sum()) < 2:
@@ -68,7 +68,9 @@ class Occupancy(nn.Module):
             features, number = features[rows], numbers[rows, i]
             found = _regression(features, number)
             self.of_layers[i] = found
-            self.spread[1 + i] = (number - features @ found).std().clamp(min=LEAST[1])
+            steps = (ends[1] - ends[0])[rows, i]
+            spread = (number - features @ found).std(correction=0)
+            self.spread[1 + i] = spread.maximum(LEAST * steps.mean())
 
     def layer_distances(self, energies: Tensor, layers: Tensor) -> Tensor:
         """Return the distances of M, (B,)."""

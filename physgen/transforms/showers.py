@@ -142,13 +142,16 @@ class ShowerTransform(Transform):
         self.total.finish()
         every = torch.cat(logs)
         self.centre.copy_(every.mean(0))
-        self.scale.copy_(every.std(0).clamp(min=1e-3))
+        scale = every.std(0, correction=0)
+        # What was alike in all has its natural unit, so that one that is not remains near.
+        self.scale.copy_(torch.where(scale < 1e-5, 1.0, scale.clamp(min=1e-3)))
         self._finish(every)
         # Alike splits have one spread.
         group = self.tree.group
         totals = torch.zeros_like(self.scarce).index_add(0, group, square / len(batch))
         n = torch.zeros_like(self.scarce).index_add(0, group, torch.ones_like(square))
-        self.spread.copy_((totals / n).sqrt().clamp(min=1e-6)[group])
+        spread = (totals / n).sqrt()
+        self.spread.copy_(torch.where(spread < 1e-6, 1.0, spread)[group])
 
     def _begin(self, batch: Batch) -> None:
         """Begin to count how splits divide."""

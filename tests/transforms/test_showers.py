@@ -17,6 +17,7 @@ from physgen.systems.ising import Ising
 from physgen.transforms.copies import symmetric_copies
 from physgen.transforms.counted_showers import CountedShowers
 from physgen.transforms.gaussian_showers import GaussianShowers
+from physgen.transforms.occupancy import Occupancy
 from physgen.transforms.quantile_table import QuantileTable
 from physgen.transforms.showers import ALL_LEFT, ALL_RIGHT, ShowerTransform
 
@@ -502,3 +503,34 @@ def test_whatever_is_drawn_each_side_keeps_a_threshold_a_voxel(counted, above, x
     for side, n in ((left, k), (right, m)):
         assert side >= n * v0
         assert (side == 0) == (n == 0)
+
+
+@pytest.mark.parametrize("kind", [ShowerTransform, CountedShowers])
+def test_what_was_alike_in_all_showers_has_its_natural_unit(kind, data):
+    last = torch.as_tensor(SYSTEM.geometry.layer == 4)
+    transform = kind(SYSTEM.schema, SYSTEM.geometry)
+    transform.fit(data.replace(x=torch.where(last, 0.0, data.x)))
+    latent, _ = transform.numbers(data)
+    # ln E_i over the threshold; before, it was in units of 0.001, and contrasts in ones of 1e-6.
+    assert transform.scale[6] == 1
+    assert latent.condition[:, 6].abs().max() < 20
+    n = transform.n_splits
+    assert latent.x[:, 1 + 2 * n : 1 + 3 * n].abs().max() < 1000
+
+
+def test_one_shower_is_enough_to_fit(data):
+    transform = CountedShowers(SYSTEM.schema, SYSTEM.geometry)
+    row = data[(data.x > 0).any(1).nonzero()[:1, 0]]
+    transform.fit(row)
+    assert all(torch.isfinite(value).all() for value in transform.state_dict().values())
+    assert torch.isfinite(transform.numbers(row)[0].x).all()
+
+
+def test_the_spread_of_numbers_that_are_nearly_all_alike_is_not_less_than_their_steps_are():
+    occupancy, n = Occupancy(torch.tensor([2, 100])), 1000
+    voxels = torch.tensor([[2.0, 100.0]]).repeat(n, 1)
+    voxels[0] = torch.tensor([1.0, 99.0])
+    energies = torch.zeros(n, 4)
+    occupancy.fit(energies, torch.full((n,), 2.0), voxels, torch.ones(n, 2) > 0)
+    distances = occupancy.distances(occupancy.means(energies), voxels)
+    assert distances[0].abs().max() < 12
