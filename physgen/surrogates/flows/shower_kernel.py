@@ -129,12 +129,6 @@ def _mixture(out: Array, limit: float) -> None:
 
 
 @njit(cache=CACHE, nogil=True)
-def _log_sigmoid(x: float) -> float:
-    log_p: float = min(x, 0.0) - math.log1p(math.exp(-abs(x)))
-    return log_p
-
-
-@njit(cache=CACHE, nogil=True)
 def _draw(noise: Array, out: Array, farthest: float) -> float:
     """Return x of a mixture (`logistic_mixture.draw_with_ends`), of two standard normal numbers."""
     u, logistic = _normal(noise[0]), math.log(_normal(noise[1]) / _normal(-noise[1]))
@@ -143,12 +137,11 @@ def _draw(noise: Array, out: Array, farthest: float) -> float:
     while which < n - 1 and u >= below:
         which += 1
         below += out[2 * n + which]
-    location, inverse = float(out[which]), float(out[n + which])
-    x = location + logistic / inverse
+    x = float(out[which]) + logistic / out[n + which]
     if abs(x) > farthest:
         sign = math.copysign(1.0, x)
-        edge = (sign * location - farthest) * inverse
-        x = sign * (farthest - _log_sigmoid(-sign * logistic) + _log_sigmoid(edge))
+        edge = (farthest - sign * float(out[which])) * out[n + which]
+        x = sign * (farthest - math.log(_normal(-sign * noise[1]) * (1 + math.exp(edge))))
     return x
 
 
@@ -184,8 +177,7 @@ def _count(u: float, number: float, i: int, out: Array, tree: Tree) -> tuple[flo
             low = middle
         else:
             high = middle - 1
-    place = (low + 0.5) / size
-    return least + low, _log_odds(place, rows, fraction, tree)
+    return least + low, _log_odds((low + 0.5) / size, rows, fraction, tree)
 
 
 @njit(cache=CACHE, nogil=True)
@@ -266,8 +258,7 @@ def divide_showers(
     at_sizes = at_own + n_own
     for row in range(len(nodes)):
         energies, numbers = nodes[row], counts[row]
-        shown[:], logs[:, 0], logs[:, 1] = 0.0, -1.0, 0.0
-        added[:] = 0.0
+        shown[:], added[:], logs[:, 0], logs[:, 1] = 0.0, 0.0, -1.0, 0.0
         for k in range(len(tree.visible)):
             if k == 0 or tree.visible[k] != tree.visible[k - 1]:
                 _context(energies, incident[row], tree.visible[k], tree, context)
