@@ -137,7 +137,7 @@ def _draw(noise: Array, out: Array, farthest: float) -> float:
     while which < n - 1 and u >= below:
         which += 1
         below += out[2 * n + which]
-    x = float(out[which]) + logistic / out[n + which]
+    x: float = float(out[which]) + logistic / out[n + which]
     if abs(x) > farthest:
         sign = math.copysign(1.0, x)
         edge = (farthest - sign * float(out[which])) * out[n + which]
