@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import physgen
@@ -15,9 +16,14 @@ from physgen.cli import app
 from physgen.errors import CheckpointError, DomainError, InputError
 from physgen.export import card as cards
 from physgen.export import needed
-from physgen.export.base import new_folder
+from physgen.export.base import Trained, new_folder
+from physgen.export.describe import scores_of, voxels_of
 from physgen.export.noise import draw_inside, normal, philox
+from physgen.export.onnx import mappable
 from physgen.exporting import export as write
+from physgen.io.shipped import shipped
+from physgen.systems.geometry import read_geometry
+from physgen.validation.scorecard import Row, Scorecard
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -67,7 +73,6 @@ def test_samples_are_those_of_torch(run, folder):
         noise = rng.standard_normal((n, *model.card.noise.shape)).astype("f4")
         labels = rng.integers(0, 10, n)
         found = model.sample(n, {"label": labels}, noise=noise)
-        torch = pytest.importorskip("torch")
         given = torch.tensor(labels[:, None], dtype=torch.float32)
         expected = surrogate.from_noise(torch.from_numpy(noise), given).detach().numpy()
         np.testing.assert_allclose(found.x, expected, rtol=1e-5, atol=1e-5 * expected.max())
@@ -218,6 +223,46 @@ def test_the_command(run, tmp_path):
     assert done.exit_code == 0, done.output
     assert done.output.strip() == str(target)
     assert sorted(path.name for path in target.iterdir()) == ["card.json", "model.onnx"]
+
+
+def test_to_pyfunc(run, tmp_path):
+    target = write(run.path, "pyfunc", tmp_path / "model")
+    assert (target / "MLmodel").exists()
+    assert (target / "artifacts" / "run" / "surrogate" / "weights.safetensors").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_samples_of_a_markov_chain_are_not_exported():
+    trained = Trained(torch.nn.Identity(), Path("run"), "phi4-flow", "flow", {}, {}, "metropolis")
+    with pytest.raises(InputError, match=r"--set sampling\.correction=none"):
+        mappable(trained)
+
+
+def test_the_card_has_the_scores():
+    rows = (
+        Row(name="m", metric="means", value=1.0, verdict="pass"),
+        Row(name="N_equiv E", metric="equivalent-events", value=500.0, error=20.0),
+        Row(name="ms a sample, batch 100", metric="timing", value=0.5, unit="ms", note="one core"),
+    )
+    found = scores_of(Scorecard(rows=rows, provenance={"samples": "as they are"}))
+    assert (found.verdict, found.of) == ("pass", "samples as they are")
+    assert found.n_equiv == (cards.Worth(name="N_equiv E", value=500.0, error=20.0),)
+    assert found.latency == (cards.Latency(batch=100, ms=0.5, note="one core"),)
+
+
+def test_the_card_says_where_voxels_are():
+    geometry = read_geometry(shipped("datasets", "calo-368.xml"))
+    found = voxels_of(geometry)
+    assert [one.first_voxel for one in found.layers] == [0, 8, 152, 344, 356]
+    assert [one.id for one in found.layers] == [0, 1, 2, 3, 12]
+    assert (found.layers[1].n_alpha, found.phi_offset_rad) == (12, -np.pi)
+    # As the card says: voxel = first_voxel + i_alpha * n_r + i_r.
+    layer, i_alpha, i_r = found.layers[1], 7, 5
+    voxel = layer.first_voxel + i_alpha * (len(layer.r_edges_mm) - 1) + i_r
+    middle = found.phi_offset_rad + (i_alpha + 0.5) * 2 * np.pi / layer.n_alpha
+    assert geometry.alpha[voxel] == pytest.approx(middle)
+    assert geometry.radius[voxel] == sum(layer.r_edges_mm[i_r : i_r + 2]) / 2
+    assert (found.pdg, found.sha256) == (22, geometry.sha256)
 
 
 def words(text):

@@ -55,9 +55,9 @@ def describe(trained: Trained, model: onnx.ModelProto, path: Path, difference: f
             shape=shape,
             generator="Philox4x32-10, Box-Muller" if drawn else None,
         ),
-        geometry=None if trained.geometry is None else _voxels(trained.geometry),
+        geometry=None if trained.geometry is None else voxels_of(trained.geometry),
         data=cards.Data(name=data.get("name"), sha256=data.get("sha256"), licence=trained.licence),
-        scores=None if trained.scorecard is None else _scores(trained.scorecard),
+        scores=None if trained.scorecard is None else scores_of(trained.scorecard),
     )
 
 
@@ -141,7 +141,8 @@ def _conditions(prior: ConditionPrior) -> tuple[cards.Condition, ...]:
     return tuple(found)
 
 
-def _voxels(geometry: Geometry) -> cards.Voxels:
+def voxels_of(geometry: Geometry) -> cards.Voxels:
+    """Return what the card says of a geometry."""
     layers = zip(geometry.layers, geometry.offsets.tolist(), strict=False)
     return cards.Voxels(
         particle=geometry.name,
@@ -156,7 +157,8 @@ def _voxels(geometry: Geometry) -> cards.Voxels:
     )
 
 
-def _scores(card: Scorecard) -> cards.Scores:
+def scores_of(card: Scorecard) -> cards.Scores:
+    """Return what the card says of a scorecard."""
     timed = [row for row in card.rows if row.metric == "timing"]
     worth = [row for row in card.rows if row.metric == "equivalent-events"]
     return cards.Scores(
