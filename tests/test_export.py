@@ -20,8 +20,11 @@ from physgen.export.base import Trained, new_folder
 from physgen.export.describe import scores_of, voxels_of
 from physgen.export.noise import draw_inside, normal, philox
 from physgen.export.onnx import mappable
+from physgen.exporting import _geometry, _licence
 from physgen.exporting import export as write
 from physgen.io.shipped import shipped
+from physgen.recipe import read
+from physgen.run import Run
 from physgen.systems.geometry import read_geometry
 from physgen.validation.scorecard import Row, Scorecard
 
@@ -248,6 +251,16 @@ def test_the_card_has_the_scores():
     assert (found.verdict, found.of) == ("pass", "samples as they are")
     assert found.n_equiv == (cards.Worth(name="N_equiv E", value=500.0, error=20.0),)
     assert found.latency == (cards.Latency(batch=100, ms=0.5, note="one core"),)
+
+
+def test_what_a_recipe_says_of_its_detector_and_data(tmp_path):
+    run, _ = Run.create(read("calo-vae"), tmp_path)
+    assert _geometry(run).n_voxels == 368
+    assert _licence(run.recipe) == "BSD-3-Clause (simulated by physgen)"
+    other, _ = Run.create(read("phi4-flow"), tmp_path)
+    assert _geometry(other) is None
+    assert _licence(other.recipe) is None  # There are no data.
+    assert _licence(read("events-flow")) == "BSD-3-Clause (scikit-hep-testdata)"
 
 
 def test_the_card_says_where_voxels_are():

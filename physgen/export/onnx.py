@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 20
-"""Of operators; onnxruntime 1.17 and later run it."""
+"""Of operators; onnxruntime 1.18 and later run it."""
 MODEL = "model.onnx"
+LARGE = 2000
+"""Operators from which on torch would take minutes to optimise a graph, as onnxruntime does too."""
 TRIED = 3
 """Rows that the export is traced with, and compared with torch."""
 ROUNDED, MOST_ROUNDED = 1e-4, 0.01
@@ -128,19 +130,21 @@ def exported(surrogate: MappedNoise, *, single_input: bool = False) -> onnx.Mode
     batch = torch.export.Dim("batch")
     with torch.no_grad(), _quiet():
         try:
-            program = torch.export.export(
+            traced = torch.export.export(
                 _Rows(surrogate, single_input),
                 tuple(rows),
                 dynamic_shapes=(tuple({0: batch} for _ in rows),),
                 strict=False,
             )
+            program = decomposed(traced)
             result = torch.onnx.export(
-                decomposed(program),
+                program,
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["vector"] if single_input else ["noise", *names],
                 output_names=["samples"],
                 verbose=False,
+                optimize=len(program.graph.nodes) < LARGE,
             )
         except Exception as error:
             # Torch raises errors of many types for what it cannot trace or translate.
