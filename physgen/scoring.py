@@ -40,7 +40,7 @@ from physgen.validation.sources import SEED, two_samples
 from physgen.validation.timing import Timing
 from physgen.validation.training_rows import TrainingRows
 
-_SHOWERS = {"voxels": "calo-flow", "points": "calo-points"}
+_SHOWERS = {"voxels": "calo-flow", "points": "calo-points-flow"}
 RECIPES = {
     layout.name: _SHOWERS[layout.holds] if layout.binning is None else "calo-layers"
     for layout in LAYOUTS

@@ -63,7 +63,8 @@ class IndependentItems(Surrogate):
             )
         if not self.transform.exact or self.transform.leaks:
             raise RecipeError(
-                f"surrogate.kind: independent-items has an exact density, but {INEXACT}"
+                f"surrogate.kind: independent-items has an exact density, but {INEXACT}; items "
+                "with a column of integers take the surrogate point-diffusion, which has no density"
             )
         self.n_items, features = self.transform.latent_shape(schema.shape)
         n_condition = self.transform.latent_condition(len(schema.condition))

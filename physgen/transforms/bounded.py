@@ -46,7 +46,8 @@ class Bounded(Transform):
             if variable.domain in ("integer", "binary", "spin"):
                 raise RecipeError(
                     f"transform bounded: {variable.name} is {variable.domain}, not a real number; "
-                    "take gaussianise for tables, dequantise for images and lattices"
+                    "take gaussianise for tables and points (and for these the surrogate "
+                    "point-diffusion), dequantise for images and lattices"
                 )
         self._variables = schema.variables
         low, high = torch.tensor([v.range for v in schema.variables], dtype=torch.double).T

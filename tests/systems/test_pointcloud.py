@@ -7,7 +7,11 @@ import torch
 import physgen
 from physgen.against import Against, Criteria
 from physgen.batch import Batch
+from physgen.conversion import ShowerOptions, convert
 from physgen.errors import DomainError, FormatError, RecipeError
+from physgen.recipe import read
+from physgen.simulation import simulate
+from physgen.surrogates.sets import IndependentItems
 from physgen.systems.base import (
     HasFeatures,
     HasFiles,
@@ -17,6 +21,8 @@ from physgen.systems.base import (
     open_files,
 )
 from physgen.systems.pointcloud import PointCloud
+from physgen.transforms.bounded import Bounded
+from physgen.transforms.quantile import Gaussianise
 from tests.io.test_showerdata import write
 
 
@@ -208,11 +214,40 @@ def test_points_are_learned_and_generated_in_the_layout_they_came_in(tmp_path):
     generator = np.random.default_rng(0)
     rows = [generator.uniform(0.1, 1, (k, 4)).tolist() for k in generator.integers(1, 6, 100)]
     path = write(tmp_path / "a.h5", rows, energies=generator.uniform(1, 3, (100, 1)))
-    changes = {"data.path": str(path), "engine.steps": 3, "engine.batch_size": 16}
-    run = physgen.train("calo-points", changes, runs=tmp_path, score=False, track=False)
+    changes = {
+        "data.path": str(path),
+        "surrogate.first": {"weighted_by": "energy"},
+        "engine.steps": 3,
+        "engine.batch_size": 16,
+        "sampling.sampler.steps": 2,
+    }
+    run = physgen.train("calo-points-flow", changes, runs=tmp_path, score=False, track=False)
     physgen.load(run.path).write(tmp_path / "b.h5", 20, seed=1)
     source = PointCloud(path=str(path)).open(tmp_path / "b.h5")
     batch = source.read(0, 20)
     assert (len(batch), source.pdg) == (20, 22)
     assert (batch.x[batch.mask][:, 3] > 0).all()
     assert ((batch.condition[:, 0] >= 1000) & (batch.condition[:, 0] <= 3000)).all()
+
+
+def test_voxels_converted_to_points_are_learned(tmp_path):
+    """Their depths are numbers of layers, integers, which are drawn as groups."""
+    voxels, points = tmp_path / "voxels.h5", tmp_path / "points.h5"
+    simulate(read("calo-flow", {}), voxels, 150, 1)
+    convert(voxels, points, to="showerdata", showers=ShowerOptions("calo-368.xml"))
+    changes = {
+        "data.path": str(points),
+        "surrogate.network": {"kind": "epic", "hidden": 8, "n_global": 4, "depth": 1},
+        "engine.steps": 3,
+        "engine.batch_size": 32,
+        "sampling.sampler.steps": 2,
+    }
+    run = physgen.train("calo-points-flow", changes, runs=tmp_path, score=False, track=False)
+    made = physgen.load(run.path).sample(20, seed=1)
+    layers = made.x[made.mask][:, 2]
+    assert set(layers.tolist()) <= {0, 1, 2, 3, 12}
+    schema = run.system.schema
+    with pytest.raises(RecipeError, match=r"layer is integer.* surrogate point-diffusion"):
+        Bounded(schema)
+    with pytest.raises(RecipeError, match="a column of integers take the surrogate point-diff"):
+        IndependentItems(schema, Gaussianise(schema))
