@@ -7,11 +7,11 @@ import torch
 import physgen
 from physgen.against import Against, Criteria
 from physgen.batch import Batch
+from physgen.components import surrogate_of
 from physgen.conversion import ShowerOptions, convert
 from physgen.errors import DomainError, FormatError, RecipeError
 from physgen.recipe import read
 from physgen.simulation import simulate
-from physgen.surrogates.sets import IndependentItems
 from physgen.systems.base import (
     HasFeatures,
     HasFiles,
@@ -21,8 +21,6 @@ from physgen.systems.base import (
     open_files,
 )
 from physgen.systems.pointcloud import PointCloud
-from physgen.transforms.bounded import Bounded
-from physgen.transforms.quantile import Gaussianise
 from tests.io.test_showerdata import write
 
 
@@ -246,8 +244,11 @@ def test_voxels_converted_to_points_are_learned(tmp_path):
     made = physgen.load(run.path).sample(20, seed=1)
     layers = made.x[made.mask][:, 2]
     assert set(layers.tolist()) <= {0, 1, 2, 3, 12}
-    schema = run.system.schema
-    with pytest.raises(RecipeError, match=r"layer is integer.* surrogate point-diffusion"):
-        Bounded(schema)
-    with pytest.raises(RecipeError, match="a column of integers take the surrogate point-diff"):
-        IndependentItems(schema, Gaussianise(schema))
+    for transform, said in (
+        ("bounded", r"layer is integer.* surrogate point-diffusion"),
+        ("gaussianise", "a column of integers take the surrogate point-diffusion"),
+    ):
+        other = {"surrogate": {"kind": "independent-items"}, "transform": [{"kind": transform}]}
+        recipe = read("calo-points-flow", other | {"data.path": str(points)})
+        with pytest.raises(RecipeError, match=said):
+            surrogate_of(recipe, recipe.surrogate, run.system.schema, run.system)
