@@ -81,7 +81,7 @@ class IndependentItems(Surrogate):
         sample = batch.mask.nonzero()[:, 0]
         given = self._given(n, batch.condition)[sample]
         of_items = self.flow.log_prob(batch.x[batch.mask], given)
-        return of_number.index_add(0, sample, of_items)
+        return of_number.index_add(0, sample, of_items.to(of_number))
 
     def log_prob(self, batch: Batch) -> Tensor:
         """Return (B,) log q(x, n | condition) in physical units, differentiable."""

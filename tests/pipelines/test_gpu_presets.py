@@ -1,13 +1,16 @@
-"""Every recipe of detectors has a preset for a GPU, which can be read, and is larger."""
+"""Recipes of detectors and events have a preset for a GPU: larger, in bf16, and compiled."""
 
 import pytest
 
+import physgen
 from physgen.components import surrogate_of, system_of
 from physgen.io.shipped import shipped_recipes
 from physgen.recipe import read
+from tests.systems.test_jets import write_jetnet
 
-DETECTORS = {"calo", "jets", "refinement"}
-NAMES = [name for name, file in shipped_recipes().items() if file.parent.name in DETECTORS]
+FOLDERS = {"calo", "jets", "refinement", "events"}
+FILES = {name: file for name, file in shipped_recipes().items() if file.parent.name in FOLDERS}
+NAMES = list(FILES)
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
@@ -22,3 +25,35 @@ def test_networks_for_a_gpu_are_not_too_large_to_be_used(name):
     system = system_of(large)
     surrogate = surrogate_of(large, large.surrogate, system.schema, system)
     assert sum(parameter.numel() for parameter in surrogate.parameters()) <= 30_000_000
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_the_preset_computes_in_bf16_and_is_compiled_or_says_why(name):
+    engine = read(name, {}, "gpu").engine
+    assert engine.precision == "bf16"
+    assert engine.compile != ("gpu:   # eager: " in FILES[name].read_text())
+
+
+TINY = {
+    "jets": {"surrogate.hidden": [8, 8]},
+    "refine-cycle": {
+        "data.source.path": "simulated:showers-fast/1/500",
+        "data.target.path": "simulated:showers-full/2/500",
+        "surrogate.network": {"kind": "mlp", "hidden": [8, 8, 8]},
+        "method.critic": {"kind": "mlp", "hidden": [8, 8, 8], "activation": "leaky-relu"},
+    },
+    "events-flow": {},
+}
+
+
+@pytest.mark.parametrize("name", sorted(TINY))
+def test_the_preset_trains_in_bf16(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("PHYSGEN_DATA", str(tmp_path))
+    changes = {**TINY[name], "engine.steps": 3, "engine.batch_size": 32, "engine.compile": False}
+    if name == "jets":
+        changes["data.path"] = str(write_jetnet(tmp_path / "jets.h5", n=300))
+    run = physgen.train(name, changes, preset="gpu", runs=tmp_path, track=False, score=False)
+    if name == "refine-cycle":
+        return  # It makes events of other events.
+    made = physgen.load(run.path).sample(20, seed=1)
+    assert made.x.isfinite().all()
