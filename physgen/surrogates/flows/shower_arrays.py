@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 from physgen.surrogates.flows.logistic_mixture import FARTHEST, LOG_SCALE_LIMIT
 from physgen.surrogates.flows.shower_network import SHOWN_LIMIT, SHOWN_SCALE, TILT, BlockNetwork
-from physgen.surrogates.flows.shower_numbers import FARTHEST_DISTANCE, ShowerNumbers
+from physgen.surrogates.flows.shower_numbers import (
+    FARTHEST_DISTANCE,
+    FARTHEST_ENERGY,
+    ShowerNumbers,
+)
 from physgen.transforms.counted_showers import ANYWHERE, NONE, ROUNDING, CountedShowers
 from physgen.transforms.energy_shares import NEAREST, SHIFT
 from physgen.transforms.occupancy import LOGISTIC
@@ -39,9 +43,9 @@ class Weights(NamedTuple):
         offset: (n_splits, n_outputs) of both.
         tilt: (n_splits,) how the energies follow the numbers of occupied voxels.
         voxels_in, voxels_hidden, voxels_out: layers of `ShowerNumbers`, with their biases.
-        linear: (n_layers, n_layers).
-        tilt_unit, log_scale_limit, farthest, shown_scale, shown_limit, farthest_distance: constants
-            of `ShowerFlow`.
+        linear: (3, n_layers, n_layers).
+        tilt_unit, log_scale_limit, farthest, shown_scale, shown_limit, farthest_distance,
+            farthest_energy: constants of `ShowerFlow`.
     """
 
     begin: Array
@@ -81,6 +85,7 @@ class Weights(NamedTuple):
     shown_scale: float
     shown_limit: float
     farthest_distance: float
+    farthest_energy: float
 
 
 class Tree(NamedTuple):
@@ -165,6 +170,7 @@ def weights_of(network: BlockNetwork, numbers: ShowerNumbers) -> Weights:
         shown_scale=SHOWN_SCALE,
         shown_limit=SHOWN_LIMIT,
         farthest_distance=FARTHEST_DISTANCE,
+        farthest_energy=FARTHEST_ENERGY,
     )
 
 

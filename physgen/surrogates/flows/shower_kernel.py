@@ -199,6 +199,7 @@ def _occupy(
     """Fill in the N_i of a shower, and in its context (`ShowerNumbers.draw_voxels`)."""
     n, kind, limit = len(tree.layers), nodes.dtype, weights.farthest_distance
     n_mixture = weights.voxels_out.shape[1] // n
+    e = min(max(context[0], -weights.farthest_energy), weights.farthest_energy)
     h, h_more = np.empty_like(weights.voxels_in_bias), np.empty_like(weights.voxels_in_bias)
     _layer(h, weights.voxels_in_bias, weights.voxels_in, context[: 2 + n])
     _layer(h_more, weights.voxels_hidden_bias, weights.voxels_hidden, h)
@@ -209,7 +210,8 @@ def _occupy(
         energy, size, number = nodes[tree.layers[i]], tree.n_voxels[i], 0.0
         if energy > 0:
             out = outs[i * n_mixture : (i + 1) * n_mixture]
-            out[: n_mixture // 3] += _product(weights.linear[i, :i], seen[:i])
+            for p in range(3):
+                out[: n_mixture // 3] += e**p * _product(weights.linear[p, i, :i], seen[:i])
             _mixture(out, weights.log_scale_limit)
             x, mean = _draw(noise[i], out, math.inf), _mean(context, i, tree)
             number = np.round((size + 1) / (1 + math.exp(-(tree.units[i] * x + mean))))

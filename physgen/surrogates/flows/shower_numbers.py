@@ -4,10 +4,11 @@ M depends on E_inc and E_tot, and then N_i, layer after layer, on all energies o
 layers in front. Of both a mixture of logistic densities is drawn, of their distances r from the
 means of `Occupancy`; that of N_i has locations
 
-    \mu_i = f_i(E) + \sum_{j < i} L_ij r_j,
+    \mu_i = f_i(E) + \sum_{j < i} L_ij(e) r_j,    L_ij(e) = \sum_p L^p_ij e^p,    p = 0, 1, 2,
 
-and f_i, the scales and the shares come from one small network. A number has the probability of the
-distances that round to it.
+with e the standardised logarithm of E_inc: what layers have in common grows with the energy, which
+the spread of all occupied voxels shows. The f_i, the scales and the shares come from one small
+network. A number has the probability of the distances that round to it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from physgen.transforms.showers import log_odds
 
 FARTHEST_DISTANCE = 6.0
 """Bound on the r_j that other layers see."""
+FARTHEST_ENERGY = 3.0
+"""Bound on the e of L(e)."""
 
 
 class ShowerNumbers(nn.Module):
@@ -49,7 +52,7 @@ class ShowerNumbers(nn.Module):
         self.voxels_in = nn.Linear(2 + n_layers, hidden)
         self.voxels_hidden = nn.Linear(hidden, hidden)
         self.voxels_out = nn.Linear(hidden, n * n_layers)
-        self.linear = nn.Parameter(torch.zeros(n_layers, n_layers))
+        self.linear = nn.Parameter(torch.zeros(3, n_layers, n_layers))
         for layer in (self.layers_out, self.voxels_out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -65,7 +68,7 @@ class ShowerNumbers(nn.Module):
         total = _log_p(layers, t.most_layers(in_mev[:, 1]), ends, self._of_layers(energies))
         means = t.occupancy.means(energies)
         distances = torch.where(voxels > 0, t.occupancy.distances(means, voxels), 0.0)
-        out = located(self._of_voxels(energies), self._shift(distances))
+        out = located(self._of_voxels(energies), self._shift(energies, distances))
         ends = [t.occupancy.distances(means, voxels + d) for d in (-0.5, 0.5)]
         return total + _log_p(voxels, t.most(in_mev[:, 2:]), ends, out).sum(1)
 
@@ -88,7 +91,7 @@ class ShowerNumbers(nn.Module):
         means, out = t.occupancy.means(energies), self._of_voxels(energies)
         z, distances, voxels = (torch.zeros_like(layers) for _ in range(3))
         for i in range(t.n_layers):
-            shift = self._shift(distances)[:, i]
+            shift = self._shift(energies, distances)[:, i]
             z[:, i] = _draw(noise[:, i], located(out[:, i], shift))
             voxels = torch.minimum(t.occupancy.voxels(means, z).round().clamp(min=1), most)
             distances = torch.where(layers > 0, t.occupancy.distances(means, voxels), 0.0)
@@ -104,12 +107,15 @@ class ShowerNumbers(nn.Module):
         h = functional.silu(self.voxels_in(energies))
         h = h + functional.silu(self.voxels_hidden(h))
         out: Tensor = self.voxels_out(h)
-        return out.reshape(len(h), len(self.linear), -1)
+        return out.reshape(len(h), self.linear.shape[1], -1)
 
-    def _shift(self, distances: Tensor) -> Tensor:
+    def _shift(self, energies: Tensor, distances: Tensor) -> Tensor:
         """Return what r_j add to the locations, (B, n_layers)."""
         seen = distances.clamp(-FARTHEST_DISTANCE, FARTHEST_DISTANCE)
-        return seen @ self.linear.tril(-1).T
+        e = energies[:, :1].clamp(-FARTHEST_ENERGY, FARTHEST_ENERGY)
+        constant, slope, curvature = (seen @ linear.T for linear in self.linear.tril(-1))
+        shift: Tensor = constant + e * (slope + e * curvature)
+        return shift
 
 
 def _draw(noise: Tensor, out: Tensor) -> Tensor:
