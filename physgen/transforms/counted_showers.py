@@ -39,7 +39,7 @@ from physgen.transforms.showers import (
 
 NONE = 0.5
 """What takes the place of N = 0 in ln N."""
-ANYWHERE = 1e-3
+ANYWHERE = 1e-5
 """Share of the divisions of N that is spread over all that are possible."""
 STEEPEST = 4.0
 """Largest |beta|."""
@@ -180,7 +180,8 @@ class CountedShowers(ShowerTransform):
 
     def _finish(self, logs: Tensor) -> None:
         self.splits.finish()
-        self.counts.finish()
+        # Kernels would reach from one number to the next.
+        self.counts.finish(smooth=False)
         n = self.n_layers
         self.scale[2 + n :].clamp_(min=LEAST_SCALE)
         logs = logs[(logs[:, 2 + n :] >= 0).any(1)]  # Those that are not empty.

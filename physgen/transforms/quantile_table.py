@@ -92,8 +92,8 @@ class QuantileTable(torch.nn.Module):
             place = (group * self.n_knots + knot) * (self.n_bins + 2) + cell
             self._counts.index_add_(0, place, (share * weight).to(self._counts))
 
-    def finish(self) -> None:
-        """Fill the table with what has been counted."""
+    def finish(self, *, smooth: bool = True) -> None:
+        """Fill the table with what has been counted; without smoothing for whole numbers."""
         counts = self._counts.reshape(-1, self.n_knots, self.n_bins + 2)
         del self._counts
         step = max(1, PIECE // counts[0].numel())
@@ -105,7 +105,7 @@ class QuantileTable(torch.nn.Module):
             share = part[..., [0, -1]] + overall[..., [0, -1]]
             share = share / (part.sum(-1, keepdim=True) + 1)
             self.atoms[:, first : first + step] = share.movedim(-1, 0)
-            below = _below(part[..., 1:-1], self.prior * overall[..., 1:-1])
+            below = _below(part[..., 1:-1], self.prior * overall[..., 1:-1], smooth)
             self.below[first : first + step] = below
 
     def level(self, y: Tensor, s: Tensor, group: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ def worth(batch: Batch) -> Batch:
     return batch.replace(weight=w * w.sum() / w.square().sum())
 
 
-def _below(counts: Tensor, prior: Tensor) -> Tensor:
+def _below(counts: Tensor, prior: Tensor, smooth: bool) -> Tensor:
     """F at the edges of the bins, (groups, knots, n_bins + 1), from (groups, knots, n_bins)."""
     n_bins, n = counts.shape[-1], counts.sum(-1)
     place = torch.arange(n_bins, device=counts.device).to(counts)
@@ -186,20 +186,20 @@ def _below(counts: Tensor, prior: Tensor) -> Tensor:
     # The second is the rule of Silverman, which a narrow distribution needs.
     width = torch.minimum(40 * (n + 20).pow(-1 / 3), 0.9 * variance.sqrt() * (n + 1).pow(-1 / 5))
     width = torch.where(n < 2, WIDEST, width).clamp(0.6, WIDEST)
+    seen = counts + prior + 1e-9
     levels = torch.logspace(math.log10(0.6), math.log10(WIDEST), 5).to(width)
     nearest = (width[..., None].log() - levels.log()).abs().argmin(-1)
-    smooth = counts + prior + 1e-9
-    for i, level in enumerate(levels.tolist()):
+    for i, level in enumerate(levels.tolist() if smooth else []):
         rows = nearest == i
         if rows.any():
             reach = min(int(3 * level) + 1, n_bins)
             steps = torch.arange(-reach, reach + 1, device=counts.device)
             kernel = torch.exp(-0.5 * (steps / level).square()).to(counts)
             # About the edges of the first and last bins, whose numbers would else get lost.
-            line = smooth[rows]
+            line = seen[rows]
             ends = line[:, :reach].flip(1), line[:, -reach:].flip(1)
             padded = torch.cat([ends[0], line, ends[1]], 1)[:, None]
-            smooth[rows] = functional.conv1d(padded, (kernel / kernel.sum())[None, None])[:, 0]
-    smooth = smooth / smooth.sum(-1, keepdim=True)
-    below = functional.pad(((1 - UNSEEN) * smooth + UNSEEN / n_bins).double().cumsum(-1), (1, 0))
+            seen[rows] = functional.conv1d(padded, (kernel / kernel.sum())[None, None])[:, 0]
+    seen = seen / seen.sum(-1, keepdim=True)
+    below = functional.pad(((1 - UNSEEN) * seen + UNSEEN / n_bins).double().cumsum(-1), (1, 0))
     return below / below[..., -1:]

@@ -1,8 +1,7 @@
 """The energies of showers divided among voxels, one shower after the other, compiled.
 
-`ShowerFlow` draws a block of splits by some tens of operations on all showers at once. For few
-showers the operations cost less than calling them: there this does the same, shower by shower, so
-that a shower takes about a millisecond. A shower's voxels do not depend on the others'.
+`ShowerFlow` draws a block of splits by some tens of operations on all showers at once. For few of
+them the operations cost less than calling them: there this does the same, shower by shower.
 """
 
 from __future__ import annotations
@@ -235,8 +234,7 @@ def divide_showers(
         counts: (B, n_nodes) the same of the numbers that are divided: of layers with energy.
         incident: (B,) in MeV.
         of_layers: (B, n_layers, 2) standard normal, for the numbers of occupied voxels.
-        noise: (B, 3, n_splits) standard normal, in the order of the blocks: for the numbers, the
-            components and the energies.
+        noise: (B, 3, n_splits) the same of splits by blocks: numbers, components, energies.
         network: see there.
     """
     weights, tree = network
