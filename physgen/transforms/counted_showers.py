@@ -119,13 +119,13 @@ class CountedShowers(ShowerTransform):
     def _tables(self) -> Tensor:
         """Return which table of s belongs to each kind of split, (n_groups, 4).
 
-        There are up to four, by whether both sides have one voxel or several, where they can have
-        several; one for splits of layers.
+        There are up to four, by whether both sides have one voxel (above the layers, one layer) or
+        several, where they can have several.
         """
         first = torch.zeros(len(self.scarce), dtype=torch.long)
         splits = torch.arange(self.n_splits)
         first[self.tree.group.flip(0)] = splits.flip(0)
-        several = (self.leaves[:, first] > 1) & (first >= self.tree.n_layer_splits)
+        several = self.leaves[:, first] > 1
         left, right = (
             torch.arange(4) // 2 <= several[0][:, None],
             torch.arange(4) % 2 <= several[1][:, None],
@@ -280,7 +280,8 @@ class CountedShowers(ShowerTransform):
     def table_of(self, group: Tensor, k: Tensor, m: Tensor) -> Tensor:
         """Return which of the tables of s is that of splits, given kind and numbers of both sides.
 
-        The energy of a single voxel has an edge at the threshold, that of several has none.
+        The energy of a single voxel has an edge at the threshold, that of several has none; and
+        one layer has not the energy that two have.
         """
         return self.tables[group, 2 * (k > 1).long() + (m > 1).long()]
 
