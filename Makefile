@@ -39,8 +39,12 @@ lint: install-dev
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
-test-slow: install-dev
+test-slow: install-dev .venv/headers
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m slow
+
+# Of onnxruntime and a JSON library, for the C++ example, where apt has them; its test skips elsewhere.
+.venv/headers: .venv/bin/python
+	-examples/geant4/get-headers.sh $@
 
 # What is promised under faults, and how often it held: docs/reliability.md.
 reliability: install-dev

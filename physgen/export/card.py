@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,8 @@ from physgen.io.writer import sha256, write_bytes
 NAME = "card.json"
 VERSION = 1
 """Of what a card says, and how."""
+
+_OWN_HASH = re.compile(r'("card_sha256": )"[0-9a-f]*"')
 
 Sha256 = Annotated[str, Field(pattern="[0-9a-f]{64}")]
 
@@ -174,7 +177,7 @@ class Card(Part):
         outside_domain: "error": conditions beyond their domain are refused unless the caller allows
             them, and then the output says which these are.
         scores: `None`: the samples were never scored.
-        card_sha256: of the card without this line, see `digest`.
+        card_sha256: of the card's text with this hash left empty, see `digest`.
     """
 
     version: Literal[1] = 1
@@ -194,23 +197,20 @@ class Card(Part):
     card_sha256: str = ""
 
 
-def digest(content: dict[str, Any]) -> str:
-    """Return the SHA-256 of a card's JSON, keys sorted, without spaces and without its own hash.
+def digest(text: str) -> str:
+    """Return the SHA-256 of a card's text, in which its own hash is left empty.
 
-    >>> digest({"version": 1, "card_sha256": "x"}) == digest({"version": 1})
+    >>> digest('{"version": 1, "card_sha256": "0a"}') == digest('{"version": 1, "card_sha256": ""}')
     True
     """
-    rest = {key: value for key, value in content.items() if key != "card_sha256"}
-    return hashlib.sha256(
-        json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()
-    ).hexdigest()
+    return hashlib.sha256(_OWN_HASH.sub(r'\1""', text).encode()).hexdigest()
 
 
 def write(folder: Path, card: Card) -> None:
     """Write `card.json` with its hash."""
-    content = card.model_dump(mode="json")
-    content["card_sha256"] = digest(content)
-    write_bytes(folder / NAME, (json.dumps(content, indent=1) + "\n").encode())
+    content = card.model_dump(mode="json") | {"card_sha256": ""}
+    text = json.dumps(content, indent=1) + "\n"
+    write_bytes(folder / NAME, _OWN_HASH.sub(rf'\1"{digest(text)}"', text).encode())
 
 
 def read(folder: Path) -> Card:
@@ -240,7 +240,7 @@ def read(folder: Path) -> Card:
         card = Card.model_validate(content)
     except ValidationError as error:
         raise CheckpointError(f"{path}: {explain(error, Card)}; export again") from error
-    if digest(content) != card.card_sha256:
+    if digest(path.read_bytes().decode()) != card.card_sha256:
         raise CheckpointError(
             f"{path} was changed after it was written (its SHA-256 differs): restore it from a "
             "copy, or export again"
