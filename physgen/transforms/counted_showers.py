@@ -1,17 +1,18 @@
 r"""Showers as energies and numbers of occupied voxels, divided together.
 
 Each split of a `SplitTree` has, besides its energy W in units of the readout threshold v_0, a
-number N: within a layer, of the occupied voxels below it, and above the layers, of the layers with
-energy. W >= N, and N = 0 where W = 0. A split first divides N = k + m, where k is any number that
-both sides can hold, and then, if both sides have some, W = L + R with L >= k and R >= m, by a
-number s in [0, 1] (`energy_shares`) that follows k/m on the average, by an exponent beta of each
-kind of split.
+number N. Within a layer it is that of the occupied voxels below the split, W >= N, and N = 0 where
+W = 0. A split first divides N = k + m, where k is any number that both sides can hold, and then, if
+both sides have some, W = L + R with L >= k and R >= m, by a number s in [0, 1] (`energy_shares`)
+that follows k/m on the average, by an exponent beta of each kind of split. Splits of layers come
+before there are numbers of voxels: there N = 2 wherever W >= 2, so that k is 0, 1 or 2 as all goes
+right, to both sides or left.
 
 So whatever is drawn, a shower has exactly the occupied voxels that it was to have, and none below
-the threshold. Tables hold the distribution functions of k, which depends on N, and of s, which
-depends on W - N. How many layers have energy, M, depends on E_inc and E_tot; then come the energies
-of the layers, and given all of them, the numbers N_i of their occupied voxels (`Occupancy`). These
-so follow the energies, as they do in a calorimeter, and not the energies them.
+the threshold. Tables hold the distribution functions of k, which depends on N, or on W for splits
+of layers, and of s, which depends on W - N. First come the energies of the layers, and given all of
+them, the numbers N_i of their occupied voxels (`Occupancy`). These so follow the energies, as they
+do in a calorimeter, and not the energies them.
 """
 
 from __future__ import annotations
@@ -73,11 +74,10 @@ class CountedShowers(ShowerTransform):
     >>> transform.fit(showers)
     >>> mapped, _ = transform(showers)
     >>> mapped.x[:, 1:].reshape(200, 5, -1)[:, 3, 0].max()  # of the first split, the layers
-    tensor(5.)
+    tensor(2.)
     """
 
     leaves: Tensor
-    above: Tensor
     power: Tensor
     tables: Tensor
 
@@ -95,14 +95,8 @@ class CountedShowers(ShowerTransform):
         self.scale = torch.ones(2 + 2 * self.n_layers)
         self.counts = QuantileTable(len(self.scarce), n_knots, n_bins)
         self.occupancy = Occupancy(torch.tensor([x.n_voxels for x in geometry.layers]))
-        # Which layers lie below the sides of the splits of layers.
-        nodes = torch.zeros(self.n_layers, 1 + 2 * self.n_splits)
-        nodes[torch.arange(self.n_layers), self.tree.layers] = 1.0
-        n = self.tree.n_layer_splits
-        for split in reversed(range(n)):
-            nodes[:, self.tree.parent[split]] = nodes[:, 1 + 2 * split] + nodes[:, 2 + 2 * split]
-        self.register_buffer("above", nodes[:, 1 : 1 + 2 * n], persistent=False)
         sides = torch.stack(self.numbers_of(torch.ones(1, 1 + 2 * self.n_splits))[1:])[:, 0].long()
+        sides[:, : self.tree.n_layer_splits] = 2
         self.register_buffer("leaves", sides, persistent=False)
         self.register_buffer("power", torch.ones(len(self.scarce)))
         self.register_buffer("tables", self._tables(), persistent=False)
@@ -119,13 +113,13 @@ class CountedShowers(ShowerTransform):
     def _tables(self) -> Tensor:
         """Return which table of s belongs to each kind of split, (n_groups, 4).
 
-        There are up to four, by whether both sides have one voxel (above the layers, one layer) or
-        several, where they can have several.
+        There are up to four, by whether both sides have one voxel or several, where they can have
+        several; one of each split of layers.
         """
         first = torch.zeros(len(self.scarce), dtype=torch.long)
         splits = torch.arange(self.n_splits)
         first[self.tree.group.flip(0)] = splits.flip(0)
-        several = self.leaves[:, first] > 1
+        several = (self.leaves[:, first] > 1) & (first >= self.tree.n_layer_splits)
         left, right = (
             torch.arange(4) // 2 <= several[0][:, None],
             torch.arange(4) % 2 <= several[1][:, None],
@@ -165,16 +159,16 @@ class CountedShowers(ShowerTransform):
         _, k, m = self.numbers_of(nodes)
         row, split = (k + m > 0).nonzero(as_tuple=True)
         left, right, k, m = (part[row, split] for part in (left, right, k, m))
+        whole = left + right
         weight = None if weight is None else weight[row, 0]
         group = self.tree.group[split]
         least, size = self.choices(k + m, split)
         # Each is spread over its interval, evenly.
         within = torch.arange(len(k), device=k.device) * 0.6180339887498949 % 1
-        free = size > 1
-        y = torch.where(free, self._count_knot(k + m, split), torch.nan)
-        self.counts.count(y, (k - least + within) / size, group, weight)
+        y = torch.where(size > 1, self._count_knot(k + m, whole, split), torch.nan)
+        self.counts.count(y, self.place(k - least + within, size, split), group, weight)
         both = (k > 0) & (m > 0)
-        y = torch.where(both, self.energy_knot(left + right, k + m), torch.nan)
+        y = torch.where(both, self.energy_knot(whole, k + m), torch.nan)
         s, _ = fractions(left, right, (k, m), self.power[group])
         self.splits.count(y, torch.where(both, s, 0.0), self.table_of(group, k, m), weight)
 
@@ -190,7 +184,7 @@ class CountedShowers(ShowerTransform):
         occupied = logs[:, 2 + n :] >= 0
         voxels = torch.where(occupied, voxels, 0.0)
         free = occupied & (self.most(logs[:, 2 : 2 + n].exp()) > 1)
-        self.occupancy.fit(energies, occupied.sum(1).to(logs), voxels, free)
+        self.occupancy.fit(energies, voxels, free)
 
     def numbers(self, batch: Batch) -> tuple[Batch, Tensor]:
         """Map showers; ln|det| is per MeV of each voxel with energy."""
@@ -236,29 +230,30 @@ class CountedShowers(ShowerTransform):
     def numbers_of(self, nodes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return N_i, (B, n_layers), and k and m of all splits, given the energies of all nodes."""
         counts = self.tree.gather((nodes[:, self.tree.leaf] > 0).to(nodes.dtype))
-        voxels = counts[:, self.tree.layers]
-        left, right = self.tree.sides(counts)
-        above = (voxels > 0).to(nodes) @ self.above.to(nodes)
+        k, m = self.tree.sides(counts)
         n = self.tree.n_layer_splits
-        k, m = (torch.cat([above[:, i::2], side[:, n:]], 1) for i, side in enumerate((left, right)))
-        return voxels, k, m
+        left, right = (side[:, :n] for side in self.tree.sides(nodes))
+        both = (left > 0) & (right > 0)
+        number = torch.where(both, 2.0, self.of_layers(left + right))
+        one = torch.where(both, 1.0, number * (left > 0))
+        k, m = torch.cat([one, k[:, n:]], 1), torch.cat([number - one, m[:, n:]], 1)
+        return counts[:, self.tree.layers], k, m
+
+    def of_layers(self, energy: Tensor) -> Tensor:
+        """Return N of splits of layers: 2 of an energy in MeV that suffices for two sides."""
+        number = (energy / self.threshold * (1 + ROUNDING)).floor().clamp(1, 2)
+        return torch.where(energy > 0, number, 0.0)
 
     def most(self, energies: Tensor) -> Tensor:
         """Return how many voxels of each layer its energy in MeV suffices for, (B, n_layers)."""
         most = (energies / self.threshold * (1 + ROUNDING)).floor().clamp(min=1)
         return torch.minimum(most, self.occupancy.n_voxels.to(most))
 
-    def most_layers(self, total: Tensor) -> Tensor:
-        """Return how many layers the energy of showers in MeV suffices for, (B,)."""
-        most = (total / self.threshold * (1 + ROUNDING)).floor()
-        return most.clamp(1, self.n_layers)
-
-    def occupied(self, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Return N_i, (B, n_layers), and M, (B,), of a mapped condition."""
+    def occupied(self, condition: Tensor) -> Tensor:
+        """Return N_i, (B, n_layers), of a mapped condition."""
         n = self.n_layers
         logs = condition[:, 2 + n :] * self.scale[2 + n :] + self.centre[2 + n :]
-        voxels = torch.where(logs > math.log(NONE) / 2, logs.exp().round(), 0.0)
-        return voxels, (voxels > 0).sum(1).to(condition)
+        return torch.where(logs > math.log(NONE) / 2, logs.exp().round(), 0.0)
 
     def choices(self, number: Tensor, split: Tensor) -> tuple[Tensor, Tensor]:
         """Return the least k of N = k + m, and how many there are, given N and split of each."""
@@ -266,22 +261,33 @@ class CountedShowers(ShowerTransform):
         least = (number - right).clamp(min=0)
         return least, torch.minimum(number, left) - least + 1
 
-    def count_level(self, number: Tensor, place: Tensor, split: Tensor) -> Tensor:
+    def place(self, k: Tensor, size: Tensor, split: Tensor) -> Tensor:
+        """Return where in [0, 1] the tables have a k, less the least of `size` that are possible.
+
+        Of the three outcomes of a split of layers, that of both sides is twice as wide as the two
+        others: so all are whole bins, and rare outcomes do not share one.
+        """
+        outcomes = (split < self.tree.n_layer_splits) & (size == 3)
+        return torch.where(outcomes, (k + (k - 1).clamp(0, 1)) / 4, k / size)
+
+    def count_level(self, number: Tensor, whole: Tensor, k: Tensor, split: Tensor) -> Tensor:
         """Return in double precision how much of the divisions of N lies below a k.
 
         Args:
             number: (n,) N.
-            place: (n,) k, less the least that is possible, as a share of how many are.
+            whole: (n,) W in units of v_0.
+            k: (n,) real.
             split: (n,) numbers in the tree.
         """
-        y, group = self._count_knot(number, split), self.tree.group[split]
+        y, group = self._count_knot(number, whole, split), self.tree.group[split]
+        least, size = self.choices(number, split)
+        place = self.place(k - least, size, split)
         return (1 - ANYWHERE) * self.counts.level(y, place, group) + ANYWHERE * place.double()
 
     def table_of(self, group: Tensor, k: Tensor, m: Tensor) -> Tensor:
         """Return which of the tables of s is that of splits, given kind and numbers of both sides.
 
-        The energy of a single voxel has an edge at the threshold, that of several has none; and
-        one layer has not the energy that two have.
+        The energy of a single voxel has an edge at the threshold, that of several has none.
         """
         return self.tables[group, 2 * (k > 1).long() + (m > 1).long()]
 
@@ -324,5 +330,7 @@ class CountedShowers(ShowerTransform):
         voxels, _, _ = self.numbers_of(nodes)
         return torch.cat([super()._logs(incident, nodes), voxels.clamp(min=NONE).log()], 1)
 
-    def _count_knot(self, number: Tensor, split: Tensor) -> Tensor:
-        return number.clamp(min=1).log() / self.leaves[:, split].sum(0).to(number).log()
+    def _count_knot(self, number: Tensor, whole: Tensor, split: Tensor) -> Tensor:
+        of_voxels = number.clamp(min=1).log() / self.leaves[:, split].sum(0).to(number).log()
+        of_layers = whole.clamp(min=1).log() / self.splits.ends[1]
+        return torch.where(split < self.tree.n_layer_splits, of_layers, of_voxels)

@@ -1,12 +1,11 @@
-r"""Numbers of occupied layers and voxels, set against their means at a shower's energies.
+r"""Numbers of occupied voxels, set against their means at a shower's energies.
 
-A shower has M layers with energy, and layer i has N_i occupied voxels of n_i. These are mapped to
+Layer i has N_i occupied voxels of n_i. These are mapped to
 
-    M,    \ln N_i/(n_i + 1 - N_i),
+    \ln N_i/(n_i + 1 - N_i),
 
 and what is given is how far they are from a polynomial in the logarithms of the energies, in units
-of the spread about it: for M in E_inc and E_tot, for N_i in E_i besides, and in those of the layers
-before and behind.
+of the spread about it: in E_inc, E_tot and E_i, and in those of the layers before and behind.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from torch import Tensor, nn
 LOGISTIC = 0.55
 """Scale of a logistic distribution whose standard deviation is 1."""
 LEAST = 0.2
-"""Least spread, in steps from one M or N_i to the next."""
+"""Least spread, in steps from one N_i to the next."""
 FEW = 10.0
 """As many showers are added whose numbers do not depend on their energies."""
 N_LAYER_FEATURES = 9
 
 
 class Occupancy(nn.Module):
-    """Distances of M and N_i from their means.
+    """Distances of N_i from their means.
 
     Args:
         n_voxels: (n_layers,) n_i.
@@ -36,7 +35,6 @@ class Occupancy(nn.Module):
     """
 
     n_voxels: Tensor
-    of_shower: Tensor
     of_layers: Tensor
     spread: Tensor
 
@@ -44,22 +42,17 @@ class Occupancy(nn.Module):
         super().__init__()
         n = len(n_voxels)
         self.register_buffer("n_voxels", n_voxels.float(), persistent=False)
-        self.register_buffer("of_shower", torch.zeros(6))
         self.register_buffer("of_layers", torch.zeros(n, N_LAYER_FEATURES))
-        self.register_buffer("spread", torch.ones(1 + n))
+        self.register_buffer("spread", torch.ones(n))
 
-    def fit(self, energies: Tensor, layers: Tensor, voxels: Tensor, free: Tensor) -> None:
+    def fit(self, energies: Tensor, voxels: Tensor, free: Tensor) -> None:
         """Learn the means of showers that are not empty.
 
         Args:
             energies: (B, 2 + n_layers) standardised logarithms of E_inc, E_tot and E_i.
-            layers: (B,) M.
             voxels: (B, n_layers) N_i.
             free: (B, n_layers) whether E_i leaves a choice of N_i.
         """
-        found = _regression(_of_shower(energies), layers)
-        self.of_shower.copy_(found)
-        self.spread[0] = (layers - _of_shower(energies) @ found).std(correction=0).clamp(min=LEAST)
         numbers, ends = self._number(voxels), [self._number(voxels + d) for d in (-0.5, 0.5)]
         for i, features in enumerate(_of_layers(energies).unbind(1)):
             rows = free[:, i]
@@ -70,23 +63,15 @@ class Occupancy(nn.Module):
             self.of_layers[i] = found
             steps = (ends[1] - ends[0])[rows, i]
             spread = (number - features @ found).std(correction=0)
-            self.spread[1 + i] = spread.maximum(LEAST * steps.mean())
-
-    def layer_distances(self, energies: Tensor, layers: Tensor) -> Tensor:
-        """Return the distances of M, (B,)."""
-        return (layers - _of_shower(energies) @ self.of_shower) / (LOGISTIC * self.spread[0])
-
-    def layers(self, energies: Tensor, distance: Tensor) -> Tensor:
-        """Return the M, (B,), of what `layer_distances` returns."""
-        return LOGISTIC * self.spread[0] * distance + _of_shower(energies) @ self.of_shower
+            self.spread[i] = spread.maximum(LEAST * steps.mean())
 
     def distances(self, means: Tensor, voxels: Tensor) -> Tensor:
         """Return the distances of N_i, (B, n_layers), from what `means` returns."""
-        return (self._number(voxels) - means) / (LOGISTIC * self.spread[1:])
+        return (self._number(voxels) - means) / (LOGISTIC * self.spread)
 
     def voxels(self, means: Tensor, distances: Tensor) -> Tensor:
         """Return the N_i, (B, n_layers), of what `distances` returns."""
-        number = LOGISTIC * self.spread[1:] * distances + means
+        number = LOGISTIC * self.spread * distances + means
         return (self.n_voxels + 1) * torch.sigmoid(number)
 
     def means(self, energies: Tensor) -> Tensor:
@@ -105,13 +90,6 @@ def _regression(features: Tensor, y: Tensor) -> Tensor:
     matrix.diagonal()[1:] += FEW
     found: Tensor = torch.linalg.lstsq(matrix, (x.T @ y)[:, None], driver="gelsd").solution[:, 0]
     return found.to(features)
-
-
-def _of_shower(energies: Tensor) -> Tensor:
-    """What the mean of M is linear in, (B, 6)."""
-    e = energies[:, 0]
-    r = energies[:, 1] - e
-    return torch.stack([torch.ones_like(e), e, e**2, e**3, r, r**2], 1)
 
 
 def _of_layers(energies: Tensor) -> Tensor:

@@ -112,34 +112,28 @@ def test_a_new_flow_divides_as_the_tables_say(system, data):
     with torch.no_grad():
         for layer in (net.count_out, net.energy_out):
             layer.bias.zero_()  # All components in the middle.
-        for layer in (flow.numbers.layers_out, flow.numbers.voxels_out):
-            layer.bias.zero_()
+        flow.numbers.voxels_out.bias.zero_()
     mapped, _ = t.numbers(data[:50])
-    x, _, _, number, k = columns(flow, mapped)
+    x, log_whole, _, number, k = columns(flow, mapped)
     row, split = (number > 0).nonzero(as_tuple=True)
-    n, left = number[row, split], k[row, split]
+    n, left, whole = number[row, split], k[row, split], log_whole[row, split].exp()
     least, size = t.choices(n, split)
     place = left - least
-    low, high = (t.count_level(n, at / size, split) for at in (place, place + 1))
+    low, high = (t.count_level(n, whole, left + d, split) for d in (0, 1))
     low, high = torch.where(place == 0, 0.0, low), torch.where(place + 1 == size, 1.0, high)
     both = (left > 0) & (left < n)
     logistic = torch.nn.functional.logsigmoid
     density = torch.where(both, logistic(x[row, split]) + logistic(-x[row, split]), 0.0)
     expected = torch.zeros(50).index_add(0, row, (high - low).log().float() + density)
-    # And the numbers of layers and of their voxels, about their means at the energies.
+    # And the numbers of voxels of layers, about their means at the energies.
     energies, occupancy = mapped.condition[:, :6], t.occupancy
     voxels, means = (data.x[:50] > 0).float(), occupancy.means(energies)
     voxels = torch.stack([voxels[:, t.tree.leaf_layer == i].sum(1) for i in range(4)], 1)
-    layers = (voxels > 0).sum(1)
     most = t.most(t.in_mev(energies)[:, 2:])
-    log_numbers = interval(
-        [occupancy.layer_distances(energies, layers + d) for d in (-0.5, 0.5)], layers, 4
-    )
     each = interval([occupancy.distances(means, voxels + d) for d in (-0.5, 0.5)], voxels, most)
-    log_numbers = log_numbers + torch.where(voxels > 0, each, 0.0).sum(1)
+    log_numbers = torch.where(voxels > 0, each, 0.0).sum(1)
     response = mapped.x[:, 0]
     log_total = log_numbers + logistic(response) + logistic(-response)
-    assert layers.unique().numel() > 1
     with torch.no_grad():
         found = flow.latent_log_prob(mapped)
     torch.testing.assert_close(found, expected + log_total, rtol=1e-4, atol=1e-2)
@@ -365,7 +359,7 @@ def test_samples_are_drawn_with_what_the_density_says(trained, data, monkeypatch
         flow.float()
 
 
-def test_showers_have_the_layers_and_voxels_that_are_drawn_first(trained, data, monkeypatch):
+def test_showers_have_the_voxels_that_are_drawn_for_their_layers(trained, data, monkeypatch):
     flow, _ = trained
     noise = torch.randn(300, *flow.noise_shape, generator=generator(1))
     incident, draw, wanted = data.condition[:300], flow.numbers.draw_voxels, []
@@ -377,8 +371,6 @@ def test_showers_have_the_layers_and_voxels_that_are_drawn_first(trained, data, 
     monkeypatch.setattr(flow.numbers, "draw_voxels", record)
     t = flow.showers
     with torch.no_grad():
-        total = t.draw(noise[:, :1], incident)
-        layers = flow.numbers.draw_layers(t, total, incident, noise[:, 1:3])
         singly = flow.from_noise(noise, incident)
         monkeypatch.setattr("physgen.surrogates.flows.shower.FEW", 0)
         together = flow.from_noise(noise, incident)
@@ -386,33 +378,26 @@ def test_showers_have_the_layers_and_voxels_that_are_drawn_first(trained, data, 
     for made in (singly, together):
         number, _, _ = t.numbers_of(t.tree.gather(made))
         assert torch.equal(number, voxels)
-        assert torch.equal((number > 0).sum(1), layers.long())
     assert voxels.sum(1).unique().numel() > 10
 
 
-def test_numbers_of_layers_and_voxels_are_drawn_with_the_probabilities_of_the_density(
-    trained, data
-):
+def test_numbers_of_voxels_are_drawn_with_the_probabilities_of_the_density(trained, data):
     flow, _ = trained
     t, n = flow.showers, 20_000
     nodes, incident = t.tree.gather(data.x[:1]), data.condition[:1]
     most = t.most(nodes[:, t.tree.layers])[0].long().tolist()
     assert min(most) >= 1
     every = torch.cartesian_prod(*(torch.arange(1.0, 1 + m) for m in most))
-    noise = torch.randn(2 * n, 4, 2, generator=generator(5))
+    noise = torch.randn(n, 4, 2, generator=generator(5))
 
     def repeated(number):
         return nodes.expand(number, -1), incident.expand(number, -1)
 
     with torch.no_grad():
-        voxels = flow.numbers.draw_voxels(t, *repeated(n), noise[:n])
-        total = nodes[:, 0].expand(n)
-        layers = flow.numbers.draw_layers(t, total, incident.expand(n, -1), noise[n:, 0])
+        voxels = flow.numbers.draw_voxels(t, *repeated(n), noise)
         nodes, incident = repeated(len(every))
         p = flow.numbers.log_prob(t, t.counted_condition(incident, nodes, every)).exp().double()
-    # All these have four layers, which has a probability of its own.
-    assert p.sum().item() == pytest.approx((layers == 4).double().mean().item(), abs=0.02)
-    p = p / p.sum()
+    assert p.sum().item() == pytest.approx(1, abs=1e-4)
     different, found = voxels.unique(dim=0, return_counts=True)
     place = (every[None] == different[:, None]).all(2).long().argmax(1)
     assert torch.equal(every[place], different)

@@ -423,11 +423,14 @@ def test_numbers_of_voxels_are_those_of_the_splits(counted, data):
     x, log_whole, _, number, k = latent.x[:, 1:].unflatten(1, (5, 367)).unbind(1)
     nodes = counted.tree.gather((rows.x > 0).float())
     left, right = (side.clone() for side in counted.tree.sides(nodes))
-    # Above the layers these are the layers with energy: 5 are divided 2 + 3, 1 + 1, 1 + 2, 1 + 1.
-    full = (nodes[:, counted.tree.layers] > 0).float()
-    left[:, 0], right[:, 0] = full[:, :2].sum(1), full[:, 2:].sum(1)
-    left[:, 1:4], right[:, 1:4] = full[:, [0, 2, 3]], full[:, [1, 3, 4]]
-    right[:, 2] += full[:, 4]
+    # Of layers, k is 0, 1 or 2 as all goes right, to both sides, or left; but 0 or 1 of little.
+    energies = torch.stack(counted.tree.sides(counted.tree.gather(rows.x)))[:, :, :4]
+    one, other = energies > 0
+    enough = torch.where(energies.sum(0) >= 2 * counted.threshold, 2.0, 1.0)
+    left[:, :4] = torch.where(one & other, 1.0, enough * one)
+    right[:, :4] = torch.where(one & other, 1.0, enough * other)
+    assert (one & other).any(0).all()
+    assert (~one & other).any()
     assert torch.equal(k, left)
     assert torch.equal(number, left + right)
     assert torch.equal(log_whole >= 0, number > 0)
@@ -436,15 +439,13 @@ def test_numbers_of_voxels_are_those_of_the_splits(counted, data):
     logs = latent.condition * counted.scale + counted.centre
     layers = nodes[:, counted.tree.layers]
     torch.testing.assert_close(logs[:, 7:], layers.clamp(min=0.5).log(), rtol=1e-4, atol=1e-4)
-    voxels, n_layers = counted.occupied(latent.condition)
-    assert torch.equal(voxels, layers)
-    assert torch.equal(n_layers, number[:, 0])
+    assert torch.equal(counted.occupied(latent.condition), layers)
 
 
 def test_new_showers_are_logistic_in_its_space_with_numbers_of_voxels(counted):
     rows = SYSTEM.simulate(2000, 2)
     latent, _ = counted(rows, generator())
-    x, _, _, number, k = latent.x[:, 1:].unflatten(1, (5, 367)).unbind(1)
+    x, log_whole, _, number, k = latent.x[:, 1:].unflatten(1, (5, 367)).unbind(1)
     level = torch.sigmoid(x[(k > 0) & (k < number)])
     assert abs(level.mean() - 0.5) < 0.01
     assert level.std() == pytest.approx(12**-0.5, abs=0.02)
@@ -453,12 +454,13 @@ def test_new_showers_are_logistic_in_its_space_with_numbers_of_voxels(counted):
     n, left = number[row, split], k[row, split]
     least, size = counted.choices(n, split)
     assert ((left >= least) & (left < least + size)).all()
-    low, high = (counted.count_level(n, (left - least + i) / size, split) for i in (0, 1))
+    whole = log_whole[row, split].exp()
+    low, high = (counted.count_level(n, whole, left + i, split) for i in (0, 1))
     assert (high > low).all()
     u = low + (high - low) * torch.rand(len(low), generator=generator(1))
     assert stats.kstest(u[size > 1].numpy(), "uniform").statistic < 0.02
     # And the numbers of voxels of layers lie about their means.
-    voxels, _ = counted.occupied(latent.condition)
+    voxels = counted.occupied(latent.condition)
     energies = latent.condition[:, :7]
     about = counted.occupancy.distances(counted.occupancy.means(energies), voxels)
     for i in (1, 2):
@@ -531,6 +533,6 @@ def test_the_spread_of_numbers_that_are_nearly_all_alike_is_not_less_than_their_
     voxels = torch.tensor([[2.0, 100.0]]).repeat(n, 1)
     voxels[0] = torch.tensor([1.0, 99.0])
     energies = torch.zeros(n, 4)
-    occupancy.fit(energies, torch.full((n,), 2.0), voxels, torch.ones(n, 2) > 0)
+    occupancy.fit(energies, voxels, torch.ones(n, 2) > 0)
     distances = occupancy.distances(occupancy.means(energies), voxels)
     assert distances[0].abs().max() < 12

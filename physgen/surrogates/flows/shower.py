@@ -1,21 +1,20 @@
 r"""Showers as a tree of divisions, drawn in blocks.
 
-In the space of `CountedShowers` a shower is a response, the number M of layers with energy, the
-numbers N_j of their occupied voxels, and, for each split of such a number N, how many of them are
-on the left, k, and, where both sides have some, a real x for the energies. With e the incident
-energy,
+In the space of `CountedShowers` a shower is a response, the numbers N_j of its layers' occupied
+voxels, and, for each split, how many of its N are on the left, k, and, where both sides have some,
+a real x for the energies. With e the incident energy,
 
-    q(shower | e) = q(response | e) q(M | response, e) q(N | energies of layers, e)
+    q(shower | e) = q(response | e) q(N | energies of layers, e)
                     \prod_i q(k_i, x_i | earlier blocks, e),
 
     q(x | ...) = \sum_c w_c \sigma'((x - \mu_c)/s_c)/s_c,
     q(k | ...) = \int of the same over [logit F(k), logit F(k + 1)],
 
 with mixtures of logistic densities, whose parameters a small network gives (`BlockNetwork`), and F
-the share of the divisions of N that lie below k in the transform's tables. M and N_j come from such
-mixtures too (`ShowerNumbers`), the latter between the splits of layers and those within. The
-response depends on e alone: its table is all there is to it. This density is exact, of the voxels
-with energy in MeV and of which these are, and what is drawn in tens of steps has it.
+the share of the divisions of N that lie below k in the transform's tables. The N_j come from such
+mixtures too (`ShowerNumbers`), between the splits of layers and those within. The response depends
+on e alone: its table is all there is to it. This density is exact, of the voxels with energy in MeV
+and of which these are, and what is drawn in tens of steps has it.
 """
 
 from __future__ import annotations
@@ -150,26 +149,27 @@ class ShowerFlow(ShowerSurrogate):
         number, log_whole, contrast, count, left = parts.unbind(1)
         context = condition[:, None] * self.visible
         row, split = (count > 0).nonzero(as_tuple=True)
-        middle = self._log_odds(count[row, split], left[row, split], 0.5, split)
+        whole = log_whole[row, split].exp()
+        middle = self._log_odds(count[row, split], whole, left[row, split] + 0.5, split)
         middle = torch.zeros_like(number).index_put((row, split), middle.to(number))
         shown = shown_of(number, middle, contrast)
         running = net.running(shown, context)
         # One more that is shown as nothing stands for neighbours that there are not.
         sizes = torch.stack([log_whole, count.clamp(min=1).log()], -1)
         around = functional.pad(torch.cat([shown, sizes], -1), (0, 0, 0, 1))
-        whole = net.whole(running, context, slice(None)).flatten(0, 1)
+        blocks = net.whole(running, context, slice(None)).flatten(0, 1)
         place = row * len(net.sizes) + net.block[split]
         own = net.own_numbers(running).flatten(0, 1).index_select(0, row * n + split)
-        bases = self._bases(condition, t.occupied(condition)[1])
+        bases = self._bases(condition)
         out, h = net(
             split,
-            whole.index_select(0, place),
+            blocks.index_select(0, place),
             own,
             around.flatten(0, 1)[row[:, None] * (n + 1) + net.neighbours[split]],
             torch.cat([sizes[row, split], bases[row, self._base[split]]], 1),
         )
         count, left, x = count[row, split], left[row, split], number[row, split]
-        each = self._log_count(count, left, split, out)
+        each = self._log_count((count, left, whole), split, out)
         right = count - left
         both = ((left > 0) & (right > 0)).nonzero()[:, 0]
         sides = torch.stack([left, right], 1).index_select(0, both)
@@ -181,31 +181,27 @@ class ShowerFlow(ShowerSurrogate):
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        """Standard normal numbers behind one shower: three, two a layer, and three a split."""
-        return (3 + 2 * self.showers.n_layers + 3 * self.showers.n_splits,)
+        """Standard normal numbers behind one shower: one, two a layer, and three a split."""
+        return (1 + 2 * self.showers.n_layers + 3 * self.showers.n_splits,)
 
     def from_noise(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, *noise_shape) noise and (B, 1) incident energies to (B, n_voxels) in MeV."""
         if condition is None:
             raise DomainError("showers need incident energies: pass them as the condition (B, 1)")
         t = self.showers
-        first, of_layers, of_splits = torch.split(noise, [3, 2 * t.n_layers, 3 * t.n_splits], 1)
-        total = t.draw(first[:, :1], condition)
-        layers = self.numbers.draw_layers(t, total, condition, first[:, 1:])
+        first, of_layers, of_splits = torch.split(noise, [1, 2 * t.n_layers, 3 * t.n_splits], 1)
+        total = t.draw(first, condition)
         few = len(noise) <= FEW and noise.device.type == "cpu"
         singly = few and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
         divide = self._divide_singly if singly else self._divide
         noises = of_layers.reshape(-1, t.n_layers, 2), of_splits.reshape(-1, 3, t.n_splits)
-        return divide(total, layers, condition, noises)[:, t.tree.leaf]
+        return divide(total, condition, noises)[:, t.tree.leaf]
 
-    def _divide(
-        self, total: Tensor, layers: Tensor, incident: Tensor, noises: tuple[Tensor, Tensor]
-    ) -> Tensor:
+    def _divide(self, total: Tensor, incident: Tensor, noises: tuple[Tensor, Tensor]) -> Tensor:
         """Return the energies of all nodes in MeV, (B, n_nodes), one block after the other.
 
         Args:
             total: (B,) in MeV.
-            layers: (B,) M.
             incident: (B, 1) in MeV.
             noises: standard normal, (B, n_layers, 2) of the N_i, and (B, 3, n_splits), in the order
                 of the blocks.
@@ -215,7 +211,7 @@ class ShowerFlow(ShowerSurrogate):
         n, v0 = t.n_splits, t.threshold
         nodes = total.new_zeros(len(total), 1 + 2 * n)
         counts = torch.zeros_like(nodes)
-        nodes[:, 0], counts[:, 0] = total, layers
+        nodes[:, 0], counts[:, 0] = total, t.of_layers(total)
         voxels = total.new_zeros(len(total), t.n_layers)
         around = total.new_zeros(len(total), n + 1, 5)
         around[..., 3] = -1.0
@@ -230,7 +226,7 @@ class ShowerFlow(ShowerSurrogate):
                     counts[:, t.tree.layers] = voxels
                 condition = t.counted_condition(incident, nodes, voxels)
                 context = condition * self.visible[k]
-                bases = self._bases(condition, layers)
+                bases = self._bases(condition)
             running = net.begin(context) + added
             splits = self.places[here]
             row, j = (counts[:, t.tree.parent[splits]] > 0).nonzero(as_tuple=True)
@@ -247,7 +243,7 @@ class ShowerFlow(ShowerSurrogate):
             base = bases[row, self._base[split]]
             whole = whole.index_select(0, row)
             out, h = net(split, whole, own, nearby, torch.cat([sizes, base], 1))
-            one, other = self._divide_count(count, split, out, noise[row, 0, split])
+            one, other = self._divide_count((count, w), split, out, noise[row, 0, split])
             x = torch.where(one > 0, ALL_LEFT, ALL_RIGHT).to(w)
             both = ((one > 0) & (other > 0)).nonzero()[:, 0]
             sides = torch.stack([one, other], 1)[both]
@@ -256,33 +252,34 @@ class ShowerFlow(ShowerSurrogate):
             x[both] = draw_with_ends(torch.special.ndtr(z[:, 1]), log_odds(z[:, 2]), out)
             left, right = t.part_counted(energy, x, (one, other), t.tree.group[tree_split])
             nodes[row, 1 + 2 * tree_split], nodes[row, 2 + 2 * tree_split] = left, right
-            counts[row, 1 + 2 * tree_split], counts[row, 2 + 2 * tree_split] = one, other
+            below = (one, other) if self.visible[k, -1] else (t.of_layers(left), t.of_layers(right))
+            counts[row, 1 + 2 * tree_split], counts[row, 2 + 2 * tree_split] = below
             contrast = (left - right) / nodes[row, t.tree.base[tree_split]] / t.spread[tree_split]
-            middle = self._log_odds(count, one, 0.5, split).to(x)
+            middle = self._log_odds(count, w, one + 0.5, split).to(x)
             around[row, split] = torch.cat([shown_of(x, middle, contrast), sizes], 1)
             added = added + net.step(around[:, here, :3], k)
         return nodes
 
     def _divide_count(
-        self, number: Tensor, split: Tensor, out: Tensor, noise: Tensor
+        self, sizes: tuple[Tensor, Tensor], split: Tensor, out: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return numbers of occupied voxels of both sides, (N,) each, drawn by normal noise."""
+        """Return k and m of N and W, (N,) each, drawn by normal noise."""
+        number, whole = sizes
         least, size = self.showers.choices(number, self.places[split])
 
         def smaller(place: Tensor) -> Tensor:
-            return below(self._log_odds(number, least + place, 0.0, split), out.double())
+            return below(self._log_odds(number, whole, least + place, split), out.double())
 
         k = least + _largest(torch.special.ndtr(noise.double()), size, smaller)
         return k, number - k
 
     def _divide_singly(
-        self, total: Tensor, layers: Tensor, incident: Tensor, noises: tuple[Tensor, Tensor]
+        self, total: Tensor, incident: Tensor, noises: tuple[Tensor, Tensor]
     ) -> Tensor:
         """Do the same shower by shower, compiled."""
         nodes = total.new_zeros(len(total), 1 + 2 * self.showers.n_splits)
-        counts = torch.zeros_like(nodes)
-        nodes[:, 0], counts[:, 0] = total, layers
-        inputs = (array_of(x) for x in (nodes, counts, incident[:, 0], *noises))
+        nodes[:, 0] = total
+        inputs = (array_of(x) for x in (nodes, incident[:, 0], *noises))
         tree = tree_of(self.showers, self.network, self.places, self.visible[:, -1] > 0)
         divide_showers(*inputs, (weights_of(self.network, self.numbers), tree))
         return nodes
@@ -292,23 +289,24 @@ class ShowerFlow(ShowerSurrogate):
         """Number, among those of `_bases`, of what each split's layer has, by place."""
         return self.showers.tree.split_layer[self.places] + 1
 
-    def _bases(self, condition: Tensor, layers: Tensor) -> Tensor:
-        """Return ln of energies over v_0 and of M, N_i, (B, 1 + n_layers, 2)."""
+    def _bases(self, condition: Tensor) -> Tensor:
+        """Return ln of energies over v_0 and of N_i, (B, 1 + n_layers, 2)."""
         t = self.showers
         logs, n = condition * t.scale + t.centre, t.n_layers
-        numbers = torch.cat([layers[:, None].clamp(min=1).log(), logs[:, 2 + n :]], 1)
+        numbers = functional.pad(logs[:, 2 + n :], (1, 0))
         return torch.stack([logs[:, 1 : 2 + n] - t.threshold.log(), numbers], -1)
 
-    def _log_odds(self, number: Tensor, left: Tensor, within: float, split: Tensor) -> Tensor:
-        """Return logit of how much of the divisions of N lies below k + `within`, (N,)."""
-        t, tree_split = self.showers, self.places[split]
-        least, size = t.choices(number, tree_split)
-        return torch.logit(t.count_level(number, (left - least + within) / size, tree_split))
+    def _log_odds(self, number: Tensor, whole: Tensor, k: Tensor, split: Tensor) -> Tensor:
+        """Return logit of how much of the divisions of N and W lies below a k, (N,)."""
+        return torch.logit(self.showers.count_level(number, whole, k, self.places[split]))
 
-    def _log_count(self, number: Tensor, left: Tensor, split: Tensor, out: Tensor) -> Tensor:
-        """Return ln of the probabilities that splits divide N into k = `left` and N - k, (N,)."""
+    def _log_count(
+        self, sizes: tuple[Tensor, Tensor, Tensor], split: Tensor, out: Tensor
+    ) -> Tensor:
+        """Return ln of the probabilities that splits divide N into k and m, given N, k and W."""
+        number, left, whole = sizes
         least, size = self.showers.choices(number, self.places[split])
-        low, high = (self._log_odds(number, left, within, split) for within in (0.0, 1.0))
+        low, high = (self._log_odds(number, whole, left + d, split) for d in (0.0, 1.0))
         low = torch.where(left <= least, -torch.inf, low)
         high = torch.where(left - least + 1 >= size, torch.inf, high)
         return log_probability(low, high, out.double()).to(out)

@@ -97,7 +97,8 @@ class Tree(NamedTuple):
         neighbours: (n_splits, n_neighbours); n_splits is none.
         place: (n_splits,) numbers in the tree.
         parent, base, group: (n_splits,) of the `SplitTree`.
-        leaves: (2, n_splits) voxels on both sides.
+        leaves: (2, n_splits) voxels on both sides; 2 of splits of layers.
+        is_of_layers: (n_splits,) whether it is one of these.
         power: (n_groups,) how the energies follow the numbers.
         spread: (n_splits,) of the contrasts.
         layers: (n_layers,) nodes.
@@ -119,6 +120,7 @@ class Tree(NamedTuple):
     base: Ints
     group: Ints
     leaves: Ints
+    is_of_layers: NDArray[np.bool_]
     power: Array
     spread: Array
     layers: Ints
@@ -195,6 +197,7 @@ def tree_of(
         base=array_of(t.tree.base[places]),
         group=array_of(t.tree.group[places]),
         leaves=array_of(t.leaves[:, places]),
+        is_of_layers=array_of(places < t.tree.n_layer_splits),
         power=array_of(t.power),
         spread=array_of(t.spread[places]),
         layers=array_of(t.tree.layers),
@@ -207,7 +210,7 @@ def tree_of(
         last_knot=float(t.splits.ends[1]),
         n_voxels=array_of(t.occupancy.n_voxels),
         of_layers=array_of(t.occupancy.of_layers),
-        units=array_of(LOGISTIC * t.occupancy.spread[1:]),
+        units=array_of(LOGISTIC * t.occupancy.spread),
         threshold=float(t.threshold),
         near=NEAR,
         none=NONE,

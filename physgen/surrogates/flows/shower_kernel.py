@@ -7,64 +7,22 @@ them the operations cost less than calling them: there this does the same, showe
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numba import njit
 
+from physgen.surrogates.flows.mixture_kernel import (
+    add_product,
+    apply_silu,
+    draw_mixture,
+    fill_layer,
+    fill_mixture,
+    fill_sum,
+    normal_cdf,
+    product,
+)
 from physgen.surrogates.flows.shower_arrays import Array, Network, Tree, Weights
 from physgen.systems.kernels.cache import CACHE
-
-# Sums of products may be reordered (for vector instructions), no more than that.
-_SUMS = {"reassoc", "contract"}
-
-
-@njit(cache=CACHE, nogil=True, fastmath=_SUMS)
-def _add(out: Array, weights: Array, x: Array) -> None:
-    """Add x @ weights to `out`, eight rows at a time: `out` is loaded and stored less often."""
-    eights = len(x) - len(x) % 8
-    for j in range(0, eights, 8):
-        x0, x1, x2, x3 = x[j], x[j + 1], x[j + 2], x[j + 3]
-        x4, x5, x6, x7 = x[j + 4], x[j + 5], x[j + 6], x[j + 7]
-        w0, w1, w2, w3 = weights[j], weights[j + 1], weights[j + 2], weights[j + 3]
-        w4, w5, w6, w7 = weights[j + 4], weights[j + 5], weights[j + 6], weights[j + 7]
-        for q in range(len(out)):
-            out[q] += x0 * w0[q] + x1 * w1[q] + x2 * w2[q] + x3 * w3[q]
-            out[q] += x4 * w4[q] + x5 * w5[q] + x6 * w6[q] + x7 * w7[q]
-    for j in range(eights, len(x)):
-        for q in range(len(out)):
-            out[q] += x[j] * weights[j, q]
-
-
-@njit(cache=CACHE, nogil=True)
-def _sum(out: Array, a: Array, b: Array) -> None:
-    """Fill `out` with a + b; array expressions would take seconds each to compile."""
-    for q in range(len(out)):
-        out[q] = a[q] + b[q]
-
-
-@njit(cache=CACHE, nogil=True, fastmath=_SUMS)
-def _silu(x: Array) -> None:
-    one = x.dtype.type(1)
-    for q in range(len(x)):
-        x[q] = x[q] / (one + np.exp(-x[q]))
-
-
-@njit(cache=CACHE, nogil=True)
-def _layer(out: Array, bias: Array, weights: Array, x: Array) -> None:
-    """Fill `out` with silu(bias + x @ weights)."""
-    out[:] = bias
-    _add(out, weights, x)
-    _silu(out)
-
-
-@njit(cache=CACHE, nogil=True, fastmath=_SUMS)
-def _product(a: Array, b: Array) -> float:
-    total: Any = a.dtype.type(0)
-    for q in range(len(a)):
-        total += a[q] * b[q]
-    result: float = total
-    return result
 
 
 @njit(cache=CACHE, nogil=True)
@@ -101,12 +59,6 @@ def _number(level: float, rows: Array, fraction: float) -> float:
 
 
 @njit(cache=CACHE, nogil=True)
-def _normal(z: float) -> float:
-    p: float = 0.5 * math.erfc(-z * math.sqrt(0.5))
-    return p
-
-
-@njit(cache=CACHE, nogil=True)
 def _knot(y: float, n_knots: int) -> tuple[int, float]:
     """Return the knot below y, of 0 to 1, and how far y is from it."""
     position = min(max(y * (n_knots - 1), 0.0), n_knots - 1.0)
@@ -115,33 +67,18 @@ def _knot(y: float, n_knots: int) -> tuple[int, float]:
 
 
 @njit(cache=CACHE, nogil=True)
-def _mixture(out: Array, limit: float) -> None:
-    """Turn outputs into locations, inverse scales, and shares."""
-    n = len(out) // 3
-    largest, total = out[2 * n :].max(), 0.0
-    for q in range(n):
-        out[n + q] = math.exp(-limit * math.tanh(out[n + q] / limit))
-        out[2 * n + q] = math.exp(out[2 * n + q] - largest)
-        total += out[2 * n + q]
-    for q in range(n):
-        out[2 * n + q] /= total
+def _of_layers(energy: float, tree: Tree) -> float:
+    """Return N of a split of layers (`CountedShowers.of_layers`)."""
+    number = math.floor(energy / tree.threshold * (1 + tree.rounding))
+    return min(max(number, 1.0), 2.0) if energy > 0 else 0.0
 
 
 @njit(cache=CACHE, nogil=True)
-def _draw(noise: Array, out: Array, farthest: float) -> float:
-    """Return x of a mixture (`logistic_mixture.draw_with_ends`), of two standard normal numbers."""
-    u, logistic = _normal(noise[0]), math.log(_normal(noise[1]) / _normal(-noise[1]))
-    n = len(out) // 3
-    which, below = 0, out[2 * n]
-    while which < n - 1 and u >= below:
-        which += 1
-        below += out[2 * n + which]
-    x: float = float(out[which]) + logistic / out[n + which]
-    if abs(x) > farthest:
-        sign = math.copysign(1.0, x)
-        edge = (farthest - sign * float(out[which])) * out[n + which]
-        x = sign * (farthest - math.log(_normal(-sign * noise[1]) * (1 + math.exp(edge))))
-    return x
+def _place(k: float, size: float, i: int, tree: Tree) -> float:
+    """Return where the tables have a k (`CountedShowers.place`)."""
+    if size == 3 and tree.is_of_layers[i]:
+        return (k + min(max(k - 1, 0.0), 1.0)) / 4
+    return k / size
 
 
 @njit(cache=CACHE, nogil=True)
@@ -158,25 +95,28 @@ def _log_odds(place: float, rows: Array, fraction: float, tree: Tree) -> float:
 
 
 @njit(cache=CACHE, nogil=True)
-def _count(u: float, number: float, i: int, out: Array, tree: Tree) -> tuple[float, float]:
-    """Return how many of the occupied voxels are on the left, by bisection, and its logit."""
+def _count(
+    u: float, number: float, w: float, i: int, out: Array, tree: Tree
+) -> tuple[float, float]:
+    """Return k by bisection, and its logit, given N and W."""
     leaves, n = tree.leaves, len(out) // 3
     least = max(number - leaves[1, i], 0.0)
     size = min(number, float(leaves[0, i])) - least + 1
     y = math.log(number) / math.log(leaves[0, i] + leaves[1, i])
+    y = math.log(w) / tree.last_knot if tree.is_of_layers[i] else y
     knot, fraction = _knot(y, tree.counts.shape[1])
     rows = tree.counts[tree.group[i], knot : knot + 2]
     low, high = 0.0, size - 1
     while high > low:
         middle = math.floor((low + high + 1) / 2)
-        x, below = _log_odds(middle / size, rows, fraction, tree), 0.0
+        x, below = _log_odds(_place(middle, size, i, tree), rows, fraction, tree), 0.0
         for q in range(n):
             below += out[2 * n + q] / (1 + math.exp((out[q] - x) * out[n + q]))
         if below <= u:
             low = middle
         else:
             high = middle - 1
-    return least + low, _log_odds((low + 0.5) / size, rows, fraction, tree)
+    return least + low, _log_odds(_place(low + 0.5, size, i, tree), rows, fraction, tree)
 
 
 @njit(cache=CACHE, nogil=True)
@@ -200,19 +140,19 @@ def _occupy(
     n_mixture = weights.voxels_out.shape[1] // n
     e = min(max(context[0], -weights.farthest_energy), weights.farthest_energy)
     h, h_more = np.empty_like(weights.voxels_in_bias), np.empty_like(weights.voxels_in_bias)
-    _layer(h, weights.voxels_in_bias, weights.voxels_in, context[: 2 + n])
-    _layer(h_more, weights.voxels_hidden_bias, weights.voxels_hidden, h)
-    _sum(h, h, h_more)
+    fill_layer(h, weights.voxels_in_bias, weights.voxels_in, context[: 2 + n])
+    fill_layer(h_more, weights.voxels_hidden_bias, weights.voxels_hidden, h)
+    fill_sum(h, h, h_more)
     outs, seen = weights.voxels_out_bias.copy(), np.zeros(n, kind)
-    _add(outs, weights.voxels_out, h)
+    add_product(outs, weights.voxels_out, h)
     for i in range(n):
         energy, size, number = nodes[tree.layers[i]], tree.n_voxels[i], 0.0
         if energy > 0:
             out = outs[i * n_mixture : (i + 1) * n_mixture]
             for p in range(3):
-                out[: n_mixture // 3] += e**p * _product(weights.linear[p, i, :i], seen[:i])
-            _mixture(out, weights.log_scale_limit)
-            x, mean = _draw(noise[i], out, math.inf), _mean(context, i, tree)
+                out[: n_mixture // 3] += e**p * product(weights.linear[p, i, :i], seen[:i])
+            fill_mixture(out, weights.log_scale_limit)
+            x, mean = draw_mixture(noise[i], out, math.inf), _mean(context, i, tree)
             number = np.round((size + 1) / (1 + math.exp(-(tree.units[i] * x + mean))))
             most = min(math.floor(energy / tree.threshold * (1 + tree.rounding)), size)
             number = max(min(number, most), 1.0)
@@ -225,13 +165,12 @@ def _occupy(
 
 @njit(cache=CACHE, nogil=True)
 def divide_showers(
-    nodes: Array, counts: Array, incident: Array, of_layers: Array, noise: Array, network: Network
+    nodes: Array, incident: Array, of_layers: Array, noise: Array, network: Network
 ) -> None:
     """Fill in the energies of all nodes of the tree, (B, n_nodes), in MeV.
 
     Args:
         nodes: holds the energies of the showers, the first node, and 0.
-        counts: (B, n_nodes) the same of the numbers that are divided: of layers with energy.
         incident: (B,) in MeV.
         of_layers: (B, n_layers, 2) standard normal, for the numbers of occupied voxels.
         noise: (B, 3, n_splits) the same of splits by blocks: numbers, components, energies.
@@ -255,9 +194,10 @@ def divide_showers(
     h2, sides = split[:hidden], split[hidden:]
     inputs, out = np.empty(n_inputs, kind), np.empty(n_mixture, kind)
     at_ratio, at_own = n_neighbours * n_shown, n_neighbours * (n_shown + 2)
-    at_sizes = at_own + n_own
+    at_sizes, numbers = at_own + n_own, np.zeros(nodes.shape[1], kind)
     for row in range(len(nodes)):
-        energies, numbers = nodes[row], counts[row]
+        energies, numbers[:] = nodes[row], 0.0
+        numbers[0] = _of_layers(energies[0], tree)
         shown[:], added[:], logs[:, 0], logs[:, 1] = 0.0, 0.0, -1.0, 0.0
         for k in range(len(tree.visible)):
             if k == 0 or tree.visible[k] != tree.visible[k - 1]:
@@ -265,8 +205,8 @@ def divide_showers(
                 if tree.visible[k]:
                     _occupy(energies, numbers, context, of_layers[row], weights, tree)
                 start[:] = weights.begin_bias
-                _add(start, weights.begin, context)
-            _sum(running, start, added)
+                add_product(start, weights.begin, context)
+            fill_sum(running, start, added)
             ready = False
             for i in range(tree.first[k], tree.first[k + 1]):
                 energy, number = energies[tree.parent[i]], numbers[tree.parent[i]]
@@ -274,13 +214,13 @@ def divide_showers(
                     continue  # Nothing to divide, and nothing for the others to see.
                 if not ready:
                     ready = True
-                    _sum(h1, weights.shower_in_bias, weights.of_block[k])
-                    _add(h1, weights.shower_in, known)
-                    _silu(h1)
-                    _layer(h2, weights.shower_hidden_bias, weights.shower_hidden, h1)
-                    _sum(h1, h1, h2)
-                    _sum(whole, weights.shower_out_bias, weights.split_in_bias)
-                    _add(whole, weights.shower_out, h1)
+                    fill_sum(h1, weights.shower_in_bias, weights.of_block[k])
+                    add_product(h1, weights.shower_in, known)
+                    apply_silu(h1)
+                    fill_layer(h2, weights.shower_hidden_bias, weights.shower_hidden, h1)
+                    fill_sum(h1, h1, h2)
+                    fill_sum(whole, weights.shower_out_bias, weights.split_in_bias)
+                    add_product(whole, weights.shower_out, h1)
                 w = max(energy / v0, 1.0)
                 log_whole, log_number = math.log(w), math.log(number)
                 for m in range(n_neighbours):
@@ -291,24 +231,25 @@ def divide_showers(
                     inputs[at_ratio + 2 * m] = near * 0.2 * (logs[other, 0] - log_whole)
                     inputs[at_ratio + 2 * m + 1] = near * 0.2 * (logs[other, 1] - log_number)
                 for q in range(n_own):
-                    inputs[at_own + q] = _product(weights.own[i * n_own + q], running)
+                    inputs[at_own + q] = product(weights.own[i * n_own + q], running)
                 base = max(energies[tree.base[i]] / v0, 1.0)
+                base_number = 1.0 if tree.is_of_layers[i] else numbers[tree.base[i]]
                 inputs[at_sizes] = 0.3 * (log_whole - math.log(base))
-                inputs[at_sizes + 1] = 0.3 * (log_number - math.log(numbers[tree.base[i]]))
+                inputs[at_sizes + 1] = 0.3 * (log_number - math.log(base_number))
                 inputs[at_sizes + 2] = 0.3 * log_whole
                 inputs[at_sizes + 3] = 0.5 * log_number
                 inputs[at_sizes + 4] = 0.3 * math.log(max(w / number - 0.9, 0.1))
                 inputs[at_sizes + 5] = 1 / number
-                _sum(h1, whole, weights.of_split[i])
-                _add(h1, weights.split_in, inputs)
-                _silu(h1)
-                _layer(h2, weights.split_hidden_bias, weights.split_hidden, h1)
-                _sum(out, weights.count_out_bias, weights.offset[i, :n_mixture])
-                _add(out, weights.count_out, h2)
+                fill_sum(h1, whole, weights.of_split[i])
+                add_product(h1, weights.split_in, inputs)
+                apply_silu(h1)
+                fill_layer(h2, weights.split_hidden_bias, weights.split_hidden, h1)
+                fill_sum(out, weights.count_out_bias, weights.offset[i, :n_mixture])
+                add_product(out, weights.count_out, h2)
                 for q in range(n_components):
                     out[q] += inputs[at_own]
-                _mixture(out, weights.log_scale_limit)
-                one, middle = _count(_normal(noise[row, 0, i]), number, i, out, tree)
+                fill_mixture(out, weights.log_scale_limit)
+                one, middle = _count(normal_cdf(noise[row, 0, i]), number, w, i, out, tree)
                 two = number - one
                 shown[i, 0] = limit if one > 0 else -limit
                 left, right = (energy, 0.0) if one > 0 else (0.0, energy)
@@ -316,10 +257,10 @@ def divide_showers(
                     sides[0], sides[1] = 0.5 * math.log(one), 0.5 * math.log(two)
                     sides[2] = (one - two) / number
                     tilt = weights.tilt_unit * weights.tilt[i] * (sides[0] - sides[1])
-                    _layer(h1, weights.energy_in_bias, weights.energy_in, split)
-                    _sum(h1, h1, h2)
-                    _sum(out, weights.energy_out_bias, weights.offset[i, n_mixture:])
-                    _add(out, weights.energy_out, h1)
+                    fill_layer(h1, weights.energy_in_bias, weights.energy_in, split)
+                    fill_sum(h1, h1, h2)
+                    fill_sum(out, weights.energy_out_bias, weights.offset[i, n_mixture:])
+                    add_product(out, weights.energy_out, h1)
                     y = math.log(max(w - number + tree.near, tree.near)) - tree.first_knot
                     y /= tree.last_knot - tree.first_knot
                     knot, fraction = _knot(y, tree.below.shape[1])
@@ -333,8 +274,8 @@ def divide_showers(
                     centre = min(max(centre, tree.nearest), 1 - tree.nearest)
                     for q in range(n_components):
                         out[q] += inputs[at_own + 1] + tilt
-                    _mixture(out, weights.log_scale_limit)
-                    x = _draw(noise[row, 1:, i], out, weights.farthest)
+                    fill_mixture(out, weights.log_scale_limit)
+                    x = draw_mixture(noise[row, 1:, i], out, weights.farthest)
                     s = _number(1 / (1 + math.exp(-x)), rows, fraction)
                     t = low + span * s * centre / (s * centre + (1 - s) * (1 - centre))
                     free, fixed = energy - (1 - shift) * number * v0, (1 - shift) * v0
@@ -343,8 +284,10 @@ def divide_showers(
                     shown[i, 0] = min(max(weights.shown_scale * x, -limit), limit)
                 side = 2 * tree.place[i] + 1
                 energies[side], energies[side + 1] = left, right
+                if tree.is_of_layers[i]:
+                    one, two = _of_layers(left, tree), _of_layers(right, tree)
                 numbers[side], numbers[side + 1] = one, two
                 shown[i, 1] = min(max(weights.shown_scale * middle, -limit), limit)
                 shown[i, 2] = (left - right) / energies[tree.base[i]] / tree.spread[i]
                 logs[i, 0], logs[i, 1] = log_whole, log_number
-                _add(added, weights.absorb[i * n_shown : (i + 1) * n_shown], shown[i])
+                add_product(added, weights.absorb[i * n_shown : (i + 1) * n_shown], shown[i])

@@ -1,8 +1,7 @@
-r"""How many layers of a shower have energy, and how many of their voxels.
+r"""How many voxels of a shower's layers have energy.
 
-M depends on E_inc and E_tot, and then N_i, layer after layer, on all energies of layers and on the
-layers in front. Of both a mixture of logistic densities is drawn, of their distances r from the
-means of `Occupancy`; that of N_i has locations
+N_i depends, layer after layer, on all energies of layers and on the layers in front. A mixture of
+logistic densities is drawn, of its distance r_i from the mean of `Occupancy`, with locations
 
     \mu_i = f_i(E) + \sum_{j < i} L_ij(e) r_j,    L_ij(e) = \sum_p L^p_ij e^p,    p = 0, 1, 2,
 
@@ -28,7 +27,7 @@ FARTHEST_ENERGY = 3.0
 
 
 class ShowerNumbers(nn.Module):
-    """Densities of M and of N_i, mixtures of n components each.
+    """Densities of N_i, mixtures of n components each.
 
     Args:
         n_layers: of the calorimeter.
@@ -47,40 +46,24 @@ class ShowerNumbers(nn.Module):
     def __init__(self, n_layers: int, n_components: int, *, hidden: int) -> None:
         super().__init__()
         n = 3 * n_components
-        self.layers_in = nn.Linear(2, hidden)
-        self.layers_out = nn.Linear(hidden, n)
         self.voxels_in = nn.Linear(2 + n_layers, hidden)
         self.voxels_hidden = nn.Linear(hidden, hidden)
         self.voxels_out = nn.Linear(hidden, n * n_layers)
         self.linear = nn.Parameter(torch.zeros(3, n_layers, n_layers))
-        for layer in (self.layers_out, self.voxels_out):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-            with torch.no_grad():
-                layer.bias.view(-1, n)[:, :n_components] = spread(n_components)
+        nn.init.zeros_(self.voxels_out.weight)
+        nn.init.zeros_(self.voxels_out.bias)
+        with torch.no_grad():
+            self.voxels_out.bias.view(-1, n)[:, :n_components] = spread(n_components)
 
     def log_prob(self, t: CountedShowers, condition: Tensor) -> Tensor:
-        """Return ln of the probabilities of M and N_i in a mapped condition, (B,)."""
+        """Return ln of the probability of the N_i in a mapped condition, (B,)."""
         energies = condition[:, : 2 + t.n_layers]
-        in_mev = t.in_mev(energies)
-        voxels, layers = t.occupied(condition)
-        ends = [t.occupancy.layer_distances(energies, layers + d) for d in (-0.5, 0.5)]
-        total = _log_p(layers, t.most_layers(in_mev[:, 1]), ends, self._of_layers(energies))
+        voxels = t.occupied(condition)
         means = t.occupancy.means(energies)
         distances = torch.where(voxels > 0, t.occupancy.distances(means, voxels), 0.0)
         out = located(self._of_voxels(energies), self._shift(energies, distances))
         ends = [t.occupancy.distances(means, voxels + d) for d in (-0.5, 0.5)]
-        return total + _log_p(voxels, t.most(in_mev[:, 2:]), ends, out).sum(1)
-
-    def draw_layers(
-        self, t: CountedShowers, total: Tensor, incident: Tensor, noise: Tensor
-    ) -> Tensor:
-        """Return M, (B,), of (B,) and (B, 1) energies in MeV and standard normal noise, (B, 2)."""
-        logs = torch.cat([incident, total[:, None].clamp(min=t.threshold)], 1).log()
-        energies = (logs - t.centre[:2]) / t.scale[:2]
-        z = _draw(noise, self._of_layers(energies))
-        number = t.occupancy.layers(energies, z).round().clamp(min=1)
-        return torch.where(total > 0, torch.minimum(number, t.most_layers(total)), 0.0)
+        return _log_p(voxels, t.most(t.in_mev(energies)[:, 2:]), ends, out).sum(1)
 
     def draw_voxels(
         self, t: CountedShowers, nodes: Tensor, incident: Tensor, noise: Tensor
@@ -96,11 +79,6 @@ class ShowerNumbers(nn.Module):
             voxels = torch.minimum(t.occupancy.voxels(means, z).round().clamp(min=1), most)
             distances = torch.where(layers > 0, t.occupancy.distances(means, voxels), 0.0)
         return torch.where(layers > 0, voxels, 0.0)
-
-    def _of_layers(self, energies: Tensor) -> Tensor:
-        """Return the parameters of M, (B, 3 n), given (B, 2) energies or more."""
-        out: Tensor = self.layers_out(functional.silu(self.layers_in(energies[:, :2])))
-        return out
 
     def _of_voxels(self, energies: Tensor) -> Tensor:
         """Return the parameters of N_i without L, (B, n_layers, 3 n)."""
