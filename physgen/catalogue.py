@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,15 +15,14 @@ from typing import Any, get_args
 from physgen.arguments import user_path
 from physgen.errors import InputError, PhysgenError, printable, suggest
 from physgen.io.shipped import shipped_recipes
+from physgen.plugins import is_own, package_of
+from physgen.plugins import recipes as plugin_recipes
 from physgen.recipe import Recipe, check, layered
 from physgen.registry import Group, lookup, options_model, registered
 from physgen.run import Run
 
 KINDS = ("recipes", *get_args(Group), "plugins")
 """What may be listed."""
-
-_OWN = "physgen."
-"""How the modules of built-in components begin."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def entries(kind: str) -> list[Entry]:
     if kind == "recipes":
         return [_recipe(name) for name in shipped_recipes()]
     if kind == "plugins":
-        return [entry for group in get_args(Group) for entry in _components(group, own=False)]
+        added = [entry for group in get_args(Group) for entry in _components(group, own=False)]
+        return [*added, *(_recipe(name) for name in plugin_recipes())]
     for group in get_args(Group):
         if group == kind:
             return [*_components(group, own=True), *_components(group, own=False)]
@@ -149,11 +150,13 @@ def _entry(path: Path) -> RunEntry:
 
 def _components(group: Group, *, own: bool) -> Iterator[Entry]:
     for name, point in sorted(registered(group).items()):
-        if point.value.startswith(_OWN) != own:
+        if is_own(point) != own:
             continue
-        origin = "physgen" if point.dist is None else point.dist.name
+        origin = "physgen" if own else package_of(point)
         try:
-            doc = inspect.getdoc(lookup(group, name)) or ""
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # The line says it.
+                doc = inspect.getdoc(lookup(group, name)) or ""
         except PhysgenError as error:
             doc = str(error)
         yield Entry(name, origin, doc.partition("\n")[0])

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,11 @@ from pydantic import Field, ValidationError, field_validator
 from physgen.arguments import plain, user_path
 from physgen.data_sections import Data, Inputs, by_name, check_inputs, inputs_of
 from physgen.engine.options import Engine
-from physgen.errors import RecipeError, suggest
+from physgen.errors import RecipeError, errors_of, suggest
 from physgen.io.documents import explain, read_yaml, shown
 from physgen.io.shipped import shipped_recipes
 from physgen.overrides import located, put
+from physgen.plugins import packages_of, require
 from physgen.registry import Component, Group, Section, lookup, options_model
 from physgen.surrogates.correction import Correction
 from physgen.surrogates.sampler_options import SamplerOptions
@@ -67,10 +68,14 @@ class Validation(Section):
 
 
 class Recipe(Section):
-    """One pipeline: system + data + transform + surrogate + method + engine + validation."""
+    """One pipeline: system + data + transform + surrogate + method + engine + validation.
+
+    `plugins` are the packages beside physgen whose components it names; those installed are found.
+    """
 
     name: str
     summary: str = ""
+    plugins: tuple[str, ...] | None = None
     system: Component
     data: Inputs | None = None
     transform: tuple[Component, ...] = ()
@@ -125,6 +130,13 @@ class Recipe(Section):
         metrics = enumerate(self.validation.metrics)
         named += [(f"validation.metrics.{i}", "metrics", c) for i, c in metrics]
         return named
+
+    def kinds(self) -> Iterator[tuple[Group, str]]:
+        """Yield (group, name) of all classes it names, the bijection of a flow among them."""
+        yield from ((group, component.kind) for _, group, component in self.components())
+        bijection = self.surrogate.options.get("bijection")
+        if isinstance(bijection, Mapping):
+            yield "bijections", str(bijection.get("kind"))
 
     def code(self) -> list[Path]:
         """Return the Python files it names, which are run when its system is built."""
@@ -286,6 +298,8 @@ def check(tree: Mapping[str, Any], where: str = "recipe") -> Recipe:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
         raise RecipeError(f"{where}: {explain(error, Recipe)}") from error
+    with errors_of(f"{where}: plugins"):
+        require(recipe.plugins or ())
     for place, group, component in recipe.components():
         model = None
         try:
@@ -299,4 +313,5 @@ def check(tree: Mapping[str, Any], where: str = "recipe") -> Recipe:
         check_inputs(recipe.data, recipe.method.kind)
     except RecipeError as error:
         raise RecipeError(f"{where}: {error}") from error
-    return recipe
+    found = packages_of(recipe.kinds())
+    return recipe.model_copy(update={"plugins": found}) if found else recipe

@@ -5,7 +5,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from physgen import registry
+from physgen import plugins, registry
 from physgen.components import system_of
 from physgen.data_sections import Files
 from physgen.errors import RecipeError
@@ -14,7 +14,7 @@ from physgen.recipe import check
 
 def test_two_packages_with_one_name_clash(monkeypatch):
     points = [EntryPoint("ising", f"{p}:Ising", "physgen.systems") for p in ("one", "two")]
-    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points)
     registry.registered.cache_clear()
     try:
         with pytest.raises(RecipeError, match=r"one:Ising.*two:Ising"):
@@ -25,7 +25,7 @@ def test_two_packages_with_one_name_clash(monkeypatch):
 
 def test_a_broken_plugin_warns_and_is_named(monkeypatch):
     points = [EntryPoint("odd", "no_such_package:Odd", "physgen.systems")]
-    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points)
     registry.registered.cache_clear()
     try:
         with (

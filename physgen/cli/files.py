@@ -16,13 +16,13 @@ from physgen.errors import InputError
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Say what this machine is: versions, cores, devices, and what is missing.
+    """Say what this machine is: versions, cores, devices, extras and plugins, and what to mend.
 
     Example: `physgen doctor`
     """
-    from physgen.engine.device import describe_machine
+    from physgen.installation import describe
 
-    print_mapping(describe_machine(), as_json)
+    print_mapping(describe(), as_json)
 
 
 @app.command()

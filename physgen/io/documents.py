@@ -159,8 +159,9 @@ def _place(
         tagged = {tag: one for field in fields for tag, one in _tagged(field.annotation)}
         annotations = [field.annotation for field in fields]
         annotations += [part for one in annotations for part in typing.get_args(one)]
+        annotations += tagged.values()
         sections = [one for one in annotations if inspect.isclass(one) and _names(one)]
-    return keys, names, [_kind(section) for section in sections]
+    return keys, names, [kind for section in sections if (kind := _kind(section))]
 
 
 def _tagged(annotation: Any) -> Iterator[tuple[str, Any]]:
@@ -183,9 +184,9 @@ def _names(section: type[Any]) -> list[str]:
 
 
 def _kind(section: type[Any]) -> str:
-    """Return the kind of a section that is one of several."""
+    """Return the kind of a section that is one of several; "" is any."""
     field = section.model_fields.get("kind") if issubclass(section, BaseModel) else None
-    return "" if field is None else str(field.default)
+    return "" if field is None or field.is_required() else str(field.default)
 
 
 class _Loader(yaml.SafeLoader):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from physgen.arguments import user_path
 from physgen.errors import InputError, suggest
+from physgen.plugins import recipes
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -46,10 +47,14 @@ def shipped(folder: str, name: str) -> Path:
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Return the files of the shipped recipes by name; each lies in the folder of its task."""
+    """Return the recipes known by name: those shipped, in a folder a task, then those of plugins.
+
+    What physgen ships is not replaced by a plugin.
+    """
     files = sorted(shipped_folder("pipelines").glob("*/*.yaml"), key=lambda file: file.stem)
-    recipes = (f for f in files if f.parent.name != "comparisons" and not f.stem.startswith("base"))
-    return {file.stem: file for file in recipes}
+    own = (f for f in files if f.parent.name != "comparisons" and not f.stem.startswith("base"))
+    shipped = {file.stem: file for file in own}
+    return shipped | {name: f for name, f in sorted(recipes().items()) if name not in shipped}
 
 
 def shipped_or_own(folder: str, path: str | PathLike[str]) -> Path:

@@ -14,28 +14,18 @@ model that knows nothing.
 from __future__ import annotations
 
 import math
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from physgen.batch import Batch, Schema
 from physgen.errors import RecipeError
 from physgen.io.weights import positive_weight
 from physgen.surrogates.base import Surrogate, density_of
-from physgen.surrogates.flows.autoregressive import AutoregressiveOptions
 from physgen.surrogates.flows.bijection import Bijection, standard_normal
-from physgen.surrogates.flows.continuous import ContinuousOptions
-from physgen.surrogates.flows.normflows import NormflowsOptions
+from physgen.surrogates.flows.chosen import BijectionOptions
 from physgen.surrogates.flows.stack import CouplingOptions
 from physgen.transforms.base import INEXACT, Chain, Transform
-
-BijectionOptions = Annotated[
-    CouplingOptions | AutoregressiveOptions | ContinuousOptions | NormflowsOptions,
-    Field(discriminator="kind"),
-]
-"""What a flow can be made of."""
 
 START_ROWS = 20_000
 """How many samples a bijection that starts at the data is shown."""
@@ -53,6 +43,7 @@ class Flow(Surrogate):
         RecipeError: the bijection does not fit the samples.
 
     >>> from physgen.batch import Variable
+    >>> from physgen.surrogates.flows.autoregressive import AutoregressiveOptions
     >>> schema = Schema((2,), (Variable("x"), Variable("y")))
     >>> flow = Flow(schema, bijection=AutoregressiveOptions(n_layers=2, hidden=16))
     >>> flow.log_prob(Batch(torch.zeros(3, 2))).shape

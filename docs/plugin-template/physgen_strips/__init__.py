@@ -1,0 +1,1 @@
+"""A silicon strip detector and a bijection for physgen."""
