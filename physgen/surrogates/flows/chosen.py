@@ -36,6 +36,9 @@ class PluginBijection(Options):
 
     Attributes:
         kind: the name it is registered under.
+
+    >>> PluginBijection(kind="continuous").build((3,), 0).features
+    3
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
