@@ -123,7 +123,7 @@ def test_options_of_a_bijection_are_checked(target, beside):
     )
     with pytest.raises(RecipeError, match=r"unknown key 'tail'; did you mean 'tails'"):
         read("strips-flow", {f"{key}.tail": False})
-    with pytest.raises(RecipeError, match=r"bijection.kind = .* did you mean 'sinh-arcsinh'\?"):
+    with pytest.raises(RecipeError, match=r"bijection.kind: no .* did you mean 'sinh-arcsinh'\?"):
         read("strips-flow", {f"{key}.kind": "sinh-arcsin"})
 
 

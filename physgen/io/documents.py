@@ -106,6 +106,8 @@ def explain(error: ValidationError, model: type[BaseModel] | None, place: str = 
     if problem["type"] in ("missing", "missing_keyword_only_argument"):
         return f"key {where!r} is missing"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error" and keys[-1:] == ["kind"]:
+        return f"{where}: {message}"
     return f"{where} = {shown(problem['input'])}: {message[:1].lower()}{message[1:]}"
 
 

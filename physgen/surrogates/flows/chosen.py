@@ -72,11 +72,11 @@ class PluginBijection(Options):
 
 
 def _tag(options: Any) -> str | None:
-    kind = options.get("kind") if isinstance(options, dict) else getattr(options, "kind", None)
-    if not isinstance(kind, str):
+    if isinstance(options, dict) and "kind" not in options:
         return None
-    point = registered("bijections").get(kind)
-    return kind if point is not None and is_own(point) else _PLUGIN
+    kind = options["kind"] if isinstance(options, dict) else getattr(options, "kind", None)
+    point = registered("bijections").get(str(kind))
+    return str(kind) if point is not None and is_own(point) else _PLUGIN
 
 
 BijectionOptions = Annotated[
