@@ -18,6 +18,8 @@ from physgen.export import card as cards
 from physgen.export import needed
 from physgen.export.base import Trained, new_folder
 from physgen.export.describe import scores_of, voxels_of
+from physgen.export.domain import mark_outside
+from physgen.export.loaded import _inside
 from physgen.export.noise import draw_inside, normal, philox
 from physgen.export.onnx import mappable
 from physgen.exporting import _geometry, _licence
@@ -55,7 +57,8 @@ def test_the_card_says_what_a_host_needs(run, folder):
         ("noise", "noise", (card.noise.shape)),
         ("label", "condition", (1,)),
     ]
-    (samples,) = card.outputs
+    samples, outside = card.outputs
+    assert (outside.name, outside.role, outside.dtype) == ("outside_domain", "outside", "bool")
     assert (samples.name, samples.shape) == ("samples", (8, 8))
     (label,) = card.conditions
     assert (label.name, label.labels) == ("label", tuple(range(10)))
@@ -276,6 +279,40 @@ def test_the_card_says_where_voxels_are():
     assert geometry.alpha[voxel] == pytest.approx(middle)
     assert geometry.radius[voxel] == sum(layer.r_edges_mm[i_r : i_r + 2]) / 2
     assert (found.pdg, found.sha256) == (22, geometry.sha256)
+
+
+@pytest.mark.parametrize("single_input", [False, True])
+def test_the_model_says_which_samples_are_outside_the_domain(single_input):
+    """As the card has it, of numbers with two ends, one, or none, and of labels."""
+    some = {"unit": "1", "domain": "real"}
+    conditions = (
+        cards.Condition(name="both", low=-1.0, high=3.0, **some),
+        cards.Condition(name="one", low=2.0, high=None, **some),
+        cards.Condition(name="none", low=None, high=None, **some),
+        cards.Condition(name="class", low=0.0, high=9.0, labels=(1, 4), **some),
+    )
+    inside = [[0, 2, -1e30, 1], [3, 9, 0, 4], [3 + 1e-6, 9, 0, 4]]
+    beyond = [[-1.01, 2, 0, 1], [0, 1.9, 0, 1], [0, 2, np.inf, 1]]
+    other = [[np.nan, 2, 0, 1], [0, 2, 0, 2], [0, np.inf, 0, 1]]
+    rows = np.array(inside + beyond + other)
+    names = ["vector"] if single_input else [one.name for one in conditions]
+    columns = [np.concatenate([rows + 7, rows], 1)] if single_input else np.split(rows, 4, 1)
+    kind = onnx.TensorProto.DOUBLE
+    inputs = [
+        onnx.helper.make_tensor_value_info(name, kind, ["batch", column.shape[1]])
+        for name, column in zip(names, columns, strict=True)
+    ]
+    graph = onnx.helper.make_graph([], "graph", inputs, [])
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10
+    )
+    mark_outside(model, conditions)
+    onnx.checker.check_model(model)
+    session = ort.InferenceSession(model.SerializeToString())
+    (found,) = session.run(["outside_domain"], dict(zip(names, columns, strict=True)))
+    assert found[:, 0].tolist() == [False] * 3 + [True] * 6
+    expected = np.any([~_inside(c, x) for c, x in zip(conditions, rows.T, strict=True)], 0)
+    np.testing.assert_array_equal(found[:, 0], expected)
 
 
 def words(text):

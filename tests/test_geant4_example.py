@@ -8,60 +8,44 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from small_showers import GEOMETRY, trained
 
 from physgen import export
-from physgen.batch import Batch
 from physgen.export import card as cards
-from physgen.export.base import Trained
 from physgen.export.onnx import ONNX
-from physgen.io.showers import voxel_schema
-from physgen.surrogates.autoencoders.vae import VAE
-from physgen.systems.geometry import Geometry, Layer
-from physgen.transforms.affine import Standardise
-from physgen.transforms.base import Chain
 
 pytestmark = pytest.mark.slow
 EXAMPLE = Path(__file__).parents[1] / "examples" / "geant4"
 HEADERS = Path(sys.prefix) / "headers" / "usr"
-GEOMETRY = Geometry(
-    (Layer(0, (0.0, 5.0, 10.0), 1), Layer(1, (0.0, 3.0, 6.0, 10.0), 4), Layer(3, (0.0, 20.0), 8)),
-    pid=22,
-    name="photon",
-)
 EVENTS = np.repeat([3, 5, 6, 9], [4, 1, 7, 5])
 ENERGIES = np.geomspace(1e3, 1e5, len(EVENTS))
 VARIANTS = {"input": {}, "seed": {"noise": "seed"}, "vector": {"single_input": True}}
 
 
+def no_headers():
+    """Say what is missing to build the example; nothing if it is all there."""
+    roots = (HEADERS, Path("/usr"), Path("/usr/local"))
+    if not any((root / "include/onnxruntime/onnxruntime_cxx_api.h").exists() for root in roots):
+        return f"no headers of onnxruntime: run examples/geant4/get-headers.sh {HEADERS.parent}"
+    missing = [tool for tool in ("cmake", "c++") if shutil.which(tool) is None]
+    return f"not installed: {missing[0]}" if missing else ""
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """A small model of showers in each form in which noise is given."""
-    n = GEOMETRY.n_voxels
-    schema = voxel_schema(n, low=1e3, high=1e5)
-    generator = torch.Generator().manual_seed(1)
-    energies = torch.linspace(1e3, 1e5, 64)[:, None]
-    showers = energies / n * (1 + torch.rand(64, n, generator=generator))
-    surrogate = VAE(schema, Chain([Standardise(schema)], schema), latent=3)
-    surrogate.initialise(Batch(showers, condition=energies))
-    for parameter in surrogate.parameters():
-        torch.nn.init.normal_(parameter, std=0.2, generator=generator)
-    trained = Trained(surrogate.eval(), Path("run"), "small", "vae", {}, geometry=GEOMETRY)
     found = {}
     for name, options in VARIANTS.items():
         found[name] = tmp_path_factory.mktemp(name)
-        ONNX(**options).write(trained, found[name])
+        ONNX(**options).write(trained(), found[name])
     return found
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
     """The example's program, built by CMake."""
-    roots = (HEADERS, Path("/usr"), Path("/usr/local"))
-    if not any((root / "include/onnxruntime/onnxruntime_cxx_api.h").exists() for root in roots):
-        pytest.skip(f"no headers of onnxruntime: examples/geant4/get-headers.sh {HEADERS.parent}")
-    if shutil.which("cmake") is None or shutil.which("c++") is None:
-        pytest.skip("no CMake or no C++ compiler")
+    if no_headers():
+        pytest.skip(no_headers())
     import onnxruntime
 
     (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from physgen.cli.app import Set, app
+from physgen.cli.app import app
 from physgen.cli.words import sampling_changes
 
 
@@ -18,21 +18,34 @@ def export(
     to: Annotated[str, typer.Option(help="What to: see `physgen list exporters`.")] = "onnx",
     noise: Annotated[
         str | None,
-        typer.Option(help="Of onnx: an input, or drawn inside of one seed a sample (seed)."),
+        typer.Option(
+            help="Of onnx and triton: an input, or drawn inside of a seed a sample (seed)."
+        ),
     ] = None,
     single_input: Annotated[
-        bool, typer.Option("--single-input", help="Of onnx: one vector, noise then conditions.")
+        bool,
+        typer.Option(
+            "--single-input", help="Of onnx and triton: one vector, noise and conditions."
+        ),
     ] = False,
-    overrides: Set = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="An option of the target, or of the run's `sampling`: key=value."
+        ),
+    ] = None,
 ) -> None:
     """Export a surrogate with its card, which says units, domain and verdict.
 
-    Example: `physgen export runs/digits-vae/0123456789 --to onnx -o digits-onnx`
+    Examples: `physgen export runs/digits-vae/0123456789 --to onnx -o digits-onnx`,
+    `physgen export runs/calo-flow/0123456789 --to ddml -o library --set energies=[10000]`
     """
     from physgen.exporting import export as write
     from physgen.overrides import parse_overrides
 
-    options: dict[str, Any] = {} if noise is None else {"noise": noise}
+    changes = parse_overrides(overrides or [])
+    sampling = {key: value for key, value in changes.items() if key.startswith("sampling.")}
+    options: dict[str, Any] = {key: changes[key] for key in changes.keys() - sampling.keys()}
+    options |= {} if noise is None else {"noise": noise}
     options |= {"single_input": True} if single_input else {}
-    changes = sampling_changes(parse_overrides(overrides or []))
-    typer.echo(write(run, to, output, options, sampling=changes))
+    typer.echo(write(run, to, output, options, sampling=sampling_changes(sampling)))

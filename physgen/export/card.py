@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +23,9 @@ from physgen.io.writer import sha256, write_bytes
 NAME = "card.json"
 VERSION = 1
 """Of what a card says, and how."""
+
+TOLERANCE = 1e-6
+"""Rounding by which a condition may exceed its domain, in units of the larger end."""
 
 _OWN_HASH = re.compile(r'("card_sha256": )"[0-9a-f]*"')
 
@@ -49,13 +53,25 @@ class Condition(Quantity):
     high: float | None
     labels: tuple[int, ...] | None = None
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """What it is valid between, rounding allowed for.
+
+        >>> Condition(name="E", unit="GeV", domain="real", low=None, high=1e6).ends
+        (-inf, 1000001.0)
+        """
+        slack = TOLERANCE * max(abs(self.low or 0.0), abs(self.high or 0.0))
+        low = -math.inf if self.low is None else self.low - slack
+        return low, math.inf if self.high is None else self.high + slack
+
 
 class TensorSpec(Part):
     """An input or output of the model.
 
     Attributes:
         name: in the model.
-        role: noise, seed, condition, or vector (noise, then conditions); samples, or their mask.
+        role: noise, seed, condition, or vector (noise, then conditions); samples, their mask, or
+            which of them are outside the domain.
         dtype: as numpy calls it.
         shape: of one entry of the batch, which comes first.
         axes: what the axes of `shape` count.
@@ -63,7 +79,7 @@ class TensorSpec(Part):
     """
 
     name: str
-    role: Literal["noise", "seed", "condition", "vector", "samples", "mask"]
+    role: Literal["noise", "seed", "condition", "vector", "samples", "mask", "outside"]
     dtype: str
     shape: tuple[int, ...]
     axes: tuple[str, ...]

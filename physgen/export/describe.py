@@ -11,6 +11,7 @@ import numpy as np
 from physgen.batch import Schema, Variable
 from physgen.export import card as cards
 from physgen.export.base import Trained
+from physgen.export.domain import OUTPUT
 from physgen.io.writer import sha256
 from physgen.surrogates.conditions import ConditionPrior
 from physgen.systems.geometry import Geometry
@@ -48,8 +49,11 @@ def describe(trained: Trained, model: onnx.ModelProto, path: Path, difference: f
             parity=difference,
         ),
         inputs=tuple(_input(one, shape, schema) for one in model.graph.input),
-        outputs=(_samples(model.graph.output[0], trained),),
-        conditions=_conditions(surrogate.conditions),
+        outputs=tuple(
+            _outside(one) if one.name == OUTPUT else _samples(one, trained)
+            for one in model.graph.output
+        ),
+        conditions=conditions_of(surrogate.conditions),
         noise=cards.Noise(
             rule="seed" if drawn else "input",
             shape=shape,
@@ -109,6 +113,13 @@ def _samples(one: Any, trained: Trained) -> cards.TensorSpec:
     )
 
 
+def _outside(one: Any) -> cards.TensorSpec:
+    kind, shape = _dtype(one), _shape(one)
+    return cards.TensorSpec(
+        name=one.name, role="outside", dtype=kind, shape=shape, axes=("outside",)
+    )
+
+
 def _shape(one: Any) -> tuple[int, ...]:
     return tuple(int(dim.dim_value) for dim in one.type.tensor_type.shape.dim[1:])
 
@@ -123,7 +134,8 @@ def _quantity(variable: Variable) -> cards.Quantity:
     return cards.Quantity(name=variable.name, unit=variable.unit, domain=variable.domain)
 
 
-def _conditions(prior: ConditionPrior) -> tuple[cards.Condition, ...]:
+def conditions_of(prior: ConditionPrior) -> tuple[cards.Condition, ...]:
+    """Return what the card says of conditions."""
     found = []
     ends = zip(prior.low.tolist(), prior.high.tolist(), strict=True)
     for column, (variable, (low, high)) in enumerate(zip(prior.variables, ends, strict=True)):

@@ -18,8 +18,6 @@ from physgen.export.noise import normal
 
 AT_ONCE = 4096
 """Rows that are run together, which bounds the memory."""
-TOLERANCE = 1e-6
-"""Rounding by which a condition may exceed its domain."""
 
 
 class Samples(NamedTuple):
@@ -227,8 +225,6 @@ def load(folder: str | PathLike[str], threads: int = 1) -> ExportedSurrogate:
 
 def _inside(one: cards.Condition, column: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return where a column of conditions lies in its domain; NaN does not."""
-    low = -np.inf if one.low is None else one.low
-    high = np.inf if one.high is None else one.high
-    slack = TOLERANCE * max((abs(end) for end in (low, high) if np.isfinite(end)), default=0.0)
-    inside = np.isfinite(column) & (column >= low - slack) & (column <= high + slack)
+    low, high = one.ends
+    inside = np.isfinite(column) & (column >= low) & (column <= high)
     return inside if one.labels is None else inside & np.isin(column, one.labels)

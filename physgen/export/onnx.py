@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from physgen.errors import InputError
 from physgen.export import card as cards
 from physgen.export.base import Trained
-from physgen.export.describe import describe
+from physgen.export.describe import conditions_of, describe
+from physgen.export.domain import OUTPUT, mark_outside
 from physgen.export.needed import needed
 from physgen.export.noise import draw_inside
 from physgen.export.operators import decomposed
@@ -85,6 +86,7 @@ class ONNX:
         difference = _parity(model, surrogate)
         if self.noise == "seed":
             draw_inside(model, tuple(surrogate.noise_shape))
+        mark_outside(model, conditions_of(surrogate.conditions))
         path = folder / MODEL
         path.write_bytes(model.SerializeToString())
         cards.write(folder, describe(trained, model, path, difference))
@@ -232,7 +234,7 @@ def _parity(model: onnx.ModelProto, surrogate: MappedNoise) -> float:
 def _check_names(surrogate: Surrogate) -> None:
     """Refuse conditions that are called like other inputs."""
     for variable in surrogate.schema.condition:
-        if variable.name in ("noise", "seed", "samples"):
+        if variable.name in ("noise", "seed", "samples", OUTPUT):
             raise InputError(
                 f"the condition {variable.name!r} is called like another input or output of the "
                 "model; pass --single-input"
