@@ -50,8 +50,9 @@ test-slow: install-dev .venv/headers
 reliability: install-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/reliability.py
 
+# The site is written into build/site.
 docs: install-dev
-	$(BIN)/python docs/reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench-peers: install-dev
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'

@@ -19,7 +19,8 @@ def list_entries(
     kind: Annotated[
         str,
         typer.Argument(
-            help="recipes, systems, transforms, surrogates, methods, metrics, exporters or plugins."
+            help="recipes, systems, transforms, surrogates, bijections, methods, metrics, "
+            "exporters or plugins."
         ),
     ],
     as_json: Json = False,
