@@ -45,10 +45,12 @@ class ExportedSurrogate:
     Args:
         folder: that `physgen export --to onnx` wrote.
         threads: of onnxruntime within an operator; 0 is all cores.
+        block: see `load`.
     """
 
-    def __init__(self, folder: Path, threads: int = 1) -> None:
+    def __init__(self, folder: Path, threads: int = 1, block: int | None = None) -> None:
         runtime = needed("onnxruntime")
+        self._block = block
         self.card = cards.read(folder)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -103,13 +105,16 @@ class ExportedSurrogate:
             self._refuse(given)
         seeds = self._seeds(n, seed, noise)
         drawn = None if noise is None else self._checked(noise, n)
-        parts = []
-        for first in range(0, max(n, 1), AT_ONCE):
-            rows = slice(first, min(first + AT_ONCE, n))
-            parts.append(
-                self._run(given[rows], seeds[rows], None if drawn is None else drawn[rows])
-            )
-        return Samples(np.concatenate(parts), outside)
+        output = self.card.outputs[0]
+        samples = np.empty((n, *output.shape), output.dtype)
+        step = self._block or AT_ONCE
+        for first in range(0, n, step):
+            # The last row fills the block.
+            rows = np.arange(first, first + step if self._block else min(first + step, n))
+            rows = rows.clip(max=n - 1)
+            part = self._run(given[rows], seeds[rows], None if drawn is None else drawn[rows])
+            samples[first : first + step] = part[: n - first]
+        return Samples(samples, outside)
 
     def _run(
         self, given: NDArray[Any], seeds: NDArray[np.int64], noise: NDArray[Any] | None
@@ -209,18 +214,22 @@ class ExportedSurrogate:
         return values
 
 
-def load(folder: str | PathLike[str], threads: int = 1) -> ExportedSurrogate:
+def load(
+    folder: str | PathLike[str], threads: int = 1, *, block: int | None = None
+) -> ExportedSurrogate:
     """Return an exported surrogate, checked against its card.
 
     Args:
         folder: that `physgen export --to onnx` wrote.
         threads: of onnxruntime within an operator; 0 is all cores.
+        block: rows that the model is run with at a time, as many every time, so that the bytes of a
+            sample do not depend on how many others are asked for; `None` is as many as these.
 
     Raises:
         CheckpointError: card or model is missing, was changed, or is of another version.
         InputError: onnxruntime is not installed.
     """
-    return ExportedSurrogate(user_path(folder), threads)
+    return ExportedSurrogate(user_path(folder), threads, block)
 
 
 def _inside(one: cards.Condition, column: NDArray[np.float64]) -> NDArray[np.bool_]:
