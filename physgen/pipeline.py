@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -28,7 +29,7 @@ from physgen.isolation import isolated
 from physgen.recipe import read
 from physgen.run import Run
 from physgen.scoring import score_run
-from physgen.tracking import Tracker, sync_apart
+from physgen.tracking import Registered, Tracker, is_registered, sync_apart
 from physgen.training import Progress, silent, train_run
 from physgen.validation.scorecard import Scorecard
 from physgen.written_scores import scoring, write_scores, write_scores_to
@@ -211,7 +212,8 @@ def load(
     `surrogate`, in evaluation mode.
 
     Args:
-        run: a run directory whose training has finished.
+        run: a run directory whose training has finished; or a registered model of such a one,
+            "models:/NAME@ALIAS", in MLFLOW_TRACKING_URI or runs/mlflow.db.
         device: where to compute; another device draws other random numbers.
         sampling: changes to the recipe's section `sampling`, {"sampler.steps": 50}; the verdict of
             the run is not about such samples, and files say what was changed.
@@ -221,7 +223,8 @@ def load(
 
     Raises:
         CheckpointError: there is no finished surrogate, or a file of it was changed.
-        InputError: nothing corrects these samples, and they are asked for `uncorrected`.
+        InputError: nothing corrects these samples, and they are asked for `uncorrected`; or there
+            is no such model or alias.
 
     >>> import tempfile
     >>> small = {"system.shape": [4, 4], "engine.steps": 2, "engine.batch_size": 8}
@@ -239,7 +242,8 @@ def load(
                 f"sampling.{key} is of what is validated; how many samples to generate, from which "
                 "seed, are arguments of their own (-n, --seed)"
             )
-    opened = Run(user_path(run), trust, sampling or {})
+    registered = Registered(os.fspath(run)) if is_registered(run) else None
+    opened = Run(user_path(run) if registered is None else registered.run, trust, sampling or {})
     opened.check()
     surrogate = opened.load().to(choose_device(device))
     corrected = opened.corrected(surrogate, proposals=uncorrected)
@@ -250,7 +254,7 @@ def load(
         )
     facts = {
         "recipe": opened.recipe.name,
-        "run": opened.path.name,
+        "run": opened.path.name if registered is None else registered.model,
         "correction": "none" if corrected is None else corrected.method,
     }
     if uncorrected and corrected is not None and corrected.reference is not None:
@@ -286,9 +290,11 @@ def generate(
 
 
 @isolated()
-def track(run: str | PathLike[str], uri: str | None = None) -> dict[str, Any]:
-    """Bring MLflow up to date with a run; safe to repeat."""
-    return vars(sync_apart(user_path(run), uri))
+def track(
+    run: str | PathLike[str], uri: str | None = None, *, alias: str | None = None
+) -> dict[str, Any]:
+    """Bring MLflow up to date with a run; safe to repeat. Its model may be given an alias."""
+    return vars(sync_apart(user_path(run), uri, alias))
 
 
 @contextmanager

@@ -19,7 +19,6 @@ from physgen.cli.app import (
     Set,
     Trust,
     app,
-    tracking,
 )
 from physgen.cli.words import Dataset, Extents, Force, Order, by_name, reading, sampling_changes
 from physgen.console import bars, print_mapping, print_ranking, print_scorecards
@@ -309,23 +308,6 @@ def refine(
             run, file, output, seed=seed, overwrite=overwrite, progress=progress
         )
     print_mapping(report, as_json)
-
-
-@tracking.command()
-def sync(
-    run: Annotated[Path, typer.Argument(help="A run directory.")],
-    uri: Annotated[
-        str | None, typer.Option(help="Tracking URI; MLFLOW_TRACKING_URI or SQLite if absent.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Bring MLflow up to date with a run's journal. Safe to repeat.
-
-    Example: `physgen track sync runs/ising-rbm/0123456789`
-    """
-    from physgen import pipeline
-
-    print_mapping(pipeline.track(run, uri), as_json)
 
 
 @app.command()

@@ -2,6 +2,16 @@
 
 from physgen.tracking.follow import Tracker, sync_apart
 from physgen.tracking.place import default_uri
+from physgen.tracking.registered import Registered, is_registered
 from physgen.tracking.sender import Synced, sent, sync
 
-__all__ = ["Synced", "Tracker", "default_uri", "sent", "sync", "sync_apart"]
+__all__ = [
+    "Registered",
+    "Synced",
+    "Tracker",
+    "default_uri",
+    "is_registered",
+    "sent",
+    "sync",
+    "sync_apart",
+]

@@ -29,9 +29,10 @@ LOG = "tracking.log"
 _LOGGER = logging.getLogger("physgen")
 
 
-def sync_apart(directory: Path, uri: str | None = None) -> Synced:
+def sync_apart(directory: Path, uri: str | None = None, alias: str | None = None) -> Synced:
     """Do `sync` in a process of its own; raises what it raises."""
     arguments = [str(directory), uri or default_uri(directory), "--once"]
+    arguments += [] if alias is None else [f"--alias={alias}"]
     done = subprocess.run([*_command(), *arguments], capture_output=True, check=False)
     lines = done.stdout.decode(errors="replace").splitlines()
     try:
@@ -125,9 +126,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("directory", type=Path)
     parser.add_argument("uri")
     parser.add_argument("--once", action="store_true", help="send, and print what was done")
+    parser.add_argument("--alias", help="of the model; with --once")
     given = parser.parse_args(arguments)
     if given.once:
-        return _once(given.directory, given.uri)
+        return _once(given.directory, given.uri, given.alias)
     os.nice(10)
     pause, deadline, ending = 2.0, float("inf"), False
     while True:
@@ -153,9 +155,9 @@ def main(arguments: list[str] | None = None) -> int:
             ending, deadline = True, time.monotonic() + 15.0
 
 
-def _once(directory: Path, uri: str) -> int:
+def _once(directory: Path, uri: str, alias: str | None) -> int:
     try:
-        print(json.dumps(vars(sync(directory, uri))))
+        print(json.dumps(vars(sync(directory, uri, alias=alias))))
     except PhysgenError as error:
         print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
         return error.exit_code

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, ClassVar
 
+from physgen.errors import InputError
 from physgen.tracking.mirror import key_of
 from physgen.validation.scorecard import Scorecard
 
@@ -82,6 +83,17 @@ class Results:
             if tag in run.data.tags:
                 self.client.set_model_version_tag(self.name, version, tag, run.data.tags[tag])
         return version
+
+    def give_alias(self, version: str, alias: str) -> None:
+        """Let an alias stand for a version; `InputError` if MLflow has no such aliases."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.set_registered_model_alias(self.name, alias, version)
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            raise InputError(f"alias {alias!r}: {error.message}") from error
 
     def _create(self, artifacts: str) -> str:
         made = self.client.create_model_version(

@@ -83,7 +83,9 @@ class Synced:
     note: str = ""
 
 
-def sync(directory: Path, uri: str | None = None, *, final: bool = True) -> Synced:
+def sync(
+    directory: Path, uri: str | None = None, *, final: bool = True, alias: str | None = None
+) -> Synced:
     """Bring MLflow up to date with a run directory; safe to repeat and to interrupt.
 
     Args:
@@ -91,9 +93,11 @@ def sync(directory: Path, uri: str | None = None, *, final: bool = True) -> Sync
         uri: tracking URI; `None` is `default_uri`.
         final: also make, send and register the model of a finished run; while it is still being
             scored that would be too early.
+        alias: give the version of the registered model this alias, which another version loses.
 
     Raises:
-        InputError: there is no journal, or another process is sending this run.
+        InputError: there is no journal, another process is sending this run, it is not finished and
+            there is an alias, or MLflow has no such aliases.
         Deleted: the experiment was deleted in MLflow; the message says how to go on.
         PhysgenError: the server cannot be reached or refuses; nothing is lost, sync again later.
     """
@@ -103,7 +107,7 @@ def sync(directory: Path, uri: str | None = None, *, final: bool = True) -> Sync
     server = uri or default_uri(directory)
     with _one_sender(directory), mlflow_settings():
         try:
-            return _Sender(directory, server).send(final)
+            return _Sender(directory, server).send(final, alias)
         except (PhysgenError, KeyboardInterrupt):
             raise
         # Whatever MLflow and the libraries below it raise, which is not one family.
@@ -132,7 +136,7 @@ class _Sender:
         self.cursors = _read_cursors(self.path)
         self.cursor = self.cursors.setdefault(uri, Cursor())
 
-    def send(self, final: bool) -> Synced:
+    def send(self, final: bool, alias: str | None) -> Synced:
         entries = list(journal.read(self.directory / journal.NAME))
         note = self._resolve_run(entries)
         measurements = self._measurements(entries)
@@ -147,9 +151,15 @@ class _Sender:
             results.send_scores()
             self.cursor.scores = scores
             self._store()
+        if alias is not None and not finished:
+            raise InputError(
+                f"{self.directory} is not a finished run, and has no model for the alias {alias!r}"
+            )
         if finished:
             self.cursor.model = results.register(self.cursor.model)
             self._store()
+            if alias is not None:
+                results.give_alias(self.cursor.model, alias)
         model = f"{results.name}, version {self.cursor.model}" if self.cursor.model else ""
         return Synced(shown(self.uri), self.cursor.run_id, measurements, files, model, note)
 
