@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -24,15 +24,16 @@ import torch
 from torch import Tensor
 
 from physgen.arguments import Whole, user_path, whole
-from physgen.batch import Batch, Schema
+from physgen.batch import Batch, Schema, Variable
 from physgen.conditions import Condition, conditions
 from physgen.engine.random import keyed_seed
-from physgen.errors import DomainError, InputError, TrainingError, suggest
+from physgen.errors import DomainError, InputError, TrainingError, printable, suggest
 from physgen.io.writer import Append, hdf5_writer, npz_writer, refuse_existing, root_writer
 from physgen.isolation import isolated
 from physgen.surrogates.base import FromNoise, Surrogate
 from physgen.surrogates.correction import Corrected
 from physgen.systems.base import HasFiles, System
+from physgen.tables import html_table
 from physgen.version import __version__
 
 BLOCK = 4096
@@ -101,6 +102,20 @@ class Sampler:
             f"{f', given {given}' if given else ''}, on {self.surrogate.device}"
             f"{'' if self.corrected is None else f', corrected by {self.corrected.method}'}>"
         )
+
+    def _repr_html_(self) -> str:
+        """Return what it generates, at which conditions, for notebooks."""
+        prior = self._source.conditions
+        n = sum(parameter.numel() for parameter in self.surrogate.parameters())
+        facts = {
+            "surrogate": f"{type(self.surrogate).__name__}, {n:,} parameters",
+            "samples": f"{tuple(self.schema.shape)}: " + _named(self.schema.variables),
+            "conditions": _named(prior.variables) or "none",
+            "device": str(self.surrogate.device),
+            **({} if self.corrected is None else {"corrected by": self.corrected.method}),
+            **self.facts,
+        }
+        return html_table("Sampler", [(key, printable(value)) for key, value in facts.items()])
 
     @property
     def schema(self) -> Schema:
@@ -277,6 +292,11 @@ def generate_blocks(
             batch = batch.replace(chain=batch.chain + block * BLOCK)
         _check_finite(batch, start)
         yield batch
+
+
+def _named(variables: Sequence[Variable]) -> str:
+    named = [f"{variable.name} [{variable.unit}]" for variable in variables[:20]]
+    return ", ".join(named) + (", ..." if variables[20:] else "")
 
 
 def _whole_piece(condition: Tensor, n: int) -> Tensor:

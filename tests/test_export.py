@@ -69,6 +69,9 @@ def test_the_card_says_what_a_host_needs(run, folder):
     assert card.geometry is None
     assert (card.noise.rule, card.outside_domain) == ("input", "error")
     assert card.model.parity < 1e-5
+    told = export.load(folder)._repr_html_()
+    assert "<td>condition label</td><td>(0, 1, 2" in told
+    assert "not scored" in told
 
 
 def test_samples_are_those_of_torch(run, folder):

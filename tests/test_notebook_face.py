@@ -98,6 +98,9 @@ def test_a_run_says_what_has_become_of_it(tmp_path):
     assert "phi4-coupling" in told
     assert str(run.path) in told
     assert "verdict" not in told
-    batch = physgen.load(run).sample(3)
+    sampler = physgen.load(run)
+    assert "<td>(2, 2): phi [1]</td>" in sampler._repr_html_()
+    assert "<td>conditions</td><td>none</td>" in sampler._repr_html_()
+    batch = sampler.sample(3)
     assert batch.schema == run.system.schema
     assert len(batch.to_pandas()) == 3

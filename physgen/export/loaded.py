@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from physgen.arguments import user_path, whole
-from physgen.errors import DomainError, InputError, suggest
+from physgen.errors import DomainError, InputError, printable, suggest
 from physgen.export import card as cards
 from physgen.export.needed import needed
 from physgen.export.noise import normal
+from physgen.tables import html_table
 
 AT_ONCE = 4096
 """Rows that are run together, which bounds the memory."""
@@ -71,6 +72,22 @@ class ExportedSurrogate:
         shape = "x".join(map(str, self.card.outputs[0].shape))
         given = f", given {given}" if given else ""
         return f"<ExportedSurrogate: {self.card.recipe}, {shape}{given}, {scores}>"
+
+    def _repr_html_(self) -> str:
+        """Return what it samples, where it is valid and how it was judged, for notebooks."""
+        card = self.card
+        facts = {
+            "recipe": f"{card.recipe} ({card.surrogate}, {card.model.parameters:,} parameters)",
+            "samples": f"{card.outputs[0].shape}: "
+            + ", ".join(f"{one.name} [{one.unit}]" for one in card.outputs[0].quantities),
+            "noise": f"{card.noise.rule}, {card.noise.shape}",
+            "verdict": "not scored" if card.scores is None else card.scores.verdict,
+        }
+        for one in card.conditions:
+            ends = f"[{one.low}, {one.high}]" if one.labels is None else str(one.labels)
+            facts[f"condition {one.name}"] = ends if one.unit == "1" else f"{ends} {one.unit}"
+        rows = [(key, printable(value)) for key, value in facts.items()]
+        return html_table("Exported surrogate", rows)
 
     def sample(
         self,
