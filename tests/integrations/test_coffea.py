@@ -52,7 +52,10 @@ def processed(folder, file, chunk):
 
 
 def opened(file, mode="eager"):
-    return NanoEventsFactory.from_root({str(file): "Events"}, schemaclass=Jets, mode=mode).events()
+    where = {"filename": file.name}
+    return NanoEventsFactory.from_root(
+        {str(file): "Events"}, schemaclass=Jets, mode=mode, metadata=where
+    ).events()
 
 
 @pytest.fixture
