@@ -5,6 +5,8 @@ import subprocess
 import sys
 from importlib.metadata import entry_points
 
+import pytest
+
 import physgen
 
 
@@ -55,8 +57,23 @@ def test_what_users_call_or_name_in_recipes_has_an_example():
     assert without == []
 
 
-def test_importing_physgen_imports_none_of_the_heavy_packages():
-    heavy = ("torch", "mlflow", "uproot", "awkward", "pandas", "matplotlib")
-    code = f"import sys, physgen; print([n for n in {heavy} if n in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"
+HEAVY = "torch mlflow uproot awkward pandas matplotlib scipy numba numpy h5py sklearn pydantic"
+"""What takes most of a start, if it is imported."""
+HELP = "import physgen.cli; sys.argv = ['physgen', '--help']; physgen.cli.main()"
+
+
+@pytest.mark.parametrize("code", ["import physgen", HELP])
+def test_what_is_heavy_is_imported_only_where_it_is_used(code):
+    """See `benchmarks/startup.py` for the seconds."""
+    program = f"""
+import sys
+try:
+    {code}
+except SystemExit:
+    pass
+print([name for name in {HEAVY.split()} if name in sys.modules])
+"""
+    out = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert out.stdout.splitlines()[-1] == "[]"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from physgen.errors import InputError
-from physgen.io.lattice.configuration import AS_STATED, Given, Reading
+
+if TYPE_CHECKING:
+    from physgen.io.lattice.configuration import Reading
 
 Extents = Annotated[
     str | None,
@@ -22,13 +24,15 @@ Force = Annotated[
 ]
 
 
-def sampling_changes(changes: dict[str, Any], files: Reading = AS_STATED) -> dict[str, Any]:
+def sampling_changes(changes: dict[str, Any], files: Reading | None = None) -> dict[str, Any]:
     """Return changes to the section `sampling` of a run, without its name.
 
     Raises:
         InputError: there are others, or something is said of the reading of `files`.
     """
-    if files != AS_STATED:
+    from physgen.io.lattice.configuration import AS_STATED
+
+    if files not in (None, AS_STATED):
         raise InputError(
             "--shape, --dataset, --order and --force are of gauge configurations in files, and "
             "this is a run"
@@ -58,6 +62,8 @@ def by_name(words: list[str]) -> dict[str, float | str]:
 
 def reading(shape: str | None, dataset: str | None, order: str | None, force: bool) -> Reading:
     """Return how gauge configurations are read."""
+    from physgen.io.lattice.configuration import Given, Reading
+
     asked = "4,24,24,24 (t, z, y, x)"
     extents = None if shape is None else whole_numbers(shape, "--shape", asked)
     return Reading(Given(extents, dataset=dataset, order=order), force)
