@@ -1,10 +1,7 @@
 """Packages beside physgen: the template is installed and used, and what is broken is named."""
 
-import importlib
 import json
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -25,35 +22,6 @@ TINY = {
     "sampling.n": 512,
     "validation.metrics": [{"kind": "means"}],
 }
-
-
-def forget():
-    plugins.registered.cache_clear()
-    plugins.recipes.cache_clear()
-    importlib.invalidate_caches()
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory):
-    """The template, installed as a user does, into a folder of its own."""
-    folder = tmp_path_factory.mktemp("site")
-    options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", "install", "-q", *options, "--target", folder, TEMPLATE]
-    subprocess.run(command, check=True)
-    return folder
-
-
-@pytest.fixture
-def beside(monkeypatch):
-    """A function that puts a folder of packages beside physgen for this test."""
-
-    def put(folder):
-        monkeypatch.syspath_prepend(str(folder))
-        forget()
-
-    yield put
-    monkeypatch.undo()
-    forget()
 
 
 @pytest.fixture
@@ -88,8 +56,8 @@ def test_the_template_is_short():
     assert source.count("\nclass ") == 1
 
 
-def test_the_template_is_trained_by_the_name_of_its_recipe(target, beside, tmp_path):
-    beside(target)
+def test_the_template_is_trained_by_the_name_of_its_recipe(template, beside, tmp_path):
+    beside(template)
     assert installation.plugin_states() == {
         "physgen-strips": {
             "system strips": "ok",
@@ -114,8 +82,8 @@ def test_the_template_is_trained_by_the_name_of_its_recipe(target, beside, tmp_p
 LESS = ("--set", 'validation.metrics=[{"kind": "means"}]')
 
 
-def test_options_of_a_bijection_are_checked(target, beside):
-    beside(target)
+def test_options_of_a_bijection_are_checked(template, beside):
+    beside(template)
     key = "surrogate.bijection"
     assert (
         read("strips-flow", {f"{key}.tails": False}).surrogate.options["bijection"]["tails"]
@@ -127,8 +95,8 @@ def test_options_of_a_bijection_are_checked(target, beside):
         read("strips-flow", {f"{key}.kind": "sinh-arcsin"})
 
 
-def test_tests_of_the_template_pass(target, beside):
-    beside(target)
+def test_tests_of_the_template_pass(template, beside):
+    beside(template)
     found = runpy.run_path(str(TEMPLATE / "tests/test_components.py"))
     tests = [test for name, test in found.items() if name.startswith("test_")]
     assert len(tests) == 2

@@ -1,0 +1,85 @@
+"""Tutorials and how-tos from their first command to their last, each with a budget of seconds."""
+
+import re
+from pathlib import Path
+
+import pytest
+from test_doc_commands import BLOCK, ROOT, commands, is_placeholder
+from typer.testing import CliRunner
+
+from physgen.cli import app
+from physgen.overrides import parse_overrides
+from physgen.recipe import read
+
+PAGES = sorted([*(ROOT / "docs/tutorials").glob("*.md"), *(ROOT / "docs/howto").glob("*.md")])
+SMALL = {
+    "engine.steps": "3",
+    "engine.batch_size": "50",
+    "sampling.n": "512",
+    "validation.metrics": "[{kind: means}]",
+    "baseline": "null",
+}
+OF_SYSTEMS = {
+    "ising": {"system.shape": "[4,4]"},
+    "phi4": {"system.shape": "[4,4]"},
+    "lattice-action": {"system.shape": "[4,4]"},
+}
+SIMULATED = "600"
+SOME_RUN = re.compile(r"runs/([\w-]+)/0123456789")
+
+
+def small(words):
+    """Return the words of a command with less to do."""
+    words = [SOME_RUN.sub(lambda found: str(latest(found[1])), word) for word in words]
+    if "-n" in words:
+        words[words.index("-n") + 1] = "50"
+    if words[0] != "train" or words[1].startswith("runs/"):
+        return words
+    stated = [word for word in words[2:] if "=" in word]
+    preset = words[words.index("--preset") + 1] if "--preset" in words else None
+    recipe = read(words[1], parse_overrides(stated), preset)
+    changes = SMALL | OF_SYSTEMS.get(recipe.system.kind, {})
+    if recipe.target is not None and recipe.target.n is not None:
+        changes["data.n"] = SIMULATED
+    words = [word for word in words if word.split("=")[0] not in changes]
+    return [*words, *(f"{key}={value}" for key, value in changes.items()), "--no-track"]
+
+
+def latest(recipe):
+    return max(Path("runs", recipe).iterdir(), key=lambda folder: folder.stat().st_mtime)
+
+
+def expanded(word):
+    """Return what a shell makes of a pattern: the paths there are."""
+    found = sorted(str(path) for path in Path().glob(word)) if word.startswith("runs/") else []
+    return found or [word]
+
+
+def is_named_only(words):
+    said = [word.rpartition("=")[2] for word in words]
+    return any(is_placeholder(word) and not word.startswith(("runs/", "my-")) for word in said)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # So little training has reason to warn.
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, template, beside):
+    if page.stem == "detector":
+        beside(template)
+    monkeypatch.chdir(tmp_path)
+    done = 0
+    for kind, block in BLOCK.findall(page.read_text(encoding="utf-8")):
+        file = re.match(r"# ([\w.-]+\.(?:py|yaml))\n", block)
+        if file:
+            Path(file[1]).write_text(block)
+        elif kind == "python":
+            exec(SOME_RUN.sub(lambda found: str(latest(found[1])), block), {})
+        for words in commands(block) if kind == "sh" else ():
+            if is_named_only(words):
+                continue
+            line = [part for word in small(words) for part in expanded(word)]
+            result = CliRunner().invoke(app, line)
+            said = f"physgen {' '.join(line)}: {result.output} {result.exception!r}"
+            assert result.exit_code == 0, said
+            done += 1
+    assert done >= 2
