@@ -18,7 +18,7 @@ from physgen.io.documents import LARGEST_JSON, LARGEST_YAML, read_json, read_tex
 from physgen.validation.page import write_page
 from physgen.validation.plots import INDEX, Plot
 from physgen.validation.scorecard import Row, Scorecard
-from physgen.validation.table import row_cells
+from physgen.validation.table import row_cells, row_digits
 
 TEMPLATE = "report.html.j2"
 _SHOWN = ("scorecard.json", "samples.h5", "recipe.yaml", "provenance.json", "plots/")
@@ -132,7 +132,12 @@ def _content(section: Section, anchor: str) -> dict[str, Any]:
 
 def _line(row: Row) -> dict[str, Any]:
     facts = row.model_dump(include={"note", "warning", "verdict"})
-    return {"cells": row_cells(row), **facts, "has_warning": row.has_warning}
+    return {
+        "cells": row_cells(row),
+        "hover": row_digits(row),
+        **facts,
+        "has_warning": row.has_warning,
+    }
 
 
 def _pictures(folder: Path) -> list[dict[str, str]]:

@@ -106,3 +106,27 @@ def _brackets(value: float, error: float) -> str:
     if error >= 1:
         return f"{value:.{digits}f}({error:.{digits}f})"
     return f"{value:.{digits}f}({round(error * 10**digits):d})"
+
+
+def row_digits(row: Row) -> dict[str, str]:
+    """Return the numbers of a row by column with more digits than `row_cells` has.
+
+    >>> from physgen.validation.scorecard import Row
+    >>> row_digits(Row(name="E/N", metric="means", value=-1.451234, error=0.00261))
+    {'value': '-1.451234 ± 0.00261'}
+    """
+    pairs = {
+        "value": (row.value, row.error),
+        "floor": (row.floor, row.floor_error),
+        "baseline": (row.baseline, None),
+        "exact": (row.exact, row.exact_error),
+        "limit": (row.tolerance, None),
+    }
+    digits = {
+        column: f"{value:.7g}" if error is None else f"{value:.7g} ± {error:.3g}"
+        for column, (value, error) in pairs.items()
+        if value is not None
+    }
+    pull = [f"pull {row.pull:+.3f}"] if row.pull is not None else []
+    pull += [f"p = {row.p_value:.3g}"] if row.p_value is not None else []
+    return digits | ({"pull": ", ".join(pull)} if pull else {})

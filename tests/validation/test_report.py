@@ -3,12 +3,14 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from toy import Normal, compare
 from toy import draw as sample
 
 from physgen.errors import FormatError
+from physgen.validation import page
 from physgen.validation.comparison import Comparison
 from physgen.validation.curves import read_journal
 from physgen.validation.judging import judge
@@ -165,3 +167,17 @@ def test_a_journal_is_read_as_far_as_it_goes():
     series = read_journal(lines)
     assert list(series) == ["loss", "norm"]
     assert series["loss"] == ([1, 3], [2.0, 1.0])
+
+
+def test_every_picture_of_every_page_says_what_it_shows():
+    templates = sorted(Path(page.__file__).parent.glob("*.j2"))
+    images = [tag for file in templates for tag in re.findall(r"<img [^>]*>", file.read_text())]
+    assert len(images) >= 4
+    assert all(re.search(r'alt="[^"]*{{', tag) for tag in images)
+
+
+def test_numbers_show_more_digits_under_the_pointer(tmp_path):
+    row = Row(name="m", metric="means", value=1.23456789, error=0.0123456, pull=1.0, p_value=0.3)
+    text = report([Section("toy", Scorecard(rows=(row,)))], tmp_path / "page.html").read_text()
+    assert 'title="1.234568 ± 0.0123"' in text
+    assert 'title="pull +1.000, p = 0.3"' in text
