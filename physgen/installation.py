@@ -22,7 +22,7 @@ def describe() -> dict[str, Any]:
     >>> sorted(set(describe()) & {"extras", "plugins", "devices", "versions"})
     ['devices', 'extras', 'plugins', 'versions']
     """
-    return {**describe_machine(), "extras": extras(), "plugins": plugin_states() or "none"}
+    return {**describe_machine(), "extras": extras(), "plugins": plugin_states()}
 
 
 def extras() -> dict[str, str]:

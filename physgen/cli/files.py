@@ -22,7 +22,11 @@ def doctor(as_json: Json = False) -> None:
     """
     from physgen.installation import describe
 
-    print_mapping(describe(), as_json)
+    facts = describe()
+    if not as_json:
+        # What is empty would not be shown: that there is none is an answer here.
+        facts |= {name: facts[name] or "none" for name in ("devices", "plugins")}
+    print_mapping(facts, as_json)
 
 
 @app.command()
