@@ -13,7 +13,7 @@ name: jets
 summary: Reconstructed jets at those of the generator.
 system: {kind: events}
 data:
-  path: FILE
+  path: jets.root
   fields: [Jet_pt, Jet_eta, Jet_mass]
   condition: [GenJet_pt, GenJet_eta]
   split: [0.8, 0.1, 0.1]
@@ -41,16 +41,21 @@ def pairs(n, seed):
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory):
-    """A run of 300 steps."""
+def recipe(tmp_path_factory):
+    """The file of a recipe, beside its data."""
     folder = tmp_path_factory.mktemp("jets")
     columns = pairs(4000, 1)
     with uproot.recreate(folder / "jets.root") as file:
         file.mktree("jets", {name: column.dtype for name, column in columns.items()})
         file["jets"].extend(columns)
-    recipe = folder / "jets.yaml"
-    recipe.write_text(RECIPE.replace("FILE", str(folder / "jets.root")))
-    return physgen.train(recipe, runs=folder / "runs", track=False, score=False)
+    (folder / "jets.yaml").write_text(RECIPE)
+    return folder / "jets.yaml"
+
+
+@pytest.fixture(scope="session")
+def run(recipe):
+    """A run of 300 steps."""
+    return physgen.train(recipe, runs=recipe.parent / "runs", track=False, score=False)
 
 
 @pytest.fixture(scope="session")

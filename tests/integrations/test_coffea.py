@@ -82,6 +82,7 @@ def test_numpy_awkward_and_dask_make_the_same_bytes(wrapper, nanoaod):
     events = opened(nanoaod)
     jets = wrapper.collection(events, "GenJet")
     assert jets.fields == FIELDS
+    assert len(wrapper.collection(events[:0], "GenJet")) == 0
     lazy = wrapper.collection(opened(nanoaod, "dask"), "GenJet")
     assert lazy.fields == FIELDS
     computed = lazy.compute(scheduler="synchronous")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,19 @@ import torch
 from typer.testing import CliRunner
 
 import physgen
+import physgen.pipeline
 from physgen.cli import app
 from physgen.errors import InputError, PhysgenError
 from physgen.run import Run
 from physgen.tracking import registered, sync
 
 CONDITION = {"GenJet_pt": [50.0, 120.0], "GenJet_eta": [0.5, -1.0]}
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +121,7 @@ def test_the_files_of_another_machine_are_copied_once(store, uri, monkeypatch):
 
 
 def test_a_server_that_does_not_answer_is_named(monkeypatch):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(PhysgenError, match=rf"MLflow at http://127\.0\.0\.1:{port} failed"):
@@ -128,29 +134,62 @@ def test_a_model_holds_no_pickle(store, uri):
     assert suffixes <= {"", ".py", ".yaml", ".json", ".txt", ".safetensors", ".sha256"}
 
 
-@pytest.mark.slow
-def test_a_served_model_answers_over_http(run, uri):
-    """`mlflow models serve` in this environment, on loopback, with pickle off."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = ["models", "serve", "-m", "models:/jets@champion", "--env-manager", "local"]
-    words += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    environment = os.environ | {
-        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+def started(words, health, **environment):
+    """Start a command of MLflow, in a session of its own; return it when it answers."""
+    settings = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
-    command = [sys.executable, "-m", "mlflow", *words]
-    server = subprocess.Popen(command, env=environment, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", *words],
+        env=os.environ | settings | environment,
+        start_new_session=True,
+    )
+    while True:
+        assert process.poll() is None
+        try:
+            urllib.request.urlopen(health, timeout=5).close()
+            return process
+        except OSError:
+            continue
+
+
+def ended(process):
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.slow
+def test_a_model_is_loaded_from_a_server(run, tmp_path, monkeypatch):
+    port = free_port()
+    uri = f"http://127.0.0.1:{port}"
+    words = ["server", "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
+    words += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
+    words += ["--artifacts-destination", str(tmp_path / "artifacts")]
+    copied = shutil.copytree(run.path, tmp_path / "runs" / "jets" / "0123")
+    server = started(words, f"{uri}/health", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
     try:
-        while True:
-            assert server.poll() is None
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).close()
-                break
-            except OSError:
-                continue
+        physgen.pipeline.track(copied, uri, alias="champion")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        sampler = physgen.load("models:/jets@champion")
+        with pytest.raises(InputError, match="no version of 'jets' has the alias 'other'"):
+            physgen.load("models:/jets@other")
+    finally:
+        ended(server)
+    expected = physgen.load(run).sample(2, 5, CONDITION).x
+    assert torch.equal(sampler.sample(2, 5, CONDITION).x, expected)
+
+
+@pytest.mark.slow
+def test_a_served_model_answers_over_http(run, uri):
+    """`mlflow models serve` in this environment, on loopback, with pickle off."""
+    port = free_port()
+    words = ["models", "serve", "-m", "models:/jets@champion", "--env-manager", "local"]
+    words += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    off = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    server = started(words, f"http://127.0.0.1:{port}/ping", **off)
+    try:
         rows = {"columns": list(CONDITION), "data": np.array([*CONDITION.values()]).T.tolist()}
         asked = {"dataframe_split": rows, "params": {"seed": 5}}
         found = np.array(_post(port, asked)["predictions"], np.float32)
@@ -160,9 +199,7 @@ def test_a_served_model_answers_over_http(run, uri):
             _post(port, asked)
         assert "GenJet_pt" in refused.value.read().decode()
     finally:
-        if server.poll() is None:
-            os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+        ended(server)
 
 
 def _post(port, content):
