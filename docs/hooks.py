@@ -1,5 +1,7 @@
 """Pages of the site that follow from the code: commands, recipes, and components by group."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_args
 
 import typer
@@ -9,6 +11,24 @@ from mkdocs.structure.files import File, Files
 from physgen.catalogue import entries
 from physgen.cli import app
 from physgen.plugins import Group, is_own, registered
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put pages that the navigation does not name at the end of its how-tos."""
+    folder = Path(config.docs_dir)
+    named = set(_pages(config.nav))
+    others = [file.name for file in sorted(folder.glob("*.md")) if file.name not in named]
+    for section in config.nav or []:
+        section.get("How to", []).extend(others)
+    return config
+
+
+def _pages(entries: Any) -> Iterator[str]:
+    if isinstance(entries, str):
+        yield entries
+    for entry in entries if isinstance(entries, list) else ():
+        for inside in entry.values():
+            yield from _pages(inside)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

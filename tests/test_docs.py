@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -80,6 +81,14 @@ def test_all_verbs_recipes_and_components_are_on_pages(generated):
         for name, point in registered(group).items():
             shown = f"### {name}\n\n::: {point.value.replace(':', '.')}"
             assert shown in generated["components"]()
+
+
+def test_a_page_that_the_navigation_does_not_name_is_found_among_the_how_tos(generated, tmp_path):
+    for name in ("index.md", "batch-system.md"):
+        (tmp_path / name).write_text("# Title\n")
+    nav = [{"Home": "index.md"}, {"How to": [{"Resume": "howto/resume.md"}]}]
+    generated["on_config"](SimpleNamespace(docs_dir=tmp_path, nav=nav))
+    assert nav[1]["How to"] == [{"Resume": "howto/resume.md"}, "batch-system.md"]
 
 
 def test_the_citation_is_of_this_version():
