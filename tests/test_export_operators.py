@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from physgen.export import operators
+from physgen.transforms import quantile_table
+from physgen.transforms.quantile_table import QuantileTable
 
 
 def test_the_error_function_and_what_is_made_of_it():
@@ -37,3 +39,25 @@ def test_sorting(descending):
     expected = torch.sort(x, stable=True, dim=1, descending=descending)
     assert torch.equal(found[0], expected[0])
     assert torch.equal(found[1], expected[1])
+
+
+def test_what_is_no_number():
+    x = torch.tensor([1.5, torch.nan, torch.inf, -torch.inf])
+    assert torch.equal(operators.nan_to_num(x), x.nan_to_num())
+    assert torch.equal(operators.nan_to_num(x, 2.0), x.nan_to_num(2.0))
+    assert operators.nan_to_num(x, 0.0, 1.0) is NotImplemented
+
+
+@pytest.mark.parametrize("n_bins", [1, 8, 128, 2048])
+def test_tables_are_searched_alike_in_an_export(monkeypatch, n_bins):
+    generator = torch.Generator().manual_seed(1)
+    table = QuantileTable(3, 5, n_bins)
+    steps = torch.rand(3, 5, n_bins, generator=generator) ** 4 * (torch.arange(n_bins) % 7 > 0)
+    below = torch.nn.functional.pad(steps.cumsum(-1), (1, 0))
+    table.below.copy_(below / below[..., -1:].clamp(min=1e-9))
+    group = torch.tensor([0, 2, 1, 2])
+    y, level = (torch.rand(500, 4, generator=generator).double() for _ in range(2))
+    y[0, 0], level[1] = torch.nan, torch.tensor([0.0, 1.0, -0.1, 1.1])
+    expected = table.number(y, level, group)
+    monkeypatch.setattr(quantile_table, "_exporting", lambda: True)
+    torch.testing.assert_close(table.number(y, level, group), expected, rtol=0, atol=1e-12)

@@ -8,7 +8,7 @@ rational functions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -109,6 +109,31 @@ def sort(x: Tensor, *, stable: bool | None, dim: int = -1, descending: bool = Fa
     return torch.topk(x, x.shape[dim], dim, largest=descending, sorted=True)
 
 
+def nan_to_num(
+    x: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
+) -> Any:
+    """Replace NaN, and infinities by the largest numbers, in three operators instead of ten."""
+    if posinf is not None or neginf is not None:
+        return NotImplemented
+    most = torch.finfo(x.dtype).max
+    return torch.where(x == x, x, nan or 0.0).clamp(-most, most)
+
+
+def indexed(x: Any, indices: Sequence[Any]) -> Any:
+    """Translate x[indices]; by one tensor of integers in a single operator of ONNX.
+
+    The translation of the general case is some twenty operators, most of them of shapes.
+    """
+    from onnx_ir import DataType
+    from onnxscript import opset20
+    from onnxscript.function_libs.torch_lib.ops.core import aten_index
+
+    given = [axis for axis, index in enumerate(indices) if index is not None]
+    if len(given) != 1 or indices[given[0]].dtype == DataType.BOOL:
+        return aten_index(x, indices)
+    return opset20.Gather(x, indices[given[0]], axis=given[0])
+
+
 def _ratio(polynomials: tuple[tuple[float, ...], tuple[float, ...]], x: Tensor) -> Tensor:
     above, below = polynomials
     top, bottom = torch.full_like(x, above[0]), torch.full_like(x, below[0])
@@ -127,8 +152,12 @@ def _in_double(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tenso
 REPLACED: dict[Any, Callable[..., Any]] = {
     aten.searchsorted.Tensor: searchsorted,
     aten.sort.stable: sort,
+    aten.nan_to_num.default: nan_to_num,
     aten.special_ndtr.default: _in_double(ndtr),
     aten.erfc.default: _in_double(erfc),
     aten.erf.default: _in_double(lambda x: 1 - erfc(x)),
 }
 """By operator; what they return for other types or arguments is `NotImplemented`."""
+
+TRANSLATED: dict[Callable[..., Any], Callable[..., Any]] = {aten.index.Tensor: indexed}
+"""Operators of torch whose translation to those of ONNX is another than torch's."""

@@ -122,7 +122,8 @@ class ShowerCopula(ShowerSurrogate):
         u, x = torch.special.ndtr(noise), log_odds(z)
 
         def divide(whole: Tensor, stage: slice) -> tuple[Tensor, Tensor]:
-            outcomes = t.outcomes(whole / t.threshold, t.tree.group[stage])
+            right, left, both = t.outcomes(whole / t.threshold, t.tree.group[stage])
+            outcomes = right.log(), left.log(), both.log()
             return t.divide(whole, choose(u[:, stage], x[:, stage], outcomes), stage)
 
         return t.tree.scatter(t.draw(first, condition), divide)

@@ -81,7 +81,7 @@ class GaussianShowers(ShowerTransform):
         x = mapped.x[:, : 1 + self.n_splits].double()
         whole = mapped.x[:, 1 + self.n_splits : 1 + 2 * self.n_splits].exp()
         empty = self.is_empty(incident)[:, None]
-        right, left, _ = (p.exp() for p in self.outcomes(whole, self.tree.group))
+        right, left, _ = self.outcomes(whole, self.tree.group)
         nothing = mapped.x[:, 1 + self.n_splits : 1 + 2 * self.n_splits] < 0
         right, left = (torch.where(nothing, 0.5, p) for p in (right, left))
         zero = torch.cat([empty, right], 1).double()
@@ -115,7 +115,7 @@ class GaussianShowers(ShowerTransform):
         def divide(whole: Tensor, stage: slice) -> tuple[Tensor, Tensor]:
             u, group = level[:, 1:][:, stage], self.tree.group[stage]
             w = whole / self.threshold
-            right, _, both = (p.exp().double() for p in self.outcomes(w, group))
+            right, _, both = (p.double() for p in self.outcomes(w, group))
             inner = (u - right) / both.clamp(min=1e-9)
             s = self.splits.number(self.knot(w), inner, group).to(whole)
             return self.part(whole, s, u < right, u >= right + both)

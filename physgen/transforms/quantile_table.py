@@ -32,6 +32,13 @@ PIECE = 10_000_000
 WIDEST = 10.0
 """Largest width of the kernel, in bins."""
 
+MANY = 16
+"""Points of the grid that are searched together in exported models, which are called for one sample
+at a time: there an operator costs more than the numbers that it works on."""
+
+_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
+"""Whether torch traces an export, as it tells from 2.7 on."""
+
 
 class QuantileTable(torch.nn.Module):
     """Conditional distribution functions of several groups of numbers.
@@ -121,23 +128,27 @@ class QuantileTable(torch.nn.Module):
     def number(self, y: Tensor, level: Tensor, group: Tensor) -> Tensor:
         """Return s in [0, 1] of a level F: the inverse of `level`."""
         base, fraction = self._row(y, group)
-        low, step = torch.zeros_like(base), self.n_bins // 2
-        while step:
-            reached = level >= self._at(base, low + step, fraction)
-            low = torch.where(reached, low + step, low)
-            step //= 2
-        left, right = self._at(base, low, fraction), self._at(base, low + 1, fraction)
+        place, step = base, self.n_bins
+        while step > 1:
+            ways = min(MANY, step) if _exporting() else 2
+            step //= ways
+            if ways == 2:
+                reached = level >= self._at(place + step, fraction)
+                place = torch.where(reached, place + step, place)
+            else:
+                points = place[..., None] + step * torch.arange(1, ways)
+                reached = level[..., None] >= self._at(points, fraction[..., None])
+                place = place + step * reached.sum(-1)
+        left, right = self._at(place, fraction), self._at(place + 1, fraction)
         within = (level - left) / torch.where(right > left, right - left, 1.0)
-        return (low + within.clamp(0, 1)) / self.n_bins
+        return (place - base + within.clamp(0, 1)) / self.n_bins
 
     def probabilities(self, y: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
         """Return (p_0, p_1)."""
         k, fraction = self._locate(y.nan_to_num(0.0))
-        index = group * self.n_knots + k
-        zero, whole = (
-            table[index] + (table[index + 1] - table[index]) * fraction.to(table)
-            for table in self.atoms.reshape(2, -1)
-        )
+        table, index = self.atoms.reshape(2, -1), group * self.n_knots + k
+        here = table[:, index]
+        zero, whole = here + (table[:, index + 1] - here) * fraction.to(table)
         return zero, whole
 
     def _locate(self, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,17 +163,18 @@ class QuantileTable(torch.nn.Module):
         k, fraction = self._locate(y.nan_to_num(0.0))
         return (group * self.n_knots + k) * (self.n_bins + 1), fraction.double()
 
-    def _at(self, base: Tensor, j: Tensor, fraction: Tensor) -> Tensor:
-        table, index = self.below.reshape(-1), base + j
+    def _at(self, index: Tensor, fraction: Tensor) -> Tensor:
+        """Return F at a place in the rows of the table, between a knot and the next."""
+        table = self.below.reshape(-1)
         left = table[index].double()
-        return left + (table[index + self.n_bins + 1].double() - left) * fraction
+        return left + (table[index + (self.n_bins + 1)].double() - left) * fraction
 
     def _around(self, y: Tensor, s: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return F at the points of the grid beside s, and how far s is from the first."""
         base, fraction = self._row(y, group)
         position = (s.nan_to_num(0, 0, 0).double() * self.n_bins).clamp(0, self.n_bins)
         j = position.floor().clamp(max=self.n_bins - 1)
-        low, high = (self._at(base, i, fraction) for i in (j.long(), j.long() + 1))
+        low, high = (self._at(base + i, fraction) for i in (j.long(), j.long() + 1))
         return low, high, position - j
 
 

@@ -268,13 +268,13 @@ class ShowerTransform(Transform):
         return left, right
 
     def outcomes(self, whole: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return ln p of all right, of all left and of both, at energies W in units of v_0."""
+        """Return p of all right, of all left and of both, at energies W in units of v_0."""
         right, left = self.splits.probabilities(self.knot(whole), group)
         scarce, few = self.scarce[group], whole < SCARCE
         both = torch.where(few, 0.0, (1 - right - left).clamp(min=LOG_LEAST))
         right = torch.where(few, scarce, right.clamp(min=LOG_LEAST))
         left = torch.where(few, 1 - scarce, left.clamp(min=LOG_LEAST))
-        return right.log(), left.log(), both.log()
+        return right, left, both
 
     def knot(self, whole: Tensor) -> Tensor:
         """Return the condition of the splits' distributions, of energies W in units of v_0."""

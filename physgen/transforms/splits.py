@@ -165,11 +165,11 @@ class SplitTree(torch.nn.Module):
             total: (B,).
             divide: called for each stage with W, (B, n), and the stage; returns L and R.
         """
-        nodes = total.new_zeros(total.shape[0], 1 + 2 * self.n_splits)
-        nodes[:, 0] = total
-        left, right = self.sides(nodes)
+        nodes = total[:, None]
         for stage in self.stages:
-            left[:, stage], right[:, stage] = divide(nodes[:, self.parent[stage]], stage)
+            # The sides of a split follow one another, and splits those of the stage before.
+            both = torch.stack(divide(nodes[:, self.parent[stage]], stage), 2)
+            nodes = torch.cat([nodes, both.flatten(1).to(nodes)], 1)
         return nodes[:, self.leaf]
 
     def sides(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
