@@ -24,7 +24,12 @@ def fitted():
     """Two correlated normal columns, and a flow of them."""
     rng = np.random.default_rng(1)
     table = rng.multivariate_normal([1.0, -2.0], COVARIANCE, size=4000)
-    estimator = SurrogateEstimator(engine={"steps": 300, "batch_size": 256}, random_state=1)
+    estimator = SurrogateEstimator(
+        {"kind": "flow", "bijection": {"kind": "coupling", "n_layers": 2, "hidden": [16]}},
+        method={"kind": "maximum-likelihood", "learning_rate": 0.01},
+        engine={"steps": 200, "batch_size": 256},
+        random_state=1,
+    )
     return estimator.fit(table), table
 
 
