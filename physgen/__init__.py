@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from physgen.pipeline import generate, load, train, validate
     from physgen.refinement import refine
     from physgen.run import Run
+    from physgen.scale.shards import Shards
     from physgen.validation.scorecard import Scorecard
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Run",
     "Sampler",
     "Scorecard",
+    "Shards",
     "generate",
     "load",
     "refine",
@@ -42,6 +44,7 @@ _PLACES = {
     "Run": "physgen.run",
     "Sampler": "physgen.generation",
     "Scorecard": "physgen.validation.scorecard",
+    "Shards": "physgen.scale.shards",
     "refine": "physgen.refinement",
 }
 

@@ -22,6 +22,7 @@ from physgen.batch import Batch
 from physgen.components import system_of
 from physgen.errors import FormatError, InputError
 from physgen.io.lattice.configuration import AS_STATED, Reading
+from physgen.io.shards import may_be_run
 from physgen.io.shipped import shipped_recipes
 from physgen.io.source import blocks
 from physgen.run import Run
@@ -76,7 +77,7 @@ class Criteria:
 
     def of(self, sample: Path) -> Criteria:
         """Return these criteria for a sample: those of a run are those of its recipe."""
-        if self.recipe is not None or not sample.is_dir():
+        if self.recipe is not None or not may_be_run(sample):
             return self
         return replace(self, recipe=str(Run(sample).path / "recipe.yaml"))
 

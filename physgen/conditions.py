@@ -12,7 +12,7 @@ from torch import Tensor
 
 from physgen.batch import Batch, Variable
 from physgen.errors import DomainError, FormatError, InputError, suggest
-from physgen.io.source import Source, blocks
+from physgen.io.source import Source
 
 Condition = ArrayLike | Tensor | Mapping[str, ArrayLike | Tensor] | Batch
 """Conditions in physical units: numbers in the order of the schema, or by name; or rows of a file,
@@ -69,21 +69,32 @@ def conditions(variables: Sequence[Variable], given: Condition | None, n: int) -
     return values
 
 
-def rows_as_conditions(source: Source, variables: Sequence[Variable], *, of_samples: bool) -> Batch:
-    """Return the rows of a file as conditions, (N, 0) samples, with their event weights.
+def rows_as_conditions(
+    source: Source,
+    variables: Sequence[Variable],
+    *,
+    of_samples: bool,
+    rows: tuple[int, int] | None = None,
+) -> Batch:
+    """Return rows of a file as conditions, (N, 0) samples, with their event weights.
 
     Args:
         source: of the rows.
         variables: the conditions that are wanted.
         of_samples: whether the samples of the file are the conditions, and not its conditions.
+        rows: which ones, (start, stop); all without.
 
     Raises:
-        FormatError: it does not hold them all, or has no rows.
+        FormatError: it does not hold them all, or has no such rows.
     """
     given, weights = [], []
     if not len(source):
         raise FormatError(f"{source.name}: there are no events in it; name a file that has some")
-    for batch in blocks(source):
+    start, stop = rows or (0, len(source))
+    if stop > len(source):
+        raise FormatError(f"{source.name} has only {len(source)} rows, and row {stop - 1} is asked")
+    for first in range(start, stop, source.block):
+        batch = source.read(first, min(first + source.block, stop))
         columns = batch.x.flatten(1) if of_samples else batch.condition
         if columns is None or columns.shape[1] != len(variables):
             names = ", ".join(variable.name for variable in variables)
@@ -91,7 +102,7 @@ def rows_as_conditions(source: Source, variables: Sequence[Variable], *, of_samp
         given.append(columns)
         weights += [] if batch.weight is None else [batch.weight]
     weight = torch.cat(weights) if weights else None
-    return Batch(torch.empty(len(source), 0), torch.cat(given), weight=weight)
+    return Batch(torch.empty(stop - start, 0), torch.cat(given), weight=weight)
 
 
 def _fields(given: Any) -> Mapping[str, Any] | None:

@@ -89,7 +89,7 @@ class Sampler:
     surrogate: Surrogate
     corrected: Corrected | None = None
     open_system: Callable[[], System] | None = None
-    read_conditions: Callable[[Path], Batch] | None = None
+    read_conditions: Callable[[Path, tuple[int, int] | None], Batch] | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -123,12 +123,15 @@ class Sampler:
         return self.surrogate.schema
 
     @property
-    def _source(self) -> Source:
+    def source(self) -> Source:
+        """What is drawn from: the surrogate, or what corrects it."""
         return self.corrected or self.surrogate
 
     @isolated()
-    def conditions_in(self, file: str | PathLike[str]) -> Batch:
-        """Return the rows of a file as conditions of samples, with their event weights.
+    def conditions_in(
+        self, file: str | PathLike[str], rows: tuple[int, int] | None = None
+    ) -> Batch:
+        """Return rows of a file (start, stop) as conditions of samples, with their event weights.
 
         Of a surrogate that was trained on pairs, or makes samples from others, these are files as
         those were (`data.fast`, `data.source`); else files of samples like the generated ones.
@@ -139,14 +142,14 @@ class Sampler:
         """
         if self.read_conditions is None or not self.schema.condition:
             raise InputError("these samples have no conditions that could be read from a file")
-        return self.read_conditions(user_path(file))
+        return self.read_conditions(user_path(file), rows)
 
     def outside_domain(self, n: int, condition: Condition | None) -> str:
         """Say how many of `n` conditions are outside the trained domain; "" if none is.
 
         They are accepted with `sampling.extrapolate`, and files of their samples say it.
         """
-        prior = self._source.conditions
+        prior = self.source.conditions
         given = conditions(prior.variables, condition, n)
         return "" if given is None else prior.outside(given)
 
@@ -167,7 +170,7 @@ class Sampler:
                 `sampling.extrapolate`).
             InputError: `n`, `seed` or `condition` cannot be understood.
         """
-        return generate(self._source, n, seed=seed, condition=condition)
+        return generate(self.source, n, seed=seed, condition=condition)
 
     @isolated()
     def write(
@@ -209,9 +212,9 @@ class Sampler:
         if outside := self.outside_domain(n, condition):
             provenance["outside_domain"] = outside
         facts = {"physgen_provenance": json.dumps(provenance)}
-        parts = generate_blocks(self._source, n, seed=seed, condition=condition)
+        parts = generate_blocks(self.source, n, seed=seed, condition=condition)
         try:
-            with _open_writer(path, target, n, self.schema, system, facts) as append:
+            with open_writer(path, target, n, self.schema, system, facts) as append:
                 done = 0
                 for batch in parts:
                     append(batch)
@@ -242,31 +245,33 @@ def generate_blocks(
         surrogate: on the device to compute on.
         n: how many samples in all.
         seed: decides all samples.
-        condition: in physical units, see `conditions`; `None` draws from those of the training
-            data.
+        condition: of the samples of these blocks, in physical units, see `conditions`; `None` draws
+            from those of the training data.
         first, last: blocks to begin with, and to stop before: a worker's share, or where an
             earlier call stopped; `None` goes on to the end.
 
     Raises:
         DomainError: a condition is outside the trained domain (its row is named), or there are not
-            `n` of them.
+            as many as samples.
         InputError: `n`, `seed` or the condition cannot be understood.
         TrainingError: a sample, or its weight, is not finite.
     """
     n = whole("n", n)
     if n < 1:
         raise InputError(f"n = {n}: ask for one sample or more")
-    given = conditions(surrogate.conditions.variables, condition, n)
+    n_blocks = -(-n // BLOCK)
+    end = n_blocks if last is None else last
+    if not 0 <= first <= end <= n_blocks:
+        raise InputError(f"blocks {first} to {last} of {n_blocks}: {n} samples have no others")
+    begin = first * BLOCK
+    given = conditions(surrogate.conditions.variables, condition, min(end * BLOCK, n) - begin)
     if given is not None:
         surrogate.conditions.check(given.to(surrogate.conditions.low))
     if isinstance(surrogate, Surrogate):
         surrogate.eval()
     base = keyed_seed("generate", whole("seed", seed))
     edges = PIECES if isinstance(surrogate, FromNoise) else (0, BLOCK)
-    n_blocks = -(-n // BLOCK)
-    if not 0 <= first <= (n_blocks if last is None else last) <= n_blocks:
-        raise InputError(f"blocks {first} to {last} of {n_blocks}: {n} samples have no others")
-    for block in range(first, n_blocks if last is None else last):
+    for block in range(first, end):
         start, stop = block * BLOCK, min((block + 1) * BLOCK, n)
         pieces = []
         for number, (low, high) in enumerate(pairwise(edges)):
@@ -278,15 +283,16 @@ def generate_blocks(
             generator = torch.Generator(surrogate.device).manual_seed(key)
             rows = None
             if given is not None:
-                rows = _whole_piece(given[start + low : min(start + high, stop)], high - low)
+                own = given[start + low - begin : min(start + high, stop) - begin]
+                rows = _whole_piece(own, high - low)
                 rows = rows.to(surrogate.device, surrogate.dtype)
             with torch.no_grad():
                 pieces.append(surrogate.sample(high - low, rows, generator=generator))
         batch = Batch.concatenate(pieces)
         batch = batch[: stop - start].to("cpu")
         if isinstance(condition, Batch) and condition.weight is not None:
-            own = 1.0 if batch.weight is None else batch.weight
-            batch = batch.replace(weight=condition.weight[start:stop] * own)
+            weight = condition.weight[start - begin : stop - begin]
+            batch = batch.replace(weight=weight if batch.weight is None else weight * batch.weight)
         if isinstance(surrogate, Corrected) and batch.chain is not None:
             # A block has no more chains than samples.
             batch = batch.replace(chain=batch.chain + block * BLOCK)
@@ -315,7 +321,7 @@ def _check_finite(batch: Batch, start: int) -> None:
         )
 
 
-def _open_writer(
+def open_writer(
     path: Path, target: Path, n: int, schema: Schema, system: object, facts: Mapping[str, str]
 ) -> AbstractContextManager[Append]:
     """Return the writer of `target`, which takes the place of `path` when it is complete."""

@@ -23,6 +23,7 @@ from physgen.errors import InputError
 from physgen.generation import Sampler, conditions_of_file
 from physgen.identity import check_unchanged
 from physgen.io.pyerrors import SUFFIX as PYERRORS
+from physgen.io.shards import may_be_run
 from physgen.io.shipped import shipped_recipes
 from physgen.io.writer import refuse_existing
 from physgen.isolation import isolated
@@ -306,7 +307,7 @@ def samples_of(
     Those of a run are drawn into a file that is removed afterwards, at the conditions of the true
     samples, row by row, if these have any.
     """
-    if not target.is_dir():
+    if not may_be_run(target):
         yield target, None
         return
     sampler = load(target, sampling=truth.sampling, trust=trust)

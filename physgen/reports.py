@@ -25,6 +25,7 @@ from physgen.comparing import (
 from physgen.costing import check_simulated, theories
 from physgen.engine.device import choose_device
 from physgen.errors import InputError, TrainingError
+from physgen.io.shards import may_be_run
 from physgen.io.writer import atomic
 from physgen.isolation import isolated
 from physgen.memory import release
@@ -76,7 +77,7 @@ def side_by_side(
     """
     paths, truth_path = [user_path(one) for one in samples], user_path(against)
     names = _names(paths)
-    runs = [path for path in paths if path.is_dir()]
+    runs = [path for path in paths if may_be_run(path)]
     truth = Against(truth_path, (criteria or Criteria()).of((runs or paths)[0]), paths)
     limit = min((truth.count(path) for path in paths if path not in runs), default=None)
     to = None if output is None else user_path(output)
@@ -113,7 +114,9 @@ def _names(paths: Sequence[Path]) -> list[str]:
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
         raise InputError(f"{twice} is given twice: give each sample once")
-    lengths = [2 if path.is_dir() else 1 for path in paths]  # Runs are called by recipe and hash.
+    lengths = [
+        2 if may_be_run(path) else 1 for path in paths
+    ]  # Runs are called by recipe and hash.
     extra = 0
 
     def names() -> list[str]:

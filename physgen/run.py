@@ -242,8 +242,8 @@ class Run:
             )
         return replace(schema, condition=as_conditions(name, self.origin.system.schema))
 
-    def conditions_in(self, path: Path) -> Batch:
-        """Return the rows of a file as conditions, (N, 0) samples, with their event weights.
+    def conditions_in(self, path: Path, rows: tuple[int, int] | None = None) -> Batch:
+        """Return rows of a file as conditions, (N, 0) samples, with their event weights.
 
         Of pairs, and of samples that are made from others, the file is one of those.
 
@@ -257,7 +257,8 @@ class Run:
         if not isinstance(system, HasFiles):
             raise RecipeError(f"system {self.recipe.system.kind!r} has no files to read")
         source = open_files(system, path)
-        return rows_as_conditions(source, self.schema.condition, of_samples=other is not None)
+        wanted = self.schema.condition
+        return rows_as_conditions(source, wanted, of_samples=other is not None, rows=rows)
 
     def training_sample(self) -> Batch | None:
         """Return training rows for all that is fitted once; `None` without data."""

@@ -21,6 +21,7 @@ from physgen.io.formats import TABLES
 from physgen.io.inspect import inspect
 from physgen.io.joined import expand
 from physgen.io.layouts import LAYOUTS
+from physgen.io.shards import may_be_run
 from physgen.io.source import Source
 from physgen.io.stream import Stream
 from physgen.isolation import global_generators
@@ -254,7 +255,7 @@ def recipe_for(
 
 def refuse_damaged(path: Path) -> None:
     """Raise `FormatError` if a file cannot be read, whatever is in it; not for a run."""
-    if not path.is_dir():
+    if not may_be_run(path):
         for file in expand(path):
             _described(file)
 

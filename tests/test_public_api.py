@@ -11,8 +11,8 @@ import physgen
 
 
 def test_the_python_face():
-    classes, verbs = physgen.__all__[:4], physgen.__all__[4:]
-    assert classes == ["Batch", "Run", "Sampler", "Scorecard"]
+    classes, verbs = physgen.__all__[:5], physgen.__all__[5:]
+    assert classes == ["Batch", "Run", "Sampler", "Scorecard", "Shards"]
     parameters = {
         name: list(inspect.signature(getattr(physgen, name)).parameters) for name in verbs
     }
@@ -20,6 +20,8 @@ def test_the_python_face():
     write = ["self", "output", *asked, "overwrite", "progress"]
     assert list(inspect.signature(physgen.Sampler.sample).parameters) == ["self", *asked]
     assert list(inspect.signature(physgen.Sampler.write).parameters) == write
+    shards = ["self", "folder", "client", "overwrite", "progress"]
+    assert list(inspect.signature(physgen.Shards.write).parameters) == shards
     assert parameters == {
         "train": [
             "recipe",
@@ -41,7 +43,7 @@ def test_the_python_face():
 
 
 def test_docstrings_say_what_may_be_raised():
-    for name in physgen.__all__[4:]:
+    for name in physgen.__all__[5:]:
         assert "Raises:" in getattr(physgen, name).__doc__
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from physgen.cli.app import Json, Runs, app
-from physgen.console import bars, print_mapping
+from physgen.console import bars, print_mapping, print_scorecards
 
 
 @app.command()
@@ -54,3 +55,25 @@ def compare(
     with bars(as_json) as progress:
         report, table = reports.compare(name, page, runs=runs, progress=progress)
     print_mapping({"report": str(report), "table": str(table)}, as_json)
+
+
+@app.command()
+def quickstart(
+    runs: Runs = Path("runs"),
+    full: Annotated[bool, typer.Option(help="The full budget instead of the small one.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run the four pipelines: spins, a lattice, a calorimeter, collision events.
+
+    Example: `physgen quickstart`
+    """
+    from physgen import reports
+
+    with bars(as_json) as progress:
+        finished, page = reports.quickstart(runs, full=full, progress=progress)
+    if as_json:
+        scores = {run.recipe.name: json.loads(run.scorecard.to_json()) for run in finished}
+        typer.echo(json.dumps({"report": str(page), "scorecards": scores}))
+        return
+    print_scorecards({run.recipe.name: run.scorecard for run in finished}, as_json=False)
+    typer.echo(f"report: {page}")

@@ -1,15 +1,14 @@
-"""Verbs that do the work: simulate, train, validate, generate, refine."""
+"""Verbs that do the work: simulate, train, validate."""
 
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 
-from physgen.arguments import user_path, whole
+from physgen.arguments import user_path
 from physgen.cli.app import (
     Json,
     Overrides,
@@ -20,7 +19,7 @@ from physgen.cli.app import (
     Trust,
     app,
 )
-from physgen.cli.words import Dataset, Extents, Force, Order, by_name, reading, sampling_changes
+from physgen.cli.words import Dataset, Extents, Force, Order, reading, sampling_changes
 from physgen.console import bars, print_mapping, print_ranking, print_scorecards
 from physgen.errors import InputError
 
@@ -162,6 +161,7 @@ def validate(
     from physgen.against import Criteria
     from physgen.io.lattice.folders import configurations_in
     from physgen.io.pyerrors import SUFFIX as PYERRORS
+    from physgen.io.shards import may_be_run
     from physgen.overrides import parse_overrides
 
     changes = parse_overrides(overrides or [])
@@ -197,7 +197,7 @@ def validate(
         if preset is not None and against is None:
             raise InputError("--preset chooses metrics of samples --against a file of true ones")
         folder = user_path(target)
-        if folder.is_dir() and against is None and not configurations_in(folder):
+        if may_be_run(folder) and against is None and not configurations_in(folder):
             if export:
                 raise InputError(
                     f"{output}: pyerrors takes a Markov chain that is analysed alone: name "
@@ -217,116 +217,3 @@ def validate(
         typer.echo(f"observables: {output}" if export else f"report: {output / 'report.html'}")
     if strict and card.verdict != "pass":
         raise typer.Exit(1)
-
-
-@app.command()
-def generate(
-    run: Annotated[Path, typer.Argument(help="A run directory.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="HDF5 or ROOT file to write.")],
-    n: Annotated[
-        str | None, typer.Option("-n", help="How many samples; 1e6 is understood.")
-    ] = None,
-    seed: int = 1,
-    condition: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="One condition for all samples: name=value in the card's units, or a class."
-        ),
-    ] = None,
-    condition_from: Annotated[
-        Path | None,
-        typer.Option(help="File of whose rows (the first n) the samples have the conditions."),
-    ] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")
-    ] = "auto",
-    overrides: Set = None,
-    uncorrected: Annotated[
-        bool,
-        typer.Option(
-            "--uncorrected", help="The surrogate's own samples with log_weight, not corrected ones."
-        ),
-    ] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
-    trust: Trust = False,
-    as_json: Json = False,
-) -> None:
-    """Generate samples into a file. The output depends on the seed only, not on chunks.
-
-    Example: `physgen generate runs/calo-flow/0123456789 -n 1e5 -o showers.hdf5 --seed 7`
-    """
-    from physgen import pipeline
-    from physgen.generation import conditions_of_file
-    from physgen.overrides import parse_overrides
-
-    if n is None and condition_from is None:
-        raise InputError("-n is missing: how many samples?")
-    if condition and condition_from is not None:
-        raise InputError("--condition and --condition-from both state conditions; leave one out")
-    count = 0 if n is None else whole("n", n)
-    changes = sampling_changes(parse_overrides(overrides or []))
-    with bars(as_json) as progress:
-        sampler = pipeline.load(run, device, sampling=changes, uncorrected=uncorrected, trust=trust)
-        given: Any = by_name(condition or []) or None
-        if condition_from is not None:
-            given = sampler.conditions_in(condition_from)
-            count = count or len(given)
-            if count > len(given):
-                raise InputError(f"-n {count}: {condition_from} has only {len(given)} rows")
-            given = given[:count]
-
-        def report_progress(done: int) -> None:
-            if progress is not None:
-                progress(f"{sampler.facts['recipe']}: generate", done, count, {})
-
-        named = nullcontext() if condition_from is None else conditions_of_file(condition_from)
-        with named:
-            sampler.write(output, count, seed, given, overwrite=overwrite, progress=report_progress)
-    facts = {"file": str(output), "n": count, "seed": seed}
-    if outside := sampler.outside_domain(count, given):
-        facts["outside_domain"] = outside
-    print_mapping(facts, as_json)
-
-
-@app.command()
-def refine(
-    run: Annotated[Path, typer.Argument(help="A run directory, of a recipe such as refine-dctr.")],
-    file: Annotated[Path, typer.Argument(help="Fast events: ROOT, Parquet, HDF5 or npz.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="File of this format to write.")],
-    seed: int = 1,
-    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Refine a file of fast events to full ones; old columns stay beside, as NAME_unrefined.
-
-    Example: `physgen refine runs/refine-bridge/0123456789 fast.root -o full.root`
-    """
-    from physgen import refinement
-
-    with bars(as_json) as progress:
-        report = refinement.refine(
-            run, file, output, seed=seed, overwrite=overwrite, progress=progress
-        )
-    print_mapping(report, as_json)
-
-
-@app.command()
-def quickstart(
-    runs: Runs = Path("runs"),
-    full: Annotated[bool, typer.Option(help="The full budget instead of the small one.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Run the four pipelines: spins, a lattice, a calorimeter, collision events.
-
-    Example: `physgen quickstart`
-    """
-    from physgen import reports
-
-    with bars(as_json) as progress:
-        finished, page = reports.quickstart(runs, full=full, progress=progress)
-    if as_json:
-        scores = {run.recipe.name: json.loads(run.scorecard.to_json()) for run in finished}
-        typer.echo(json.dumps({"report": str(page), "scorecards": scores}))
-        return
-    print_scorecards({run.recipe.name: run.scorecard for run in finished}, as_json=False)
-    typer.echo(f"report: {page}")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError
 from physgen.io.lattice.folders import configurations_in
+from physgen.io.shards import of_one_folder, shards_in
 from physgen.io.source import HasFaults, HasNotes, Source, blocks, digest_of
 
 _CHAINS = 2**40
@@ -23,15 +24,15 @@ def expand(path: str | Path | Iterable[str | Path]) -> list[Path]:
     """Return the files that a path, a pattern (`part_*.root`) or a list of both stands for.
 
     A file whose name looks like a pattern is that file. Files of a pattern are in alphabetical
-    order. A folder of gauge configurations stands for all of them.
+    order. A folder of gauge configurations, or of shards, stands for all of them.
 
     Raises:
-        FormatError: no file matches a pattern, or a file stands there twice.
+        FormatError: no file matches a pattern, a file stands there twice, or shards are missing.
     """
     given = [path] if isinstance(path, str | Path) else list(path)
     result: list[Path] = []
     for one in map(str, given):
-        if Path(one).is_dir() and (inside := configurations_in(Path(one))):
+        if Path(one).is_dir() and (inside := shards_in(Path(one)) or configurations_in(Path(one))):
             result += inside
             continue
         if Path(one).exists() or not glob.has_magic(one):
@@ -64,7 +65,10 @@ def joined(sources: Sequence[Source]) -> Source:
 
 
 class Joined:
-    """Rows of several sources, in their order; chains of different files are different ones."""
+    """Rows of several sources, in their order.
+
+    Chains of different files are different ones, except in shards of one generation.
+    """
 
     def __init__(self, sources: Sequence[Source]) -> None:
         first = sources[0]
@@ -77,6 +81,7 @@ class Joined:
         self.name = f"{first.name} and {len(sources) - 1} more"
         self.block = min(source.block for source in sources)
         self._starts = np.cumsum([0, *map(len, sources)])
+        self._chains = 0 if of_one_folder(source.name for source in sources) else _CHAINS
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -90,7 +95,7 @@ class Joined:
             if a < b or (number == 0 and start >= stop):
                 batch = _padded(source.read(a, max(a, b)), self.schema)
                 if batch.chain is not None:
-                    batch = batch.replace(chain=batch.chain.long() + number * _CHAINS)
+                    batch = batch.replace(chain=batch.chain.long() + number * self._chains)
                 pieces.append(batch)
         return pieces[0] if len(pieces) == 1 else Batch.concatenate(pieces)
 

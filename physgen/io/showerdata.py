@@ -241,10 +241,13 @@ def showerdata_writer(
             "shower_ids": ((), np.int32),
             "num_points": ((), np.int32),
         }
-        for name, (shape, dtype) in grown.items():
-            file.create_dataset(
+        # Held open, so that equal showers are equal bytes: see `physgen.io.writer.hdf5_writer`.
+        datasets = {
+            name: file.create_dataset(
                 name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(1024, *shape)
             )
+            for name, (shape, dtype) in grown.items()
+        }
         file.attrs["showerdata_version"] = VERSION
         for name, value in (facts or {}).items():
             file.attrs[name] = value
@@ -252,22 +255,26 @@ def showerdata_writer(
 
         def append(batch: Batch) -> None:
             nonlocal most
-            columns, others = _columns(batch, len(file["showers"]), pdg), companions(batch)
+            columns, others = _columns(batch, len(datasets["showers"]), pdg), companions(batch)
             if not before:
                 for name, value in others.items():
-                    file.create_dataset(name, (0,), value.dtype, maxshape=(None,), chunks=(1024,))
+                    datasets[name] = file.create_dataset(
+                        name, (0,), value.dtype, maxshape=(None,), chunks=(1024,)
+                    )
                 before.update({*columns, *others})
             columns |= others
             same_columns(path, before, columns)
             most = max(most, int(columns["num_points"].max(initial=0)))
-            append_lists(file["showers"], _lists(batch))
+            append_lists(datasets["showers"], _lists(batch))
             for name, value in columns.items():
-                start = len(file[name])
-                file[name].resize(start + len(value), axis=0)
-                file[name][start:] = value
+                start = len(datasets[name])
+                datasets[name].resize(start + len(value), axis=0)
+                datasets[name][start:] = value
 
         yield append
-        file["shape"] = np.array([len(file["showers"]), most, n_columns], np.int32)
+        file["shape"] = np.array([len(datasets["showers"]), most, n_columns], np.int32)
+        for name in datasets:
+            datasets[name].flush()
 
 
 def _columns(batch: Batch, start: int, pdg: int) -> dict[str, NDArray[Any]]:

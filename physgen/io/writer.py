@@ -208,8 +208,11 @@ def hdf5_writer(
     """
     import h5py
 
-    cache = 16 * CHUNK_BYTES
+    cache = 2 * CHUNK_BYTES
     with atomic(path, overwrite) as part, h5py.File(part, "w", rdcc_nbytes=cache) as file:
+        # Held open: HDF5 places chunks when a dataset is closed, and whatever looks at Python's
+        # frames, such as a profiler, closes it later. Equal samples are to be equal bytes.
+        datasets: dict[str, Any] = {}
         for name, value in (attributes or {}).items():
             file.attrs[name] = value
         if schema is not None:
@@ -217,10 +220,10 @@ def hdf5_writer(
 
         def append(batch: Batch) -> None:
             columns = layout(batch)
-            if not file.keys():
+            if not datasets:
                 rows = _rows_per_chunk(columns)
                 for name, value in columns.items():
-                    file.create_dataset(
+                    datasets[name] = file.create_dataset(
                         name,
                         shape=(0, *value.shape[1:]),
                         maxshape=(None, *value.shape[1:]),
@@ -230,10 +233,10 @@ def hdf5_writer(
                         compression=compression,
                     )
                     if units and units.get(name, "1") != "1":
-                        file[name].attrs["unit"] = units[name]
-            same_columns(path, set(file.keys()), columns)
+                        datasets[name].attrs["unit"] = units[name]
+            same_columns(path, set(datasets), columns)
             for name, value in columns.items():
-                dataset = file[name]
+                dataset = datasets[name]
                 if value.shape[1:] != dataset.shape[1:]:
                     raise FormatError(
                         f"{path}: rows of {name!r} have shape {value.shape[1:]}, those before "
@@ -244,6 +247,8 @@ def hdf5_writer(
                 dataset[start:] = value
 
         yield append
+        for name in datasets:
+            datasets[name].flush()
 
 
 def _rows_per_chunk(columns: Mapping[str, NDArray[Any]]) -> int:

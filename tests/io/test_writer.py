@@ -2,6 +2,8 @@ import errno
 import hashlib
 import json
 import os
+import sys
+import threading
 
 import h5py
 import numpy as np
@@ -209,3 +211,32 @@ def test_parts_of_another_machine_are_left_for_a_week(tmp_path, monkeypatch):
     os.utime(part, (old, old))
     writer.sweep(path)
     assert parts(tmp_path) == []
+
+
+def test_equal_samples_are_equal_bytes_though_a_profiler_holds_frames(tmp_path):
+    """Datasets that frames keep alive are closed later, and HDF5 places chunks at the close."""
+    over, writing = threading.Event(), threading.get_ident()
+
+    def profile():
+        held = []
+        while not over.wait(0.0005):
+            held = [sys._current_frames()[writing]]
+            while held[-1].f_back is not None:
+                held.append(held[-1].f_back)
+
+    profiler = threading.Thread(target=profile)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    profiler.start()
+    batch, found = Batch(torch.zeros(4096, 16), chain=torch.arange(4096)), set()
+    try:
+        for _ in range(60):
+            with hdf5_writer(tmp_path / "a.h5", overwrite=True) as append:
+                for _ in range(3):
+                    append(batch)
+            found.add(sha256(tmp_path / "a.h5"))
+    finally:
+        over.set()
+        profiler.join()
+        sys.setswitchinterval(interval)
+    assert len(found) == 1
