@@ -109,24 +109,24 @@ def write_document(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def stated_shard(path: Path) -> Shard | None:
-    """Return what stands beside a shard; `None` if nothing does, or the shard is missing."""
-    beside = path.with_suffix(".json")
-    if not (beside.exists() and path.exists()):
+    """Return what is written of a shard; `None` if nothing does, or the shard is missing."""
+    record = path.with_suffix(".json")
+    if not (record.exists() and path.exists()):
         return None
-    return _shard(read_json(beside, CheckpointError), beside)
+    return _shard(read_json(record, CheckpointError), record)
 
 
 def checked_shard(path: Path) -> Shard | None:
-    """Return what stands beside a shard once its SHA-256 is compared; `None` if nothing does.
+    """Return what is written of a shard once its SHA-256 is compared; `None` if nothing does.
 
     Raises:
         CheckpointError: the shard is not what was written.
     """
     shard = stated_shard(path)
     if shard is not None and (shard.file != path.name or sha256(path) != shard.sha256):
-        beside = path.with_suffix(".json")
+        record = path.with_suffix(".json")
         raise CheckpointError(
-            f"{path} is not what was written: its SHA-256 is not the one in {beside.name}; remove "
+            f"{path} is not what was written: its SHA-256 is not the one in {record.name}; remove "
             "it to have it made again, and look for what changed it"
         )
     return shard

@@ -12,33 +12,23 @@ A shard is computed by one thread, since the number of threads can change the la
 from __future__ import annotations
 
 import json
-import platform
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from physgen import card as cards
-from physgen import pipeline
 from physgen.arguments import Whole, plain, user_path, whole
-from physgen.conditions import Condition, conditions
+from physgen.conditions import conditions
 from physgen.engine.device import DeviceName, choose_device
-from physgen.engine.threads import restored_threads
-from physgen.errors import CheckpointError, InputError
-from physgen.generation import BLOCK, Sampler, conditions_of_file, generate_blocks, open_writer
+from physgen.errors import InputError
+from physgen.generation import BLOCK, Sampler, conditions_of_file
 from physgen.io.shards import (
     GENERATION,
     MANIFEST,
     MOST,
-    NEW,
     Shard,
-    checked_shard,
     differences,
     is_shards,
     read_manifest,
@@ -47,20 +37,17 @@ from physgen.io.shards import (
     stated_shard,
     write_document,
     write_manifest,
-    written_shard,
 )
-from physgen.io.writer import Append, sha256
+from physgen.io.writer import sha256
 from physgen.isolation import isolated
 from physgen.run import Run
+from physgen.scale.one_shard import opened, torch_version, write_shard, writer
 from physgen.scale.workers import outcomes
 from physgen.systems.base import HasFiles
 from physgen.version import __version__
 
 if TYPE_CHECKING:
     from distributed import Client
-
-_ONE = threading.Lock()
-"""Threads of one worker share its surrogate and the number of torch's threads."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +198,7 @@ class Shards:
         suffix = self.suffix or (".h5" if ".h5" in own else own[0])
         generation: dict[str, Any] = {
             "physgen": __version__,
-            "torch": _torch_version(),
+            "torch": torch_version(),
             "recipe": run.recipe.name,
             "run": run.path.name,
             "weights": cards.read_card(run.path / "surrogate")["weights_sha256"],
@@ -232,9 +219,9 @@ class Shards:
             "trust": self.trust,
         }
         text = json.dumps(work)
-        sampler = _opened(text)
+        sampler = opened(text)
         self._check_conditions(sampler, n, given)
-        _writer(sampler, Path(f"shard{suffix}"), n, {})
+        writer(sampler, Path(f"shard{suffix}"), n, {})
         return generation, text
 
     def _check_conditions(self, sampler: Sampler, n: int, file: Path | None) -> None:
@@ -251,109 +238,3 @@ class Shards:
             assert rows.condition is not None
             with conditions_of_file(file):
                 prior.check(rows.condition.to(prior.low))
-
-
-def rows_of(n: int, shards: int, number: int) -> tuple[int, int]:
-    """Return the rows of a shard: of the blocks, as many as the others have, or one more.
-
-    >>> [rows_of(10_000, 2, number) for number in range(2)]
-    [(0, 4096), (4096, 10000)]
-    """
-    n_blocks = -(-n // BLOCK)
-    first, last = number * n_blocks // shards, (number + 1) * n_blocks // shards
-    return first * BLOCK, min(last * BLOCK, n)
-
-
-def write_shard(text: str, folder: str, number: int) -> Shard:
-    """Write a shard unless it is there; what a worker does.
-
-    Args:
-        text: of `Shards`.
-        folder: that exists.
-        number: of the shard.
-    """
-    generation = json.loads(text)["generation"]
-    path = shard_path(Path(folder), number, generation["suffix"])
-    n, shards, seed = generation["n"], generation["shards"], generation["seed"]
-    start, stop = rows_of(n, shards, number)
-    with _ONE, isolated(), _one_thread():
-        if (there := checked_shard(path)) is not None:
-            return there
-        sampler = _opened(text)
-        given, named = _given(json.loads(text), sampler, (start, stop))
-        provenance = {"physgen": __version__, **sampler.facts, "n": n, "seed": seed}
-        provenance |= {"shard": f"{number}/{shards}", "rows": [start, stop]}
-        if outside := sampler.outside_domain(stop - start, given):
-            provenance["outside_domain"] = outside
-        new = path.with_name(f"{NEW}{path.name}")
-        new.unlink(missing_ok=True)
-        with named, _writer(sampler, new, stop - start, provenance) as append:
-            for batch in generate_blocks(
-                sampler.source,
-                n,
-                seed=seed,
-                condition=given,
-                first=start // BLOCK,
-                last=-(-stop // BLOCK),
-            ):
-                append(batch)
-        new.replace(path)
-        return written_shard(path, (start, stop))
-
-
-def _given(
-    work: Mapping[str, Any], sampler: Sampler, rows: tuple[int, int]
-) -> tuple[Condition | None, AbstractContextManager[None]]:
-    """Return the conditions of rows, and what names the file that they come from in errors."""
-    file = work["condition_from"]
-    if file is None:
-        return work["generation"]["condition"], nullcontext()
-    return sampler.conditions_in(file, rows), conditions_of_file(file)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    with restored_threads():
-        torch.set_num_threads(1)
-        yield
-
-
-@lru_cache(maxsize=1)
-def _opened(text: str) -> Sampler:
-    """Return what generates the samples of a generation; one is held in a process.
-
-    Raises:
-        CheckpointError: the run, or this installation, is not the one that was asked.
-    """
-    work = json.loads(text)
-    generation, run = work["generation"], Path(work["run"])
-    here = {
-        "weights": cards.read_card(run / "surrogate")["weights_sha256"],
-        "physgen": __version__,
-        "torch": _torch_version(),
-    }
-    for name, value in here.items():
-        if value != generation[name]:
-            raise CheckpointError(
-                f"{run} on {platform.node()} has {name} {value}, and {generation[name]} is wanted: "
-                "all workers need the same run and the same versions"
-            )
-    return pipeline.load(
-        run,
-        generation["device"],
-        sampling=generation["sampling"],
-        uncorrected=generation["uncorrected"],
-        trust=work["trust"],
-    )
-
-
-def _torch_version() -> str:
-    return str(torch.__version__).partition("+")[0]
-
-
-def _writer(
-    sampler: Sampler, path: Path, n: int, provenance: Mapping[str, Any]
-) -> AbstractContextManager[Append]:
-    assert sampler.open_system is not None  # Runs have one.
-    facts = {"physgen_provenance": json.dumps(provenance)}
-    return open_writer(path, path, n, sampler.schema, sampler.open_system(), facts)

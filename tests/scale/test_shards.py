@@ -18,7 +18,7 @@ from physgen.io.joined import joined
 from physgen.io.shards import shards_in
 from physgen.io.writer import hdf5_writer
 from physgen.run import Run
-from physgen.scale.shards import rows_of
+from physgen.scale.one_shard import rows_of
 from physgen.systems.base import open_files
 
 N = 4 * BLOCK + 100
