@@ -69,9 +69,10 @@ class Shards:
         trust: see `physgen.load`.
 
     >>> import tempfile
+    >>> import physgen
     >>> small = {"system.shape": [4, 4], "engine.steps": 2, "engine.batch_size": 8}
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     run = pipeline.train("phi4-coupling", small, runs=folder, score=False, track=False)
+    ...     run = physgen.train("phi4-coupling", small, runs=folder, score=False, track=False)
     ...     written = Shards(run.path, n=10_000, shards=2).write(f"{folder}/fields")
     ...     sorted(path.name for path in written.glob("*.h5"))
     ['shard-00000.h5', 'shard-00001.h5']
