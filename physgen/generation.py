@@ -105,7 +105,7 @@ class Sampler:
 
     def _repr_html_(self) -> str:
         """Return what it generates, at which conditions, for notebooks."""
-        prior = self._source.conditions
+        prior = self.source.conditions
         n = sum(parameter.numel() for parameter in self.surrogate.parameters())
         facts = {
             "surrogate": f"{type(self.surrogate).__name__}, {n:,} parameters",
