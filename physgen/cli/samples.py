@@ -56,7 +56,7 @@ def generate(
         typer.Option(help="Write this one alone, a job of its own: 17/1000; they begin at 0."),
     ] = None,
     suffix: Annotated[str, typer.Option(help="Of the files of shards: .h5, .root.")] = "",
-    place: Place = Place(),  # noqa: B008 (frozen)
+    place: Place = Place(),
     overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
     trust: Trust = False,
     as_json: Json = False,
