@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from physgen.pipeline import generate, load, train, validate
     from physgen.refinement import refine
     from physgen.run import Run
+    from physgen.scale.scan import Scan
     from physgen.scale.shards import Shards
     from physgen.validation.scorecard import Scorecard
 
@@ -30,6 +31,7 @@ __all__ = [
     "Batch",
     "Run",
     "Sampler",
+    "Scan",
     "Scorecard",
     "Shards",
     "generate",
@@ -43,6 +45,7 @@ _PLACES = {
     "Batch": "physgen.batch",
     "Run": "physgen.run",
     "Sampler": "physgen.generation",
+    "Scan": "physgen.scale.scan",
     "Scorecard": "physgen.validation.scorecard",
     "Shards": "physgen.scale.shards",
     "refine": "physgen.refinement",

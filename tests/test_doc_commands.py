@@ -13,6 +13,7 @@ from physgen.comparing import read_plan
 from physgen.overrides import parse_overrides
 from physgen.recipe import read
 from physgen.registry import registered
+from physgen.scale.scan import Scan, parse_scan
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -64,6 +65,11 @@ def test_a_command_is_one_that_physgen_takes(words, is_whole):
     recipe = given.get("recipe")
     if recipe is not None and not is_placeholder(recipe) and recipe not in OF_PLUGINS:
         changes = [word for word in given["overrides"] or () if word != "key=value"]
+        if words[0] == "scan":
+            values, shared = parse_scan(changes)
+            for settings in Scan(recipe, values, shared).grid():
+                read(recipe, {**shared, **settings}, given["preset"])
+            return
         read(recipe, parse_overrides(changes), given.get("preset"))
     name, kind, target = given.get("name"), given.get("kind"), given.get("to")
     if words[0] == "list" and kind is not None and not is_placeholder(kind):

@@ -11,8 +11,8 @@ import physgen
 
 
 def test_the_python_face():
-    classes, verbs = physgen.__all__[:5], physgen.__all__[5:]
-    assert classes == ["Batch", "Run", "Sampler", "Scorecard", "Shards"]
+    classes, verbs = physgen.__all__[:6], physgen.__all__[6:]
+    assert classes == ["Batch", "Run", "Sampler", "Scan", "Scorecard", "Shards"]
     parameters = {
         name: list(inspect.signature(getattr(physgen, name)).parameters) for name in verbs
     }
@@ -43,7 +43,7 @@ def test_the_python_face():
 
 
 def test_docstrings_say_what_may_be_raised():
-    for name in physgen.__all__[5:]:
+    for name in physgen.__all__[6:]:
         assert "Raises:" in getattr(physgen, name).__doc__
 
 

@@ -11,7 +11,7 @@ from physgen.cli import catalogue, files, work
 
 # Commands stand in --help in the order in which they are imported.
 # isort: split
-from physgen.cli import samples
+from physgen.cli import samples, scans
 
 # isort: split
 from physgen.cli import exports, mirror, pages
@@ -19,7 +19,18 @@ from physgen.cli.app import app, tracking
 from physgen.console import configure_messages
 from physgen.errors import InputError, PhysgenError, printable
 
-__all__ = ["app", "catalogue", "exports", "files", "main", "mirror", "pages", "samples", "work"]
+__all__ = [
+    "app",
+    "catalogue",
+    "exports",
+    "files",
+    "main",
+    "mirror",
+    "pages",
+    "samples",
+    "scans",
+    "work",
+]
 
 app.add_typer(tracking, name="track")
 

@@ -21,9 +21,9 @@ from physgen.errors import InputError
 def generate(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     output: Annotated[
-        Path | None,
+        Path,
         typer.Option("-o", "--output", help="HDF5 or ROOT file to write; a folder, of shards."),
-    ] = None,
+    ],
     n: Annotated[
         str | None, typer.Option("-n", help="How many samples; 1e6 is understood.")
     ] = None,
@@ -76,8 +76,6 @@ def generate(
 
     if place.shows_job():
         return
-    if output is None:
-        raise InputError("-o is missing: which file, or folder of shards, is to be written?")
     if n is None and condition_from is None:
         raise InputError("-n is missing: how many samples?")
     if condition and condition_from is not None:

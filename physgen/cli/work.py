@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -58,6 +59,9 @@ def train(
     ] = False,
     score: Annotated[bool, typer.Option(help="Validate after training.")] = True,
     track: Annotated[bool, typer.Option(help="Mirror the run in MLflow.")] = True,
+    nproc: Annotated[
+        int, typer.Option(help="How many processes share the batches, on this machine.")
+    ] = 1,
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
@@ -65,7 +69,8 @@ def train(
 
     So does the directory of a run in the place of a recipe.
 
-    Example: `physgen train ising-rbm engine.steps=2000 method.k=10`
+    Examples: `physgen train ising-rbm engine.steps=2000 method.k=10`,
+    `physgen train calo-flow --nproc 2`
     """
     from physgen import pipeline
     from physgen.engine.distributed import launched
@@ -73,6 +78,9 @@ def train(
     from physgen.tracking import sent
     from physgen.tracking.place import shown
 
+    if nproc != 1:
+        start_ranks(nproc, recipe, overrides or [], preset)
+        return
     try:
         with bars(as_json) as progress:
             run = pipeline.train(
@@ -102,6 +110,20 @@ def train(
             typer.echo(f"MLflow: {shown(uri)}, run {run_id}")
         if score:
             typer.echo(f"report: {run.path / 'report.html'}")
+
+
+def start_ranks(n: int, recipe: str, overrides: list[str], preset: str | None) -> None:
+    """Run this very command in `n` processes, without --nproc; a wrong recipe is said once."""
+    from physgen.engine.distributed import World
+    from physgen.engine.launch import launch
+    from physgen.overrides import parse_overrides
+    from physgen.recipe import read
+
+    if n > 1 and not user_path(recipe).is_dir():
+        World(size=n).slice(read(recipe, parse_overrides(overrides), preset).engine.batch_size)
+    words = sys.argv[1:]
+    at = next(i for i, word in enumerate(words) if word.partition("=")[0] == "--nproc")
+    launch(n, [*words[:at], *words[at + (1 if "=" in words[at] else 2) :]])
 
 
 @app.command()

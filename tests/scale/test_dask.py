@@ -153,7 +153,7 @@ def test_job_files_name_what_was_asked():
 
 
 def test_dry_run_prints_the_job_file_alone(tmp_path, monkeypatch, capsys):
-    words = ["generate", "nowhere", "--on", "slurm", "--job", "queue=long", "--dry-run"]
+    words = ["generate", "nowhere", "-o", "x", "--on", "slurm", "--job", "queue=long", "--dry-run"]
     monkeypatch.setattr(sys, "argv", ["physgen", *words])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
