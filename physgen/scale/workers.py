@@ -7,8 +7,10 @@ imported where they are used.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from physgen.errors import InputError, PhysgenError
@@ -22,6 +24,8 @@ PLACES = ("here", "dask", *BATCH)
 """Who works: this process, a Dask cluster, or one that is started by a batch system."""
 ATTEMPTS = 3
 """How often a task is given to Dask that has outlived several workers, by its own count."""
+REFILL_S = 10.0
+"""Seconds after which workers that ended are asked for again."""
 JOB = {"cores": 1, "processes": 1, "memory": "4 GiB"}
 """Of a worker of a batch system, where nothing else is said."""
 
@@ -125,13 +129,37 @@ def cluster(
         return
     if place == "dask":
         started = distributed.LocalCluster(
-            n_workers=workers or os.cpu_count(), threads_per_worker=1, dashboard_address=None
+            n_workers=workers or os.cpu_count(), threads_per_worker=1, dashboard_address=":0"
         )
+        wanted = {"n": workers or os.cpu_count()}
     else:
         started = batch_cluster(place, job or {})
-        started.scale(jobs=workers or 1)
-    with started, distributed.Client(started, set_as_default=False) as client:
+        wanted = {"jobs": workers or 1}
+    with (
+        started,
+        distributed.Client(started, set_as_default=False) as client,
+        _refilled(partial(started.scale, **wanted)),
+    ):
         yield client
+
+
+@contextmanager
+def _refilled(scale: Callable[[], object]) -> Iterator[None]:
+    """Ask a cluster for its workers again and again: those that gave up are not missed by Dask."""
+    over = threading.Event()
+
+    def refill() -> None:
+        scale()
+        while not over.wait(REFILL_S):
+            scale()
+
+    thread = threading.Thread(target=refill, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def batch_cluster(place: str, job: Mapping[str, Any]) -> Any:
@@ -152,7 +180,7 @@ def batch_cluster(place: str, job: Mapping[str, Any]) -> Any:
         options.setdefault("disk", dask.config.get("jobqueue.htcondor.disk", None) or "1 GiB")
     kind = jobqueue.SLURMCluster if place == "slurm" else jobqueue.HTCondorCluster
     try:
-        return kind(**options, scheduler_options={"dashboard_address": None})
+        return kind(**options, scheduler_options={"dashboard_address": ":0"})
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"--job: {error}") from error
 

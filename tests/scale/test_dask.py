@@ -33,7 +33,7 @@ def expected(run, tmp_path_factory):
 
 
 def test_the_workers_of_a_users_client_write_the_same_bytes(run, expected, tmp_path):
-    with Client(processes=False, n_workers=1, dashboard_address=None) as client:
+    with Client(processes=False, n_workers=1, dashboard_address=":0") as client:
         written = Shards(run, N, 12, seed=7).write(tmp_path / "shards", client=client)
         assert sums(written) == expected
         assert client.status == "running"
@@ -45,8 +45,7 @@ def test_the_workers_of_a_users_client_write_the_same_bytes(run, expected, tmp_p
 def test_killed_workers_change_no_byte(run, expected, tmp_path):
     reaper = Reaper(at=(1, 3, 6))
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as workers,
-        Client(workers) as client,
+        cluster("dask", workers=2) as client,
     ):
         shards = Shards(run, N, 12, seed=7)
         written = shards.write(tmp_path / "shards", client=client, progress=reaper)
@@ -113,7 +112,7 @@ def die():
 def test_work_that_kills_its_workers_is_given_up_with_a_reason():
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as workers,
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as workers,
         Client(workers) as client,
         pytest.raises(PhysgenError, match="task 0 outlived none of its workers"),
     ):

@@ -63,7 +63,7 @@ def test_what_is_done_is_not_trained_again(done, monkeypatch):
 
 def test_dasks_workers_give_the_same_table(done):
     _, work, points, _ = done
-    with Client(processes=False, n_workers=1, dashboard_address=None) as client:
+    with Client(processes=False, n_workers=1, dashboard_address=":0") as client:
         assert work.train(client=client) == points
 
 
