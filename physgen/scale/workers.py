@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +26,8 @@ ATTEMPTS = 3
 """How often a task is given to Dask that has outlived several workers, by its own count."""
 REFILL_S = 10.0
 """Seconds after which workers that ended are asked for again."""
+CLOSE_S = 20.0
+"""Seconds in which a cluster may close."""
 JOB = {"cores": 1, "processes": 1, "memory": "4 GiB"}
 """Of a worker of a batch system, where nothing else is said."""
 
@@ -135,12 +137,16 @@ def cluster(
     else:
         started = batch_cluster(place, job or {})
         wanted = {"jobs": workers or 1}
-    with (
-        started,
-        distributed.Client(started, set_as_default=False) as client,
-        _refilled(partial(started.scale, **wanted)),
-    ):
-        yield client
+    try:
+        with (
+            distributed.Client(started, set_as_default=False) as client,
+            _refilled(partial(started.scale, **wanted)),
+        ):
+            yield client
+    finally:
+        # A cluster of which workers were killed may wait for them; they end with this process.
+        with suppress(TimeoutError):
+            started.close(timeout=CLOSE_S)
 
 
 @contextmanager
