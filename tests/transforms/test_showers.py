@@ -469,6 +469,25 @@ def test_new_showers_are_logistic_in_its_space_with_numbers_of_voxels(counted):
         assert about[free, i].std() == pytest.approx(math.pi / 3**0.5, rel=0.1)
 
 
+def test_outcomes_of_splits_of_layers_have_the_shares_that_were_seen(counted, data):
+    latent, _ = counted(data[(data.x > 0).any(1)], generator())
+    _, log_whole, _, number, k = latent.x[:, 1:].unflatten(1, (5, 367)).unbind(1)
+    smallest = 1.0
+    for split in range(4):
+        rows = number[:, split] == 2
+        n, whole = number[rows, split], log_whole[rows, split].exp()
+        splits = torch.full_like(n, split).long()
+        ends = [counted.count_level(n, whole, n.new_full(n.shape, j), splits) for j in (0.0, 1, 2)]
+        ends = [torch.zeros_like(ends[0]), *ends[1:], torch.ones_like(ends[0])]
+        shares = [(k[rows, split] == j).double().mean().item() for j in range(3)]
+        for j, share in enumerate(shares):
+            assert (ends[j + 1] - ends[j]).mean().item() == pytest.approx(
+                share, abs=0.3 * share + 1e-4
+            )
+        smallest = min(smallest, *shares)
+    assert smallest < 1e-3
+
+
 def test_the_volume_with_numbers_of_voxels_is_that_of_the_voxels_with_energy(counted, data):
     row = data[:1].replace(x=data.x[:1].double(), condition=data.condition[:1].double())
     transform = copy.deepcopy(counted).double()
