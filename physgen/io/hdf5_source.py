@@ -94,7 +94,10 @@ class HDF5Source:
             lengths = {name: len(nodes[key]) for key, name in self._names.items()}
             if len(set(lengths.values())) > 1:
                 shown = ", ".join(f"{name!r} has {n}" for name, n in lengths.items())
-                raise FormatError(f"{path}: datasets of unequal length: {shown} rows")
+                raise FormatError(
+                    f"{path}: datasets of unequal length: {shown} rows; "
+                    "one of each belongs to an event: write the file again"
+                )
             self._length = len(nodes["x"])
             self.block = block or rows_at_once(list(nodes.values()))
             self.schema = self._schema(file, nodes)

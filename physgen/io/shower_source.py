@@ -114,7 +114,10 @@ def same_length(path: Path, lengths: dict[str, int]) -> int:
     """Return how many rows all datasets have; `FormatError` if they differ."""
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"{name!r} has {n}" for name, n in lengths.items())
-        raise FormatError(f"{path}: datasets of unequal length: {shown} rows")
+        raise FormatError(
+            f"{path}: datasets of unequal length: {shown} rows; "
+            "one of each belongs to a shower: write the file again"
+        )
     return next(iter(lengths.values()))
 
 

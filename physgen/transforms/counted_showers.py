@@ -130,7 +130,7 @@ class CountedShowers(ShowerTransform):
 
     def _begin(self, batch: Batch) -> None:
         self.power.copy_(self._powers(batch))
-        most = (batch.x.sum(1).max() / self.threshold).log()
+        most = (batch.x.sum(1).max() / self.threshold).clamp(min=2).log()
         self.splits.start(torch.full_like(most, NEAR).log(), most)
         self.counts.start(torch.zeros_like(most), torch.ones_like(most))
 
@@ -164,9 +164,10 @@ class CountedShowers(ShowerTransform):
         group = self.tree.group[split]
         least, size = self.choices(k + m, split)
         # Each is spread over its interval, evenly.
-        within = torch.arange(len(k), device=k.device) * 0.6180339887498949 % 1
+        within = torch.arange(len(k), device=k.device).double() * 0.6180339887498949 % 1
         y = torch.where(size > 1, self._count_knot(k + m, whole, split), torch.nan)
-        self.counts.count(y, self.place(k - least + within, size, split), group, weight)
+        place = self.place(k - least + within, size, split).to(k)
+        self.counts.count(y, place, group, weight)
         both = (k > 0) & (m > 0)
         y = torch.where(both, self.energy_knot(whole, k + m), torch.nan)
         s, _ = fractions(left, right, (k, m), self.power[group])

@@ -30,6 +30,7 @@ from physgen.systems.geometry import Geometry
 from physgen.transforms.base import Transform
 from physgen.transforms.quantile_table import EDGE, QuantileTable, worth
 from physgen.transforms.splits import SplitTree
+from physgen.transforms.threshold import threshold_of
 
 ALL_RIGHT, ALL_LEFT = -32.0, 32.0
 """What a split is mapped to that gives all to one side; the others lie within half of that."""
@@ -118,12 +119,7 @@ class ShowerTransform(Transform):
         batch = worth(batch)
         incident, total = self._incident(batch), batch.x.sum(1, keepdim=True)
         step = max(1, PIECE // (1 + 2 * self.n_splits))
-        least = [
-            part[part > 0].min() for part in torch.split(batch.x, step) if bool((part > 0).any())
-        ]
-        if not least:
-            raise DomainError("all showers are empty: nothing to learn from")
-        self.threshold.copy_(torch.stack(least).min())
+        self.threshold.copy_(threshold_of(batch.x, step))
         # Space above the largest, for what other samples bring.
         self.top.copy_(1.05 * (total / incident).max())
         self.total.start(incident.log().min(), incident.log().max())
