@@ -10,7 +10,7 @@ import time
 
 import dask
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 from small import Reaper, run_of, sums
 
 from physgen import Shards, cli
@@ -112,8 +112,7 @@ def die():
 def test_work_that_kills_its_workers_is_given_up_with_a_reason():
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as workers,
-        Client(workers) as client,
+        cluster("dask", workers=1) as client,
         pytest.raises(PhysgenError, match="task 0 outlived none of its workers"),
     ):
         list(outcomes(client, die, [()]))
