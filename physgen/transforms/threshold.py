@@ -13,6 +13,8 @@ SEEN = 1_000_000
 """Energies of so many voxels are looked at for what is unusual about them."""
 STRAY = 1e-3
 """As small a share of the voxels does not make a threshold."""
+FAR = 10.0
+"""Times as little as the rest has a stray voxel, or less."""
 REPEATED, FEWEST = 0.01, 10
 """Where as large a share of the voxels is at the threshold, and as many, energies are multiples of
 a step."""
@@ -29,7 +31,7 @@ def threshold_of(x: Tensor, at_once: int) -> Tensor:
         DomainError: all showers are empty.
 
     Warns:
-        UserWarning: few voxels lie far below all others, or many have the same, smallest energy.
+        UserWarning: few voxels lie far below the others, or many have the same, smallest energy.
 
     >>> threshold_of(torch.tensor([[0.0, 3.0], [2.0, 0.0]]), 1)
     tensor(2.)
@@ -49,12 +51,12 @@ def threshold_of(x: Tensor, at_once: int) -> Tensor:
         raise DomainError("all showers are empty: nothing to learn from")
     energies = torch.cat(positive)[:SEEN].double()
     usual = float(energies.kthvalue(1 + int(STRAY * (len(energies) - 1))).values)
-    if least < usual / 2:
+    if least < usual / FAR:
         warnings.warn(
-            f"voxel {voxel} of training shower {row} has {least:.3g} MeV, while {1 - STRAY:.1%} of "
-            f"all voxels with energy have {usual:.3g} MeV or more: samples will fill what lies "
-            "between, since the smallest energy is taken for the readout threshold; set what is "
-            "below the threshold to 0 in the file",
+            f"voxel {voxel} of training shower {row} has {least:.3g} MeV, the smallest energy, "
+            f"which is taken for the readout threshold, but {1 - STRAY:.1%} of all voxels with "
+            f"energy have {usual:.3g} MeV or more: samples will fill what lies between; set what "
+            "is below the threshold to 0 in the file",
             stacklevel=2,
         )
     equal = int((energies == least).sum())

@@ -131,7 +131,7 @@ def data(kind):
     if kind == "showers":
         system = Calorimeter(energies_mev=(1000.0, 16000.0))
         schema = system.schema
-        parts = torch.rand(ROWS, *schema.shape, generator=noise).square()
+        parts = torch.rand(ROWS, *schema.shape, generator=noise).square() + 0.05
         parts[:, -24:] *= torch.rand(ROWS, 24, generator=noise) < 0.5  # Of the last two layers.
         energy = 1000 * (1 + 15 * torch.rand(ROWS, 1, generator=noise))
         total = energy * (0.8 + 0.1 * side + 0.05 * torch.rand(ROWS, generator=noise))[:, None]
