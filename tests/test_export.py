@@ -153,8 +153,8 @@ def test_a_card_with_other_keys_is_refused(copied):
 
 
 def test_a_card_of_another_version_is_refused(copied):
-    edited(copied, version=2)
-    with pytest.raises(CheckpointError, match="version 2 of cards"):
+    edited(copied, version=3)
+    with pytest.raises(CheckpointError, match="version 3 of cards"):
         export.load(copied)
 
 

@@ -202,7 +202,7 @@ def other_condition(folder):
     ("change", "message"),
     [
         (lambda folder: edited(folder, recipe="mine"), "was changed after it was written"),
-        (lambda folder: edited(folder, version=2), "is of version 2 of cards"),
+        (lambda folder: edited(folder, version=3), "is of version 3 of cards"),
         (lambda folder: edited(folder, card_sha256=""), "was changed after it was written"),
         (lambda folder: (folder / "card.json").write_text("{}"), "not the card of an exported"),
         (lambda folder: (folder / "card.json").write_text('{"version"'), "card.json: [json"),

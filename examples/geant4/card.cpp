@@ -16,7 +16,7 @@ namespace {
 using nlohmann::json;
 namespace fs = std::filesystem;
 
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
 // Rounding by which a condition may exceed its domain.
 constexpr double kTolerance = 1e-6;
 

@@ -21,7 +21,7 @@ from physgen.io.documents import explain, read_json
 from physgen.io.writer import sha256, write_bytes
 
 NAME = "card.json"
-VERSION = 1
+VERSION = 2
 """Of what a card says, and how."""
 
 TOLERANCE = 1e-6
@@ -196,7 +196,7 @@ class Card(Part):
         card_sha256: of the card's text with this hash left empty, see `digest`.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     physgen: str
     recipe: str
     surrogate: str
@@ -216,7 +216,7 @@ class Card(Part):
 def digest(text: str) -> str:
     """Return the SHA-256 of a card's text, in which its own hash is left empty.
 
-    >>> digest('{"version": 1, "card_sha256": "0a"}') == digest('{"version": 1, "card_sha256": ""}')
+    >>> digest('{"version": 2, "card_sha256": "0a"}') == digest('{"version": 2, "card_sha256": ""}')
     True
     """
     return hashlib.sha256(_OWN_HASH.sub(r'\1""', text).encode()).hexdigest()
