@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from physgen.batch import Batch, product_of_weights
 from physgen.components import surrogate_of
 from physgen.engine.device import choose_device
-from physgen.errors import FormatError, InputError, RecipeError
+from physgen.errors import DomainError, FormatError, InputError, RecipeError
 from physgen.held_out import held_out
 from physgen.io.formats import TABLES
 from physgen.io.inspect import inspect
@@ -314,7 +314,10 @@ def truth_of(run: Run) -> Truth:
     truth = system.simulate(n, seed)
     if truth.condition is None:
         return Truth(truth, system.simulate(n, seed + 1))
-    floor = system.simulate(n, seed + 1, truth.condition)
+    try:
+        floor = system.simulate(n, seed + 1, truth.condition)
+    except DomainError:  # Jets of given pT are not simulated.
+        return Truth(truth, system.simulate(n, seed + 1))
     # Rows of a chain are no pairs: they owe more to their neighbours than to the condition.
     return Truth(truth, floor, paired=frozenset({"floor"} if truth.chain is None else ()))
 

@@ -158,33 +158,38 @@ class Jets(JetSets):
         """Simulate `n` jets with Pythia 8, in blocks with a seed each, on all cores.
 
         See `physgen.systems.jet_simulation`; about 130 jets a second and core. Of several processes
-        jets take turns.
+        jets take turns, or are of the classes given, (n, 1).
 
         Raises:
             InputError: Pythia or FastJet are not installed.
-            DomainError: a condition is given: jets are as they come.
+            DomainError: other conditions than classes are given: jets are as they come.
         """
-        if condition is not None:
-            raise DomainError("jets are not simulated at given conditions; leave them out")
+        if condition is not None and self._names != (CLASS,):
+            raise DomainError("jets are not simulated at given pT, eta or mass; leave them out")
         from physgen.systems import jet_simulation
 
-        parts, turns = [], len(self._processes)
-        for place, process in enumerate(self._processes):
+        codes = torch.tensor([float(CLASSES.index(process)) for process in self._processes])
+        turns = codes.repeat(1 + n // len(codes))[:n]
+        kinds = turns if condition is None else condition[:, 0]
+        if not bool(torch.isin(kinds, codes).all()):
+            raise DomainError(f"simulated are jets of {', '.join(self._processes)}, no others")
+        parts, places = [], []
+        for code, process in zip(codes, self._processes, strict=True):
+            places.append((kinds == code).nonzero()[:, 0])
             made = jet_simulation.simulate(
                 process,
-                len(range(place, n, turns)),
+                len(places[-1]),
                 seed,
                 self._n_particles,
                 torch.get_num_threads(),
                 multiparton=self.multiparton,
             )
             x, mask, jet = (torch.from_numpy(made[name]) for name in ("x", "mask", "jet"))
-            kind = torch.full((len(x),), float(CLASSES.index(process)))
-            columns = dict(zip((v.name for v in JET), jet.unbind(1), strict=True)) | {CLASS: kind}
+            columns = dict(zip((v.name for v in JET), jet.unbind(1), strict=True))
+            columns[CLASS] = code.expand(len(x))
             given = [columns[name] for name in self._names]
             parts.append(Batch(x, torch.stack(given, 1) if given else None, mask=mask))
-        order = torch.cat([torch.arange(place, n, turns) for place in range(turns)]).argsort()
-        return Batch.concatenate(parts)[order]
+        return Batch.concatenate(parts)[torch.cat(places).argsort()]
 
     def with_all_conditions(self) -> Jets:
         """Return the same jets, of which all features are conditions."""

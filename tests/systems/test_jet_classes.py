@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import physgen
 from physgen.cli.app import app
 from physgen.errors import DomainError, FormatError, RecipeError
+from physgen.scoring import truth_of
 from physgen.systems import jet_simulation
 from physgen.systems.base import open_files
 from physgen.systems.jets import Jets
@@ -87,18 +88,54 @@ def test_classes_that_are_none_are_refused(tmp_path, types, said):
         Jets(condition=("class",)).open(path)
 
 
-def test_processes_take_turns(monkeypatch):
+@pytest.fixture
+def numbered(monkeypatch):
+    """Jets that say their process and number, in the place of simulated ones."""
+
     def simulate(process, n, seed, particles, workers, *, multiparton):
         number = np.arange(n, dtype="f4")[:, None]
         x = np.full((n, particles, 3), 1.0 if process == "top" else 0.5, "f4")
         return {"x": x, "mask": x[..., 0] > 0, "jet": np.repeat(number, 4, 1)}
 
     monkeypatch.setattr(jet_simulation, "simulate", simulate)
+
+
+@pytest.mark.usefixtures("numbered")
+def test_processes_take_turns():
     batch = Jets(process=("top", "gluon"), condition=("class", "pt")).simulate(5, 1)
     assert batch.condition.tolist() == [[2, 0], [0, 0], [2, 1], [0, 1], [2, 2]]
     assert batch.x[:, 0, 0].tolist() == [1, 0.5, 1, 0.5, 1]
     with pytest.raises(RecipeError, match=r"system\.process: name each class once"):
         Jets(process=("top", "top"))
+
+
+@pytest.mark.usefixtures("numbered")
+def test_jets_are_simulated_of_given_classes():
+    system = Jets(process=("gluon", "top"), condition=("class",))
+    batch = system.simulate(4, 1, torch.tensor([[2.0], [2.0], [0.0], [2.0]]))
+    assert batch.condition.tolist() == [[2], [2], [0], [2]]
+    assert batch.x[:, 0, 0].tolist() == [1, 1, 0.5, 1]
+    with pytest.raises(DomainError, match="simulated are jets of gluon, top, no others"):
+        system.simulate(1, 1, torch.tensor([[1.0]]))
+
+
+@pytest.mark.usefixtures("numbered")
+@pytest.mark.parametrize("condition", ["class", "pt"])
+def test_simulated_jets_with_conditions_have_a_truth_and_a_floor(tmp_path, condition):
+    changes = {
+        "system.process": ["gluon", "top"],
+        "data.condition": [condition],
+        "data.n": 300,
+        "surrogate.network": {"kind": "epic", "hidden": 8, "n_global": 4, "depth": 1},
+        "transform": [{"kind": "standardise"}],
+        "engine.steps": 2,
+        "engine.warmup": 1,
+        "sampling.n": 50,
+    }
+    run = physgen.train("jets-classes-flow", changes, runs=tmp_path, track=False, score=False)
+    truth = truth_of(run)
+    assert len(truth.truth) == len(truth.floor) == 50
+    assert truth.paired == ({"floor"} if condition == "class" else set())
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
+import torch
 import uproot
 from typer.testing import CliRunner
 
@@ -22,9 +23,9 @@ def test_without_the_packages_the_extra_is_named(monkeypatch):
         Jets().simulate(10, seed=1)
 
 
-def test_conditions_cannot_be_chosen():
-    with pytest.raises(DomainError, match="not simulated at given conditions"):
-        Jets().simulate(1, seed=1, condition=np.zeros((1, 1)))
+def test_only_classes_can_be_chosen():
+    with pytest.raises(DomainError, match="not simulated at given pT, eta or mass"):
+        Jets(condition=("pt",)).simulate(1, seed=1, condition=torch.zeros(1, 1))
 
 
 @pytest.fixture
