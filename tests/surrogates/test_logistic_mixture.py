@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from physgen.surrogates.flows import shower_kernel
+from physgen.surrogates.flows import mixture_kernel
 from physgen.surrogates.flows.logistic_mixture import (
     FARTHEST,
     LOG_SCALE_LIMIT,
@@ -39,6 +39,6 @@ def test_compiled_draws_are_the_same(values):
     z = 2 * torch.randn(200, 2, generator=noise).double()
     x = draw_with_ends(torch.special.ndtr(z[:, 0]), log_odds(z[:, 1]), out.expand(200, -1))
     mixture = out[0].clone().numpy()
-    shower_kernel._mixture(mixture, LOG_SCALE_LIMIT)
-    compiled = [shower_kernel._draw(pair, mixture, FARTHEST) for pair in z.numpy()]
+    mixture_kernel.fill_mixture(mixture, LOG_SCALE_LIMIT)
+    compiled = [mixture_kernel.draw_mixture(pair, mixture, FARTHEST) for pair in z.numpy()]
     torch.testing.assert_close(torch.tensor(compiled).double(), x, rtol=1e-6, atol=1e-5)
