@@ -9,8 +9,10 @@ import sys
 import threading
 import time
 import unicodedata
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -36,7 +38,8 @@ _ASCII |= {"→": "->", "⟨": "<", "⟩": ">", "\u00d7": "x", "\u2212": "-", "\
 
 
 def configure_messages() -> None:
-    """Let terminals that know no Unicode get ASCII for what they cannot show."""
+    """Say warnings as errors are said; let terminals without Unicode get ASCII instead."""
+    warnings.formatwarning = format_warning
 
     def plainly(error: UnicodeError) -> tuple[str, int]:
         if not isinstance(error, UnicodeEncodeError):
@@ -47,6 +50,23 @@ def configure_messages() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
             stream.reconfigure(errors="physgen.plainly")
+
+
+def format_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Return the line of a warning: of physgen without the code that gave it.
+
+    >>> format_warning("no threshold", UserWarning, __file__, 1).strip()
+    'warning: no threshold'
+    """
+    if Path(filename).is_relative_to(Path(__file__).parent):
+        return f"warning: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def _plain(character: str) -> str:

@@ -4,9 +4,12 @@ import io
 import re
 import sys
 import threading
+import warnings
+from pathlib import Path
 
 import pytest
 
+from physgen import console
 from physgen.console import bars, configure_messages, print_mapping, print_scorecards
 from physgen.validation.scorecard import Row, Scorecard
 
@@ -119,3 +122,12 @@ def test_the_table_of_scorecards_escapes_markup_and_counts_what_it_leaves_out(ca
     assert "1.00(10)" in shown
     assert "quiet" not in shown
     assert "and 1 more in the report" in shown
+
+
+def test_warnings_are_said_as_errors_are_and_those_of_others_with_their_place(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # Restored afterwards.
+    configure_messages()
+    own = str(Path(console.__file__).parent / "transforms" / "showers.py")
+    assert warnings.formatwarning("stray", UserWarning, own, 7) == "warning: stray\n"
+    other = warnings.formatwarning("old", DeprecationWarning, "/lib/other.py", 7)
+    assert other == "/lib/other.py:7: DeprecationWarning: old\n"

@@ -14,7 +14,7 @@ SEEN = 1_000_000
 STRAY = 1e-3
 """As small a share of the voxels does not make a threshold."""
 FAR = 10.0
-"""Times as little as the rest has a stray voxel, or less."""
+"""A voxel that has as many times less than the rest is a stray one."""
 REPEATED, FEWEST = 0.01, 10
 """Where as large a share of the voxels is at the threshold, and as many, energies are multiples of
 a step."""
