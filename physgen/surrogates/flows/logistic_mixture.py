@@ -41,6 +41,16 @@ def located(out: Tensor, shift: Tensor) -> Tensor:
     return torch.cat([out[..., :n] + shift[..., None], out[..., n:]], -1)
 
 
+def narrowed(out: Tensor) -> Tensor:
+    r"""Return outputs (..., 3 n) whose components are no wider than a standard logistic one.
+
+    Where \sigma(x) is uniform over all events, no part of them has more than a bounded multiple of
+    their density, and so no heavier tails.
+    """
+    location, scale, share = out.chunk(3, -1)
+    return torch.cat([location, functional.logsigmoid(scale), share], -1)
+
+
 def log_density(x: Tensor, out: Tensor) -> Tensor:
     """Return the logarithm of the density with ends of x, (N,), given outputs (N, 3 n)."""
     location, log_scale, share = _components(out)

@@ -86,6 +86,14 @@ def fill_mixture(out: Array, limit: float) -> None:
 
 
 @njit(cache=CACHE, nogil=True)
+def narrow(out: Array) -> None:
+    """Bound the scales in outputs of a mixture (`logistic_mixture.narrowed`)."""
+    n = len(out) // 3
+    for q in range(n, 2 * n):
+        out[q] = min(out[q], 0.0) - math.log1p(math.exp(-abs(out[q])))
+
+
+@njit(cache=CACHE, nogil=True)
 def draw_mixture(noise: Array, out: Array, farthest: float) -> float:
     """Return x of a mixture (`logistic_mixture.draw_with_ends`), of two standard normal numbers."""
     u, logistic = normal_cdf(noise[0]), math.log(normal_cdf(noise[1]) / normal_cdf(-noise[1]))

@@ -18,6 +18,7 @@ from physgen.surrogates.flows.mixture_kernel import (
     fill_layer,
     fill_mixture,
     fill_sum,
+    narrow,
     normal_cdf,
     product,
 )
@@ -248,6 +249,7 @@ def divide_showers(
                 add_product(out, weights.count_out, h2)
                 for q in range(n_components):
                     out[q] += inputs[at_own]
+                narrow(out)
                 fill_mixture(out, weights.log_scale_limit)
                 one, middle = _count(normal_cdf(noise[row, 0, i]), number, w, i, out, tree)
                 two = number - one
@@ -274,6 +276,7 @@ def divide_showers(
                     centre = min(max(centre, tree.nearest), 1 - tree.nearest)
                     for q in range(n_components):
                         out[q] += inputs[at_own + 1] + tilt
+                    narrow(out)
                     fill_mixture(out, weights.log_scale_limit)
                     x = draw_mixture(noise[row, 1:, i], out, weights.farthest)
                     s = _number(1 / (1 + math.exp(-x)), rows, fraction)

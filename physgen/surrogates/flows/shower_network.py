@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from physgen.surrogates.flows.logistic_mixture import located, spread
+from physgen.surrogates.flows.logistic_mixture import located, narrowed, spread
 from physgen.surrogates.flows.shower_order import N_NEIGHBOURS, Order
 
 N_SHOWN = 3
@@ -34,6 +34,8 @@ N_SIZES = 6
 """Numbers that say a split's energy and occupied voxels."""
 N_SIDES = 3
 """Numbers that say how a split divides its occupied voxels."""
+NEARLY_ONE = 2.0
+"""Outputs for scales to begin with: sigma(2) = 0.88."""
 TILT = 6.0
 """Unit of how the energies follow the numbers of occupied voxels, for each split its own."""
 
@@ -87,6 +89,7 @@ class BlockNetwork(nn.Module):
             nn.init.zeros_(layer.bias)
             with torch.no_grad():
                 layer.bias[:n_components] = spread(n_components)
+                layer.bias[n_components : 2 * n_components] = NEARLY_ONE
 
     def running(self, shown: Tensor, context: Tensor) -> Tensor:
         """Return the running sums before each block, (B, K, n_running).
@@ -154,7 +157,7 @@ class BlockNetwork(nn.Module):
         h = functional.silu(self.split_hidden(h))
         n = 3 * self.n_components
         out = self.count_out(h) + self.offset[:, :n].index_select(0, split)
-        return located(out, own[:, 0]), h
+        return located(narrowed(out), own[:, 0]), h
 
     def energies(self, split: Tensor, h: Tensor, own: Tensor, sides: Tensor) -> Tensor:
         """Return the parameters of how M splits divide their energy.
@@ -171,7 +174,7 @@ class BlockNetwork(nn.Module):
         n = 3 * self.n_components
         out = self.energy_out(h) + self.offset[:, n:].index_select(0, split)
         tilt = TILT * self.tilt.index_select(0, split) * (logs[:, 0] - logs[:, 1])
-        return located(out, own[:, 1] + tilt)
+        return located(narrowed(out), own[:, 1] + tilt)
 
 
 def shown_of(x: Tensor, count: Tensor, contrast: Tensor) -> Tensor:
