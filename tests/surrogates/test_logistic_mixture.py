@@ -7,6 +7,7 @@ from physgen.surrogates.flows.logistic_mixture import (
     LOG_SCALE_LIMIT,
     draw_with_ends,
     log_density,
+    narrowed,
 )
 from physgen.transforms.showers import log_odds
 
@@ -42,3 +43,13 @@ def test_compiled_draws_are_the_same(values):
     mixture_kernel.fill_mixture(mixture, LOG_SCALE_LIMIT)
     compiled = [mixture_kernel.draw_mixture(pair, mixture, FARTHEST) for pair in z.numpy()]
     torch.testing.assert_close(torch.tensor(compiled).double(), x, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("values", OUTPUTS)
+def test_narrowed_components_are_no_wider_than_a_standard_one(values):
+    out = narrowed(outputs(*values))
+    assert (out[:, 2:4] <= 0).all()  # ln s
+    assert torch.equal(out[:, [0, 1, 4, 5]], outputs(*values)[:, [0, 1, 4, 5]])
+    mixture = outputs(*values)[0].clone().numpy()
+    mixture_kernel.narrow(mixture)
+    torch.testing.assert_close(torch.as_tensor(mixture), out[0])

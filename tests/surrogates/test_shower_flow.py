@@ -111,7 +111,8 @@ def test_a_new_flow_divides_as_the_tables_say(system, data):
     net, t = flow.network, flow.showers
     with torch.no_grad():
         for layer in (net.count_out, net.energy_out):
-            layer.bias.zero_()  # All components in the middle.
+            layer.bias.zero_()  # All components in the middle,
+            layer.bias[net.n_components : 2 * net.n_components] = 30.0  # and standard.
         flow.numbers.voxels_out.bias.zero_()
     mapped, _ = t.numbers(data[:50])
     x, log_whole, _, number, k = columns(flow, mapped)

@@ -44,8 +44,8 @@ def located(out: Tensor, shift: Tensor) -> Tensor:
 def narrowed(out: Tensor) -> Tensor:
     r"""Return outputs (..., 3 n) whose components are no wider than a standard logistic one.
 
-    Where \sigma(x) is uniform over all events, no part of them has more than a bounded multiple of
-    their density, and so no heavier tails.
+    Where \sigma(x) is uniform over all events, those of one condition have at most a multiple of
+    that density, and so no heavier tails.
     """
     location, scale, share = out.chunk(3, -1)
     return torch.cat([location, functional.logsigmoid(scale), share], -1)

@@ -11,7 +11,8 @@ a real x for the energies. With e the incident energy,
     q(k | ...) = \int of the same over [logit F(k), logit F(k + 1)],
 
 with mixtures of logistic densities, whose parameters a small network gives (`BlockNetwork`), and F
-the share of the divisions of N that lie below k in the transform's tables. The N_j come from such
+the share of the divisions of N that lie below k in the transform's tables. All s_c are at most 1:
+the tables hold what splits do on the average, and few have heavier tails. The N_j come from such
 mixtures too (`ShowerNumbers`), between the splits of layers and those within. The response depends
 on e alone: its table is all there is to it. This density is exact, of the voxels with energy in MeV
 and of which these are, and what is drawn in tens of steps has it.
