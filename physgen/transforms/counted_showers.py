@@ -18,12 +18,12 @@ do in a calorimeter, and not the energies them.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from physgen.batch import Batch, Schema
-from physgen.errors import DomainError
 from physgen.systems.geometry import Geometry
 from physgen.transforms.energy_shares import above, divided, fractions
 from physgen.transforms.occupancy import Occupancy
@@ -31,7 +31,6 @@ from physgen.transforms.quantile_table import QuantileTable
 from physgen.transforms.showers import (
     ALL_LEFT,
     ALL_RIGHT,
-    EMPTY,
     NEAR,
     PIECE,
     ShowerTransform,
@@ -212,21 +211,14 @@ class CountedShowers(ShowerTransform):
         condition = self.counted_condition(self._incident(batch), nodes, voxels)
         return batch.replace(x=latent, condition=condition.to(batch.x)), log_det.to(batch.x)
 
-    def inverse(self, batch: Batch) -> Batch:
-        """Map back; the condition of the result are the incident energies, (B, 1)."""
-        if batch.condition is None:
-            raise DomainError("numbers of showers without the energies they stand for")
-        incident = (batch.condition[:, :1] * self.scale[:1] + self.centre[:1]).exp()
-        first = batch.x[:, :1]
-        total = self.response(torch.sigmoid(first.double()), incident)
-        total = torch.where(first[:, 0] < EMPTY / 2, 0.0, total)
-        x, _, _, number, k = batch.x[:, 1:].reshape(-1, 5, self.n_splits).unbind(1)
+    def _division(self, numbers: Tensor) -> Callable[[Tensor, slice], tuple[Tensor, Tensor]]:
+        x, _, _, number, k = numbers.reshape(-1, 5, self.n_splits).unbind(1)
 
         def divide(whole: Tensor, stage: slice) -> tuple[Tensor, Tensor]:
-            a, b = k[:, stage], (number - k)[:, stage]
-            return self.part_counted(whole, x[:, stage], (a, b), self.tree.group[stage])
+            counts = k[:, stage], (number - k)[:, stage]
+            return self.part_counted(whole, x[:, stage], counts, self.tree.group[stage])
 
-        return batch.replace(x=self.tree.scatter(total, divide), condition=incident)
+        return divide
 
     def numbers_of(self, nodes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return N_i, (B, n_layers), and k and m of all splits, given the energies of all nodes."""

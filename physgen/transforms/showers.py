@@ -21,6 +21,8 @@ contrasts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -207,11 +209,12 @@ class ShowerTransform(Transform):
         first = batch.x[:, :1]
         total = self.response(torch.sigmoid(first.double()), incident)
         total = torch.where(first[:, 0] < EMPTY / 2, 0.0, total)
-        latent = batch.x[:, 1 : 1 + self.n_splits]
-        x = self.tree.scatter(
-            total, lambda whole, stage: self.divide(whole, latent[:, stage], stage)
-        )
+        x = self.tree.scatter(total, self._division(batch.x[:, 1:]))
         return batch.replace(x=x, condition=incident)
+
+    def _division(self, numbers: Tensor) -> Callable[[Tensor, slice], tuple[Tensor, Tensor]]:
+        """Return what divides the energies of a stage, given what follows the response."""
+        return lambda whole, stage: self.divide(whole, numbers[:, stage], stage)
 
     def map_condition(self, condition: Tensor) -> Tensor:
         """Map incident energies (B, 1) to the first column of the mapped condition."""
