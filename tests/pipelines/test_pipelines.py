@@ -11,6 +11,7 @@ from physgen.errors import InputError
 
 SMALL = {
     "ising-rbm": {"system.shape": [8, 8], "data.n": 400, "engine.steps": 4},
+    "ising-van": {"system.shape": [4, 4], "engine.steps": 4},
     "phi4-flow": {"system.shape": [4, 4], "engine.steps": 4},
     "phi4-coupling": {"system.shape": [4, 4], "engine.steps": 4},
     "u1-2d": {"system.shape": [4, 4]},

@@ -14,11 +14,13 @@ from physgen.batch import Batch, Schema, Variable
 from physgen.errors import RecipeError
 from physgen.networks.cylinder import CylindricalOptions
 from physgen.networks.epic import EPiCOptions
+from physgen.networks.masked_conv import MaskedConvOptions
 from physgen.networks.mlp import MLPOptions
 from physgen.networks.residual import ResidualOptions
 from physgen.networks.unet import UNetOptions
 from physgen.registry import lookup, registered
 from physgen.surrogates.autoencoders.bottleneck import LossWeights
+from physgen.surrogates.autoregressive.spins import MaskedDenseOptions
 from physgen.surrogates.flows.autoregressive import AutoregressiveOptions
 from physgen.surrogates.flows.continuous import ContinuousOptions
 from physgen.surrogates.flows.normflows import NormflowsOptions
@@ -35,6 +37,7 @@ from physgen.transforms.base import Chain
 SHARE, ROWS = 0.9, 2000
 SAMPLES = {
     "rbm": "spins",
+    **dict.fromkeys(("autoregressive-spins", "autoregressive-spins, conv"), "spins"),
     "independent-items": "sets",
     "point-diffusion": "sets",
     "point-generator": "sets",
@@ -63,6 +66,8 @@ SURROGATES = {
     "bottleneck-autoencoder": {"latent": 1, "network": MLPOptions(hidden=(32,))},
     "generator": {"latent": 4, "network": LEAKY},
     "rbm": {"hidden": 4, "n_chains": 512, "burn_in": 20, "thin": 5},
+    "autoregressive-spins": {"network": MaskedDenseOptions(hidden=16)},
+    "autoregressive-spins, conv": {"network": MaskedConvOptions(channels=4, reach=2)},
     "gaussian-rbm": {"hidden": 8, "n_chains": 512, "burn_in": 20, "thin": 5},
     "energy": {"network": MLPOptions(hidden=(32,)), "n_chains": 512, "burn_in": 20, "thin": 10},
     "shower-diffusion": {"network": CylindricalOptions(channels=8, depth=1, patch=(5, 16))},

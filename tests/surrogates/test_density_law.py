@@ -10,6 +10,7 @@ from physgen.batch import Batch, Schema, Variable
 from physgen.errors import RecipeError
 from physgen.networks.residual import ResidualOptions
 from physgen.registry import lookup, registered
+from physgen.surrogates.autoregressive.spins import AutoregressiveSpins
 from physgen.surrogates.diffusion.likelihood import DiffusionFlow
 from physgen.surrogates.flows.autoregressive import AutoregressiveOptions
 from physgen.surrogates.flows.continuous import ContinuousOptions
@@ -65,9 +66,16 @@ DENSITIES = {
 
 
 def test_no_density_is_left_out():
-    """Those of links and of showers, which are many numbers, have tests of their own."""
+    """Those of links, of showers and of spins have tests of their own."""
     classes = {type(build(bounded())) for build in DENSITIES.values()}
-    classes |= {IndependentItems, ClosureDefect, GaugeFlow, U1CouplingFlow, ShowerFlow}
+    classes |= {
+        AutoregressiveSpins,
+        IndependentItems,
+        ClosureDefect,
+        GaugeFlow,
+        U1CouplingFlow,
+        ShowerFlow,
+    }
     known = {lookup("surrogates", kind) for kind in registered("surrogates")}
     assert classes == {cls for cls in known if hasattr(cls, "log_prob")}
 

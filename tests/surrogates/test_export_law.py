@@ -20,6 +20,8 @@ LOOSER = {"shower-diffusion": 1e-4}
 """Voxels are exponentials of numbers of single precision as large as ln(E / E_least) = 12, and what
 is left of a layer's energy is divided among those above the threshold."""
 REFUSED = {
+    "autoregressive-spins": "one after the other",
+    "autoregressive-spins, conv": "one after the other",
     **dict.fromkeys(("rbm", "gaussian-rbm", "energy"), "Markov chains"),
     **dict.fromkeys(("gauge-flow", "stochastic-gauge-flow"), "compiled kernels"),
     "link-diffusion": "noise at every step",

@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 
 from physgen.errors import RecipeError, suggest
+from physgen.surrogates.base import Surrogate
 from physgen.surrogates.method import StepContext
+from physgen.systems.base import System
+from physgen.systems.family import Family
 
 A_STEP = 16
 """Different couplings of a training step."""
@@ -106,3 +109,37 @@ class Annealed:
         }
         action: Action = replace(self._system, **values).action
         return action
+
+
+def couplings_of(
+    surrogate: Surrogate, system: System, left_out: tuple[float, float] | None, method: str
+) -> Couplings | None:
+    """Return what draws the conditions of a surrogate, or `None` if it has none.
+
+    The surrogate takes the range of the couplings as the one it is trained on.
+
+    Args:
+        surrogate: whose conditions are couplings of the system, if it has any.
+        system: a family, where couplings vary.
+        left_out: see `Couplings`.
+        method: the name that an error says.
+
+    Raises:
+        RecipeError: conditions are no couplings, or there is nothing that could be left out.
+    """
+    if not surrogate.schema.condition:
+        if left_out is not None:
+            raise RecipeError(
+                "method.left_out: there is one coupling, and nothing to leave out; make a coupling "
+                "of the system a list"
+            )
+        return None
+    if not isinstance(system, Family):
+        names = ", ".join(variable.name for variable in surrogate.schema.condition)
+        raise RecipeError(
+            f"method.kind: {method} learns the action, and that of "
+            f"{type(system).__name__} has no couplings {names}; learn from data by "
+            "maximum-likelihood"
+        )
+    surrogate.conditions.span(*system.bounds)
+    return Couplings(*system.bounds, left_out)

@@ -32,7 +32,7 @@ from physgen.batch import Batch
 from physgen.errors import RecipeError
 from physgen.ranges import PositiveFloat
 from physgen.surrogates.base import FromNoise, HasDensity, Surrogate, density_of
-from physgen.surrogates.flows.couplings import Action, Annealed, Couplings
+from physgen.surrogates.flows.couplings import Action, Annealed, couplings_of
 from physgen.surrogates.method import Method, StepContext
 from physgen.systems.base import HasAction, HasMoves, System
 from physgen.systems.family import Family
@@ -120,22 +120,7 @@ class ReverseKL(Method):
             )
         if not isinstance(system, HasAction):
             raise RecipeError(f"reverse-kl needs an action, which {type(system).__name__} lacks")
-        self._couplings: Couplings | None = None
-        if surrogate.schema.condition:
-            if not isinstance(system, Family):
-                names = ", ".join(variable.name for variable in surrogate.schema.condition)
-                raise RecipeError(
-                    f"method.kind: reverse-kl learns the action, and that of "
-                    f"{type(system).__name__} has no couplings {names}; learn from data by "
-                    "maximum-likelihood"
-                )
-            self._couplings = Couplings(*system.bounds, left_out)
-            surrogate.conditions.span(*system.bounds)
-        elif left_out is not None:
-            raise RecipeError(
-                "method.left_out: there is one coupling, and nothing to leave out; make a coupling "
-                "of the system a list"
-            )
+        self._couplings = couplings_of(surrogate, system, left_out, "reverse-kl")
         if isinstance(surrogate, HasSymmetries):
             members = system.members.values() if isinstance(system, Family) else [system]
             for member in members:

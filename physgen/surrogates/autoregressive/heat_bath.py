@@ -1,0 +1,89 @@
+r"""Exact conditionals of spins out of an action.
+
+An action that is linear in every single spin, as those of Ising models on any lattice are, has
+
+    p(s_i | all others) = sigmoid(2 s_i f_i),    f_i = - dS / ds_i,
+
+where f_i does not depend on s_i. Sites of which no two interact are independent given all others:
+a whole sublattice is drawn at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from physgen.errors import RecipeError
+from physgen.systems.base import HasAction
+from physgen.systems.family import Family
+
+Action = Callable[[Tensor, Tensor | None], Tensor]
+
+_ROWS = 1024
+"""Configurations whose action is taken together."""
+
+
+def fields(action: Action, x: Tensor, condition: Tensor | None = None) -> Tensor:
+    """Return f, (B, *shape), of (B, *shape) spins; a spin of 0 is one that is not there.
+
+    >>> from physgen.systems.ising import Ising
+    >>> float(fields(Ising(shape=(4, 4), temperature=2.0).action, torch.ones(1, 4, 4))[0, 0, 0])
+    2.0
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(action(x, condition).sum(), x)
+    return -gradient
+
+
+def interactions(system: HasAction, shape: tuple[int, ...]) -> Tensor:
+    """Return (N, N), whether the field at a site depends on the spin of another.
+
+    Raises:
+        RecipeError: the action is not linear in each spin.
+    """
+    n = math.prod(shape)
+    # Numbers between -1 and 1 in the place of spins: no two interactions cancel.
+    here = 2 * torch.rand(1, n, generator=torch.Generator().manual_seed(0)).double() - 1
+    parts = []
+    for start in range(0, n, _ROWS):
+        sites = torch.arange(start, min(start + _ROWS, n))
+        given = None
+        if isinstance(system, Family):
+            given = system.bounds[0].expand(len(sites), -1)
+        x = here.expand(len(sites), n)
+        changed = x.scatter(1, sites[:, None], -x.gather(1, sites[:, None]))
+        before, after = (part.reshape(-1, *shape) for part in (x, changed))
+        field, moved = (fields(system.action, part, given).flatten(1) for part in (before, after))
+        expected = 2 * (x * field).gather(1, sites[:, None])[:, 0]
+        found = system.action(after, given) - system.action(before, given)
+        if not torch.allclose(found, expected, rtol=1e-6, atol=1e-6):
+            raise RecipeError(
+                f"the action of {type(system).__name__} is not linear in each spin, so that its "
+                "gradient does not give the distribution of a spin; set surrogate.heat_bath=false"
+            )
+        parts.append((moved - field).abs() > 1e-9)
+    return torch.cat(parts)
+
+
+def of_sublattice(system: object, shape: tuple[int, ...]) -> tuple[Action, list[int]]:
+    """Return the action, and sites of which no two interact, in raster order.
+
+    They are a sublattice, where there is one.
+
+    Raises:
+        RecipeError: there is no action, or it is not linear in each spin.
+    """
+    if not isinstance(system, HasAction):
+        raise RecipeError(
+            "surrogate.heat_bath=true draws spins by the action of the system, and there is none; "
+            "set surrogate.heat_bath=false"
+        )
+    neighbours = interactions(system, shape)
+    chosen = torch.zeros(len(neighbours), dtype=torch.bool)
+    for site in range(len(neighbours)):
+        chosen[site] = not bool((neighbours[site] & chosen).any())
+    return system.action, [int(site) for site in chosen.nonzero()[:, 0]]
