@@ -15,7 +15,7 @@ from typing import Any
 import h5py
 
 from physgen.errors import FormatError, InputError
-from physgen.io.arrays import stated
+from physgen.io.arrays import stated, text_in
 from physgen.io.attributes import unit_of
 from physgen.io.calochallenge import (
     ASSUMED,
@@ -38,6 +38,7 @@ from physgen.io.hdf5_source import HDF5Source
 from physgen.io.inspect_showers import inspect_showers
 from physgen.io.jetnet import JetNetSource
 from physgen.io.layouts import arrays_of, recognised
+from physgen.io.potts import PottsSource, is_potts
 from physgen.io.proposals import FEWEST, columns_to_learn, train_on
 from physgen.io.shipped import shipped
 from physgen.io.spins import SpinSource
@@ -124,7 +125,10 @@ def _storage(node: h5py.Dataset) -> dict[str, Any]:
 
 def _recognise(path: Path, file: h5py.File, names: set[str], report: dict[str, Any]) -> None:
     contents, hints = report["contents"], report["hints"]
-    if "samples" in names:
+    if "samples" in names and is_potts(path):
+        report["format"] = "Potts configurations in HDF5 (rbms style)"
+        _inspect_potts(path, report)
+    elif "samples" in names:
         report["format"] = "spin configurations in HDF5 (rbms style)"
         _inspect_spins(path, contents["samples"], report)
     elif "particle_features" in names:
@@ -222,6 +226,18 @@ def _inspect_jets(path: Path, contents: dict[str, Any], report: dict[str, Any]) 
     report["hints"] += source.notes()
 
 
+def _inspect_potts(path: Path, report: dict[str, Any]) -> None:
+    try:
+        source = PottsSource(path)
+        for start in range(0, len(source), source.block):
+            source.arrays(start, start + source.block)
+    except FormatError as error:
+        report["problem"] = report["problem"] or str(error)
+        return
+    shape = ",".join(map(str, source.schema.shape))
+    report["hints"].append(f"system.kind=potts system.q={source.q} system.shape=[{shape}] reads it")
+
+
 def _inspect_spins(path: Path, samples: dict[str, Any], report: dict[str, Any]) -> None:
     hints = report["hints"]
     if "shape" not in samples:
@@ -250,9 +266,19 @@ def _inspect_spins(path: Path, samples: dict[str, Any], report: dict[str, Any]) 
     temperature = stated(path, ("temperature",), source.dataset)
     for one in temperature.values():
         if len(one) > 1:
-            hints.append(f"there are {len(one)} temperatures; keep the rows of one to train on")
+            few = ",".join(f"{value:g}" for value in one[:6]) + (",..." if len(one) > 6 else "")
+            hints.append(
+                f"there are {len(one)} temperatures; keep the rows of one to train on, or make "
+                f"them conditions, system.temperature=[{few}]"
+            )
             return
         words.append(f"system.temperature={float(one[0]):g}")
+    bonds = stated(path, ("coupling", "disorder"), "").items()
+    words += [
+        f"system.{name}={value[0]:g}" for name, value in bonds if value[0] != 1 or name[0] == "d"
+    ]
+    if (lattice := text_in(path, "lattice")) not in (None, "square"):
+        words.append(f"system.lattice={lattice}")
     flat = len(samples["shape"]) == 2
     hints.append(
         f"{math.prod(shape)} sites a sample, "

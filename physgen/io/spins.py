@@ -74,11 +74,11 @@ class SpinSource:
         self._where = f"{path}: dataset {dataset!r}"
         companions = {"weight": "weights", **MARKOV}
         self._inner = open_array(self.path, dataset, chain=chain, companions=companions, axes=axes)
-        facts = _facts(self.path)
+        facts = facts_of(self.path)
         self.block = self._inner.block
         stored = self._inner.schema.shape
         self.schema = Schema(
-            _shape(stored, len(self._inner), shape, facts.get("shape"), self._where),
+            lattice_of(stored, len(self._inner), shape, facts.get("shape"), self._where),
             (Variable("spin", domain="spin", dtype="int8"),),
         )
         self._declared = facts.get("variable_type")
@@ -173,7 +173,7 @@ def spin_writer(
     stated = {"shape": shape, **(facts or {})}
 
     def layout(batch: Batch) -> dict[str, NDArray[np.generic]]:
-        return named_conditions(_columns(batch), conditions)
+        return named_conditions(named_spins(_checked(batch)), conditions)
 
     if path.suffix == ".npz":
         with npz_writer(path, layout, attributes={"variable_type": "ising", **stated}) as append:
@@ -186,10 +186,14 @@ def spin_writer(
             file["variable_type"] = "ising"
 
 
-def _columns(batch: Batch) -> dict[str, NDArray[np.generic]]:
-    """Name the columns as other programs do."""
+def _checked(batch: Batch) -> Batch:
     if not (batch.x.abs() == 1).all():
         raise FormatError("cannot write: spins are -1 or +1, and other values are there")
+    return batch
+
+
+def named_spins(batch: Batch) -> dict[str, NDArray[np.generic]]:
+    """Return the columns by the names that other programs have for them, spins as flat rows."""
     columns = {name: value.cpu().numpy() for name, value in batch.fields().items()}
     columns["samples"] = columns.pop("x").reshape(len(batch), -1).astype(np.int8)
     if "weight" in columns:
@@ -197,7 +201,7 @@ def _columns(batch: Batch) -> dict[str, NDArray[np.generic]]:
     return columns
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def facts_of(path: Path) -> dict[str, Any]:
     """Return what a file says in `variable_type` and `shape`, as far as it can be understood."""
     result: dict[str, Any] = {}
     if format_of(path) == "npz":
@@ -219,7 +223,7 @@ def _facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _shape(
+def lattice_of(
     stored: tuple[int, ...],
     rows: int,
     wanted: tuple[int, ...] | None,

@@ -1,15 +1,19 @@
-r"""The two-dimensional Ising model on a periodic lattice.
+r"""The Ising model on a periodic lattice: square, chain, cubic or triangular.
 
 A configuration of spins s_i = -1 or +1 on N sites has probability exp(-E / T) / Z with
 
-    E = - sum_<ij> s_i s_j - h sum_i s_i,
+    E = - sum_<ij> J_ij s_i s_j - h sum_i s_i,
 
-nearest neighbours counted once (J = 1, k_B = 1). It orders below Tc = 2 / ln(1 + sqrt 2). Measured
-on a configuration are E / N and the magnetisation m = sum_i s_i / N; derived from means,
+nearest neighbours counted once (k_B = 1), and J_ij = 1, or -1 (antiferromagnet), or one of both for
+each bond, drawn once and for all (the Edwards-Anderson model). On the square lattice the
+ferromagnet orders below Tc = 2 / ln(1 + sqrt 2). Measured on a configuration are E / N and the
+magnetisation m = sum_i s_i / N, of an antiferromagnet with two sublattices also the staggered ms;
+derived from means,
 
     C / N = N (<e^2> - <e>^2) / T^2,  chi = N (<m^2> - <|m|>^2) / T,  U4 = 1 - <m^4> / (3 <m^2>^2).
 
-Without a field, the partition function is known exactly on every finite lattice: `kaufman`.
+Without disorder and field, the partition function is known exactly on every finite square lattice
+(`kaufman`), triangular lattice and chain (`spin_exact`), on chains in a field as well.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -31,10 +36,26 @@ from physgen.errors import DomainError
 from physgen.io.arrays import Axes
 from physgen.io.spins import SpinSource, spin_writer
 from physgen.io.writer import Append
+from physgen.systems import ising_chains
 from physgen.systems.base import Derived
 from physgen.systems.family import refuse_condition, refuse_lists
 from physgen.systems.kaufman import kaufman
 from physgen.systems.lattice_files import check_parameters
+from physgen.systems.spin_exact import ring, torus
+from physgen.systems.spin_lattices import (
+    DIRECTIONS,
+    LatticeName,
+    at_neighbours,
+    behind,
+    bipartite,
+    check_lattice,
+    check_stated_bonds,
+    check_stated_lattice,
+    check_temperature,
+    neighbours,
+    random_signs,
+    staggered,
+)
 
 CRITICAL_TEMPERATURE = 2 / math.log(1 + math.sqrt(2))
 
@@ -47,9 +68,12 @@ class Ising:
     """The Ising model on a torus of `shape`.
 
     Attributes:
-        shape: rows and columns, each at least 2.
-        temperature: T > 0, in units of the coupling; Tc by default.
+        shape: extents, each at least 2: rows and columns, or one or three of them.
+        temperature: T > 0, in units of the coupling; Tc of the square lattice by default.
         field: h, in units of the coupling.
+        lattice: with two neighbours along each axis, and two more along a diagonal if triangular.
+        coupling: J, 1 of a ferromagnet, -1 of an antiferromagnet.
+        disorder: seed of bonds +1 and -1, drawn with equal odds (`spin_lattices.random_signs`).
         axes: of the spins in files of several chains, ("chain", "time") or the other way round.
 
     Raises:
@@ -64,6 +88,9 @@ class Ising:
     shape: tuple[int, ...] = (16, 16)
     temperature: float = CRITICAL_TEMPERATURE
     field: float = 0.0
+    lattice: LatticeName = "square"
+    coupling: Literal[1, -1] = 1
+    disorder: int | None = None
     axes: Axes | None = None
 
     file_keys: ClassVar[frozenset[str]] = frozenset({"axes"})
@@ -74,13 +101,23 @@ class Ising:
 
     def __post_init__(self) -> None:
         refuse_lists(self)
-        if len(self.shape) != 2 or min(self.shape) < 2:
+        check_lattice("ising", self.lattice, self.shape)
+        check_temperature("ising", self.temperature)
+        if self.coupling not in (1, -1):
             raise DomainError(
-                f"ising of shape {list(self.shape)}: a lattice has rows and columns, at least 2 of "
-                "each, as in system.shape=[16,16]"
+                f"ising with system.coupling={self.coupling}: it is 1 or -1, in units of which "
+                "temperature and field are"
             )
-        if not (self.temperature > 0 and math.isfinite(self.temperature)):
-            raise DomainError(f"ising at temperature {self.temperature:g}: it must be positive")
+        if self.coupling < 0 and bipartite(self.lattice) and any(n % 2 for n in self.shape):
+            raise DomainError(
+                f"ising antiferromagnet of shape {list(self.shape)}: at odd extents two sites of "
+                "one sublattice become neighbours; make system.shape even"
+            )
+        if self.disorder is not None and (self.disorder < 0 or self.coupling != 1):
+            raise DomainError(
+                f"ising with system.disorder={self.disorder} and system.coupling={self.coupling}: "
+                "a seed is not negative, and random bonds have both signs; leave the coupling out"
+            )
         if not math.isfinite(self.field):
             raise DomainError(f"ising in a field of {self.field}: it must be finite")
 
@@ -90,10 +127,40 @@ class Ising:
         return math.prod(self.shape)
 
     @property
+    def ferromagnetic(self) -> bool:
+        """Whether all bonds are +1."""
+        return self.disorder is None and self.coupling > 0
+
+    @property
     def schema(self) -> Schema:
         """One spin a site."""
         return Schema(
             tuple(self.shape), (Variable("spin", domain="spin", dtype="int8", low=-1, high=1),)
+        )
+
+    @property
+    def frustrated(self) -> bool:
+        """Whether no configuration satisfies all bonds, so that clusters do not help."""
+        antiferromagnet = self.coupling < 0 and not bipartite(self.lattice)
+        return self.disorder is not None or antiferromagnet
+
+    @cached_property
+    def bonds(self) -> NDArray[np.int8]:
+        """(n_directions, *shape), J of the bond of each site x with x - d."""
+        if self.disorder is not None:
+            return random_signs(self.lattice, self.shape, self.disorder)
+        signs = np.ones((len(DIRECTIONS[self.lattice]), *self.shape), np.int8)
+        return self.coupling * signs
+
+    @property
+    def model(self) -> ising_chains.Model:
+        """What the chains are told."""
+        table = neighbours(self.lattice, self.shape)
+        signs = at_neighbours(self.bonds, self.lattice, self.shape)
+        fast = self.lattice == "square" and self.ferromagnetic
+        ground = staggered(self.shape) if self.coupling < 0 else np.ones(self.shape, np.int8)
+        return ising_chains.Model(
+            self.shape, table, signs, fast, ground, self.temperature, self.field
         )
 
     @property
@@ -120,13 +187,13 @@ class Ising:
         """Return (B,), E / T of (B, rows, columns) spins in their own precision."""
         refuse_condition(condition, self)
         x = x if x.is_floating_point() else x.float()
-        neighbours = x.roll(1, -1) + x.roll(1, -2) + self.field
-        return -(x * neighbours).flatten(1).sum(1) / self.temperature
+        return -(x * (self._pull(x) + self.field)).flatten(1).sum(1) / self.temperature
 
     def observables(self, batch: Batch) -> dict[str, Tensor]:
         """Return E/N, m and their powers, (B,) float64, and the correlation "G(r)".
 
-        G(r) is <s_i s_{i + r}> along the axes, (B, shortest length / 2), r = 1, 2, ...
+        G(r) is <s_i s_{i + r}> along the axes, (B, shortest length / 2), r = 1, 2, ... The
+        antiferromagnet has "|ms|" and "ms^2".
 
         >>> up = Batch(x=torch.ones(1, 4, 4))
         >>> values = Ising(shape=(4, 4)).observables(up)
@@ -136,9 +203,8 @@ class Ising:
         x = batch.x if batch.x.is_floating_point() else batch.x.float()
         g = torch.stack([self._correlation(x, r) for r in range(1, min(self.shape) // 2 + 1)], 1)
         m = x.flatten(1).mean(1).double()
-        # Two bonds a site: the mean over both axes at distance 1, twice.
-        e = -2 * g[:, 0] - self.field * m
-        return {
+        e = -(x * self._pull(x)).flatten(1).mean(1).double() - self.field * m
+        values = {
             "E/N": e,
             "(E/N)^2": e**2,
             "m": m,
@@ -147,6 +213,11 @@ class Ising:
             "m^4": m**4,
             "G(r)": g,
         }
+        if self.coupling < 0 and bipartite(self.lattice):
+            signs = torch.from_numpy(staggered(self.shape)).to(x)
+            ms = (x * signs).flatten(1).mean(1).double()
+            values |= {"|ms|": ms.abs(), "ms^2": ms**2}
+        return values
 
     def features(self, batch: Batch, level: Literal["low", "high"]) -> Tensor:
         """Return the (B, N) spins, or E/N, m, |m|, G(r) and the power of the longest waves."""
@@ -154,31 +225,50 @@ class Ising:
         if level == "low":
             return x.flatten(1)
         o = self.observables(batch)
-        spectrum = torch.fft.rfft2(x.double(), norm="ortho").abs().square()
-        waves = torch.stack([spectrum[:, 1, 0], spectrum[:, 0, 1], spectrum[:, 1, 1]], 1)
+        axes = range(1, x.ndim)
+        spectrum = torch.fft.fftn(x.double(), dim=tuple(axes), norm="ortho").abs().square()
+        # One wave along each axis, and one along all.
+        places = [*torch.eye(len(axes), dtype=torch.long), torch.ones(len(axes), dtype=torch.long)]
+        if len(axes) == 1:
+            places = places[:1]
+        waves = torch.stack([spectrum[(slice(None), *place)] for place in places], 1)
         columns = torch.stack([o["E/N"], o["m"], o["|m|"]], 1)
         return torch.cat([columns, o["G(r)"], waves.log1p()], 1).to(x.dtype)
 
     def simulate(self, n: int, seed: int, condition: Tensor | None = None) -> Batch:
         """Draw `n` configurations, far enough apart in Monte Carlo time to be independent.
 
-        In the disordered phase without a field by 64 bit-packed Metropolis chains, 10 + 20 xi^2
-        sweeps apart (xi the exact correlation length), some of which leave out half of the flips,
-        so that they decorrelate at any temperature. Else by cluster updates, each
-        configuration about 10 N sites after the last (and, in a field, which rejects clusters, 100
-        Metropolis sweeps), and turned round at random where there is no field: between neighbours
-        |m| and E then correlate by about 0.01 on 16x16 at Tc.
+        The ferromagnet on the square lattice in the disordered phase without a field by 64
+        bit-packed Metropolis chains, 10 + 20 xi^2 sweeps apart (xi the exact correlation length),
+        some of which leave out half of the flips, so that they decorrelate at any temperature.
+        Frustrated bonds by parallel tempering of 8 chains, which say in the log if they do not mix.
+        Else by cluster updates, each configuration about 10 N sites after the last (and, in a
+        field, which rejects clusters, 100 sweeps), and turned round at random where there is no
+        field: between neighbours |m| and E then correlate by about 0.01 on 16x16 at Tc.
         """
         refuse_condition(condition, self)
+        if self.frustrated:
+            chains = ising_chains.tempered(self.model, -(-n // ising_chains.CHAINS), seed)
+            number = torch.arange(len(chains)).repeat_interleave(chains.shape[1])
+            x = torch.from_numpy(chains).reshape(-1, *self.shape)
+            return Batch(x=x[:n].contiguous(), chain=number[:n])
         even = not any(length % 2 for length in self.shape)
-        xi = self._correlation_length() if self.field == 0 and even else math.inf
-        spins = self._packed(n, seed, xi) if xi <= 4 else self._clusters(n, seed)
+        packed = self.lattice == "square" and self.ferromagnetic and self.field == 0 and even
+        xi = self._correlation_length() if packed else math.inf
+        if xi <= 4:
+            spins = ising_chains.packed(self.shape, self.temperature, xi, n, seed)
+        else:
+            spins = ising_chains.clusters(self.model, n, seed)
         return Batch(x=torch.from_numpy(spins))
 
     def exact(self) -> dict[str, float]:
-        """Return F/N, E/N, C/N and ln Z of this finite lattice, and <m> = 0, where h = 0."""
-        if self.field != 0:
-            return {}
+        """Return F/N, E/N, C/N, ln Z and <m> of this finite lattice, as far as they are known."""
+        if self.lattice == "chain" and self.disorder is None:
+            return ring(self.n_sites, self.coupling, self.temperature, self.field)
+        if self.field != 0 or self.disorder is not None or self.lattice == "cubic":
+            return {"m": 0.0} if self.field == 0 else {}
+        if self.lattice == "triangular":
+            return {**torus(self.lattice, self.shape, self.coupling, self.temperature), "m": 0.0}
         result = kaufman(self.shape[0], self.shape[1], self.temperature)
         log_z = -result["F/N"] * self.n_sites / self.temperature
         return {**result, "ln Z": log_z, "m": 0.0}
@@ -186,8 +276,8 @@ class Ising:
     def reference(self) -> dict[str, tuple[float, float]]:
         """Return Monte Carlo values with their errors, where they are tabulated."""
         critical = math.isclose(self.temperature, CRITICAL_TEMPERATURE) and self.field == 0
-        square = self.shape[0] == self.shape[1]
-        known = critical and square and self.shape[0] in _BINDER
+        square = self.lattice == "square" and self.shape[0] == self.shape[1]
+        known = critical and square and self.ferromagnetic and self.shape[0] in _BINDER
         return {"U4": _BINDER[self.shape[0]]} if known else {}
 
     @property
@@ -210,6 +300,8 @@ class Ising:
         if "field" not in varying:
             parameters |= dict.fromkeys(("field", "h"), (self.field, "set system.field"))
         check_parameters(path, source.dataset, parameters)
+        check_stated_lattice(path, self.lattice)
+        check_stated_bonds(path, self.coupling, self.disorder)
         return source
 
     def writer(
@@ -224,51 +316,30 @@ class Ising:
 
         Conditions become columns that are called as the `varying` couplings.
         """
-        here = {"temperature": self.temperature, "field": self.field}
-        fixed = {name: value for name, value in here.items() if name not in varying}
+        here = {"temperature": self.temperature, "field": self.field, "lattice": self.lattice}
+        bonds = (
+            {"coupling": self.coupling} if self.disorder is None else {"disorder": self.disorder}
+        )
+        fixed = {name: value for name, value in (here | bonds).items() if name not in varying}
         return spin_writer(path, tuple(self.shape), {**(facts or {}), **fixed}, varying)
 
     def _correlation(self, x: Tensor, r: int) -> Tensor:
-        """Return (B,), the mean of s_i s_{i + r} over sites and both axes."""
-        return (x * (x.roll(r, -1) + x.roll(r, -2))).flatten(1).mean(1).double() / 2
+        """Return (B,), the mean of s_i s_{i + r} over sites and axes."""
+        near = sum((x.roll(r, axis) for axis in range(x.ndim - 2, 0, -1)), x.roll(r, -1))
+        return (x * near).flatten(1).mean(1).double() / len(self.shape)
+
+    def _pull(self, x: Tensor) -> Tensor:
+        """Return (B, *shape), sum_d J s_{x - d}: the part of each site in the sum over bonds."""
+        first, *others = behind(x, self.lattice)
+        if self.disorder is not None:
+            signs = torch.from_numpy(self.bonds).to(x)
+            return sum(
+                (s * near for s, near in zip(signs[1:], others, strict=True)), signs[0] * first
+            )
+        return self.coupling * sum(others, first)
 
     def _correlation_length(self) -> float:
         """Correlation length of the infinite lattice above Tc, 1 / xi = -ln tanh K - 2K."""
         k = 1 / self.temperature
         inverse = -math.log(math.tanh(k)) - 2 * k
         return 1 / inverse if inverse > 0 else math.inf
-
-    def _packed(self, n: int, seed: int, xi: float) -> NDArray[np.int8]:
-        from physgen.systems.kernels import ising as kernel
-
-        state = kernel.random_state(seed)
-        words = np.random.default_rng(seed).integers(2**64, size=self.shape, dtype=np.uint64)
-        sweeps = math.ceil(10 + 20 * xi**2)
-        spins = np.empty((-(-n // 64), 64, *self.shape), np.int8)
-        kernel.metropolis_64(words, self.temperature, 10 * sweeps, state)
-        for block in spins:
-            kernel.metropolis_64(words, self.temperature, sweeps, state)
-            kernel.unpack_64(words, block)
-        return spins.reshape(-1, *self.shape)[:n]
-
-    def _clusters(self, n: int, seed: int) -> NDArray[np.int8]:
-        from physgen.systems.kernels import ising as kernel
-
-        state, t, h = kernel.random_state(seed), self.temperature, self.field
-        # Along the field, so that no metastable state has to be left.
-        spins = np.full(self.shape, -1 if h < 0 else 1, np.int8)
-        kernel.metropolis(spins, t, h, 100, state)
-        trial = 200
-        kernel.wolff(spins, t, h, trial, state)
-        size = kernel.wolff(spins, t, h, trial, state) / trial
-        # A fixed number of clusters: to stop when enough sites were flipped would favour states
-        # that large clusters lead to.
-        n_clusters = math.ceil(10 * self.n_sites / size)
-        updates = kernel.Updates(n_clusters, 1 if h == 0 else 100)
-        chain = np.empty((n, *self.shape), np.int8)
-        kernel.wolff(spins, t, h, 20 * n_clusters, state)
-        kernel.cluster_chain(spins, t, h, updates, chain, state)
-        if h == 0:
-            turn = np.random.default_rng(seed).integers(2, size=(n, 1, 1), dtype=np.int8)
-            chain *= 1 - 2 * turn
-        return chain

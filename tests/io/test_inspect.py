@@ -20,6 +20,9 @@ from physgen.io import inspect_branches
 from physgen.io.inspect import inspect
 from physgen.io.statistics import Statistics
 from physgen.io.writer import hdf5_writer
+from physgen.systems.family import family
+from physgen.systems.ising import Ising
+from physgen.systems.potts import Potts
 
 
 def look(path):
@@ -73,6 +76,32 @@ def test_spin_files(tmp_path, low, said):
         path = f"data.path={tmp_path / 'my spins.h5'}"
         words = shlex.split(found["hints"][-1].partition("ising-rbm ")[2])
         assert words == [path, "system.shape=[4,4]", "system.temperature=2.5"]
+
+
+def test_spins_of_other_bonds_and_potts_spins(tmp_path):
+    system = Ising(shape=(4, 4), lattice="triangular", disorder=3)
+    with system.writer(tmp_path / "glass.h5", 200) as append:
+        append(system.simulate(200, 1))
+    words = shlex.split(look(tmp_path / "glass.h5")["hints"][-1].partition("ising-rbm ")[2])
+    assert words[-2:] == ["system.disorder=3", "system.lattice=triangular"]
+    potts = Potts(shape=(3, 3, 3), q=5, lattice="cubic")
+    with potts.writer(tmp_path / "potts.h5", 200) as append:
+        append(potts.simulate(200, 1))
+    found = look(tmp_path / "potts.h5")
+    assert "Potts" in found["format"]
+    assert found["problem"] is None
+    assert found["hints"][-1].startswith("system.kind=potts system.q=5 system.shape=[3,3,3]")
+    with h5py.File(tmp_path / "potts.h5", "r+") as file:
+        file["samples"][7, 2] = 5
+    assert "row 7 holds 5 where spins of q = 5" in look(tmp_path / "potts.h5")["problem"]
+
+
+def test_a_scan_of_temperatures_is_said(tmp_path):
+    scan = family(Ising, {"shape": (4, 4), "temperature": (2.0, 2.5)})
+    with scan.writer(tmp_path / "scan.h5", 200) as append:
+        append(scan.simulate(200, 1))
+    assert "system.temperature=[2,2.5]" in hints(look(tmp_path / "scan.h5"))
+    assert len(scan.open(tmp_path / "scan.h5")) == 200
 
 
 def test_spins_of_three_values_are_a_problem_of_a_row(tmp_path):
