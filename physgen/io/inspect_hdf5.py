@@ -274,9 +274,8 @@ def _inspect_spins(path: Path, samples: dict[str, Any], report: dict[str, Any]) 
             return
         words.append(f"system.temperature={float(one[0]):g}")
     bonds = stated(path, ("coupling", "disorder"), "").items()
-    words += [
-        f"system.{name}={value[0]:g}" for name, value in bonds if value[0] != 1 or name[0] == "d"
-    ]
+    usual = {"coupling": 1}
+    words += [f"system.{name}={v[0]:g}" for name, v in bonds if v[0] != usual.get(name)]
     if (lattice := text_in(path, "lattice")) not in (None, "square"):
         words.append(f"system.lattice={lattice}")
     flat = len(samples["shape"]) == 2

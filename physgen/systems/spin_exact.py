@@ -88,7 +88,7 @@ def energy_levels(
     log_z = torch.cat([log_partition(lattice, shape, part) for part in parts]).numpy()
     wave = np.exp(log_z - log_z[0].real - 1j * theta * w[0])
     p = np.asarray(np.maximum(np.fft.irfft(wave.conj(), n + 1), 0.0), np.float64)
-    return 0.0 - coupling * w, np.asarray(p / p.sum(), np.float64)
+    return np.asarray(0.0 - coupling * w, np.float64), np.asarray(p / p.sum(), np.float64)
 
 
 def log_partition(lattice: str, shape: tuple[int, ...], k: Tensor) -> Tensor:

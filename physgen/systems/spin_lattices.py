@@ -114,14 +114,14 @@ def random_signs(lattice: str, shape: tuple[int, ...], seed: int) -> NDArray[np.
     """
     n = len(DIRECTIONS[lattice]) * math.prod(shape)
     bits = np.random.SeedSequence(seed).generate_state(n, np.uint32) & 1
-    signs = np.where(bits == 1, np.int8(1), np.int8(-1))
-    return np.ascontiguousarray(signs.reshape(-1, *shape))
+    signs: NDArray[np.int8] = np.where(bits == 1, np.int8(1), np.int8(-1)).reshape(-1, *shape)
+    return signs
 
 
 def staggered(shape: tuple[int, ...]) -> NDArray[np.int8]:
     """Return (*shape), +1 where the sum of the coordinates is even, else -1."""
     parity = np.indices(shape).sum(0) % 2
-    return (1 - 2 * parity).astype(np.int8)
+    return np.asarray(1 - 2 * parity, np.int8)
 
 
 def check_stated_lattice(path: Path, lattice: str) -> None:
