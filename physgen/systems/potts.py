@@ -49,7 +49,7 @@ from physgen.systems.spin_lattices import (
 )
 
 _MOST = 100
-"""Values that are kept in one byte, with some room."""
+"""Largest q, for which one byte a spin is enough."""
 
 
 def critical_temperature(q: int) -> float:

@@ -36,6 +36,10 @@ class Bonds(NamedTuple):
         neighbours: (N, z) flat numbers of sites.
         signs: (N, z), J_ij of -1 or +1.
         field: h.
+
+    >>> ring = Bonds(np.array([[2, 1], [0, 2], [1, 0]], np.int32), np.ones((3, 2), np.int8), 0.5)
+    >>> energy(np.ones(3, np.int8), ring)
+    -4.5
     """
 
     neighbours: NDArray[np.int32]
