@@ -4,13 +4,14 @@ A proposal x of a surrogate that knows its density q has the log-weight -S(x) - 
 Independence Metropolis makes a Markov chain of the target out of proposals and their weights
 (`physgen.sampling.metropolis`), in turn with trajectories of Hybrid Monte Carlo if asked for. Of a
 surrogate without density, Langevin steps with the force of the action move the samples
-(`physgen.sampling.local`). The first states, which may be untypical, are left out. Each condition
-has a target and chains of its own.
+(`physgen.sampling.local`). Spins at several conditions are tempered with the samples as global
+moves (`physgen.surrogates.autoregressive.tempering`). The first states, which may be untypical, are
+left out. Each condition has a target and chains of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -23,11 +24,14 @@ from physgen.sampling.hmc import Schedule
 from physgen.sampling.manifold import BY_DOMAIN, Manifold
 from physgen.sampling.metropolis import independence_metropolis
 from physgen.sampling.reweighting import Reference
+from physgen.surrogates.autoregressive.tempering import tempered
 from physgen.surrogates.base import HasDensity, HasLogWeight, Surrogate, density_of
 from physgen.surrogates.conditions import ConditionPrior
 
 Action = Callable[[Tensor, Tensor | None], Tensor]
-Correction = Literal["none", "independence-metropolis", "independence-metropolis+hmc", "langevin"]
+Correction = Literal[
+    "none", "independence-metropolis", "independence-metropolis+hmc", "langevin", "tempering"
+]
 
 AT_ONCE = 4096
 """Proposals drawn together."""
@@ -49,7 +53,8 @@ class Corrected:
         action: (B, *shape) samples and (B, C) conditions to (B,) actions.
         method: "independence-metropolis" draws chains of the target, with "+hmc" of proposals and
             trajectories in turn; "langevin" begins chains at samples of any surrogate, and moves
-            them by the force of the action; "none" draws the proposals, with `log_weight`.
+            them by the force of the action; "tempering" makes chains of spins of all conditions,
+            of proposals, heat bath and exchanges; "none" draws the proposals, with `log_weight`.
 
     Raises:
         RecipeError: the surrogate does not know its density, which all but "langevin" need; or
@@ -72,7 +77,15 @@ class Corrected:
         self._weighing = None if method == "langevin" else _weighing(exact)
         self._drawing = exact
         domain = surrogate.schema.variables[0].domain
-        if method not in ("none", "independence-metropolis") and domain not in BY_DOMAIN:
+        if method == "tempering" and domain != "spin":
+            raise RecipeError(
+                "sampling.correction: tempering draws spins by the heat bath, and these samples "
+                f"are of the domain {domain!r}; set sampling.correction=independence-metropolis"
+            )
+        if (
+            method not in ("none", "independence-metropolis", "tempering")
+            and domain not in BY_DOMAIN
+        ):
             raise RecipeError(
                 f"sampling.correction: {method} moves fields along the force of the action, and "
                 f"these are of the domain {domain!r}; set sampling.correction=none"
@@ -146,18 +159,22 @@ class Corrected:
         Raises:
             DomainError: there are more than `TARGETS` different conditions.
         """
+        parts = [proposals[r] for r in _rows_by_condition(proposals.condition, len(proposals))]
+        if self.method == "tempering":
+            moved = tempered(
+                parts,
+                self.action,
+                lambda batch: self.log_weight(batch, generator=generator).to(batch.x.device),
+                TURNS,
+                generator=generator,
+            )
+            return _numbered(moved)
         make = {
             "independence-metropolis": self._one_chain,
             "independence-metropolis+hmc": self._in_turn,
             "langevin": self._langevin,
         }[self.method]
-        numbered, n_chains = [], 0
-        for rows in _rows_by_condition(proposals.condition, len(proposals)):
-            part = make(proposals[rows], generator)
-            assert part.chain is not None
-            numbered.append(part.replace(chain=part.chain + n_chains))
-            n_chains += 1 + int(part.chain.max())
-        return Batch.concatenate(numbered)
+        return _numbered([make(part, generator) for part in parts])
 
     def _one_chain(self, proposals: Batch, generator: torch.Generator) -> Batch:
         return independence_metropolis(proposals, generator=generator, burn_in=BURN_IN).batch
@@ -213,7 +230,13 @@ class Corrected:
     def for_proposals(self, condition: Tensor) -> Tensor:
         """Return (N, C) conditions of the proposals that samples at (n, C) take, sorted."""
         groups = _rows_by_condition(condition, len(condition))
-        rows = [group[:1].expand(self.n_proposals(len(group))) for group in groups]
+        sizes = [len(group) for group in groups]
+        if self.method == "tempering":  # Replicas go on together.
+            sizes = [max(sizes)] * len(sizes)
+        rows = [
+            group[:1].expand(self.n_proposals(size))
+            for group, size in zip(groups, sizes, strict=True)
+        ]
         return condition[torch.cat(rows)]
 
     def sample(
@@ -244,6 +267,16 @@ class Corrected:
         made = _rows_by_condition(batch.condition, len(batch))
         rows = torch.cat([some[: len(group)] for some, group in zip(made, wanted, strict=True)])
         return batch[rows[torch.cat(wanted).argsort()]].to(dtype=self.dtype)
+
+
+def _numbered(parts: Sequence[Batch]) -> Batch:
+    """Join the chains of several targets, all with numbers of their own."""
+    numbered, n_chains = [], 0
+    for part in parts:
+        assert part.chain is not None
+        numbered.append(part.replace(chain=part.chain + n_chains))
+        n_chains += 1 + int(part.chain.max())
+    return Batch.concatenate(numbered)
 
 
 class _ByDensity:

@@ -136,13 +136,13 @@ def test_the_sublattice_of_an_even_lattice_is_half_of_it():
     system = Ising(shape=(6, 8))
     _, last = of_sublattice(system, system.shape)
     assert last == [i for i in range(48) if (i // 8 + i % 8) % 2 == 0]
-    neighbours = interactions(system, system.shape)
+    neighbours = interactions(system.action, system.shape)
     assert (neighbours.sum(0) == 4).all()
     # Of odd lengths no two colours do, and as many as possible in raster order come last.
     odd = Ising(shape=(5, 5))
     _, last = of_sublattice(odd, odd.shape)
     assert len(last) >= 8
-    assert not interactions(odd, odd.shape)[last][:, last].any()
+    assert not interactions(odd.action, odd.shape)[last][:, last].any()
 
 
 def test_unfit_systems_are_refused():

@@ -11,7 +11,7 @@ a whole sublattice is drawn at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -39,8 +39,13 @@ def fields(action: Action, x: Tensor, condition: Tensor | None = None) -> Tensor
     return -gradient
 
 
-def interactions(system: HasAction, shape: tuple[int, ...]) -> Tensor:
+def interactions(action: Action, shape: tuple[int, ...], condition: Tensor | None = None) -> Tensor:
     """Return (N, N), whether the field at a site depends on the spin of another.
+
+    Args:
+        action: of (B, *shape) spins.
+        shape: of one configuration.
+        condition: (1, C), at which there are all interactions.
 
     Raises:
         RecipeError: the action is not linear in each spin.
@@ -51,22 +56,67 @@ def interactions(system: HasAction, shape: tuple[int, ...]) -> Tensor:
     parts = []
     for start in range(0, n, _ROWS):
         sites = torch.arange(start, min(start + _ROWS, n))
-        given = None
-        if isinstance(system, Family):
-            given = system.bounds[0].expand(len(sites), -1)
+        given = None if condition is None else condition.expand(len(sites), -1)
         x = here.expand(len(sites), n)
         changed = x.scatter(1, sites[:, None], -x.gather(1, sites[:, None]))
         before, after = (part.reshape(-1, *shape) for part in (x, changed))
-        field, moved = (fields(system.action, part, given).flatten(1) for part in (before, after))
+        field, moved = (fields(action, part, given).flatten(1) for part in (before, after))
         expected = 2 * (x * field).gather(1, sites[:, None])[:, 0]
-        found = system.action(after, given) - system.action(before, given)
+        found = action(after, given) - action(before, given)
         if not torch.allclose(found, expected, rtol=1e-6, atol=1e-6):
             raise RecipeError(
-                f"the action of {type(system).__name__} is not linear in each spin, so that its "
-                "gradient does not give the distribution of a spin; set surrogate.heat_bath=false"
+                "the action is not linear in each spin, so that its gradient does not give the "
+                "distribution of a spin; set surrogate.heat_bath=false, and "
+                "sampling.correction=independence-metropolis"
             )
         parts.append((moved - field).abs() > 1e-9)
     return torch.cat(parts)
+
+
+def groups(neighbours: Tensor) -> list[list[int]]:
+    """Return all sites in groups of which no two interact, the largest first: sublattices.
+
+    Args:
+        neighbours: (N, N), see `interactions`.
+
+    >>> ring = torch.eye(4).roll(1, 0) + torch.eye(4).roll(-1, 0)
+    >>> groups(ring > 0)
+    [[0, 2], [1, 3]]
+    """
+    left, result = torch.ones(len(neighbours), dtype=torch.bool), []
+    while left.any():
+        chosen = torch.zeros_like(left)
+        for site in left.nonzero()[:, 0].tolist():
+            chosen[site] = not bool((neighbours[site] & chosen).any())
+        result.append([int(site) for site in chosen.nonzero()[:, 0]])
+        left &= ~chosen
+    return sorted(result, key=len, reverse=True)
+
+
+def sweep(
+    action: Action,
+    x: Tensor,
+    groups: Sequence[Sequence[int]],
+    condition: Tensor | None = None,
+    *,
+    generator: torch.Generator,
+) -> Tensor:
+    """Draw every spin of (B, *shape) configurations from its distribution, group by group."""
+    for sites in groups:
+        chance = (2 * fields(action, x, condition)).sigmoid().flatten(1)[:, sites]
+        uniform = torch.rand(
+            chance.shape, generator=generator, device=chance.device, dtype=chance.dtype
+        )
+        x = (
+            x.flatten(1)
+            .index_copy(
+                1,
+                torch.tensor(sites, device=x.device),
+                torch.where(uniform < chance, 1.0, -1.0).to(x),
+            )
+            .reshape_as(x)
+        )
+    return x
 
 
 def of_sublattice(system: object, shape: tuple[int, ...]) -> tuple[Action, list[int]]:
@@ -82,8 +132,5 @@ def of_sublattice(system: object, shape: tuple[int, ...]) -> tuple[Action, list[
             "surrogate.heat_bath=true draws spins by the action of the system, and there is none; "
             "set surrogate.heat_bath=false"
         )
-    neighbours = interactions(system, shape)
-    chosen = torch.zeros(len(neighbours), dtype=torch.bool)
-    for site in range(len(neighbours)):
-        chosen[site] = not bool((neighbours[site] & chosen).any())
-    return system.action, [int(site) for site in chosen.nonzero()[:, 0]]
+    condition = system.bounds[0][None] if isinstance(system, Family) else None
+    return system.action, groups(interactions(system.action, shape, condition))[0]
