@@ -88,6 +88,21 @@ class HasAction(Protocol):
         ...
 
 
+@runtime_checkable
+class HasTemperature(HasAction, Protocol):
+    """Has the action E / T of sites in units of a coupling, so that F = -T ln Z."""
+
+    @property
+    def temperature(self) -> float:
+        """T, in units of the coupling."""
+        ...
+
+    @property
+    def n_sites(self) -> int:
+        """N."""
+        ...
+
+
 Moves = Mapping[str, Callable[[Tensor], Iterable[Tensor]]]
 """Symmetries by name: each maps fields (B, *shape) to one or more of their images."""
 

@@ -38,6 +38,7 @@ from physgen.sampling.reweighting import (
     log_partition_function,
 )
 from physgen.sampling.reweighting import Estimate as Estimated
+from physgen.systems.base import HasTemperature
 from physgen.systems.family import Family
 from physgen.validation.comparison import Comparison
 from physgen.validation.estimates import USABLE, estimate, pull
@@ -56,6 +57,8 @@ _TAIL = 1e-3
 @dataclass(frozen=True, kw_only=True)
 class Importance:
     """Effective sample size, partition function and acceptance from importance weights.
+
+    Of spins at a temperature the free energy F/N too, -T ln Z / N.
 
     Attributes:
         minimum_ess: fail below this effective sample size, a sample, of the model or of the truth.
@@ -112,6 +115,12 @@ class Importance:
             note = "sees the modes that the model misses"
             row = _at_least("ESS on truth", forward, self.minimum_ess, note)
             rows.append(row if mixes else _not_judged(row))
+        system = _member(comparison.system, suffix)
+        if isinstance(system, HasTemperature) and not missing and comparison.reference is None:
+            # F = - T ln Z, a site.
+            factor = -system.temperature / system.n_sites
+            row = _log_partition("F/N", comparison.known("F/N" + suffix), log_weight, factor)
+            rows.append(row)
         return [row.model_copy(update={"name": row.name + suffix}) for row in rows]
 
     def _ess(self, ess: Estimated, log_weight: Tensor, warning: str) -> Row:
@@ -257,8 +266,15 @@ def _name_and_value(comparison: Comparison, suffix: str) -> tuple[str, Known | N
     return f"ln Z/{reference.name}", (value - reference.log_partition, error, source)
 
 
-def _log_partition(name: str, known: Known | None, log_weight: Tensor) -> Row:
+def _member(system: object, suffix: str) -> object:
+    """Return the system of a target, by what names it."""
+    return system.members.get(suffix.removeprefix(" at ")) if isinstance(system, Family) else system
+
+
+def _log_partition(name: str, known: Known | None, log_weight: Tensor, factor: float = 1.0) -> Row:
+    """Make a row of ln Z times a factor."""
     log_z = log_partition_function(log_weight)
+    log_z = Estimated(factor * log_z.value, abs(factor) * log_z.error)
     content: dict[str, Any] = {}
     if known is not None:
         exact, error, source = known

@@ -22,6 +22,8 @@ from physgen.surrogates.correction import Corrected
 from physgen.systems.family import family
 from physgen.systems.ising import Ising
 from physgen.systems.scalar import Phi4
+from physgen.validation.comparison import Comparison
+from physgen.validation.importance import Importance
 
 NETWORKS = {
     "dense": MaskedDenseOptions(hidden=24),
@@ -217,6 +219,11 @@ def test_free_energy_and_chain_of_a_short_training_are_exact():
     found = log_partition_function(proposals.log_weight)
     assert found.error < 0.03
     assert abs(found.value - exact) < 4 * found.error
+    rows = {row.name: row for row in Importance().rows(Comparison(system, proposals))}
+    f = rows["F/N"]
+    assert f.exact == pytest.approx(-2.201381412966)
+    assert f.value == pytest.approx(-system.temperature * found.value / 16)
+    assert f.error == pytest.approx(system.temperature * found.error / 16)
     chain = corrected.correct(proposals, generator=generator(7))
     energy = system.observables(chain)["E/N"].mean().item()
     assert energy == pytest.approx(system.exact()["E/N"], abs=0.03)
