@@ -10,7 +10,7 @@ from physgen.data_sections import Data
 from physgen.errors import RecipeError, suggest
 from physgen.recipe import Recipe
 from physgen.registry import Component, asks_for, build, lookup
-from physgen.surrogates.base import HasSampler, Surrogate
+from physgen.surrogates.base import HasSampler, HasTruncation, Surrogate
 from physgen.systems.base import System
 from physgen.transforms.base import Chain
 
@@ -109,7 +109,14 @@ def inner_of(component: Component) -> Component | None:
 def choose_sampling(recipe: Recipe, surrogate: Surrogate) -> None:
     """Let a surrogate draw as the section `sampling` says; `RecipeError` if it cannot."""
     surrogate.conditions.extrapolate = recipe.sampling.extrapolate
-    sampler = recipe.sampling.sampler
+    sampler, truncation = recipe.sampling.sampler, recipe.sampling.truncation
+    if truncation is not None:
+        if not isinstance(surrogate, HasTruncation):
+            raise RecipeError(
+                f"sampling.truncation: {type(surrogate).__name__} is no generator of adversarial "
+                "networks; leave it out"
+            )
+        surrogate.truncate(truncation)
     if sampler is None:
         return
     if not isinstance(surrogate, HasSampler):

@@ -31,5 +31,8 @@ NotNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 """A probability that is not 1, a decay."""
 
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A part of a whole, which may be none or all of it."""
+
 Count = Annotated[int, Field(ge=0)]
 """How many there are of what may be left out."""

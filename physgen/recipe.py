@@ -50,6 +50,8 @@ class Sampling(Section):
         correction: what makes them exact, for a system with an action; see
             `physgen.surrogates.correction`.
         sampler: how a diffusion model draws them.
+        truncation: how far from the middle of its latent space a generator of an adversarial
+            network draws, see `Generator.truncate`; less is better samples of fewer kinds.
         extrapolate: accept conditions outside the trained domain, where nothing is known of the
             samples; files and scorecards say how many there are.
     """
@@ -58,6 +60,7 @@ class Sampling(Section):
     seed: int = 1
     correction: Correction = "none"
     sampler: SamplerOptions | None = None
+    truncation: float | None = Field(default=None, gt=0)
     extrapolate: bool = False
 
 

@@ -271,3 +271,12 @@ class HasSampler(Protocol):
     def use_sampler(self, options: SamplerOptions) -> None:
         """Draw samples in another way from now on; `RecipeError` if this model cannot."""
         ...
+
+
+@runtime_checkable
+class HasTruncation(Protocol):
+    """Can draw samples near the middle of its latent space alone, chosen when sampling."""
+
+    def truncate(self, bound: float) -> None:
+        """Draw so from now on; `RecipeError` if this model cannot."""
+        ...

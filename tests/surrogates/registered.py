@@ -14,9 +14,12 @@ from physgen.batch import Batch, Schema, Variable
 from physgen.errors import RecipeError
 from physgen.networks.cylinder import CylindricalOptions
 from physgen.networks.epic import EPiCOptions
+from physgen.networks.growing import GrowingOptions
 from physgen.networks.masked_conv import MaskedConvOptions
 from physgen.networks.mlp import MLPOptions
 from physgen.networks.residual import ResidualOptions
+from physgen.networks.stacked import StackedOptions
+from physgen.networks.style import StyleOptions
 from physgen.networks.unet import UNetOptions
 from physgen.registry import lookup, registered
 from physgen.surrogates.autoencoders.bottleneck import LossWeights
@@ -44,6 +47,7 @@ SAMPLES = {
     "point-diffusion, moments": "weighted sets",
     "point-diffusion, groups": "grouped sets",
     "checkerboard-flow": "lattice",
+    **dict.fromkeys(("generator, style", "generator, growing", "generator, stacked"), "lattice"),
     "continuous-lattice-flow": "lattice",
     "closure-defect": "links",
     "gauge-flow": "links",
@@ -65,6 +69,12 @@ SURROGATES = {
     "vae": {"latent": 2, "network": MLPOptions(hidden=(32,))},
     "bottleneck-autoencoder": {"latent": 1, "network": MLPOptions(hidden=(32,))},
     "generator": {"latent": 4, "network": LEAKY},
+    "generator, style": {"latent": 4, "network": StyleOptions(channels=(8, 8), width=8, depth=2)},
+    "generator, growing": {"latent": 4, "network": GrowingOptions(channels=(8, 8))},
+    "generator, stacked": {
+        "latent": 4,
+        "network": StackedOptions(channels=(16,), refining=16, embedding=2),
+    },
     "rbm": {"hidden": 4, "n_chains": 512, "burn_in": 20, "thin": 5},
     "autoregressive-spins": {"network": MaskedDenseOptions(hidden=16)},
     "autoregressive-spins, conv": {"network": MaskedConvOptions(channels=4, reach=2)},
@@ -94,10 +104,17 @@ SURROGATES = {
 }
 KINDS = sorted({*registered("surrogates"), *SURROGATES} - {"flow"})
 """What is registered; of flows, one of each bijection."""
+ONE_OF_A_KIND = {kind for kind in SURROGATES if kind.startswith("generator, ")}
+"""Networks of a surrogate that is tried with another one, where the method alone matters."""
 METHODS = {
     "flow-matching": [{"coupling": "independent"}, {"coupling": "optimal-transport"}],
     "adversarial": [
-        {"r1": 1.0, "critic": critic, "learning_rate": 2e-3} for critic in (LEAKY, EPIC)
+        # Networks that grow do so within three steps.
+        *(
+            {"r1": 1.0, "critic": critic, "learning_rate": 2e-3, "growth": 0.01}
+            for critic in (LEAKY, EPIC, GrowingOptions(channels=(8, 8)))
+        ),
+        {"r1": 1.0, "critic": LEAKY, "learning_rate": 2e-3, "mixing": 0.5, "path_length": 0.1},
     ],
     "information-bottleneck": [
         {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from randomised import randomised
-from registered import KINDS, built
+from registered import KINDS, ONE_OF_A_KIND, built
 
 from physgen.errors import InputError
 from physgen.export.base import Trained
@@ -39,6 +39,7 @@ LONG = {
     *("checkerboard-flow", "diffusion-flow", "flow, autoregressive", "flow, continuous"),
     *("shower-copula", "shower-diffusion", "u1-coupling-flow", "variational-diffusion"),
     *("bridge", "closure-defect"),
+    *ONE_OF_A_KIND,
 }
 """Of which a shorter one is of the same kind, or which have many operators."""
 

@@ -8,7 +8,7 @@ here but, where its samples are not two real numbers, what they are.
 import pytest
 import torch
 from randomised import generator
-from registered import KINDS, SHARE, UNTRAINED, built, class_of, methods_of
+from registered import KINDS, ONE_OF_A_KIND, SHARE, UNTRAINED, built, class_of, methods_of
 
 from physgen.batch import Batch, Schema, Variable
 from physgen.engine.loop import fit
@@ -70,7 +70,10 @@ def learn(surrogate, method, batch, directory, steps):
     return surrogate.sample(DRAWN, generator=generator(3))
 
 
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - SYMMETRIC - GAUGE_INVARIANT - AS_GIVEN))
+TRIED = sorted(set(KINDS) - SYMMETRIC - GAUGE_INVARIANT - AS_GIVEN - ONE_OF_A_KIND)
+
+
+@pytest.mark.parametrize("kind", TRIED)
 def test_the_weighted_share_of_a_half_plane_is_learned_or_weights_are_refused(kind, tmp_path):
     tried = []
     if kind in UNTRAINED:

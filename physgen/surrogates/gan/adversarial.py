@@ -6,6 +6,7 @@ one of the generator. What they minimise stands in `losses`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -15,10 +16,18 @@ from physgen.batch import Batch
 from physgen.errors import RecipeError, errors_of
 from physgen.networks.epic import EPiCOptions
 from physgen.networks.mlp import MLPOptions
-from physgen.ranges import NotNegative, Positive, PositiveFloat, Probability
+from physgen.ranges import NotNegative, Positive, PositiveFloat, Probability, Share
+from physgen.surrogates.gan.growth import Growth
 from physgen.surrogates.gan.losses import LOSSES, LossName, slope_penalty, squared_slope
 from physgen.surrogates.gan.monitor import GANMonitor, coverage, spread
 from physgen.surrogates.gan.networks import Critic, CriticOptions, Generator
+from physgen.surrogates.gan.regularisers import (
+    decode_mixed,
+    n_mixed,
+    orthogonality,
+    path_lengths,
+    styles_of,
+)
 from physgen.surrogates.method import Method, StepContext
 
 MONITOR_EVERY = 50
@@ -26,6 +35,9 @@ MONITOR_EVERY = 50
 
 MONITOR_SAMPLES = 256
 """Samples that they are estimated with."""
+
+PATHS_EVERY = 4
+"""Steps between two penalties on path lengths, each so much larger."""
 
 
 class Adversarial(Method):
@@ -49,6 +61,13 @@ class Adversarial(Method):
             of points are for "epic" alone.
         learning_rate: of Adam, for both.
         momentum: of Adam's first moment; the opponent moves, so that none is most stable.
+        critic_rate: learning rate of the critic in units of `learning_rate` (Heusel et al., arXiv
+            1706.08500).
+        growth: share of the training in which networks that grow reach the size of the image; their
+            critic sees data as coarse as what they show.
+        mixing: share of the images whose styles are mixed (style-based networks).
+        path_length: weight of the penalty on path lengths, see `regularisers` (likewise).
+        orthogonal: weight of the penalty on weights of the generator that are not orthogonal.
 
     Raises:
         RecipeError: the surrogate is no generator, or the options do not fit one another.
@@ -74,6 +93,11 @@ class Adversarial(Method):
         critic: CriticOptions = MLPOptions(activation="leaky-relu"),
         learning_rate: PositiveFloat = 5e-4,
         momentum: Probability = 0.0,
+        critic_rate: PositiveFloat = 1.0,
+        growth: Share = 0.5,
+        mixing: Share = 0.0,
+        path_length: NotNegative = 0.0,
+        orthogonal: NotNegative = 0.0,
     ) -> None:
         super().__init__(surrogate)
         if not isinstance(surrogate, Generator):
@@ -97,6 +121,9 @@ class Adversarial(Method):
                 "method.critic.kind: epic is for sets of points, and they need it: no other critic "
                 "forgets their order"
             )
+        self.mixing, self.path_length, self.orthogonal = mixing, path_length, orthogonal
+        if mixing or path_length:
+            styles_of(surrogate)
         self.generator, self.loss = surrogate, LOSSES[loss]
         self.n_critic, self.clip = n_critic, clip
         self.gradient_penalty, self.r1 = gradient_penalty, r1
@@ -108,10 +135,17 @@ class Adversarial(Method):
                 spectral_norm=spectral_norm,
             )
         self.modules["critic"] = self.critic
-        for name, network in (("critic", self.critic), ("generator", surrogate)):
+        for name, network, rate in (
+            ("critic", self.critic, critic_rate * learning_rate),
+            ("generator", surrogate, learning_rate),
+        ):
             self.optimisers[name] = torch.optim.Adam(
-                network.parameters(), lr=learning_rate, betas=(momentum, 0.99)
+                network.parameters(), lr=rate, betas=(momentum, 0.99)
             )
+        self._growing = Growth(surrogate, self.critic, steps, growth)
+        if path_length:
+            self.tensors["path_length"] = torch.zeros(())
+        self._lengths: list[Tensor] = []
         self._curves: list[Tensor] = []
         self._monitor = GANMonitor(
             saturates=self.loss.saturates, late=steps / 2, meaning=self.loss.meaning
@@ -126,51 +160,84 @@ class Adversarial(Method):
 
         Args:
             batch: prepared data; generated samples take its conditions.
-            noise: (B, latent), normal.
+            noise: (B, n_noise), normal.
             mix: (B, 1), uniform, for the gradient penalty.
         """
         with torch.no_grad():
-            fake = self.generator.decode_noise(noise, batch.condition)
-        real_score = self.critic(batch.x, batch.condition)
+            fake = self._made(noise, batch.condition)
+        real = self._growing.seen(batch.x)
+        real_score = self.critic(real, batch.condition)
         fake_score = self.critic(fake, batch.condition)
         loss = self.loss.real(real_score) + self.loss.fake(fake_score)
         shown = [self.loss.shown(real_score), self.loss.shown(fake_score), loss]
         self._curves.append(torch.stack([values.detach().float().mean() for values in shown]))
         if self.gradient_penalty:
-            penalty = slope_penalty(self.critic, batch.x, fake, mix, batch.condition)
+            penalty = slope_penalty(self.critic, real, fake, mix, batch.condition)
             loss = loss + self.gradient_penalty * penalty
         if self.r1:
-            loss = loss + 0.5 * self.r1 * squared_slope(self.critic, batch.x, batch.condition)
+            loss = loss + 0.5 * self.r1 * squared_slope(self.critic, real, batch.condition)
         return loss
 
     def generator_loss(self, batch: Batch, noise: Tensor) -> Tensor:
         """Return (B,) losses of the generator at the conditions of a prepared batch."""
-        fake = self.generator.decode_noise(noise, batch.condition)
+        fake = self._made(noise, batch.condition)
         loss = self.loss.generator(self.critic(fake, batch.condition))
-        return loss + self.generator.surprise(batch.condition)
+        loss = loss + self.generator.surprise(batch.condition)
+        if self.orthogonal:
+            loss = loss + self.orthogonal * orthogonality(self.generator)
+        return loss
+
+    def generator_loss_with_paths(self, batch: Batch, noise: Tensor, direction: Tensor) -> Tensor:
+        """Return (B,) losses of the generator with those of its path lengths along (B, entries)."""
+        lengths: Tensor = path_lengths(self.generator, noise, batch.condition, direction)
+        self._lengths.append(lengths.detach().mean())
+        penalty = (lengths - self.tensors["path_length"]).square()
+        loss = self.generator_loss(batch, noise)
+        return loss + PATHS_EVERY * self.path_length * penalty
+
+    @property
+    def n_noise(self) -> int:
+        """Normal numbers behind a generated sample while training."""
+        return n_mixed(styles_of(self.generator)) if self.mixing else self.generator.latent
+
+    def _made(self, noise: Tensor, condition: Tensor | None) -> Tensor:
+        if self.mixing:
+            return decode_mixed(self.generator, noise, condition, self.mixing)
+        return self.generator.decode_noise(noise, condition)
 
     def step(self, batches: Mapping[str, Batch], ctx: StepContext) -> dict[str, Tensor]:
         """Move the critic `n_critic` times, then the generator."""
-        batch, latent = batches["data"], self.generator.latent
+        batch = batches["data"]
+        self._growing.begin(ctx.step)
         for turn in range(self.n_critic):
             if turn:
                 batch = ctx.next()
-            noise, mix = ctx.randn(latent), ctx.rand(1)
+            noise, mix = ctx.randn(self.n_noise), ctx.rand(1)
             ctx.minimise(self.critic_loss, self.optimisers["critic"], batch, noise, mix)
             if self.clip is not None:
                 with torch.no_grad():
                     for parameter in self.critic.parameters():
                         parameter.clamp_(-self.clip, self.clip)
-        noise = ctx.randn(latent)
-        loss = ctx.minimise(self.generator_loss, self.optimisers["generator"], batch, noise)
+        noise, optimiser = ctx.randn(self.n_noise), self.optimisers["generator"]
+        if self.path_length and ctx.step % PATHS_EVERY == 0:
+            direction = ctx.randn(math.prod(self.generator.latent_shape))
+            inputs = batch, noise, direction
+            loss = ctx.minimise(self.generator_loss_with_paths, optimiser, *inputs)
+            length = torch.stack(self._lengths).mean().to(self.tensors["path_length"])
+            self._lengths.clear()
+            self.tensors["path_length"] = self.tensors["path_length"].lerp(length, 0.01)
+        else:
+            loss = ctx.minimise(self.generator_loss, optimiser, batch, noise)
+        self.generator.observe(noise, batch.condition)
         real, fake, critic = torch.stack(self._curves).mean(0)
         self._curves.clear()
         name = self.loss.meaning
         metrics = {"loss": loss, "critic_loss": critic, f"{name}_real": real, f"{name}_fake": fake}
         if ctx.step % MONITOR_EVERY == 0:
             with torch.no_grad():
-                generated = self.generator.decode_noise(noise, batch.condition)
-            pair = [self.generator.comparable(x[:MONITOR_SAMPLES]) for x in (batch.x, generated)]
+                generated = self._made(noise, batch.condition)
+            samples = self._growing.seen(batch.x), generated
+            pair = [self.generator.comparable(x[:MONITOR_SAMPLES]) for x in samples]
             metrics["coverage"], metrics["spread"] = coverage(*pair), spread(*pair)
         return metrics
 
