@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from os import PathLike
 
@@ -12,6 +13,7 @@ from physgen.io.writer import refuse_existing
 from physgen.isolation import isolated
 from physgen.recipe import Recipe
 from physgen.systems.base import HasFiles, HasMoreConditions, Simulates
+from physgen.version import __version__
 
 
 @isolated()
@@ -24,6 +26,8 @@ def simulate(
     overwrite: bool = False,
 ) -> None:
     """Write `n` samples of the recipe's system from its built-in Monte Carlo into a file.
+
+    Formats with attributes keep the system, the seed and the version in `physgen_provenance`.
 
     Raises:
         InputError: an argument cannot be understood, or the system has no simulation.
@@ -43,10 +47,12 @@ def simulate(
             f"{output}: samples of {recipe.system.kind} are written as {', '.join(system.suffixes)}"
         )
     refuse_existing(output, overwrite)
+    made = recipe.system.model_dump(mode="json")
+    provenance = {"physgen": __version__, "system": made, "n": n, "seed": seed}
     # Beside the old file until the new one is complete.
     temporary = output.with_name(f"{output.stem}.{secrets.token_hex(4)}{output.suffix}")
     try:
-        with system.writer(temporary, n) as append:
+        with system.writer(temporary, n, {"physgen_provenance": json.dumps(provenance)}) as append:
             append(system.simulate(n, seed))
         temporary.replace(output)
     finally:

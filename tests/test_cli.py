@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from physgen import cli, pipeline
+from physgen.components import system_of
 from physgen.errors import RecipeError
+from physgen.recipe import read
 
 
 def run(*arguments, cwd=None):
@@ -192,6 +194,23 @@ def test_impossible_requests_are_refused(monkeypatch, capsys, tmp_path, argument
     code, _, err = call(monkeypatch, capsys, *arguments)
     assert code == 2
     assert message in err
+
+
+def test_a_scan_of_temperatures_is_one_file_that_says_where_it_is_from(
+    monkeypatch, capsys, tmp_path
+):
+    path, scan = tmp_path / "scan.h5", "system.temperature=[2.0,2.5,3.0]"
+    words = ["simulate", "ising-rbm", "-n", "300", "-o", path, "system.shape=[4,4]", scan]
+    assert call(monkeypatch, capsys, *words, "--seed", "5")[0] == 0
+    with h5py.File(path) as file:
+        provenance = json.loads(file.attrs["physgen_provenance"])
+        assert np.bincount((2 * file["temperature"][:]).astype(int)).tolist()[4:] == [100] * 3
+    assert provenance["seed"] == 5
+    assert provenance["system"]["temperature"] == [2.0, 2.5, 3.0]
+    rows = system_of(read("ising-rbm", {"system.shape": [4, 4], "system.temperature": [2.0, 3.0]}))
+    batch = rows.open(path).read(0, 300)
+    assert sorted(set(batch.condition[:, 0].tolist())) == [2.0, 2.5, 3.0]
+    assert "temperature=[2,2.5,3]" in call(monkeypatch, capsys, "inspect", path)[1]
 
 
 def test_simulate_overwrites_only_when_asked(monkeypatch, capsys, tmp_path):

@@ -150,6 +150,27 @@ class HasExact(Protocol):
         ...
 
 
+class Distribution(NamedTuple):
+    """A distribution of few values.
+
+    Attributes:
+        values: (K,), ascending.
+        probabilities: (K,), of unit sum.
+    """
+
+    values: NDArray[float64]
+    probabilities: NDArray[float64]
+
+
+@runtime_checkable
+class HasDistributions(Protocol):
+    """Knows the distributions of some observables exactly, at finite size."""
+
+    def distributions(self) -> Mapping[str, Distribution]:
+        """Return them by the names used in `observables`."""
+        ...
+
+
 @runtime_checkable
 class HasReference(Protocol):
     """Knows published or high-statistics results with their errors."""

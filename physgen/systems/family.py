@@ -25,7 +25,7 @@ from physgen.errors import DomainError
 from physgen.io.conditioned import Conditioned
 from physgen.io.source import Source
 from physgen.io.writer import Append
-from physgen.systems.base import Derived
+from physgen.systems.base import Derived, Distribution, HasDistributions
 
 _SAME = 1e-5
 """Relative difference of couplings below which they are the same: files may be in float32."""
@@ -218,6 +218,16 @@ class Family:
     def exact(self) -> dict[str, float]:
         """Return what is known exactly at every point."""
         return dict(self._everywhere(lambda member: member.exact()))
+
+    def distributions(self) -> dict[str, Distribution]:
+        """Return what distributions are known exactly, at every point."""
+        return dict(
+            self._everywhere(
+                lambda member: (
+                    member.distributions() if isinstance(member, HasDistributions) else {}
+                )
+            )
+        )
 
     def reference(self) -> dict[str, tuple[float, float]]:
         """Return published values at every point."""

@@ -37,17 +37,18 @@ from physgen.io.arrays import Axes
 from physgen.io.spins import SpinSource, spin_writer
 from physgen.io.writer import Append
 from physgen.systems import ising_chains
-from physgen.systems.base import Derived
+from physgen.systems.base import Derived, Distribution
 from physgen.systems.family import refuse_condition, refuse_lists
 from physgen.systems.kaufman import kaufman
 from physgen.systems.lattice_files import check_parameters
-from physgen.systems.spin_exact import ring, torus
+from physgen.systems.spin_exact import energy_levels, ring, torus
 from physgen.systems.spin_lattices import (
     DIRECTIONS,
     LatticeName,
     at_neighbours,
     behind,
     bipartite,
+    check_bonds,
     check_lattice,
     check_stated_bonds,
     check_stated_lattice,
@@ -61,6 +62,9 @@ CRITICAL_TEMPERATURE = 2 / math.log(1 + math.sqrt(2))
 
 _BINDER = {8: (0.61295, 0.00009), 16: (0.61123, 0.00016)}
 """U4 at Tc on L x L, value and error, from long Monte Carlo runs."""
+
+_MOST_LEVELS = 1024
+"""Sites of a lattice whose levels are computed in about a second."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,21 +107,7 @@ class Ising:
         refuse_lists(self)
         check_lattice("ising", self.lattice, self.shape)
         check_temperature("ising", self.temperature)
-        if self.coupling not in (1, -1):
-            raise DomainError(
-                f"ising with system.coupling={self.coupling}: it is 1 or -1, in units of which "
-                "temperature and field are"
-            )
-        if self.coupling < 0 and bipartite(self.lattice) and any(n % 2 for n in self.shape):
-            raise DomainError(
-                f"ising antiferromagnet of shape {list(self.shape)}: at odd extents two sites of "
-                "one sublattice become neighbours; make system.shape even"
-            )
-        if self.disorder is not None and (self.disorder < 0 or self.coupling != 1):
-            raise DomainError(
-                f"ising with system.disorder={self.disorder} and system.coupling={self.coupling}: "
-                "a seed is not negative, and random bonds have both signs; leave the coupling out"
-            )
+        check_bonds(self.lattice, self.shape, self.coupling, self.disorder)
         if not math.isfinite(self.field):
             raise DomainError(f"ising in a field of {self.field}: it must be finite")
 
@@ -254,7 +244,7 @@ class Ising:
             return Batch(x=x[:n].contiguous(), chain=number[:n])
         even = not any(length % 2 for length in self.shape)
         packed = self.lattice == "square" and self.ferromagnetic and self.field == 0 and even
-        xi = self._correlation_length() if packed else math.inf
+        xi = ising_chains.correlation_length(self.temperature) if packed else math.inf
         if xi <= 4:
             spins = ising_chains.packed(self.shape, self.temperature, xi, n, seed)
         else:
@@ -272,6 +262,18 @@ class Ising:
         result = kaufman(self.shape[0], self.shape[1], self.temperature)
         log_z = -result["F/N"] * self.n_sites / self.temperature
         return {**result, "ln Z": log_z, "m": 0.0}
+
+    def distributions(self) -> Mapping[str, Distribution]:
+        """Return the exact distribution of E/N, without field and disorder, to 32x32 sites.
+
+        On square and triangular lattices; Beale's, see `spin_exact`.
+        """
+        planar = self.lattice in ("square", "triangular") and self.disorder is None
+        if not planar or self.field != 0 or self.n_sites > _MOST_LEVELS:
+            return {}
+        e, p = energy_levels(self.lattice, self.shape, self.coupling, self.temperature)
+        order = e.argsort()
+        return {"E/N": Distribution(e[order] / self.n_sites, p[order])}
 
     def reference(self) -> dict[str, tuple[float, float]]:
         """Return Monte Carlo values with their errors, where they are tabulated."""
@@ -337,9 +339,3 @@ class Ising:
                 (s * near for s, near in zip(signs[1:], others, strict=True)), signs[0] * first
             )
         return self.coupling * sum(others, first)
-
-    def _correlation_length(self) -> float:
-        """Correlation length of the infinite lattice above Tc, 1 / xi = -ln tanh K - 2K."""
-        k = 1 / self.temperature
-        inverse = -math.log(math.tanh(k)) - 2 * k
-        return 1 / inverse if inverse > 0 else math.inf

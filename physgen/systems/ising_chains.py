@@ -54,6 +54,17 @@ class Model:
     field: float
 
 
+def correlation_length(temperature: float) -> float:
+    """Return that of the infinite square lattice above Tc, 1 / xi = -ln tanh K - 2K; else inf.
+
+    >>> round(correlation_length(4.0), 3)
+    1.103
+    """
+    k = 1 / temperature
+    inverse = -math.log(math.tanh(k)) - 2 * k
+    return 1 / inverse if inverse > 0 else math.inf
+
+
 def packed(
     shape: tuple[int, ...], temperature: float, xi: float, n: int, seed: int
 ) -> NDArray[np.int8]:

@@ -13,7 +13,8 @@ derived from means
     chi2 = <M^2> / V,    U4 = 1 - N <M^4> / ((N + 2) <M^2>^2),    xi2 as of any scalar field
     (`physgen.systems.real_field`).
 
-In one dimension all that is linear in correlations is known: see `ring`.
+In one dimension all that is linear in correlations is known: see `ring`. The XY model has currents,
+a helicity modulus and, from two dimensions on, vortices as well: see `physgen.systems.xy`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from physgen.io.arrays import Axes
 from physgen.io.source import Source
 from physgen.sampling.autocorrelation import mixed
 from physgen.sampling.thinning import spacing
-from physgen.systems import lattice_files
+from physgen.systems import lattice_files, xy
 from physgen.systems.base import Derived
 from physgen.systems.family import refuse_condition, refuse_lists
 from physgen.systems.real_field import check_shape, lowest_modes, magnetic
@@ -115,7 +116,10 @@ class ONModel(lattice_files.EnsembleFiles):
         def binder(means: NDArray[np.float64]) -> float:
             return float(1 - factor * means[1] / means[0] ** 2)
 
-        return {**magnetic(self.shape), "U4": Derived(("M^2", "M^4"), binder)}
+        result = {**magnetic(self.shape), "U4": Derived(("M^2", "M^4"), binder)}
+        if self.components == 2:
+            result["helicity"] = xy.helicity(self.beta, self.n_sites)
+        return result
 
     def action(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return (B,), the action of (B, *shape, N) vectors in their own precision."""
@@ -133,13 +137,18 @@ class ONModel(lattice_files.EnsembleFiles):
         """
         components = batch.x.unbind(-1)
         square = torch.stack([s.flatten(1).sum(1) ** 2 for s in components]).sum(0)
-        return {
+        values = {
             "s.s": self._links(batch.x),
             "|m|": square.sqrt() / self.n_sites,
             "M^2": square,
             "M^4": square**2,
             "|phi(k)|^2": torch.stack([lowest_modes(s) for s in components]).sum(0),
         }
+        if self.components == 2:
+            values["j^2"] = xy.currents(batch.x)
+            if len(self.shape) > 1:
+                values["vortices"] = xy.vortices(batch.x)
+        return values
 
     def features(self, batch: Batch, level: Literal["low", "high"]) -> Tensor:
         """Return the (B, V N) components, or the (B, F) observables."""
@@ -177,7 +186,10 @@ class ONModel(lattice_files.EnsembleFiles):
                 "chi2": 1.0,
                 "U4": 1 - n / (n + 2) * fourth / v**2,
             }
-        return ring(v, n, self.beta) if len(self.shape) == 1 else {}
+        if len(self.shape) > 1:
+            return {}
+        known = ring(v, n, self.beta)
+        return known | (xy.ring(v, self.beta) if n == 2 else {})
 
     def open(self, path: Path, *, varying: Sequence[str] = ()) -> Source:
         """Open an ensemble; raises `FormatError` where it is none, or of another model.

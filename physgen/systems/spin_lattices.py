@@ -58,6 +58,25 @@ def check_temperature(kind: str, temperature: float) -> None:
         raise DomainError(f"{kind} at temperature {temperature:g}: it must be positive")
 
 
+def check_bonds(lattice: str, shape: tuple[int, ...], coupling: int, disorder: int | None) -> None:
+    """Raise `DomainError` unless there are Ising spins with such bonds on a lattice."""
+    if coupling not in (1, -1):
+        raise DomainError(
+            f"ising with system.coupling={coupling}: it is 1 or -1, in units of which "
+            "temperature and field are"
+        )
+    if coupling < 0 and bipartite(lattice) and any(n % 2 for n in shape):
+        raise DomainError(
+            f"ising antiferromagnet of shape {list(shape)}: at odd extents two sites of "
+            "one sublattice become neighbours; make system.shape even"
+        )
+    if disorder is not None and (disorder < 0 or coupling != 1):
+        raise DomainError(
+            f"ising with system.disorder={disorder} and system.coupling={coupling}: "
+            "a seed is not negative, and random bonds have both signs; leave the coupling out"
+        )
+
+
 def bipartite(lattice: str) -> bool:
     """Whether the sites have two colours, with neighbours of the other one, at even extents."""
     return lattice != "triangular"

@@ -22,6 +22,7 @@ from physgen.validation.canvas import COLOURS, new_figure, styled
 from physgen.validation.comparison import Comparison, Measured, varies
 from physgen.validation.correlations import tabulated, varying
 from physgen.validation.distances import bin_edges
+from physgen.validation.exact_distributions import density, known
 from physgen.validation.panels import Drawn
 from physgen.validation.profiles import profile
 from physgen.validation.scorecard import Scorecard
@@ -178,6 +179,10 @@ def _histogram(comparison: Comparison, shown: Mapping[str, Measured], name: str,
         Drawn(role, panels.density(m, name, edges), COLOURS[role], role == "baseline")
         for role, m in shown.items()
     ]
+    exact = comparison.once(known).get(name)
+    if exact is not None:
+        bars = density(exact, edges), np.zeros(len(edges) - 1)
+        drawn.insert(1, Drawn("exact", bars, "black", dashed=True))
     panels.histogram(cell, drawn, edges, label_of(comparison, name))
 
 

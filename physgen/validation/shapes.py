@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from physgen.errors import DomainError
 from physgen.validation.comparison import Comparison, Measured, Role
 from physgen.validation.distances import Distances, bin_edges, compare
+from physgen.validation.exact_distributions import exact_rows
 from physgen.validation.independence import select
 from physgen.validation.means import refuse_unknown
 from physgen.validation.resampling import Resampled, resample
@@ -60,7 +61,7 @@ class Histograms:
     tolerance: dict[str, float] | None = None
 
     def rows(self, comparison: Comparison) -> list[Row]:
-        """Return three rows an observable.
+        """Return three rows an observable, and one more where its distribution is known exactly.
 
         Raises:
             RecipeError: a tolerance is stated for something that is not measured.
@@ -89,7 +90,7 @@ class Histograms:
                 _row(comparison, name, kind, bins, tolerance.get(f"{kind} {name}"))
                 for kind in _KINDS
             ]
-        return rows
+        return rows + exact_rows(comparison)
 
 
 @dataclass(frozen=True)

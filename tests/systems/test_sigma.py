@@ -105,6 +105,37 @@ def test_clusters_agree_with_exact_values_in_two_dimensions():
     assert 5 * error < 2 * y**3  # so that it can tell
 
 
+@pytest.mark.parametrize("beta", [0.4, 2.0])
+def test_the_helicity_modulus_of_a_ring_is_that_of_quadrature(beta):
+    grid = 2 * math.pi * torch.arange(200, dtype=torch.float64) / 200
+    angles = torch.stack(torch.broadcast_tensors(0 * grid[:1], grid[:, None], grid), -1)
+    x = torch.stack([angles.cos(), angles.sin()], -1).reshape(-1, 3, 2)
+    system = ONModel(shape=(3,), components=2, beta=beta)
+    weight = torch.softmax(-system.action(x), 0)
+    values = system.observables(Batch(x))
+    derived = system.derived["helicity"]
+    means = np.array([float(weight @ values[name]) for name in derived.means])
+    assert derived.function(means) == pytest.approx(system.exact()["helicity"], rel=1e-10)
+
+
+def test_vortices_and_the_helicity_modulus_of_the_xy_model():
+    """A pair of vortices by hand; beyond and below the transition at beta = 1.12."""
+    i, j = torch.meshgrid(*2 * [torch.arange(8.0)], indexing="ij")
+    angle = torch.atan2(i - 1.5, j - 3.5) - torch.atan2(i - 5.5, j - 3.5)
+    x = torch.stack([angle.cos(), angle.sin()], -1)[None]
+    assert ONModel(shape=(8, 8), components=2).observables(Batch(x))["vortices"].item() == 2 / 64
+    found = {}
+    for beta in (0.5, 2.0):
+        system = ONModel(shape=(8, 8), components=2, beta=beta)
+        values = system.observables(system.simulate(2000, 1))
+        derived = system.derived["helicity"]
+        means = np.array([float(values[name].mean()) for name in derived.means])
+        found[beta] = derived.function(means), float(values["vortices"].mean())
+    assert abs(found[0.5][0]) < 0.1 < 0.7 < found[2.0][0]
+    assert found[2.0][1] < 0.01 < 0.1 < found[0.5][1]
+    assert "vortices" not in ONModel(shape=(4, 4)).observables(Batch(torch.ones(1, 4, 4, 3)))
+
+
 def test_without_coupling_all_is_known():
     system = ONModel(shape=(3, 4), components=3, beta=0.0)
     exact, found = system.exact(), means(system, 16000)

@@ -1,5 +1,7 @@
 """Ising spins on lattices of any bonds: exact values and updates against enumeration, files."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -199,3 +201,29 @@ def test_files_of_other_bonds_are_refused(tmp_path):
         Ising(shape=(4, 4), disorder=4).open(tmp_path / "disorder.h5")
     with pytest.raises(FormatError, match=r"set system\.coupling=-1 and leave .*disorder out"):
         Ising(shape=(4, 4), disorder=4).open(tmp_path / "coupling.h5")
+
+
+def test_the_distribution_of_energies_is_that_of_beale():
+    """Numbers of configurations of 4x4 by energy, from -32 in steps of 4."""
+    count = [2, 0, 32, 64, 424, 1728, 6688, 13568, 20524]
+    levels = Ising(shape=(4, 4), temperature=1e9).distributions()["E/N"]
+    assert levels.values.tolist() == [(-32 + 4 * k) / 16 for k in range(17)]
+    assert 2**16 * levels.probabilities == pytest.approx([*count, *count[-2::-1]], abs=1e-3)
+    # Of 16x16 at low temperature, the ground states, and one spin or a pair turned round.
+    cold = Ising(temperature=1.2).distributions()["E/N"].probabilities
+    assert cold[2] / cold[0] == pytest.approx(256 * math.exp(-8 / 1.2), rel=1e-10)
+    assert cold[3] / cold[0] == pytest.approx(512 * math.exp(-12 / 1.2), rel=1e-9)
+    for options in ({"field": 0.1}, {"disorder": 1}, {"shape": (64, 64)}):
+        assert Ising(**options).distributions() == {}
+
+
+@pytest.mark.parametrize("temperature", [0.7, 3.7, 50.0])
+@pytest.mark.parametrize("coupling", [1, -1])
+def test_distributions_have_the_exact_moments(temperature, coupling):
+    lattice = "triangular"
+    system = Ising(shape=(6, 8), lattice=lattice, coupling=coupling, temperature=temperature)
+    values, p = system.distributions()["E/N"]
+    exact = system.exact()
+    assert values @ p == pytest.approx(exact["E/N"], abs=1e-11)
+    spread = values**2 @ p - (values @ p) ** 2
+    assert 48 * spread / temperature**2 == pytest.approx(exact["C/N"], abs=1e-9)
