@@ -19,6 +19,7 @@ from physgen.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from physgen.batch import Batch
+    from physgen.completion import complete
     from physgen.generation import Sampler
     from physgen.pipeline import generate, load, train, validate
     from physgen.refinement import refine
@@ -34,6 +35,7 @@ __all__ = [
     "Scan",
     "Scorecard",
     "Shards",
+    "complete",
     "generate",
     "load",
     "refine",
@@ -48,6 +50,7 @@ _PLACES = {
     "Scan": "physgen.scale.scan",
     "Scorecard": "physgen.validation.scorecard",
     "Shards": "physgen.scale.shards",
+    "complete": "physgen.completion",
     "refine": "physgen.refinement",
 }
 

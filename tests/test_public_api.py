@@ -38,6 +38,7 @@ def test_the_python_face():
         "validate": ["run", "sampling", "output", "trust", "progress"],
         "load": ["run", "device", "sampling", "uncorrected", "trust"],
         "generate": ["run", *asked, "device"],
+        "complete": ["run", "x", "known", "seed", "condition"],
         "refine": ["run", "file", "output", "seed", "overwrite", "progress"],
     }
 

@@ -10,7 +10,6 @@ the output.
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from typing import Literal
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from physgen.networks.attention import SelfAttention, zeroed
 from physgen.networks.conv import convolution, halved_shape, normalisation
 from physgen.networks.embedding import Embedding, Modulation
 from physgen.ranges import Channels, Options
@@ -70,14 +70,14 @@ class UNet(nn.Module):
             _Block(before, after, n_features, periodic)
             for before, after in pairwise((channels[0], *channels))
         )
-        self.attention = _Attention(channels[-1])
+        self.attention = SelfAttention(channels[-1])
         self.bottom = _Block(channels[-1], channels[-1], n_features, periodic)
         self.up = nn.ModuleList(
             _Block(below + here, here, n_features, periodic)
             for here, below in reversed(list(pairwise(channels)))
         )
         self.norm = normalisation(channels[0])
-        self.last = _zeroed(convolution(channels[0], 1, 3, periodic))
+        self.last = zeroed(convolution(channels[0], 1, 3, periodic))
 
     def forward(self, x: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return (B, H, W)."""
@@ -106,7 +106,7 @@ class _Block(nn.Module):
         self.norm_in, self.norm_out = normalisation(before), normalisation(after)
         self.inner = convolution(before, after, 3, periodic)
         self.modulation = Modulation(n_features, after)
-        self.outer = _zeroed(convolution(after, after, 3, periodic))
+        self.outer = zeroed(convolution(after, after, 3, periodic))
         self.shortcut = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
 
     def forward(self, h: Tensor, features: Tensor) -> Tensor:
@@ -114,28 +114,3 @@ class _Block(nn.Module):
         y = self.modulation(self.norm_out(y), features)
         out: Tensor = self.shortcut(h) + self.outer(functional.silu(y))
         return out
-
-
-class _Attention(nn.Module):
-    """Every site looks at every other one; heads of up to 32 channels."""
-
-    def __init__(self, n_channels: int) -> None:
-        super().__init__()
-        self.width = math.gcd(32, n_channels)
-        self.norm = normalisation(n_channels)
-        self.inner = nn.Conv2d(n_channels, 3 * n_channels, 1)
-        self.outer = _zeroed(nn.Conv2d(n_channels, n_channels, 1))
-
-    def forward(self, h: Tensor) -> Tensor:
-        n, _, rows, columns = h.shape
-        parts = self.inner(self.norm(h)).reshape(n, 3, -1, self.width, rows * columns)
-        query, key, value = parts.transpose(-1, -2).unbind(1)
-        attended = functional.scaled_dot_product_attention(query, key, value)
-        out: Tensor = h + self.outer(attended.transpose(-1, -2).reshape(h.shape))
-        return out
-
-
-def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer

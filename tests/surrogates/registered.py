@@ -18,6 +18,7 @@ from physgen.networks.growing import GrowingOptions
 from physgen.networks.masked_conv import MaskedConvOptions
 from physgen.networks.mlp import MLPOptions
 from physgen.networks.residual import ResidualOptions
+from physgen.networks.resnet import ResNetOptions
 from physgen.networks.stacked import StackedOptions
 from physgen.networks.style import StyleOptions
 from physgen.networks.unet import UNetOptions
@@ -47,7 +48,8 @@ SAMPLES = {
     "point-diffusion, moments": "weighted sets",
     "point-diffusion, groups": "grouped sets",
     "checkerboard-flow": "lattice",
-    **dict.fromkeys(("generator, style", "generator, growing", "generator, stacked"), "lattice"),
+    **dict.fromkeys(("generator, resnet", "generator, style"), "lattice"),
+    **dict.fromkeys(("generator, growing", "generator, stacked"), "lattice"),
     "continuous-lattice-flow": "lattice",
     "closure-defect": "links",
     "gauge-flow": "links",
@@ -62,6 +64,7 @@ SAMPLES = {
 }
 LEAKY = MLPOptions(hidden=(32, 32), activation="leaky-relu")
 EPIC = EPiCOptions(hidden=16, n_global=8, depth=2, heads=2)
+RESNET = ResNetOptions(channels=(8, 8))
 RESIDUAL = ResidualOptions(hidden=32, depth=2)
 SURROGATES = {
     "pca": {"components": 1},
@@ -71,6 +74,7 @@ SURROGATES = {
     "generator": {"latent": 4, "network": LEAKY},
     "generator, style": {"latent": 4, "network": StyleOptions(channels=(8, 8), width=8, depth=2)},
     "generator, growing": {"latent": 4, "network": GrowingOptions(channels=(8, 8))},
+    "generator, resnet": {"latent": 4, "network": RESNET},
     "generator, stacked": {
         "latent": 4,
         "network": StackedOptions(channels=(16,), refining=16, embedding=2),
@@ -112,7 +116,7 @@ METHODS = {
         # Networks that grow do so within three steps.
         *(
             {"r1": 1.0, "critic": critic, "learning_rate": 2e-3, "growth": 0.01}
-            for critic in (LEAKY, EPIC, GrowingOptions(channels=(8, 8)))
+            for critic in (LEAKY, EPIC, GrowingOptions(channels=(8, 8)), RESNET)
         ),
         {"r1": 1.0, "critic": LEAKY, "learning_rate": 2e-3, "mixing": 0.5, "path_length": 0.1},
     ],

@@ -14,9 +14,12 @@ from physgen.components import choose_sampling
 from physgen.engine.loop import fit
 from physgen.engine.options import Engine
 from physgen.errors import RecipeError
+from physgen.networks.attention import SelfAttention
 from physgen.networks.conv import ConvOptions
+from physgen.networks.embedding import Modulation
 from physgen.networks.growing import GrowingEncoder, GrowingOptions, coarsened, growth
 from physgen.networks.mlp import MLPOptions
+from physgen.networks.resnet import ResNetDecoder, ResNetEncoder, ResNetOptions
 from physgen.networks.stacked import StackedOptions
 from physgen.networks.style import StyleDecoder, StyleOptions
 from physgen.recipe import read
@@ -32,6 +35,7 @@ IMAGE = Schema((8, 8), (Variable("i"),))
 LABELLED = replace(IMAGE, condition=(Variable("c", domain="integer", low=0, high=2),))
 STYLE = StyleOptions(channels=(4, 6, 8), width=5, depth=2)
 GROWING = GrowingOptions(channels=(4, 6, 8))
+RESNET = ResNetOptions(channels=(8, 8))
 STACKED = StackedOptions(channels=(8,), refining=8, embedding=3)
 LEAKY = MLPOptions(hidden=(8,), activation="leaky-relu")
 CONV = ConvOptions(channels=(4, 8), activation="leaky-relu")
@@ -204,7 +208,8 @@ class Rows:
 GAMES = {
     "style": (IMAGE, STYLE, {"critic": CONV, "mixing": 0.5, "path_length": 0.5, "r1": 1.0}),
     "growing": (IMAGE, GROWING, {"critic": GROWING, "r1": 1.0}),
-    "stacked": (LABELLED, STACKED, {"critic": CONV, "orthogonal": 1e-3}),
+    "stacked": (LABELLED, STACKED, {"critic": CONV}),
+    "resnet": (LABELLED, RESNET, {"critic": RESNET, "orthogonal": 1e-3, "spectral_norm": True}),
 }
 
 
@@ -236,6 +241,40 @@ def test_the_critic_of_a_young_generator_sees_coarse_data():
         seen.clear()
         method.critic_loss(batch, noise, mix)
         torch.testing.assert_close(seen[0], coarsened(batch.x, 3, level))
+
+
+# --- residual networks of classes -----------------------------------------------------------------
+
+
+def test_the_class_scales_and_shifts_what_is_normalised():
+    """With nothing else to see it by, and nothing but a product with it in the score."""
+    decoder = randomised(ResNetDecoder(4, (8, 8), 3, RESNET)).eval()
+    encoder = randomised(ResNetEncoder((8, 8), 3, RESNET)).eval()
+    z, label = torch.randn(1, 4, generator=generator(1)).expand(3, -1), torch.eye(3)
+    with torch.no_grad():
+        decoder.first.weight[:, 4:] = 0
+        x = decoder(z, label).reshape(3, 8, 8)
+        scores = [encoder(x[:1], label[i : i + 1]) for i in range(3)]
+        bare = encoder(x[:1], torch.zeros(1, 3))
+        for layer in decoder.blocks.modules():
+            if isinstance(layer, Modulation):
+                layer.linear.weight.zero_()
+        same = decoder(z, label)
+    assert not torch.allclose(x[0], x[1])
+    torch.testing.assert_close(same[0], same[1])
+    half = [encoder(x[:1], 0.5 * label[i : i + 1]) for i in range(3)]
+    for score, middle in zip(scores, half, strict=True):
+        torch.testing.assert_close(middle, (score + bare) / 2)
+
+
+def test_sites_attend_to_all_others():
+    layer = randomised(SelfAttention(8))
+    h = torch.randn(1, 8, 4, 4, generator=generator(1))
+    changed = h.clone()
+    changed[..., 0, 0] += 1
+    with torch.no_grad():
+        moved = (layer(changed) - layer(h))[..., 3, 3].abs().max()
+    assert moved > 1e-3
 
 
 # --- two stages -----------------------------------------------------------------------------------

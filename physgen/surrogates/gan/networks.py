@@ -18,6 +18,7 @@ from physgen.networks.conv import ConvOptions
 from physgen.networks.epic import EPiCEncoder, EPiCOptions
 from physgen.networks.growing import GrowingDecoder, GrowingEncoder, GrowingOptions
 from physgen.networks.mlp import MLPOptions
+from physgen.networks.resnet import ResNetDecoder, ResNetEncoder, ResNetOptions
 from physgen.networks.stacked import StackedDecoder, StackedOptions
 from physgen.networks.style import StyleDecoder, StyleOptions
 from physgen.ranges import Positive
@@ -25,12 +26,14 @@ from physgen.surrogates.decoding import DecodedNoise
 from physgen.transforms.base import Transform
 
 GeneratorOptions = Annotated[
-    NetworkOptions | StyleOptions | GrowingOptions | StackedOptions, Field(discriminator="kind")
+    NetworkOptions | StyleOptions | GrowingOptions | StackedOptions | ResNetOptions,
+    Field(discriminator="kind"),
 ]
 """What generators can be made of."""
 
 CriticOptions = Annotated[
-    MLPOptions | ConvOptions | EPiCOptions | GrowingOptions, Field(discriminator="kind")
+    MLPOptions | ConvOptions | EPiCOptions | GrowingOptions | ResNetOptions,
+    Field(discriminator="kind"),
 ]
 """What critics can be made of."""
 
@@ -38,6 +41,7 @@ BODIES: dict[type, Callable[..., nn.Module]] = {
     StyleOptions: StyleDecoder,
     GrowingOptions: GrowingDecoder,
     StackedOptions: StackedDecoder,
+    ResNetOptions: ResNetDecoder,
 }
 """Networks of generators for images alone; the others are those of decoders in general."""
 
@@ -195,6 +199,8 @@ class Critic(nn.Module):
             self.body = EPiCEncoder(shape[1], 1, n_condition, options)
         elif isinstance(options, GrowingOptions):
             self.body = GrowingEncoder(shape, 1, n_condition, options)
+        elif isinstance(options, ResNetOptions):
+            self.body = ResNetEncoder(shape, n_condition, options)
         else:
             self.body = Encoder(shape, 1, n_condition, options)
         if spectral_norm:
