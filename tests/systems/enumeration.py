@@ -48,3 +48,23 @@ def thermodynamics(system, values=(-1, 1)):
         "m": float((p * x.flatten(1).mean(1)).sum()),
         "m^2": float((p * x.flatten(1).mean(1) ** 2).sum()),
     }
+
+
+def imbalance(update, system, values=(-1, 1), n=4000):
+    """Return by how many errors the flows between two configurations differ, at most.
+
+    Each of `n` times an update, which moves (N,) spins in place, begins at every configuration.
+    """
+    every = states(system.shape, values)
+    weights = torch.softmax(-system.action(every), 0).numpy()
+    starts = every.flatten(1).numpy().astype(np.int8)
+    flows = np.zeros((len(starts), len(starts)))
+    ends = np.empty((n, starts.shape[1]), np.int8)
+    for row, start in enumerate(starts):
+        for end in ends:
+            end[:] = start
+            update(end)
+        flows[row] = weights[row] * np.bincount(code(ends, values), minlength=len(starts)) / n
+    # A flow w m / n has the variance w^2 m / n^2; one that was not seen counts as one that was.
+    variance = weights[:, None] * np.maximum(flows, weights[:, None] / n) / n
+    return float((abs(flows - flows.T) / np.sqrt(variance + variance.T)).max())

@@ -15,7 +15,7 @@ from physgen.systems.kernels import potts as kernel
 from physgen.systems.kernels.ising import random_state
 from physgen.systems.potts import Potts, critical_temperature
 from physgen.systems.spin_lattices import neighbours
-from tests.systems.enumeration import p_value, states, thermodynamics
+from tests.systems.enumeration import imbalance, p_value, states, thermodynamics
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,16 @@ def test_updates_sample_the_exact_distribution(shape, q, lattice, updates):
         getattr(kernel, updates)(spins, table, (q, 1.5), 16, state)
         row[:] = spins
     assert p_value(chain[100:], system, range(q)) > 1e-3
+
+
+def test_clusters_are_in_detailed_balance():
+    system = Potts(shape=(3,), q=3, lattice="chain", temperature=0.8)
+    table, state = neighbours("chain", (3,)), random_state(6)
+
+    def update(spins):
+        kernel.clusters(spins, table, (3, 0.8), 1, state)
+
+    assert imbalance(update, system, range(3)) < 5
 
 
 def test_simulated_energies_are_exact():
