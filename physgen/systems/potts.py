@@ -38,6 +38,7 @@ from physgen.systems.family import refuse_condition, refuse_lists
 from physgen.systems.ising import Ising
 from physgen.systems.lattice_files import check_parameters
 from physgen.systems.spin_chains import by_clusters
+from physgen.systems.spin_exact import potts_strip
 from physgen.systems.spin_lattices import (
     DIRECTIONS,
     LatticeName,
@@ -50,6 +51,8 @@ from physgen.systems.spin_lattices import (
 
 _MOST = 100
 """Largest q, for which one byte a spin is enough."""
+_MOST_ROWS = 256
+"""Rows and columns of a transfer matrix that is quickly taken to a power."""
 
 
 def critical_temperature(q: int) -> float:
@@ -178,9 +181,14 @@ class Potts:
         return Batch(x=torch.from_numpy(renamed.reshape(chain.shape)))
 
     def exact(self) -> dict[str, float]:
-        """Return F/N, E/N, C/N and ln Z of this finite lattice: of chains, and where q = 2."""
-        if self.lattice == "chain":
-            return self._ring()
+        """Return F/N, E/N, C/N and ln Z of this finite lattice, as far as they are known.
+
+        Of chains, of square and triangular lattices where q = 2, and of narrow ones: q^w, w being
+        the shorter extent, is at most 256.
+        """
+        width = 1 if self.lattice == "chain" else min(self.shape)
+        if self.lattice != "cubic" and self.q**width <= _MOST_ROWS:
+            return potts_strip(self.lattice, self.shape, self.q, self.temperature)
         if self.q > 2 or self.lattice == "cubic":
             return {}
         # delta = (1 + s s') / 2: half the energy of Ising spins, and half of each bond.
@@ -230,23 +238,3 @@ class Potts:
         equal = torch.stack([x == near for near in behind(x, self.lattice)]).sum(0)
         dtype = x.dtype if x.is_floating_point() else torch.float32
         return -equal.flatten(1).sum(1).to(dtype)
-
-    def _ring(self) -> dict[str, float]:
-        """Z = (e^K + q - 1)^L + (q - 1) (e^K - 1)^L and its derivatives by K."""
-        k, n, q = 1 / self.temperature, self.n_sites, self.q
-        small = math.exp(-k)
-        upper, lower = 1 + (q - 1) * small, -math.expm1(-k)  # times e^K
-        weight = (q - 1) * (lower / upper) ** n
-        total = 1 + weight
-        log_z = n * (k + math.log(upper)) + math.log(total)
-        # Of l^L: d ln / dK = L d, d = l' / l with l' = e^K, and d' = d - d^2.
-        d, dd = 1 / upper, 1 / lower
-        first = n * (d + weight * dd) / total
-        second = n * (d - d**2 + weight * (dd - dd**2)) / total
-        spread = n**2 * weight * (d - dd) ** 2 / total**2
-        return {
-            "F/N": -log_z / (k * n),
-            "E/N": -first / n,
-            "C/N": max(0.0, k**2 * (second + spread) / n),
-            "ln Z": log_z,
-        }

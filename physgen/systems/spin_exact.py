@@ -1,4 +1,4 @@
-r"""Exact results of the Ising model on finite chains and on finite square and triangular tori.
+r"""Exact results of Ising and Potts models on finite chains, and square and triangular tori.
 
 With w = sum_<ij> s_i s_j and Z(K) = sum exp(K w), the partition function of a torus of n x m sites
 is (Kasteleyn, Physica 27 (1961) 1209; Houtappel, Physica 16 (1950) 425, of the infinite triangular
@@ -67,6 +67,31 @@ def ring(length: int, coupling: int, temperature: float, field: float) -> dict[s
     m = first.item() / length
     magnetic = {"m": m, "m^2": second.item() / length**2 + m**2}
     return _thermodynamics(log_z, beta, length) | magnetic
+
+
+def potts_strip(
+    lattice: str, shape: tuple[int, ...], q: int, temperature: float
+) -> dict[str, float]:
+    """Return F/N, E/N, C/N and ln Z of a Potts chain, or of a narrow square or triangular torus.
+
+    By the transfer matrix between rows of the shorter extent w, of q^w states (one on a chain).
+
+    >>> round(potts_strip("chain", (64,), 3, 1.0)["E/N"], 6)  # -e / (e + q - 1) of a long chain
+    -0.576117
+    """
+    beta = torch.tensor(1 / temperature, dtype=torch.float64, requires_grad=True)
+    width = 1 if lattice == "chain" else min(shape)
+    rows = torch.cartesian_prod(*[torch.arange(q)] * width).reshape(-1, width)
+    shifts = {"chain": [0], "square": [0], "triangular": [0, 1]}[lattice]
+    pairs = [rows[:, None] == rows.roll(shift, 1)[None] for shift in shifts]
+    equal = torch.stack(pairs).sum((0, 3)).double()
+    if lattice != "chain":
+        along = (rows == rows.roll(1, 1)).sum(1) / 2
+        equal = equal + along[:, None] + along[None]
+    most = equal.max()
+    length = max(shape)
+    log_z = length * most * beta + _log_trace((beta * (equal - most)).exp(), length)
+    return _thermodynamics(log_z, beta, math.prod(shape))
 
 
 def energy_levels(

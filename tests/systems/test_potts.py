@@ -24,6 +24,10 @@ from tests.systems.enumeration import imbalance, p_value, states, thermodynamics
         Potts(shape=(6,), q=3, lattice="chain", temperature=0.6),
         Potts(shape=(5,), q=4, lattice="chain", temperature=0.2),
         Potts(shape=(3, 4), q=2, temperature=1.1),
+        Potts(shape=(2, 4), q=3, temperature=0.8),
+        Potts(shape=(4, 2), q=3, temperature=0.8),
+        Potts(shape=(3, 2), q=4, lattice="triangular", temperature=1.7),
+        Potts(shape=(3, 3), q=3, lattice="triangular", temperature=1.7),
         Potts(shape=(3, 3), q=2, lattice="triangular", temperature=1.9),
     ],
 )
@@ -33,6 +37,19 @@ def test_exact_values_are_those_of_enumeration(system):
     assert {"F/N", "E/N", "C/N", "ln Z"} <= known.keys()
     for name, value in known.items():
         assert value == pytest.approx(wanted[name], rel=1e-9), name
+
+
+def test_transfer_matrices_and_the_ising_model_agree(monkeypatch):
+    for lattice in ("square", "triangular"):
+        system = Potts(shape=(5, 7), q=2, lattice=lattice, temperature=1.3)
+        known = system.exact()
+        monkeypatch.setattr("physgen.systems.potts._MOST_ROWS", 1)
+        assert known == pytest.approx(system.exact(), rel=1e-11)
+        monkeypatch.undo()
+    assert Potts(shape=(8, 8), q=3).exact() == {}
+    cold = Potts(shape=(4, 4), q=4, temperature=1e-3).exact()
+    assert cold["E/N"] == pytest.approx(-2, abs=1e-12)
+    assert cold["ln Z"] == pytest.approx(32e3 + math.log(4), rel=1e-12)
 
 
 def test_two_values_are_the_ising_model_at_twice_the_temperature():
@@ -76,6 +93,7 @@ def test_simulated_energies_are_exact():
     for system in (
         Potts(shape=(8, 8), q=2, temperature=critical_temperature(2)),
         Potts(shape=(24,), q=5, lattice="chain", temperature=0.5),
+        Potts(shape=(5, 6), q=3),
     ):
         e = system.observables(system.simulate(n, 1))["E/N"]
         assert abs(e.mean() - system.exact()["E/N"]) < 4 * e.std() / n**0.5
