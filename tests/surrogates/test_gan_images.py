@@ -27,7 +27,13 @@ from physgen.surrogates.flows.flow import Flow
 from physgen.surrogates.gan.adversarial import Adversarial
 from physgen.surrogates.gan.networks import Generator
 from physgen.surrogates.gan.points import PointGenerator
-from physgen.surrogates.gan.regularisers import decode_mixed, mixed, n_mixed, path_lengths
+from physgen.surrogates.gan.regularisers import (
+    decode_mixed,
+    mixed,
+    mixed_images,
+    n_mixed,
+    path_lengths,
+)
 from physgen.transforms.base import Chain
 from physgen.transforms.images import OneHot
 
@@ -132,6 +138,18 @@ def test_the_share_of_mixed_images_is_what_was_asked_for():
     torch.testing.assert_close(plain, model.decode_noise(noise[:, :n], None))
     changed = (plain != some).flatten(1).any(1).float().mean().item()
     assert changed == pytest.approx(0.3, abs=0.03)
+
+
+def test_a_table_of_mixed_images_has_the_plain_ones_at_its_ends():
+    model = randomised(made(STYLE)).eval()
+    rows, columns = torch.randn(2, 3, model.latent, generator=generator(1))
+    columns[:, 4:] = rows[0, 4:]  # The noise of the sites is that of the rows.
+    with torch.no_grad():
+        ends = {0: model.from_noise(columns), model.body.n_layers: model.from_noise(rows)}
+    torch.testing.assert_close(mixed_images(model, rows, columns, 0)[0], ends[0])
+    last = mixed_images(model, rows, columns, model.body.n_layers)
+    torch.testing.assert_close(last, ends[5][:, None].expand(-1, 3, -1, -1))
+    assert not torch.allclose(mixed_images(model, rows, columns, 2)[0], ends[0])
 
 
 def test_path_lengths_are_those_of_the_derivative():

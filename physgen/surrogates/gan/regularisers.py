@@ -26,6 +26,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from physgen.batch import Batch
 from physgen.errors import RecipeError
 from physgen.networks.style import StyleDecoder
 from physgen.surrogates.gan.networks import Generator
@@ -40,6 +41,32 @@ def mixed(first: Tensor, second: Tensor, begins: Tensor, n_layers: int) -> Tenso
     """
     later = torch.arange(n_layers, device=begins.device) >= begins[:, None]
     return torch.where(later[..., None], second[:, None], first[:, None])
+
+
+@torch.no_grad()
+def mixed_images(generator: Generator, rows: Tensor, columns: Tensor, begin: int) -> Tensor:
+    """Return (R, C, *shape) physical images: coarse styles of the rows, fine ones of the columns.
+
+    Args:
+        generator: of styles, without conditions.
+        rows: (R, latent) noise of styles below layer `begin`, and of the sites.
+        columns: (C, latent) noise of styles from layer `begin` on.
+        begin: number of a layer, 0 being the coarsest.
+
+    Raises:
+        RecipeError: the generator is not of styles.
+    """
+    decoder = styles_of(generator)
+    first, second = (decoder.style(noise[:, : decoder.n_in]) for noise in (rows, columns))
+    n_rows, n_columns = len(rows), len(columns)
+    begins = torch.full((n_rows * n_columns,), begin, device=rows.device)
+    styles = mixed(
+        first.repeat_interleave(n_columns, 0), second.repeat(n_rows, 1), begins, decoder.n_layers
+    )
+    sites = rows[:, decoder.n_in :].repeat_interleave(n_columns, 0)
+    x = generator.finished(decoder.synthesise(styles, sites))
+    images = generator.transform.inverse(Batch(x)).x
+    return images.reshape(n_rows, n_columns, *images.shape[1:])
 
 
 def n_mixed(decoder: StyleDecoder) -> int:
