@@ -143,8 +143,8 @@ class Recipe(Section):
 
     def code(self) -> list[Path]:
         """Return the Python files it names, which are run when its system is built."""
-        action = self.system.options.get("action")
-        return [Path(action.rpartition(":")[0])] if isinstance(action, str) else []
+        named = [self.system.options.get(key) for key in ("action", "simulator")]
+        return [Path(n.rpartition(":")[0]) for n in named if isinstance(n, str) and ":" in n]
 
     def to_yaml(self) -> str:
         """Return the resolved recipe, readable by `read`."""

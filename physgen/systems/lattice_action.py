@@ -76,7 +76,8 @@ class LatticeAction(RealField):
     def action(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return (B,), the user's action of (B, *shape) fields."""
         refuse_condition(condition, self)
-        return self._function(x)
+        value: Tensor = self._function(x)
+        return value
 
     def simulate(self, n: int, seed: int, condition: Tensor | None = None) -> Batch:
         """Draw `n` configurations by tuned, thinned HMC, chain after chain, in float64.
@@ -198,28 +199,30 @@ class LatticeAction(RealField):
         check_normalisable(self._function, self.shape, self.source)
 
 
-def load_function(name: str) -> Callable[[Tensor], Tensor]:
-    """Run FILE.py and return FUNCTION, for a `name` of FILE.py:FUNCTION; raises `InputError`."""
+def load_function(name: str, key: str = "action") -> Callable[..., Any]:
+    """Run FILE.py and return FUNCTION, for a `name` of FILE.py:FUNCTION under a key of a recipe.
+
+    Raises:
+        InputError: there is no such file or function, or the file fails.
+    """
     file, _, function = name.rpartition(":")
     if not file or not function.isidentifier():
-        raise InputError(
-            f"action {name!r}: name it as FILE.py:FUNCTION, such as my_action.py:action"
-        )
+        raise InputError(f"{key} {name!r}: name it as FILE.py:FUNCTION, such as my_{key}.py:{key}")
     path = Path(file).expanduser().resolve()
     if not path.is_file():
         near = [other.name for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
         raise InputError(
-            f"action {name!r}: there is no file {path}{suggest(path.name, near)}; name yours, "
-            "system.action=FILE.py:FUNCTION"
+            f"{key} {name!r}: there is no file {path}{suggest(path.name, near)}; name yours, "
+            f"system.{key}=FILE.py:FUNCTION"
         )
     spec = importlib.util.spec_from_file_location(f"_action_of_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise InputError(f"action {name!r}: {path} is not a Python file")
+        raise InputError(f"{key} {name!r}: {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise InputError(f"action {name!r}: {path} fails{_where(error)}") from error
+        raise InputError(f"{key} {name!r}: {path} fails{_where(error)}") from error
     result = getattr(module, function, None)
     if not callable(result):
         choices = [key for key, value in vars(module).items() if callable(value)]
