@@ -26,6 +26,7 @@ from physgen.io.source import Source
 from physgen.io.stream import Stream
 from physgen.isolation import global_generators
 from physgen.made_from import rows_made_from, shared_events
+from physgen.posterior_draws import posterior_draws
 from physgen.recipe import Recipe, read
 from physgen.registry import Component, build
 from physgen.run import Run
@@ -77,8 +78,7 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
     if baseline is not None and truth is not None and condition is not None:
         # Conditions count as often as they do in the truth.
         baseline = baseline.replace(weight=truth.weight)
-        if truth.chain is None:
-            paired |= {"baseline"}
+        paired |= {"baseline"} if truth.chain is None else set()
     device = choose_device(recipe.engine.device)
     surrogate = copy.deepcopy(surrogate).to(device)
     generator = torch.Generator(device=device).manual_seed(seed)
@@ -92,6 +92,7 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
         groups=truths.groups,
         paired=paired,
         training=training_rows_of(run),
+        posterior=posterior_draws(surrogate, truth, metrics_of(recipe), seed),
         seed=seed,
     )
     timed = next((one for one in metrics_of(recipe) if isinstance(one, Timing)), None)
@@ -115,8 +116,7 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
         condition = condition.to(device=device, dtype=surrogate.dtype)
     if corrected is None:
         if condition is None or truth is None:
-            generated = surrogate.sample(n, generator=generator).to("cpu")
-            return replace(comparison, generated=generated)
+            return replace(comparison, generated=surrogate.sample(n, generator=generator).to("cpu"))
         generated = surrogate.sample(n, condition, generator=generator).to("cpu")
         if truth.chain is None:
             paired |= {"generated"}

@@ -1,4 +1,4 @@
-"""Verbs that make samples of trained runs: generate, refine."""
+"""Verbs that make samples of trained runs: generate, infer, refine."""
 
 from __future__ import annotations
 
@@ -162,3 +162,28 @@ def refine(
             run, file, output, seed=seed, overwrite=overwrite, progress=progress
         )
     print_mapping(report, as_json)
+
+
+@app.command()
+def infer(
+    run: Annotated[Path, typer.Argument(help="A run of the system posterior.")],
+    observation: Annotated[
+        str, typer.Option(help="Numbers with commas; or a file of rows of them (.csv, .h5).")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="HDF5 file of the draws.")],
+    n: Annotated[str, typer.Option("-n", help="Draws of the posterior of each.")] = "10000",
+    extrapolate: Annotated[
+        bool, typer.Option("--extrapolate", help="Accept data outside the simulated range.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Infer the parameters of a simulator from data: draws of the posterior, means, intervals.
+
+    Example: `physgen infer runs/infer-two-moons/0123456789 --observation 0.1,-0.2 -o posterior.h5`
+    """
+    from physgen.inference import infer as draw
+    from physgen.inference import observation_of
+
+    given = observation_of(observation)
+    found = draw(run, given, whole("n", n), output, extrapolate=extrapolate)
+    print_mapping({"file": str(output), "observations": found}, as_json)

@@ -17,6 +17,7 @@ from physgen.batch import Batch
 from physgen.errors import InputError
 from physgen.sampling.reweighting import Reference
 from physgen.systems.base import HasExact, HasFeatures, HasReference, HasUnits, HasVoxelGrid, System
+from physgen.validation.ranks import PosteriorDraws
 from physgen.validation.training_rows import TrainingRows
 
 Value = TypeVar("Value")
@@ -87,6 +88,7 @@ class Comparison:
         training: the rows that the generator was trained on, where they are known.
         given: observables of samples that were measured before, by role: of a truth that several
             samples are set beside.
+        posterior: draws for each of many data, where parameters are inferred.
         seed: of all resampling and of the classifiers.
 
     >>> from physgen.systems.scalar import Phi4
@@ -114,6 +116,7 @@ class Comparison:
     whole: Callable[[], dict[Role, Measured]] | None = None
     training: TrainingRows | None = None
     given: Mapping[Role, Measured] = field(default_factory=dict)
+    posterior: PosteriorDraws | None = None
     seed: int = 0
 
     def batch(self, role: Role) -> Batch | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from physgen.validation.calibration import Calibration
 from physgen.validation.classes import InceptionScore
 from physgen.validation.classifier import ClassifierTest
 from physgen.validation.combined import CombinedTest
@@ -28,6 +29,7 @@ from physgen.validation.shapes import Histograms
 from physgen.validation.timing import Timing
 
 __all__ = [
+    "Calibration",
     "ClassifierTest",
     "CombinedTest",
     "ConditionBins",
