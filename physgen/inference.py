@@ -63,7 +63,7 @@ def infer(
             f"{run} is a run of {type(system).__name__}: parameters are inferred by one of the "
             "system posterior, such as infer-two-moons"
         )
-    sampler = pipeline.load(run, sampling={"extrapolate": True} if extrapolate else {})
+    sampler = pipeline.load(run, sampling={"extrapolate": extrapolate})
     if isinstance(observation, Tensor):
         data = observation.double()
     else:
