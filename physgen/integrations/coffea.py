@@ -10,12 +10,15 @@ class Processor(processor.ProcessorABC):
 ```
 
 The seed of a sample is a hash of what tells its event, and its object in the event, from all
-others. All that reaches the model is padded to blocks of one size. So the bytes of a sample are the
-same in whatever chunks, partitions or order the events are processed.
+others; of the model; and of the name of the collection: two collections of an event, and two
+surrogates of it, have noise of their own. All that reaches the model is padded to blocks of one
+size. So the bytes of a sample are the same in whatever chunks, partitions or order the events are
+processed.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from os import PathLike
@@ -71,7 +74,9 @@ class SurrogateWrapper:
         self.card = cards.read(self.folder)
         self._model: ExportedSurrogate | None = None
 
-    def __call__(self, ids: Sequence[Any], condition: Mapping[str, Any] | None = None) -> Any:
+    def __call__(
+        self, ids: Sequence[Any], condition: Mapping[str, Any] | None = None, *, stream: str = ""
+    ) -> Any:
         """Return samples of events: one an event, or one an object where conditions are jagged.
 
         Args:
@@ -79,6 +84,7 @@ class SurrogateWrapper:
                 luminosity block and event. Of objects their number in the event is added last.
             condition: by the card's names, in its units: (n,) each, or (n, objects) of equal
                 lengths, or a number for all.
+            stream: name of these samples: of equal ids, each stream has noise of its own.
 
         Returns:
             Of numpy arrays a dictionary of arrays, of awkward arrays records, of dask-awkward
@@ -88,10 +94,12 @@ class SurrogateWrapper:
             DomainError: a condition is unknown, missing, or outside its domain.
             InputError: ids are not integers, lengths differ, or values are missing.
         """
-        return self._run(ids, condition or {}, self._fields)
+        return self._run(ids, condition or {}, self._fields, stream)
 
     def collection(self, events: Any, name: str, columns: Mapping[str, str] | None = None) -> Any:
         """Return records of as many objects as a collection of NanoAOD events has.
+
+        The stream of their noise is the name of the collection.
 
         A word that all quantities begin with, before `_`, is left out: `Jet_pt` is the field `pt`.
 
@@ -115,7 +123,7 @@ class SurrogateWrapper:
                 f"{self.folder}: these samples have no conditions that {name!r} could hold; call "
                 "the wrapper with the numbers of events, for one sample an event"
             )
-        return self._run(ids, condition, _without_first_word(self._fields))
+        return self._run(ids, condition, _without_first_word(self._fields), name)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the model, which cannot be pickled."""
@@ -141,23 +149,29 @@ class SurrogateWrapper:
     def _fields(self) -> list[str]:
         return [one.name for one in self.card.outputs[0].quantities] or ["x"]
 
-    def _run(self, ids: Sequence[Any], condition: Mapping[str, Any], fields: list[str]) -> Any:
+    def _run(
+        self, ids: Sequence[Any], condition: Mapping[str, Any], fields: list[str], stream: str
+    ) -> Any:
         """Return samples as `__call__` does, under other names."""
         arrays = [*ids, *condition.values()]
-        call = partial(_of_awkward, self, fields, len(ids), list(condition))
+        call = partial(_of_awkward, self, fields, stream, len(ids), list(condition))
         if any(hasattr(array, "dask") for array in arrays):
             import dask_awkward
 
             return dask_awkward.map_partitions(call, *arrays, label="physgen")
         if any(isinstance(array, ak.Array) for array in arrays):
             return call(*arrays)
-        return self._of_numpy(fields, [*map(np.asarray, ids)], condition)
+        return self._of_numpy(fields, stream, [*map(np.asarray, ids)], condition)
 
     def _of_numpy(
-        self, fields: Sequence[str], ids: Sequence[NDArray[Any]], condition: Mapping[str, Any]
+        self,
+        fields: Sequence[str],
+        stream: str,
+        ids: Sequence[NDArray[Any]],
+        condition: Mapping[str, Any],
     ) -> dict[str, NDArray[Any]]:
         """Return (n, ...) arrays by the names of quantities."""
-        seeds = event_seeds(self.seed, ids)
+        seeds = event_seeds(self.seed, ids, f"{self.card.model.sha256} {stream}")
         x, outside = self.model.sample(
             len(seeds),
             condition or None,
@@ -171,11 +185,17 @@ class SurrogateWrapper:
         return {**found, "outside": outside} if self.allow_outside_domain else found
 
 
-def event_seeds(seed: int, ids: Sequence[ArrayLike]) -> NDArray[np.int64]:
+def event_seeds(seed: int, ids: Sequence[ArrayLike], stream: str = "") -> NDArray[np.int64]:
     """Return (n,) seeds, each a hash of (n,) integers, which neither order nor number change.
 
     The integers are taken in turn through the finaliser of SplitMix64 (Steele, Lea and Flood,
-    OOPSLA 2014), a bijection of 64 bits.
+    OOPSLA 2014), a bijection of 64 bits. Each is mixed before it is added to what came before: of
+    two seeds, or streams, neither is the other one with its events in another order.
+
+    Args:
+        seed: from 0 to 2^64 - 1.
+        ids: (n,) integers each.
+        stream: another one has other seeds for the same integers.
 
     Raises:
         InputError: they are not integers of equal lengths.
@@ -190,9 +210,10 @@ def event_seeds(seed: int, ids: Sequence[ArrayLike]) -> NDArray[np.int64]:
         raise InputError(f"numbers of events are integers (n,) each, and these are {kinds}")
     if len({len(one) for one in columns}) > 1:
         raise InputError(f"numbers of {[len(one) for one in columns]} events: give as many each")
-    state = np.full(len(columns[0]), seed, np.uint64)
-    for column in columns:
-        state = _mixed((state + np.uint64(_GOLDEN)) ^ column.astype(np.uint64))
+    name = int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "little")
+    state = np.zeros(len(columns[0]), np.uint64)
+    for column in (*(np.full(len(state), one, np.uint64) for one in (seed, name)), *columns):
+        state = _mixed(state + _mixed(column.astype(np.uint64) + np.uint64(_GOLDEN)))
     return state.view(np.int64)
 
 
@@ -205,6 +226,7 @@ def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def _of_awkward(
     wrapper: SurrogateWrapper,
     fields: Sequence[str],
+    stream: str,
     n_ids: int,
     names: Sequence[str],
     *arrays: Any,
@@ -213,11 +235,12 @@ def _of_awkward(
     traced = any(isinstance(a, ak.Array) and ak.backend(a) == "typetracer" for a in arrays)
     if traced:
         arrays = tuple(ak.typetracer.length_zero_if_typetracer(a) for a in arrays)
-    ids, given = arrays[:n_ids], arrays[n_ids:]
+    ids, given = arrays[:n_ids], [_ragged(a) for a in arrays[n_ids:]]
     jagged = [a for a in given if isinstance(a, ak.Array) and a.ndim > 1]
     if any(a.ndim > 2 for a in jagged):
         raise InputError(f"conditions {', '.join(names)} are lists of lists: flatten them first")
     if jagged:
+        ids = tuple(map(ak.Array, ids))
         # The number of an object is part of what it is known by.
         ids = *ids, ak.local_index(jagged[0], axis=1)
         try:
@@ -229,11 +252,18 @@ def _of_awkward(
             ) from error
     columns = [_flat(array) for array in (arrays if jagged else (*ids, *given))]
     condition = dict(zip(names, columns[len(ids) :], strict=True))
-    found = wrapper._of_numpy(fields, columns[: len(ids)], condition)
+    found = wrapper._of_numpy(fields, stream, columns[: len(ids)], condition)
     records = ak.zip({key: ak.from_numpy(value) for key, value in found.items()}, depth_limit=1)
     if jagged:
         records = ak.unflatten(records, ak.num(jagged[0]))
     return ak.Array(records.layout.to_typetracer(forget_length=True)) if traced else records
+
+
+def _ragged(array: Any) -> Any:
+    """Return lists of one length as lists of any length, which are broadcast from the left."""
+    if isinstance(array, np.ndarray) and array.ndim > 1:
+        array = ak.from_numpy(array)
+    return ak.from_regular(array, axis=None) if isinstance(array, ak.Array) else array
 
 
 def _flat(array: Any) -> NDArray[Any]:

@@ -11,6 +11,7 @@ Each file appears whole. The manifest carries a SHA-256 of itself.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ GENERATION = "generation.json"
 MANIFEST = "manifest.json"
 NEW = "new-"
 """Begins the name of a shard that is being written."""
+_PART = re.compile(rf"{re.escape(GENERATION)}\..*\.part")
 MOST = 100_000
 """Shards of a folder: as many as their names have numbers."""
 
@@ -62,6 +64,16 @@ def shard_path(folder: Path, number: int, suffix: str) -> Path:
 def is_shards(folder: Path) -> bool:
     """Return whether a path is a folder of shards, complete or not."""
     return (folder / GENERATION).is_file()
+
+
+def holds_others(folder: Path) -> bool:
+    """Return whether a folder holds files, and is none of shards: parts of files do not count.
+
+    They are of jobs that start at the same time, or of one that was killed.
+    """
+    # The files are listed first: where one is of a job that has just started, the folder is its.
+    files = [path for path in folder.glob("*") if _PART.fullmatch(path.name) is None]
+    return bool(files) and not is_shards(folder)
 
 
 def may_be_run(path: Path) -> bool:
@@ -108,22 +120,39 @@ def write_document(path: Path, content: Mapping[str, Any]) -> None:
         part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def stated_shard(path: Path) -> Shard | None:
-    """Return what is written of a shard; `None` if nothing does, or the shard is missing."""
+def stated_shard(path: Path, rows: tuple[int, int]) -> Shard | None:
+    """Return what is written of a shard; `None` if nothing does, or the shard is missing.
+
+    Args:
+        path: of the shard.
+        rows: that it holds, as follows from its number.
+
+    Raises:
+        CheckpointError: what is written is of other rows, or of a file of another name or size.
+    """
     record = path.with_suffix(".json")
     if not (record.exists() and path.exists()):
         return None
-    return _shard(read_json(record, CheckpointError), record)
+    shard = _shard(read_json(record, CheckpointError), record)
+    here = {"file": path.name, "rows": rows, "size": path.stat().st_size}
+    for name, value in here.items():
+        if getattr(shard, name) != value:
+            raise CheckpointError(
+                f"{record} is not what was written: it says {name} {getattr(shard, name)}, where "
+                f"{path.name} has {value}; remove both to have the shard made again, and look for "
+                "what changed them"
+            )
+    return shard
 
 
-def checked_shard(path: Path) -> Shard | None:
-    """Return what is written of a shard once its SHA-256 is compared; `None` if nothing does.
+def checked_shard(path: Path, rows: tuple[int, int]) -> Shard | None:
+    """Return what `stated_shard` does once the SHA-256 is compared.
 
     Raises:
-        CheckpointError: the shard is not what was written.
+        CheckpointError: the shard, or what is written of it, is not what was written.
     """
-    shard = stated_shard(path)
-    if shard is not None and (shard.file != path.name or sha256(path) != shard.sha256):
+    shard = stated_shard(path, rows)
+    if shard is not None and sha256(path) != shard.sha256:
         record = path.with_suffix(".json")
         raise CheckpointError(
             f"{path} is not what was written: its SHA-256 is not the one in {record.name}; remove "
@@ -183,6 +212,23 @@ def differences(folder: Path, generation: Mapping[str, Any]) -> dict[str, tuple[
     keys = sorted(found.keys() | generation.keys())
     pairs = {key: (found.get(key), generation.get(key)) for key in keys}
     return {key: (old, new) for key, (old, new) in pairs.items() if old != new}
+
+
+def make_room(folder: Path, generation: Mapping[str, Any]) -> None:
+    """Remove the shards of another generation, or a manifest that is damaged."""
+    if not is_shards(folder):
+        return
+    try:
+        other = bool(differences(folder, generation))
+    except InputError:
+        other = True
+    if other:
+        remove_shards(folder)
+    elif (folder / MANIFEST).exists():
+        try:
+            read_manifest(folder)
+        except CheckpointError:
+            (folder / MANIFEST).unlink()
 
 
 def _digest(content: Mapping[str, Any]) -> str:

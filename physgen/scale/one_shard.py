@@ -52,7 +52,7 @@ def write_shard(text: str, folder: str, number: int) -> Shard:
     n, shards, seed = generation["n"], generation["shards"], generation["seed"]
     start, stop = rows_of(n, shards, number)
     with _ONE, isolated(), _one_thread():
-        if (there := checked_shard(path)) is not None:
+        if (there := checked_shard(path, (start, stop))) is not None:
             return there
         sampler = opened(text)
         given, named = _given(json.loads(text), sampler, (start, stop))

@@ -30,9 +30,10 @@ from physgen.io.shards import (
     MOST,
     Shard,
     differences,
+    holds_others,
     is_shards,
+    make_room,
     read_manifest,
-    remove_shards,
     shard_path,
     stated_shard,
     write_document,
@@ -41,7 +42,7 @@ from physgen.io.shards import (
 from physgen.io.writer import sha256
 from physgen.isolation import isolated
 from physgen.run import Run
-from physgen.scale.one_shard import opened, torch_version, write_shard, writer
+from physgen.scale.one_shard import opened, rows_of, torch_version, write_shard, writer
 from physgen.scale.workers import outcomes
 from physgen.systems.base import HasFiles
 from physgen.version import __version__
@@ -107,7 +108,7 @@ class Shards:
         Args:
             folder: made if absent; of the same generation if not.
             client: of Dask, whose workers write the shards; this process does without.
-            overwrite: remove the shards of another generation first.
+            overwrite: remove first the shards of another generation, or a manifest that is damaged.
             progress: called with the samples done, and all, after each shard.
 
         Raises:
@@ -144,9 +145,12 @@ class Shards:
                 f"{shards - 1}/{shards}"
             )
         path, generation, text = self._begin(folder, overwrite=False)
-        shard = write_shard(text, str(path), number)
+        n, shard = generation["n"], write_shard(text, str(path), number)
         # The others are as long as their own jobs wrote them; who reads the folder sees to that.
-        every = [stated_shard(shard_path(path, i, generation["suffix"])) for i in range(shards)]
+        every = [
+            stated_shard(shard_path(path, i, generation["suffix"]), rows_of(n, shards, i))
+            for i in range(shards)
+        ]
         there = [one for one in every if one is not None]
         if len(there) == shards:
             write_manifest(path, generation, there)
@@ -163,23 +167,21 @@ class Shards:
         generation, text = self._resolved()
         if path.exists() and not path.is_dir():
             raise InputError(f"{path} is a file; shards are written into a folder")
-        if is_shards(path):
-            differ = differences(path, generation)
-            if differ and not overwrite:
-                said = "; ".join(f"{key} {old}, not {new}" for key, (old, new) in differ.items())
-                raise InputError(
-                    f"{path} holds shards of another generation ({said}): choose another folder, "
-                    "or pass --overwrite"
-                )
-            if differ:
-                remove_shards(path)
-            elif (path / MANIFEST).exists():
-                read_manifest(path)
-        elif path.exists() and any(path.iterdir()):
+        if holds_others(path):
             raise InputError(f"{path} is not empty, and holds no shards: choose another folder")
         path.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            make_room(path, generation)
         if not is_shards(path):
             write_document(path / GENERATION, generation)
+        if differ := differences(path, generation):
+            said = "; ".join(f"{key} {old}, not {new}" for key, (old, new) in differ.items())
+            raise InputError(
+                f"{path} holds shards of another generation ({said}): choose another folder, "
+                "or pass --overwrite"
+            )
+        if (path / MANIFEST).exists():
+            read_manifest(path)
         return path, generation, text
 
     def _resolved(self) -> tuple[dict[str, Any], str]:

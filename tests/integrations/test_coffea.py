@@ -93,6 +93,7 @@ def test_numpy_awkward_and_dask_make_the_same_bytes(wrapper, nanoaod):
     flat = wrapper(
         [ak.to_numpy(one) for one in ids],
         {f"GenJet_{name}": ak.to_numpy(ak.flatten(events.GenJet[name])) for name in ("pt", "eta")},
+        stream="GenJet",
     )
     assert list(flat) == ["Jet_pt", "Jet_eta", "Jet_mass"]
     for name in FIELDS:
@@ -174,6 +175,18 @@ def test_seeds_are_hashes_of_all_numbers():
         event_seeds(1, [[1, 2], [1]])
 
 
+def test_no_seed_is_another_with_its_events_in_another_order():
+    runs, means = np.arange(1001), []
+    every = np.concatenate([event_seeds(seed, [runs]) for seed in range(1, 6)])
+    assert len(np.unique(every)) == 5 * 1001
+    for seed in range(1, 401):
+        uniform = event_seeds(seed, [runs[:100]]).view(np.uint64) / 2.0**64
+        means.append(uniform.mean())
+    expected = 1 / np.sqrt(12 * 100)
+    assert abs(np.std(means) / expected - 1) < 5 / np.sqrt(2 * 400)
+    assert abs(np.mean(means) - 0.5) < 5 * expected / np.sqrt(400)
+
+
 def test_a_condition_outside_its_domain_is_an_error_unless_allowed(exported, nanoaod):
     events = opened(nanoaod)
     events["GenJet", "pt"] = ak.where(events.event % 10 == 0, 900.0, events.GenJet.pt)
@@ -204,7 +217,57 @@ def test_columns_may_have_other_names(wrapper, nanoaod):
     whole = wrapper.collection(events, "GenJet")
     events["Truth"] = ak.zip({"energy": events.GenJet.pt, "eta": events.GenJet.eta})
     columns = {"GenJet_pt": "energy", "GenJet_eta": "eta"}
-    assert ak.array_equal(wrapper.collection(events, "Truth", columns), whole)
+    found = wrapper.collection(events, "Truth", columns)
+    assert ak.array_equal(ak.num(found), ak.num(whole))
+    events["GenJet"] = events.Truth
+    assert ak.array_equal(wrapper.collection(events, "GenJet", columns), whole)
+
+
+def test_two_collections_of_an_event_have_noise_of_their_own(wrapper, nanoaod):
+    events = opened(nanoaod)
+    events["Other"] = events.GenJet
+    columns = {"GenJet_pt": "pt", "GenJet_eta": "eta"}
+    responses = [
+        ak.to_numpy(ak.flatten(wrapper.collection(events, name, columns).pt / events.GenJet.pt))
+        for name in ("GenJet", "Other")
+    ]
+    n = len(responses[0])
+    assert n > 1000
+    assert abs(np.corrcoef(responses)[0, 1]) < 5 / np.sqrt(n)
+
+
+def test_two_surrogates_of_an_event_have_noise_of_their_own(wrapper, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(
+        "physgen.integrations.coffea.event_seeds",
+        lambda *given: seeds.append(event_seeds(*given)) or seeds[-1],
+    )
+    given = [np.arange(20)], {"GenJet_pt": 50.0, "GenJet_eta": 0.5}
+    wrapper(*given)
+    other = pickle.loads(pickle.dumps(wrapper))
+    wrapper(*given, stream="others")
+    model = other.card.model.model_copy(update={"sha256": "0" * 64})
+    other._model = wrapper.model
+    other.card = other.card.model_copy(update={"model": model})
+    other(*given)
+    assert len(np.unique(np.concatenate(seeds))) == 60
+
+
+def test_lists_of_equal_lengths_are_lists(wrapper):
+    """A regular array (N, 2) has N events of two objects, also where N is 2."""
+    for n in (2, 5):
+        pt, ids = np.linspace(30, 150, 2 * n).reshape(n, 2), [np.arange(n), np.arange(n) + 7]
+        ragged = ak.from_regular(ak.Array(pt), axis=None)
+        whole = wrapper(ids, {"GenJet_pt": ragged, "GenJet_eta": 0.5})
+        assert ak.num(whole).tolist() == [2] * n
+        for given in (ak.to_regular(ragged), ak.from_numpy(pt)):
+            assert given.type.content != ragged.type.content
+            for numbers in (ids, [ak.Array(one) for one in ids]):
+                found = wrapper(numbers, {"GenJet_pt": given, "GenJet_eta": 0.5})
+                assert ak.array_equal(found, whole)
+        assert ak.array_equal(
+            wrapper([ak.Array(one) for one in ids], {"GenJet_pt": pt, "GenJet_eta": 0.5}), whole
+        )
 
 
 def test_what_is_missing_or_does_not_fit_is_refused(wrapper):

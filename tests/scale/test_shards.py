@@ -1,8 +1,10 @@
 """Shards: the same samples whoever writes them, and nothing that is wrong is taken for done."""
 
 import json
+import multiprocessing
 import shutil
 from functools import partial
+from pathlib import Path
 
 import h5py
 import pytest
@@ -107,6 +109,73 @@ def test_a_changed_shard_is_an_error_that_names_it(run, three, tmp_path):
     assert sums(Shards(run, N, 3, seed=7).write(copy)) == sums(three)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("rows", [0, 4096]), ("size", 7), ("file", "shard-00000.h5")]
+)
+def test_a_record_of_a_shard_that_was_changed_is_not_believed(run, three, tmp_path, key, value):
+    copy = shutil.copytree(three, tmp_path / "copy")
+    record = copy / "shard-00001.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {key: value}))
+    before, jobs = sums(copy), Shards(run, N, 3, seed=7)
+    for use in (jobs.write, partial(jobs.write_one, number=1), partial(jobs.write_one, number=2)):
+        with pytest.raises(
+            CheckpointError, match=rf"00001\.json is not .*says {key} .*remove both"
+        ):
+            use(copy)
+    assert sums(copy) == before
+
+
+def test_parts_of_files_are_no_files_of_something_else(run, three, tmp_path):
+    """A job that starts at the same time, or was killed, has left the part of a file."""
+    folder = tmp_path / "jobs"
+    folder.mkdir()
+    (folder / "generation.json.0123abcd.7.0123abcd.part").write_text("{")
+    jobs = Shards(run, N, 3, seed=7)
+    for number in range(3):
+        jobs.write_one(folder, number)
+    assert sums(three).items() <= sums(folder).items()
+
+
+def test_jobs_that_start_together_do_not_refuse_each_other(run, tmp_path, monkeypatch):
+    """Between its part of `generation.json` and the file, another job looks at the folder."""
+    folder, jobs = tmp_path / "jobs", Shards(run, N, 3, seed=7)
+    replace, entered = Path.replace, []
+
+    def later(part, target):
+        if Path(target).name == "generation.json" and not entered:
+            entered.append(part)
+            jobs.write_one(folder, 1)
+        return replace(part, target)
+
+    monkeypatch.setattr(Path, "replace", later)
+    jobs.write_one(folder, 0)
+    assert entered
+    assert sorted(path.name for path in folder.glob("*.h5")) == ["shard-00000.h5", "shard-00001.h5"]
+
+
+def test_jobs_of_processes_that_start_together_all_write(run, three, tmp_path):
+    jobs, folders = Shards(run, N, 3, seed=7), [tmp_path / f"jobs{i}" for i in range(5)]
+    jobs._resolved()  # Read once, so that the processes are at the folder together.
+    context = multiprocessing.get_context("fork")
+    for folder in folders:
+        barrier = context.Barrier(3)
+        processes = [
+            context.Process(target=_job, args=(barrier, jobs, folder, number))
+            for number in range(3)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        assert [process.exitcode for process in processes] == [0, 0, 0]
+        assert sums(folder) == sums(three)
+
+
+def _job(barrier, jobs, folder, number):
+    barrier.wait()
+    jobs.write_one(folder, number)
+
+
 def test_a_changed_manifest_is_an_error(run, three, tmp_path):
     copy = shutil.copytree(three, tmp_path / "copy")
     manifest = json.loads((copy / "manifest.json").read_text())
@@ -142,6 +211,18 @@ def test_another_run_is_another_generation(three, tmp_path):
     other = run_of("ising-pca", tmp_path, **{"data.n": 100})
     with pytest.raises(InputError, match=r"another generation .*run .*weights"):
         Shards(other, N, 3, seed=7).write(three)
+
+
+def test_overwrite_replaces_what_is_damaged(run, three, tmp_path):
+    copy, jobs = shutil.copytree(three, tmp_path / "copy"), Shards(run, N, 3, seed=7)
+    before = (copy / "shard-00001.h5").stat().st_mtime_ns
+    (copy / "manifest.json").write_text("[1]")
+    assert sums(jobs.write(copy, overwrite=True)) == sums(three)
+    assert (copy / "shard-00001.h5").stat().st_mtime_ns == before
+    (copy / "generation.json").write_text("[1]")
+    with pytest.raises(InputError, match="damaged"):
+        jobs.write(copy)
+    assert sums(jobs.write(copy, overwrite=True)) == sums(three)
 
 
 def test_overwrite_removes_the_other_generation(run, three, tmp_path):
