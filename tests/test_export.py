@@ -128,6 +128,10 @@ def test_noise_and_seeds_are_checked(folder):
         model.sample(1, [1])
     with pytest.raises(InputError, match="noise of shape"):
         model.sample(1, [1], noise=np.zeros((1, 3)))
+    with pytest.raises(InputError, match="n = -1: how many"):
+        model.sample(-1, [1], seed=1)
+    with pytest.raises(InputError, match="noise of row 1 is not finite"):
+        model.sample(2, [1], noise=np.full((2, *model.card.noise.shape), [[0.0], [np.nan]]))
     with pytest.raises(InputError, match="2 integers wanted"):
         model.sample(2, [1], seed=np.arange(3))
     with pytest.raises(InputError, match=r"2\^31"):

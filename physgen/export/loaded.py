@@ -116,6 +116,8 @@ class ExportedSurrogate:
             InputError: `n`, seed or noise cannot be understood.
         """
         n = whole("n", n)
+        if n < 0:
+            raise InputError(f"n = {n}: how many samples, 0 or more")
         given = self._conditions(condition, n)
         outside = self._outside(given)
         if outside.any() and not allow_outside_domain:
@@ -227,6 +229,12 @@ class ExportedSurrogate:
         if values.shape != (n, *self.card.noise.shape):
             raise InputError(
                 f"noise of shape {values.shape}: expected {(n, *self.card.noise.shape)}"
+            )
+        finite = np.isfinite(values).reshape(n, -1).all(1)
+        if not finite.all():
+            raise InputError(
+                f"noise of row {np.flatnonzero(~finite)[0]} is not finite: standard normal numbers "
+                "are wanted"
             )
         return values
 

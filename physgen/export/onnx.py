@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import traceback
 import typing
 import warnings
 from collections.abc import Iterator
@@ -153,7 +154,7 @@ def exported(surrogate: MappedNoise, *, single_input: bool = False) -> onnx.Mode
             # Torch raises errors of many types for what it cannot trace or translate.
             line = next(iter(str(error).strip().splitlines()), "")
             raise InputError(
-                f"{type(surrogate).__name__} cannot be exported to ONNX: torch says "
+                f"{type(surrogate).__name__} cannot be exported to ONNX{_place(error)}: torch says "
                 f"{type(error).__name__}: {line[:300]}"
             ) from error
     assert result is not None
@@ -165,6 +166,14 @@ def exported(surrogate: MappedNoise, *, single_input: bool = False) -> onnx.Mode
             node.ClearField("doc_string")
     del model.graph.value_info[:]
     return model
+
+
+def _place(error: Exception) -> str:
+    """Name the innermost part of the surrogate, such as a transform, that an error came from."""
+    selves = (frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__))
+    parts = [type(one) for one in selves if isinstance(one, nn.Module)]
+    own = [part.__name__ for part in parts if part.__module__.partition(".")[0] != "torch"]
+    return f", for its part {own[-1]}" if own[1:] else ""
 
 
 def tried(surrogate: MappedNoise, n: int = TRIED) -> tuple[Tensor, list[Tensor]]:

@@ -124,8 +124,11 @@ class Ordered(Transform):
         for i, (larger, smaller) in enumerate(self._pairs):
             odds = (x[:, smaller] - self._low[i]).clamp_min(0)
             below = self._low[i] + (x[:, larger] - self._low[i]) * odds / (1 + odds)
-            if self.grids[i, 1] > 0:
-                below = nearest(below, *self.grids[i])
+            # Chosen by value, not by a branch, which no exporter could trace.
+            offset, step, divisor = self.grids[i]
+            on_grid = step > 0
+            rounded = nearest(below, offset, step.where(on_grid, 1), divisor.where(on_grid, 1))
+            below = rounded.where(on_grid, below)
             below = below.minimum(x[:, larger])
             x[:, smaller] = below.where(self._mapped(i, x), x[:, smaller])
         return batch.replace(x=x)
@@ -136,7 +139,7 @@ class Ordered(Transform):
     def _present(self, i: int, x: Tensor) -> Tensor:
         rule = self._rules[i]
         if rule is None:
-            return torch.ones(len(x), dtype=torch.bool, device=x.device)
+            return torch.ones_like(x[:, 0], dtype=torch.bool)
         return rule(x.unbind(-1))
 
 

@@ -6,9 +6,13 @@ import pytest
 import torch
 
 from physgen.batch import Batch, Schema, Variable
+from physgen.errors import InputError
+from physgen.export.onnx import _parity, exported
 from physgen.registry import lookup, registered
+from physgen.surrogates.conditions import ConditionPrior
 from physgen.systems.calorimeter import Calorimeter
 from physgen.transforms.affine import Standardise
+from physgen.transforms.base import Chain, Transform
 from physgen.transforms.bounded import Bounded
 from physgen.transforms.gaussian_showers import GaussianShowers
 from physgen.transforms.images import Dequantise, Logit, OneHot, Rescale
@@ -122,3 +126,51 @@ def test_a_saved_state_is_all_that_was_fitted(case):
     ours, theirs = (one(batch, generator())[0] for one in (transform, fresh))
     assert torch.equal(ours.x, theirs.x)
     assert torch.equal(transform.inverse(ours).x, fresh.inverse(theirs).x)
+
+
+class FromLatent(torch.nn.Module):
+    """A flow whose layers are the identity: what a transform makes of normal noise."""
+
+    def __init__(self, transform, batch):
+        super().__init__()
+        given = 0 if batch.condition is None else batch.condition.shape[1]
+        condition = tuple(Variable(f"condition{i}") for i in range(given))
+        self.chain, self.schema = Chain([transform]), Schema((1,), (Variable("x"),), condition)
+        self.chain.fit(batch)
+        self.noise_shape = tuple(self.chain(batch, generator())[0].x.shape[1:])
+        self.conditions, self.dtype = ConditionPrior(self.schema), torch.float32
+        if given:
+            self.conditions.fit(batch.condition)
+
+    def from_noise(self, noise, condition=None):
+        if condition is not None:
+            condition = self.chain.map_condition(condition)
+        return self.chain.inverse(Batch(noise, condition)).x
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name == "gaussian-showers"))
+        for name in TRANSFORMS
+    ],
+)
+def test_its_inverse_is_exported_to_onnx_or_says_why_not(name):
+    transform, batch = TRANSFORMS[name]()
+    surrogate = FromLatent(transform, batch.to(dtype=torch.float32)).eval()
+    if reason := getattr(transform, "not_exported", ""):
+        assert len(reason) > 20
+        return
+    assert _parity(exported(surrogate), surrogate) < 1e-2
+
+
+def test_an_export_that_fails_names_the_transform():
+    class Branching(Transform):
+        def forward(self, batch, generator=None):
+            return batch, None
+
+        def inverse(self, batch):
+            return batch if batch.x.sum() > 0 else batch.replace(x=-batch.x)
+
+    with pytest.raises(InputError, match="for its part Branching: torch says"):
+        exported(FromLatent(Branching(), table().to(dtype=torch.float32)))
