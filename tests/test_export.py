@@ -64,6 +64,7 @@ def test_the_card_says_what_a_host_needs(run, folder):
     assert (label.name, label.labels) == ("label", tuple(range(10)))
     description = json.loads((run.path / "surrogate" / "card.json").read_text())
     assert card.data.sha256 == description["data"]["sha256"]
+    assert card.data.name == Path(description["data"]["name"]).name  # No folder of this machine.
     assert card.data.licence.startswith("CC BY 4.0")
     assert card.scores is None
     assert card.geometry is None

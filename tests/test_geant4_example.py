@@ -79,13 +79,17 @@ def deposited(path):
         layer.id: first for layer, first in zip(GEOMETRY.layers, GEOMETRY.offsets, strict=False)
     }
     rings = {layer.id: layer.n_r for layer in GEOMETRY.layers}
+    sectors = {layer.id: layer.n_alpha for layer in GEOMETRY.layers}
     voxels = np.zeros((len(EVENTS), GEOMETRY.n_voxels))
     outside = np.zeros(len(EVENTS), bool)
     for row in table:
         layer, shower = int(row["layer"]), int(row["track"]) - 1
         voxel = int(offsets[layer] + row["i_alpha"] * rings[layer] + row["i_r"])
         assert row["r_mm"] == GEOMETRY.radius[voxel]
-        assert row["alpha_rad"] == pytest.approx(GEOMETRY.alpha[voxel])
+        if sectors[layer] > 1:
+            assert row["alpha_rad"] == pytest.approx(GEOMETRY.alpha[voxel])
+        else:
+            assert abs(row["alpha_rad"]) <= np.pi
         assert row["event"] == EVENTS[shower]
         voxels[shower, voxel] = row["energy_MeV"]
         outside[shower] = row["outside_domain"]
@@ -114,6 +118,16 @@ def test_deposits_are_those_of_python_for_the_same_noise(run, folders, tmp_path)
     expected = model.sample(len(EVENTS), {"incident_energies": ENERGIES}, noise=noise).x
     found, _ = deposited(tmp_path / "deposits.csv")
     assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_deposits_of_whole_rings_lie_to_no_side(run, folders, tmp_path):
+    assert run("--seed", 7, model=folders["input"]).returncode == 0
+    table = np.genfromtxt(tmp_path / "deposits.csv", delimiter=",", names=True)
+    rings = table[np.isin(table["layer"], [one.id for one in GEOMETRY.layers if one.n_alpha == 1])]
+    alpha, n = rings["alpha_rad"], len(rings)
+    assert n > 20
+    assert abs(np.exp(1j * alpha).mean()) < 3 / n**0.5
+    assert len(np.unique(alpha)) == n
 
 
 def test_a_particle_outside_the_domain_is_an_error_unless_allowed(run, tmp_path):
@@ -160,6 +174,8 @@ def test_options_are_checked(run, tmp_path, words, message):
         ("event,pdg,energy_MeV\n1,22,5e3\n1,22,much", "row 2: no number in energy_MeV"),
         ("event,pdg,energy_MeV\n1,22", "row 1: no number in energy_MeV"),
         ("event,pdg,energy_MeV\n1,22,nan", "row 1: incident_energies = nan MeV is outside"),
+        ("event,pdg,energy_MeV\n1.5,22,5e3", "row 1: event is no whole number"),
+        ("event,pdg,energy_MeV\n\n1,22.9,5e3", "row 1: pdg is no whole number"),
         ("event,pdg,energy_MeV\n1,11,5e3", "row 1: particles of pdg 11 are none of this model"),
     ],
 )

@@ -1,11 +1,20 @@
 #include "shower_model.hpp"
 
+#include <cmath>
 #include <utility>
 
 namespace physgen {
 namespace {
 
 constexpr double kPi = 3.14159265358979323846;
+constexpr double kGolden = 0.6180339887498949;
+constexpr std::int64_t kPrime = 1000003;
+
+// Of a voxel that is a whole ring: were it always the same, all showers would lie to one side.
+double anywhere(std::int64_t seed, std::size_t voxel) {
+  const double turns = (static_cast<double>(seed % kPrime) + voxel * kPi) * kGolden;
+  return 2 * kPi * (turns - std::floor(turns)) - kPi;
+}
 
 // What the conditions of showers are in the host, by their names and units in the card.
 double quantity(const Condition& condition, const FastTrack& track) {
@@ -43,7 +52,7 @@ void ShowerModel::require_inside(const FastTrack& track) const {
 
 void ShowerModel::DoIt(const FastTrack& track, FastStep& step) {
   if (!allow_outside_domain_) require_inside(track);
-  waiting_.push_back({track.event, track.track, !is_inside(track)});
+  waiting_.push_back({track.event, track.track, track.seed, !is_inside(track)});
   rows_.push_back({conditions_of(track), track.seed, std::exchange(noise_, {})});
   step.KillPrimaryTrack();
 }
@@ -73,10 +82,14 @@ void ShowerModel::deposit(const Waiting& shower, const float* voxels) const {
   for (const Layer& layer : geometry.layers)
     for (std::size_t i_alpha = 0; i_alpha < static_cast<std::size_t>(layer.n_alpha); ++i_alpha)
       for (std::size_t i_r = 0; i_r < layer.n_r(); ++i_r) {
-        const float energy = voxels[layer.first_voxel + i_alpha * layer.n_r() + i_r];
+        const std::size_t voxel = layer.first_voxel + i_alpha * layer.n_r() + i_r;
+        const float energy = voxels[voxel];
         if (energy == 0) continue;
         const double r = (layer.r_edges_mm[i_r] + layer.r_edges_mm[i_r + 1]) / 2;
-        const double alpha = geometry.phi_offset_rad + (i_alpha + 0.5) * 2 * kPi / layer.n_alpha;
+        const double alpha =
+            layer.n_alpha == 1
+                ? anywhere(shower.seed, voxel)
+                : geometry.phi_offset_rad + (i_alpha + 0.5) * 2 * kPi / layer.n_alpha;
         sink_({shower.event, shower.track, layer.id, i_alpha, i_r, r, alpha, energy,
                shower.outside});
       }

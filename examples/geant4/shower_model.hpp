@@ -14,7 +14,7 @@ struct Deposit {
   int event, track;
   int layer;                // id of the card
   std::size_t i_alpha, i_r;
-  double r_mm, alpha_rad;   // middle of the voxel; a layer of one sector has whole rings
+  double r_mm, alpha_rad;   // middle of the voxel; in a layer of one sector, anywhere on the ring
   float energy_MeV;
   bool outside_domain;      // nothing is known of showers of such particles
 };
@@ -42,6 +42,7 @@ class ShowerModel : public FastSimulationModel {
  private:
   struct Waiting {
     int event, track;
+    std::int64_t seed;
     bool outside;
   };
 

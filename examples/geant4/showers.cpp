@@ -86,6 +86,10 @@ std::vector<FastTrack> read_particles(const fs::path& path, std::int64_t seed) {
   std::vector<FastTrack> particles;
   for (int row = 1; std::getline(file, line); ++row) {
     const auto cells = cells_of(line);
+    if (cells.empty()) {
+      --row;
+      continue;
+    }
     const auto number = [&](const char* name, double absent) {
       const auto place = columns.find(name);
       if (place == columns.end()) return absent;
@@ -99,8 +103,14 @@ std::vector<FastTrack> read_particles(const fs::path& path, std::int64_t seed) {
                                name);
     };
     FastTrack track{};
-    track.event = static_cast<int>(number("event", 0));
-    track.particle.pdg = static_cast<int>(number("pdg", 0));
+    const auto whole = [&](const char* name) {
+      const double value = number(name, 0);
+      if (value == static_cast<int>(value)) return static_cast<int>(value);
+      throw std::runtime_error(path.string() + " row " + std::to_string(row) + ": " + name +
+                               " is no whole number");
+    };
+    track.event = whole("event");
+    track.particle.pdg = whole("pdg");
     track.energy_MeV = number("energy_MeV", 0);
     track.direction = {number("direction_x", 0), number("direction_y", 0),
                        number("direction_z", 1)};

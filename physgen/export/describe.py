@@ -60,9 +60,16 @@ def describe(trained: Trained, model: onnx.ModelProto, path: Path, difference: f
             generator="Philox4x32-10, Box-Muller" if drawn else None,
         ),
         geometry=None if trained.geometry is None else voxels_of(trained.geometry),
-        data=cards.Data(name=data.get("name"), sha256=data.get("sha256"), licence=trained.licence),
+        data=cards.Data(
+            name=_file_name(data.get("name")), sha256=data.get("sha256"), licence=trained.licence
+        ),
         scores=None if trained.scorecard is None else scores_of(trained.scorecard),
     )
+
+
+def _file_name(name: str | None) -> str | None:
+    """Return what data are called without the folder: cards are for other machines."""
+    return None if name is None else Path(name).name
 
 
 def _input(one: Any, noise_shape: tuple[int, ...], schema: Schema) -> cards.TensorSpec:

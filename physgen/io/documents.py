@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import re
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import BaseModel, Tag, ValidationError
@@ -191,8 +192,26 @@ def _kind(section: type[Any]) -> str:
     return "" if field is None or field.is_required() else str(field.default)
 
 
+_NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?(0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)$"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"([-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
+    ),
+}
+"""What is a number."""
+
+
 class _Loader(yaml.SafeLoader):
-    """Counts levels and expanded nodes while it composes, before any value is made."""
+    """Counts levels and expanded nodes while it composes, before any value is made.
+
+    12:00:00 and 0123 are text, as in YAML 1.2, and not numbers of base 60 and 8.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {
+        first: [(tag, _NUMBERS.get(tag, pattern)) for tag, pattern in patterns]
+        for first, patterns in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def __init__(self, text: str) -> None:
         super().__init__(text)

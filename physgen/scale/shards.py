@@ -143,6 +143,8 @@ class Shards:
             raise InputError(
                 f"shard {number}/{shards}: out of range; the shards are 0/{shards} to "
                 f"{shards - 1}/{shards}"
+                if shards
+                else f"shard {number}/0: there must be at least one shard, as in 0/1"
             )
         path, generation, text = self._begin(folder, overwrite=False)
         n, shard = generation["n"], write_shard(text, str(path), number)

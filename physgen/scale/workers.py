@@ -6,6 +6,7 @@ imported where they are used.
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from physgen.errors import InputError, PhysgenError
+from physgen.errors import InputError, PhysgenError, suggest
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -185,10 +186,21 @@ def batch_cluster(place: str, job: Mapping[str, Any]) -> Any:
     if place == "htcondor":
         options.setdefault("disk", dask.config.get("jobqueue.htcondor.disk", None) or "1 GiB")
     kind = jobqueue.SLURMCluster if place == "slurm" else jobqueue.HTCondorCluster
+    for key in options:
+        names = _options_of(kind.job_cls)
+        if key not in names:
+            raise InputError(f"--job: {place} has no option {key!r}{suggest(key, names)}")
     try:
         return kind(**options, scheduler_options={"dashboard_address": ":0"})
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"--job: {error}") from error
+
+
+def _options_of(job_class: type) -> set[str]:
+    """Return the names of all options of a kind of jobs of dask-jobqueue."""
+    makers = [kind.__init__ for kind in job_class.__mro__ if "__init__" in vars(kind)]  # type: ignore[misc]
+    names = {name for maker in makers for name in inspect.signature(maker).parameters}
+    return names - {"self", "args", "kwargs", "base_class_kwargs", "scheduler"}
 
 
 def job_file(place: str, job: Mapping[str, Any]) -> str:

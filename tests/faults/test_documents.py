@@ -54,6 +54,14 @@ def test_anchors_within_reason_are_read():
     }
 
 
+def test_times_and_leading_zeros_are_text():
+    text = "[12:00:00, 190:20:30.15, 0123, 0, -7, 1_000, 0x1F, 1.5, .5, 1.0e-3, .inf]"
+    assert parse_yaml(text, "r.yaml") == [
+        *("12:00:00", "190:20:30.15", "0123"),
+        *(0, -7, 1000, 31, 1.5, 0.5, 1e-3, float("inf")),
+    ]
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, "{", "\udc80", "1" * 10_000])
 def test_json_that_is_none_is_one_line(text):
     with pytest.raises(FormatError, match=r"^card.json is not JSON"):

@@ -130,7 +130,11 @@ def test_work_that_kills_its_workers_is_given_up_with_a_reason():
         ({"place": "dask", "job": {"queue": "long"}}, "--job is of batch systems"),
         ({"place": "dask", "scheduler": "tcp://127.0.0.1:9"}, "no Dask scheduler answers"),
         ({"place": "dask", "scheduler": "nonsense:/"}, "no Dask scheduler answers"),
-        ({"place": "slurm", "job": {"quue": "long"}}, "--job: .*quue"),
+        (
+            {"place": "slurm", "job": {"quue": "long"}},
+            "slurm has no option 'quue'; did you mean 'queue'",
+        ),
+        ({"place": "htcondor", "job": {"walltime": "08:00:00"}}, "htcondor has no .*'walltime'"),
     ],
 )
 def test_wrong_places_are_refused(words, said):
@@ -151,14 +155,17 @@ def test_job_files_name_what_was_asked():
 
 
 def test_dry_run_prints_the_job_file_alone(tmp_path, monkeypatch, capsys):
-    words = ["generate", "nowhere", "-o", "x", "--on", "slurm", "--job", "queue=long", "--dry-run"]
+    words = ["generate", "nowhere", "-o", "x", "--on", "slurm", "--dry-run"]
+    for option in ("queue=long", "walltime=12:00:00", "account=0123"):
+        words += ["--job", option]
     monkeypatch.setattr(sys, "argv", ["physgen", *words])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         cli.main()
     printed = capsys.readouterr().out
     assert printed.startswith("#!/usr/bin/env bash")
-    assert "#SBATCH -p long" in printed
+    for line in ("-p long", "-t 12:00:00", "-A 0123"):  # neither seconds nor octal
+        assert f"#SBATCH {line}" in printed.splitlines()
     assert list(tmp_path.iterdir()) == []
 
 
