@@ -208,7 +208,7 @@ class _Loader(yaml.SafeLoader):
     12:00:00 and 0123 are text, as in YAML 1.2, and not numbers of base 60 and 8.
     """
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {  # type: ignore[misc]
         first: [(tag, _NUMBERS.get(tag, pattern)) for tag, pattern in patterns]
         for first, patterns in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
