@@ -29,6 +29,12 @@ REFILL_S = 10.0
 """Seconds after which workers that ended are asked for again."""
 CLOSE_S = 20.0
 """Seconds in which a cluster may close."""
+MEMORY = {
+    f"distributed.nanny.pre-spawn-environ.MALLOC_{name}_THRESHOLD_": str(size)
+    for name, size in (("TRIM", 2**28), ("MMAP", 2**25))
+}
+"""By Dask's own setting, workers give each array back to the system as soon as it is free, and have
+pages made anew for the next: that took more than twice the time of the work itself."""
 JOB = {"cores": 1, "processes": 1, "memory": "4 GiB"}
 """Of a worker of a batch system, where nothing else is said."""
 
@@ -130,16 +136,19 @@ def cluster(
         with client:
             yield client
         return
+    dask = _imported("dask")
     if place == "dask":
-        started = distributed.LocalCluster(
-            n_workers=workers or os.cpu_count(), threads_per_worker=1, dashboard_address=":0"
-        )
+        with dask.config.set(MEMORY):
+            started = distributed.LocalCluster(
+                n_workers=workers or os.cpu_count(), threads_per_worker=1, dashboard_address=":0"
+            )
         wanted = {"n": workers or os.cpu_count()}
     else:
         started = batch_cluster(place, job or {})
         wanted = {"jobs": workers or 1}
     try:
         with (
+            dask.config.set(MEMORY),
             distributed.Client(started, set_as_default=False) as client,
             _refilled(partial(started.scale, **wanted)),
         ):
