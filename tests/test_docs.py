@@ -75,12 +75,13 @@ def test_all_verbs_recipes_and_components_are_on_pages(generated):
         assert f"\n## physgen {name}\n" in commands, name
     assert "\n## physgen track sync\n" in commands
     assert "| `--preset` | A preset of the recipe. |" in commands
+    recipes, components = generated["recipes"](), generated["components"]()
     for recipe in shipped_recipes():
-        assert f"| `{recipe}` |" in generated["recipes"]()
+        assert f"| `{recipe}` |" in recipes
     for group in ("systems", "surrogates", "bijections", "metrics"):
         for name, point in registered(group).items():
             shown = f"### {name}\n\n::: {point.value.replace(':', '.')}"
-            assert shown in generated["components"]()
+            assert shown in components
 
 
 def test_a_page_that_the_navigation_does_not_name_is_found_among_the_how_tos(generated, tmp_path):

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -50,6 +50,8 @@ class Posterior(ArrayFiles):
     simulator: str = "two-moons"
     parameters: tuple[dict[str, Any], ...] = ()
     at_once: int = 1000
+
+    file_keys: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         if self.at_once < 1:
