@@ -13,7 +13,7 @@ from torch import Tensor
 
 from physgen import pipeline
 from physgen.arguments import Whole, user_path, whole
-from physgen.errors import FormatError, InputError
+from physgen.errors import CheckpointError, FormatError, InputError
 from physgen.generation import Sampler
 from physgen.isolation import isolated
 from physgen.run import Run
@@ -57,7 +57,8 @@ def infer(
         DomainError: an observation lies outside the simulated range.
     """
     n = whole("n", n)
-    system = Run(user_path(run)).system
+    trained = Run(user_path(run))
+    system = trained.system
     if not isinstance(system, Posterior):
         raise InputError(
             f"{run} is a run of {type(system).__name__}: parameters are inferred by one of the "
@@ -79,13 +80,36 @@ def infer(
     draws = system.open(path).read(0, len(given)).x.double().reshape(len(data), n, -1)
     outside = [sampler.outside_domain(1, row) for row in data[:, None]]
     found = []
+    if doubt := uncalibrated(trained):
+        LOG.warning("%s", doubt)
     for number, (one, beyond) in enumerate(zip(draws, outside, strict=True)):
         notes = ("outside the simulated range" if beyond else "", at_edge(system, one))
         warning = "; ".join(filter(None, notes))
         if warning:
             LOG.warning("observation %d: %s", number, warning)
+        warning = "; ".join(filter(None, (warning, doubt)))
         found.append({"observation": number, **_summary(system, one), "warning": warning})
     return found
+
+
+def uncalibrated(run: Run) -> str:
+    """Say why the intervals of a run may be wrong; "" if its calibration was judged and holds."""
+    try:
+        rows = [row for row in run.scorecard.rows if row.metric == "calibration"]
+    except CheckpointError:
+        rows = []
+    if not rows:
+        return (
+            "whether the posteriors of this run are calibrated was never judged: add the metric "
+            "calibration, and run `physgen validate`"
+        )
+    failed = [f"{row.name} {row.value:.2f}" for row in rows if row.verdict == "fail"]
+    if not failed:
+        return ""
+    return (
+        f"the posteriors of this run are not calibrated ({', '.join(failed)} beyond the limit), so "
+        "intervals may be too narrow or too wide: learn from more simulations"
+    )
 
 
 def _read(path: Path, sampler: Sampler) -> Tensor:

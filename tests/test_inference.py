@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,7 +8,8 @@ from typer.testing import CliRunner
 import physgen
 from physgen.cli.app import app
 from physgen.errors import DomainError, InputError
-from physgen.inference import infer, observation_of
+from physgen.inference import infer, observation_of, uncalibrated
+from physgen.validation.scorecard import Row, Scorecard
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def test_the_posterior_of_a_linear_gaussian_model_is_found(run, tmp_path):
         # Closed form: N(x / 2, 0.05).
         assert np.abs(means - sign * x / 2).max() < 0.15
         assert np.abs(widths / np.sqrt(0.05) - 1).max() < 0.35
-        assert posterior["warning"] == ""
+        assert "was never judged" in posterior["warning"]
 
 
 def test_data_outside_the_simulated_range_are_refused_unless_allowed(run, tmp_path):
@@ -41,6 +43,16 @@ def test_data_outside_the_simulated_range_are_refused_unless_allowed(run, tmp_pa
     assert done.exit_code == 0
     found = json.loads(done.stdout)["observations"][0]
     assert found["warning"].startswith("outside the simulated range")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"), [("fail", "not calibrated (TARP coverage"), ("pass", "")]
+)
+def test_a_run_that_failed_its_calibration_says_so(verdict, said):
+    row = Row(name="TARP coverage", metric="calibration", value=0.3, verdict=verdict)
+    run = SimpleNamespace(scorecard=Scorecard(rows=(row,)))
+    assert uncalibrated(run).startswith(f"the posteriors of this run are {said}" if said else "")
+    assert bool(uncalibrated(run)) == bool(said)
 
 
 def test_an_observation_of_other_length_is_named(run, tmp_path):
