@@ -57,3 +57,19 @@ def test_the_preset_trains_in_bf16(name, tmp_path, monkeypatch):
         return  # It makes events of other events.
     made = physgen.load(run.path).sample(20, seed=1)
     assert made.x.isfinite().all()
+
+
+FOLLOWERS = [
+    ("calo-reweighted", "calo-flow"),
+    ("calo-flow-distilled", "calo-flow-matching"),
+    ("jets-gluon-distilled", "jets-gluon-flow"),
+]
+
+
+@pytest.mark.parametrize("preset", [None, "gpu"])
+@pytest.mark.parametrize(("name", "source"), FOLLOWERS)
+def test_what_goes_on_from_a_run_has_its_network(name, source, preset):
+    own, other = (read(one, {}, preset).surrogate.model_dump() for one in (name, source))
+    other = {key: value for key, value in other.items() if value is not None}
+    own = own.get("generator", {key: value for key, value in own.items() if value is not None})
+    assert own == other
