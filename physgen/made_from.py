@@ -73,8 +73,9 @@ def shared_events(run: Run) -> str:
 def check_classes(run: Run) -> None:
     """Refuse two samples of which one lacks a class of the other: nothing can be made into it.
 
-    Classes are the values of binary columns, and of integer ones that state `low` and `high`; so
-    rare ones that they may be absent by chance do not count.
+    Classes are the values of binary columns, and of integer ones that state `low` and `high` or
+    have at most two values in one of the samples; so rare ones that they may be absent by chance do
+    not count.
 
     Raises:
         FormatError: naming the column, its value, and a row of the sample that has it.
@@ -84,9 +85,12 @@ def check_classes(run: Run) -> None:
     one, other = run.origin.source, run.data.source
     for place, variable in enumerate(run.data.system.schema.variables):
         bounded = variable.low is not None and variable.high is not None
-        if variable.domain != "binary" and not (variable.domain == "integer" and bounded):
+        if variable.domain not in ("binary", "integer"):
             continue
         found = [(source, *_classes(source, place)) for source in (one, other)]
+        few = min(len(rows) for _, rows, _ in found) <= 2
+        if variable.domain == "integer" and not (bounded or few):
+            continue
         for (has, rows, counts), (lacks, others, _) in (found, found[::-1]):
             for value in sorted(rows.keys() - others.keys()):
                 if counts[value] * len(lacks) < EXPECTED * len(has):

@@ -179,6 +179,17 @@ def test_a_class_that_one_of_two_files_lacks_is_refused(kind, tmp_path):
     physgen.train(tmp_path / "recipe.yaml", **options)
 
 
+@pytest.mark.parametrize("other", [np.zeros(401, int), 1 + np.arange(401) % 2])
+def test_a_flag_that_states_no_range_is_a_class(other, tmp_path):
+    fields = "[E, tag]"
+    text = RECIPE.replace("FIELDS", fields).replace("KIND", "reweighting")
+    (tmp_path / "recipe.yaml").write_text(text.replace("METHOD", KINDS["reweighting"]))
+    write(tmp_path / "source.root", tag=np.arange(400) % 2)
+    write(tmp_path / "target.root", n=401, tag=other)
+    with pytest.raises(FormatError, match="no event has tag = "):
+        physgen.train(tmp_path / "recipe.yaml", runs=tmp_path / "runs", track=False, score=False)
+
+
 def test_events_that_are_all_empty_are_refused(tmp_path):
     text = RECIPE.replace("FIELDS", "[hits]").replace("KIND", "reweighting")
     (tmp_path / "recipe.yaml").write_text(text.replace("METHOD", "density-ratio"))
