@@ -40,7 +40,7 @@ from physgen.systems import ising_chains
 from physgen.systems.base import Derived, Distribution
 from physgen.systems.family import refuse_condition, refuse_lists
 from physgen.systems.kaufman import kaufman
-from physgen.systems.lattice_files import check_parameters
+from physgen.systems.lattice_files import check_parameters, names_of_temperature
 from physgen.systems.spin_exact import energy_levels, ring, torus
 from physgen.systems.spin_lattices import (
     DIRECTIONS,
@@ -293,12 +293,9 @@ class Ising:
         What it says of the `varying` couplings is not compared with this model.
         """
         source = SpinSource(path, shape=tuple(self.shape), axes=self.axes)
-        t = self.temperature
         parameters: dict[str, tuple[float, str]] = {}
         if "temperature" not in varying:
-            remedy = "set system.temperature"
-            parameters |= dict.fromkeys(("temperature", "temp", "t"), (t, remedy))
-            parameters["beta"] = (1 / t, f"{remedy} to 1/beta")
+            parameters |= names_of_temperature(self.temperature)
         if "field" not in varying:
             parameters |= dict.fromkeys(("field", "h"), (self.field, "set system.field"))
         check_parameters(path, source.dataset, parameters)

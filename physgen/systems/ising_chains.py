@@ -103,7 +103,7 @@ def clusters(model: Model, n: int, seed: int) -> NDArray[np.int8]:
         if model.fast:
             kernel.cluster_chain(spins, t, h, kernel.Updates(n_clusters, sweeps), out, state)
         else:
-            updates = tables.Updates(n_clusters, sweeps)
+            updates = kernel.Updates(n_clusters, sweeps)
             tables.cluster_chain(flat, bonds, t, updates, out.reshape(len(out), -1), state)
 
     if model.fast:

@@ -117,6 +117,13 @@ def open_ensemble(path: Path, schema: Schema, axes: Axes | None = None) -> Sourc
     return source
 
 
+def names_of_temperature(temperature: float) -> dict[str, tuple[float, str]]:
+    """Return what files of spins may state of T, for `check_parameters`."""
+    remedy = "set system.temperature"
+    names = dict.fromkeys(("temperature", "temp", "t"), (temperature, remedy))
+    return names | {"beta": (1 / temperature, f"{remedy} to 1/beta")}
+
+
 def check_parameters(path: Path, field: str, parameters: Mapping[str, tuple[float, str]]) -> None:
     """Refuse a file that says it was made with other parameters than the system has.
 

@@ -36,7 +36,7 @@ from physgen.io.writer import Append
 from physgen.systems.base import Derived
 from physgen.systems.family import refuse_condition, refuse_lists
 from physgen.systems.ising import Ising
-from physgen.systems.lattice_files import check_parameters
+from physgen.systems.lattice_files import check_parameters, names_of_temperature
 from physgen.systems.spin_chains import by_clusters
 from physgen.systems.spin_exact import potts_strip
 from physgen.systems.spin_lattices import (
@@ -210,10 +210,7 @@ class Potts:
         """
         source = PottsSource(path, q=self.q, shape=tuple(self.shape), axes=self.axes)
         if "temperature" not in varying:
-            t, remedy = self.temperature, "set system.temperature"
-            parameters = dict.fromkeys(("temperature", "temp", "t"), (t, remedy))
-            parameters["beta"] = (1 / t, f"{remedy} to 1/beta")
-            check_parameters(path, source.dataset, parameters)
+            check_parameters(path, source.dataset, names_of_temperature(self.temperature))
         check_stated_lattice(path, self.lattice)
         return source
 

@@ -23,6 +23,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from physgen.systems.kernels.cache import CACHE
+from physgen.systems.kernels.ising import Updates
 from physgen.systems.kernels.splitmix import STRIDE, mix
 
 _S11, _S32 = np.uint64(11), np.uint64(32)
@@ -128,13 +129,6 @@ def clusters(
         total += size
     state[0] = counter
     return total
-
-
-class Updates(NamedTuple):
-    """What lies between two states of a chain: so many clusters, then so many sweeps."""
-
-    clusters: int
-    sweeps: int
 
 
 @njit(cache=CACHE)
