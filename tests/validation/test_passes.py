@@ -30,7 +30,14 @@ SETTINGS = {
     ],
     "coverage": [{}, {"level": "voxels"}],
 }
-NOT_OF_SHOWERS = {"constraints", "energy-mover", "importance", "inception-score", "jet-wasserstein"}
+NOT_OF_SHOWERS = {
+    "calibration",
+    "constraints",
+    "energy-mover",
+    "importance",
+    "inception-score",
+    "jet-wasserstein",
+}
 NOT_OF_SHOWERS |= {"event-weights", "likelihood", "timing"}
 
 
