@@ -14,6 +14,8 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
+from physgen.errors import PhysgenError
+
 HERE = Path(__file__).parent
 ONE_RECIPE = "full-size"
 """The benchmark of a recipe that `--recipe` names."""
@@ -74,7 +76,10 @@ def main():
     for name in names:
         options = [arguments.recipe, *arguments.set] if name == ONE_RECIPE else []
         key = " ".join([name, *options[:1]])
-        figures[key] = load(name).run(*options)
+        try:
+            figures[key] = load(name).run(*options)
+        except PhysgenError as error:
+            parser.exit(1, f"{key}: {error}\n")
         print(json.dumps({key: figures[key]}, indent=1), flush=True)
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -26,14 +26,12 @@ from physgen.io.shards import may_be_run
 from physgen.io.shipped import shipped_recipes
 from physgen.io.source import blocks
 from physgen.run import Run
+from physgen.samples_in_files import open_samples, recipe_for, refuse_damaged
 from physgen.scoring import (
     LIMITS,
     Count,
     metrics_for_files,
     metrics_of,
-    open_samples,
-    recipe_for,
-    refuse_damaged,
     training_rows_of,
 )
 from physgen.validation.comparison import Comparison, Role

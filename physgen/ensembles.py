@@ -22,7 +22,7 @@ from physgen.io.lattice.source import ConfigurationSource
 from physgen.io.pyerrors import Replica, write_pyerrors
 from physgen.io.source import HasNotes, Source, blocks
 from physgen.registry import Component, build, lookup, options_model
-from physgen.scoring import open_samples, recipe_for
+from physgen.samples_in_files import open_samples, recipe_for
 from physgen.systems.base import System
 from physgen.systems.ensemble import Ensemble
 from physgen.systems.gauge import Gauge

@@ -23,6 +23,8 @@ from physgen.validation.sources import chain_labels, conditions_of
 
 SIMULATED = "data.h5"
 """What is simulated for a run, in its directory."""
+ROUNDING = 1e-6
+"""Share of a stated bound by which data may exceed it."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +135,35 @@ class RunData:
 
     @cached_property
     def notes(self) -> list[str]:
-        """What the user should know: repeated keys and rows, what was left out."""
+        """What the user should know: repeated keys and rows, what was left out, stated ranges."""
         # Names of columns and files stand in them.
-        return [printable(note) for note in notes_of(self.source)]
+        return [printable(note) for note in (*notes_of(self.source), *self._beyond_stated())]
+
+    def _beyond_stated(self) -> list[str]:
+        """Say which conditions of training rows exceed the range that the system states of them."""
+        stated = {v.name: v for v in self.system.schema.condition if None not in (v.low, v.high)}
+        columns = [(j, v.name) for j, v in enumerate(self.source.schema.condition)]
+        columns = [(j, name) for j, name in columns if name in stated]
+        if not columns:
+            return []
+        rows = np.sort(self.parts.train)
+        values = conditions_of(self.source)[rows]
+        notes = []
+        for column, name in columns:
+            (low, high), unit = stated[name].range, stated[name].unit
+            # A bound may be written with fewer digits than the file has.
+            slack = ROUNDING * max(abs(low), abs(high))
+            given = values[:, column]
+            beyond = np.flatnonzero((given < low - slack) | (given > high + slack))
+            if len(beyond):
+                notes.append(
+                    f"{self.source.name}: {len(beyond)} of {len(rows)} training rows have {name} "
+                    f"outside [{low:g}, {high:g}] {unit}, the range that the recipe states (row "
+                    f"{rows[beyond[0]]}: {given[beyond[0]]:g}): they are trained on, and the "
+                    f"domain covers {given.min():g} to {given.max():g}; state the range of the "
+                    "file in the recipe, or leave these rows out (data.left_out)"
+                )
+        return notes
 
     def training_sample(self) -> Batch:
         """Return training rows for all that is fitted once: transforms, biases, baselines."""

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,23 +14,18 @@ from numpy.typing import NDArray
 from physgen.batch import Batch, product_of_weights
 from physgen.components import surrogate_of
 from physgen.engine.device import choose_device
-from physgen.errors import DomainError, FormatError, InputError, RecipeError
+from physgen.errors import DomainError, RecipeError
 from physgen.held_out import held_out
-from physgen.io.formats import TABLES
-from physgen.io.inspect import inspect
 from physgen.io.joined import expand
-from physgen.io.layouts import LAYOUTS
-from physgen.io.shards import may_be_run
-from physgen.io.source import Source
 from physgen.io.stream import Stream
 from physgen.isolation import global_generators
 from physgen.made_from import rows_made_from, shared_events
 from physgen.posterior_draws import posterior_draws
-from physgen.recipe import Recipe, read
+from physgen.recipe import Recipe
 from physgen.registry import Component, build
 from physgen.run import Run
 from physgen.surrogates.base import Surrogate
-from physgen.systems.base import HasFiles, Simulates, System, open_files
+from physgen.systems.base import Simulates
 from physgen.timing import milliseconds
 from physgen.validation.comparison import Comparison, HeldOut, Role
 from physgen.validation.geometries import assumed_geometry, geometry_facts
@@ -41,17 +35,6 @@ from physgen.validation.scorecard import Row, Scorecard
 from physgen.validation.sources import SEED, two_samples
 from physgen.validation.timing import Timing
 from physgen.validation.training_rows import TrainingRows
-
-_SHOWERS = {"voxels": "calo-flow", "points": "calo-points-flow"}
-RECIPES = {
-    layout.name: _SHOWERS[layout.holds] if layout.binning is None else "calo-layers"
-    for layout in LAYOUTS
-} | {
-    "JetNet HDF5": "jets",
-    "jets as in JetClass": "jets",
-    "spin configurations in HDF5 (rbms style)": "ising-rbm",
-}
-"""Whose samples a file of some format holds, where nobody says it."""
 
 LIMITS = ("tolerance", "maximum", "minimum")
 """How the options of metrics begin that state limits."""
@@ -217,62 +200,6 @@ def read_as_assumed(run: Run) -> list[Path]:
         return []
     named = data.binning is not None or "binning" in run.recipe.system.options
     return [] if named else expand(data.path)
-
-
-def recipe_for(
-    path: Path, name: str | None, overrides: Mapping[str, Any], preset: str | None = None
-) -> Recipe:
-    """Return the recipe whose system reads a file: the one of a name, or by the file's format.
-
-    Columns that are named without a file are those of this one, not of the recipe's own data.
-    """
-    if "data.fields" in overrides and "data.path" not in overrides:
-        overrides = {**overrides, "data.path": str(path)}
-    if name is not None:
-        return read(name, overrides, preset)
-    file_format = _described(expand(path)[0])["format"]
-    if file_format not in RECIPES:
-        table = file_format in ("ROOT", *TABLES)
-        which = "events-flow (tables of events)" if table else "RECIPE"
-        setting = '"data.fields=[NAMES]"' if table else "what it needs"
-        raise InputError(
-            f"{path} is {file_format}: say whose samples these are, with --system {which}, and "
-            f"--set {setting}"
-        )
-    # Of sets of points, the file says how many there are, and in how many layers.
-    stated = {"data.path": str(path)}
-    for layout in LAYOUTS:
-        if layout.name == file_format and layout.holds == "points" and "data.binning" in overrides:
-            raise InputError(
-                f"{path} ({file_format}) holds showers of points, and a binning is one of voxels: "
-                "leave it out to judge points by points; voxels are judged by voxels (physgen "
-                "convert makes the one of the other, by a geometry)"
-            )
-        if layout.name == file_format and layout.binning is not None:
-            stated["data.binning"] = layout.binning(expand(path)[0])
-    return read(RECIPES[file_format], {**stated, **overrides}, preset)
-
-
-def refuse_damaged(path: Path) -> None:
-    """Raise `FormatError` if a file cannot be read, whatever is in it; not for a run."""
-    if not may_be_run(path):
-        for file in expand(path):
-            _described(file)
-
-
-def _described(path: Path) -> dict[str, Any]:
-    """Return what `physgen inspect` says of a file; `FormatError` if that is why it is not read."""
-    report = inspect(path)
-    if report["problem"] is not None and report["reader"] in ("no", "refused"):
-        raise FormatError(report["problem"])
-    return report
-
-
-def open_samples(system: System, path: Path) -> Source:
-    """Open a file of samples; `RecipeError` for a system that has none."""
-    if not isinstance(system, HasFiles):
-        raise RecipeError(f"{type(system).__name__} has no files to read")
-    return open_files(system, path)
 
 
 @dataclass(frozen=True)

@@ -60,3 +60,15 @@ def test_what_cannot_be_left_out_is_refused(tmp_path):
     spins = RunData(Data(n=100, left_out=(0.0, 1.0)), Ising(shape=(4, 4)), "ising", tmp_path)
     with pytest.raises(RecipeError, match="have no condition to leave out by"):
         _ = spins.parts
+
+
+def test_rows_beyond_the_stated_energies_are_named(tmp_path):
+    path = write(tmp_path / "showers.hdf5", 400)
+    recipe = Calorimeter(energies_mev=(500.0, 4000.0))
+    data = RunData(Data(path=str(path)), recipe, "calorimeter", tmp_path)
+    at = energies(data.source, np.sort(data.parts.train))
+    (note,) = data.notes
+    assert f": {(at > 4000).sum()} of {len(at)} training rows have " in note
+    first = np.sort(data.parts.train)[np.flatnonzero(at > 4000)[0]]
+    assert f"[500, 4000] MeV, the range that the recipe states (row {first}: " in note
+    assert RunData(Data(path=str(path)), SYSTEM, "calorimeter", tmp_path).notes == []

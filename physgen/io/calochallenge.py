@@ -182,7 +182,9 @@ class CaloChallengeSource:
         self, stored: Schema, n_voxels: int | None, grid: tuple[int, int, int] | None
     ) -> None:
         if len(self) == 0:
-            raise FormatError(f"{self.path} holds no showers: its datasets are empty")
+            raise FormatError(
+                f"{self.path} holds no showers: its datasets are empty; name a file with some"
+            )
         axes = tuple(extent for extent in stored.shape if extent > 1) or (1,)
         stated = f"{SHOWERS!r} has shape {(len(self), *stored.shape)}"
         if len(stored.condition) != 1:

@@ -49,7 +49,9 @@ class ShowerSource:
 
     def __init__(self, path: Path, schema: Schema, length: int, block: int, rows: Rows) -> None:
         if length == 0:
-            raise FormatError(f"{path} holds no showers: its datasets are empty")
+            raise FormatError(
+                f"{path} holds no showers: its datasets are empty; name a file with some"
+            )
         self.path, self.name, self.schema = path, str(path), schema
         self.block, self._length, self._rows = max(1, block), length, rows
         self._stamp = Stamp(path)

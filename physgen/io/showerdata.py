@@ -171,7 +171,9 @@ class ShowerdataSource:
         if len(shape) != 3 or shape[0] != len(showers) or shape[2] not in _COLUMNS:
             self._refuse("shape", shape, f"[{len(showers)}, most points, 4 or 5]")
         if len(showers) == 0:
-            raise FormatError(f"{self.path} holds no showers: its datasets are empty")
+            raise FormatError(
+                f"{self.path} holds no showers: its datasets are empty; name a file with some"
+            )
         return len(showers), shape[2]
 
     def _num_points(self, file: h5py.File) -> NDArray[np.int64]:

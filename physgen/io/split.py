@@ -97,7 +97,9 @@ def split(
     True
     """
     if n == 0:
-        raise InputError(f"{name} holds no rows: the file, or the tree named in it, is empty")
+        raise InputError(
+            f"{name} holds no rows: the file, or the tree named in it, is empty; name others"
+        )
     if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
         raise InputError(f"split fractions {fractions} must be non-negative and sum to 1")
     if keys is not None and keys.shape != (n,):

@@ -20,7 +20,10 @@ RESOLUTION = 1e-4
 """Rounding of a condition by more than this share of its range is a loss."""
 
 
-REMEDY = "train on a range that covers it, or set sampling.extrapolate=true and judge the samples"
+REMEDY = (
+    "train on a range that covers it, or set sampling.extrapolate=true (a refinement is trained "
+    "with it, `physgen infer` takes --extrapolate) and judge the samples"
+)
 
 _BOX = 1024
 """Conditions remembered of a box that is evenly drawn from."""

@@ -13,7 +13,7 @@ import yaml
 from physgen.batch import Batch, Schema
 from physgen.errors import FormatError, InputError, RecipeError
 from physgen.io.split import split
-from physgen.scoring import recipe_for
+from physgen.samples_in_files import recipe_for
 from physgen.systems.base import HasFeatures, HasFiles, HasUnits, System
 from physgen.systems.events import EventTable
 
@@ -310,3 +310,10 @@ def test_tables_are_said_to_be_those_of_events_flow(tmp_path):
         InputError, match=r"a\.parquet is Parquet: .* --system events-flow .*fields="
     ):
         recipe_for(tmp_path / "a.parquet", None, {"data.fields": ["pt"]})
+
+
+def test_a_recipe_without_data_of_its_own_takes_the_file(tmp_path):
+    path = tmp_path / "points.h5"
+    assert recipe_for(path, "calo-points-flow", {}).data.path == str(path)
+    assert recipe_for(path, "calo-points-flow", {"data.path": "/b/c.h5"}).data.path == "/b/c.h5"
+    assert recipe_for(path, "calo-flow", {}).data.path is None, "it simulates its own"
