@@ -51,17 +51,21 @@ class Surrogate(nn.Module):
 
     def __init__(self, schema: Schema, transform: Transform | None = None) -> None:
         super().__init__()
+        self.check_masks(schema)
+        self.schema = schema
+        if transform is None or transform.wide:
+            transform = Chain([] if transform is None else [transform], schema)
+        self.transform = transform
+        self.conditions = ConditionPrior(schema)
+
+    def check_masks(self, schema: Schema) -> None:
+        """Raise `RecipeError` if samples are masked, and this family knows no masks."""
         if schema.masked and not self.knows_masks:
             raise RecipeError(
                 f"surrogate.kind: {type(self).__name__} models samples of one shape, and these "
                 f"have up to {schema.shape[0]} items; take independent-items, or the system "
                 "events, which makes a table of them"
             )
-        self.schema = schema
-        if transform is None or transform.wide:
-            transform = Chain([] if transform is None else [transform], schema)
-        self.transform = transform
-        self.conditions = ConditionPrior(schema)
 
     def initialise(self, data: Batch | None) -> None:
         """Fit the transform and all that is set from data before the first step.

@@ -96,6 +96,9 @@ def _by_chains(
     start = surrogate.unpack(surrogate.chains[numbers])
     if isinstance(surrogate, BoltzmannMachine):
         values = surrogate.units(_mapped(surrogate, given, generator))
+        # A visible unit of several numbers is known in all of them.
+        more = (1,) * (values.ndim - known.ndim)
+        known = known.reshape(len(known), *more, *known.shape[1:])
         x = torch.where(known, values, start)
         for _ in range(SWEEPS):
             x = torch.where(known, values, surrogate.gibbs(x, 1, generator))

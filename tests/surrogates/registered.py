@@ -41,6 +41,7 @@ from physgen.transforms.base import Chain
 SHARE, ROWS = 0.9, 2000
 SAMPLES = {
     "rbm": "spins",
+    "rbm, potts": "values",
     **dict.fromkeys(("autoregressive-spins", "autoregressive-spins, conv"), "spins"),
     "independent-items": "sets",
     "point-diffusion": "sets",
@@ -79,7 +80,10 @@ SURROGATES = {
         "latent": 4,
         "network": StackedOptions(channels=(16,), refining=16, embedding=2),
     },
-    "rbm": {"hidden": 4, "n_chains": 512, "burn_in": 20, "thin": 5},
+    **{
+        kind: {"hidden": 4, "n_chains": 512, "burn_in": 20, "thin": 5}
+        for kind in ("rbm", "rbm, potts")
+    },
     "autoregressive-spins": {"network": MaskedDenseOptions(hidden=16)},
     "autoregressive-spins, conv": {"network": MaskedConvOptions(channels=4, reach=2)},
     "gaussian-rbm": {"hidden": 8, "n_chains": 512, "burn_in": 20, "thin": 5},
@@ -166,6 +170,10 @@ def data(kind):
         schema = Schema((3,), (Variable("s", domain="spin"),))
         x = 2.0 * (torch.rand(ROWS, 3, generator=noise) < 0.5) - 1
         batch = Batch(torch.cat([side[:, None], x[:, 1:]], 1))
+    elif kind == "values":
+        schema = Schema((3,), (Variable("s", domain="integer", low=0.0, high=2.0),))
+        x = torch.randint(0, 3, (ROWS, 3), generator=noise).float()
+        batch = Batch(torch.cat([(1 + side)[:, None], x[:, 1:]], 1))
     elif kind == "sets":
         schema = Schema((2, 1), (Variable("x"),), masked=True)
         x = side * (0.5 + 0.5 * torch.randn(ROWS, generator=noise).abs())

@@ -21,7 +21,7 @@ CUDA = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 ASK_FOR_VALUES = {
-    *("energy", "gaussian-rbm", "rbm"),  # how often chains are thinned
+    *("energy", "gaussian-rbm", "rbm", "rbm, potts"),  # how often chains are thinned
     *("gauge-flow", "stochastic-gauge-flow"),  # kernels on the CPU
     *("reweighting", "reweighted", "independent-items"),
     *("shower-copula", "shower-diffusion", "shower-flow"),

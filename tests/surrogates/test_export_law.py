@@ -22,7 +22,7 @@ is left of a layer's energy is divided among those above the threshold."""
 REFUSED = {
     "autoregressive-spins": "one after the other",
     "autoregressive-spins, conv": "one after the other",
-    **dict.fromkeys(("rbm", "gaussian-rbm", "energy"), "Markov chains"),
+    **dict.fromkeys(("rbm", "rbm, potts", "gaussian-rbm", "energy"), "Markov chains"),
     **dict.fromkeys(("gauge-flow", "stochastic-gauge-flow"), "compiled kernels"),
     "link-diffusion": "noise at every step",
     **dict.fromkeys(("point-diffusion", "point-generator", "independent-items"), "mask"),

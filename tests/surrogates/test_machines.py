@@ -64,7 +64,7 @@ def bits(n):
 def states(machine):
     """All visible states of a discrete machine, as samples."""
     x = bits(math.prod(machine.schema.shape)).reshape(-1, *machine.schema.shape)
-    return x if machine.binary else 2 * x - 1
+    return x if machine.visible.binary else 2 * x - 1
 
 
 def log_z(machine):

@@ -84,7 +84,7 @@ def test_free_energy_sums_the_joint_over_the_hidden_spins(rbm):
     spins, hidden = all_spins(rbm.schema.shape), all_spins(rbm.coupling.hidden_shape)
     expected = -torch.logsumexp(-slow_energy(rbm, spins, hidden), 1)
     torch.testing.assert_close(rbm.free_energy(spins).detach(), expected)
-    x = (spins + 1) / 2 if rbm.binary else spins
+    x = (spins + 1) / 2 if rbm.visible.binary else spins
     torch.testing.assert_close(rbm.action(x.to(torch.int8)).detach(), expected)
 
 

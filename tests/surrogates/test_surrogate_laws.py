@@ -29,7 +29,7 @@ from physgen.transforms.affine import Standardise
 from physgen.transforms.base import Chain
 
 UNCONDITIONAL = {
-    *("rbm", "gaussian-rbm", "energy", "flow, normflows"),
+    *("rbm", "rbm, potts", "gaussian-rbm", "energy", "flow, normflows"),
     *("checkerboard-flow", "closure-defect", "gauge-flow"),
     "stochastic-gauge-flow",
     *("u1-coupling-flow", "link-diffusion"),

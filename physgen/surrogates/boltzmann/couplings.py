@@ -40,39 +40,80 @@ class DenseCoupling(nn.Module):
         """Return (B, *shape) fields of (B, hidden) hidden spins."""
         return torch.addmm(bias.flatten(), hidden, self.weight).reshape(-1, *self.shape)
 
+    def mean_of_shared(self, spins: Tensor) -> Tensor:
+        """Return numbers at each visible spin as they are: none share a bias."""
+        return spins
+
+    def centre_values(self, q: int) -> Tensor:
+        """Subtract from W its mean over `q` values, the first axis of spins.
+
+        Returns (hidden,), what that adds to the fields of hidden spins where each visible spin has
+        exactly one value.
+        """
+        weight = self.weight.data.reshape(len(self.weight), q, -1)
+        mean = weight.mean(1, keepdim=True)
+        weight -= mean
+        return mean.flatten(1).sum(1)
+
 
 class LatticeCoupling(nn.Module):
-    """Filters at every site of a periodic lattice: all sites share W, (hidden, 1, size, ...).
+    """Filters at every site of a periodic lattice: all sites share W, (hidden, C, size, ...).
 
     Each filter has a hidden spin at each site, which couples to the visible spins in the block of
     `size` sites a side around it. Hidden spins are (B, hidden, *shape), biases (hidden, 1, ...) and
     (1, ...), so that the energy is invariant under translations (the convolutional machine of Lee
-    et al., ICML 2009, on a torus).
+    et al., ICML 2009, on a torus). Where a visible spin is `channels` numbers, spins are (B, C,
+    *shape) and their biases (C, 1, ...); else C = 1 has no axis.
+
+    >>> coupling = LatticeCoupling((4, 4), hidden=2, size=3, scale=0.1, channels=3)
+    >>> coupling.to_hidden(torch.ones(5, 3, 4, 4), torch.zeros(2, 1, 1)).shape
+    torch.Size([5, 2, 4, 4])
     """
 
-    def __init__(self, shape: tuple[int, ...], hidden: int, size: int, scale: float) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        hidden: int,
+        size: int,
+        scale: float,
+        channels: int | None = None,
+    ) -> None:
         super().__init__()
         ones = (1,) * len(shape)
-        self.weight = nn.Parameter(scale * _normal(hidden, 1, *(size,) * len(shape)))
+        self.weight = nn.Parameter(scale * _normal(hidden, channels or 1, *(size,) * len(shape)))
         self.hidden_shape = (hidden, *shape)
         self.hidden_bias_shape = (hidden, *ones)
-        self.visible_bias_shape = ones
+        self.visible_bias_shape = ones if channels is None else (channels, *ones)
+        self._axes = tuple(range(-len(shape), 0))
+        self._channels = channels
         self._convolve = _CONVOLUTIONS[len(shape)]
         before, after = (size - 1) // 2, size // 2
         self._pad_visible = (before, after) * len(shape)
         self._pad_hidden = (after, before) * len(shape)
-        self._axes = tuple(range(2, 2 + len(shape)))
 
     def to_hidden(self, spins: Tensor, bias: Tensor) -> Tensor:
-        """Return (B, hidden, *shape) fields of (B, *shape) spins."""
-        around = F.pad(spins.unsqueeze(1), self._pad_visible, mode="circular")
+        """Return (B, hidden, *shape) fields of spins."""
+        if self._channels is None:
+            spins = spins.unsqueeze(1)
+        around = F.pad(spins, self._pad_visible, mode="circular")
         return self._convolve(around, self.weight, bias.flatten())
 
     def to_visible(self, hidden: Tensor, bias: Tensor) -> Tensor:
-        """Return (B, *shape) fields of (B, hidden, *shape) hidden spins."""
+        """Return fields of visible spins, of (B, hidden, *shape) hidden spins."""
         around = F.pad(hidden, self._pad_hidden, mode="circular")
         mirrored = self.weight.flip(self._axes).transpose(0, 1)
-        return self._convolve(around, mirrored, bias.flatten()).squeeze(1)
+        field = self._convolve(around, mirrored, bias.flatten())
+        return field.squeeze(1) if self._channels is None else field
+
+    def mean_of_shared(self, spins: Tensor) -> Tensor:
+        """Return numbers at each visible spin averaged over those that share a bias."""
+        return spins.mean(self._axes, keepdim=True)
+
+    def centre_values(self, q: int) -> Tensor:
+        """Subtract from W its mean over `q` values; see `DenseCoupling.centre_values`."""
+        mean = self.weight.data.mean(1, keepdim=True)
+        self.weight.data -= mean
+        return mean.flatten(1).sum(1)
 
 
 def _normal(*shape: int) -> Tensor:

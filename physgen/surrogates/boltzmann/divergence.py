@@ -92,6 +92,7 @@ class ContrastiveDivergence(Method):
         data = batches["data"]
         loss = self.gradient(data, self.negative(data, ctx))
         ctx.apply(self.optimisers["adam"])
+        self.machine.fix_gauge()
         return {"loss": loss}
 
     def gradient(self, data: Batch, model: Batch) -> Tensor:
@@ -130,12 +131,13 @@ class ContrastiveDivergence(Method):
         a, b, w = machine.visible_bias.grad, machine.hidden_bias.grad, machine.coupling.weight.grad
         if a is None or b is None or w is None:
             return
-        mu = _mean_as(statistic, a).reshape(1, -1)
-        lam = _mean_as(hidden, b).reshape(-1, 1)
-        rows = w.flatten(1) - lam * a.reshape(1, -1) - b.reshape(-1, 1) * mu
-        w.copy_(rows.reshape(w.shape))
-        a -= (lam * rows).sum(0).sum_to_size(a.numel()).reshape(a.shape)
-        b -= (rows * mu).sum(1).reshape(b.shape)
+        ones = (1,) * (w.ndim - 2)
+        of_visible, of_hidden = (1, w.shape[1], *ones), (-1, 1, *ones)
+        mu = _mean_as(statistic, a).reshape(of_visible)
+        lam = _mean_as(hidden, b).reshape(of_hidden)
+        w -= lam * a.reshape(of_visible) + b.reshape(of_hidden) * mu
+        a -= (lam * w).sum_to_size(of_visible).reshape(a.shape)
+        b -= (w * mu).flatten(1).sum(1).reshape(b.shape)
 
 
 class PersistentContrastiveDivergence(ContrastiveDivergence):
@@ -148,6 +150,8 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         momentum: of Adam's first moment; the chains answer late, so that less is more stable.
         centred: use the centred gradient; at a low rate, since Adam, which scales every parameter
             for itself, undoes its balance (units that hardly ever change can then run away).
+        replicas: of parallel tempering between independent units and the machine, each of as many
+            chains, which exchange after every sweep; 1 is plain Gibbs sampling.
 
     Raises:
         RecipeError: the surrogate is no Boltzmann machine.
@@ -167,16 +171,30 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         learning_rate: PositiveFloat = 0.01,
         momentum: Probability = 0.9,
         centred: bool = False,
+        replicas: Positive = 1,
     ) -> None:
         super().__init__(
             surrogate, k=k, learning_rate=learning_rate, momentum=momentum, centred=centred
         )
-        self.tensors = {"chains": self.machine.chains.clone()}
+        chains = self.machine.chains
+        self.tensors = {"chains": chains.clone()}
+        if replicas > 1:
+            self.tensors["tempered"] = torch.stack([chains] * (replicas - 1))
 
     def negative(self, data: Batch, ctx: StepContext) -> Batch:
         """Return the chains, moved on."""
         machine = self.machine
-        x = machine.gibbs(machine.unpack(self.tensors["chains"]), self.k, ctx.generator)
+        x = machine.unpack(self.tensors["chains"])
+        if "tempered" in self.tensors:
+            *others, x = machine.tempered(
+                [*machine.unpack(self.tensors["tempered"]), x],
+                self.k,
+                first=ctx.step * self.k,
+                generator=ctx.generator,
+            )
+            self.tensors["tempered"] = machine.pack(torch.stack(others))
+        else:
+            x = machine.gibbs(x, self.k, ctx.generator)
         self.tensors["chains"] = machine.pack(x)
         machine.chains.copy_(self.tensors["chains"])
         return Batch(x)

@@ -18,7 +18,7 @@ E_beta leaves exp(-F_beta) invariant, and F_beta is not beta F. With E_0 = 0 thi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -92,16 +92,19 @@ class BoltzmannMachine(MarkovSurrogate):
     ) -> None:
         super().__init__(schema, transform, start, burn_in, thin)
         shape = tuple(start.shape[1:])
+        n_axes = len(shape) - len(schema.shape)
         self.coupling: DenseCoupling | LatticeCoupling
         if filter_size is None:
             self.coupling = DenseCoupling(shape, hidden, weight_scale)
         else:
-            if len(shape) > 3 or not 1 <= filter_size <= min(shape):
+            *channels, lattice = *shape[:n_axes], shape[n_axes:]
+            if len(lattice) > 3 or not 1 <= filter_size <= min(lattice):
                 raise RecipeError(
                     f"surrogate.filter_size={filter_size} does not fit samples of shape "
-                    f"{list(shape)}: filters need 1 to 3 dimensions and at most the smallest length"
+                    f"{list(lattice)}: filters need 1 to 3 dimensions and at most the smallest "
+                    "length"
                 )
-            self.coupling = LatticeCoupling(shape, hidden, filter_size, weight_scale)
+            self.coupling = LatticeCoupling(lattice, hidden, filter_size, weight_scale, *channels)
         if replicas < 1:
             raise RecipeError(f"surrogate.replicas={replicas}: at least 1, the machine itself")
         self.replicas = replicas
@@ -162,6 +165,9 @@ class BoltzmannMachine(MarkovSurrogate):
         """Return a, b, W of the energy in units of 0 and 1."""
         raise NotImplementedError
 
+    def fix_gauge(self) -> None:
+        """Fix what the distribution does not depend on, where there is such; after each step."""
+
     # What follows from it.
 
     def hidden_field(self, x: Tensor) -> Tensor:
@@ -189,17 +195,33 @@ class BoltzmannMachine(MarkovSurrogate):
         if self.replicas == 1:
             yield from super().thinned_states(x, generator)
             return
-        path = Path(self, self.independent())
-        betas = [i / (self.replicas - 1) for i in range(self.replicas)]
-        replicas, sweeps, odd = [x] * self.replicas, self.burn_in, False
+        replicas, sweeps, first = [x] * self.replicas, self.burn_in, 0
         while True:
-            for _ in range(sweeps):
-                replicas, _ = tempering.step(
-                    replicas, path.log_ratio, path.move, betas, odd=odd, generator=generator
-                )
-                odd = not odd
+            replicas = self.tempered(replicas, sweeps, first=first, generator=generator)
             yield replicas[-1]
-            sweeps = self.thin
+            first, sweeps = first + sweeps, self.thin
+
+    @torch.no_grad()
+    def tempered(
+        self, replicas: Sequence[Tensor], sweeps: int, *, first: int, generator: torch.Generator
+    ) -> list[Tensor]:
+        """Return replicas after sweeps of parallel tempering from independent units, the first.
+
+        Args:
+            replicas: at least 2, each of (C, *shape) visible units; the machine's own come last.
+            sweeps: of Gibbs sampling, each followed by exchanges.
+            first: number of sweeps before; neighbours exchange in turn.
+            generator: the only source of randomness.
+        """
+        path = Path(self, self.independent())
+        betas = [i / (len(replicas) - 1) for i in range(len(replicas))]
+        moved = list(replicas)
+        for number in range(first, first + sweeps):
+            odd = bool(number % 2)
+            moved, _ = tempering.step(
+                moved, path.log_ratio, path.move, betas, odd=odd, generator=generator
+            )
+        return moved
 
     @torch.no_grad()
     def log_partition_function(

@@ -1,4 +1,4 @@
-r"""Restricted Boltzmann machines of two kinds of spins: binary-binary machines.
+r"""Restricted Boltzmann machines of two kinds of spins: binary or Potts, and binary hidden ones.
 
 Visible spins s and hidden spins h, all -1 or +1, have the energy and free energy
 
@@ -10,6 +10,15 @@ for s. A machine of 0/1 units, E = - a'.x - b'.y - x.W' y, is the same thing wit
 and y = (1 + h) / 2, up to a constant:
 
     W' = 4 W^T,    a' = 2 a - 2 sum_j W_j,    b'_j = 2 b_j - 2 sum_i W_ji .
+
+Potts spins of q values are q numbers s_i(c) of 0 and 1 each (`visible`), a_i(c) and W_ji(c) as
+many; given h, p(s_i = c) is the softmax of a_i(c) + sum_j h_j W_ji(c). Since sum_c s_i(c) = 1, the
+distribution does not change under
+
+    W_ji(c) -> W_ji(c) + k_ji,    b_j -> b_j - sum_i k_ji,    a_i(c) -> a_i(c) + l_i ,
+
+a gauge, which is fixed by sum_c W_ji(c) = sum_c a_i(c) = 0. There q = 2 is the machine of spins:
+W_ji(c) = -W_ji, +W_ji.
 """
 
 from __future__ import annotations
@@ -23,23 +32,21 @@ from physgen.errors import RecipeError
 from physgen.io.weights import moments
 from physgen.ranges import Count, NotNegative, Positive
 from physgen.surrogates.boltzmann.machine import BoltzmannMachine, Coefficients, Independent
+from physgen.surrogates.boltzmann.visible import PottsUnits, SpinUnits, units_of
 from physgen.transforms.base import Chain, Transform
-
-_LARGEST_MEAN = 0.99
-"""Visible biases are set from data up to this |mean|, so that frozen spins keep them finite."""
 
 
 class RBM(BoltzmannMachine):
-    """A restricted Boltzmann machine of spins or binary numbers (`HasEstimatedLikelihood`).
+    """A restricted Boltzmann machine of spins, binary or of q values (`HasEstimatedLikelihood`).
 
     Args:
-        schema: of spins (-1/+1) or binary (0/1) variables, of any shape.
+        schema: of spins (-1/+1), binary (0/1) variables or Potts spins (0 to q - 1), of any shape.
         transform: none but the identity.
         hidden: number of hidden spins; of filters where `filter_size` is given.
         filter_size: side of the filters of a translation-invariant machine on a periodic lattice
             of one to three dimensions; `None` couples every hidden spin to every visible one.
         spin_flip_symmetric: no biases, so that p(-s) = p(s), and the chains turn all their spins at
-            random between draws.
+            random between draws; not of Potts spins.
         weight_scale: standard deviation of the initial weights.
         n_chains: number of Markov chains that are kept.
         burn_in: Gibbs sweeps before the first draw.
@@ -70,13 +77,14 @@ class RBM(BoltzmannMachine):
         thin: Positive = 50,
         replicas: Positive = 1,
     ) -> None:
-        start = torch.randint(
-            2, (n_chains, *schema.shape), generator=torch.Generator().manual_seed(0)
-        )
+        self.check_masks(schema)
+        visible = units_of(schema)
+        generator = torch.Generator().manual_seed(0)
+        anywhere = torch.zeros(n_chains, *visible.axes, *schema.shape)
         super().__init__(
             schema,
             transform,
-            (2 * start - 1).to(torch.int8),
+            visible.draw(anywhere, generator).to(torch.int8),
             hidden=hidden,
             filter_size=filter_size,
             weight_scale=weight_scale,
@@ -85,10 +93,16 @@ class RBM(BoltzmannMachine):
             burn_in=burn_in,
             thin=thin,
         )
-        self.binary = _is_binary(schema)
+        self.visible: SpinUnits | PottsUnits = visible
         if not (isinstance(self.transform, Chain) and len(self.transform.transforms) == 0):
             raise RecipeError("surrogate rbm takes spins as they are: leave `transform` out")
+        if spin_flip_symmetric and isinstance(visible, PottsUnits):
+            raise RecipeError(
+                f"surrogate.spin_flip_symmetric: spins of q = {visible.q} values are not flipped; "
+                "leave it out"
+            )
         self.spin_flip_symmetric = spin_flip_symmetric
+        self.fix_gauge()
 
     def initialise(self, data: Batch | None) -> None:
         """Set the visible biases to those of independent spins with the means of the data.
@@ -99,24 +113,20 @@ class RBM(BoltzmannMachine):
         if data is None or self.spin_flip_symmetric:
             return
         spins = self.units(data.x)
-        mean = moments(spins, data)[0]
-        if self.visible_bias.numel() == 1:
-            mean = mean.mean().reshape(self.visible_bias.shape)
+        mean = self.coupling.mean_of_shared(moments(spins, data)[0])
         with torch.no_grad():
-            self.visible_bias.copy_(_field_of(mean))
+            self.visible_bias.copy_(self.visible.field_of(mean))
             field = self.visible_bias.expand(self.chains.shape).clone()
             generator = torch.Generator(self.device).manual_seed(0)
-            self.chains.copy_(self.pack(_draw(field, generator)))
+            self.chains.copy_(self.pack(self.visible.draw(field, generator)))
 
     def units(self, x: Tensor) -> Tensor:
-        """Return samples as -1 and +1 in the type of the parameters."""
-        x = x.to(self.dtype)
-        return 2 * x - 1 if self.binary else x
+        """Return samples as the numbers s in the type of the parameters."""
+        return self.visible.of_samples(x.to(self.dtype))
 
     def physical(self, x: Tensor) -> Tensor:
         """Return spins as samples of the type that files have."""
-        values = (x + 1) / 2 if self.binary else x
-        return values.to(getattr(torch, self.schema.variables[0].dtype))
+        return self.visible.samples(x).to(getattr(torch, self.schema.variables[0].dtype))
 
     def statistic(self, x: Tensor) -> Tensor:
         """Return the spins themselves."""
@@ -136,7 +146,7 @@ class RBM(BoltzmannMachine):
 
     def draw_hidden(self, field: Tensor, generator: torch.Generator) -> Tensor:
         """Draw hidden spins in `field`, which is overwritten."""
-        return _draw(field, generator)
+        return SpinUnits().draw(field, generator)
 
     def visible_field(self, hidden: Tensor) -> Tensor:
         """Return a + h W."""
@@ -149,14 +159,14 @@ class RBM(BoltzmannMachine):
 
     def draw_visible(self, field: Tensor, precision: Tensor, generator: torch.Generator) -> Tensor:
         """Draw visible spins in `field`, which is overwritten."""
-        return _draw(field, generator)
+        return self.visible.draw(field, generator)
 
     def gibbs(self, x: Tensor, sweeps: int, generator: torch.Generator) -> Tensor:
         """Return (B, *shape) spins after a number of block Gibbs sweeps."""
         x = super().gibbs(x, sweeps, generator)
         if self.spin_flip_symmetric:
             # An exact move, since F(-s) = F(s), along the slowest direction of an ordered machine.
-            x = x * _draw(x.new_zeros(len(x), *(1,) * (x.ndim - 1)), generator)
+            x = x * self.visible.draw(x.new_zeros(len(x), *(1,) * (x.ndim - 1)), generator)
         return x
 
     def action(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -164,45 +174,35 @@ class RBM(BoltzmannMachine):
         return self.free_energy(self.units(x))
 
     @torch.no_grad()
+    def fix_gauge(self) -> None:
+        """Give weights and visible biases of Potts spins the sum 0 over the values."""
+        if isinstance(self.visible, PottsUnits):
+            constant = self.coupling.centre_values(self.visible.q)
+            self.hidden_bias += constant.reshape(self.hidden_bias.shape)
+            self.visible_bias -= self.visible_bias.mean(0, keepdim=True)
+
+    @torch.no_grad()
     def independent(self) -> Independent:
         """Return independent spins with the means of the chains."""
         mean = self.unpack(self.chains).mean(0)
-        field = torch.zeros_like(mean) if self.spin_flip_symmetric else _field_of(mean)
-        return Independent(field, self.precision, float((F.softplus(2 * field) - field).sum()))
+        field = torch.zeros_like(mean) if self.spin_flip_symmetric else self.visible.field_of(mean)
+        return Independent(field, self.precision, float(self.visible.log_sum(field)))
 
     @torch.no_grad()
     def coefficients(self) -> Coefficients:
-        """Return a', b', W' of the machine of 0/1 units (see the module's head)."""
-        n = self.chains[0].numel()
-        one_each = torch.eye(n, dtype=self.dtype, device=self.device).reshape(n, *self.schema.shape)
+        """Return a', b', W' of the machine of 0/1 units (see the module's head).
+
+        Of Potts spins a site has q of them, those of one value after those of another.
+        """
+        shape = self.chains.shape[1:]
+        n, scale = shape.numel(), self.visible.scale
+        one_each = torch.eye(n, dtype=self.dtype, device=self.device).reshape(n, *shape)
         no_bias = torch.zeros_like(self.hidden_bias)
         weight = self.coupling.to_hidden(one_each, no_bias).flatten(1)
-        a = self.visible_bias.expand(self.schema.shape).flatten()
+        a = self.visible_bias.expand(shape).flatten()
         b = self.hidden_bias.expand(self.coupling.hidden_shape).flatten()
-        return Coefficients(a=2 * (a - weight.sum(1)), b=2 * (b - weight.sum(0)), weight=4 * weight)
-
-
-def _draw(field: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw spins in the given fields, which are overwritten.
-
-    Uniform numbers drawn in place and compared cost a quarter of `torch.bernoulli`.
-    """
-    probability = field.mul_(2).sigmoid_()
-    uniform = torch.empty_like(probability).uniform_(generator=generator)
-    return probability.gt_(uniform).mul_(2).sub_(1)
-
-
-def _field_of(mean: Tensor) -> Tensor:
-    """Return the fields in which free spins have the given means."""
-    return mean.clamp(-_LARGEST_MEAN, _LARGEST_MEAN).atanh()
-
-
-def _is_binary(schema: Schema) -> bool:
-    domains = {variable.domain for variable in schema.variables}
-    if domains in ({"spin"}, {"binary"}):
-        return domains == {"binary"}
-    raise RecipeError(
-        f"surrogate rbm models spins or binary numbers, and {', '.join(schema.names[:4])} are "
-        f"{', '.join(sorted(domains))}; take gaussian-rbm, or make the data binary "
-        "(images: system.binarise=threshold)"
-    )
+        return Coefficients(
+            a=scale * (a - weight.sum(1)),
+            b=2 * (b + self.visible.shift * weight.sum(0)),
+            weight=2 * scale * weight,
+        )
