@@ -233,8 +233,8 @@ class Ising:
         some of which leave out half of the flips, so that they decorrelate at any temperature.
         Frustrated bonds by parallel tempering of 8 chains, which say in the log if they do not mix.
         Else by cluster updates, each configuration about 10 N sites after the last (and, in a
-        field, which rejects clusters, 100 sweeps), and turned round at random where there is no
-        field: between neighbours |m| and E then correlate by about 0.01 on 16x16 at Tc.
+        field, which rejects clusters, 100 sweeps), and all its spins turned with the probability of
+        that: between neighbours |m| and E then correlate by about 0.01 on 16x16 at Tc.
         """
         refuse_condition(condition, self)
         if self.frustrated:

@@ -84,6 +84,8 @@ def packed(
 
 def clusters(model: Model, n: int, seed: int) -> NDArray[np.int8]:
     """Return (n, *shape) by clusters and, in a field, sweeps between them; bonds not frustrated."""
+    from scipy.special import expit
+
     from physgen.systems.kernels import ising as kernel
     from physgen.systems.kernels import spins as tables
 
@@ -112,9 +114,11 @@ def clusters(model: Model, n: int, seed: int) -> NDArray[np.int8]:
         tables.heat_bath(flat, bonds, t, 100, state)
     chain = np.empty((n, *model.shape), np.int8)
     by_clusters(flip, fill, chain)
-    if h == 0:
-        sides = np.random.default_rng(seed).integers(2, size=n, dtype=np.int8)
-        chain *= 1 - 2 * sides.reshape(-1, *[1] * len(model.shape))
+    # An even number of clusters of nearly all sites leaves all spins where they were: whether they
+    # are turned is drawn afresh in every state.
+    total = chain.sum(tuple(range(1, chain.ndim)), dtype=np.int64)
+    turned = np.random.default_rng(seed).random(n) < expit(-2 * h * total / t)
+    chain[turned] *= -1
     return chain
 
 

@@ -120,6 +120,22 @@ def test_simulated_configurations_agree_with_exact_energies():
         assert torch.equal(batch.x, system.simulate(n, 3).x)
 
 
+@pytest.mark.parametrize(
+    "system",
+    [
+        Ising(shape=(4, 4), coupling=-1, temperature=1.0, field=0.5),
+        Ising(shape=(4, 4), temperature=1.0, field=1e-4),
+        Ising(shape=(4, 4, 4), lattice="cubic", coupling=-1, temperature=2.0, field=0.2),
+    ],
+)
+def test_both_ordered_states_are_drawn_in_a_field(system):
+    """Clusters of nearly all spins, ten between two states, would lead back to where they began."""
+    n = 2000
+    first = system.simulate(n, 3).x.reshape(n, -1)[:, 0].double()
+    assert abs(first.mean()) < 4 / n**0.5
+    assert abs((first[1:] * first[:-1]).mean()) < 4 / n**0.5
+
+
 def test_observables_by_hand():
     up = Batch(x=torch.ones(1, 4, 4, 4))
     cubic = Ising(shape=(4, 4, 4), lattice="cubic", field=0.5)
