@@ -14,11 +14,12 @@ from typing import Any, get_args
 
 from physgen.arguments import user_path
 from physgen.errors import InputError, PhysgenError, printable, suggest
+from physgen.installation import recipe_state
 from physgen.io.shipped import shipped_recipes
-from physgen.plugins import is_own, package_of
+from physgen.plugins import claimed, is_own, package_of
 from physgen.plugins import recipes as plugin_recipes
 from physgen.recipe import Recipe, check, layered
-from physgen.registry import Group, lookup, options_model, registered
+from physgen.registry import Group, lookup, options_model
 from physgen.run import Run
 
 KINDS = ("recipes", *get_args(Group), "plugins")
@@ -61,10 +62,13 @@ def entries(kind: str) -> list[Entry]:
         InputError: there is nothing of this kind.
     """
     if kind == "recipes":
-        return [_recipe(name) for name in shipped_recipes()]
+        added = plugin_recipes()
+        known = shipped_recipes().items()
+        own = [_recipe(name) for name, file in known if file != added.get(name)]
+        return [*own, *_plugin_recipes()]
     if kind == "plugins":
-        added = [entry for group in get_args(Group) for entry in _components(group, own=False)]
-        return [*added, *(_recipe(name) for name in plugin_recipes())]
+        found = [entry for group in get_args(Group) for entry in _components(group, own=False)]
+        return [*found, *_plugin_recipes()]
     for group in get_args(Group):
         if group == kind:
             return [*_components(group, own=True), *_components(group, own=False)]
@@ -75,6 +79,14 @@ def _recipe(name: str) -> Entry:
     path, layers = layered(name)
     summary = str(layers[-1].tree.get("summary", ""))
     return Entry(name, path.parent.name, " ".join(summary.split()))
+
+
+def _plugin_recipes() -> Iterator[Entry]:
+    for name, points in sorted(claimed("recipes").items()):
+        for point in sorted(points, key=package_of):
+            state = recipe_state(point)
+            about = _recipe(name).about if state == "ok" else state
+            yield Entry(name, package_of(point), about)
 
 
 def settings(
@@ -149,9 +161,11 @@ def _entry(path: Path) -> RunEntry:
 
 
 def _components(group: Group, *, own: bool) -> Iterator[Entry]:
-    for name, point in sorted(registered(group).items()):
+    points = [point for claims in claimed(group).values() for point in claims]
+    for point in sorted(points, key=lambda point: (point.name, package_of(point))):
         if is_own(point) != own:
             continue
+        name = point.name
         origin = "physgen" if own else package_of(point)
         try:
             with warnings.catch_warnings():

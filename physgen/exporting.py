@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from physgen.registry import Component, build, lookup, options_model
 from physgen.run import Run
 from physgen.systems.calorimeter import Calorimeter, geometry_of
 from physgen.systems.geometry import Geometry
+from physgen.training import Progress
 
 
 @isolated()
@@ -32,6 +34,7 @@ def export(
     *,
     sampling: Mapping[str, Any] | None = None,
     trust: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """Write a trained surrogate in the form of a target; return the folder.
 
@@ -43,6 +46,7 @@ def export(
         sampling: changes to the recipe's section `sampling`, {"sampler.steps": 4}; the verdict of
             the run is not about such samples, and the card says that they were not scored.
         trust: run the code that the recipe of the run names.
+        progress: called while it goes.
 
     Raises:
         CheckpointError: there is no finished surrogate, or a file of it was changed.
@@ -57,7 +61,7 @@ def export(
     exporter: Exporter = build("exporters", component, {})
     opened = Run(user_path(run), trust, sampling or {})
     opened.check()
-    trained = _trained(opened)
+    trained = replace(_trained(opened), progress=progress)
     with new_folder(user_path(output)) as folder:
         exporter.write(trained, folder)
     return user_path(output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, metadata, requires, version
 from importlib.metadata import entry_points as installed
 from typing import Any, get_args
 
@@ -11,9 +11,10 @@ from packaging.requirements import Requirement
 
 from physgen import plugins
 from physgen.engine.device import describe_machine
-from physgen.errors import RecipeError, printable
+from physgen.errors import PhysgenError, RecipeError, printable
 from physgen.io.shipped import shipped_recipes
 from physgen.plugins import Group, is_own, lookup, package_of
+from physgen.recipe import read
 
 
 def describe() -> dict[str, Any]:
@@ -67,14 +68,27 @@ def plugin_states() -> dict[str, dict[str, str]]:
                 state = _component(group, point.name)
                 states.setdefault(package_of(point), {})[f"{group[:-1]} {point.name}"] = state
     for point in installed(group="physgen.recipes"):
-        file = plugins.recipes().get(point.name)
-        state = "ok"
-        if file is None:
-            state = f"broken: there is no {point.name}.yaml in {point.value}; {_MEND}"
-        elif shipped_recipes()[point.name] != file:
-            state = "broken: physgen ships a recipe of this name; rename it"
-        states.setdefault(package_of(point), {})[f"recipe {point.name}"] = state
+        states.setdefault(package_of(point), {})[f"recipe {point.name}"] = recipe_state(point)
     return states
+
+
+def recipe_state(point: EntryPoint) -> str:
+    """Return "ok", or what is broken of a plugin's recipe and what to do."""
+    claims = plugins.claimed("recipes")[point.name]
+    if len(claims) > 1:
+        return f"broken: {plugins.clash(f'recipe {point.name!r}', claims)}"
+    file = plugins.recipe_file(point)
+    if file is None:
+        return f"broken: there is no {point.name}.yaml in {point.value}; {_MEND}"
+    if shipped_recipes()[point.name] != file:
+        return "broken: physgen ships a recipe of this name; rename it"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            read(file)
+    except PhysgenError as error:
+        return f"broken: {error}; {_MEND}"
+    return "ok"
 
 
 _MEND = "update or uninstall its package"

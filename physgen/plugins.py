@@ -37,34 +37,38 @@ _OWN = "physgen."
 
 
 @functools.cache
-def registered(group: Group) -> dict[str, EntryPoint]:
-    """Return the entry points of a group by name; two packages claiming one name is an error."""
-    points: dict[str, EntryPoint] = {}
+def claimed(group: Group | Literal["recipes"]) -> dict[str, list[EntryPoint]]:
+    """Return the entry points of a group by name: several, where packages claim the same name."""
+    points: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=f"physgen.{group}"):
-        other = points.get(point.name)
-        if other is not None and other.value != point.value:
-            raise RecipeError(
-                f"two packages register the {group[:-1]} {point.name!r}: {other.value} and "
-                f"{point.value}; uninstall one of them"
-            )
-        points[point.name] = point
+        claims = points.setdefault(point.name, [])
+        if point.value not in {other.value for other in claims}:
+            claims.append(point)
     return points
+
+
+def registered(group: Group) -> dict[str, EntryPoint]:
+    """Return an entry point of a group for each name; `lookup` refuses names with several."""
+    return {name: points[0] for name, points in claimed(group).items()}
 
 
 def lookup(group: Group, kind: str) -> type[Any]:
     """Return the class registered under `kind`.
 
     Raises:
-        RecipeError: there is none, with near misses; or it is that of a plugin that does not load.
+        RecipeError: there is none, with near misses; two packages claim the name; or it is that of
+            a plugin that does not load.
     """
-    known = registered(group)
+    known = claimed(group)
     if kind not in known:
         near = suggest(kind, known)
         remedy = (
             "" if "did you mean" in near else "; that of a plugin needs its package: pip install"
         )
         raise RecipeError(f"no {group[:-1]} is called {kind!r}{near}{remedy}")
-    point = known[kind]
+    point, *others = known[kind]
+    if others:
+        raise RecipeError(clash(f"{group[:-1]} {kind!r}", known[kind]))
     if is_own(point):
         return typing.cast("type[Any]", point.load())
     try:
@@ -75,6 +79,12 @@ def lookup(group: Group, kind: str) -> type[Any]:
             f"the {group[:-1]} {kind!r} is a plugin that does not load ({point.value} of "
             f"{package_of(point)}: {error}); see physgen doctor"
         ) from error
+
+
+def clash(name: str, points: Iterable[EntryPoint]) -> str:
+    """Return what is wrong if several packages claim a name, and what to do."""
+    values = " and ".join(sorted(point.value for point in points))
+    return f"two packages register the {name}: {values}; uninstall one of them"
 
 
 def _checked(group: Group, found: Any) -> type[Any]:
@@ -115,20 +125,24 @@ def require(packages: tuple[str, ...]) -> None:
             ) from None
 
 
-@functools.cache
-def recipes() -> dict[str, Path]:
-    """Return the recipe files of plugins by name.
+def recipe_file(point: EntryPoint) -> Path | None:
+    """Return the file of a plugin's recipe, NAME.yaml in the package that its entry point names."""
+    try:
+        spec = find_spec(point.value)
+    except Exception:  # The package above may fail in any way when it is imported.
+        return None
+    for folder in [] if spec is None else spec.submodule_search_locations or []:
+        file = Path(folder) / f"{point.name}.yaml"
+        if file.is_file():
+            return file
+    return None
 
-    The entry point NAME of the group `physgen.recipes` names a package that holds NAME.yaml.
-    """
-    found: dict[str, Path] = {}
-    for point in entry_points(group="physgen.recipes"):
-        try:
-            spec = find_spec(point.value)
-        except ImportError:
-            spec = None
-        for folder in [] if spec is None else spec.submodule_search_locations or []:
-            file = Path(folder) / f"{point.name}.yaml"
-            if file.is_file():
-                found[point.name] = file
-    return found
+
+def recipes() -> dict[str, Path]:
+    """Return the recipe files of plugins by name, without those that two packages claim."""
+    files = {
+        name: recipe_file(points[0])
+        for name, points in claimed("recipes").items()
+        if len(points) == 1
+    }
+    return {name: file for name, file in files.items() if file is not None}

@@ -28,7 +28,7 @@ from physgen.errors import RecipeError, errors_of, suggest
 from physgen.io.documents import explain, read_yaml, shown
 from physgen.io.shipped import shipped_recipes
 from physgen.overrides import located, put
-from physgen.plugins import packages_of, require
+from physgen.plugins import claimed, packages_of, require
 from physgen.registry import Component, Group, Section, lookup, options_model
 from physgen.surrogates.correction import Correction
 from physgen.surrogates.sampler_options import SamplerOptions
@@ -225,6 +225,8 @@ def _find(recipe: str | os.PathLike[str], folder: Path | None = None) -> Path:
     if path.suffix in (".yaml", ".yml"):
         return path
     known = shipped_recipes()
+    if str(recipe) not in known and str(recipe) in claimed("recipes"):
+        raise RecipeError(f"the recipe {str(recipe)!r} of a plugin is broken; see physgen doctor")
     if str(recipe) not in known:
         raise RecipeError(
             f"no recipe is called {str(recipe)!r}{suggest(str(recipe), known, first=MAIN)}"

@@ -13,8 +13,7 @@ TEMPLATE = Path(__file__).parents[1] / "docs/plugin-template"
 
 
 def forget():
-    plugins.registered.cache_clear()
-    plugins.recipes.cache_clear()
+    plugins.claimed.cache_clear()
     importlib.invalidate_caches()
 
 

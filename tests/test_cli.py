@@ -57,6 +57,33 @@ def test_errors_are_one_message_and_exit_code_2():
     assert "ising-rbm" in result.stderr
 
 
+SLOW_VERB = """
+import os, signal, sys
+from pathlib import Path
+from physgen import cli
+from physgen.export.base import new_folder
+
+def app(**options):
+    with new_folder(Path("model")) as folder:
+        (folder / "half").touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+cli.app = app
+cli.main()
+"""
+
+
+def test_what_sigterm_ends_leaves_nothing_half_written(tmp_path):
+    command = [sys.executable, "-c", SLOW_VERB]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (143, "error: ended by a signal\n")
+    assert list(tmp_path.iterdir()) == []
+    # Where it is ignored, as below `nohup` a hangup is, it goes on.
+    ignored = ["bash", "-c", 'trap "" TERM; exec "$@"', "_", *command]
+    subprocess.run(ignored, cwd=tmp_path, check=True)
+    assert (tmp_path / "model" / "half").exists()
+
+
 def test_debug_shows_the_traceback():
     result = run("--debug", "train", "ising-rmb")
     assert result.returncode != 0

@@ -235,7 +235,11 @@ def test_the_command(run, tmp_path):
     target = tmp_path / "model"
     done = CliRunner().invoke(app, ["export", str(run.path), "-o", str(target), "--noise", "seed"])
     assert done.exit_code == 0, done.output
-    assert done.output.strip() == str(target)
+    assert done.stdout == f"{target}\n"
+    begun = [line for line in done.stderr.splitlines() if line.endswith(": begins")]
+    steps = ("trace", "translate to ONNX", "compare with torch")
+    assert begun == [f"{run.recipe.name}: {step}: begins" for step in steps]
+    assert len(done.stderr.splitlines()) == 2 * len(steps)
     assert sorted(path.name for path in target.iterdir()) == ["card.json", "model.onnx"]
 
 

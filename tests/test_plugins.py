@@ -39,8 +39,14 @@ def broken(tmp_path, beside):
     (info / "entry_points.txt").write_text(
         "[physgen.metrics]\nfine = odd:Fine\nempty = odd:Empty\nfunction = odd:function\n"
         "[physgen.systems]\nworse = worse:System\nworst = worst:System\nabsent = odd:System\n"
-        "[physgen.recipes]\nno-file = odd_recipes\n"
+        "[physgen.recipes]\nno-file = odd_recipes\nno-yaml = odd_recipes\nno-system = odd_recipes\n"
+        "calo-flow = odd_recipes\n"
     )
+    recipes = tmp_path / "odd_recipes"
+    recipes.mkdir()
+    (recipes / "no-yaml.yaml").write_text("name: [no-yaml")
+    (recipes / "no-system.yaml").write_text("name: no-system\n")
+    (recipes / "calo-flow.yaml").write_text("name: calo-flow\n")
     beside(tmp_path)
 
 
@@ -124,10 +130,20 @@ def test_the_doctor_names_what_is_broken_and_other_commands_go_on(broken):
         "system worst": "ZeroDivisionError",
         "system absent": "has no attribute 'System'",
         "recipe no-file": "there is no no-file.yaml in odd_recipes",
+        "recipe no-yaml": "is not YAML",
+        "recipe no-system": "key 'system' is missing",
     }.items():
         assert states[name].startswith("broken: "), name
         assert reason in states[name]
         assert states[name].endswith("update or uninstall its package")
+    assert states["recipe calo-flow"] == "broken: physgen ships a recipe of this name; rename it"
+    for kind in ("plugins", "recipes"):
+        listed = {entry.name: entry for entry in catalogue.entries(kind) if entry.origin == "odd"}
+        for name in ("no-file", "no-yaml", "no-system", "calo-flow"):
+            assert listed[name].about == states[f"recipe {name}"]
+    assert "showers" in next(e for e in catalogue.entries("recipes") if e.name == "calo-flow").about
+    with pytest.raises(RecipeError, match=r"the recipe 'no-file' of a plugin is broken; .*doctor"):
+        read("no-file")
     assert "does not load" in run("list", "systems")
     assert run("show", "ising-rbm")
     assert {entry.name for entry in catalogue.entries("recipes")} >= {"ising-rbm"}
@@ -136,6 +152,31 @@ def test_the_doctor_names_what_is_broken_and_other_commands_go_on(broken):
         pytest.raises(PhysgenError, match=r"'worst' is a plugin that does not load .*odd.*doctor"),
     ):
         plugins.lookup("systems", "worst")
+
+
+def test_a_name_that_two_packages_claim_is_an_error_of_what_asks_for_it(tmp_path, beside):
+    for number in ("one", "two"):
+        info = tmp_path / f"{number}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {number}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(
+            f"[physgen.metrics]\nodd = {number}:Odd\n[physgen.recipes]\nodd = {number}\n"
+        )
+    beside(tmp_path)
+    clash = "two packages register the {} 'odd': one{} and two{}; uninstall one of them"
+    reasons = {
+        "metric odd": clash.format("metric", ":Odd", ":Odd"),
+        "recipe odd": clash.format("recipe", "", ""),
+    }
+    for package in ("one", "two"):
+        states = installation.plugin_states()[package]
+        assert states == {name: f"broken: {reason}" for name, reason in reasons.items()}
+    listed = [(entry.origin, entry.about) for entry in catalogue.entries("plugins")]
+    metric, recipe = reasons["metric odd"], f"broken: {reasons['recipe odd']}"
+    assert listed == [("one", metric), ("two", metric), ("one", recipe), ("two", recipe)]
+    assert read("ising-rbm")
+    with pytest.raises(RecipeError, match="two packages register the metric 'odd'"):
+        read("ising-rbm", {"validation.metrics": [{"kind": "odd"}]})
 
 
 def test_extras_that_are_missing_are_named(monkeypatch):

@@ -15,18 +15,18 @@ from physgen.recipe import check
 def test_two_packages_with_one_name_clash(monkeypatch):
     points = [EntryPoint("ising", f"{p}:Ising", "physgen.systems") for p in ("one", "two")]
     monkeypatch.setattr(plugins, "entry_points", lambda group: points)
-    registry.registered.cache_clear()
+    plugins.claimed.cache_clear()
     try:
         with pytest.raises(RecipeError, match=r"one:Ising.*two:Ising"):
-            registry.registered("systems")
+            registry.lookup("systems", "ising")
     finally:
-        registry.registered.cache_clear()
+        plugins.claimed.cache_clear()
 
 
 def test_a_broken_plugin_warns_and_is_named(monkeypatch):
     points = [EntryPoint("odd", "no_such_package:Odd", "physgen.systems")]
     monkeypatch.setattr(plugins, "entry_points", lambda group: points)
-    registry.registered.cache_clear()
+    plugins.claimed.cache_clear()
     try:
         with (
             pytest.warns(UserWarning, match="no_such_package"),
@@ -34,7 +34,7 @@ def test_a_broken_plugin_warns_and_is_named(monkeypatch):
         ):
             registry.lookup("systems", "odd")
     finally:
-        registry.registered.cache_clear()
+        plugins.claimed.cache_clear()
 
 
 @pytest.mark.parametrize("kind", sorted(registry.registered("systems")))

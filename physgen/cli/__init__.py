@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 import typer
 
@@ -17,7 +21,7 @@ from physgen.cli import samples, scans
 from physgen.cli import exports, mirror, pages
 from physgen.cli.app import app, tracking
 from physgen.console import configure_messages
-from physgen.errors import InputError, PhysgenError, printable
+from physgen.errors import InputError, PhysgenError, Stopped, printable
 
 __all__ = [
     "app",
@@ -35,6 +39,29 @@ __all__ = [
 app.add_typer(tracking, name="track")
 
 
+class _Ended(SystemExit):
+    """SIGTERM came: what is half-written is removed on the way out, as after an error."""
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """End a block by `_Ended` when SIGTERM comes, unless whoever started it ignores the signal."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)  # A second one does not wait.
+        raise _Ended(Stopped.exit_code)
+
+    before = signal.getsignal(signal.SIGTERM)
+    if before is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main() -> None:
     """Entry point of the `physgen` command: errors become one message and an exit code."""
     # Before OpenMP is loaded: threads that wait must not take the core of those that work. But the
@@ -45,7 +72,11 @@ def main() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
-        app(standalone_mode=True)
+        with _ended_by_sigterm():
+            app(standalone_mode=True)
+    except _Ended as end:
+        typer.secho("error: ended by a signal", err=True, fg=typer.colors.RED)
+        sys.exit(end.code)
     except PhysgenError as error:
         if "--debug" in sys.argv:
             raise

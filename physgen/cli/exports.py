@@ -9,6 +9,7 @@ import typer
 
 from physgen.cli.app import app
 from physgen.cli.words import sampling_changes
+from physgen.console import bars
 
 
 @app.command()
@@ -48,4 +49,8 @@ def export(
     options: dict[str, Any] = {key: changes[key] for key in changes.keys() - sampling.keys()}
     options |= {} if noise is None else {"noise": noise}
     options |= {"single_input": True} if single_input else {}
-    typer.echo(write(run, to, output, options, sampling=sampling_changes(sampling)))
+    with bars(quiet=False) as progress:
+        folder = write(
+            run, to, output, options, sampling=sampling_changes(sampling), progress=progress
+        )
+    typer.echo(folder)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +42,7 @@ class Trained:
         scorecard: of its samples, as they are exported; `None` if these were not validated.
         geometry: of a calorimeter.
         licence: of the training data, where it is known.
+        progress: called with (what is being done, steps done, steps in all, figures worth showing).
     """
 
     surrogate: Surrogate
@@ -54,6 +55,15 @@ class Trained:
     scorecard: Scorecard | None = None
     geometry: Geometry | None = None
     licence: str | None = None
+    progress: Callable[[str, int, int, Mapping[str, float]], None] | None = None
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """Report that a step of the export begins, and that it has ended."""
+        progress, stage = self.progress or (lambda *_: None), f"{self.recipe}: {what}"
+        progress(stage, 0, 1, {})
+        yield
+        progress(stage, 1, 1, {})
 
 
 class Exporter(Protocol):

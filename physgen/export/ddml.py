@@ -79,7 +79,10 @@ class DDML:
             losses = Losses()
             facts = {"physgen_provenance": json.dumps(self._provenance(trained, energy))}
             path = folder / f"showers-{energy:g}MeV.h5"
-            with ddml_writer(path, self.cells.mm, facts=facts) as append:
+            with (
+                trained.step(f"showers of {energy:g} MeV"),
+                ddml_writer(path, self.cells.mm, facts=facts) as append,
+            ):
                 for batch in self._showers(trained, energy):
                     append(to_cells(batch, self.cells, losses))
             if lost := "; ".join(losses.sentences()):

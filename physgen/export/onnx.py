@@ -13,8 +13,8 @@ import math
 import traceback
 import typing
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -83,8 +83,9 @@ class ONNX:
         surrogate = mappable(trained)
         if not self.single_input:
             _check_names(surrogate)
-        model = exported(surrogate, single_input=self.single_input)
-        difference = _parity(model, surrogate)
+        model = exported(surrogate, single_input=self.single_input, step=trained.step)
+        with trained.step("compare with torch"):
+            difference = _parity(model, surrogate)
         if self.noise == "seed":
             draw_inside(model, tuple(surrogate.noise_shape))
         mark_outside(model, conditions_of(surrogate.conditions))
@@ -121,8 +122,18 @@ def mappable(trained: Trained) -> MappedNoise:
     return typing.cast("MappedNoise", surrogate)
 
 
-def exported(surrogate: MappedNoise, *, single_input: bool = False) -> onnx.ModelProto:
+def exported(
+    surrogate: MappedNoise,
+    *,
+    single_input: bool = False,
+    step: Callable[[str], AbstractContextManager[object]] = nullcontext,
+) -> onnx.ModelProto:
     """Return the ONNX model of a map of noise, whose noise and conditions are inputs.
+
+    Args:
+        surrogate: whose samples are this map.
+        single_input: one vector, noise and then conditions.
+        step: entered with the name of each step, which takes a minute for large surrogates.
 
     Raises:
         InputError: torch cannot trace it, for a dimension or a branch that depends on values.
@@ -133,23 +144,25 @@ def exported(surrogate: MappedNoise, *, single_input: bool = False) -> onnx.Mode
     batch = torch.export.Dim("batch")
     with torch.no_grad(), _quiet():
         try:
-            traced = torch.export.export(
-                _Rows(surrogate, single_input),
-                tuple(rows),
-                dynamic_shapes=(tuple({0: batch} for _ in rows),),
-                strict=False,
-            )
-            program = decomposed(traced)
-            result = torch.onnx.export(
-                program,
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=["vector"] if single_input else ["noise", *names],
-                output_names=["samples"],
-                custom_translation_table=TRANSLATED,
-                verbose=False,
-                optimize=len(program.graph.nodes) < LARGE,
-            )
+            with step("trace"):
+                traced = torch.export.export(
+                    _Rows(surrogate, single_input),
+                    tuple(rows),
+                    dynamic_shapes=(tuple({0: batch} for _ in rows),),
+                    strict=False,
+                )
+                program = decomposed(traced)
+            with step("translate to ONNX"):
+                result = torch.onnx.export(
+                    program,
+                    dynamo=True,
+                    opset_version=OPSET,
+                    input_names=["vector"] if single_input else ["noise", *names],
+                    output_names=["samples"],
+                    custom_translation_table=TRANSLATED,
+                    verbose=False,
+                    optimize=len(program.graph.nodes) < LARGE,
+                )
         except Exception as error:
             # Torch raises errors of many types for what it cannot trace or translate.
             line = next(iter(str(error).strip().splitlines()), "")

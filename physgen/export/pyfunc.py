@@ -50,7 +50,8 @@ class PyFunc:
                 "--set: a pyfunc model holds the run as it is, sampled as its recipe says; leave "
                 "it out"
             )
-        _write(trained.run, folder)
+        with trained.step("write the model of MLflow"):
+            _write(trained.run, folder)
 
 
 def save(run: Path) -> Path:
