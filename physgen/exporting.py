@@ -24,6 +24,8 @@ from physgen.systems.calorimeter import Calorimeter, geometry_of
 from physgen.systems.geometry import Geometry
 from physgen.training import Progress
 
+_SAMPLING = "sampling."
+
 
 @isolated()
 def export(
@@ -32,7 +34,6 @@ def export(
     output: str | PathLike[str],
     options: Mapping[str, Any] | None = None,
     *,
-    sampling: Mapping[str, Any] | None = None,
     trust: bool = False,
     progress: Progress | None = None,
 ) -> Path:
@@ -42,9 +43,9 @@ def export(
         run: a run directory whose training has finished.
         to: name of a target, see `physgen list exporters`.
         output: folder, which must not exist; it appears when it is complete.
-        options: of the target, the keyword-only parameters of its class.
-        sampling: changes to the recipe's section `sampling`, {"sampler.steps": 4}; the verdict of
-            the run is not about such samples, and the card says that they were not scored.
+        options: of the target, the keyword-only parameters of its class; and changes to the
+            recipe's section `sampling`, {"sampling.sampler.steps": 4}: the verdict of the run is
+            not about such samples, and the card says that they were not scored.
         trust: run the code that the recipe of the run names.
         progress: called while it goes.
 
@@ -53,13 +54,16 @@ def export(
         InputError: no such target or option, this surrogate cannot be exported so, or the folder
             exists or cannot be written.
     """
-    component = Component(kind=to, **(options or {}))
+    given = options or {}
+    sampling = {key: value for key, value in given.items() if key.startswith(_SAMPLING)}
+    component = Component(kind=to, **{key: given[key] for key in given.keys() - sampling.keys()})
     try:
         options_model(lookup("exporters", to))(**component.options)
     except ValidationError as error:
         raise InputError(f"--to {to}: {explain(error, None)}") from error
     exporter: Exporter = build("exporters", component, {})
-    opened = Run(user_path(run), trust, sampling or {})
+    changes = {key.removeprefix(_SAMPLING): value for key, value in sampling.items()}
+    opened = Run(user_path(run), trust, changes)
     opened.check()
     trained = replace(_trained(opened), progress=progress)
     with new_folder(user_path(output)) as folder:

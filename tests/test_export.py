@@ -218,7 +218,7 @@ def test_targets_and_options_are_checked(run, tmp_path):
     with pytest.raises(InputError, match="leave one of the two out"):
         write(run.path, "onnx", tmp_path / "x", {"noise": "seed", "single_input": True})
     with pytest.raises(InputError, match="holds the run as it is"):
-        write(run.path, "pyfunc", tmp_path / "x", sampling={"n": 5})
+        write(run.path, "pyfunc", tmp_path / "x", {"sampling.n": 5})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from physgen.cli.app import app
-from physgen.cli.words import sampling_changes
 from physgen.console import bars
 
 
@@ -44,13 +43,9 @@ def export(
     from physgen.exporting import export as write
     from physgen.overrides import parse_overrides
 
-    changes = parse_overrides(overrides or [])
-    sampling = {key: value for key, value in changes.items() if key.startswith("sampling.")}
-    options: dict[str, Any] = {key: changes[key] for key in changes.keys() - sampling.keys()}
+    options: dict[str, Any] = parse_overrides(overrides or [])
     options |= {} if noise is None else {"noise": noise}
     options |= {"single_input": True} if single_input else {}
     with bars(quiet=False) as progress:
-        folder = write(
-            run, to, output, options, sampling=sampling_changes(sampling), progress=progress
-        )
+        folder = write(run, to, output, options, progress=progress)
     typer.echo(folder)
