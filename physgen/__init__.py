@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from physgen.batch import Batch
     from physgen.completion import complete
     from physgen.generation import Sampler
+    from physgen.optimisation.verb import optimize
     from physgen.pipeline import generate, load, train, validate
     from physgen.refinement import refine
     from physgen.run import Run
@@ -38,6 +39,7 @@ __all__ = [
     "complete",
     "generate",
     "load",
+    "optimize",
     "refine",
     "train",
     "validate",
@@ -51,6 +53,7 @@ _PLACES = {
     "Scorecard": "physgen.validation.scorecard",
     "Shards": "physgen.scale.shards",
     "complete": "physgen.completion",
+    "optimize": "physgen.optimisation.verb",
     "refine": "physgen.refinement",
 }
 

@@ -85,11 +85,11 @@ def as_conditions(name: str, schema: Schema) -> tuple[Variable, ...]:
 
 
 def surrogate_of(
-    recipe: Recipe, component: Component, schema: Schema, system: System | None
+    transform: Sequence[Component], component: Component, schema: Schema, system: System | None
 ) -> Surrogate:
-    """Construct a surrogate of a recipe's samples behind the recipe's transforms."""
+    """Construct a surrogate of samples behind transforms."""
     items = {"schema": schema.items, "system": system}
-    transforms = [build("transforms", part, items) for part in recipe.transform]
+    transforms = [build("transforms", part, items) for part in transform]
     context = {"schema": schema, "system": system, "transform": Chain(transforms, schema)}
     inner = inner_of(component)
     if inner is not None:

@@ -76,11 +76,16 @@ def located(key: str, value: Any, folder: Path) -> Any:
         return [located(key, one, folder) for one in value]
     if not isinstance(value, str) or not _PATHS.fullmatch(key):
         return value
-    if key == "system.action":
-        path, colon, function = value.rpartition(":")
-        return f"{user_path(path, folder)}:{function}" if colon else value
+    if key in _FUNCTIONS:
+        path, _, function = value.rpartition(":")
+        return f"{user_path(path, folder)}:{function}" if path.endswith(".py") else value
     return resolve_path(value, folder)
 
 
-_PATHS = re.compile(r"data\.(\w+\.)?(path|binning)|system\.action|method\.(teacher|generator)")
-"""Which keys of a recipe hold paths of files."""
+_FUNCTIONS = ("system.action", "system.simulator", "simulator", "objective")
+"""Which keys hold functions in files, FILE.py:FUNCTION."""
+_PATHS = re.compile(
+    r"data\.(\w+\.)?(path|binning)|method\.(teacher|generator)|"
+    + "|".join(map(re.escape, _FUNCTIONS))
+)
+"""Which keys of a recipe hold paths of files, those among them."""

@@ -267,7 +267,7 @@ class Run:
     def build_surrogate(self) -> Surrogate:
         """Construct the surrogate of the recipe, untrained."""
         component, system = self.recipe.surrogate, self.system
-        surrogate = surrogate_of(self.recipe, component, self.schema, system)
+        surrogate = surrogate_of(self.recipe.transform, component, self.schema, system)
         choose_sampling(self.recipe, surrogate)
         return surrogate
 
@@ -312,7 +312,7 @@ class Run:
         system = self.system if physics else None
         # Layers begin with random weights, which are not to be drawn from the host's generators.
         with global_generators(0):
-            surrogate = surrogate_of(self.recipe, component, schema, system)
+            surrogate = surrogate_of(self.recipe.transform, component, schema, system)
         if self.teacher is not None and any(key.startswith("sampler") for key in self.sampling):
             raise RecipeError(
                 "sampling.sampler: this surrogate was distilled, or its samples weighted, for the "

@@ -143,7 +143,7 @@ def check_scoring(run: Run, surrogate: Surrogate) -> None:
     metrics_of(recipe)
     if recipe.baseline is not None:
         with global_generators(recipe.engine.seed):
-            surrogate_of(recipe, recipe.baseline, run.schema, run.system)
+            surrogate_of(recipe.transform, recipe.baseline, run.schema, run.system)
 
 
 def metrics_of(recipe: Recipe) -> list[Metric]:
@@ -254,7 +254,7 @@ def _baseline(run: Run, n: int, condition: torch.Tensor | None) -> Batch | None:
     if component is None:
         return None
     with global_generators(run.recipe.engine.seed):
-        surrogate = surrogate_of(run.recipe, component, run.schema, run.system)
+        surrogate = surrogate_of(run.recipe.transform, component, run.schema, run.system)
         surrogate.initialise(run.training_sample())
     generator = torch.Generator().manual_seed(run.recipe.sampling.seed)
     return surrogate.sample(n, condition, generator=generator)

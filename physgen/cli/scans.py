@@ -1,18 +1,18 @@
-"""The verb that trains a recipe at many settings."""
+"""Verbs that try many settings: of a recipe, or of a simulator."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from physgen.cli.app import Json, Preset, RecipeName, Runs, app
+from physgen.cli.app import Json, Overrides, Preset, RecipeName, Runs, app
 from physgen.cli.groups import Place, grouped
-from physgen.console import bars, print_table
+from physgen.console import bars, print_mapping, print_table
 from physgen.errors import InputError
 
 
@@ -98,3 +98,54 @@ def scan(
         )
     if not done:
         raise InputError("no point of the scan could be trained; each says why")
+
+
+@app.command()
+def optimize(
+    problem: Annotated[
+        str,
+        typer.Argument(
+            help="three-hump, rosenbrock, submanifold, absorber, or a YAML file of yours.",
+            show_default=False,
+        ),
+    ],
+    overrides: Overrides = None,
+    preset: Preset = None,
+    runs: Runs = Path("runs"),
+    track: Annotated[bool, typer.Option(help="Mirror the run in MLflow.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Choose the parameters of a simulator that make an objective small, by local surrogates.
+
+    The same command again goes on where it was stopped; no call of a simulator is paid for twice.
+
+    Examples: `physgen optimize absorber`, `physgen optimize three-hump algorithm=differences`
+    """
+    from physgen.optimisation.verb import optimize as search
+    from physgen.overrides import parse_overrides
+    from physgen.validation.table import with_error
+
+    with bars(as_json) as progress:
+        optimum = search(
+            problem,
+            parse_overrides(overrides or []),
+            preset=preset,
+            runs=runs,
+            track=track,
+            progress=progress,
+        )
+    if as_json:
+        typer.echo(json.dumps(asdict(optimum)))
+        return
+    print_mapping(
+        {
+            "parameters": optimum.parameters,
+            "objective, fresh calls": with_error(optimum.objective, optimum.error),
+            "objective, as the search believes": with_error(
+                optimum.estimated, optimum.estimated_error
+            ),
+            "calls": optimum.calls + optimum.final_calls,
+            "report": str(Path(optimum.run) / "report.html"),
+        },
+        as_json,
+    )

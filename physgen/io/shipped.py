@@ -52,7 +52,8 @@ def shipped_recipes() -> dict[str, Path]:
     What physgen ships is not replaced by a plugin.
     """
     files = sorted(shipped_folder("pipelines").glob("*/*.yaml"), key=lambda file: file.stem)
-    own = (f for f in files if f.parent.name != "comparisons" and not f.stem.startswith("base"))
+    others = ("comparisons", "optimisation")
+    own = (f for f in files if f.parent.name not in others and not f.stem.startswith("base"))
     shipped = {file.stem: file for file in own}
     return shipped | {name: f for name, f in sorted(recipes().items()) if name not in shipped}
 

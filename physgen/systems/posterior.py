@@ -61,6 +61,11 @@ class Posterior(ArrayFiles):
                 f"no simulator is called {self.simulator!r}{suggest(self.simulator, list(TASKS))}; "
                 "name a function of your own as FILE.py:FUNCTION"
             )
+        if self._is_own and not self.simulator.rpartition(":")[0].endswith(".py"):
+            raise RecipeError(
+                f"system.simulator {self.simulator!r}: name a function of your own as "
+                "FILE.py:FUNCTION"
+            )
         if self.parameters and not self._is_own:
             raise RecipeError(
                 f"system.parameters: the prior of {self.simulator} is built in; leave them out"

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from physgen.batch import Variable
 from physgen.errors import DomainError, InputError, RecipeError
 from physgen.io.fetch import data_folder
-from physgen.io.writer import atomic, sha256
-from physgen.systems.lattice_action import load_function
+from physgen.io.writer import atomic
+from physgen.systems.external import external
 
 LOG = logging.getLogger("physgen")
 Array = NDArray[float64]
@@ -116,8 +116,10 @@ class OwnSimulator:
     repeated, or asks for more, calls the function only for what is not there.
 
     Args:
-        function: FILE.py:FUNCTION.
+        function: FILE.py:FUNCTION, or what else `physgen.systems.external` knows.
         parameters: of the function, each a mapping of the attributes of `Parameter`.
+        folder: of these files, in the place of that one.
+        key: of the settings that hold the parameters, for messages.
 
     Raises:
         InputError: file or function is missing, or it fails.
@@ -125,25 +127,32 @@ class OwnSimulator:
         DomainError: it returns other things than finite numbers (N, D).
     """
 
-    def __init__(self, function: str, parameters: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        function: str,
+        parameters: Sequence[Mapping[str, Any]],
+        folder: Path | None = None,
+        key: str = "system.parameters",
+    ) -> None:
         if not parameters:
             raise RecipeError(
-                "system.parameters: name the parameters of your simulator and their priors, as in "
+                f"{key}: name the parameters of your simulator and their priors, as in "
                 "[{name: mass, first: 1.0, second: 2.0, prior: uniform}]"
             )
         try:
             self.parameters = tuple(Parameter(**given) for given in parameters)
         except TypeError as error:
-            raise RecipeError(f"system.parameters: {error}") from error
-        self._name, self._function = function, load_function(function, "simulator")
-        self._digest = sha256(Path(function.rpartition(":")[0]))
+            raise RecipeError(f"{key}: {error}") from error
+        self._name, self._folder = function, folder
+        self._function, self.digest = external(function, "simulator")
         self.data = tuple(Variable(f"x{i}") for i in range(self._look()))
 
     def simulate(self, theta: Array, seed: int) -> Array:
         """Return (N, D) data, from their file if they are known."""
-        key = hashlib.sha256(f"{self._digest} {self._name} {seed} {theta.shape}".encode())
+        key = hashlib.sha256(f"{self.digest} {self._name} {seed} {theta.shape}".encode())
         key.update(np.ascontiguousarray(theta).tobytes())
-        path = data_folder() / "simulations" / f"{key.hexdigest()[:32]}.npy"
+        folder = self._folder or data_folder() / "simulations"
+        path = folder / f"{key.hexdigest()[:32]}.npy"
         if path.is_file():
             return np.asarray(np.load(path, allow_pickle=False), float64)
         x = self._call(theta, seed)

@@ -51,7 +51,7 @@ class Mirror:
 
     def tags(self) -> dict[str, str]:
         """Return what tells this run from all others: the recipe, and the data."""
-        recipe = self.directory / "recipe.yaml"
+        recipe = self._settings()
         data = (self._provenance().get("data") or {}).get("sha256")
         return {
             "physgen.recipe": sha256(recipe)[:16] if recipe.exists() else self._name(),
@@ -66,7 +66,7 @@ class Mirror:
         """
         from mlflow.entities import Param
 
-        recipe = self.directory / "recipe.yaml"
+        recipe = self._settings()
         tags = {
             **self.tags(),
             "physgen.run": self._name(),
@@ -103,6 +103,11 @@ class Mirror:
         if self.uri.startswith("sqlite"):
             artifacts = (self.directory.parent.parent / "mlartifacts" / name).as_uri()
         return str(self.client.create_experiment(name, artifact_location=artifacts))
+
+    def _settings(self) -> Path:
+        """Return the file of what was asked for: of an optimisation it is no recipe."""
+        optimisation = self.directory / "optimisation.yaml"
+        return optimisation if optimisation.exists() else self.directory / "recipe.yaml"
 
     def _name(self) -> str:
         return re.sub(r"[^\w./-]", "_", f"{self.directory.parent.name}/{self.directory.name}")

@@ -32,6 +32,8 @@ BATCH = 1000
 
 ARTIFACTS = {
     "recipe.yaml": "",
+    "optimisation.yaml": "",
+    "result.json": "",
     "provenance.json": "",
     "scorecard.json": "",
     "report.html": "",

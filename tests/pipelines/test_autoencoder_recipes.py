@@ -31,7 +31,7 @@ def test_the_parts_of_a_recipe_fit(name, tmp_path):
     recipe = read(name, {"engine.batch_size": 8, "engine.steps": 0 if "pca" in name else 1})
     assert read(name).engine.steps == 0 or "pca" not in name, "there is nothing to train"
     system = system_of(recipe)
-    surrogate = surrogate_of(recipe, recipe.surrogate, system.schema, system)
+    surrogate = surrogate_of(recipe.transform, recipe.surrogate, system.schema, system)
     batch = images(system.schema)
     surrogate.initialise(batch)
     method = build("methods", recipe.method, {"surrogate": surrogate, "steps": 1})

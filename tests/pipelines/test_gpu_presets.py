@@ -23,7 +23,7 @@ def test_the_preset_trains_on_more(name):
 def test_networks_for_a_gpu_are_not_too_large_to_be_used(name):
     large = read(name, {}, "gpu")
     system = system_of(large)
-    surrogate = surrogate_of(large, large.surrogate, system.schema, system)
+    surrogate = surrogate_of(large.transform, large.surrogate, system.schema, system)
     assert sum(parameter.numel() for parameter in surrogate.parameters()) <= 30_000_000
 
 

@@ -251,4 +251,4 @@ def test_voxels_converted_to_points_are_learned(tmp_path):
         other = {"surrogate": {"kind": "independent-items"}, "transform": [{"kind": transform}]}
         recipe = read("calo-points-flow", other | {"data.path": str(points)})
         with pytest.raises(RecipeError, match=said):
-            surrogate_of(recipe, recipe.surrogate, run.system.schema, run.system)
+            surrogate_of(recipe.transform, recipe.surrogate, run.system.schema, run.system)

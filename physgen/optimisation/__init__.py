@@ -1,0 +1,1 @@
+"""Parameters of stochastic simulators, chosen by the gradients of local surrogates."""
