@@ -108,7 +108,13 @@ class SurrogateDescent(Descent):
 
 
 class Differences(Descent):
-    """Central differences, one parameter after the other; at a bound, as far as it lets them."""
+    """Central differences, one parameter after the other; at a bound, as far as it lets them.
+
+    >>> from physgen.optimisation.plan import problem_of, read_optimisation
+    >>> plan = read_optimisation("three-hump", {"draws": 1})
+    >>> Differences(problem_of(plan)).design(seed=1).tolist()
+    [[1.5, 0.0], [2.5, 0.0], [2.0, -0.5], [2.0, 0.5]]
+    """
 
     def design(self, seed: int) -> Array:
         """Return two points a parameter."""

@@ -211,7 +211,7 @@ def digest_of(plan: Optimisation) -> str:
     return hashlib.sha256("\n".join(code).encode()).hexdigest()[:10]
 
 
-def problem_of(plan: Optimisation, calls: Path) -> Problem:
+def problem_of(plan: Optimisation, calls: Path | None = None) -> Problem:
     """Return what a plan names; data of a simulator of one's own are kept in the folder `calls`.
 
     Raises:
@@ -248,7 +248,7 @@ def problem_of(plan: Optimisation, calls: Path) -> Problem:
     return Problem(plan, design, start, np.array(region, float64), low, high, digest_of(plan))
 
 
-def _design(plan: Optimisation, calls: Path) -> DesignProblem:
+def _design(plan: Optimisation, calls: Path | None) -> DesignProblem:
     own = ":" in plan.simulator or is_command(plan.simulator)
     if not own:
         known = PROBLEMS.get(plan.simulator)

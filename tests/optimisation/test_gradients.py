@@ -97,7 +97,7 @@ def test_gradients_without_surrogates_are_those_of_the_simulator(tmp_path, algor
 
 
 def test_inputs_are_given_to_the_surrogate_and_come_as_they_were():
-    problem = problem_of(read_optimisation("rosenbrock", {"engine.steps": 3}), None)
+    problem = problem_of(read_optimisation("rosenbrock", {"engine.steps": 3}))
     theta = problem.start + np.zeros((50, 1))
     data = problem.design.simulator.simulate(theta, 1)
     surrogate = LocalSurrogate(problem, theta, data, seed=1)
