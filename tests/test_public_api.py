@@ -39,6 +39,7 @@ def test_the_python_face():
         "load": ["run", "device", "sampling", "uncorrected", "trust"],
         "generate": ["run", *asked, "device"],
         "complete": ["run", "x", "known", "seed", "condition"],
+        "optimize": ["problem", "overrides", "preset", "runs", "track", "progress"],
         "refine": ["run", "file", "output", "seed", "overwrite", "progress"],
     }
 
