@@ -30,7 +30,7 @@ from physgen.optimisation.plan import Array, Problem, tensor
 from physgen.registry import build
 from physgen.surrogates.base import FromNoise, HasDensity, Surrogate, density_of
 
-DRAWS = 16_384
+DRAWS = 8_192
 """Samples of a surrogate that a gradient is the mean over."""
 
 
@@ -137,29 +137,30 @@ class LocalSurrogate:
         condition = self.rows.condition
         assert condition is not None  # Parameters are conditions.
         n, n_parameters = len(condition), len(psi)
-        at = tensor(psi).requires_grad_()
-        rows = np.random.default_rng(seed).integers(n, size=DRAWS)
-        inputs = condition[rows, n_parameters:].double()
-        values = self.values(at.expand(DRAWS, -1), inputs, generator)
+        random = np.random.default_rng(seed)
+        inputs = condition[random.integers(n, size=DRAWS), n_parameters:].double()
+        plan, at = self.problem.plan, tensor(psi).requires_grad_()
+        away = plan.smoothing * self.problem.region * random.uniform(-1, 1, (DRAWS, n_parameters))
+        values = self.values(at + tensor(away), inputs, generator)
         if not values.requires_grad:
             raise InputError(
-                f"objective {self.problem.plan.objective}: has no derivative by the data; write it "
-                "with torch, without .item(), .numpy() or detach()"
+                f"objective {plan.objective}: has no derivative by the data; write it with torch, "
+                "without .item(), .numpy() or detach()"
             )
-        mean = values.mean()
-        mean.backward()  # type: ignore[no-untyped-call]
+        values.mean().backward()  # type: ignore[no-untyped-call]
         assert at.grad is not None
         with torch.no_grad():
+            values = self.values(tensor(psi).expand(DRAWS, -1), inputs, generator)
             again = self.values(
                 condition[:, :n_parameters].double(),
                 condition[:, n_parameters:].double(),
                 generator,
             )
-        spread, noise = self.simulated.var(), values.detach().var()
+        spread, noise = self.simulated.var(), values.var()
         error = float((spread / n + noise / DRAWS).sqrt())
         apart = float(again.mean() - self.simulated.mean())
         pull = apart / max(float((2 * spread / n).sqrt()), 1e-300)
-        return Estimate(mean.item(), error, at.grad.numpy(), pull)
+        return Estimate(float(values.mean()), error, at.grad.numpy(), pull)
 
 
 def within(theta: Array, psi: Array, region: Array) -> NDArray[np.bool_]:

@@ -24,7 +24,7 @@ from physgen.engine.options import Engine
 from physgen.errors import DomainError, InputError, RecipeError, suggest
 from physgen.io.documents import explain
 from physgen.io.shipped import shipped, shipped_folder
-from physgen.ranges import Positive, PositiveFloat
+from physgen.ranges import Positive, PositiveFloat, Share
 from physgen.recipe import Recipe, layered
 from physgen.registry import Component, Section, lookup, options_model
 from physgen.systems.design_problems import PROBLEMS, DesignProblem, Objective
@@ -62,6 +62,8 @@ class Optimisation(Section):
         region: half the width of the trust region, in units of the parameters, for all or by name;
             the step of differences, and the deviation of the normal distribution.
         reach: how far, in units of `region`, the earlier calls lie that surrogates learn from too.
+        smoothing: over which share of the region gradients of surrogates are averaged; 0 takes them
+            at its middle. Differences average likewise, along a line.
         learning_rate: of Adam, in units of `region`.
         final: fresh calls of the simulator at the parameters that are found.
         at_once: calls that are made together; those that have returned are never lost.
@@ -83,6 +85,7 @@ class Optimisation(Section):
     draws: Positive = 100
     region: PositiveFloat | dict[str, PositiveFloat] = 0.5
     reach: float = Field(default=1.0, ge=1)
+    smoothing: Share = 1.0
     learning_rate: PositiveFloat = 0.2
     final: int = Field(default=10_000, ge=2)
     at_once: Positive = 10_000
