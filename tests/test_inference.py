@@ -3,18 +3,26 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import physgen
 from physgen.cli.app import app
 from physgen.errors import DomainError, InputError
 from physgen.inference import infer, observation_of, uncalibrated
+from physgen.posterior_draws import posterior_draws
+from physgen.surrogates.flows.autoregressive import AutoregressiveOptions
+from physgen.surrogates.flows.flow import Flow
+from physgen.systems.posterior import Posterior
+from physgen.transforms.affine import Standardise
+from physgen.validation.calibration import Calibration
+from physgen.validation.comparison import Comparison
 from physgen.validation.scorecard import Row, Scorecard
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    small = {"data.n": 4000, "engine.steps": 350, "sampling.n": 500}
+    small = {"data.n": 4000, "engine.steps": 20, "sampling.n": 500}
     folder = tmp_path_factory.mktemp("runs")
     return physgen.train("infer-gaussian-linear", small, runs=folder, score=False, track=False)
 
@@ -30,6 +38,24 @@ def test_the_posterior_of_a_linear_gaussian_model_is_found(run, tmp_path):
         assert np.abs(means - sign * x / 2).max() < 0.15
         assert np.abs(widths / np.sqrt(0.05) - 1).max() < 0.35
         assert "was never judged" in posterior["warning"]
+
+
+def test_a_flow_that_is_the_exact_posterior_is_calibrated():
+    """A layer that starts at the linear regression is N(x / 2, 0.05), before any training."""
+    system = Posterior(simulator="gaussian-linear")
+    options = AutoregressiveOptions(n_layers=1, hidden=8)
+    flow = Flow(system.schema, Standardise(system.schema), bijection=options)
+    flow.initialise(system.simulate(20_000, seed=1))
+    truth, metric = system.simulate(500, seed=2), Calibration(maximum=0.1)
+    found = posterior_draws(flow, truth, [metric], seed=3)
+    with torch.no_grad():
+        log_prob = flow.log_prob(truth).mean().item()
+    # Of the exact posterior: ten normal numbers of variance 0.05.
+    assert log_prob == pytest.approx(-5 * np.log(2 * np.pi * np.e * 0.05), abs=0.1)
+    rows = metric.rows(Comparison(system, truth, truth, posterior=found))
+    assert len(rows) == 12
+    assert {row.verdict for row in rows} == {"pass"}
+    assert min(row.p_value for row in rows) > 1e-4
 
 
 def test_data_outside_the_simulated_range_are_refused_unless_allowed(run, tmp_path):

@@ -4,8 +4,9 @@ r"""Autoregressive flows: every feature is mapped given the ones before it.
 
 with one masked network for all p_i (`physgen.networks.masked`), so that z takes one pass, and x
 given z one feature after the other. h is (x - \mu) exp(-s), and may go on with a spline; \mu holds
-a linear map of all earlier features: a single layer contains every Gaussian, and training begins
-at that of the data. Between layers the features are put in another, random but fixed order.
+a linear map of all earlier features and of the condition: a single layer contains every Gaussian
+whose mean is linear in the condition, and training begins at that of the data. Between layers the
+features are put in another, random but fixed order.
 
 Data to noise in one pass is the masked autoregressive flow (MAF: Papamakarios et al., arXiv
 1705.07057; one layer is MADE, arXiv 1502.03509), noise to data in one pass the inverse
@@ -124,8 +125,11 @@ class AutoregressiveLayer(Bijection):
             self.network.autoregress(self._context(z, condition), draw)
         return torch.stack(columns, -1)
 
-    def set_linear(self, matrix: Tensor, offset: Tensor) -> None:
-        """Become z = matrix x + offset, of a lower triangular matrix with a positive diagonal."""
+    def set_linear(self, matrix: Tensor, slope: Tensor, offset: Tensor) -> None:
+        """Become z = matrix x + slope condition + offset.
+
+        The matrix is lower triangular with a positive diagonal; slope is (features, n_condition).
+        """
         diagonal = matrix.diagonal()
         log_scale = (-diagonal.log()).clamp(-START_LIMIT, START_LIMIT)
         bias = torch.zeros_like(self.network.last.bias).view(self.features, -1)
@@ -134,7 +138,8 @@ class AutoregressiveLayer(Bijection):
         with torch.no_grad():
             self.network.last.weight.zero_()
             self.network.last.bias.copy_(bias.flatten())
-            self.network.direct[:, self.n_condition :] = -matrix.tril(-1) / diagonal[:, None]
+            both = torch.cat([slope, matrix.tril(-1)], 1)
+            self.network.direct.copy_(-both / diagonal[:, None])
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _root(self, x: Tensor, z: Tensor, condition: Tensor | None) -> Tensor:
@@ -212,11 +217,20 @@ class AutoregressiveStack(Bijection):
             z = self._reordered(i, z)
         return z
 
-    def start_at(self, x: Tensor, weight: Tensor) -> None:
-        """Make the layer nearest to the data their Gaussian, as the weights have it."""
+    def start_at(self, x: Tensor, condition: Tensor | None, weight: Tensor) -> None:
+        """Make the layer nearest to the data their Gaussian, as the weights have it.
+
+        Its mean is the linear regression on the condition.
+        """
         share = weight / weight.sum()
-        mean = share @ x
-        away = x - mean
+        given = x[:, :0] if condition is None or not self.n_condition else condition
+        mean, centre = share @ x, share @ given
+        away, given = x - mean, given - centre
+        scatter = (share[:, None] * given).T
+        slope = torch.linalg.solve(
+            scatter @ given + 1e-4 * torch.eye(len(centre)).to(x), scatter @ away
+        ).T
+        mean, away = mean - slope @ centre, away - given @ slope.T
         covariance = (share[:, None] * away).T @ away
         # So that constant features, or more features than samples, leave it invertible.
         ridge = 1e-4 * covariance.diagonal().mean() * torch.eye(self.features).to(x)
@@ -224,11 +238,11 @@ class AutoregressiveStack(Bijection):
         first = self._parts()[0]
         if self.fast == "density":
             inverse = torch.linalg.inv(factor)
-            first.set_linear(inverse, -inverse @ mean)
+            first.set_linear(inverse, -inverse @ slope, -inverse @ mean)
         else:
             # Where the bound on scales cuts, means stay right.
             cut = factor.diagonal().log().clamp(-START_LIMIT, START_LIMIT).exp()
-            first.set_linear(factor + torch.diag(cut - factor.diagonal()), mean)
+            first.set_linear(factor + torch.diag(cut - factor.diagonal()), slope, mean)
 
     def _reordered(self, i: int, z: Tensor) -> Tensor:
         """Undo the new order that comes before layer i."""

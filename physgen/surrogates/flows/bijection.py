@@ -46,8 +46,8 @@ class Bijection(nn.Module):
         """Map the base to data, where the log-determinant is not asked for."""
         return self.inverse(z, condition)[0]
 
-    def start_at(self, x: Tensor, weight: Tensor) -> None:
-        """Begin near data (N, features), of which each row counts for its weight, (N,)."""
+    def start_at(self, x: Tensor, condition: Tensor | None, weight: Tensor) -> None:
+        """Begin near data (N, features) given (N, C); each row counts for its weight, (N,)."""
 
     def log_prob(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return (B,) log q(x | condition) under a standard normal base."""

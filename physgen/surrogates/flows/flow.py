@@ -68,8 +68,9 @@ class Flow(Surrogate):
         if data is not None and self.bijection.starts_at_data:
             first = data[:START_ROWS]
             generator = torch.Generator(device=data.x.device).manual_seed(0)
-            x = self.transform(first, generator)[0].x.flatten(1).to(self.dtype)
-            self.bijection.start_at(x, positive_weight(first).to(x))
+            mapped = self.transform(first, generator)[0].to(dtype=self.dtype)
+            x = mapped.x.flatten(1)
+            self.bijection.start_at(x, mapped.condition, positive_weight(first).to(x))
 
     def latent_log_prob(self, batch: Batch) -> Tensor:
         """Return (B,) the log-density of a batch in the transform's space."""

@@ -125,7 +125,7 @@ class NormflowsBijection(Bijection):
             total = total + log_det
         return x.flatten(1), total
 
-    def start_at(self, x: Tensor, weight: Tensor) -> None:
+    def start_at(self, x: Tensor, condition: Tensor | None, weight: Tensor) -> None:
         """Let activation norms, which know no weights, see rows as often as these say."""
         generator = torch.Generator(device=x.device).manual_seed(0)
         if not bool((weight == 1).all()):
