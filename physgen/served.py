@@ -6,10 +6,13 @@ from secrets import randbits
 from typing import Any
 
 import numpy as np
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.pyfunc import PythonModel
 from pandas import DataFrame
 
+from physgen.errors import InputError
 from physgen.pipeline import load
 
 
@@ -44,7 +47,11 @@ class ServedSurrogate(PythonModel):  # type: ignore[misc]
     def _samples(self, rows: DataFrame, seed: Any) -> np.ndarray[Any, Any]:
         names = [variable.name for variable in self._sampler.schema.condition]
         n = int(self._counts(rows).sum())
-        batch = self._sampler.sample(n, seed, rows[names] if names else None)
+        try:
+            batch = self._sampler.sample(n, seed, rows[names] if names else None)
+        except InputError as error:
+            # Of others the server tells its clients no more than that there was one.
+            raise MlflowException(str(error), error_code=BAD_REQUEST) from error
         samples: np.ndarray[Any, Any] = batch.x.numpy()
         return samples
 

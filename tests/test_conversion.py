@@ -108,7 +108,7 @@ def test_what_no_voxel_takes_is_said_in_shares_of_the_energy(tmp_path, binning):
     json.dumps(report)
     assert report["energy"] == 0.5
     assert report["lost"] == [
-        "energy: 0.125 beyond the outermost voxels and 0.375 in layers without voxels (1, 5), of 1",
+        "energy: 12.5% beyond the outermost voxels and 37.5% in layers without voxels (1, 5)",
         "points: 3 of 6 lie in no voxel, 1 were added to others of their voxel",
         "directions of the particles",
         "places of points within their voxels",
@@ -250,7 +250,7 @@ def test_the_verb_says_what_is_lost_and_ends_with_2_where_it_cannot(tmp_path, ca
     words = (tmp_path / "p.h5", tmp_path / "c.h5", "--to", "ddml", "--cells")
     code, said = call(*words, "2,30,49", "--json")
     assert code in (0, None)
-    assert json.loads(said.out)["lost"][0] == "energy: 0.25 in layers without voxels (5), of 1"
+    assert json.loads(said.out)["lost"][0] == "energy: 25% in layers without voxels (5)"
     code, said = call(*words, "2,4", "--overwrite")
     assert (code, "three numbers are wanted" in said.err) == (2, True)
     code, said = call(tmp_path / "p.h5", tmp_path / "x.h5", "--to", "calochallenge")

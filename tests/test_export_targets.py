@@ -110,6 +110,32 @@ def test_a_library_has_the_showers_of_generate_in_cells(tmp_path):
         assert inside.mean() > 0.3 * batch.x.sum(1).mean()
 
 
+@pytest.mark.filterwarnings("ignore:showers-.*points")
+def test_a_library_beyond_the_domain_says_so(tmp_path):
+    small = trained()
+    small.surrogate.conditions.extrapolate = True
+    exporter = DDML(energies=(5e3, 5e5), n=3, cells=(30, 60, 98))
+    with pytest.warns(UserWarning, match=r"500000MeV\.h5: 3 of 3 samples are outside the trained"):
+        exporter.write(small, tmp_path)
+    said = []
+    for energy in (5000, 500000):
+        with h5py.File(tmp_path / f"showers-{energy}MeV.h5") as file:
+            said.append(json.loads(file.attrs["physgen_provenance"]).get("outside_domain"))
+    assert said[0] is None
+    assert said[1].startswith("3 of 3 samples are outside the trained domain: incident_energies [")
+
+
+@pytest.mark.filterwarnings("ignore:showers-.*points")
+def test_energies_have_files_of_their_own(tmp_path):
+    with pytest.raises(InputError, match="may be named once"):
+        DDML(energies=(5e3, 5e3))
+    DDML(energies=(12345.67, 12345.68), n=1, cells=(30, 90, 98)).write(trained(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "showers-12345.67MeV.h5",
+        "showers-12345.68MeV.h5",
+    ]
+
+
 def test_a_library_is_of_showers(tmp_path):
     small = trained()
     message = "small is not exported to DDML: its samples are no showers"

@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from physgen.batch import Batch, Schema
 from physgen.errors import InputError
 from physgen.export.base import Trained
@@ -54,6 +56,8 @@ class DDML:
         cells: tuple[int, int, int] = (30, 30, 49),
         cell_mm: float = 5.088333,
     ) -> None:
+        if len({_file(energy) for energy in energies}) < len(energies):
+            raise InputError(f"energies = {list(energies)}: each has a file, and may be named once")
         if not energies or n < 1 or min(*cells, cell_mm) <= 0:
             raise InputError(
                 f"energies = {list(energies)}, n = {n}, cells = {list(cells)} of {cell_mm} mm: one "
@@ -78,18 +82,21 @@ class DDML:
         for energy in self.energies:
             losses = Losses()
             facts = {"physgen_provenance": json.dumps(self._provenance(trained, energy))}
-            path = folder / f"showers-{energy:g}MeV.h5"
+            path = folder / _file(energy)
             with (
                 trained.step(f"showers of {energy:g} MeV"),
                 ddml_writer(path, self.cells.mm, facts=facts) as append,
             ):
                 for batch in self._showers(trained, energy):
                     append(to_cells(batch, self.cells, losses))
+            if outside := self._outside(trained, energy):
+                warnings.warn(f"{path.name}: {outside}", stacklevel=2)
             if lost := "; ".join(losses.sentences()):
                 warnings.warn(f"{path.name}: {lost}", stacklevel=2)
 
     def _provenance(self, trained: Trained, energy: float) -> dict[str, object]:
         card = trained.scorecard
+        outside = self._outside(trained, energy)
         return {
             "physgen": __version__,
             "recipe": trained.recipe,
@@ -97,13 +104,22 @@ class DDML:
             "n": self.n,
             "seed": self.seed,
             INCIDENT: energy,
+            **({"outside_domain": outside} if outside else {}),
         }
+
+    def _outside(self, trained: Trained, energy: float) -> str:
+        """Say that the energy is outside the trained domain, if it is and that was allowed."""
+        prior = trained.surrogate.conditions
+        return prior.outside(torch.tensor(self._condition(trained, energy)).expand(self.n, -1))
+
+    def _condition(self, trained: Trained, energy: float) -> list[float]:
+        """Return the conditions of a particle at a right angle, in their order."""
+        given = {INCIDENT: energy} | dict(zip(DIRECTION, (0.0, 0.0, 1.0), strict=True))
+        return [given[variable.name] for variable in trained.surrogate.schema.condition]
 
     def _showers(self, trained: Trained, energy: float) -> Iterator[Batch]:
         """Yield showers as points, some at a time, of particles at a right angle."""
-        condition = {INCIDENT: energy}
-        if len(trained.surrogate.schema.condition) > 1:
-            condition |= dict(zip(DIRECTION, (0.0, 0.0, 1.0), strict=True))
+        condition = self._condition(trained, energy)
         before = Losses()
         for block in generate_blocks(
             trained.surrogate, self.n, seed=self.seed, condition=condition
@@ -113,6 +129,11 @@ class DDML:
                 if trained.geometry is not None:
                     batch = to_points(batch, trained.geometry, before)
                 yield batch
+
+
+def _file(energy: float) -> str:
+    """Return the name of the file of an energy in MeV."""
+    return f"showers-{energy:.10g}MeV.h5"
 
 
 def _check(trained: Trained) -> None:

@@ -51,13 +51,12 @@ class Losses:
         result = []
         missing = sum(self.by_layer.values())
         if missing + self.beyond > 0:
-            parts = [f"{self.beyond / self.energy:.3g} beyond the outermost voxels"] * bool(
-                self.beyond
-            )
+            share = 100 / self.energy
+            parts = [f"{self.beyond * share:.3g}% beyond the outermost voxels"] * bool(self.beyond)
             if missing:
                 layers = ", ".join(map(str, sorted(self.by_layer)))
-                parts.append(f"{missing / self.energy:.3g} in layers without voxels ({layers})")
-            result.append(f"energy: {' and '.join(parts)}, of 1")
+                parts.append(f"{missing * share:.3g}% in layers without voxels ({layers})")
+            result.append(f"energy: {' and '.join(parts)}")
         merged = self.points - self.outside - self.places
         if self.outside or merged:
             result.append(
@@ -119,7 +118,7 @@ def to_voxels(batch: Batch, geometry: Geometry, losses: Losses) -> Batch:
     >>> to_voxels(Batch(x, mask=torch.ones(1, 3, dtype=torch.bool)), geometry, losses).x.tolist()
     [[0.0, 7.0]]
     >>> losses.sentences()[0]
-    'energy: 0.125 beyond the outermost voxels, of 1'
+    'energy: 12.5% beyond the outermost voxels'
     """
     rows, points = _points(batch)
     place = voxel_of(points, geometry)

@@ -73,7 +73,7 @@ class Synced:
         uri: of the server.
         run_id: of the run there.
         measurements, files: how many were new.
-        model: the registered model and its version.
+        model: the registered model, its version, and the alias it was given.
         note: what was found changed there.
     """
 
@@ -163,6 +163,8 @@ class _Sender:
             if alias is not None:
                 results.give_alias(self.cursor.model, alias)
         model = f"{results.name}, version {self.cursor.model}" if self.cursor.model else ""
+        if model and alias is not None:
+            model += f", alias {alias}"
         return Synced(shown(self.uri), self.cursor.run_id, measurements, files, model, note)
 
     def _resolve_run(self, entries: list[dict[str, Any]]) -> str:

@@ -197,7 +197,9 @@ def test_a_served_model_answers_over_http(run, uri):
         rows["data"][1][0] = 900.0
         with pytest.raises(urllib.error.HTTPError) as refused:
             _post(port, asked)
-        assert "GenJet_pt" in refused.value.read().decode()
+        said = json.loads(refused.value.read())
+        assert said["error_code"] == "BAD_REQUEST"
+        assert "condition GenJet_pt = 900" in said["message"]
     finally:
         ended(server)
 

@@ -297,7 +297,7 @@ def test_points_fill_cells_and_come_back_from_their_middle(tmp_path, binning):
     small = convert(
         path, tmp_path / "small.h5", to="ddml", showers=ShowerOptions(cells=Cells(10, 30, 49, 10.0))
     )
-    assert small["lost"][0] == "energy: 0.25 in layers without voxels (41), of 1"
+    assert small["lost"][0] == "energy: 25% in layers without voxels (41)"
     with pytest.raises(InputError, match="say the grid, as in --cells"):
         convert(path, tmp_path / "none.h5", to="ddml")
 
@@ -311,7 +311,7 @@ def test_voxels_fill_cells_by_way_of_points(tmp_path, binning):
         showers=ShowerOptions(binning, cells=Cells(2, 18, 28, 5.0)),
     )
     assert report["lost"] == [
-        "energy: 0.375 beyond the outermost voxels, of 1",
+        "energy: 37.5% beyond the outermost voxels",
         "points: 1 of 2 lie in no voxel, 0 were added to others of their voxel",
         "angles of incidence: 1 of 2 showers came at an angle, and are placed as if at a right one",
     ]
