@@ -15,7 +15,7 @@ from physgen.batch import Batch, Schema, Variable
 from physgen.errors import RecipeError
 from physgen.networks.masked_conv import MaskedConvOptions
 from physgen.sampling.reweighting import log_partition_function
-from physgen.surrogates.autoregressive.free_energy import VariationalFreeEnergy
+from physgen.surrogates.autoregressive.free_energy import VariationalFreeEnergy, above_others
 from physgen.surrogates.autoregressive.heat_bath import interactions, of_sublattice
 from physgen.surrogates.autoregressive.spins import AutoregressiveSpins, MaskedDenseOptions
 from physgen.surrogates.correction import Corrected
@@ -180,6 +180,30 @@ def test_the_gradient_is_that_of_the_variational_free_energy(heat_bath):
     assert loss.item() == pytest.approx(exact.item(), abs=0.02)
     for found, true in zip(torch.autograd.grad(loss, parameters), wanted, strict=True):
         assert (found - true).norm() < 0.05 * true.norm()
+
+
+def test_the_gradient_is_without_bias_in_small_batches():
+    """Averaged over all pairs of configurations; one alone shows nothing, and is refused."""
+    system = Ising(shape=(2, 2), temperature=3.0, field=0.2)
+    model, every = build(system), states(2, 2)
+    log_prob = model.log_prob(Batch(every))
+    reward = (log_prob + system.action(every)).detach()
+    bias = model.network.last.bias
+    (wanted,) = torch.autograd.grad(
+        (log_prob.exp() * (log_prob + system.action(every))).sum(), bias
+    )
+    found = torch.zeros_like(wanted)
+    rows = model.log_prob(Batch(every))
+    score = torch.stack([torch.autograd.grad(row, bias, retain_graph=True)[0] for row in rows])
+    p = log_prob.exp().detach()
+    for i, j in itertools.product(range(len(every)), repeat=2):
+        advantage = above_others(reward[[i, j]], None)
+        found += p[i] * p[j] * (advantage @ score[[i, j]]) / 2
+    assert torch.allclose(found, wanted, rtol=1e-9)
+    heated = family(Ising, {"shape": (2, 2), "temperature": (2.0, 4.0)})
+    method = VariationalFreeEnergy(build(heated), heated)
+    with pytest.raises(RecipeError, match=r"16 at 16 .* alone; make engine.batch_size, .* 32"):
+        method.step({}, StubContext(16, dtype=torch.float64))
 
 
 def test_annealing_begins_without_the_action():

@@ -4,8 +4,8 @@ The variational free energy
 
     F_q = <log q(s) + S(s)>_q = KL(q || p) - ln Z
 
-is minimised along the gradient of the score function, with what the samples of a step have in the
-mean as a baseline (Williams, Machine Learning 8 (1992) 229; Wu, Wang & Zhang, arXiv 1809.10606,
+is minimised along the gradient of the score function, with what the other samples of a step have in
+the mean as a baseline (Williams, Machine Learning 8 (1992) 229; Wu, Wang & Zhang, arXiv 1809.10606,
 equation 4),
 
     d F_q / d theta = < (R - <R>) d log q / d theta >,    R = log q + S,
@@ -44,7 +44,8 @@ class VariationalFreeEnergy(Method):
 
     Raises:
         RecipeError: the surrogate is no such network, or has conditions that are no couplings of
-            the system; there is no action, or it is not symmetric as the surrogate is.
+            the system; there is no action, or it is not symmetric as the surrogate is; a step
+            has too few configurations to compare.
 
     >>> from physgen.systems.ising import Ising
     >>> system = Ising(shape=(4, 4))
@@ -95,18 +96,33 @@ class VariationalFreeEnergy(Method):
         log_prob = self._spins.log_prob(Batch(x, condition))
         with torch.no_grad():
             reward = log_prob + self._scale * self._action(x, condition).to(log_prob)
-            advantage = reward - _mean_at_each(reward, condition)
+            advantage = above_others(reward, condition)
         return reward + advantage * (log_prob - log_prob.detach())
 
 
-def _mean_at_each(reward: Tensor, condition: Tensor | None) -> Tensor:
-    """Return the mean of (B,) numbers over the rows of the same (B, C) condition, (B,)."""
+def above_others(reward: Tensor, condition: Tensor | None) -> Tensor:
+    """Return (B,) numbers less the mean of the other rows of the same (B, C) condition.
+
+    A mean that a row is part of would make the gradient of n rows too small by (n - 1) / n.
+
+    Raises:
+        RecipeError: a row is alone.
+
+    >>> above_others(torch.tensor([1.0, 3.0, 8.0]), None).tolist()
+    [-4.5, -1.5, 6.0]
+    """
     if condition is None:
-        return reward.mean().expand_as(reward)
+        condition = reward.new_zeros(len(reward), 1)
     _, group, counts = torch.unique(condition, dim=0, return_inverse=True, return_counts=True)
+    if (counts < 2).any():
+        raise RecipeError(
+            "method.kind: variational-free-energy compares configurations of the same couplings, "
+            f"and of {len(reward)} at {len(counts)} there is one alone; make engine.batch_size, "
+            f"over engine.accumulate and processes, {2 * len(counts)} or more"
+        )
     totals = reward.new_zeros(len(counts)).index_add(0, group, reward)
-    mean: Tensor = (totals / counts)[group]
-    return mean
+    n = counts[group]
+    return reward - (totals[group] - reward) / (n - 1)
 
 
 def _check_flip(system: HasAction, shape: tuple[int, ...]) -> None:
