@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from physgen.batch import Batch
 from physgen.surrogates.base import Surrogate, density_of
@@ -21,9 +22,6 @@ def posterior_draws(
     surrogate: Surrogate, truth: Batch | None, metrics: Sequence[Metric], seed: int
 ) -> PosteriorDraws | None:
     """Return draws given the data of true pairs, if a metric is `Calibration`; else `None`.
-
-    The points of TARP are the true parameters in the order of the data: they depend on these, and
-    so find a posterior that does not.
 
     Args:
         surrogate: of parameters given data.
@@ -53,8 +51,21 @@ def posterior_draws(
             for i in range(0, len(every), _ROWS)
         ]
         log_prob = torch.cat(parts).double().cpu().reshape(n, 1 + n_draws).numpy()
-    ranks = truth.condition.double().argsort(0).argsort(0).sum(1).argsort()
-    order = truth.x.double()[:, 0].argsort()
-    reference = torch.empty_like(truth.x.double())
-    reference[ranks] = truth.x.double()[order]
+    reference = _points(truth.x.double(), truth.condition.double())
     return PosteriorDraws(truth.x.double().numpy(), draws.numpy(), reference.numpy(), log_prob)
+
+
+def _points(theta: Tensor, data: Tensor) -> Tensor:
+    """Return (N, P) points of TARP, true parameters of other rows in the order of the data.
+
+    They depend on the data, and so find a posterior that does not. Each half of the rows has those
+    of the other half: were a row's own parameters among them, the points would know more of these
+    than the data say, and the exact posterior would fail.
+    """
+    points = torch.empty_like(theta)
+    halves = torch.arange(len(theta)).tensor_split(2)
+    for rows, others in (halves, halves[::-1]):
+        ranks = data[rows].argsort(0).argsort(0).sum(1).argsort().argsort()
+        ordered = theta[others][theta[others, 0].argsort()]
+        points[rows] = ordered[ranks * len(others) // max(len(rows), 1)]
+    return points
