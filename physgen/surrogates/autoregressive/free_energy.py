@@ -122,7 +122,8 @@ def above_others(reward: Tensor, condition: Tensor | None) -> Tensor:
         )
     totals = reward.new_zeros(len(counts)).index_add(0, group, reward)
     n = counts[group]
-    return reward - (totals[group] - reward) / (n - 1)
+    above: Tensor = reward - (totals[group] - reward) / (n - 1)
+    return above
 
 
 def _check_flip(system: HasAction, shape: tuple[int, ...]) -> None:
