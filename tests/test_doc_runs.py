@@ -1,9 +1,12 @@
-"""Tutorials and how-tos from their first command to their last, each with a budget of seconds."""
+"""Tutorials, how-tos and README from their first command to their last, each within seconds."""
 
 import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import uproot
 from test_doc_commands import BLOCK, ROOT, commands, is_placeholder
 from typer.testing import CliRunner
 
@@ -83,3 +86,52 @@ def test_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, template, b
             assert result.exit_code == 0, said
             done += 1
     assert done >= 2
+
+
+SHOWERS = ("FILE.hdf5", "TRUTH.hdf5", "GENERATED.hdf5", "A.hdf5", "B.hdf5")
+FAST = ("--set", "validation.metrics=[{kind: means}]")
+OF_NAMES = {"FILE": "FILE.hdf5", "NAME": "ising-rbm"}
+
+
+def files_of_the_readme():
+    """Put into the working folder what README calls FILE, A, TRUTH and so on."""
+    run("simulate", "calo-flow", "-n", SIMULATED, "-o", SHOWERS[0])
+    for copy in SHOWERS[1:]:
+        shutil.copy(SHOWERS[0], copy)
+    shutil.copy(ROOT / "datasets/calo-368.xml", "FILE.xml")
+    run("simulate", "ising-rbm", "system.shape=[4,4]", "-n", SIMULATED, "-o", "spins.h5")
+    run("simulate", "phi4-flow", "system.shape=[4,4]", "-n", SIMULATED, "-o", "ensemble.h5")
+    rng = np.random.default_rng(1)
+    columns = {name: rng.normal(50, 10, 600) for name in ("px", "py", "pz", "mass")}
+    with uproot.recreate("FILE.root") as file:
+        file.mktree("events", dict.fromkeys(columns, "f8"))
+        file["events"].extend(columns)
+
+
+def run(*words):
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, f"{words}: {result.output} {result.exception!r}"
+    return result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_the_commands_of_the_readme_run(tmp_path, monkeypatch):
+    """All but comparisons of whole families, which `tests/test_comparing.py` has small."""
+    monkeypatch.chdir(tmp_path)
+    files_of_the_readme()
+    blocks = BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    (action,) = [block for kind, block in blocks if kind == "python" and "def action" in block]
+    Path("my_action.py").write_text(action)
+    listed = [words for kind, block in blocks if kind == "sh" for words in commands(block)]
+    # Runs are listed, shown and used once there are some.
+    for words in sorted(listed, key=lambda words: words[0] != "train"):
+        if words[0] == "compare":
+            continue
+        named = [OF_NAMES.get(word, word) for word in words]
+        line = [str(latest("calo-flow")) if word == "RUN" else word for word in small(named)]
+        run(*line, *(FAST if "--against" in line else ()))
+    assert {words[0] for words in listed} >= {"list", "runs", "inspect", "validate", "generate"}
+    assert Path("showers.hdf5").is_file()
+    assert Path("page.html").is_file()
+    assert all(recipe in run("runs") for recipe in ("calo-flow", "events-flow", "lattice-flow"))

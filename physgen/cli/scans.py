@@ -27,12 +27,16 @@ class Search:
     sampler: Annotated[
         Literal["grid", "optuna"], typer.Option(help="All points, or those that optuna chooses.")
     ] = "grid"
-    points: Annotated[int, typer.Option(help="How many points optuna chooses.")] = 20
+    points: Annotated[
+        int | None, typer.Option(help="How many points optuna chooses; 20 if absent.")
+    ] = None
     score: Annotated[
         str | None,
         typer.Option(help="Row of the scorecard to compare; the first with a limit if absent."),
     ] = None
-    maximise: Annotated[bool, typer.Option("--maximise", help="A larger score is better.")] = False
+    maximise: Annotated[
+        bool, typer.Option("--maximise", help="Of optuna: a larger score is better.")
+    ] = False
     preset: Preset = None
     track: Annotated[bool, typer.Option(help="Nest the runs in MLflow.")] = True
 
@@ -62,6 +66,10 @@ def scan(
 
     if place.shows_job():
         return
+    if search.sampler == "grid" and (search.points is not None or search.maximise):
+        raise InputError(
+            "--points and --maximise are of --sampler optuna: a grid trains all points"
+        )
     values, shared = parse_scan(overrides)
     work = Scan(recipe, values, shared, search.preset, runs, search.score)
     with bars(as_json) as progress, place.client() as client:
@@ -73,9 +81,8 @@ def scan(
         if search.sampler == "grid":
             points = work.train(client=client, progress=report)
         else:
-            points = work.search(
-                search.points, maximise=search.maximise, client=client, progress=report
-            )
+            n = 20 if search.points is None else search.points
+            points = work.search(n, maximise=search.maximise, client=client, progress=report)
     done = [Path(point.run) for point in points if not point.failure]
     if search.track and done:
         name = hashlib.sha256(json.dumps([str(recipe), search.preset, *overrides]).encode())
@@ -97,7 +104,7 @@ def scan(
             ]
         )
     if not done:
-        raise InputError("no point of the scan could be trained; each says why")
+        raise InputError("no point of the scan was trained and scored; each says why")
 
 
 @app.command()

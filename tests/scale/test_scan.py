@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from distributed import Client
+from typer.testing import CliRunner
 
 from physgen import Scan, cli, pipeline
 from physgen.errors import InputError, RecipeError
@@ -87,6 +88,14 @@ def test_wrong_scans_are_refused_before_anything_is_trained(tmp_path):
         parse_scan(["surrogate.components"])
     (point,) = scan(tmp_path, {"surrogate.component": [4]}).train()
     assert "components" in point.failure
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("words", [["--points", "3"], ["--maximise"]])
+def test_a_grid_has_no_options_of_optuna(words, tmp_path):
+    command = ["scan", "ising-pca", "surrogate.components=4,8", "--runs", str(tmp_path / "runs")]
+    done = CliRunner().invoke(cli.app, [*command, *words])
+    assert "of --sampler optuna" in str(done.exception)
     assert not (tmp_path / "runs").exists()
 
 
