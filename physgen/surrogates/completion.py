@@ -6,8 +6,9 @@ Langevin steps of the energy as a function of the unknown entries.
 
 Diffusion (RePaint: Lugmayr et al., arXiv 2201.09865, algorithm 1): on the way back the known
 entries are those of the sample at that level of noise, alpha x + sigma eps; every ancestral step is
-repeated, noise being added again in between, so that both parts come to agree. They do so the
-better, the less the unknown entries follow from the known ones.
+repeated, noise being added again in between, so that both parts come to agree. They do not quite:
+of two normal numbers of correlation 0.5 to 0.99, by the exact denoiser, the unknown one has its
+conditional deviation within 3%, and a mean 0.07 to 0.15 of it too close to the unconditional one.
 
 Maps of noise (generators, decoders; Yeh et al., arXiv 1607.07539): the noise z is sought that
 minimises the mean square difference of the known entries, plus a small multiple of |z|^2; the best
@@ -33,8 +34,9 @@ from physgen.surrogates.diffusion.model import Diffusion
 SWEEPS = 200
 """Gibbs sweeps, or Langevin steps."""
 
-STEPS, REPEATS = 50, 5
-"""Levels of noise of diffusion, and how often each is gone through."""
+STEPS, REPEATS = 200, 5
+"""Levels of noise of diffusion, and how often each is gone through: of fewer levels, what is
+repeated comes out too narrow, and of fewer repeats too little correlated with what is known."""
 
 STARTS, SEARCH, RATE, PRIOR = 8, 200, 0.1, 1e-3
 """Of the search for noise: starts, steps of Adam, their rate, and the weight of |z|^2 / D."""
@@ -75,8 +77,11 @@ def completed(surrogate: Surrogate, given: Batch, known: Tensor, seed: int) -> T
     generator = torch.Generator(surrogate.device).manual_seed(seed)
     if isinstance(surrogate, MarkovSurrogate):
         x = _by_chains(surrogate, given, known, generator)
-    elif surrogate.transform.latent_shape(shape) != shape:
-        raise InputError("the transform changes what entries there are, so that none is known")
+    elif surrogate.transform.mixes or surrogate.transform.latent_shape(shape) != shape:
+        raise InputError(
+            "the transform mixes the entries of a sample, so that none is known in its space: "
+            "train with transforms of single entries, such as rescale or standardise"
+        )
     elif isinstance(surrogate, Diffusion):
         x = _by_diffusion(surrogate, given, known, generator)
     elif isinstance(surrogate, DecodedNoise):
@@ -101,7 +106,9 @@ def _by_chains(
         known = known.reshape(len(known), *more, *known.shape[1:])
         x = torch.where(known, values, start)
         for _ in range(SWEEPS):
-            x = torch.where(known, values, surrogate.gibbs(x, 1, generator))
+            # Sweeps alone: the turn of all spins, by which symmetric machines move on, is not
+            # conditional on some of them.
+            x = torch.where(known, values, BoltzmannMachine.gibbs(surrogate, x, 1, generator))
         return surrogate.physical(x)
     if not isinstance(surrogate, EnergyModel):
         raise InputError(f"{type(surrogate).__name__} has chains that cannot be clamped")

@@ -43,6 +43,9 @@ class Transform(nn.Module):
     leaks: bool = False
     """Whether density in the mapped space may stand for values beyond a variable's range."""
 
+    mixes: bool = False
+    """Whether entries of a mapped sample depend on other entries of the sample."""
+
     wide: bool = False
     """Whether it works in double precision; its buffers of that type keep it."""
 
@@ -129,6 +132,7 @@ class Chain(Transform):
         super().__init__()
         self.transforms = nn.ModuleList(transforms)
         self.exact = all(transform.exact for transform in transforms)
+        self.mixes = any(transform.mixes for transform in transforms)
         if schema is not None:
             parts = [self, *transforms]
             # No map of separate numbers has the volume of a group or a sphere.

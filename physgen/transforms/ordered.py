@@ -51,6 +51,7 @@ class Ordered(Transform):
     True
     """
 
+    mixes = True
     wide = True
 
     active: Tensor

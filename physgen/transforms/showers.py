@@ -73,6 +73,7 @@ class ShowerTransform(Transform):
         DomainError: the samples are no showers of this geometry.
     """
 
+    mixes = True
     copies: Tensor | None
     threshold: Tensor
     top: Tensor

@@ -67,6 +67,7 @@ class VoxelShowers(Transform):
     """
 
     exact = False
+    mixes = True
 
     threshold: Tensor
     centre: Tensor

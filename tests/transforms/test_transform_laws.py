@@ -111,6 +111,16 @@ def test_the_log_determinant_is_that_of_the_jacobian_or_there_is_none(case):
         torch.testing.assert_close(jacobian.reshape(size, size).slogdet()[1], log_det[i])
 
 
+def test_entries_depend_on_others_where_it_mixes_them(case):
+    transform, batch, _ = case
+    other = batch.x.clone()
+    first = other.flatten(1)[:, 0]
+    first.copy_(torch.maximum(first, first.roll(1)))  # Of ordered columns the larger one.
+    before, after = (transform(batch.replace(x=x), generator())[0].x for x in (batch.x, other))
+    same = torch.equal(before.flatten(1)[:, 1:], after.flatten(1)[:, 1:])
+    assert same != transform.mixes
+
+
 def test_noise_follows_from_the_generator(case):
     transform, batch, _ = case
     first, again = (transform(batch, generator(2))[0].x for _ in range(2))

@@ -61,10 +61,11 @@ class Bridge(Diffusion):
         )
         self.noise, self.origin = noise, Origin.of(schema, "bridge", unchanged)
         n = len(schema.condition)
-        if (self.latent_shape, self.transform.latent_condition(n)) != (schema.shape, n):
+        shapes = self.latent_shape, self.transform.latent_condition(n)
+        if self.transform.mixes or shapes != (schema.shape, n):
             raise RecipeError(
                 "surrogate.kind: bridge begins at an event, column by column, and the transform "
-                "changes what columns there are; take gaussianise and standardise"
+                "mixes columns, or changes what there are; take gaussianise and standardise"
             )
 
     def begin(self, noise: Tensor, condition: Tensor | None) -> Tensor:
