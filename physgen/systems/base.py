@@ -89,6 +89,15 @@ class HasAction(Protocol):
 
 
 @runtime_checkable
+class HasValueFields(Protocol):
+    """Has spins of q values, each drawn given all others by the softmax of fields."""
+
+    def value_fields(self, x: Tensor) -> Tensor:
+        """Return (B, q, *shape), minus the action at a site for each value it may take."""
+        ...
+
+
+@runtime_checkable
 class HasTemperature(HasAction, Protocol):
     """Has the action E / T of sites in units of a coupling, so that F = -T ln Z."""
 

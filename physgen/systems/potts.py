@@ -134,6 +134,18 @@ class Potts:
         refuse_condition(condition, self)
         return self._energy(x) / self.temperature
 
+    def value_fields(self, x: Tensor) -> Tensor:
+        """Return (B, q, *shape), the neighbours of a site that have each value, over T.
+
+        The distribution of a spin given all others is their softmax. Sites of (B, *shape) values
+        that are none of the q count for nothing.
+        """
+        table = torch.from_numpy(neighbours(self.lattice, self.shape)).long().to(x.device)
+        near = x.flatten(1)[:, table]
+        counts = torch.stack([(near == value).sum(2) for value in range(self.q)], 1)
+        fields = counts.to(x.dtype if x.is_floating_point() else torch.float32) / self.temperature
+        return fields.reshape(len(x), self.q, *self.shape)
+
     def observables(self, batch: Batch) -> dict[str, Tensor]:
         """Return E/N, m and their squares, (B,) float64, and "fractions" (B, q), largest first."""
         e = self._energy(batch.x).double() / self.n_sites

@@ -24,7 +24,7 @@ from physgen.networks.style import StyleOptions
 from physgen.networks.unet import UNetOptions
 from physgen.registry import lookup, registered
 from physgen.surrogates.autoencoders.bottleneck import LossWeights
-from physgen.surrogates.autoregressive.spins import MaskedDenseOptions
+from physgen.surrogates.autoregressive.network import MaskedDenseOptions
 from physgen.surrogates.flows.autoregressive import AutoregressiveOptions
 from physgen.surrogates.flows.continuous import ContinuousOptions
 from physgen.surrogates.flows.normflows import NormflowsOptions
@@ -41,7 +41,7 @@ from physgen.transforms.base import Chain
 SHARE, ROWS = 0.9, 2000
 SAMPLES = {
     "rbm": "spins",
-    "rbm, potts": "values",
+    **dict.fromkeys(("rbm, potts", "autoregressive-potts"), "values"),
     **dict.fromkeys(("autoregressive-spins", "autoregressive-spins, conv"), "spins"),
     "independent-items": "sets",
     "point-diffusion": "sets",
@@ -84,6 +84,7 @@ SURROGATES = {
         kind: {"hidden": 4, "n_chains": 512, "burn_in": 20, "thin": 5}
         for kind in ("rbm", "rbm, potts")
     },
+    "autoregressive-potts": {"network": MaskedDenseOptions(hidden=16)},
     "autoregressive-spins": {"network": MaskedDenseOptions(hidden=16)},
     "autoregressive-spins, conv": {"network": MaskedConvOptions(channels=4, reach=2)},
     "gaussian-rbm": {"hidden": 8, "n_chains": 512, "burn_in": 20, "thin": 5},

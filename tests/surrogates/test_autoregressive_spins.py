@@ -17,7 +17,8 @@ from physgen.networks.masked_conv import MaskedConvOptions
 from physgen.sampling.reweighting import log_partition_function
 from physgen.surrogates.autoregressive.free_energy import VariationalFreeEnergy, above_others
 from physgen.surrogates.autoregressive.heat_bath import interactions, of_sublattice
-from physgen.surrogates.autoregressive.spins import AutoregressiveSpins, MaskedDenseOptions
+from physgen.surrogates.autoregressive.network import MaskedDenseOptions
+from physgen.surrogates.autoregressive.spins import AutoregressiveSpins
 from physgen.surrogates.correction import Corrected
 from physgen.systems.family import family
 from physgen.systems.ising import Ising

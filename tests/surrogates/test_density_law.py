@@ -10,6 +10,7 @@ from physgen.batch import Batch, Schema, Variable
 from physgen.errors import RecipeError
 from physgen.networks.residual import ResidualOptions
 from physgen.registry import lookup, registered
+from physgen.surrogates.autoregressive.potts import AutoregressivePotts
 from physgen.surrogates.autoregressive.spins import AutoregressiveSpins
 from physgen.surrogates.diffusion.likelihood import DiffusionFlow
 from physgen.surrogates.flows.autoregressive import AutoregressiveOptions
@@ -69,6 +70,7 @@ def test_no_density_is_left_out():
     """Those of links, of showers and of spins have tests of their own."""
     classes = {type(build(bounded())) for build in DENSITIES.values()}
     classes |= {
+        AutoregressivePotts,
         AutoregressiveSpins,
         IndependentItems,
         ClosureDefect,

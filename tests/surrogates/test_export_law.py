@@ -20,6 +20,7 @@ LOOSER = {"shower-diffusion": 1e-4}
 """Voxels are exponentials of numbers of single precision as large as ln(E / E_least) = 12, and what
 is left of a layer's energy is divided among those above the threshold."""
 REFUSED = {
+    "autoregressive-potts": "one after the other",
     "autoregressive-spins": "one after the other",
     "autoregressive-spins, conv": "one after the other",
     **dict.fromkeys(("rbm", "rbm, potts", "gaussian-rbm", "energy"), "Markov chains"),

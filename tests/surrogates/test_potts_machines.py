@@ -28,6 +28,10 @@ MACHINES = {
     "dense on a lattice": lambda: RBM(schema(2, 2, q=4), hidden=2),
     "filters on a ring": lambda: RBM(schema(5), hidden=1, filter_size=2),
     "filters on a torus": lambda: RBM(schema(2, 3), hidden=1, filter_size=2),
+    "symmetric": lambda: RBM(schema(4), hidden=2, permutation_symmetric=True),
+    "symmetric filters": lambda: RBM(
+        schema(2, 2, q=4), hidden=1, filter_size=2, permutation_symmetric=True
+    ),
 }
 
 
@@ -146,6 +150,22 @@ def test_the_gauge_leaves_the_distribution_as_it_is(machine):
     assert machine.visible_bias.sum(0).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("kind", ["symmetric", "symmetric filters"])
+def test_permuted_values_are_as_likely(kind):
+    """Fields are those of one value, whatever the others are."""
+    machine = randomise(MACHINES[kind]())
+    x, q = states(machine), machine.visible.q
+    for names in itertools.permutations(range(q)):
+        permuted = torch.tensor(names, dtype=torch.float64)[x.long()]
+        torch.testing.assert_close(machine.action(permuted), machine.action(x))
+    assert machine.action(x).std() > 0.1
+    units = machine.units(x)
+    up = machine.coupling.to_hidden(units, torch.zeros_like(machine.hidden_bias))
+    hidden = torch.randn(up.shape, generator=generator(1), dtype=torch.float64)
+    down = machine.coupling.to_visible(hidden, torch.zeros_like(machine.visible_bias))
+    torch.testing.assert_close((up * hidden).sum(), (down * units).sum())
+
+
 def test_two_values_are_the_machine_of_spins():
     spins = randomise(RBM(Schema((2, 3), (Variable("s", domain="spin"),)), hidden=2))
     potts = RBM(schema(2, 3, q=2), hidden=2).double()
@@ -245,6 +265,8 @@ def test_other_spins_are_refused():
         RBM(schema(3)).action(torch.tensor([[0, 3, 1]]))
     with pytest.raises(RecipeError, match="q = 3 values are not flipped"):
         RBM(schema(3), spin_flip_symmetric=True)
+    with pytest.raises(RecipeError, match="set spin_flip_symmetric"):
+        RBM(Schema((3,), (Variable("s", domain="spin"),)), permutation_symmetric=True)
     with pytest.raises(RecipeError, match="n are integer"):
         RBM(Schema((3,), (Variable("n", domain="integer"),)))
     with pytest.raises(RecipeError, match=r"filter_size=4 does not fit samples of shape \[3, 3\]"):

@@ -147,7 +147,7 @@ def test_the_centred_gradient_is_the_plain_one_in_centred_coordinates(rbm):
 
     A step along the gradient by (W, a', b') moves (W, a, b) along what the method computes.
     """
-    if rbm.spin_flip_symmetric:
+    if rbm.symmetric:
         pytest.skip("without biases there is nothing to centre")
     generator = torch.Generator().manual_seed(3)
     states = all_spins(rbm.schema.shape)
@@ -248,7 +248,7 @@ def test_weights_of_events_count_in_the_gradient(rbm):
     method = PersistentContrastiveDivergence(rbm)
     method.gradient(Batch(data, weight=torch.tensor([2.0, 1.0, 0.0, 1.0]).double()), Batch(chains))
     weighted = [p.grad.clone() for p in rbm.parameters()]
-    if rbm.spin_flip_symmetric:  # else the offsets would see the rows of weight zero
+    if rbm.symmetric:  # else the offsets would see the rows of weight zero
         method.gradient(Batch(data[[0, 0, 1, 3]]), Batch(chains))
         for parameter, expected in zip(rbm.parameters(), weighted, strict=True):
             torch.testing.assert_close(parameter.grad, expected)

@@ -10,7 +10,8 @@ from physgen.batch import Batch
 from physgen.errors import RecipeError
 from physgen.sampling import tempering
 from physgen.surrogates.autoregressive.heat_bath import groups, interactions, sweep
-from physgen.surrogates.autoregressive.spins import AutoregressiveSpins, MaskedDenseOptions
+from physgen.surrogates.autoregressive.network import MaskedDenseOptions
+from physgen.surrogates.autoregressive.spins import AutoregressiveSpins
 from physgen.surrogates.autoregressive.tempering import tempered
 from physgen.surrogates.correction import Corrected
 from physgen.surrogates.flows.lattice.continuous import ContinuousLatticeFlow

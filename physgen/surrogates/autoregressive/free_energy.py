@@ -24,7 +24,7 @@ from torch import Tensor
 from physgen.batch import Batch
 from physgen.errors import RecipeError
 from physgen.ranges import PositiveFloat, Probability
-from physgen.surrogates.autoregressive.spins import AutoregressiveSpins
+from physgen.surrogates.autoregressive.network import AutoregressiveNetwork
 from physgen.surrogates.base import Surrogate
 from physgen.surrogates.flows.couplings import Action, couplings_of
 from physgen.surrogates.method import Method, StepContext
@@ -47,6 +47,7 @@ class VariationalFreeEnergy(Method):
             the system; there is no action, or it is not symmetric as the surrogate is; a step
             has too few configurations to compare.
 
+    >>> from physgen.surrogates.autoregressive.spins import AutoregressiveSpins
     >>> from physgen.systems.ising import Ising
     >>> system = Ising(shape=(4, 4))
     >>> VariationalFreeEnergy(AutoregressiveSpins(system.schema), system).inputs
@@ -65,18 +66,18 @@ class VariationalFreeEnergy(Method):
         left_out: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(surrogate)
-        if not isinstance(surrogate, AutoregressiveSpins):
+        if not isinstance(surrogate, AutoregressiveNetwork):
             raise RecipeError(
-                "method.kind: variational-free-energy trains autoregressive-spins; "
-                f"{type(surrogate).__name__} takes another method"
+                "method.kind: variational-free-energy trains autoregressive-spins and "
+                f"autoregressive-potts; {type(surrogate).__name__} takes another method"
             )
         if not isinstance(system, HasAction):
             raise RecipeError(
                 f"variational-free-energy needs an action, which {type(system).__name__} lacks"
             )
         self._couplings = couplings_of(surrogate, system, left_out, "variational-free-energy")
-        if surrogate.spin_flip_symmetric:
-            _check_flip(system, surrogate.schema.shape)
+        if (images := surrogate.images()) is not None:
+            _check_symmetry(system, *images)
         self._spins = surrogate
         self._action: Action = system.action
         self._anneal, self._scale = anneal, 1.0
@@ -126,14 +127,13 @@ def above_others(reward: Tensor, condition: Tensor | None) -> Tensor:
     return above
 
 
-def _check_flip(system: HasAction, shape: tuple[int, ...]) -> None:
-    """Raise `RecipeError` if the action changes when all spins are turned."""
-    x = 2.0 * torch.randint(2, (4, *shape), generator=torch.Generator().manual_seed(0)) - 1
+def _check_symmetry(system: HasAction, x: Tensor, image: Tensor) -> None:
+    """Raise `RecipeError` if the action of configurations and of their images differ."""
     members = system.members.values() if isinstance(system, Family) else [system]
     for member in members:
         action = member.action
-        if not torch.allclose(action(x, None), action(-x, None), rtol=1e-5, atol=1e-4):
+        if not torch.allclose(action(x, None), action(image, None), rtol=1e-5, atol=1e-4):
             raise RecipeError(
-                "the action is not symmetric under the flip of all spins, and the surrogate is; "
-                "set surrogate.spin_flip_symmetric=false"
+                "the action has not the symmetry that the surrogate has by construction; set "
+                "surrogate.spin_flip_symmetric=false (or permutation_symmetric)"
             )

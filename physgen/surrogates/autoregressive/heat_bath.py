@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from physgen.errors import RecipeError
-from physgen.systems.base import HasAction
+from physgen.systems.base import HasAction, HasValueFields
 from physgen.systems.family import Family
 
 Action = Callable[[Tensor, Tensor | None], Tensor]
@@ -134,3 +134,26 @@ def of_sublattice(system: object, shape: tuple[int, ...]) -> tuple[Action, list[
         )
     condition = system.bounds[0][None] if isinstance(system, Family) else None
     return system.action, groups(interactions(system.action, shape, condition))[0]
+
+
+def value_sublattice(system: object, shape: tuple[int, ...], q: int) -> list[int]:
+    """Return sites of Potts spins of which no two interact, in raster order.
+
+    Args:
+        system: with the fields of each value.
+        shape: of one configuration.
+        q: number of values.
+
+    Raises:
+        RecipeError: there are no such fields.
+    """
+    if not isinstance(system, HasValueFields):
+        raise RecipeError(
+            "surrogate.heat_bath=true draws values by the fields of a Potts model at one "
+            "temperature, which this system has not; set surrogate.heat_bath=false"
+        )
+    n = math.prod(shape)
+    here = torch.randint(q, (1, n), generator=torch.Generator().manual_seed(0)).double()
+    changed = torch.where(torch.eye(n, dtype=torch.bool), (here + 1) % q, here)
+    before, after = (system.value_fields(x.reshape(-1, *shape)) for x in (here, changed))
+    return groups(((after - before).abs() > 1e-9).any(1).flatten(1))[0]

@@ -116,6 +116,53 @@ class LatticeCoupling(nn.Module):
         return mean.flatten(1).sum(1)
 
 
+class ValueCoupling(nn.Module):
+    """The same weights for each of q values of visible spins: the energy knows no value by name.
+
+    Spins are (B, q, *shape), of which `coupling` sees those of each value less their mean over
+    values, and hidden spins (B, q, ...): each value has its own. Biases of visible spins would tell
+    values apart; those of the hidden ones are shared.
+
+    >>> coupling = ValueCoupling(DenseCoupling((2, 3), hidden=4, scale=0.1), q=5)
+    >>> coupling.to_hidden(torch.ones(7, 5, 2, 3), torch.zeros(4)).shape
+    torch.Size([7, 5, 4])
+    """
+
+    def __init__(self, coupling: DenseCoupling | LatticeCoupling, q: int) -> None:
+        super().__init__()
+        self.each = coupling
+        self.q = q
+        self.hidden_shape = (q, *coupling.hidden_shape)
+        self.hidden_bias_shape = coupling.hidden_bias_shape
+        self.visible_bias_shape = (1,) * (1 + len(coupling.visible_bias_shape))
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """W of each value."""
+        return self.each.weight
+
+    def to_hidden(self, spins: Tensor, bias: Tensor) -> Tensor:
+        """Return (B, q, ...) fields of (B, q, *shape) spins."""
+        centred = spins - spins.mean(1, keepdim=True)
+        field = self.each.to_hidden(centred.flatten(0, 1), bias)
+        return field.reshape(-1, self.q, *field.shape[1:])
+
+    def to_visible(self, hidden: Tensor, bias: Tensor) -> Tensor:
+        """Return (B, q, *shape) fields of (B, q, ...) hidden spins."""
+        none = bias.new_zeros(self.each.visible_bias_shape)
+        field = self.each.to_visible(hidden.flatten(0, 1), none)
+        field = field.reshape(-1, self.q, *field.shape[1:])
+        return field - field.mean(1, keepdim=True) + bias
+
+    def mean_of_shared(self, spins: Tensor) -> Tensor:
+        """Return the mean of numbers at all visible spins and values."""
+        return spins.mean().reshape(self.visible_bias_shape)
+
+    def centre_values(self, q: int) -> Tensor:
+        """Return what there is left to centre: nothing."""
+        return self.weight.new_zeros(len(self.weight))
+
+
 def _normal(*shape: int) -> Tensor:
     """Numbers of a fixed seed: the seed of a training is the engine's, not the constructor's."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))

@@ -29,7 +29,11 @@ from physgen.errors import RecipeError
 from physgen.ranges import Positive
 from physgen.sampling import annealing, tempering
 from physgen.surrogates.boltzmann.chains import MarkovSurrogate
-from physgen.surrogates.boltzmann.couplings import DenseCoupling, LatticeCoupling
+from physgen.surrogates.boltzmann.couplings import (
+    DenseCoupling,
+    LatticeCoupling,
+    ValueCoupling,
+)
 from physgen.transforms.base import Transform
 
 
@@ -63,7 +67,8 @@ class BoltzmannMachine(MarkovSurrogate):
         filter_size: side of the filters of a translation-invariant machine on a periodic lattice
             of one to three dimensions; `None` couples every hidden unit to every visible one.
         weight_scale: standard deviation of the initial weights.
-        biases: whether there are any; else they are zero.
+        biases: those that are learned; the others are zero.
+        alike: whether all values of Potts spins couple alike.
         replicas: of parallel tempering between independent units and the machine; 1 is plain Gibbs
             sampling.
         burn_in: Gibbs sweeps before the first draw.
@@ -85,26 +90,32 @@ class BoltzmannMachine(MarkovSurrogate):
         hidden: Positive,
         filter_size: int | None,
         weight_scale: float,
-        biases: bool = True,
+        biases: Sequence[str] = ("visible_bias", "hidden_bias"),
+        alike: bool = False,
         replicas: int,
         burn_in: int,
         thin: Positive,
     ) -> None:
         super().__init__(schema, transform, start, burn_in, thin)
         shape = tuple(start.shape[1:])
-        n_axes = len(shape) - len(schema.shape)
-        self.coupling: DenseCoupling | LatticeCoupling
+        # Of Potts spins the values have an axis before those of the lattice.
+        *values, lattice = *shape[: -len(schema.shape)], shape[-len(schema.shape) :]
+        shared = values if alike else []
         if filter_size is None:
-            self.coupling = DenseCoupling(shape, hidden, weight_scale)
+            whole = lattice if shared else shape
+            coupling: DenseCoupling | LatticeCoupling = DenseCoupling(whole, hidden, weight_scale)
         else:
-            *channels, lattice = *shape[:n_axes], shape[n_axes:]
             if len(lattice) > 3 or not 1 <= filter_size <= min(lattice):
                 raise RecipeError(
                     f"surrogate.filter_size={filter_size} does not fit samples of shape "
                     f"{list(lattice)}: filters need 1 to 3 dimensions and at most the smallest "
                     "length"
                 )
-            self.coupling = LatticeCoupling(lattice, hidden, filter_size, weight_scale, *channels)
+            channels = [] if shared else values
+            coupling = LatticeCoupling(lattice, hidden, filter_size, weight_scale, *channels)
+        self.coupling: DenseCoupling | LatticeCoupling | ValueCoupling = coupling
+        if shared:
+            self.coupling = ValueCoupling(coupling, *shared)
         if replicas < 1:
             raise RecipeError(f"surrogate.replicas={replicas}: at least 1, the machine itself")
         self.replicas = replicas
@@ -113,7 +124,7 @@ class BoltzmannMachine(MarkovSurrogate):
             "hidden_bias": self.coupling.hidden_bias_shape,
         }
         for name, bias_shape in shapes.items():
-            if biases:
+            if name in biases:
                 self.register_parameter(name, nn.Parameter(torch.zeros(bias_shape)))
             else:
                 self.register_buffer(name, torch.zeros(bias_shape))

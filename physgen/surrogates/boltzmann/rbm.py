@@ -47,6 +47,9 @@ class RBM(BoltzmannMachine):
             of one to three dimensions; `None` couples every hidden spin to every visible one.
         spin_flip_symmetric: no biases, so that p(-s) = p(s), and the chains turn all their spins at
             random between draws; not of Potts spins.
+        permutation_symmetric: of Potts spins: each value has hidden spins of its own, all of the
+            same weights, so that p does not change when values are permuted, and the chains permute
+            them at random between draws. `hidden` is their number for each value.
         weight_scale: standard deviation of the initial weights.
         n_chains: number of Markov chains that are kept.
         burn_in: Gibbs sweeps before the first draw.
@@ -71,6 +74,7 @@ class RBM(BoltzmannMachine):
         hidden: Positive = 256,
         filter_size: int | None = None,
         spin_flip_symmetric: bool = False,
+        permutation_symmetric: bool = False,
         weight_scale: NotNegative = 0.05,
         n_chains: Positive = 1024,
         burn_in: Count = 500,
@@ -88,7 +92,11 @@ class RBM(BoltzmannMachine):
             hidden=hidden,
             filter_size=filter_size,
             weight_scale=weight_scale,
-            biases=not spin_flip_symmetric,
+            biases=[
+                *["visible_bias"] * (not spin_flip_symmetric and not permutation_symmetric),
+                *["hidden_bias"] * (not spin_flip_symmetric),
+            ],
+            alike=permutation_symmetric,
             replicas=replicas,
             burn_in=burn_in,
             thin=thin,
@@ -99,9 +107,13 @@ class RBM(BoltzmannMachine):
         if spin_flip_symmetric and isinstance(visible, PottsUnits):
             raise RecipeError(
                 f"surrogate.spin_flip_symmetric: spins of q = {visible.q} values are not flipped; "
-                "leave it out"
+                "set permutation_symmetric"
             )
-        self.spin_flip_symmetric = spin_flip_symmetric
+        if permutation_symmetric and isinstance(visible, SpinUnits):
+            raise RecipeError(
+                "surrogate.permutation_symmetric: of Potts spins; set spin_flip_symmetric"
+            )
+        self.symmetric = spin_flip_symmetric or permutation_symmetric
         self.fix_gauge()
 
     def initialise(self, data: Batch | None) -> None:
@@ -110,7 +122,7 @@ class RBM(BoltzmannMachine):
         The chains start as draws of these spins.
         """
         super().initialise(data)
-        if data is None or self.spin_flip_symmetric:
+        if data is None or self.symmetric:
             return
         spins = self.units(data.x)
         mean = self.coupling.mean_of_shared(moments(spins, data)[0])
@@ -164,9 +176,9 @@ class RBM(BoltzmannMachine):
     def gibbs(self, x: Tensor, sweeps: int, generator: torch.Generator) -> Tensor:
         """Return (B, *shape) spins after a number of block Gibbs sweeps."""
         x = super().gibbs(x, sweeps, generator)
-        if self.spin_flip_symmetric:
-            # An exact move, since F(-s) = F(s), along the slowest direction of an ordered machine.
-            x = x * self.visible.draw(x.new_zeros(len(x), *(1,) * (x.ndim - 1)), generator)
+        if self.symmetric:
+            # An exact move, since F is the same, along the slowest direction of an ordered machine.
+            x = self.visible.image(x, generator)
         return x
 
     def action(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -185,7 +197,7 @@ class RBM(BoltzmannMachine):
     def independent(self) -> Independent:
         """Return independent spins with the means of the chains."""
         mean = self.unpack(self.chains).mean(0)
-        field = torch.zeros_like(mean) if self.spin_flip_symmetric else self.visible.field_of(mean)
+        field = torch.zeros_like(mean) if self.symmetric else self.visible.field_of(mean)
         return Independent(field, self.precision, float(self.visible.log_sum(field)))
 
     @torch.no_grad()

@@ -51,6 +51,10 @@ class SpinUnits:
         uniform = torch.empty_like(probability).uniform_(generator=generator)
         return probability.gt_(uniform).mul_(2).sub_(1)
 
+    def image(self, s: Tensor, generator: torch.Generator) -> Tensor:
+        """Turn all spins of (B, *shape) configurations at random."""
+        return s * self.draw(s.new_zeros(len(s), *(1,) * (s.ndim - 1)), generator)
+
     def field_of(self, mean: Tensor) -> Tensor:
         """Return the fields in which free spins have the given means."""
         return mean.clamp(-_LARGEST_MEAN, _LARGEST_MEAN).atanh()
@@ -113,6 +117,12 @@ class PottsUnits:
         s[:, 1:] -= s[:, :-1].clone()
         return s
 
+    def image(self, s: Tensor, generator: torch.Generator) -> Tensor:
+        """Permute the values of (B, q, *shape) configurations at random."""
+        uniform = torch.rand(len(s), self.q, generator=generator, device=s.device)
+        names = uniform.argsort(1).reshape(len(s), self.q, *[1] * (s.ndim - 2))
+        return s.gather(1, names.expand_as(s))
+
     def field_of(self, mean: Tensor) -> Tensor:
         """Return the fields, of sum 0 over the values, in which free spins have these means."""
         field = mean.clamp(min=(1 - _LARGEST_MEAN) / self.q).log()
@@ -121,6 +131,15 @@ class PottsUnits:
     def log_sum(self, field: Tensor) -> Tensor:
         """Return ln Z of free spins in (q, *shape) fields."""
         return field.logsumexp(0).sum()
+
+
+def number_of_values(schema: Schema) -> int | None:
+    """Return q, if all variables of a schema are whole numbers from 0 to q - 1."""
+    ranges = {(variable.domain, variable.low, variable.high) for variable in schema.variables}
+    domain, low, high = ranges.pop()
+    if ranges or domain != "integer" or low != 0 or high is None:
+        return None
+    return int(high) + 1
 
 
 def units_of(schema: Schema) -> SpinUnits | PottsUnits:
@@ -132,11 +151,8 @@ def units_of(schema: Schema) -> SpinUnits | PottsUnits:
     domains = {variable.domain for variable in schema.variables}
     if domains in ({"spin"}, {"binary"}):
         return SpinUnits(binary=domains == {"binary"})
-    highs = {variable.high for variable in schema.variables}
-    high = next(iter(highs))
-    lows = {variable.low for variable in schema.variables}
-    if domains == {"integer"} and lows == {0.0} and len(highs) == 1 and high is not None:
-        return PottsUnits(int(high) + 1)
+    if (q := number_of_values(schema)) is not None:
+        return PottsUnits(q)
     raise RecipeError(
         "surrogate rbm models spins, binary numbers or whole numbers from 0 to q - 1, and "
         f"{', '.join(schema.names[:4])} are {', '.join(sorted(domains))}; take gaussian-rbm, or "
