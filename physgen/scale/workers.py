@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -111,7 +112,8 @@ def cluster(
         job: options of dask-jobqueue, such as queue, memory, walltime.
 
     Raises:
-        InputError: these do not go together; packages are missing; or no scheduler answers.
+        InputError: these do not go together; packages or the program that submits jobs are missing;
+            or no scheduler answers.
     """
     if place not in PLACES:
         raise InputError(f"--on {place}: there are {', '.join(PLACES)}")
@@ -145,6 +147,13 @@ def cluster(
         wanted = {"n": workers or os.cpu_count()}
     else:
         started = batch_cluster(place, job or {})
+        submit = started.job_cls.submit_command.split()[0]
+        if shutil.which(submit) is None:
+            started.close(timeout=CLOSE_S)
+            raise InputError(
+                f"--on {place}: there is no {submit} on this machine, by which jobs are submitted; "
+                "call it where there is, or see the job file by --dry-run"
+            )
         wanted = {"jobs": workers or 1}
     try:
         with (

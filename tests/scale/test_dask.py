@@ -124,6 +124,8 @@ def test_work_that_kills_its_workers_is_given_up_with_a_reason():
     ("words", "said"),
     [
         ({"place": "sge"}, "--on sge: there are here, dask, slurm, htcondor"),
+        ({"place": "slurm"}, "--on slurm: there is no sbatch on this machine"),
+        ({"place": "htcondor"}, "--on htcondor: there is no condor_submit on this machine"),
         ({"place": "here", "scheduler": "tcp://a:1"}, "add --on dask"),
         ({"place": "here", "workers": 2}, "--workers"),
         ({"place": "dask", "workers": 0}, "--workers"),
