@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.stats import qmc
 
+from physgen.engine.options import Engine
 from physgen.errors import InputError
 from physgen.optimisation.local import Estimate, LocalSurrogate, within
 from physgen.optimisation.plan import Array, Problem, tensor
@@ -64,7 +65,9 @@ class Descent:
         slope = estimate.gradient * self.problem.region
         self._moments += (1 - _BETAS) * (np.stack([slope, slope**2]) - self._moments)
         mean, square = self._moments / (1 - _BETAS**self._step)
-        size = self.problem.plan.learning_rate * self.problem.region
+        plan = self.problem.plan
+        rate = Engine(steps=plan.steps, schedule=plan.schedule).learning_rate_factor(self._step)
+        size = rate * plan.learning_rate * self.problem.region
         self.psi = self._bounded(self.psi - size * mean / (np.sqrt(square) + _TINY))
 
     def _bounded(self, psi: Array) -> Array:

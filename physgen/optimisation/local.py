@@ -22,7 +22,7 @@ from torch import Tensor
 from physgen.batch import Batch, Schema, Variable
 from physgen.components import surrogate_of
 from physgen.engine.loop import fit
-from physgen.errors import InputError, RecipeError, Stopped
+from physgen.errors import InputError, RecipeError, Stopped, TrainingError
 from physgen.io.source import ArraySource
 from physgen.io.stream import Stream
 from physgen.isolation import global_generators
@@ -32,6 +32,8 @@ from physgen.surrogates.base import FromNoise, HasDensity, Surrogate, density_of
 
 DRAWS = 8_192
 """Samples of a surrogate that a gradient is the mean over."""
+_USABLE = 0.99
+"""Share of them that must have a finite derivative."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ class LocalSurrogate:
 
         Raises:
             InputError: the objective cannot be differentiated.
+            TrainingError: nor can the surrogate.
         """
         generator = torch.Generator(self.surrogate.device).manual_seed(seed)
         condition = self.rows.condition
@@ -139,16 +142,23 @@ class LocalSurrogate:
         n, n_parameters = len(condition), len(psi)
         random = np.random.default_rng(seed)
         inputs = condition[random.integers(n, size=DRAWS), n_parameters:].double()
-        plan, at = self.problem.plan, tensor(psi).requires_grad_()
+        plan = self.problem.plan
         away = plan.smoothing * self.problem.region * random.uniform(-1, 1, (DRAWS, n_parameters))
-        values = self.values(at + tensor(away), inputs, generator)
+        at = tensor(psi + away).requires_grad_()
+        values = self.values(at, inputs, generator)
         if not values.requires_grad:
             raise InputError(
                 f"objective {plan.objective}: has no derivative by the data; write it with torch, "
                 "without .item(), .numpy() or detach()"
             )
-        values.mean().backward()  # type: ignore[no-untyped-call]
-        assert at.grad is not None
+        slopes = torch.autograd.grad(values.sum(), at)[0]
+        # Where a spline meets its bound the derivative of its inverse may be that of a root of 0.
+        usable = slopes.isfinite().all(1)
+        if usable.double().mean() < _USABLE:
+            raise TrainingError(
+                f"the surrogate has no finite derivatives at {int((~usable).sum())} of {DRAWS} "
+                "samples: it diverged; lower method.learning_rate, or set engine.clip"
+            )
         with torch.no_grad():
             values = self.values(tensor(psi).expand(DRAWS, -1), inputs, generator)
             again = self.values(
@@ -160,7 +170,7 @@ class LocalSurrogate:
         error = float((spread / n + noise / DRAWS).sqrt())
         apart = float(again.mean() - self.simulated.mean())
         pull = apart / max(float((2 * spread / n).sqrt()), 1e-300)
-        return Estimate(float(values.mean()), error, at.grad.numpy(), pull)
+        return Estimate(float(values.mean()), error, slopes[usable].mean(0).numpy(), pull)
 
 
 def within(theta: Array, psi: Array, region: Array) -> NDArray[np.bool_]:

@@ -65,6 +65,7 @@ class Optimisation(Section):
         smoothing: over which share of the region gradients of surrogates are averaged; 0 takes them
             at its middle. Differences average likewise, along a line.
         learning_rate: of Adam, in units of `region`.
+        schedule: of the learning rate; "cosine" lets it fall to 0 at the last step.
         final: fresh calls of the simulator at the parameters that are found.
         at_once: calls that are made together; those that have returned are never lost.
         seed: of all random numbers.
@@ -87,6 +88,7 @@ class Optimisation(Section):
     reach: float = Field(default=1.0, ge=1)
     smoothing: Share = 1.0
     learning_rate: PositiveFloat = 0.2
+    schedule: Literal["constant", "cosine"] = "constant"
     final: int = Field(default=10_000, ge=2)
     at_once: Positive = 10_000
     seed: int = Field(default=1, ge=0)

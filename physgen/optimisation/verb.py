@@ -44,6 +44,8 @@ LOG = logging.getLogger("physgen")
 SETTINGS, RESULT, CALLS = "optimisation.yaml", "result.json", "calls"
 APART = 3.0
 """Errors by which the surrogate's objective and the simulated one may differ."""
+_ENOUGH = 500
+"""Calls by which it is looked whether data depend on the parameters."""
 _CHANCE = 0.01
 """Probability of a correlation with the parameters by chance, below which there is one."""
 
@@ -137,11 +139,11 @@ def optimize(
             or of another shape.
 
     >>> import tempfile
-    >>> small = {"steps": 2, "draws": 20, "final": 100, "engine.steps": 5}
+    >>> small = {"steps": 2, "draws": 5, "final": 100, "engine.steps": 5}
     >>> with tempfile.TemporaryDirectory() as runs:
     ...     optimum = optimize("three-hump", small, runs=runs, track=False)
     >>> optimum.calls, sorted(optimum.parameters)
-    (400, ['psi0', 'psi1'])
+    (200, ['psi0', 'psi1'])
     """
     plan = read_optimisation(problem, overrides, preset)
     folder = user_path(runs) / plan.name / digest_of(plan)
@@ -173,12 +175,19 @@ def search(problem: Problem, calls: Calls, folder: Path, progress: Progress) -> 
     stage = f"{plan.name}: optimize"
     progress(stage, 0, plan.steps, {})
     steps: list[Step] = []
+    first: list[tuple[Array, Array]] = []
+    noticed = False
     for number in range(plan.steps):
         seed = key_of(plan.seed, 1 + number)
         theta = algorithm.design(seed)
         data = calls(theta, seed)
-        if number == 0:
-            _notice_no_dependence(problem, theta, data)
+        if not noticed:
+            first.append((theta, data))
+            noticed = calls.n >= _ENOUGH or number + 1 == plan.steps
+            if noticed:
+                _notice_no_dependence(
+                    problem, *(np.concatenate(p) for p in zip(*first, strict=True))
+                )
         known = done[number] if number < len(done) else None
         estimate = known or algorithm.estimate(theta, data, seed)
         steps.append(Step(algorithm.psi.copy(), estimate, calls.n))
@@ -278,7 +287,7 @@ def _done(problem: Problem, written: Journal) -> list[Estimate]:
 
 
 def _notice_no_dependence(problem: Problem, theta: Array, data: Array) -> None:
-    """Warn if neither data nor objective vary with any parameter, as far as a step can tell."""
+    """Warn if neither data nor objective vary with any parameter, as far as these calls tell."""
     if len(np.unique(theta, axis=0)) < 3:
         return
     values = problem.values(tensor(data)).detach().numpy()
@@ -287,7 +296,7 @@ def _notice_no_dependence(problem: Problem, theta: Array, data: Array) -> None:
     tests = [spearmanr(a, b).pvalue for a in varied for b in columns]
     if not tests or min(tests) > _CHANCE / len(tests):
         LOG.warning(
-            "%s: in %d calls around the start neither data nor objective vary with any parameter: "
+            "%s: in the first %d calls neither data nor objective vary with any parameter: "
             "does the simulator ignore them? Otherwise take more draws, or a larger region",
             problem.plan.name,
             len(theta),

@@ -108,8 +108,8 @@ class Standardise(Transform):
         condition = batch.condition
         if condition is not None:
             condition = condition * self.condition_scale + self.condition_mean
-            condition = torch.where(self.condition_log, condition.exp(), condition)
-        return batch.replace(x=torch.where(self.x_log, y.exp(), y), condition=condition)
+            condition = _exponential(condition, self.condition_log)
+        return batch.replace(x=_exponential(y, self.x_log), condition=condition)
 
     def map_condition(self, condition: Tensor) -> Tensor:
         """Map conditions (B, C) as `forward` does."""
@@ -128,6 +128,11 @@ def _logarithm(x: Tensor, log: Tensor, variables: tuple[Variable, ...]) -> Tenso
             "asked for (`log` of transform standardise), so it must be positive"
         )
     return torch.where(log, x.log(), x)
+
+
+def _exponential(y: Tensor, log: Tensor) -> Tensor:
+    # Not of all columns: exp overflows beyond 709, and its derivative would be NaN times 0.
+    return torch.where(log, torch.where(log, y, 0.0).exp(), y)
 
 
 def _mean(x: Tensor, weight: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Standardisation: moments, logarithms, densities, conditions."""
 
+import math
+
 import pytest
 import torch
 
@@ -81,3 +83,13 @@ def test_times_that_single_precision_does_not_hold():
     assert y.x.dtype == log_det.dtype == torch.float32
     assert (y.x.std() - 1).abs() < 1e-3
     torch.testing.assert_close(chain.inverse(y).x, x, rtol=0, atol=1e-5)
+
+
+def test_derivatives_of_values_beyond_the_range_of_the_exponential_are_finite():
+    transform = Standardise(Schema((2,), (Variable("x"), Variable("E"))), log=("E",))
+    transform.fit(Batch(torch.tensor([[700.0, 1.0], [900.0, 10.0]])))
+    z = torch.full((1, 2), 2.0, dtype=torch.double, requires_grad=True)
+    x = transform.inverse(Batch(z)).x
+    assert x[0, 0].item() == pytest.approx(1000)
+    slope = torch.autograd.grad(x.sum(), z)[0]
+    assert slope[0].tolist() == pytest.approx([100.0, x[0, 1].item() * math.log(10) / 2], rel=1e-5)
