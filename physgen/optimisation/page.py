@@ -75,14 +75,15 @@ def _objective(steps: Sequence[Step], optimum: Optimum) -> str:
         label="search",
     )
     axis.errorbar(
-        [optimum.calls + optimum.final_calls],
+        [1.04 * calls[-1]],
         [optimum.objective],
         [optimum.error],
         fmt="s",
         color=COLOURS["truth"],
         label="fresh calls",
     )
-    axis.set_xlabel("calls of the simulator")
+    axis.set_xlim(0, 1.08 * calls[-1])
+    axis.set_xlabel("calls of the simulator in the search")
     axis.set_ylabel("mean objective")
     axis.legend()
     return data_uri(figure)
@@ -95,7 +96,8 @@ def _parameters(problem: Problem, steps: Sequence[Step], shown: Sequence[int]) -
     for number, i in enumerate(shown):
         colour = PALETTE[number % len(PALETTE)]
         axis.plot(calls, [step.psi[i] for step in steps], color=colour, label=problem.names[i])
-    axis.set_xlabel("calls of the simulator")
+    axis.set_xlim(0, 1.08 * calls[-1])
+    axis.set_xlabel("calls of the simulator in the search")
     axis.set_ylabel("parameter")
     axis.legend(ncols=2)
     return data_uri(figure)

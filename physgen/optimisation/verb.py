@@ -44,7 +44,7 @@ LOG = logging.getLogger("physgen")
 SETTINGS, RESULT, CALLS = "optimisation.yaml", "result.json", "calls"
 APART = 3.0
 """Errors by which the surrogate's objective and the simulated one may differ."""
-_ENOUGH = 500
+_ENOUGH = 2000
 """Calls by which it is looked whether data depend on the parameters."""
 _CHANCE = 0.01
 """Probability of a correlation with the parameters by chance, below which there is one."""
