@@ -11,7 +11,8 @@ import time
 import torch
 
 from physgen.networks.masked_conv import MaskedConvOptions
-from physgen.surrogates.autoregressive.spins import AutoregressiveSpins, MaskedDenseOptions
+from physgen.surrogates.autoregressive.network import MaskedDenseOptions
+from physgen.surrogates.autoregressive.spins import AutoregressiveSpins
 from physgen.systems.ising import Ising
 
 REPEATS = 3
