@@ -27,11 +27,11 @@ PARTS = {
     "diffusion-flow": {
         "surrogate": {
             "kind": "diffusion-flow",
-            "integration_steps": 2,
+            "integration_steps": 4,
             "network": {"kind": "residual", "hidden": 64, "depth": 1},
         },
         "method": {"kind": "flow-matching", "learning_rate": 0.003},
-        "engine": {"steps": 300, "batch_size": 128},
+        "engine": {"steps": 500, "batch_size": 256},
     },
 }
 
