@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from physgen.asked import asked
 from physgen.batch import Batch, product_of_weights
 from physgen.components import surrogate_of
 from physgen.engine.device import choose_device
@@ -20,7 +21,6 @@ from physgen.io.joined import expand
 from physgen.io.stream import Stream
 from physgen.isolation import global_generators
 from physgen.made_from import rows_made_from, shared_events
-from physgen.posterior_draws import posterior_draws
 from physgen.recipe import Recipe
 from physgen.registry import Component, build
 from physgen.run import Run
@@ -75,7 +75,7 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
         groups=truths.groups,
         paired=paired,
         training=training_rows_of(run),
-        posterior=posterior_draws(surrogate, truth, metrics_of(recipe), seed),
+        **asked(surrogate, truth, metrics_of(recipe), seed),
         seed=seed,
     )
     timed = next((one for one in metrics_of(recipe) if isinstance(one, Timing)), None)

@@ -17,6 +17,7 @@ from physgen.batch import Batch
 from physgen.errors import InputError
 from physgen.sampling.reweighting import Reference
 from physgen.systems.base import HasExact, HasFeatures, HasReference, HasUnits, HasVoxelGrid, System
+from physgen.validation.answers import Guesses
 from physgen.validation.ranks import PosteriorDraws
 from physgen.validation.training_rows import TrainingRows
 
@@ -89,6 +90,7 @@ class Comparison:
         given: observables of samples that were measured before, by role: of a truth that several
             samples are set beside.
         posterior: draws for each of many data, where parameters are inferred.
+        guesses: classes of the truth, where a classifier learned them from few labels.
         seed: of all resampling and of the classifiers.
 
     >>> from physgen.systems.scalar import Phi4
@@ -117,6 +119,7 @@ class Comparison:
     training: TrainingRows | None = None
     given: Mapping[Role, Measured] = field(default_factory=dict)
     posterior: PosteriorDraws | None = None
+    guesses: Guesses | None = None
     seed: int = 0
 
     def batch(self, role: Role) -> Batch | None:

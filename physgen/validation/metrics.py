@@ -16,6 +16,7 @@ from physgen.validation.event_weights import EventWeights
 from physgen.validation.frechet import Frechet
 from physgen.validation.importance import Importance
 from physgen.validation.jet_wasserstein import JetWasserstein
+from physgen.validation.label_accuracy import LabelAccuracy
 from physgen.validation.likelihood import Likelihood
 from physgen.validation.means import Means
 from physgen.validation.memorisation import Memorisation
@@ -44,6 +45,7 @@ __all__ = [
     "Importance",
     "InceptionScore",
     "JetWasserstein",
+    "LabelAccuracy",
     "Likelihood",
     "MaximumMeanDiscrepancy",
     "Means",

@@ -37,6 +37,7 @@ from physgen.systems.gauge import Gauge
 from physgen.systems.scalar import Phi4
 from physgen.transforms.affine import Standardise
 from physgen.transforms.base import Chain
+from physgen.transforms.images import OneHot
 
 SHARE, ROWS = 0.9, 2000
 SAMPLES = {
@@ -48,6 +49,7 @@ SAMPLES = {
     "point-generator": "sets",
     "point-diffusion, moments": "weighted sets",
     "point-diffusion, groups": "grouped sets",
+    "labelled-generator": "labelled rows",
     "checkerboard-flow": "lattice",
     **dict.fromkeys(("generator, resnet", "generator, style"), "lattice"),
     **dict.fromkeys(("generator, growing", "generator, stacked"), "lattice"),
@@ -73,6 +75,7 @@ SURROGATES = {
     "vae": {"latent": 2, "network": MLPOptions(hidden=(32,))},
     "bottleneck-autoencoder": {"latent": 1, "network": MLPOptions(hidden=(32,))},
     "generator": {"latent": 4, "network": LEAKY},
+    "labelled-generator": {"latent": 4, "network": LEAKY},
     "generator, style": {"latent": 4, "network": StyleOptions(channels=(8, 8), width=8, depth=2)},
     "generator, growing": {"latent": 4, "network": GrowingOptions(channels=(8, 8))},
     "generator, resnet": {"latent": 4, "network": RESNET},
@@ -113,6 +116,8 @@ SURROGATES = {
 }
 KINDS = sorted({*registered("surrogates"), *SURROGATES} - {"flow"})
 """What is registered; of flows, one of each bijection."""
+PREPARED = {"table": Standardise, "labelled rows": OneHot}
+"""Transforms of samples that have one."""
 ONE_OF_A_KIND = {kind for kind in SURROGATES if kind.startswith("generator, ")}
 """Networks of a surrogate that is tried with another one, where the method alone matters."""
 METHODS = {
@@ -208,6 +213,10 @@ def data(kind):
         if kind == "events of two samples":
             schema = replace(schema, condition=(Variable("source_x"), Variable("source_y")))
             batch = Batch(x, torch.randn(ROWS, 2, generator=noise))
+        if kind == "labelled rows":
+            label = Variable("label", domain="integer", low=0, high=1)
+            schema = replace(schema, condition=(label,))
+            batch = Batch(x, (x[:, 1:] > 0).float())
     weight = torch.where(up, SHARE / up.double().mean(), (1 - SHARE) / (~up).double().mean())
     return schema, system, batch.replace(weight=7 * weight)
 
@@ -216,8 +225,10 @@ def built(kind):
     """A registered surrogate, what its methods may ask for, and the rows it is to learn."""
     schema, system, batch = data(SAMPLES.get(kind, "table"))
     cls = class_of(kind)
-    table = SAMPLES.get(kind, "table") == "table"
-    transform = Chain([Standardise(schema)] if table else [], schema)
+    transform = Chain(
+        [PREPARED[sample](schema)] if (sample := SAMPLES.get(kind, "table")) in PREPARED else [],
+        schema,
+    )
     known = {"system": system} if asks_for_a_system(kind) else {}
     if "inner" in inspect.signature(cls).parameters:
         known["inner"] = built(INNER)[0]

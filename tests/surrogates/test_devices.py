@@ -26,6 +26,7 @@ ASK_FOR_VALUES = {
     *("reweighting", "reweighted", "independent-items"),
     *("shower-copula", "shower-diffusion", "shower-flow"),
     *("bridge", "translator", "unrefined"),  # whether conditions were trained on
+    "labelled-generator",  # which labels were
     *("point-diffusion, groups", "point-diffusion, moments"),  # whether points lie on a grid
     "flow, normflows",
 }

@@ -33,6 +33,7 @@ STEPS = {
     "energy": 100,
     "bottleneck-autoencoder": 400,
     "generator": 300,
+    "labelled-generator": 400,
     "reweighting": 600,
     "reweighted": 300,
     "bridge": 800,
@@ -48,7 +49,7 @@ AS_GIVEN = {"unrefined"}
 
 
 def share(batch):
-    if batch.condition is not None and batch.condition.shape[1] == 1:  # The energy of a shower.
+    if batch.condition is not None and batch.x.shape[1] > 2:  # The energy of a shower.
         up = batch.x.sum(1) > 0.825 * batch.condition[:, 0]
     else:
         up = batch.x.flatten(1)[:, 0] > 0

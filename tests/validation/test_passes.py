@@ -37,6 +37,7 @@ NOT_OF_SHOWERS = {
     "importance",
     "inception-score",
     "jet-wasserstein",
+    "label-accuracy",
 }
 NOT_OF_SHOWERS |= {"event-weights", "likelihood", "timing"}
 

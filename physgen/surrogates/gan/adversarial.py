@@ -104,6 +104,11 @@ class Adversarial(Method):
             raise RecipeError(
                 f"method.kind: adversarial trains a generator, not {type(surrogate).__name__}"
             )
+        if surrogate.classifies:
+            raise RecipeError(
+                "method.kind: adversarial brings a critic, and labelled-generator has its own, "
+                "that knows classes: take semi-supervised"
+            )
         if n_critic < 1:
             raise RecipeError(f"method.n_critic={n_critic}: it must be at least 1")
         if clip is not None and (clip <= 0 or spectral_norm):

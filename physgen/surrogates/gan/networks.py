@@ -68,6 +68,9 @@ class Generator(DecodedNoise):
     torch.Size([5, 2])
     """
 
+    classifies: bool = False
+    """Whether it holds a classifier, which is trained with it."""
+
     def __init__(
         self,
         schema: Schema,
