@@ -89,7 +89,7 @@ def test_an_alias_moves_to_the_version_that_is_given_it(store, uri, tmp_path):
 
     run = Run(store / "runs" / "jets" / "0123")
     found = sync(run.path, uri, alias="candidate")
-    assert found.model == "jets, version 1"
+    assert found.model == "jets, version 1, alias candidate"
     client = MlflowClient(tracking_uri=uri)
     aliases = client.get_registered_model("jets").aliases
     assert {name: int(version) for name, version in aliases.items()} == {
