@@ -129,7 +129,10 @@ def test_the_commands_of_the_readme_run(tmp_path, monkeypatch):
         if words[0] == "compare":
             continue
         named = [OF_NAMES.get(word, word) for word in words]
-        line = [str(latest("calo-flow")) if word == "RUN" else word for word in small(named)]
+        recipe = "infer-two-moons" if words[0] == "infer" else "calo-flow"
+        if words[0] == "infer":
+            run(*small(["train", recipe]))
+        line = [str(latest(recipe)) if word == "RUN" else word for word in small(named)]
         run(*line, *(FAST if "--against" in line else ()))
     assert {words[0] for words in listed} >= {"list", "runs", "inspect", "validate", "generate"}
     assert Path("showers.hdf5").is_file()
