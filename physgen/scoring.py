@@ -75,7 +75,7 @@ def compare(run: Run, surrogate: Surrogate) -> Comparison:
         groups=truths.groups,
         paired=paired,
         training=training_rows_of(run),
-        **asked(surrogate, truth, metrics_of(recipe), seed),
+        **asked(surrogate, system, truth, metrics_of(recipe), seed),
         seed=seed,
     )
     timed = next((one for one in metrics_of(recipe) if isinstance(one, Timing)), None)

@@ -6,19 +6,48 @@ Written from the definitions in the appendix T of that paper.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from physgen.batch import Variable
-from physgen.systems.simulators import Array, Parameter
+from physgen.sampling.particles import sample
+from physgen.systems.simulators import Array, Parameter, draw_parameters
 
 _VARIANCE = 0.1
 _POPULATION = 1e6
 _TRIALS = 1000
 _DAYS = 17
 _STEPS = 4
+
+
+def particle_posterior(
+    parameters: Sequence[Parameter],
+    log_likelihood: Callable[[Array, Array], Array],
+    x: Array,
+    n: int,
+    seed: int,
+) -> Array:
+    """Return (n, P) draws of a posterior by `physgen.sampling.particles`, P n particles of them."""
+    n_parameters = len(parameters)
+    start = torch.from_numpy(draw_parameters(parameters, n_parameters * n, seed))[None]
+
+    def log_prior(theta: Tensor) -> Tensor:
+        columns = zip(parameters, np.moveaxis(theta.numpy(), -1, 0), strict=True)
+        logs = [prior.log_prob(column) for prior, column in columns]
+        return torch.from_numpy(np.sum(logs, axis=0))
+
+    def likelihood(theta: Tensor) -> Tensor:
+        with np.errstate(all="ignore"):
+            return torch.from_numpy(log_likelihood(theta.numpy(), x))
+
+    generator = torch.Generator().manual_seed(seed)
+    moves = 4 * n_parameters**2
+    draws = sample(start, log_prior, likelihood, moves, generator=generator)[0]
+    return np.asarray(draws[torch.randperm(len(draws), generator=generator)[:n]].numpy())
 
 
 def _two_moons(theta: Array, generator: np.random.Generator) -> Array:
@@ -29,8 +58,26 @@ def _two_moons(theta: Array, generator: np.random.Generator) -> Array:
     return np.stack([x, y], 1)
 
 
+def _two_moons_posterior(x: Array, n: int, generator: np.random.Generator) -> Array:
+    """Solve the definition for theta at the noise of its prior, which has the Jacobian 1."""
+    drawn: list[Array] = []
+    while sum(map(len, drawn)) < n:
+        angle = generator.uniform(-math.pi / 2, math.pi / 2, n)
+        radius = generator.normal(0.1, 0.01, n)
+        total = math.sqrt(2) * (radius * np.cos(angle) + 0.25 - x[0])
+        apart = math.sqrt(2) * (x[1] - radius * np.sin(angle))
+        total = np.where(total >= 0, total, np.nan) * generator.choice([-1.0, 1.0], n)
+        theta = np.stack([total - apart, total + apart], 1) / 2
+        drawn.append(theta[(np.abs(theta) <= 1).all(1)])
+    return np.concatenate(drawn)[:n]
+
+
 def _gaussian_linear(theta: Array, generator: np.random.Generator) -> Array:
     return generator.normal(theta, math.sqrt(_VARIANCE))
+
+
+def _gaussian_linear_posterior(x: Array, n: int, generator: np.random.Generator) -> Array:
+    return generator.normal(x / 2, math.sqrt(_VARIANCE / 2), (n, 10))
 
 
 def _slcp(theta: Array, generator: np.random.Generator) -> Array:
@@ -39,6 +86,14 @@ def _slcp(theta: Array, generator: np.random.Generator) -> Array:
     first = theta[:, 0:1] + s1 * z[:, :, 0]
     second = theta[:, 1:2] + s2 * (rho * z[:, :, 0] + np.sqrt(1 - rho**2) * z[:, :, 1])
     return np.stack([first, second], 2).reshape(len(theta), 8)
+
+
+def _slcp_log_likelihood(theta: Array, x: Array) -> Array:
+    s1, s2, rho = theta[..., 2:3] ** 2, theta[..., 3:4] ** 2, np.tanh(theta[..., 4:5])
+    a = (x[0::2] - theta[..., 0:1]) / s1
+    b = (x[1::2] - theta[..., 1:2]) / s2
+    square = (a**2 - 2 * rho * a * b + b**2) / (1 - rho**2)
+    return np.asarray((-square / 2 - np.log(s1 * s2) - np.log(1 - rho**2) / 2).sum(-1))
 
 
 def infected(theta: Array) -> Array:
@@ -73,6 +128,13 @@ def _sir(theta: Array, generator: np.random.Generator) -> Array:
     return generator.binomial(_TRIALS, infected(theta).clip(0, 1)).astype(float)
 
 
+def _sir_log_likelihood(theta: Array, x: Array) -> Array:
+    from scipy.stats import binom
+
+    shares = infected(np.where(theta > 0, theta, np.nan).reshape(-1, 2)).clip(0, 1)
+    return np.asarray(binom.logpmf(x, _TRIALS, shares).sum(1).reshape(theta.shape[:-1]))
+
+
 @dataclass(frozen=True)
 class Task:
     """A simulator of an analytic model.
@@ -81,6 +143,9 @@ class Task:
         parameters: with their priors.
         n_data: numbers of a row of data.
         draw: (N, P) parameters and a generator to (N, n_data) data.
+        posterior: (n_data,) data, a number and a generator to so many parameters, if that is known.
+        log_likelihood: (..., P) parameters and (n_data,) data to (...), up to a constant.
+        mirrored: columns of theta of which the data do not know the sign.
 
     >>> task = TASKS["two-moons"]
     >>> task.simulate(np.zeros((3, 2)), seed=1).shape
@@ -90,6 +155,9 @@ class Task:
     parameters: tuple[Parameter, ...]
     n_data: int
     draw: Callable[[Array, np.random.Generator], Array]
+    posterior: Callable[[Array, int, np.random.Generator], Array] | None = None
+    log_likelihood: Callable[[Array, Array], Array] | None = None
+    mirrored: tuple[int, ...] = ()
 
     @property
     def data(self) -> tuple[Variable, ...]:
@@ -100,19 +168,36 @@ class Task:
         """Return (N, n_data) data at (N, P) parameters."""
         return self.draw(theta, np.random.default_rng([seed, 1]))
 
+    def reference(self, x: Array, n: int, seed: int) -> Array:
+        """Return (n, P) draws of the posterior of (n_data,) data, exact or by particles.
+
+        >>> draws = TASKS["gaussian-linear"].reference(np.full(10, 0.6), 5000, seed=1)
+        >>> round(float(draws.mean()), 2), round(float(draws.var()), 2)
+        (0.3, 0.05)
+        """
+        generator = np.random.default_rng([seed, 2])
+        if self.posterior is not None:
+            return self.posterior(x, n, generator)
+        assert self.log_likelihood is not None
+        draws = particle_posterior(self.parameters, self.log_likelihood, x, n, seed)
+        for column in self.mirrored:
+            draws[:, column] *= generator.choice([-1.0, 1.0], n)
+        return draws
+
 
 def _uniform(n: int, bound: float) -> tuple[Parameter, ...]:
     return tuple(Parameter(f"theta{i}", -bound, bound) for i in range(n))
 
 
 TASKS = {
-    "two-moons": Task(_uniform(2, 1.0), 2, _two_moons),
+    "two-moons": Task(_uniform(2, 1.0), 2, _two_moons, _two_moons_posterior),
     "gaussian-linear": Task(
         tuple(Parameter(f"theta{i}", 0.0, math.sqrt(_VARIANCE), "normal") for i in range(10)),
         10,
         _gaussian_linear,
+        _gaussian_linear_posterior,
     ),
-    "slcp": Task(_uniform(5, 3.0), 8, _slcp),
+    "slcp": Task(_uniform(5, 3.0), 8, _slcp, log_likelihood=_slcp_log_likelihood, mirrored=(2, 3)),
     "sir": Task(
         (
             Parameter("contact", math.log(0.4), 0.5, "log-normal", "1/day"),
@@ -120,6 +205,7 @@ TASKS = {
         ),
         10,
         _sir,
+        log_likelihood=_sir_log_likelihood,
     ),
 }
 """By name."""

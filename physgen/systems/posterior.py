@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from physgen.batch import Batch, Schema
@@ -24,7 +25,7 @@ from physgen.errors import DomainError, RecipeError, suggest
 from physgen.io.writer import sha256
 from physgen.systems.array_files import ArrayFiles
 from physgen.systems.base import Derived
-from physgen.systems.inference_tasks import TASKS
+from physgen.systems.inference_tasks import TASKS, Task
 from physgen.systems.simulators import OwnSimulator, Simulator, draw_parameters
 
 
@@ -127,6 +128,12 @@ class Posterior(ArrayFiles):
         x = np.concatenate(data) if data else np.empty((0, len(self.schema.condition)))
         parameters = torch.from_numpy(np.concatenate(thetas)).float()
         return Batch(parameters, torch.from_numpy(x).float())
+
+    def reference(self, x: Tensor, n: int, seed: int) -> NDArray[np.float64] | None:
+        """Return (n, P) draws of the posterior of (D,) data; `None` where nobody knows it."""
+        if not isinstance(self.model, Task):
+            return None
+        return self.model.reference(x.double().numpy(), n, seed)
 
     def digest(self) -> str:
         """Return the SHA-256 of the file of one's own simulator, or of the name."""

@@ -79,6 +79,21 @@ class Parameter:
         values = generator.normal(self.first, self.second, n)
         return np.exp(values) if self.prior == "log-normal" else values
 
+    def log_prob(self, values: Array) -> Array:
+        """Return the log-density of the prior, up to a constant, of values of any shape.
+
+        >>> Parameter("T", 2.0, 3.0).log_prob(np.array([2.5, 3.5])).tolist()
+        [0.0, -inf]
+        """
+        if self.prior == "uniform":
+            inside = (values >= self.first) & (values <= self.second)
+            return np.where(inside, 0.0, -np.inf)
+        if self.prior == "normal":
+            return -(((values - self.first) / self.second) ** 2) / 2
+        log = np.log(np.where(values > 0, values, 1.0))
+        density = -(((log - self.first) / self.second) ** 2) / 2 - log
+        return np.where(values > 0, density, -np.inf)
+
 
 class Simulator(Protocol):
     """Draws data given parameters."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar
@@ -18,7 +18,7 @@ from physgen.errors import InputError
 from physgen.sampling.reweighting import Reference
 from physgen.systems.base import HasExact, HasFeatures, HasReference, HasUnits, HasVoxelGrid, System
 from physgen.validation.answers import Guesses
-from physgen.validation.ranks import PosteriorDraws
+from physgen.validation.ranks import Array, PosteriorDraws
 from physgen.validation.training_rows import TrainingRows
 
 Value = TypeVar("Value")
@@ -90,6 +90,8 @@ class Comparison:
         given: observables of samples that were measured before, by role: of a truth that several
             samples are set beside.
         posterior: draws for each of many data, where parameters are inferred.
+        posteriors: of a few data (n, P) draws of the estimated posterior, and twice of the exact
+            one; empty if nobody knows it.
         guesses: classes of the truth, where a classifier learned them from few labels.
         seed: of all resampling and of the classifiers.
 
@@ -119,6 +121,7 @@ class Comparison:
     training: TrainingRows | None = None
     given: Mapping[Role, Measured] = field(default_factory=dict)
     posterior: PosteriorDraws | None = None
+    posteriors: Sequence[tuple[Array, Array, Array]] | None = None
     guesses: Guesses | None = None
     seed: int = 0
 

@@ -23,6 +23,7 @@ from physgen.validation.memorisation import Memorisation
 from physgen.validation.mmd import MaximumMeanDiscrepancy
 from physgen.validation.neighbours import NearestNeighbour
 from physgen.validation.physics_distances import PhysicsDistances
+from physgen.validation.posterior_test import PosteriorTest
 from physgen.validation.reference_histograms import ReferenceHistograms
 from physgen.validation.regions import Regions
 from physgen.validation.response import Response
@@ -52,6 +53,7 @@ __all__ = [
     "Memorisation",
     "NearestNeighbour",
     "PhysicsDistances",
+    "PosteriorTest",
     "ReferenceHistograms",
     "Regions",
     "Response",

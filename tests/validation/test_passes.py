@@ -38,6 +38,7 @@ NOT_OF_SHOWERS = {
     "inception-score",
     "jet-wasserstein",
     "label-accuracy",
+    "posterior-test",
 }
 NOT_OF_SHOWERS |= {"event-weights", "likelihood", "timing"}
 
