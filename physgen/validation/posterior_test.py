@@ -50,6 +50,15 @@ class PosteriorTest:
 
     Raises:
         RecipeError: there are fewer than 2 observations, or too few draws to be told apart.
+
+    >>> import torch
+    >>> from physgen.batch import Batch
+    >>> from physgen.systems.scalar import Phi4
+    >>> x = torch.randn(3, 500, 4, generator=torch.Generator().manual_seed(0))
+    >>> samples = Comparison(Phi4(shape=(4,)), *map(Batch, x))
+    >>> PosteriorTest().rows(samples)
+    Traceback (most recent call last):
+    physgen.errors.InputError: posterior-test is of estimated posteriors: ...
     """
 
     observations: int = 3
