@@ -63,7 +63,7 @@ def posteriors(
     n = metric.draws
     surrogate.conditions.extrapolate, before = True, surrogate.conditions.extrapolate
     for number, x in enumerate(truth.condition[: metric.observations]):
-        exact = system.reference(x, 2 * n, seed + number)
+        exact = system.exact_posterior(x, 2 * n, seed + number)
         if exact is None:
             break
         given = x.to(surrogate.device, surrogate.dtype).expand(n, -1)

@@ -168,10 +168,10 @@ class Task:
         """Return (N, n_data) data at (N, P) parameters."""
         return self.draw(theta, np.random.default_rng([seed, 1]))
 
-    def reference(self, x: Array, n: int, seed: int) -> Array:
+    def exact_posterior(self, x: Array, n: int, seed: int) -> Array:
         """Return (n, P) draws of the posterior of (n_data,) data, exact or by particles.
 
-        >>> draws = TASKS["gaussian-linear"].reference(np.full(10, 0.6), 5000, seed=1)
+        >>> draws = TASKS["gaussian-linear"].exact_posterior(np.full(10, 0.6), 5000, seed=1)
         >>> round(float(draws.mean()), 2), round(float(draws.var()), 2)
         (0.3, 0.05)
         """

@@ -129,11 +129,11 @@ class Posterior(ArrayFiles):
         parameters = torch.from_numpy(np.concatenate(thetas)).float()
         return Batch(parameters, torch.from_numpy(x).float())
 
-    def reference(self, x: Tensor, n: int, seed: int) -> NDArray[np.float64] | None:
+    def exact_posterior(self, x: Tensor, n: int, seed: int) -> NDArray[np.float64] | None:
         """Return (n, P) draws of the posterior of (D,) data; `None` where nobody knows it."""
         if not isinstance(self.model, Task):
             return None
-        return self.model.reference(x.double().numpy(), n, seed)
+        return self.model.exact_posterior(x.double().numpy(), n, seed)
 
     def digest(self) -> str:
         """Return the SHA-256 of the file of one's own simulator, or of the name."""

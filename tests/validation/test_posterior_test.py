@@ -44,7 +44,7 @@ def test_the_exact_posterior_of_two_moons_is_calibrated():
     x = task.simulate(theta, seed=6)
     ranks = np.array(
         [
-            (task.reference(row, n_draws, seed=i) < truth).sum(0)
+            (task.exact_posterior(row, n_draws, seed=i) < truth).sum(0)
             for i, (row, truth) in enumerate(zip(x, theta, strict=True))
         ]
     )
@@ -57,7 +57,7 @@ def test_particles_of_sir_have_the_moments_of_a_grid():
     """Prior times likelihood, summed where the posterior is."""
     task = TASKS["sir"]
     x = task.simulate(np.array([[0.6, 0.15]]), seed=3)[0]
-    draws = task.reference(x, 1000, seed=1)
+    draws = task.exact_posterior(x, 1000, seed=1)
     middle, width = draws.mean(0), draws.std(0)
     axes = middle + width * np.linspace(-6, 6, 61)[:, None]
     grid = np.stack(np.meshgrid(*axes.T, indexing="ij"), -1)
@@ -74,7 +74,7 @@ def test_particles_of_sir_have_the_moments_of_a_grid():
 def test_the_posterior_of_slcp_knows_no_signs():
     task = TASKS["slcp"]
     theta = np.array([[0.7, -2.9, -1.0, -0.9, 0.6]])
-    draws = task.reference(task.simulate(theta, seed=2)[0], 300, seed=1)
+    draws = task.exact_posterior(task.simulate(theta, seed=2)[0], 300, seed=1)
     assert np.abs(draws[:, 2:4].mean(0) / draws[:, 2:4].std(0)).max() < 0.3
     assert np.median(np.abs(draws[:, 0] - 0.7)) < 1.5
     assert accuracy(np.abs(draws[::2, 2:4]), np.abs(draws[1::2, 2:4])) < 0.65
