@@ -27,6 +27,7 @@ OF_SYSTEMS = {
     "phi4": {"system.shape": "[4,4]"},
     "lattice-action": {"system.shape": "[4,4]"},
 }
+OF_SURROGATES = {"shower-flow": {"surrogate.n_bins": "16"}}  # 85 MB of tables else.
 SIMULATED = "600"
 SOME_RUN = re.compile(r"runs/([\w-]+)/0123456789")
 
@@ -42,6 +43,7 @@ def small(words):
     preset = words[words.index("--preset") + 1] if "--preset" in words else None
     recipe = read(words[1], parse_overrides(stated), preset)
     changes = SMALL | OF_SYSTEMS.get(recipe.system.kind, {})
+    changes |= OF_SURROGATES.get(recipe.surrogate.kind, {})
     if recipe.target is not None and recipe.target.n is not None:
         changes["data.n"] = SIMULATED
     words = [word for word in words if word.split("=")[0] not in changes]
