@@ -37,6 +37,7 @@ from physgen.systems.base import Derived
 from physgen.systems.family import refuse_condition, refuse_lists
 from physgen.systems.ising import Ising
 from physgen.systems.lattice_files import check_parameters, names_of_temperature
+from physgen.systems.potts_torus import potts_torus
 from physgen.systems.spin_chains import by_clusters
 from physgen.systems.spin_exact import potts_strip
 from physgen.systems.spin_lattices import (
@@ -53,6 +54,8 @@ _MOST = 100
 """Largest q, for which one byte a spin is enough."""
 _MOST_ROWS = 256
 """Rows and columns of a transfer matrix that is quickly taken to a power."""
+_MOST_STATES = 10_000
+"""States of a row for which a transfer matrix is quickly applied site by site."""
 
 
 def critical_temperature(q: int) -> float:
@@ -196,19 +199,19 @@ class Potts:
         """Return F/N, E/N, C/N and ln Z of this finite lattice, as far as they are known.
 
         Of chains, of square and triangular lattices where q = 2, and of narrow ones: q^w, w being
-        the shorter extent, is at most 256.
+        the shorter extent, is at most 10,000 on square and 256 on triangular lattices.
         """
-        width = 1 if self.lattice == "chain" else min(self.shape)
-        if self.lattice != "cubic" and self.q**width <= _MOST_ROWS:
-            return potts_strip(self.lattice, self.shape, self.q, self.temperature)
-        if self.q > 2 or self.lattice == "cubic":
+        if self.lattice == "cubic":
             return {}
-        # delta = (1 + s s') / 2: half the energy of Ising spins, and half of each bond.
-        ising = Ising(shape=self.shape, lattice=self.lattice, temperature=2 * self.temperature)
-        known, bonds = ising.exact(), len(DIRECTIONS[self.lattice])
-        f, e = (known[name] / 2 - bonds / 2 for name in ("F/N", "E/N"))
-        log_z = -f * self.n_sites / self.temperature
-        return {"F/N": f, "E/N": e, "C/N": known["C/N"], "ln Z": log_z}
+        if self.q == 2 and self.lattice != "chain":
+            return self._as_ising()
+        states = self.q ** (1 if self.lattice == "chain" else min(self.shape))
+        if self.lattice == "square":
+            known = states <= _MOST_STATES
+            return potts_torus(self.shape, self.q, self.temperature) if known else {}
+        if states > _MOST_ROWS:
+            return {}
+        return potts_strip(self.lattice, self.shape, self.q, self.temperature)
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -247,3 +250,14 @@ class Potts:
         equal = torch.stack([x == near for near in behind(x, self.lattice)]).sum(0)
         dtype = x.dtype if x.is_floating_point() else torch.float32
         return -equal.flatten(1).sum(1).to(dtype)
+
+    def _as_ising(self) -> dict[str, float]:
+        """Return the exact values of q = 2.
+
+        delta = (1 + s s') / 2: half the energy of Ising spins, and half of each bond.
+        """
+        ising = Ising(shape=self.shape, lattice=self.lattice, temperature=2 * self.temperature)
+        known, bonds = ising.exact(), len(DIRECTIONS[self.lattice])
+        f, e = (known[name] / 2 - bonds / 2 for name in ("F/N", "E/N"))
+        log_z = -f * self.n_sites / self.temperature
+        return {"F/N": f, "E/N": e, "C/N": known["C/N"], "ln Z": log_z}

@@ -72,7 +72,7 @@ def ring(length: int, coupling: int, temperature: float, field: float) -> dict[s
 def potts_strip(
     lattice: str, shape: tuple[int, ...], q: int, temperature: float
 ) -> dict[str, float]:
-    """Return F/N, E/N, C/N and ln Z of a Potts chain, or of a narrow square or triangular torus.
+    """Return F/N, E/N, C/N and ln Z of a Potts chain, or of a narrow triangular torus.
 
     By the transfer matrix between rows of the shorter extent w, of q^w states (one on a chain).
 
@@ -82,7 +82,7 @@ def potts_strip(
     beta = torch.tensor(1 / temperature, dtype=torch.float64, requires_grad=True)
     width = 1 if lattice == "chain" else min(shape)
     rows = torch.cartesian_prod(*[torch.arange(q)] * width).reshape(-1, width)
-    shifts = {"chain": [0], "square": [0], "triangular": [0, 1]}[lattice]
+    shifts = [0] if lattice == "chain" else [0, 1]
     pairs = [rows[:, None] == rows.roll(shift, 1)[None] for shift in shifts]
     equal = torch.stack(pairs).sum((0, 3)).double()
     if lattice != "chain":

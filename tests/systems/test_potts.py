@@ -14,8 +14,12 @@ from physgen.systems.ising import Ising
 from physgen.systems.kernels import potts as kernel
 from physgen.systems.kernels.ising import random_state
 from physgen.systems.potts import Potts, critical_temperature
+from physgen.systems.potts_torus import potts_torus
+from physgen.systems.spin_exact import potts_strip
 from physgen.systems.spin_lattices import neighbours
 from tests.systems.enumeration import imbalance, p_value, states, thermodynamics
+
+SHEETS = ("square", "triangular")
 
 
 @pytest.mark.parametrize(
@@ -24,6 +28,7 @@ from tests.systems.enumeration import imbalance, p_value, states, thermodynamics
         Potts(shape=(6,), q=3, lattice="chain", temperature=0.6),
         Potts(shape=(5,), q=4, lattice="chain", temperature=0.2),
         Potts(shape=(3, 4), q=2, temperature=1.1),
+        Potts(shape=(3, 3), q=3, temperature=0.9),
         Potts(shape=(2, 4), q=3, temperature=0.8),
         Potts(shape=(4, 2), q=3, temperature=0.8),
         Potts(shape=(3, 2), q=4, lattice="triangular", temperature=1.7),
@@ -39,14 +44,27 @@ def test_exact_values_are_those_of_enumeration(system):
         assert value == pytest.approx(wanted[name], rel=1e-9), name
 
 
-def test_transfer_matrices_and_the_ising_model_agree(monkeypatch):
-    for lattice in ("square", "triangular"):
-        system = Potts(shape=(5, 7), q=2, lattice=lattice, temperature=1.3)
-        known = system.exact()
-        monkeypatch.setattr("physgen.systems.potts._MOST_ROWS", 1)
-        assert known == pytest.approx(system.exact(), rel=1e-11)
-        monkeypatch.undo()
-    assert Potts(shape=(8, 8), q=3).exact() == {}
+@pytest.mark.parametrize("shape", [(8, 8), (5, 7), (9, 4)])
+def test_transfer_matrices_and_the_ising_model_agree(shape):
+    t = 1.3
+    ising = {name: Potts(shape=shape, q=2, lattice=name, temperature=t).exact() for name in SHEETS}
+    assert potts_torus(shape, 2, t) == pytest.approx(ising["square"], rel=1e-11)
+    assert potts_strip("triangular", shape, 2, t) == pytest.approx(ising["triangular"], rel=1e-11)
+
+
+def test_energies_and_specific_heats_are_derivatives_of_the_free_energy():
+    t, step = critical_temperature(3), 1e-4
+    known = [Potts(shape=(6, 7), temperature=t + d).exact() for d in (-step, 0.0, step)]
+    low, middle, high = (one["ln Z"] / 42 for one in known)
+    above, below = (t + step) * t * (high - middle), (t - step) * t * (middle - low)
+    assert known[1]["E/N"] == pytest.approx((above + below) / (2 * step), rel=1e-6)
+    slope = (known[2]["E/N"] - known[0]["E/N"]) / (2 * step)
+    assert known[1]["C/N"] == pytest.approx(slope, rel=1e-6)
+
+
+def test_wide_lattices_are_not_known_and_cold_ones_are_ordered():
+    assert Potts(shape=(9, 9), q=3).exact() == {}
+    assert Potts(shape=(6, 6), q=3, lattice="triangular").exact() == {}
     cold = Potts(shape=(4, 4), q=4, temperature=1e-3).exact()
     assert cold["E/N"] == pytest.approx(-2, abs=1e-12)
     assert cold["ln Z"] == pytest.approx(32e3 + math.log(4), rel=1e-12)
