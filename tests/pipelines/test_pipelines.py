@@ -13,6 +13,7 @@ SMALL = {
     "ising-rbm": {"system.shape": [8, 8], "data.n": 400, "engine.steps": 4},
     "ising-van": {"system.shape": [4, 4], "engine.steps": 4},
     "potts-rbm": {"system.shape": [4, 4], "data.n": 400, "engine.steps": 4},
+    "potts-van-data": {"system.shape": [4, 4], "data.n": 400, "engine.steps": 4},
     "phi4-flow": {"system.shape": [4, 4], "engine.steps": 4},
     "phi4-coupling": {"system.shape": [4, 4], "engine.steps": 4},
     "u1-2d": {"system.shape": [4, 4]},
@@ -35,7 +36,14 @@ SMALL = {
 }
 
 
-LONG = ("su2-3d", "potts-rbm", "u1-diffusion", "phi4-coupling", "calo-conv-flow-matching")
+LONG = (
+    "su2-3d",
+    "potts-rbm",
+    "potts-van-data",
+    "u1-diffusion",
+    "phi4-coupling",
+    "calo-conv-flow-matching",
+)
 """Compiled or sampled for long, where a shorter one is of the same kind."""
 
 

@@ -175,13 +175,14 @@ def test_the_free_energy_of_a_short_training_is_exact():
     assert energy == pytest.approx(exact["E/N"], abs=0.03)
 
 
-def test_the_likelihood_of_data_rises_to_that_of_the_model():
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_the_likelihood_of_data_rises_to_that_of_the_model(kind):
     system = Potts(shape=(2, 3), temperature=0.7)
     every = states(2, 3)
     log_p = (-system.action(every)).log_softmax(0)
     rows = torch.multinomial(log_p.exp(), 20_000, replacement=True, generator=generator(1))
     data = Batch(every[rows])
-    model = build(system, permutation_symmetric=True)
+    model = build(system, kind, permutation_symmetric=True)
     model.initialise(data)
     method = MaximumLikelihood(model, learning_rate=0.02)
     for step in range(150):
