@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from physgen.batch import Batch
-from physgen.surrogates.base import Surrogate, density_of
+from physgen.surrogates.base import HasRelativeDensity, Surrogate, density_of
 from physgen.validation.calibration import Calibration
 from physgen.validation.judging import Metric
 from physgen.validation.ranks import PosteriorDraws
@@ -42,12 +42,16 @@ def posterior_draws(
     surrogate.conditions.extrapolate = before
     draws = drawn.x.double().cpu().reshape(n, n_draws, -1)
     log_prob = None
-    density = density_of(surrogate)
+    density, log_density = density_of(surrogate), None
     if density is not None:
+        log_density = density.log_prob
+    elif isinstance(surrogate, HasRelativeDensity):  # Of one datum they are compared alone.
+        log_density = surrogate.relative_log_prob
+    if log_density is not None:
         every = torch.cat([truth.x.double()[:, None], draws], 1).flatten(0, 1)
         rows = given.cpu().repeat_interleave(1 + n_draws, 0)
         parts = [
-            density.log_prob(surrogate.accept(Batch(every[i : i + _ROWS], rows[i : i + _ROWS])))
+            log_density(surrogate.accept(Batch(every[i : i + _ROWS], rows[i : i + _ROWS])))
             for i in range(0, len(every), _ROWS)
         ]
         log_prob = torch.cat(parts).double().cpu().reshape(n, 1 + n_draws).numpy()

@@ -35,7 +35,7 @@ from physgen.registry import build
 from physgen.run import Run
 from physgen.run_data import RunData
 from physgen.scoring import check_scoring
-from physgen.surrogates.base import Surrogate, bound_of, density_of
+from physgen.surrogates.base import HasRelativeDensity, Surrogate, bound_of, density_of
 from physgen.surrogates.conditions import LARGEST
 from physgen.surrogates.decoding import DecodedNoise
 from physgen.surrogates.method import Method
@@ -297,9 +297,10 @@ def _check_weights(name: str, weights: WeightSums, method: Method, kind: str) ->
 
 
 def _held_out_loss(surrogate: Surrogate, batch: Batch) -> Callable[[], float] | None:
-    """Return what the engine calls now and then: the mean of -log q (or of its bound)."""
+    """Return what the engine calls now and then: the mean of -log q, of its bound, or of a loss."""
     density, bound = density_of(surrogate), bound_of(surrogate)
-    if density is None and bound is None:
+    relative = surrogate if isinstance(surrogate, HasRelativeDensity) else None
+    if density is None and bound is None and relative is None:
         return None
     total = len(batch) if batch.weight is None else float(batch.weight.double().sum())
     if total <= 0:
@@ -316,6 +317,8 @@ def _held_out_loss(surrogate: Surrogate, batch: Batch) -> Callable[[], float] | 
         elif bound is not None:
             generator = torch.Generator(device=surrogate.device).manual_seed(0)
             terms = -bound.elbo(moved, generator=generator)
+        elif relative is not None:
+            terms = relative.held_out_loss(moved)
         weight = torch.ones_like(terms) if moved.weight is None else moved.weight
         return float((weight * terms).double().sum() / total)
 

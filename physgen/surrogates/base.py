@@ -242,6 +242,19 @@ class HasImportanceBound(Protocol):
 
 
 @runtime_checkable
+class HasRelativeDensity(Protocol):
+    """Knows its density up to a factor that depends on the conditions alone."""
+
+    def relative_log_prob(self, batch: Batch) -> Tensor:
+        """Return (B,) log q(x | condition), but for a constant of each condition."""
+        ...
+
+    def held_out_loss(self, batch: Batch) -> Tensor:
+        """Return (B,) what training minimises, of samples in physical units."""
+        ...
+
+
+@runtime_checkable
 class HasEstimatedLikelihood(Protocol):
     """Knows its density up to a constant, which sampling can estimate (Boltzmann machines)."""
 

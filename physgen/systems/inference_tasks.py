@@ -15,7 +15,7 @@ from torch import Tensor
 
 from physgen.batch import Variable
 from physgen.sampling.particles import sample
-from physgen.systems.simulators import Array, Parameter, draw_parameters
+from physgen.systems.simulators import Array, Parameter, draw_parameters, log_prior
 
 _VARIANCE = 0.1
 _POPULATION = 1e6
@@ -35,10 +35,8 @@ def particle_posterior(
     n_parameters = len(parameters)
     start = torch.from_numpy(draw_parameters(parameters, n_parameters * n, seed))[None]
 
-    def log_prior(theta: Tensor) -> Tensor:
-        columns = zip(parameters, np.moveaxis(theta.numpy(), -1, 0), strict=True)
-        logs = [prior.log_prob(column) for prior, column in columns]
-        return torch.from_numpy(np.sum(logs, axis=0))
+    def prior(theta: Tensor) -> Tensor:
+        return torch.from_numpy(log_prior(parameters, theta.numpy()))
 
     def likelihood(theta: Tensor) -> Tensor:
         with np.errstate(all="ignore"):
@@ -46,7 +44,7 @@ def particle_posterior(
 
     generator = torch.Generator().manual_seed(seed)
     moves = 4 * n_parameters**2
-    draws = sample(start, log_prior, likelihood, moves, generator=generator)[0]
+    draws = sample(start, prior, likelihood, moves, generator=generator)[0]
     return np.asarray(draws[torch.randperm(len(draws), generator=generator)[:n]].numpy())
 
 

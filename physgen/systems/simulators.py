@@ -123,6 +123,17 @@ def draw_parameters(parameters: Sequence[Parameter], n: int, seed: int) -> Array
     return np.stack([parameter.draw(n, generator) for parameter in parameters], 1)
 
 
+def log_prior(parameters: Sequence[Parameter], theta: Array) -> Array:
+    """Return (...) log-densities of the prior of (..., P) parameters, up to a constant.
+
+    >>> prior = [Parameter("a", 0.0, 1.0), Parameter("b", 0.0, 1.0, "normal")]
+    >>> log_prior(prior, np.array([[0.5, 2.0], [1.5, 2.0]])).tolist()
+    [-2.0, -inf]
+    """
+    columns = zip(parameters, np.moveaxis(theta, -1, 0), strict=True)
+    return np.asarray(sum(prior.log_prob(column) for prior, column in columns))
+
+
 class OwnSimulator:
     """A user's function of (N, P) parameters and a seed that returns (N, D) data.
 

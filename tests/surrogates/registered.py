@@ -34,6 +34,7 @@ from physgen.surrogates.reweighted import ClassifierOptions
 from physgen.surrogates.sampler_options import SamplerOptions
 from physgen.systems.calorimeter import Calorimeter
 from physgen.systems.gauge import Gauge
+from physgen.systems.posterior import Posterior
 from physgen.systems.scalar import Phi4
 from physgen.transforms.affine import Standardise
 from physgen.transforms.base import Chain
@@ -64,6 +65,7 @@ SAMPLES = {
     "shower-flow": "showers",
     "reweighted": "showers",
     **dict.fromkeys(("reweighting", "bridge", "translator", "unrefined"), "events of two samples"),
+    "likelihood-flow": "parameters",
 }
 LEAKY = MLPOptions(hidden=(32, 32), activation="leaky-relu")
 EPIC = EPiCOptions(hidden=16, n_global=8, depth=2, heads=2)
@@ -97,6 +99,7 @@ SURROGATES = {
     "u1-coupling-flow": {"n_layers": 2, "channels": 4, "hidden": 8, "candidates": 2},
     "reweighting": {"network": MLPOptions(hidden=(64, 64))},
     "reweighted": {"classifier": ClassifierOptions(levels=("high",), hidden=(32,))},
+    "likelihood-flow": {"bijection": CouplingOptions(n_layers=3, hidden=(32,))},
     "flow, coupling": {"bijection": CouplingOptions(n_layers=3, hidden=(32,))},
     "flow, autoregressive": {"bijection": AutoregressiveOptions()},
     "flow, continuous": {"bijection": ContinuousOptions(hidden=32)},
@@ -116,7 +119,7 @@ SURROGATES = {
 }
 KINDS = sorted({*registered("surrogates"), *SURROGATES} - {"flow"})
 """What is registered; of flows, one of each bijection."""
-PREPARED = {"table": Standardise, "labelled rows": OneHot}
+PREPARED = {"table": Standardise, "parameters": Standardise, "labelled rows": OneHot}
 """Transforms of samples that have one."""
 ONE_OF_A_KIND = {kind for kind in SURROGATES if kind.startswith("generator, ")}
 """Networks of a surrogate that is tried with another one, where the method alone matters."""
@@ -197,6 +200,12 @@ def data(kind):
         group = torch.randint(0, 2, (ROWS, 2), generator=noise)
         mask = torch.ones(ROWS, 2, dtype=torch.bool)
         batch = Batch(torch.stack([x, group.to(x), x.abs()], 2), mask=mask)
+    elif kind == "parameters":
+        system = Posterior(simulator="two-moons")
+        theta = 2 * torch.rand(ROWS, 2, generator=noise) - 1
+        theta[:, 0] = side * (0.5 + theta[:, 0].abs() / 2)
+        datum = theta + 0.1 * torch.randn(ROWS, 2, generator=noise)
+        schema, batch = system.schema, Batch(theta, datum)
     elif kind == "lattice":
         system = Phi4(shape=(4, 4))
         schema, batch = system.schema, Batch(side[:, None, None].expand(-1, 4, 4))

@@ -1,0 +1,1 @@
+"""Posteriors of parameters, sampled by what is learned of the likelihood."""
