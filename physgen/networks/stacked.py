@@ -2,10 +2,11 @@ r"""Two generators, one on the other: a coarse image, and its refinement (StackG
 
 The condition is embedded, and the embedding augmented by noise (section 3.2 there),
 
-    e ~ N(mu(c), sigma(c)^2),   with the loss   KL(N(mu(c), sigma(c)^2) || N(0, 1)),
+    e ~ N(mu(c), sigma(c)^2),   with the loss   KL(N(mu(c), sigma(c)^2) || N(0, 1)) / D,
 
-which makes it smooth where conditions are few, as the captions or the classes of images are. Stage
-I makes an image of half the size from z and e; stage II makes features of that image, sees e again,
+of D entries, which makes it smooth where conditions are few, as the captions or the classes of
+images are. (The paper has no 1/D, but its authors' program does; without it the noise drowns the
+classes.) Stage I makes an image of half the size from z and e; stage II makes features of that image, sees e again,
 and draws the whole one.
 """
 
@@ -102,10 +103,10 @@ class StackedDecoder(nn.Module):
         return self.level.shown(images).flatten(1)
 
     def surprise(self, condition: Tensor | None) -> Tensor | float:
-        """Return (B,) KL divergences of the augmented embeddings from normal numbers."""
+        """Return (B,) KL divergences of the embeddings from normal numbers, means over entries."""
         if self.embedding is None or condition is None:
             return 0.0
         mean, log_deviation = self.embedding(condition).chunk(2, 1)
         variance = (2 * log_deviation).exp()
-        divergence: Tensor = 0.5 * (mean.square() + variance - 1 - 2 * log_deviation).sum(1)
+        divergence: Tensor = 0.5 * (mean.square() + variance - 1 - 2 * log_deviation).mean(1)
         return divergence
