@@ -17,6 +17,7 @@ from physgen.errors import CheckpointError, FormatError, InputError
 from physgen.generation import Sampler
 from physgen.isolation import isolated
 from physgen.run import Run
+from physgen.systems.inference_tasks import Task
 from physgen.systems.posterior import Posterior
 
 LOG = logging.getLogger("physgen")
@@ -42,7 +43,8 @@ def infer(
     Args:
         run: of the system `posterior`.
         observation: a file of data, rows of numbers and commas (.csv, .txt) or `condition` of
-            samples in HDF5; or (D,) or (N, D) numbers.
+            samples in HDF5, or of the samples that `physgen.systems.physics_tasks` makes data of;
+            or (D,) or (N, D) numbers.
         n: draws of the posterior of each observation.
         output: file of the draws, those of the first observation first.
         seed: of the draws.
@@ -68,7 +70,7 @@ def infer(
     if isinstance(observation, Tensor):
         data = observation.double()
     else:
-        data = _read(user_path(observation), sampler)
+        data = _read(user_path(observation), sampler, system)
     data = data.reshape(-1, data.shape[-1])
     if data.shape[1] != len(system.schema.condition):
         raise InputError(
@@ -112,13 +114,15 @@ def uncalibrated(run: Run) -> str:
     )
 
 
-def _read(path: Path, sampler: Sampler) -> Tensor:
-    """Return the (N, D) data of a file."""
+def _read(path: Path, sampler: Sampler, system: Posterior) -> Tensor:
+    """Return the (N, D) data of a file, or of the samples in it."""
     if path.suffix in (".csv", ".txt"):
         try:
             return torch.from_numpy(np.loadtxt(path, delimiter=",", ndmin=2))
         except (ValueError, UnicodeDecodeError) as error:
             raise FormatError(f"{path}: not rows of numbers and commas ({error})") from error
+    if isinstance(system.model, Task) and system.model.of_file is not None:
+        return torch.from_numpy(system.model.of_file(path))
     condition = sampler.conditions_in(path).condition
     assert condition is not None
     return condition.double()

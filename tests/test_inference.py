@@ -7,12 +7,14 @@ import torch
 from typer.testing import CliRunner
 
 import physgen
+from physgen.batch import Batch
 from physgen.cli.app import app
 from physgen.errors import DomainError, InputError
 from physgen.inference import infer, observation_of, uncalibrated
 from physgen.posterior_draws import posterior_draws
 from physgen.surrogates.flows.autoregressive import AutoregressiveOptions
 from physgen.surrogates.flows.flow import Flow
+from physgen.systems.ising import Ising
 from physgen.systems.posterior import Posterior
 from physgen.transforms.affine import Standardise
 from physgen.validation.calibration import Calibration
@@ -38,6 +40,23 @@ def test_the_posterior_of_a_linear_gaussian_model_is_found(run, tmp_path):
         assert np.abs(means - sign * x / 2).max() < 0.15
         assert np.abs(widths / np.sqrt(0.05) - 1).max() < 0.35
         assert "was never judged" in posterior["warning"]
+
+
+def test_the_temperature_of_spins_in_a_file_is_that_of_the_exact_posterior(tmp_path):
+    small = {"data.n": 4000, "engine.steps": 300, "sampling.n": 500}
+    options = {"runs": tmp_path, "score": False, "track": False}
+    trained = physgen.train("infer-ising-temperature", small, **options)
+    ising, path = Ising(shape=(16, 16), temperature=2.4), tmp_path / "spins.h5"
+    spins = ising.simulate(20, seed=3)
+    with ising.writer(path, 20) as append:
+        append(Batch(spins.x))
+    found = infer(trained.path, path, 500, tmp_path / "posterior.h5")
+    energies = ising.observables(spins)["E/N"][:, None]
+    exact = [trained.system.exact_posterior(x, 4000, 1) for x in energies]
+    widths = np.array([draws.std() for draws in exact])
+    off = np.array([one["T"]["mean"] for one in found]) - [draws.mean() for draws in exact]
+    assert np.abs(off / widths).mean() < 0.3
+    assert np.mean([one["T"]["std"] for one in found] / widths) == pytest.approx(1, abs=0.15)
 
 
 def test_a_flow_that_is_the_exact_posterior_is_calibrated():

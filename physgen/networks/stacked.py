@@ -6,8 +6,8 @@ The condition is embedded, and the embedding augmented by noise (section 3.2 the
 
 of D entries, which makes it smooth where conditions are few, as the captions or the classes of
 images are. (The paper has no 1/D, but its authors' program does; without it the noise drowns the
-classes.) Stage I makes an image of half the size from z and e; stage II makes features of that image, sees e again,
-and draws the whole one.
+classes.) Stage I makes an image of half the size from z and e; stage II makes features of that
+image, sees e again, and draws the whole one.
 """
 
 from __future__ import annotations

@@ -285,7 +285,7 @@ class Calorimeter:
             energies = condition.detach().cpu().numpy().astype(np.float64).reshape(-1)
             if len(energies) != n or not (energies > 0).all():
                 raise DomainError(f"condition must be ({n}, 1) positive energies in MeV")
-        x = in_blocks(energies, self._detector, seeds[1:].tolist(), torch.get_num_threads())
+        x = in_blocks(energies, self.detector, seeds[1:].tolist(), torch.get_num_threads())
         return Batch(
             x=torch.from_numpy(x),
             condition=torch.from_numpy(energies.astype(np.float32))[:, None],
@@ -299,7 +299,8 @@ class Calorimeter:
         return np.exp(generator.uniform(low, high, n))
 
     @cached_property
-    def _detector(self) -> Detector:
+    def detector(self) -> Detector:
+        """What the simulation takes of it."""
         beam = Beam(
             converts=self.geometry.pid == 22,
             cell_mm=float(self.cell_mm),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -139,11 +140,12 @@ class Task:
 
     Attributes:
         parameters: with their priors.
-        n_data: numbers of a row of data.
-        draw: (N, P) parameters and a generator to (N, n_data) data.
-        posterior: (n_data,) data, a number and a generator to so many parameters, if that is known.
-        log_likelihood: (..., P) parameters and (n_data,) data to (...), up to a constant.
+        data: what a row of data holds.
+        draw: (N, P) parameters and a generator to (N, D) data.
+        posterior: (D,) data, a number and a generator to so many parameters, if that is known.
+        log_likelihood: (..., P) parameters and (D,) data to (...), up to a constant, if known.
         mirrored: columns of theta of which the data do not know the sign.
+        of_file: from a file of samples to their (N, D) data, where they come of samples.
 
     >>> task = TASKS["two-moons"]
     >>> task.simulate(np.zeros((3, 2)), seed=1).shape
@@ -151,23 +153,19 @@ class Task:
     """
 
     parameters: tuple[Parameter, ...]
-    n_data: int
+    data: tuple[Variable, ...]
     draw: Callable[[Array, np.random.Generator], Array]
     posterior: Callable[[Array, int, np.random.Generator], Array] | None = None
     log_likelihood: Callable[[Array, Array], Array] | None = None
     mirrored: tuple[int, ...] = ()
-
-    @property
-    def data(self) -> tuple[Variable, ...]:
-        """The data, x0, x1, ..."""
-        return tuple(Variable(f"x{i}") for i in range(self.n_data))
+    of_file: Callable[[Path], Array] | None = None
 
     def simulate(self, theta: Array, seed: int) -> Array:
-        """Return (N, n_data) data at (N, P) parameters."""
+        """Return (N, D) data at (N, P) parameters."""
         return self.draw(theta, np.random.default_rng([seed, 1]))
 
-    def exact_posterior(self, x: Array, n: int, seed: int) -> Array:
-        """Return (n, P) draws of the posterior of (n_data,) data, exact or by particles.
+    def exact_posterior(self, x: Array, n: int, seed: int) -> Array | None:
+        """Return (n, P) draws of the posterior of (D,) data, exact or by particles, if known.
 
         >>> draws = TASKS["gaussian-linear"].exact_posterior(np.full(10, 0.6), 5000, seed=1)
         >>> round(float(draws.mean()), 2), round(float(draws.var()), 2)
@@ -176,11 +174,16 @@ class Task:
         generator = np.random.default_rng([seed, 2])
         if self.posterior is not None:
             return self.posterior(x, n, generator)
-        assert self.log_likelihood is not None
+        if self.log_likelihood is None:
+            return None
         draws = particle_posterior(self.parameters, self.log_likelihood, x, n, seed)
         for column in self.mirrored:
             draws[:, column] *= generator.choice([-1.0, 1.0], n)
         return draws
+
+
+def _numbers(n: int) -> tuple[Variable, ...]:
+    return tuple(Variable(f"x{i}") for i in range(n))
 
 
 def _uniform(n: int, bound: float) -> tuple[Parameter, ...]:
@@ -188,20 +191,22 @@ def _uniform(n: int, bound: float) -> tuple[Parameter, ...]:
 
 
 TASKS = {
-    "two-moons": Task(_uniform(2, 1.0), 2, _two_moons, _two_moons_posterior),
+    "two-moons": Task(_uniform(2, 1.0), _numbers(2), _two_moons, _two_moons_posterior),
     "gaussian-linear": Task(
         tuple(Parameter(f"theta{i}", 0.0, math.sqrt(_VARIANCE), "normal") for i in range(10)),
-        10,
+        _numbers(10),
         _gaussian_linear,
         _gaussian_linear_posterior,
     ),
-    "slcp": Task(_uniform(5, 3.0), 8, _slcp, log_likelihood=_slcp_log_likelihood, mirrored=(2, 3)),
+    "slcp": Task(
+        _uniform(5, 3.0), _numbers(8), _slcp, log_likelihood=_slcp_log_likelihood, mirrored=(2, 3)
+    ),
     "sir": Task(
         (
             Parameter("contact", math.log(0.4), 0.5, "log-normal", "1/day"),
             Parameter("recovery", math.log(1 / 8), 0.2, "log-normal", "1/day"),
         ),
-        10,
+        _numbers(10),
         _sir,
         log_likelihood=_sir_log_likelihood,
     ),

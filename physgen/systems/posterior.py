@@ -26,7 +26,10 @@ from physgen.io.writer import sha256
 from physgen.systems.array_files import ArrayFiles
 from physgen.systems.base import Derived
 from physgen.systems.inference_tasks import TASKS, Task
+from physgen.systems.physics_tasks import PHYSICS
 from physgen.systems.simulators import OwnSimulator, Simulator, draw_parameters
+
+BUILT_IN = TASKS | PHYSICS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,7 @@ class Posterior(ArrayFiles):
 
     Attributes:
         simulator: FILE.py:FUNCTION, a function of (N, P) parameters and a seed that returns (N, D)
-            data; or a built-in one: two-moons, gaussian-linear, slcp, sir.
+            data; or a built-in one, of `inference_tasks` or `physics_tasks`.
         parameters: of a function of one's own: mappings with the attributes of
             `physgen.systems.simulators.Parameter`.
         at_once: simulations of one call; those of finished calls are kept.
@@ -57,9 +60,10 @@ class Posterior(ArrayFiles):
     def __post_init__(self) -> None:
         if self.at_once < 1:
             raise RecipeError(f"system.at_once is {self.at_once}: it must be at least 1")
-        if not self._is_own and self.simulator not in TASKS:
+        if not self._is_own and self.simulator not in BUILT_IN:
+            near = suggest(self.simulator, list(BUILT_IN))
             raise RecipeError(
-                f"no simulator is called {self.simulator!r}{suggest(self.simulator, list(TASKS))}; "
+                f"no simulator is called {self.simulator!r}{near}; "
                 "name a function of your own as FILE.py:FUNCTION"
             )
         if self._is_own and not self.simulator.rpartition(":")[0].endswith(".py"):
@@ -81,7 +85,7 @@ class Posterior(ArrayFiles):
         """What simulates."""
         if self._is_own:
             return OwnSimulator(self.simulator, self.parameters)
-        return TASKS[self.simulator]
+        return BUILT_IN[self.simulator]
 
     @cached_property
     def schema(self) -> Schema:

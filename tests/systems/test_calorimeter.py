@@ -373,11 +373,11 @@ def test_of_wide_showers_fewer_are_held_unless_a_number_is_stated(tmp_path, monk
 
 def test_layers_of_any_shipped_binning_have_depths_by_default():
     five = Calorimeter()
-    assert five._detector.voxels.depths.tolist() == [0, 2, 7, 20, 25, 40]
+    assert five.detector.voxels.depths.tolist() == [0, 2, 7, 20, 25, 40]
     many = Calorimeter(binning="calo-6480.xml")
-    assert many._detector.voxels.depths == pytest.approx(np.linspace(0, 25, 46))
+    assert many.detector.voxels.depths == pytest.approx(np.linspace(0, 25, 46))
     assert len(many.simulate(3, 1)) == 3
     equal = Calorimeter(depths=())
-    assert equal._detector.voxels.depths.tolist() == [0, 5, 10, 15, 20, 25]
+    assert equal.detector.voxels.depths.tolist() == [0, 5, 10, 15, 20, 25]
     with pytest.raises(RecipeError, match="45 layers need 46 depths, not 6"):
         Calorimeter(binning="calo-6480.xml", depths=(0, 2, 7, 20, 25, 40)).simulate(2, 1)

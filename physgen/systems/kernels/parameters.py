@@ -63,6 +63,7 @@ class Beam(NamedTuple):
         angle: largest polar angle of the axis in radian; angle and azimuth are uniform.
         fluctuates: whether ln T and ln alpha are drawn or set to their means.
         max_spots: largest number of spots in a shower; 0 is no limit.
+        least_angle: smallest polar angle of the axis in radian.
     """
 
     converts: bool
@@ -70,6 +71,7 @@ class Beam(NamedTuple):
     angle: float
     fluctuates: bool
     max_spots: int
+    least_angle: float = 0.0
 
 
 class Readout(NamedTuple):

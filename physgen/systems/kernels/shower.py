@@ -229,7 +229,8 @@ def showers(
             response *= max(1.0 + medium.constant * np.random.normal(), 0.0)  # noqa: NPY002
         x0 = (np.random.random() - 0.5) * beam.cell_mm  # noqa: NPY002
         y0 = (np.random.random() - 0.5) * beam.cell_mm  # noqa: NPY002
-        slope = math.tan(np.random.random() * beam.angle)  # noqa: NPY002
+        turn = np.random.random() * (beam.angle - beam.least_angle)  # noqa: NPY002
+        slope = math.tan(beam.least_angle + turn)
         azimuth = np.random.random() * 2.0 * math.pi  # noqa: NPY002
         slope_x, slope_y = slope * math.cos(azimuth), slope * math.sin(azimuth)
         for layer in range(n_layers):
