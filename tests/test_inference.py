@@ -46,17 +46,20 @@ def test_the_temperature_of_spins_in_a_file_is_that_of_the_exact_posterior(tmp_p
     small = {"data.n": 4000, "engine.steps": 300, "sampling.n": 500}
     options = {"runs": tmp_path, "score": False, "track": False}
     trained = physgen.train("infer-ising-temperature", small, **options)
-    ising, path = Ising(shape=(16, 16), temperature=2.4), tmp_path / "spins.h5"
-    spins = ising.simulate(20, seed=3)
-    with ising.writer(path, 20) as append:
-        append(Batch(spins.x))
-    found = infer(trained.path, path, 500, tmp_path / "posterior.h5")
-    energies = ising.observables(spins)["E/N"][:, None]
-    exact = [trained.system.exact_posterior(x, 4000, 1) for x in energies]
-    widths = np.array([draws.std() for draws in exact])
-    off = np.array([one["T"]["mean"] for one in found]) - [draws.mean() for draws in exact]
-    assert np.abs(off / widths).mean() < 0.3
-    assert np.mean([one["T"]["std"] for one in found] / widths) == pytest.approx(1, abs=0.15)
+    for temperature in (1.8, 3.0):
+        ising = Ising(shape=(16, 16), temperature=temperature)
+        path, output = (tmp_path / f"{name}-{temperature}.h5" for name in ("spins", "posterior"))
+        spins = ising.simulate(20, seed=3)
+        with ising.writer(path, 20) as append:
+            append(Batch(spins.x))
+        found = infer(trained.path, path, 500, output)
+        energies = ising.observables(spins)["E/N"][:, None]
+        exact = [trained.system.exact_posterior(x, 4000, 1) for x in energies]
+        widths = np.array([draws.std() for draws in exact])
+        off = np.array([one["T"]["mean"] for one in found]) - [draws.mean() for draws in exact]
+        assert np.abs(off / widths).mean() < 0.5, temperature
+        ratios = [one["T"]["std"] for one in found] / widths
+        assert ratios.mean() == pytest.approx(1, abs=0.25), temperature
 
 
 def test_a_flow_that_is_the_exact_posterior_is_calibrated():
