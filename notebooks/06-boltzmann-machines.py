@@ -66,7 +66,12 @@ methods = {
 }
 runs = {
     name: physgen.train(
-        "ising-rbm", budget | {"method": method}, runs=folder, score=False, track=False
+        "ising-rbm",
+        budget | {"method": method},
+        preset="quickstart",
+        runs=folder,
+        score=False,
+        track=False,
     )
     for name, method in methods.items()
 }
@@ -153,6 +158,7 @@ run_16 = physgen.train(
         "sampling.n": 4096,
         "validation.metrics": [{"kind": "means"}],
     },
+    preset="quickstart",
     runs=folder,
     track=False,
 )
@@ -160,7 +166,7 @@ print(run_16.scorecard)
 
 # %% [markdown]
 # The table is read as in the [documentation](../docs/scorecard.md): value and error, the same for two halves of the truth
-# (the floor), the exact value. The budget of this notebook is an eighth of the recipe's, and the pulls show it.
+# (the floor), the exact value. The budget of this notebook is a fifth of the quickstart's steps, and the pulls show it.
 
 # %%
 samples = physgen.generate(run_16, 6, seed=1).x

@@ -36,12 +36,13 @@ runs = Path(tempfile.mkdtemp())
 # %% [markdown]
 # ## One run
 #
-# A recipe by its name, and what to change in it: a restricted Boltzmann machine (chapter 6) learns 16x16 spins at the critical temperature, at an
-# eighth of the recipe's budget. The same call again would find the finished run.
+# A recipe by its name, and what to change in it: a restricted Boltzmann machine (chapter 6) learns 16x16 spins at the critical temperature, at a
+# sixth of the steps of its quickstart. The same call again would find the finished run.
 
 # %%
 run = physgen.train(
     "ising-rbm",
+    preset="quickstart",
     data={"n": 4000},
     engine={"steps": 200, "checkpoint_every": 100},
     sampling={"n": 2000},
