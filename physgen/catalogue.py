@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from physgen.arguments import user_path
+from physgen.comparing import comparisons, read_plan
 from physgen.errors import InputError, PhysgenError, printable, suggest
 from physgen.installation import recipe_state
 from physgen.io.shipped import shipped_recipes
@@ -22,7 +23,7 @@ from physgen.recipe import Recipe, check, layered
 from physgen.registry import Group, lookup, options_model
 from physgen.run import Run
 
-KINDS = ("recipes", *get_args(Group), "plugins")
+KINDS = ("recipes", "comparisons", *get_args(Group), "plugins")
 """What may be listed."""
 
 
@@ -66,6 +67,8 @@ def entries(kind: str) -> list[Entry]:
         known = shipped_recipes().items()
         own = [_recipe(name) for name, file in known if file != added.get(name)]
         return [*own, *_plugin_recipes()]
+    if kind == "comparisons":
+        return [Entry(name, "physgen", read_plan(name).title) for name in comparisons()]
     if kind == "plugins":
         found = [entry for group in get_args(Group) for entry in _components(group, own=False)]
         return [*found, *_plugin_recipes()]

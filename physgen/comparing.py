@@ -64,6 +64,15 @@ class Plan(Section):
     columns: dict[str, str] = Field(default_factory=dict)
 
 
+def comparisons() -> list[str]:
+    """Return the names of the shipped comparisons.
+
+    >>> comparisons()[:3]
+    ['calo', 'digits', 'ising']
+    """
+    return sorted(file.stem for file in shipped_folder(FOLDER).glob("*.yaml"))
+
+
 def read_plan(name: str) -> Plan:
     """Read a comparison, shipped under its name or the user's file; raises `RecipeError`.
 
@@ -72,7 +81,7 @@ def read_plan(name: str) -> Plan:
     """
     path = user_path(name)
     if path.suffix not in (".yaml", ".yml"):
-        known = [file.stem for file in shipped_folder(FOLDER).glob("*.yaml")]
+        known = comparisons()
         if name not in known:
             raise RecipeError(f"no comparison is called {name!r}{suggest(name, known)}")
         path = shipped(FOLDER, f"{name}.yaml")

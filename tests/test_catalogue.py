@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from physgen import catalogue, pipeline, recipe
 from physgen.cli import app
+from physgen.comparing import comparisons
 from physgen.errors import InputError
 from physgen.io.shipped import shipped_recipes
 from physgen.registry import registered
@@ -63,6 +64,16 @@ def test_all_that_is_registered_is_listed_and_said_in_a_line(kind):
     assert set(found) == set(registered(kind))
     assert all(entry.about.endswith(".") for entry in found.values())
     assert f'"name": "{min(found)}"' in run("list", kind, "--json")
+
+
+def test_comparisons_are_listed_and_named_by_the_help():
+    listed = catalogue.entries("comparisons")
+    assert [entry.name for entry in listed] == comparisons()
+    assert {"ising": "Families on the Ising model"}.items() <= {
+        e.name: e.about for e in listed
+    }.items()
+    shown = run("compare", "--help")
+    assert all(name in shown for name in comparisons())
 
 
 def test_recipes_and_plugins_are_listed():

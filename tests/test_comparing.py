@@ -119,6 +119,8 @@ def test_a_plan_that_is_none_is_refused_before_anything_is_trained(tmp_path, cha
 def test_an_unknown_comparison_names_the_near_ones():
     with pytest.raises(RecipeError, match="did you mean 'digits'"):
         read_plan("digit")
+    with pytest.raises(RecipeError, match="did you mean 'ising'"):
+        read_plan("spins")
 
 
 @pytest.mark.parametrize(

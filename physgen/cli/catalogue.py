@@ -19,13 +19,13 @@ def list_entries(
     kind: Annotated[
         str,
         typer.Argument(
-            help="recipes, systems, transforms, surrogates, bijections, methods, metrics, "
-            "exporters or plugins."
+            help="recipes, comparisons, systems, transforms, surrogates, bijections, methods, "
+            "metrics, exporters or plugins."
         ),
     ],
     as_json: Json = False,
 ) -> None:
-    """List recipes, what recipes may name (systems, surrogates, ...), and what runs export to.
+    """List recipes, comparisons, what recipes may name (systems, surrogates, ...), and exporters.
 
     Example: `physgen list recipes`
     """

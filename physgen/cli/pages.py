@@ -32,7 +32,7 @@ def compare(
     name: Annotated[
         str,
         typer.Argument(
-            help="digits, ising, calo, jets, lattice, or a YAML file that lists recipes.",
+            help="digits, ising, potts, calo, jets, lattice, or a YAML file that lists recipes.",
             show_default=False,
         ),
     ],
@@ -45,7 +45,7 @@ def compare(
     """Train recipes, or load what is trained, and set them side by side on one page.
 
     Families on the same data by their scores; lattice theories by what an independent
-    configuration costs, beside Monte Carlo.
+    configuration costs, beside Monte Carlo. `physgen list comparisons` has their titles.
 
     Examples: `physgen compare digits`, `physgen compare lattice -o costs.html`
     """
