@@ -90,10 +90,12 @@ def train_run(run: Run, world: World, report_progress: Progress, *, force: bool 
         if pictured:
             on_evaluate = snapshot_callback(surrogate, run.path / PICTURES, recipe.engine.seed)
 
+    held = "held-out loss" if isinstance(surrogate, HasRelativeDensity) else "held-out -log q"
+
     def progress(step: int, metrics: Mapping[str, float]) -> None:
         for sentence in method.warnings(step, metrics):
             LOG.warning("%s: %s", name, sentence)
-        report_progress(f"{name}: train", step, recipe.engine.steps, _brief(metrics))
+        report_progress(f"{name}: train", step, recipe.engine.steps, _brief(metrics, held))
 
     if world.first:
         report_progress(f"{name}: train", 0, recipe.engine.steps, {})
@@ -325,11 +327,11 @@ def _held_out_loss(surrogate: Surrogate, batch: Batch) -> Callable[[], float] | 
     return evaluate
 
 
-def _brief(metrics: Mapping[str, float]) -> dict[str, float]:
+def _brief(metrics: Mapping[str, float], held: str) -> dict[str, float]:
     """Only what fits on a progress line.
 
     Losses are of transformed rows, and those held out in the units of the samples: by their names
     nobody should compare them.
     """
-    shown = {"loss": "loss", "held_out_loss": "held-out -log q", "ess": "ess"}
+    shown = {"loss": "loss", "held_out_loss": held, "ess": "ess"}
     return {shown[name]: value for name, value in metrics.items() if name in shown}

@@ -106,3 +106,19 @@ def test_a_run_that_failed_its_calibration_says_so(verdict, said):
 def test_an_observation_of_other_length_is_named(run, tmp_path):
     with pytest.raises(InputError, match="2 numbers"):
         infer(run.path, observation_of("1,2"), 10, tmp_path / "posterior.h5")
+
+
+@pytest.mark.parametrize("kind", ["likelihood", "ratio"])
+def test_sampled_posteriors_are_asked_as_others_are(kind, tmp_path):
+    small = {"data.n": 500, "engine.steps": 5, "sampling.n": 100}
+    run = physgen.train(f"infer-two-moons-{kind}", small, runs=tmp_path, score=False, track=False)
+    (found,) = infer(run.path, observation_of("0.1,-0.2"), 300, tmp_path / "posterior.h5")
+    assert set(found) >= {"theta0", "theta1", "warning"}
+    assert -1 <= found["theta0"]["95%"][0] < found["theta0"]["95%"][1] <= 1
+    wild = observation_of("9,9")
+    with pytest.raises(DomainError, match="outside the trained domain"):
+        infer(run.path, wild, 10, tmp_path / "wild.h5")
+    (found,) = infer(run.path, wild, 10, tmp_path / "wild.h5", extrapolate=True)
+    assert found["warning"].startswith("outside the simulated range")
+    with pytest.raises(InputError, match="3 numbers"):
+        infer(run.path, observation_of("1,2,3"), 10, tmp_path / "other.h5")

@@ -125,9 +125,11 @@ class Posterior(ArrayFiles):
             raise DomainError("simulations have no given data: parameters come from their prior")
         thetas, data = [np.empty((0, len(self.schema.variables)))], []
         for number, first in enumerate(range(0, n, self.at_once)):
-            key = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+            key, other = map(int, np.random.SeedSequence([seed, number]).generate_state(2))
             theta = draw_parameters(self.model.parameters, self.at_once, key)
-            data.append(self.model.simulate(theta, key)[: n - first])
+            # `default_rng(key)` in a function of one's own would repeat the numbers behind theta.
+            x = self.model.simulate(theta, other if self._is_own else key)
+            data.append(x[: n - first])
             thetas.append(theta[: n - first])
         x = np.concatenate(data) if data else np.empty((0, len(self.schema.condition)))
         parameters = torch.from_numpy(np.concatenate(thetas)).float()

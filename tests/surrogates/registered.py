@@ -65,7 +65,7 @@ SAMPLES = {
     "shower-flow": "showers",
     "reweighted": "showers",
     **dict.fromkeys(("reweighting", "bridge", "translator", "unrefined"), "events of two samples"),
-    "likelihood-flow": "parameters",
+    **dict.fromkeys(("likelihood-flow", "likelihood-ratio"), "parameters"),
 }
 LEAKY = MLPOptions(hidden=(32, 32), activation="leaky-relu")
 EPIC = EPiCOptions(hidden=16, n_global=8, depth=2, heads=2)
@@ -99,6 +99,7 @@ SURROGATES = {
     "u1-coupling-flow": {"n_layers": 2, "channels": 4, "hidden": 8, "candidates": 2},
     "reweighting": {"network": MLPOptions(hidden=(64, 64))},
     "reweighted": {"classifier": ClassifierOptions(levels=("high",), hidden=(32,))},
+    "likelihood-ratio": {"network": MLPOptions(hidden=(32, 32))},
     "likelihood-flow": {"bijection": CouplingOptions(n_layers=3, hidden=(32,))},
     "flow, coupling": {"bijection": CouplingOptions(n_layers=3, hidden=(32,))},
     "flow, autoregressive": {"bijection": AutoregressiveOptions()},

@@ -24,7 +24,7 @@ ASK_FOR_VALUES = {
     *("energy", "gaussian-rbm", "rbm", "rbm, potts"),  # how often chains are thinned
     *("gauge-flow", "stochastic-gauge-flow"),  # kernels on the CPU
     *("reweighting", "reweighted", "independent-items"),
-    "likelihood-flow",  # which data are the same, and how likely they are
+    *("likelihood-flow", "likelihood-ratio"),  # which data are the same, and how likely they are
     *("shower-copula", "shower-diffusion", "shower-flow"),
     *("bridge", "translator", "unrefined"),  # whether conditions were trained on
     "labelled-generator",  # which labels were

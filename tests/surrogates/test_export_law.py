@@ -29,7 +29,7 @@ REFUSED = {
     **dict.fromkeys(("point-diffusion", "point-generator", "independent-items"), "mask"),
     **dict.fromkeys(("point-diffusion, groups", "point-diffusion, moments"), "mask"),
     "flow, normflows": "stands still",
-    "likelihood-flow": "no map of noise",
+    **dict.fromkeys(("likelihood-flow", "likelihood-ratio"), "no map of noise"),
     "reweighting": "weighs events",
     "reweighted": "have weights",
     "translator": "of other events",

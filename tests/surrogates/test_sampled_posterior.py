@@ -1,15 +1,18 @@
-"""Posteriors that are sampled: in closed form, of two modes, and what is not understood."""
+"""Posteriors by likelihoods and ratios: in closed form, of two modes, and what is refused."""
 
 import numpy as np
 import pytest
 import torch
 from randomised import generator
+from stub import StubContext
 
 from physgen.batch import Batch
 from physgen.errors import RecipeError
+from physgen.networks.mlp import MLPOptions
 from physgen.posterior_draws import posterior_draws
 from physgen.surrogates.flows.autoregressive import AutoregressiveOptions
 from physgen.surrogates.inference.likelihood import LikelihoodFlow
+from physgen.surrogates.inference.ratio import JointRatio, LikelihoodRatio
 from physgen.surrogates.inference.sampled import SampledPosterior
 from physgen.systems.posterior import Posterior
 from physgen.systems.scalar import Phi4
@@ -114,3 +117,64 @@ def test_samples_of_another_system_have_no_prior():
     system = Phi4(shape=(4,))
     with pytest.raises(RecipeError, match="take the system posterior"):
         LikelihoodFlow(system.schema, system=system)
+
+
+@pytest.fixture(scope="module")
+def ratio(tmp_path_factory):
+    """A classifier of theta ~ N(0, 1) and x ~ N(theta, 1), trained."""
+    file = tmp_path_factory.mktemp("simulator") / "sim.py"
+    file.write_text(
+        "import numpy as np\n"
+        "def simulate(theta, seed):\n"
+        "    return np.random.default_rng(seed).normal(theta, 1.0)\n"
+    )
+    prior = {"name": "mass", "first": 0.0, "second": 1.0, "prior": "normal"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PHYSGEN_DATA", str(file.parent))
+        system = Posterior(simulator=f"{file}:simulate", parameters=(prior,), at_once=20_000)
+        data = system.simulate(20_000, seed=1)
+    torch.manual_seed(0)
+    options = MLPOptions(hidden=(32, 32))
+    model = LikelihoodRatio(
+        system.schema, Standardise(system.schema), system=system, network=options
+    )
+    model.initialise(data)
+    method, context = JointRatio(model, learning_rate=5e-3), StubContext(500, seed=2)
+    for _ in range(600):
+        rows = torch.randint(len(data), (500,), generator=context.generator)
+        method.step({"data": method.prepare(data[rows], context.generator)}, context)
+    return model.eval()
+
+
+def test_the_ratio_of_two_normal_densities_is_found(ratio):
+    """Of N(theta, 1) to N(0, 2) at x, and the loss at it, on which nothing trained."""
+    axis = torch.linspace(-1.5, 1.5, 31)
+    theta, x = torch.cartesian_prod(axis, axis).split(1, 1)
+    exact = (-((x - theta) ** 2) / 2 + x**2 / 4 + 0.5 * np.log(2))[:, 0]
+    with torch.no_grad():
+        found = ratio.log_ratio(Batch(theta, x))
+    assert (found - exact).square().mean().sqrt() < 0.12
+    assert exact.std() > 0.5
+
+
+def test_the_posterior_by_the_ratio_is_that_in_closed_form(ratio):
+    """N(x / 2, 1 / 2)."""
+    data = torch.tensor([[-1.0], [1.0]]).repeat_interleave(N, 0)
+    for mean, theta in zip((-0.5, 0.5), ratio.sample(2 * N, data, seed=4).x.split(N), strict=True):
+        assert theta.mean().item() == pytest.approx(mean, abs=0.1)
+        assert theta.var().item() == pytest.approx(0.5, rel=0.2)
+
+
+def test_the_held_out_loss_is_least_for_pairs(ratio):
+    """ln 2 is that of a classifier that knows nothing."""
+    theta = torch.randn(5000, 1, generator=generator(3))
+    x = theta + torch.randn(5000, 1, generator=generator(4))
+    with torch.no_grad():
+        together = ratio.held_out_loss(Batch(theta, x)).mean()
+        apart = ratio.held_out_loss(Batch(theta, x.roll(7, 0))).mean()
+    assert together < 0.67 < np.log(2) < apart
+
+
+def test_only_the_classifier_is_trained_by_its_method(linear):
+    with pytest.raises(RecipeError, match="trains the surrogate likelihood-ratio"):
+        JointRatio(linear)

@@ -44,6 +44,13 @@ def test_simulations_are_kept_and_more_of_them_begin_with_the_same(simulator, tm
     assert torch.allclose(more.condition, more.x + 1)
 
 
+def test_noise_of_the_given_seed_knows_nothing_of_the_parameters(simulator):
+    name = simulator("__import__('numpy').random.default_rng(seed).normal(size=theta.shape)")
+    normal = ({"name": "a", "first": 0.0, "second": 1.0, "prior": "normal"},)
+    drawn = Posterior(simulator=name, parameters=normal).simulate(1000, seed=1)
+    assert np.corrcoef(drawn.x[:, 0], drawn.condition[:, 0])[0, 1] == pytest.approx(0, abs=0.15)
+
+
 @pytest.mark.parametrize(
     ("result", "error", "said"),
     [
