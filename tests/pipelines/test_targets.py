@@ -7,6 +7,7 @@ from physgen.recipe import MAIN
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # calo-flow takes minutes of a core.
 @pytest.mark.parametrize("name", MAIN)
 def test_the_small_budget_meets_its_limits(name, tmp_path):
     run = pipeline.train(name, preset="quickstart", runs=tmp_path, track=False)
