@@ -25,7 +25,7 @@ from physgen.validation.posterior_test import accuracy
 
 SEEDS = 1, 2, 3
 SIMULATIONS, OBSERVATIONS, DRAWS = 1000, 5, 1000
-NAMES = "two-moons", "slcp", "gaussian-linear"
+NAMES = "two-moons", "slcp"
 
 
 def ours(name, observations, seed):
