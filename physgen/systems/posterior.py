@@ -127,7 +127,8 @@ class Posterior(ArrayFiles):
         for number, first in enumerate(range(0, n, self.at_once)):
             key, other = map(int, np.random.SeedSequence([seed, number]).generate_state(2))
             theta = draw_parameters(self.model.parameters, self.at_once, key)
-            # `default_rng(key)` in a function of one's own would repeat the numbers behind theta.
+            # `default_rng(key)` in a function of one's own would repeat the numbers behind theta;
+            # built-in simulators have streams apart from it.
             x = self.model.simulate(theta, other if self._is_own else key)
             data.append(x[: n - first])
             thetas.append(theta[: n - first])
